@@ -1,0 +1,31 @@
+"""The root of every error emi-live raises, and those of its networks and checkpoints.
+
+::
+
+    EmiError
+    ├── CheckpointError          a checkpoint cannot be used as asked
+    ├── ModelUnavailableError    an encoder's weights are not on this machine
+    └── ModelIntegrityError      a weight file is not the one that was pinned
+
+`emi_engine.errors` and `emi_live.errors` add their own branches below `EmiError`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "EmiError", "ModelIntegrityError", "ModelUnavailableError"]
+
+
+class EmiError(Exception):
+    """Anything emi-live reports to its user: one line that names the cause and the remedy."""
+
+
+class CheckpointError(EmiError, ValueError):
+    """A checkpoint is damaged, or belongs to other encoders than the ones running."""
+
+
+class ModelUnavailableError(EmiError, FileNotFoundError):
+    """An encoder's weights are not on this machine and may not, or could not, be fetched."""
+
+
+class ModelIntegrityError(EmiError, ValueError):
+    """A weight file's bytes are not those that were pinned."""

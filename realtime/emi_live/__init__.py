@@ -1,0 +1,39 @@
+"""emi-live: six emotion intensities, live, from a face, a voice and words.
+
+Importing this package starts nothing, opens nothing and loads no network: each public name is imported when it is
+first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emi_live.config import LiveConfig, load_config
+    from emi_live.live import LiveEngine
+    from emi_live.messages import Estimate
+    from emi_models.errors import EmiError
+    from emi_models.vocabulary import EMOTIONS, MODALITIES
+
+__all__ = ["EMOTIONS", "MODALITIES", "EmiError", "Estimate", "LiveConfig", "LiveEngine", "load_config"]
+
+_HOME = {
+    "EMOTIONS": "emi_models.vocabulary",
+    "MODALITIES": "emi_models.vocabulary",
+    "EmiError": "emi_models.errors",
+    "Estimate": "emi_live.messages",
+    "LiveConfig": "emi_live.config",
+    "LiveEngine": "emi_live.live",
+    "load_config": "emi_live.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,42 @@
+"""The one clock of a running engine: integer nanoseconds that only go forward."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final, Protocol
+
+__all__ = ["NS_PER_MS", "NS_PER_S", "Clock", "MonotonicClock", "seconds_to_ns"]
+
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+
+class Clock(Protocol):
+    """Where "now" comes from. Capture times are stamps of this clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary origin; never decreases."""
+        ...
+
+    def wait_until(self, t_ns: int, stop: threading.Event) -> bool:
+        """Wait for that time to come; False as soon as `stop` is set."""
+        ...
+
+
+class MonotonicClock:
+    """The system's monotonic clock, the one that PortAudio and V4L2 stamps are mapped to."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds of `time.monotonic_ns`."""
+        return time.monotonic_ns()
+
+    def wait_until(self, t_ns: int, stop: threading.Event) -> bool:
+        """Wait on the event until `t_ns`."""
+        remaining_s = (t_ns - self.now_ns()) / NS_PER_S
+        return not (stop.wait(remaining_s) if remaining_s > 0 else stop.is_set())
+
+
+def seconds_to_ns(seconds: float) -> int:
+    """The nearest whole number of nanoseconds."""
+    return round(seconds * NS_PER_S)

@@ -1,0 +1,111 @@
+"""The one door for media: any source pushes frames and sound here, whatever their size, type or rate."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.errors import ConfigurationError
+from emi_live.health import Health
+from emi_live.resample import StreamingResampler
+from emi_live.rings import AudioRing, VideoRing
+from emi_live.rings.audio import SAMPLE_RATE_HZ
+
+__all__ = ["Intake"]
+
+PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+
+
+class Intake:
+    """Checks media, brings sound to 16 kHz mono, and writes the rings.
+
+    Frames come from one thread and sound from one thread; they may be the same.
+    """
+
+    def __init__(
+        self, video: VideoRing, audio: AudioRing, health: Health, *, push_timeout_s: float | None = None
+    ) -> None:
+        self._video = video
+        self._audio = audio
+        self._health = health
+        self._timeout_s = push_timeout_s
+        self._resampler: StreamingResampler | None = None
+        self._last_frame_ns: int | None = None
+        self.first_ns: int | None = None  # capture time of the first media pushed
+
+    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
+        """Add one picture, shape (height, width, 3), RGB, captured at `t_ns`.
+
+        A frame that is not newer than the one before is counted as `video.out_of_order` and left out.
+
+        Raises:
+            ConfigurationError: not an RGB picture of bytes.
+            StalledError: exact mode, and nothing downstream made room in time.
+        """
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+            raise ConfigurationError(
+                f"a frame must be uint8 of shape (height, width, 3), RGB; got {rgb.dtype} {rgb.shape}"
+            )
+        if self._last_frame_ns is not None and t_ns <= self._last_frame_ns:
+            self._health.count("video.out_of_order")
+            return
+        self._last_frame_ns = t_ns
+        self.first_ns = t_ns if self.first_ns is None else self.first_ns
+        self._health.count("video.frames")
+        self._video.write(rgb, t_ns, timeout_s=self._timeout_s)
+
+    def push_audio(
+        self,
+        pcm: NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32],
+        t_ns: int,
+        rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> None:
+        """Add a block of sound, shape (n,) or (n, channels), whose first sample was captured at `t_ns`.
+
+        Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at block
+        edges. Samples that are not finite become silence and are counted as `audio.not_finite`.
+
+        Raises:
+            ConfigurationError: not a block of samples.
+            StalledError: exact mode, and nothing downstream made room in time.
+        """
+        if pcm.ndim not in (1, 2) or (pcm.dtype.kind != "f" and pcm.dtype not in PCM_SCALE) or rate_hz <= 0:
+            raise ConfigurationError(
+                "a block of sound must be float, int16 or int32 of shape (n,) or (n, channels) at a positive rate; "
+                f"got {pcm.dtype} {pcm.shape} at {rate_hz} Hz"
+            )
+        if pcm.size == 0:
+            return
+        self.first_ns = t_ns if self.first_ns is None else self.first_ns
+        mono = pcm if pcm.ndim == 1 else pcm.mean(axis=1, dtype=np.float32)
+        samples = mono.astype(np.float32)
+        if pcm.dtype in PCM_SCALE:
+            samples /= np.float32(PCM_SCALE[pcm.dtype])
+        broken = ~np.isfinite(samples)
+        if broken.any():
+            self._health.count("audio.not_finite", int(broken.sum()))
+            samples[broken] = 0.0
+        if self._resampler is None or self._resampler.rate_hz != rate_hz:
+            self._flush_audio()
+            self._resampler = StreamingResampler(rate_hz)
+        for block, start_ns in self._resampler.push(samples, t_ns):
+            self._audio.write(block, start_ns, timeout_s=self._timeout_s)
+
+    def end_video(self) -> None:
+        """No more frames will come."""
+        self._video.close()
+
+    def end_audio(self) -> None:
+        """No more sound will come; what the resampler still holds is written."""
+        self._flush_audio()
+        self._audio.close()
+
+    def abort(self) -> None:
+        """No more media of either kind, at once and from any thread: whoever waits for room or media is released."""
+        self._video.close()
+        self._audio.close()
+
+    def _flush_audio(self) -> None:
+        if self._resampler is not None:
+            for block, start_ns in self._resampler.flush():
+                self._audio.write(block, start_ns, timeout_s=self._timeout_s)

@@ -1,0 +1,193 @@
+"""The packets of the bus: what each stage says, with capture time on every one.
+
+Times are integer nanoseconds of the engine's clock. `progress_ns` is a stage's promise that no packet of the same
+topic with `t_ns <= progress_ns` is still to come; `END_OF_STREAM` promises that none will come at all. It is what
+`exact` mode waits for. Arrays belong to whoever receives the packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
+
+__all__ = [
+    "END_OF_STREAM",
+    "AudioPacket",
+    "Estimate",
+    "Latency",
+    "ModalityReport",
+    "ModalityState",
+    "Packet",
+    "TextPacket",
+    "TranscriptPacket",
+    "VisionPacket",
+    "Word",
+    "end_of_stream",
+]
+
+END_OF_STREAM: Final = 2**63 - 1
+
+ModalityState = Literal["live", "missing", "failed", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packet:
+    """What every message on the bus carries. `seq` and `published_ns` are stamped by the publisher."""
+
+    topic: ClassVar[str]
+
+    t_ns: int  # capture time of the newest sample this packet describes
+    progress_ns: int
+    seq: int = 0
+    published_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionPacket(Packet):
+    """One analysed frame. `features` is None when no face was found in it, or when it only reports progress."""
+
+    topic: ClassVar[str] = "vision"
+
+    faces: int  # faces seen in the frame; -1: no frame, only progress
+    features: NDArray[np.float32] | None  # (vision_dim,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioPacket(Packet):
+    """A run of consecutive prosody frames, the last one ending at `t_ns`, 20 ms apart."""
+
+    topic: ClassVar[str] = "audio"
+
+    frames: NDArray[np.float32]  # (n, audio_dim); n = 0: only progress
+    last_voice_ns: int | None  # end of the newest voice heard so far
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One recognised word and when it was spoken. A word that is not committed may still change."""
+
+    text: str
+    start_ns: int
+    end_ns: int
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptPacket(Packet):
+    """The recent words as known when the audio up to `t_ns` had been heard; oldest first, all within 30 s."""
+
+    topic: ClassVar[str] = "transcript"
+
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPacket(Packet):
+    """The sentence embedding of the words of the window that ends at `t_ns`; None without a word."""
+
+    topic: ClassVar[str] = "text"
+
+    embedding: NDArray[np.float32] | None  # (text_dim,)
+    committed: str
+    partial: str
+    last_word_ns: int | None  # end of the newest word
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityReport:
+    """What one modality contributed to an estimate, and how old its newest evidence was."""
+
+    state: ModalityState
+    used: bool  # False: its missing token stood in for it
+    age_ms: float | None  # window end minus the newest usable evidence
+    reason: str | None = None  # why it is not live, in words
+    frames: int | None = None  # valid frames in the window (vision and audio)
+    committed: str | None = None  # text only
+    partial: str | None = None  # text only
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Where the time went, in milliseconds.
+
+    `capture_to_estimate` runs from the capture of the newest sample of the staler of the live face and voice to the
+    publication of the estimate; None when neither is live or when capture times are a file's own (exact mode).
+    """
+
+    window: float
+    fusion: float
+    capture_to_estimate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate(Packet):
+    """One output: six intensities in [0, 1], in the order of `EMOTIONS`, and what they were made from."""
+
+    topic: ClassVar[str] = "estimate"
+
+    t_s: float  # window end, seconds of capture time since the run began
+    wall: str  # ISO 8601, UTC
+    intensities: tuple[float, ...]
+    modalities: dict[Modality, ModalityReport] = field(hash=False)
+    latency: Latency
+    engine: str
+    bundle: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as the JSON contract has it: plain types, finite numbers or None."""
+        reports: dict[str, dict[str, Any]] = {}
+        for name in MODALITIES:
+            report = self.modalities[name]
+            entry: dict[str, Any] = {"state": report.state, "used": report.used, "age_ms": _round(report.age_ms, 1)}
+            if report.reason is not None:
+                entry["reason"] = report.reason
+            if name == "text":
+                entry |= {"committed": report.committed or "", "partial": report.partial or ""}
+            else:
+                entry["frames"] = report.frames or 0
+            reports[name] = entry
+        return {
+            "seq": self.seq,
+            "t": round(self.t_s, 3),
+            "wall": self.wall,
+            "intensities": {
+                name: round(value, 4) for name, value in zip(EMOTIONS, self.intensities, strict=True)
+            },
+            "modalities": reports,
+            "latency_ms": {
+                "window": _round(self.latency.window, 3),
+                "fusion": _round(self.latency.fusion, 3),
+                "capture_to_estimate": _round(self.latency.capture_to_estimate, 1),
+            },
+            "engine": self.engine,
+            "bundle": self.bundle,
+        }
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def end_of_stream(topic: str, t_ns: int = 0) -> Packet:
+    """The last packet of a stage's topic: no content, and the promise that nothing else will come.
+
+    Args:
+        topic: vision, audio, transcript or text.
+        t_ns: the end of the media that the stage has seen.
+    """
+    common = {"t_ns": t_ns, "progress_ns": END_OF_STREAM}
+    match topic:
+        case "vision":
+            return VisionPacket(**common, faces=-1, features=None)
+        case "audio":
+            return AudioPacket(**common, frames=np.zeros((0, 0), np.float32), last_voice_ns=None)
+        case "transcript":
+            return TranscriptPacket(**common, words=())
+        case "text":
+            return TextPacket(**common, embedding=None, committed="", partial="", last_word_ns=None)
+    raise ValueError(f"no stage publishes the topic {topic!r}")

@@ -1,0 +1,170 @@
+"""Sound of any rate to 16 kHz, block by block, with the samples that one pass over the whole signal would give."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_S
+from emi_live.errors import ConfigurationError
+from emi_live.rings.audio import GAP_NS, SAMPLE_RATE_HZ
+
+__all__ = ["StreamingResampler"]
+
+MIN_RATE_HZ: Final = 1_000
+MAX_RATE_HZ: Final = 768_000
+MAX_KERNEL: Final = 12_000_000  # entries of torchaudio's dense kernel while it is built, 48 MB; 44 056 Hz needs 11 M
+SLICE: Final = SAMPLE_RATE_HZ  # samples made at once, so that a long block needs no more memory than a short one
+
+
+class StreamingResampler:
+    """Brings one stream to 16 kHz. Used by one thread.
+
+    Joined, the blocks equal `torchaudio.functional.resample` of the whole run, however the run was cut. A stamp that
+    is 60 ms or more from where the last block ended starts a new run, so that a gap stays a gap. A sample is held
+    back until the filter's half width (0.4 ms at 44.1 kHz) after it has been heard.
+
+    A rate whose ratio to 16 kHz would need an enormous kernel (a prime such as 44 101 Hz) is taken as the nearest
+    ratio that does not; the stamps carry the difference.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            raise ConfigurationError(
+                f"sound at {rate_hz} Hz cannot be used; give a rate between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz"
+            )
+        self._rate_hz = rate_hz
+        self._filter = None if rate_hz == SAMPLE_RATE_HZ else _filter(rate_hz)
+        self._stamps: deque[tuple[int, int]] = deque()  # (input sample index, its capture time) of recent blocks
+        self._start_run()
+
+    @property
+    def rate_hz(self) -> int:
+        """The rate of the sound pushed."""
+        return self._rate_hz
+
+    def push(self, samples: NDArray[np.float32], t_ns: int) -> list[tuple[NDArray[np.float32], int]]:
+        """Blocks of 16 kHz samples, each with the capture time of its first sample.
+
+        Args:
+            samples: shape (n,); at 16 kHz already, it is handed on as it is, not copied.
+            t_ns: capture time of the first sample.
+        """
+        if samples.size == 0:
+            return []
+        if self._filter is None:
+            return [(samples, t_ns)]
+        blocks: list[tuple[NDArray[np.float32], int]] = []
+        if self._end_ns is not None and abs(t_ns - self._end_ns) >= GAP_NS:
+            blocks = self.flush()
+        self._stamps.append((self._received, t_ns))
+        self._held = np.concatenate((self._held, samples))
+        self._received += samples.size
+        self._end_ns = t_ns + samples.size * NS_PER_S // self._rate_hz
+        whole = self._received - self._filter.half_width - 1  # inputs whose surroundings are complete
+        return blocks + self._make(max(self._made, self._filter.outputs_before(whole)))
+
+    def flush(self) -> list[tuple[NDArray[np.float32], int]]:
+        """The last samples of the run, with silence after them; the next push starts a new run."""
+        if self._filter is None or self._received == 0:
+            return []
+        self._held = np.concatenate((self._held, np.zeros(self._filter.half_width + 1, np.float32)))
+        blocks = self._make(self._filter.outputs_before(self._received))
+        self._start_run()
+        return blocks
+
+    def _start_run(self) -> None:
+        half_width = 0 if self._filter is None else self._filter.half_width
+        self._held = np.zeros(half_width, np.float32)  # the input still needed; before the run there is silence
+        self._held_from = -half_width  # input index of its first sample
+        self._received = 0
+        self._made = 0
+        self._stamps.clear()
+        self._end_ns: int | None = None
+
+    def _make(self, stop: int) -> list[tuple[NDArray[np.float32], int]]:
+        """Outputs from the last one made up to `stop`."""
+        assert self._filter is not None  # noqa: S101  # callers have returned by now
+        blocks: list[tuple[NDArray[np.float32], int]] = []
+        while self._made < stop:
+            until = min(stop, self._made + SLICE)
+            blocks.append((self._filter.apply(self._held, self._held_from, self._made, until), self._time_of_next()))
+            self._made = until
+        needed_from = self._filter.position(self._made) - self._filter.half_width
+        if needed_from > self._held_from:
+            self._held = self._held[needed_from - self._held_from :].copy()
+            self._held_from = needed_from
+        return blocks
+
+    def _time_of_next(self) -> int:
+        """Capture time of the next output, from the stamp of the block that its position lies in."""
+        assert self._filter is not None  # noqa: S101  # as above
+        down, up = self._filter.down, self._filter.up
+        while len(self._stamps) > 1 and self._stamps[1][0] * up <= self._made * down:
+            self._stamps.popleft()
+        index, t_ns = self._stamps[0]
+        return t_ns + round(Fraction((self._made * down - index * up) * NS_PER_S, up * self._rate_hz))
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """torchaudio's windowed-sinc kernel for `down` inputs to `up` outputs, reduced to the taps that are not zero."""
+
+    down: int
+    up: int
+    half_width: int  # inputs on either side that an output depends on
+    taps: NDArray[np.float32]  # (up, 2 * half_width + 2)
+
+    def position(self, output: int) -> int:
+        """Index of the input sample at or just before an output."""
+        return output * self.down // self.up
+
+    def outputs_before(self, position: int) -> int:
+        """How many outputs lie before an input index."""
+        return max(0, -(-position * self.up // self.down))
+
+    def apply(self, held: NDArray[np.float32], held_from: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Outputs [start, stop) from inputs of which the first has index `held_from`."""
+        outputs = np.arange(start, stop, dtype=np.int64)
+        first = outputs * self.down // self.up - self.half_width - held_from
+        around = np.lib.stride_tricks.sliding_window_view(held, self.taps.shape[1])[first]
+        made: NDArray[np.float32] = np.einsum("ij,ij->i", around, self.taps[outputs % self.up])
+        return made
+
+
+@lru_cache(maxsize=4)
+def _filter(rate_hz: int) -> _Filter:
+    # Sound that is at 16 kHz already, most of all a program's own, must not wait for the import of torch.
+    import torch
+    from torchaudio.transforms import Resample
+
+    ratio = _affordable_ratio(rate_hz)
+    down, up = ratio.numerator, ratio.denominator
+    dense = Resample(down, up, dtype=torch.float32)
+    half_width = int(dense.width)
+    kernel = np.pad(dense.kernel[:, 0].numpy(), ((0, 0), (0, 1)))
+    first = np.arange(up) * down // up
+    columns = first[:, None] + np.arange(2 * half_width + 2)
+    return _Filter(down, up, half_width, np.take_along_axis(kernel, columns, axis=1))
+
+
+def _affordable_ratio(rate_hz: int) -> Fraction:
+    """Input rate over 16 kHz, or the ratio nearest to it whose dense kernel is not too large to be built."""
+    exact = Fraction(rate_hz, SAMPLE_RATE_HZ)
+    ratio, limit = exact, exact.denominator
+    while _kernel_size(ratio) > MAX_KERNEL:
+        limit //= 2
+        ratio = exact.limit_denominator(limit)
+    return ratio
+
+
+def _kernel_size(ratio: Fraction) -> int:
+    half_width = math.ceil(6.1 * max(ratio, 1))  # six zero crossings of the lower rate, as torchaudio has it
+    return ratio.denominator * (ratio.numerator + 2 * half_width)

@@ -1,0 +1,195 @@
+"""The last seconds of one microphone, addressed by sample index, with the capture time of every sample."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_S
+from emi_live.errors import StalledError
+
+__all__ = ["SAMPLE_RATE_HZ", "AudioBlock", "AudioReader", "AudioRing"]
+
+SAMPLE_RATE_HZ: Final = 16_000
+GAP_NS: Final = 60_000_000  # a stamp this far from where the last block ended is a gap, not jitter
+DRIFT_NS: Final = 5_000_000  # clock drift is followed once it has grown to this
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """A run of samples without a gap inside. The caller owns `samples`, shape (n,), float32 in [-1, 1]."""
+
+    samples: NDArray[np.float32]
+    start: int  # sample index of the first sample
+    t_ns: int  # capture time of the first sample
+    gap_before: bool  # samples are missing between the previous block and this one
+
+    @property
+    def end_ns(self) -> int:
+        """Capture time at which the last sample ends."""
+        return self.t_ns + self.samples.size * NS_PER_S // SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """From sample `index` on, time runs from `t_ns` at the nominal rate."""
+
+    index: int
+    t_ns: int
+    gap: bool
+
+
+class AudioRing:
+    """The last `capacity_s` seconds of 16 kHz mono sound.
+
+    One writer, any number of readers, each with its own position. In live use the writer never waits: past its
+    capacity the oldest samples are overwritten, a reader that had not read them skips ahead, counts them as `lost`
+    and gets its next block marked `gap_before`. With `lossless`, the writer waits for the slowest reader instead.
+    """
+
+    def __init__(self, capacity_s: float = 30.0, *, lossless: bool = False) -> None:
+        self._buffer = np.zeros(round(capacity_s * SAMPLE_RATE_HZ), dtype=np.float32)
+        self._lossless = lossless
+        self._changed = threading.Condition()
+        self._anchors: deque[_Anchor] = deque()
+        self._readers: list[AudioReader] = []
+        self._end = 0  # index after the newest sample
+        self._closed = False
+
+    @property
+    def capacity(self) -> int:
+        """Samples kept."""
+        return self._buffer.size
+
+    def reader(self) -> AudioReader:
+        """A new reader, positioned at the next sample to be written."""
+        with self._changed:
+            reader = AudioReader(self, self._changed, self._end)
+            self._readers.append(reader)
+            return reader
+
+    def write(self, samples: NDArray[np.float32], t_ns: int, *, timeout_s: float | None = None) -> None:
+        """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
+
+        Raises:
+            StalledError: lossless, and a reader made no room within `timeout_s`.
+        """
+        for offset in range(0, samples.size, self.capacity // 2):
+            part = samples[offset : offset + self.capacity // 2]
+            self._write_part(part, t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ, timeout_s)
+
+    def close(self) -> None:
+        """No more samples will come; readers may still drain what is there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _write_part(self, part: NDArray[np.float32], t_ns: int, timeout_s: float | None) -> None:
+        with self._changed:
+            if self._lossless:
+                room = self._changed.wait_for(lambda: self._closed or self._has_room(part.size), timeout_s)
+                if not room:
+                    raise StalledError(
+                        f"the audio ring has been full for {timeout_s:g} s: consume estimates() while pushing, "
+                        "or use mode='live'"
+                    )
+            if self._closed:
+                return
+            self._anchor(t_ns)
+            first = self._end % self.capacity
+            head = min(part.size, self.capacity - first)
+            self._buffer[first : first + head] = part[:head]
+            self._buffer[: part.size - head] = part[head:]
+            self._end += part.size
+            while len(self._anchors) > 1 and self._anchors[1].index <= self._end - self.capacity:
+                self._anchors.popleft()
+            self._changed.notify_all()
+
+    def _has_room(self, amount: int) -> bool:
+        slowest = min((reader.position for reader in self._readers), default=self._end)
+        return self._end + amount - slowest <= self.capacity
+
+    def _anchor(self, t_ns: int) -> None:
+        if not self._anchors:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=False))
+            return
+        error_ns = t_ns - _time_of(self._anchors[-1], self._end)
+        if abs(error_ns) >= GAP_NS:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=error_ns > 0))
+        elif abs(error_ns) >= DRIFT_NS:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=False))
+
+    def _copy(self, start: int, stop: int) -> NDArray[np.float32]:
+        first = start % self.capacity
+        head = min(stop - start, self.capacity - first)
+        return np.concatenate((self._buffer[first : first + head], self._buffer[: stop - start - head]))
+
+
+class AudioReader:
+    """One reader's position in an `AudioRing`; used by one thread."""
+
+    def __init__(self, ring: AudioRing, changed: threading.Condition, position: int) -> None:
+        self._ring = ring
+        self._changed = changed
+        self.position = position  # index of the next sample to read
+        self.lost = 0  # samples overwritten before they were read
+
+    @property
+    def backlog(self) -> int:
+        """Samples written but not read yet."""
+        with self._changed:
+            return self._ring._end - self.position
+
+    @property
+    def ended(self) -> bool:
+        """Whether the ring is closed and everything in it has been read."""
+        with self._changed:
+            return self._ring._closed and self.position >= self._ring._end
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is something to read or the ring is closed; False after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._ring._closed or self._ring._end > self.position, timeout_s
+            )
+
+    def read(self, max_samples: int) -> AudioBlock | None:
+        """Copy up to `max_samples` of the oldest unread samples; None when there are none. Never waits."""
+        ring = self._ring
+        with self._changed:
+            overrun = max(0, ring._end - ring.capacity - self.position)
+            self.lost += overrun
+            self.position += overrun
+            if self.position >= ring._end:
+                return None
+            anchor, limit = _anchor_at(ring._anchors, self.position)
+            stop = min(ring._end, self.position + max_samples, limit)
+            block = AudioBlock(
+                ring._copy(self.position, stop),
+                self.position,
+                _time_of(anchor, self.position),
+                gap_before=overrun > 0 or (anchor.gap and anchor.index == self.position),
+            )
+            self.position = stop
+            self._changed.notify_all()
+            return block
+
+
+def _time_of(anchor: _Anchor, index: int) -> int:
+    return anchor.t_ns + (index - anchor.index) * NS_PER_S // SAMPLE_RATE_HZ
+
+
+def _anchor_at(anchors: deque[_Anchor], index: int) -> tuple[_Anchor, int]:
+    """The anchor in force at `index`, and the index at which the next one takes over."""
+    current, limit = anchors[0], 2**62
+    for anchor in anchors:
+        if anchor.index > index:
+            limit = anchor.index
+            break
+        current = anchor
+    return current, limit

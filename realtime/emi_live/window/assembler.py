@@ -1,0 +1,225 @@
+"""From packets to windows: masks, presence, ages and states of the three modalities at one instant.
+
+A modality is `live` while its newest usable evidence is younger than its dropout time: a face, a voice, a word.
+Otherwise it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason in words;
+then its presence flag is off and the network puts its learned missing token there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_MS, seconds_to_ns
+from emi_live.config import WindowConfig
+from emi_live.messages import (
+    END_OF_STREAM,
+    AudioPacket,
+    ModalityReport,
+    Packet,
+    TextPacket,
+    VisionPacket,
+)
+from emi_live.window.track import FrameTrack
+from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.vocabulary import MODALITIES, Modality
+
+__all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
+
+AUDIO_FRAME_NS: Final = 20_000_000  # the prosody hop
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is known of a modality beside its packets: whether its part can work at all, and why not."""
+
+    state: Literal["ok", "failed", "unavailable", "absent"] = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The network's input for the instant `end_ns`, and what it was made from."""
+
+    end_ns: int
+    inputs: FusionInputs  # batch of one, CPU tensors owned by the caller
+    reports: dict[Modality, ModalityReport]
+    sensed_ns: int | None  # newest capture time of the staler of the live face and voice
+
+
+class WindowAssembler:
+    """Collects packets and cuts windows out of them. Ends of windows must not go back in time."""
+
+    def __init__(self, config: WindowConfig, shapes: FusionShapes, trained: frozenset[Modality]) -> None:
+        """Assemble windows of `shapes`; modalities outside `trained` are reported as not used."""
+        self._shapes = shapes
+        self._trained = trained
+        self._length_ns = seconds_to_ns(config.length_s)
+        self._dropout_ns: dict[Modality, int] = {
+            "vision": seconds_to_ns(config.vision_dropout_s),
+            "audio": seconds_to_ns(config.audio_dropout_s),
+            "text": seconds_to_ns(config.text_dropout_s),
+        }
+        self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames)
+        self._audio = FrameTrack(shapes.audio_dim, shapes.audio_frames)
+        self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
+        self._voices: deque[int] = deque()  # ends of voice, as the audio stage reported them
+        self._texts: deque[TextPacket] = deque()
+        self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, -1)
+        self._horizon_ns = -(2**62)  # nothing at or before this can enter a window any more
+        self.discarded = 0  # packets that came too late, or out of order
+
+    def progress_ns(self, modality: Modality) -> int:
+        """How far the modality's stage has promised to be done."""
+        return self._progress[modality]
+
+    def ready(self, end_ns: int) -> bool:
+        """Whether no packet that belongs into the window ending at `end_ns` can still come."""
+        return all(progress >= end_ns for progress in self._progress.values())
+
+    def close(self, modality: Modality) -> None:
+        """Nothing will ever come of this modality."""
+        self._progress[modality] = END_OF_STREAM
+
+    def add(self, packet: Packet) -> None:
+        """Take in one packet of the topics vision, audio or text."""
+        if isinstance(packet, VisionPacket):
+            self._add_vision(packet)
+        elif isinstance(packet, AudioPacket):
+            self._add_audio(packet)
+        elif isinstance(packet, TextPacket):
+            self._add_text(packet)
+        else:
+            raise TypeError(f"a window takes vision, audio and text packets, not {type(packet).__name__}")
+
+    def assemble(self, end_ns: int, conditions: Mapping[Modality, Condition] | None = None) -> Window:
+        """The window that ends at `end_ns`, from the packets added so far and not newer than that."""
+        conditions = conditions or {}
+        start_ns = end_ns - self._length_ns
+        self._forget(start_ns)
+        vision_times, vision = self._vision.between(start_ns, end_ns)
+        audio_times, audio = self._audio.between(start_ns, end_ns)
+        text = next((packet for packet in reversed(self._texts) if packet.t_ns <= end_ns), None)
+
+        newest_face = int(vision_times[-1]) if len(vision_times) else None
+        newest_sound = int(audio_times[-1]) if len(audio_times) else None
+        newest_voice = next((t for t in reversed(self._voices) if t <= end_ns), None)
+        newest_picture = next((t for t in reversed(self._pictures) if t <= end_ns), None)
+        newest_word = None if text is None or text.embedding is None else text.last_word_ns
+
+        def judge(modality: Modality, newest_ns: int | None, why_missing: str) -> tuple[bool, str | None]:
+            if newest_ns is not None and end_ns - newest_ns <= self._dropout_ns[modality]:
+                return True, None
+            condition = conditions.get(modality, Condition())
+            return False, condition.detail or ("no source" if condition.state == "absent" else why_missing)
+
+        def recent(modality: Modality, newest_ns: int | None) -> bool:
+            return newest_ns is not None and end_ns - newest_ns <= self._dropout_ns[modality]
+
+        seen, no_face = judge("vision", newest_face, "no face" if recent("vision", newest_picture) else "no frames")
+        heard, no_voice = judge("audio", newest_voice, "silence" if recent("audio", newest_sound) else "no audio")
+        told, no_words = judge("text", newest_word, "no words")
+
+        def report(
+            modality: Modality, live: bool, reason: str | None, newest_ns: int | None, **facts: int | str
+        ) -> ModalityReport:
+            condition = conditions.get(modality, Condition()).state
+            state = "live" if live else condition if condition in ("failed", "unavailable") else "missing"
+            age_ms = None if newest_ns is None else (end_ns - newest_ns) / NS_PER_MS
+            return ModalityReport(
+                state=state,  # type: ignore[arg-type] # narrowed above, beyond mypy's reach
+                used=live and modality in self._trained,
+                age_ms=age_ms,
+                reason=reason,
+                **facts,  # type: ignore[arg-type] # frames, committed and partial, as each modality has them
+            )
+
+        reports: dict[Modality, ModalityReport] = {
+            "vision": report("vision", seen, no_face, newest_face, frames=len(vision_times)),
+            "audio": report("audio", heard, no_voice, newest_sound if heard else newest_voice, frames=len(audio_times)),
+            "text": report(
+                "text",
+                told,
+                no_words,
+                None if text is None else text.last_word_ns,
+                committed="" if text is None else text.committed,
+                partial="" if text is None else text.partial,
+            ),
+        }
+        shapes = self._shapes
+        vision_frames, vision_mask = _pad(vision, shapes.vision_frames)
+        audio_frames, audio_mask = _pad(audio, shapes.audio_frames)
+        embedding = np.zeros((1, shapes.text_dim), np.float32)
+        if told and text is not None and text.embedding is not None:
+            embedding[0] = text.embedding
+        inputs = FusionInputs(
+            vision=torch.from_numpy(vision_frames),
+            vision_mask=torch.from_numpy(vision_mask),
+            vision_present=torch.tensor([seen]),
+            audio=torch.from_numpy(audio_frames),
+            audio_mask=torch.from_numpy(audio_mask),
+            audio_present=torch.tensor([heard]),
+            text=torch.from_numpy(embedding),
+            text_present=torch.tensor([told]),
+        )
+        sensed = [t for live, t in ((seen, newest_face), (heard, newest_sound)) if live and t is not None]
+        return Window(end_ns, inputs, reports, min(sensed, default=None))
+
+    def _add_vision(self, packet: VisionPacket) -> None:
+        self._progress["vision"] = max(self._progress["vision"], packet.progress_ns)
+        if packet.faces < 0:
+            return
+        newest = self._pictures[-1] if self._pictures else self._horizon_ns
+        if packet.t_ns <= max(newest, self._horizon_ns):
+            self.discarded += 1
+            return
+        self._pictures.append(packet.t_ns)
+        if packet.features is not None:
+            self._vision.append(np.array([packet.t_ns]), packet.features[None])
+
+    def _add_audio(self, packet: AudioPacket) -> None:
+        self._progress["audio"] = max(self._progress["audio"], packet.progress_ns)
+        if packet.last_voice_ns is not None and (not self._voices or packet.last_voice_ns > self._voices[-1]):
+            self._voices.append(packet.last_voice_ns)
+        count = len(packet.frames)
+        times = packet.t_ns - AUDIO_FRAME_NS * np.arange(count - 1, -1, -1, dtype=np.int64)
+        newest = max(self._audio.newest_ns or self._horizon_ns, self._horizon_ns)
+        fresh = times > newest
+        if not fresh.all():
+            self.discarded += 1
+        if fresh.any():
+            self._audio.append(times[fresh], packet.frames[fresh])
+
+    def _add_text(self, packet: TextPacket) -> None:
+        self._progress["text"] = max(self._progress["text"], packet.progress_ns)
+        if self._texts and packet.t_ns < self._texts[-1].t_ns:
+            self.discarded += 1
+            return
+        self._texts.append(packet)
+
+    def _forget(self, start_ns: int) -> None:
+        """Drop what lies before the window, but keep the newest of each kind: ages are counted from it."""
+        self._horizon_ns = max(self._horizon_ns, start_ns)
+        self._vision.forget_until(start_ns)
+        self._audio.forget_until(start_ns)
+        for stamps in (self._pictures, self._voices):
+            while len(stamps) > 1 and stamps[1] <= start_ns:
+                stamps.popleft()
+        while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
+            self._texts.popleft()
+
+
+def _pad(frames: NDArray[np.float32], capacity: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The newest `capacity` frames as (1, capacity, dim), zero-padded at the end, and their mask (1, capacity)."""
+    kept = frames[-capacity:]
+    padded = np.zeros((1, capacity, frames.shape[1]), np.float32)
+    padded[0, : len(kept)] = kept
+    mask = np.zeros((1, capacity), np.bool_)
+    mask[0, : len(kept)] = True
+    return padded, mask

@@ -1,0 +1,111 @@
+"""Threads with an owner, a name and a way to stop. Nothing else in emi-live creates one.
+
+This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts the
+body again after a back-off where the caller asked for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emi_live.health import Health
+
+__all__ = ["Backoff", "Worker"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits between restarts: `first_s`, doubled each time up to `last_s`; at most `attempts` (None = no limit)."""
+
+    first_s: float = 0.25
+    last_s: float = 3.0
+    attempts: int | None = None
+
+    def delay_s(self, failures: int) -> float:
+        """How long to wait after the given number of failures (from 1)."""
+        return float(min(self.last_s, self.first_s * 2 ** min(failures - 1, 30)))
+
+
+class Worker:
+    """One thread that runs `body(stop)` until it returns, fails for good, or is stopped."""
+
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[threading.Event], None],
+        health: Health,
+        *,
+        restart: Backoff | None = None,
+        on_exit: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare the thread; `on_exit` runs in it as the last thing, however the body ended."""
+        self.name = name
+        self.error: Exception | None = None  # the first one
+        self._body = body
+        self._health = health
+        self._restart = restart
+        self._on_exit = on_exit
+        self._stop = threading.Event()
+        # A daemon, so that a driver call that never returns cannot keep the process alive; `join` is still expected.
+        self._thread = threading.Thread(target=self._run, name=f"emi-{name}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the thread was started and has ended."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._health.report(self.name, "running")
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """Ask the body to return; does not wait."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; False if it is still running after `timeout_s`."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self.alive
+
+    def _run(self) -> None:
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._body(self._stop)
+                except Exception as error:  # noqa: BLE001 # the boundary of a thread: nothing above could see it
+                    failures += 1
+                    if not self._keep_going(error, failures):
+                        return
+                else:
+                    self._health.report(self.name, "ended")
+                    return
+        finally:
+            if self._on_exit is not None:
+                self._on_exit()
+
+    def _keep_going(self, error: Exception, failures: int) -> bool:
+        """Report the failure and wait out the back-off; False when the body shall not run again."""
+        self.error = self.error or error
+        self._health.count(f"{self.name}.failures")
+        self._health.report(self.name, "failed", f"{type(error).__name__}: {error}")
+        logger.debug("%s failed", self.name, exc_info=error)
+        restart = self._restart
+        if restart is None or (restart.attempts is not None and failures >= restart.attempts):
+            return False
+        if self._stop.wait(restart.delay_s(failures)):
+            return False
+        self._health.report(self.name, "running", f"restarted after failure {failures}")
+        return True

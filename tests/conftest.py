@@ -1,0 +1,23 @@
+"""What every test may use: the test media, and the rule that on CI nothing is skipped for lack of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DEFAULT_ASSETS = ROOT.parent / "shared" / "assets"
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of test media: EMI_TEST_ASSETS, or ../shared/assets beside the checkout."""
+    folder = Path(os.environ.get("EMI_TEST_ASSETS", DEFAULT_ASSETS))
+    if not folder.is_dir():
+        message = f"no test media at {folder}: set EMI_TEST_ASSETS to the folder that holds them"
+        if os.environ.get("EMI_REQUIRE_ASSETS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from emi_live.config import LiveConfig, load_config
+from emi_live.errors import ConfigurationError
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    config = LiveConfig()
+    assert (config.window.length_s, config.window.hop_s) == (12.0, 0.2)
+    assert (config.window.vision_dropout_s, config.window.audio_dropout_s, config.window.text_dropout_s) == (1, 1, 6)
+    assert config.rings.audio_s == 30
+    assert config.bus.transport == "inproc"
+
+
+@pytest.mark.parametrize(
+    ("settings", "exact"),
+    [([], False), (['source.input="a.mp4"'], True), (['source.input="a.mp4"', "mode=live"], False), (["mode=exact"], True)],
+)
+def test_files_default_to_exact_and_everything_else_to_live(settings: list[str], exact: bool) -> None:
+    assert load_config(settings=settings).exact is exact
+
+
+def test_settings_win_over_a_preset_and_options_over_settings(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text("[window]\nhop_s = 0.5\nlength_s = 6\n[fusion]\nthreads = 2\n")
+    config = load_config(str(preset), ["window.hop_s=0.25"], {"fusion": {"threads": 1}})
+    assert (config.window.hop_s, config.window.length_s, config.fusion.threads) == (0.25, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["window.hopp_s=1"], "unknown setting 'window.hopp_s'; known here: length_s, hop_s"),
+        (["windows.hop_s=1"], "unknown setting 'windows'"),
+        (["window.hop_s"], "not of the form section.key=value"),
+        (["window.hop_s=0"], "window.hop_s"),
+        (["window.length_s=13"], "window.length_s"),
+        (["speech.backend=google"], "speech.backend"),
+        (["bus.transport=tcp", "bus.host=0.0.0.0"], "CURVE keys"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load_config(settings=settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_lists_those_that_exist() -> None:
+    with pytest.raises(ConfigurationError, match="presets: .*robot"):
+        load_config("no-such-preset")
+
+
+def test_a_preset_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_bytes(b"\xff\xfe nonsense")
+    with pytest.raises(ConfigurationError, match=r"broken\.toml cannot be read"):
+        load_config(str(broken))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import threading
+
+from emi_live.health import Health
+from emi_live.worker import Backoff, Worker
+
+NO_WAIT = Backoff(first_s=0.001, last_s=0.001)
+
+
+def test_a_body_that_returns_ends_its_worker_and_runs_the_exit_hook() -> None:
+    health, said = Health(), []
+    worker = Worker("face", lambda stop: None, health, on_exit=lambda: said.append("bye"))
+    worker.start()
+    assert worker.join(5.0)
+    assert health.status("face").state == "ended"
+    assert said == ["bye"]
+    assert worker.error is None
+
+
+def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
+    health = Health()
+    attempts = []
+
+    def body(stop: threading.Event) -> None:
+        attempts.append(len(attempts))
+        if len(attempts) < 3:
+            raise RuntimeError(f"attempt {len(attempts)}")
+
+    worker = Worker("face", body, health, restart=NO_WAIT)
+    worker.start()
+    assert worker.join(5.0)
+    assert len(attempts) == 3
+    assert str(worker.error) == "attempt 1"
+    assert health.snapshot().counters["face.failures"] == 2
+    assert health.status("face").state == "ended"
+
+
+def test_attempts_are_bounded_and_the_failure_stays_visible() -> None:
+    health = Health()
+
+    def body(stop: threading.Event) -> None:
+        raise ValueError("no such device")
+
+    worker = Worker("camera", body, health, restart=Backoff(first_s=0.001, attempts=2))
+    worker.start()
+    assert worker.join(5.0)
+    status = health.status("camera")
+    assert (status.state, status.detail) == ("failed", "ValueError: no such device")
+    assert health.snapshot().counters["camera.failures"] == 2
+
+
+def test_stop_ends_a_wait_at_once_even_within_a_long_back_off() -> None:
+    failed = threading.Event()
+
+    def body(stop: threading.Event) -> None:
+        failed.set()
+        raise RuntimeError("down")
+
+    worker = Worker("camera", body, Health(), restart=Backoff(first_s=600, last_s=600))
+    worker.start()
+    assert failed.wait(5.0)
+    worker.request_stop()
+    assert worker.join(5.0)
+
+
+def test_a_body_that_does_not_stop_is_reported_and_left_behind() -> None:
+    release = threading.Event()
+    worker = Worker("camera", lambda stop: release.wait(30) and None, Health())
+    worker.start()
+    worker.request_stop()
+    assert not worker.join(0.01)
+    release.set()
+    assert worker.join(5.0)
+
+
+def test_joining_a_worker_that_never_started_is_fine() -> None:
+    assert Worker("sink", lambda stop: None, Health()).join(0.1)
+
+
+def test_back_off_doubles_up_to_its_last_value() -> None:
+    backoff = Backoff(first_s=0.25, last_s=3.0)
+    assert [backoff.delay_s(n) for n in (1, 2, 3, 4, 5, 99)] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]

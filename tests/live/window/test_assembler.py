@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from emi_live.clock import NS_PER_S
+from emi_live.config import WindowConfig
+from emi_live.messages import (
+    END_OF_STREAM,
+    AudioPacket,
+    Packet,
+    TextPacket,
+    TranscriptPacket,
+    VisionPacket,
+    end_of_stream,
+)
+from emi_live.window import Condition, Window, WindowAssembler
+from emi_models.inputs import FusionShapes
+from emi_models.vocabulary import MODALITIES
+from hypothesis import given
+from hypothesis import strategies as st
+
+SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)
+FRAME_NS = 100_000_000
+
+
+def ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)
+
+
+def face(t_s: float, value: float | None = 1.0) -> VisionPacket:
+    features = None if value is None else np.full(SHAPES.vision_dim, value, np.float32)
+    return VisionPacket(t_ns=ns(t_s), progress_ns=ns(t_s), faces=0 if value is None else 1, features=features)
+
+
+def sound(t_s: float, frames: int = 5, voice_s: float | None = None) -> AudioPacket:
+    return AudioPacket(
+        t_ns=ns(t_s),
+        progress_ns=ns(t_s),
+        frames=np.full((frames, SHAPES.audio_dim), t_s, np.float32),
+        last_voice_ns=None if voice_s is None else ns(voice_s),
+    )
+
+
+def words(t_s: float, last_s: float | None, text: str = "hello") -> TextPacket:
+    return TextPacket(
+        t_ns=ns(t_s),
+        progress_ns=ns(t_s),
+        embedding=None if last_s is None else np.ones(SHAPES.text_dim, np.float32),
+        committed=text,
+        partial="",
+        last_word_ns=None if last_s is None else ns(last_s),
+    )
+
+
+def assembler(
+    packets: Iterable[Packet] = (), length_s: float = 2.0, trained: frozenset[str] = frozenset(MODALITIES)
+) -> WindowAssembler:
+    made = WindowAssembler(WindowConfig(length_s=length_s), SHAPES, trained)  # type: ignore[arg-type] # of Modality
+    for packet in packets:
+        made.add(packet)
+    return made
+
+
+def everything(until_s: float) -> list[Packet]:
+    packets: list[Packet] = [face(0.1 * i, i) for i in range(1, round(until_s * 10) + 1)]
+    packets += [sound(0.1 * i, 5, 0.1 * i) for i in range(1, round(until_s * 10) + 1)]
+    packets += [words(0.2 * i, 0.2 * i) for i in range(1, round(until_s * 5) + 1)]
+    return packets
+
+
+def states(window: Window) -> dict[str, str]:
+    return {name: report.state for name, report in window.reports.items()}
+
+
+def test_a_full_window_is_live_and_padded_with_masks() -> None:
+    window = assembler(everything(5.0)).assemble(ns(5.0))
+
+    assert states(window) == {"vision": "live", "audio": "live", "text": "live"}
+    assert window.inputs.vision_mask.sum() == 20
+    assert window.inputs.vision[0, -1, 0] == 50
+    assert window.inputs.audio_mask.shape == (1, 40)
+    assert bool(window.inputs.audio_mask.all())
+    window.inputs.check(SHAPES)
+
+
+def test_a_short_past_leaves_the_rest_masked_and_zero() -> None:
+    window = assembler(everything(0.5)).assemble(ns(0.5))
+
+    assert window.inputs.vision_mask[0].tolist() == [True] * 5 + [False] * 15
+    assert not window.inputs.vision[0, 5:].any()
+    assert window.reports["audio"].frames == 25
+
+
+def test_nothing_newer_than_the_window_enters_it() -> None:
+    early = assembler(everything(1.0)).assemble(ns(1.0))
+    late = assembler(everything(9.0)[:90]).assemble(ns(1.0))
+
+    assert np.array_equal(early.inputs.vision, late.inputs.vision)
+    assert late.reports["vision"].age_ms == 0
+
+
+def test_a_face_is_missing_only_once_its_dropout_time_is_over() -> None:
+    made = assembler([face(1.0), *(face(1.0 + 0.1 * i, None) for i in range(1, 30))])
+
+    on_time = made.assemble(ns(2.0))
+    assert on_time.reports["vision"].state == "live"
+    assert bool(on_time.inputs.vision_present)
+    too_late = made.assemble(ns(2.1))
+    assert too_late.reports["vision"].state == "missing"
+    assert too_late.reports["vision"].reason == "no face"
+    assert too_late.reports["vision"].age_ms == pytest.approx(1100)
+    assert not bool(too_late.inputs.vision_present)
+
+
+def test_no_face_no_frames_silence_and_no_audio_are_different_reasons() -> None:
+    talking = [face(0.5), sound(0.5, 5, 0.5), words(0.5, 0.5)]
+    watched = assembler([*talking, *(face(0.5 + i / 10, None) for i in range(1, 20))]).assemble(ns(2.0))
+    unseen = assembler(talking).assemble(ns(2.0))
+    hushed = assembler([*talking, *(sound(0.5 + i / 10, 5, 0.5) for i in range(1, 20))]).assemble(ns(2.0))
+
+    assert watched.reports["vision"].reason == "no face"
+    assert unseen.reports["vision"].reason == "no frames"
+    assert hushed.reports["audio"].reason == "silence"
+    assert unseen.reports["audio"].reason == "no audio"
+    assert watched.reports["text"].state == "live"
+    assert assembler(talking).assemble(ns(6.6)).reports["text"].reason == "no words"
+
+
+@pytest.mark.parametrize("state", ["failed", "unavailable"])
+def test_a_part_that_is_down_is_named_once_its_evidence_is_stale(state: str) -> None:
+    condition = Condition(state, "camera unplugged")  # type: ignore[arg-type] # the parameter is one of its literals
+    made = assembler([face(0.9)])
+
+    assert made.assemble(ns(1.0), {"vision": condition}).reports["vision"].state == "live"
+    later = made.assemble(ns(2.0), {"vision": condition}).reports["vision"]
+    assert (later.state, later.reason) == (state, "camera unplugged")
+
+
+def test_an_absent_source_is_missing_and_says_so() -> None:
+    report = assembler().assemble(ns(1.0), {"vision": Condition("absent")}).reports["vision"]
+    assert (report.state, report.reason, report.age_ms) == ("missing", "no source", None)
+
+
+def test_a_modality_the_checkpoint_never_saw_is_shown_but_not_used() -> None:
+    window = assembler(everything(1.0), trained=frozenset({"text"})).assemble(ns(1.0))
+    assert {name: report.used for name, report in window.reports.items()} == {
+        "vision": False,
+        "audio": False,
+        "text": True,
+    }
+    assert states(window)["vision"] == "live"
+
+
+def test_sensed_time_is_that_of_the_staler_live_sensor() -> None:
+    window = assembler([face(0.8), sound(0.9, 5, 0.9)]).assemble(ns(1.0))
+    assert window.sensed_ns == ns(0.8)
+    assert assembler([words(0.9, 0.9)]).assemble(ns(1.0)).sensed_ns is None
+
+
+def test_more_frames_than_fit_keep_the_newest() -> None:
+    window = assembler(face(0.01 * i, i) for i in range(1, 101)).assemble(ns(1.0))
+    assert window.inputs.vision[0, :, 0].tolist() == [float(i) for i in range(81, 101)]
+
+
+def test_late_and_disordered_packets_are_discarded_and_counted() -> None:
+    made = assembler(everything(5.0))
+    made.assemble(ns(5.0))
+    for packet in (face(1.0), sound(1.0), words(1.0, 1.0)):
+        made.add(packet)
+    assert made.discarded == 3
+
+
+def test_ready_waits_for_every_stream_and_closing_one_is_an_answer() -> None:
+    made = assembler([face(1.0), sound(1.2)])
+    assert not made.ready(ns(1.0))
+    made.close("text")
+    assert made.ready(ns(1.0))
+    assert not made.ready(ns(1.1))
+    for topic in ("vision", "audio"):
+        made.add(end_of_stream(topic))
+    assert made.ready(END_OF_STREAM)
+
+
+def test_progress_without_content_changes_nothing_else() -> None:
+    made = assembler([face(1.0), VisionPacket(t_ns=ns(3), progress_ns=ns(3), faces=-1, features=None)])
+    assert made.progress_ns("vision") == ns(3)
+    assert made.assemble(ns(2.5)).reports["vision"].reason == "no frames"
+
+
+def test_a_packet_of_another_topic_is_refused() -> None:
+    with pytest.raises(TypeError, match="TranscriptPacket"):
+        assembler([TranscriptPacket(t_ns=0, progress_ns=0, words=())])
+
+
+@given(seed=st.integers(0, 2**32), hop=st.sampled_from([0.1, 0.2, 0.5]))
+def test_the_order_of_arrival_between_streams_does_not_matter(seed: int, hop: float) -> None:
+    """Exact mode's promise: once every stream has passed an instant, its window is the same however packets came."""
+    streams = [[p for p in everything(4.0) if p.topic == topic] for topic in MODALITIES]
+    plain, shuffled = assembler(), assembler()
+    generator = random.Random(seed)
+    order = [topic for topic, stream in enumerate(streams) for _ in stream]
+    generator.shuffle(order)
+    queues = [iter(stream) for stream in streams]
+    ends = list(itertools.takewhile(lambda end: end <= 4.0, (hop * k for k in range(1, 1000))))
+    for packet in itertools.chain(*streams):
+        plain.add(packet)
+    expected = [plain.assemble(ns(end)) for end in ends]
+    due = list(ends)
+    for topic in order:
+        shuffled.add(next(queues[topic]))
+        while due and shuffled.ready(ns(due[0])):
+            window = shuffled.assemble(ns(due.pop(0)))
+            wanted = expected[len(ends) - len(due) - 1]
+            assert window.reports == wanted.reports
+            for one, other in zip(window.inputs.tensors(), wanted.inputs.tensors(), strict=True):
+                assert np.array_equal(one, other)
+    assert not due
+
+
+def test_an_hour_of_packets_keeps_its_memory() -> None:
+    made = assembler()
+    for i in range(1, 36_001):
+        made.add(face(0.1 * i))
+        made.add(sound(0.1 * i, 5, 0.1 * i))
+        if i % 2 == 0:
+            made.assemble(ns(0.1 * i))
+    assert made._vision._values.shape[0] <= 4 * SHAPES.vision_frames
+    assert len(made._pictures) <= 21
+    assert len(made._voices) <= 21
