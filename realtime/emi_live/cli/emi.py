@@ -1,0 +1,107 @@
+"""`emi NAME …`: finds the commands that the installed packages register, and loads the one that is called."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+from emi_live.cli.errors import DebugOption, report_errors, run_app
+from emi_live.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["build_app", "main", "run_emi"]
+
+GROUP: Final = "emi.commands"
+
+
+def main() -> NoReturn:
+    """Run `emi` with the process's arguments; always raises SystemExit."""
+    run_emi(sys.argv[1:], entry_points(group=GROUP))
+
+
+def run_emi(args: Sequence[str], points: Iterable[EntryPoint]) -> NoReturn:
+    """Run `emi` with the commands of `points`, of which only the one that is called is loaded.
+
+    Always raises SystemExit; entry points that cannot be loaded matter only when they are called.
+    """
+    commands = {point.name: point for point in points}
+    debug = list(args[:1]) == ["--debug"]
+    rest = args[1:] if debug else args
+    if rest and rest[0] in commands:  # the usual case, without the price of the umbrella
+        _run(commands[rest[0]], rest[1:], debug)
+    run_app(build_app(commands.values()), args, "emi")
+
+
+def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
+    """The umbrella command over entry points that each name a `typer.Typer`; none of them is loaded.
+
+    The one line on each in the help is the first of its module's docstring, read from the source.
+    """
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help="The tools around emi-live. The live engine itself is [bold]emi-live[/bold].",
+        epilog="Examples: [bold]emi models list[/bold], [bold]emi models pull --help[/bold]",
+    )
+    app.callback(invoke_without_command=True)(_umbrella)
+    for point in sorted(points, key=lambda point: point.name):
+        # The command's own parser sees all that follows its name, --help included.
+        raw = {"allow_extra_args": True, "allow_interspersed_args": False, "ignore_unknown_options": True}
+        app.command(point.name, help=_one_line(point), add_help_option=False, context_settings=raw)(
+            _forward_to(point)
+        )
+    return app
+
+
+def _umbrella(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    if show_version:
+        typer.echo(f"emi-live {version('emi-live')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _forward_to(point: EntryPoint) -> Callable[[typer.Context], None]:
+    def forward(context: typer.Context) -> None:
+        _run(point, context.args, debug=False)
+
+    return forward
+
+
+def _run(point: EntryPoint, args: Sequence[str], debug: bool) -> NoReturn:
+    with report_errors(debug or "--debug" in args):
+        try:
+            app = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                f"`emi {point.name}` cannot be loaded from {point.value}: {error}; "
+                "install what is missing, or emi-live anew"
+            ) from error
+    run_app(app, args, f"emi {point.name}", debug)
+
+
+def _one_line(point: EntryPoint) -> str:
+    try:
+        spec = find_spec(point.module)
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        docstring = ast.get_docstring(ast.parse(source))
+    except (ImportError, OSError, SyntaxError, ValueError):
+        docstring = None
+    if not docstring:
+        return "(not installed completely)"
+    line = docstring.partition("\n")[0].partition(f"`emi {point.name}`:")
+    text = (line[2] or line[0]).strip()
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,90 @@
+"""How every command ends: one line on stderr that names cause and remedy, and an exit code.
+
+Exit codes: 0 done, 1 a check failed or a part of the engine broke down, 2 bad use, configuration or model
+files, 3 no usable source, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+from typer.main import get_command
+
+from emi_live.errors import LiveError
+from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app"]
+
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
+EXIT_MODEL: Final = 2
+
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def exit_code(error: EmiError) -> int:
+    """The exit code that tells a script what kind of error it was."""
+    if isinstance(error, LiveError):
+        return error.exit_code
+    return (
+        EXIT_MODEL if isinstance(error, CheckpointError | ModelIntegrityError | ModelUnavailableError) else 1
+    )
+
+
+@contextmanager
+def report_errors(debug: bool = False) -> Iterator[None]:
+    """Turn an error of ours, or of the command line, into one line on stderr and SystemExit with its code.
+
+    Anything else is a fault of the program and goes through, with its trace.
+
+    Args:
+        debug: print the trace of such an error too.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except EmiError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(str(error), exit_code(error))
+    except typer.TyperException as error:  # of the command line: an unknown option, a missing argument
+        context = getattr(error, "ctx", None)
+        message = error.format_message()
+        if context is not None:
+            stop = "" if message.endswith((".", "?", "!")) else "."
+            message = f"{message}{stop} See `{context.command_path} --help`."
+        _fail(message, error.exit_code)
+    except typer.Abort:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def run_app(
+    app: typer.Typer, args: Sequence[str] | None = None, name: str | None = None, debug: bool = False
+) -> NoReturn:
+    """Run a command to its end, reporting errors as `report_errors` does; always raises SystemExit.
+
+    `--debug` anywhere among the arguments shows traces: an error may come before they have been understood.
+
+    Args:
+        app: the commands and options.
+        args: what was typed after the name; None = the process's own arguments.
+        name: what was typed before that, for the help; None = the process's own name.
+        debug: show traces in any case.
+    """
+    given = sys.argv[1:] if args is None else list(args)
+    with report_errors(debug or "--debug" in given):
+        result = get_command(app).main(given, prog_name=name, standalone_mode=False)
+        raise SystemExit(result if isinstance(result, int) else 0)
+    raise AssertionError("unreachable: SystemExit was raised")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise SystemExit(code) from None

