@@ -28,7 +28,6 @@ __all__ = [
     "RingConfig",
     "SourceConfig",
     "SpeechConfig",
-    "TextConfig",
     "WindowConfig",
     "load_config",
 ]
@@ -92,7 +91,9 @@ class BusConfig(_Section):
     host: str = "127.0.0.1"  # tcp only
     base_port: int = Field(5570, ge=1024, le=65500)  # tcp only: one port per topic from here on
     directory: Path | None = None  # ipc only; default: a private directory under the user's runtime folder
-    high_water_mark: int = Field(1000, ge=1, le=100_000)  # messages queued per edge before drop or back-pressure
+    high_water_mark: int = Field(
+        1000, ge=1, le=100_000
+    )  # messages queued per edge before drop or back-pressure
     curve_public_key: str | None = None  # Z85; both keys are needed when host is not loopback
     curve_secret_key: str | None = None
 
@@ -138,12 +139,6 @@ class SpeechConfig(_Section):
     max_utterance_s: float = Field(15.0, gt=1, le=28)  # Whisper sees 30 s at most
 
 
-class TextConfig(_Section):
-    """The text stage: a sentence embedding of the words of the last window."""
-
-    enabled: bool = True
-
-
 class WindowConfig(_Section):
     """The window that every estimate is made from."""
 
@@ -181,7 +176,9 @@ class LiveConfig(_Section):
     """All settings of one engine."""
 
     bundle: Literal["compact"] = "compact"
-    mode: Literal["auto", "live", "exact"] = "auto"  # auto: exact for a file, live for devices and pushed media
+    mode: Literal["auto", "live", "exact"] = (
+        "auto"  # auto: exact for a file, live for devices and pushed media
+    )
     duration_s: float | None = Field(None, gt=0)  # stop after this much capture time
     source: SourceConfig = SourceConfig()
     camera: CameraConfig = CameraConfig()
@@ -191,7 +188,6 @@ class LiveConfig(_Section):
     face: FaceConfig = FaceConfig()
     audio: AudioConfig = AudioConfig()
     speech: SpeechConfig = SpeechConfig()
-    text: TextConfig = TextConfig()
     window: WindowConfig = WindowConfig()
     fusion: FusionConfig = FusionConfig()
     models: ModelsConfig = ModelsConfig()
@@ -241,7 +237,9 @@ def _read_preset(preset: str) -> dict[str, Any]:
     if not path.exists():
         packaged = resources.files("emi_configs") / f"{preset}.toml"
         if not packaged.is_file():
-            names = sorted(p.name[:-5] for p in resources.files("emi_configs").iterdir() if p.name.endswith(".toml"))
+            names = sorted(
+                p.name[:-5] for p in resources.files("emi_configs").iterdir() if p.name.endswith(".toml")
+            )
             raise ConfigurationError(f"no preset or file is called {preset!r}; presets: {', '.join(names)}")
         path = Path(str(packaged))
     try:

@@ -1,0 +1,258 @@
+"""The diagram in code: every part of one engine, built in the order in which the data flow.
+
+::
+
+    source ─ intake ─┬─ VideoRing ─ face stage ───────────────────┐
+                     └─ AudioRing ─┬─ audio stage ────────────────┤
+                                   └─ speech stage ─ text stage ──┴─ bus ─ window ─ fusion ─ bus ─ sinks, estimates()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from emi_live.bundle import Encoders, load_encoders
+from emi_live.bus import Bus
+from emi_live.clock import Clock, seconds_to_ns
+from emi_live.config import LiveConfig
+from emi_live.errors import SourceError
+from emi_live.fusion import FusionLoop, FusionPlan
+from emi_live.health import Health
+from emi_live.intake import Intake
+from emi_live.messages import end_of_stream
+from emi_live.rings import AudioRing, VideoRing
+from emi_live.sinks.feed import EstimateFeed, SinkRunner
+from emi_live.sources import Source, open_sources
+from emi_live.stages import Stage
+from emi_live.stages.runner import StageRunner
+from emi_live.window import Condition, WindowAssembler
+from emi_live.worker import Backoff, Worker
+from emi_models.vocabulary import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    from emi_engine import FusionEngine
+    from emi_live.sinks import Sink
+    from emi_models.store import Progress
+
+__all__ = ["Builder", "Parts", "Script"]
+
+PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
+EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
+
+Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
+
+# The parts that each modality depends on, in the order in which trouble is looked for.
+PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
+    "vision": ("vision", "camera", "file", "face"),
+    "audio": ("microphone", "file", "audio"),
+    "text": ("text", "microphone", "file", "speech"),
+}
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that runs. `release` gives back models and sockets, in the reverse order of their making."""
+
+    intake: Intake
+    bus: Bus
+    feed: EstimateFeed  # of `LiveEngine.estimates`
+    loop: FusionLoop
+    fusion: Worker
+    sources: list[Worker] = field(default_factory=list)
+    stages: list[Worker] = field(default_factory=list)
+    sinks: list[Worker] = field(default_factory=list)
+    release: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def producers(self) -> list[Worker]:
+        """Sources, stages and the fusion loop, in the order of the flow."""
+        return [*self.sources, *self.stages, self.fusion]
+
+
+class Builder:
+    """Builds the parts of one engine; what it opened is released again if a later part cannot be built."""
+
+    def __init__(
+        self,
+        config: LiveConfig,
+        health: Health,
+        clock: Clock,
+        announce: Callable[[str], None],
+        start_ns: Callable[[], int | None],
+    ) -> None:
+        """`announce` is told what runs; `start_ns` gives the moment at which a live run started."""
+        self._config = config
+        self._health = health
+        self._clock = clock
+        self._announce = announce
+        self._start_ns = start_ns
+
+    def build(self, script: Script | None, sinks: Sequence[Sink], progress: Progress | None) -> Parts:
+        """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
+        config, health, exact = self._config, self._health, self._config.exact
+        with ExitStack() as opened:
+            sources = [] if script else open_sources(config, self._clock, health)
+            for source in sources:
+                opened.callback(source.close)
+            pushed = not sources and not script and config.source.is_pushed
+            streams = {
+                "video": bool(script) or pushed or any(source.has_video for source in sources),
+                "audio": bool(script) or pushed or any(source.has_audio for source in sources),
+            }
+            video = VideoRing(config.rings.video_frames, lossless=exact)
+            audio = AudioRing(config.rings.audio_s, lossless=exact)
+            intake = Intake(video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed and exact else None)
+
+            bus = Bus(config.bus, health, lossless=exact, clock=self._clock)
+            opened.callback(bus.close)
+            if script:
+                stages = list(script(bus))
+            else:
+                encoders = self._load_encoders(streams, progress)
+                opened.callback(encoders.close)
+                stages = self._stages(encoders, video, audio, bus)
+            engine = self._load_engine()
+            opened.callback(engine.close)
+            loop = self._fusion_loop(
+                engine, bus, {stage.topic for stage in stages}, streams, intake, len(sinks) + 1
+            )
+            fusion = Worker("fusion", loop, health, restart=Backoff(attempts=1) if exact else Backoff())
+
+            def total() -> int | None:
+                return loop.published if fusion.finished else None
+
+            parts = Parts(intake, bus, EstimateFeed(bus.subscriber("estimate"), total), loop, fusion)
+            for sink in sinks:
+                opened.callback(sink.close)
+                runner = SinkRunner(sink, EstimateFeed(bus.subscriber("estimate"), total))
+                parts.sinks.append(Worker(f"sink-{sink.name}", runner, health))
+            parts.stages += [self._stage_worker(stage, bus) for stage in stages]
+            parts.sources += [self._source_worker(source, intake) for source in sources]
+            parts.release = opened.pop_all()
+        return parts
+
+    def _load_encoders(self, streams: Mapping[str, bool], progress: Progress | None) -> Encoders:
+        from emi_models.store import ModelStore
+
+        config = self._config
+        store = ModelStore(config.models.directory, offline=config.models.offline)
+        encoders = load_encoders(
+            config, store, vision=streams["video"], audio=streams["audio"], progress=progress
+        )
+        for line in encoders.announcements:
+            self._announce(line)
+        for modality, reason in encoders.unavailable.items():
+            self._health.report(modality, "unavailable", reason)
+            self._announce(f"{modality}: unavailable: {reason}")
+        return encoders
+
+    def _stages(self, encoders: Encoders, video: VideoRing, audio: AudioRing, bus: Bus) -> list[Stage]:
+        from emi_live.stages.audio import AudioStage
+        from emi_live.stages.face import FaceStage
+
+        config, health = self._config, self._health
+        stages: list[Stage] = []
+        if encoders.face is not None:
+            stages.append(FaceStage(video.reader(), encoders.face, config.face, health))
+        if encoders.prosody is not None and encoders.voice_gate is not None:
+            gate = encoders.voice_gate()
+            stages.append(AudioStage(audio.reader(), encoders.prosody, gate, config.audio, health))
+        if encoders.recognizer is not None and encoders.voice_gate is not None:
+            from emi_live.stages.speech import SpeechStage
+            from emi_live.stages.text import TextStage
+
+            gate, recognizer = encoders.voice_gate(), encoders.recognizer
+            stages.append(
+                SpeechStage(
+                    audio.reader(), gate, recognizer, config.speech, exact=config.exact, health=health
+                )
+            )
+            stages.append(TextStage(bus.subscriber("transcript"), encoders.sentence, config.window.length_s))
+        if not stages:
+            why = (
+                "; ".join(encoders.unavailable.values())
+                or "every stage is disabled, or its stream is missing"
+            )
+            raise SourceError(f"there is nothing to analyse: {why}")
+        return stages
+
+    def _load_engine(self) -> FusionEngine:
+        from emi_engine import load_engine
+        from emi_models.checkpoint import packaged_checkpoint
+        from emi_models.encoders import COMPACT_ENCODERS
+
+        fusion = self._config.fusion
+        path = fusion.checkpoint or packaged_checkpoint(self._config.bundle)
+        engine = load_engine(path, fusion.engine, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
+        uses = ", ".join(engine.header.modalities)
+        self._announce(
+            f"fusion: {engine.name}, {engine.header.system} checkpoint {path.name}, which uses: {uses}"
+        )
+        return engine
+
+    def _fusion_loop(
+        self,
+        engine: FusionEngine,
+        bus: Bus,
+        topics: set[str],
+        streams: Mapping[str, bool],
+        intake: Intake,
+        consumers: int,
+    ) -> FusionLoop:
+        config = self._config
+        plan = FusionPlan(
+            hop_ns=seconds_to_ns(config.window.hop_s),
+            exact=config.exact,
+            origin_ns=self._origin(intake),
+            duration_ns=None if config.duration_s is None else seconds_to_ns(config.duration_s),
+            bundle=config.bundle,
+        )
+        return FusionLoop(
+            plan,
+            {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
+            WindowAssembler(config.window, engine.shapes, frozenset(engine.header.modalities)),
+            engine,
+            bus.publisher("estimate", subscribers=consumers),
+            lambda: self._conditions(streams),
+            self._clock,
+            self._health,
+        )
+
+    def _origin(self, intake: Intake) -> Callable[[], int | None]:
+        """Where t = 0 is: the start of a live run, of a file, or the first media pushed in exact mode."""
+        if not self._config.exact:
+            return self._start_ns
+        return (lambda: 0) if self._config.source.input is not None else (lambda: intake.first_ns)
+
+    def _conditions(self, streams: Mapping[str, bool]) -> dict[Modality, Condition]:
+        """What is known of each modality from the parts that it depends on."""
+        conditions: dict[Modality, Condition] = {}
+        for modality, parts in PARTS.items():
+            if not streams["video" if modality == "vision" else "audio"]:
+                conditions[modality] = Condition("absent")
+            for status in map(self._health.status, parts):
+                if status.state == "failed" or status.state == "unavailable":
+                    conditions[modality] = Condition(status.state, status.detail)
+                    break
+        return conditions
+
+    def _stage_worker(self, stage: Stage, bus: Bus) -> Worker:
+        publisher = bus.publisher(stage.topic, subscribers=1)
+
+        def say_farewell() -> None:
+            if not stage.ended:
+                publisher.publish(end_of_stream(stage.topic))
+
+        return Worker(
+            stage.name,
+            StageRunner(stage, publisher, self._clock),
+            self._health,
+            restart=Backoff(attempts=EXACT_ATTEMPTS if self._config.exact else None),
+            on_exit=say_farewell,
+        )
+
+    def _source_worker(self, source: Source, intake: Intake) -> Worker:
+        return Worker(source.name, lambda stop: source.run(intake, stop), self._health)

@@ -1,0 +1,144 @@
+"""A bundle at work: which encoder of each modality can run on this machine, and in words why another cannot.
+
+Nothing is substituted silently: every choice, and every absence, is one line of `announcements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emi_live.config import LiveConfig
+from emi_models.errors import EmiError
+
+if TYPE_CHECKING:
+    from emi_models.encoders.face import FaceEncoder
+    from emi_models.encoders.prosody import ProsodyEncoder
+    from emi_models.encoders.sentence import SentenceEncoder
+    from emi_models.encoders.voice import VoiceGate
+    from emi_models.speech.recognizer import Recognizer
+    from emi_models.store import ModelStore, Progress
+
+__all__ = ["Encoders", "load_encoders"]
+
+
+@dataclass(slots=True)
+class Encoders:
+    """The encoders that run. None means not wanted or not available; then `unavailable` may say why."""
+
+    face: FaceEncoder | None = None
+    prosody: ProsodyEncoder | None = None
+    voice_gate: Callable[[], VoiceGate] | None = None  # one gate per stage: a gate has state
+    recognizer: Recognizer | None = None
+    sentence: SentenceEncoder | None = None
+    unavailable: dict[str, str] = field(default_factory=dict)  # modality -> why, with the remedy
+    announcements: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Release what the encoders hold."""
+        for encoder in (self.face, self.recognizer):
+            if encoder is not None:
+                encoder.close()
+
+
+def load_encoders(
+    config: LiveConfig,
+    store: ModelStore,
+    *,
+    vision: bool,
+    audio: bool,
+    progress: Progress | None = None,
+) -> Encoders:
+    """Load the compact bundle's encoders for the streams that can come.
+
+    Weights that are not on the machine are fetched into the store unless it is offline.
+    """
+    encoders = Encoders()
+    off = encoders.unavailable
+    if vision:
+        if config.face.enabled:
+            _load_face(encoders, config, store, progress)
+        else:
+            off["vision"] = "switched off by face.enabled=false"
+    if audio:
+        from emi_models.encoders.voice import VoiceGate
+
+        encoders.voice_gate = VoiceGate
+        if config.audio.enabled:
+            from emi_models.encoders.prosody import ProsodyEncoder
+
+            encoders.prosody = ProsodyEncoder()
+            encoders.announcements.append("audio: prosody at 50 Hz (torchaudio), voice gate Silero VAD v6")
+        else:
+            off["audio"] = "switched off by audio.enabled=false"
+        if config.speech.backend == "none":
+            off["text"] = "switched off by speech.backend=none"
+        else:
+            _load_speech(encoders, config, store, progress)
+            if encoders.recognizer is not None:
+                _load_sentence(encoders, store, progress)
+    return encoders
+
+
+def _load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    from emi_models.encoders.face import FaceEncoder
+
+    try:
+        path = store.locate("face-landmarker", progress)
+        encoders.face = FaceEncoder(
+            path, max_faces=config.face.max_faces, min_confidence=config.face.min_confidence
+        )
+        encoders.announcements.append("vision: MediaPipe Face Landmarker, 52 blendshapes and head pose")
+    except EmiError as error:
+        encoders.unavailable["vision"] = str(error)
+
+
+def _load_speech(
+    encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+) -> None:
+    backend = config.speech.backend
+    why_not_whisper = ""
+    if backend in ("auto", "faster-whisper"):
+        try:
+            encoders.recognizer = _whisper(config, store, progress)
+            encoders.announcements.append(f"words: {encoders.recognizer.name}")
+            return
+        except EmiError as error:
+            why_not_whisper = str(error)
+    if backend in ("auto", "pocketsphinx"):
+        from emi_models.speech.sphinx import SphinxRecognizer
+
+        try:
+            encoders.recognizer = SphinxRecognizer()
+            because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
+            encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
+            return
+        except EmiError as error:
+            encoders.unavailable["text"] = why_not_whisper or str(error)
+            return
+    encoders.unavailable["text"] = why_not_whisper
+
+
+def _whisper(config: LiveConfig, store: ModelStore, progress: Progress | None) -> Recognizer:
+    from emi_models.speech.whisper import WhisperRecognizer
+
+    model = config.speech.model
+    folder = Path(model) if Path(model).is_dir() else store.locate(f"whisper-{model}", progress)
+    return WhisperRecognizer(
+        folder,
+        language=config.speech.language,
+        compute_type=config.speech.compute_type,
+        threads=config.speech.threads,
+    )
+
+
+def _load_sentence(encoders: Encoders, store: ModelStore, progress: Progress | None) -> None:
+    from emi_models.encoders.sentence import SentenceEncoder
+
+    try:
+        encoders.sentence = SentenceEncoder(store.locate("all-minilm-l6-v2", progress))
+        encoders.announcements.append("text: all-MiniLM-L6-v2, 384-d sentence embeddings")
+    except EmiError as error:
+        encoders.unavailable["text"] = str(error)

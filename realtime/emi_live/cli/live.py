@@ -1,0 +1,278 @@
+"""`emi-live`: watch a camera and a microphone, or a file, and show six intensities live.
+
+Nothing heavy is imported before the options are known to be good, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from emi_live.cli.errors import report_errors, run_app
+from emi_live.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from emi_live.assembly import Script
+    from emi_live.config import LiveConfig
+    from emi_live.health import Health
+    from emi_live.sinks import Sink
+
+__all__ = ["app", "main"]
+
+HELP = """Say live how strongly six emotions show in a face, a voice and words.
+
+[bold]Start here[/bold]
+
+  emi-live --demo                          a scripted show: no camera, no model, no download
+  emi-live --camera 0                      your camera and default microphone
+  emi-live --camera 0 --mic none           the face alone
+  emi-live --camera rtsp://host/stream     a network camera
+  emi-live --input talk.mp4                a file, every frame, the same numbers on every run
+  emi-live --input talk.mp4 --json - | jq .intensities
+
+Everything stays on this machine. Intensities say what shows, not what is felt.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+WATCH = "What to watch"
+TELL = "Where it goes"
+TUNE = "How it runs"
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
+
+
+@app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def live(
+    camera: Annotated[
+        str | None,
+        typer.Option(help="Camera index, device path or URL.", rich_help_panel=WATCH, metavar="N|PATH|URL"),
+    ] = None,
+    input_: Annotated[
+        Path | None, typer.Option("--input", help="A media file.", rich_help_panel=WATCH, metavar="FILE")
+    ] = None,
+    mic: Annotated[
+        str | None,
+        typer.Option(
+            help="Microphone by name or index; 'none' for no sound. Default: the system's, or the file's own sound.",
+            rich_help_panel=WATCH,
+            metavar="NAME|none",
+        ),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="A scripted show instead of media.", rich_help_panel=WATCH)
+    ] = False,
+    json_: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            help="Write one JSON object a line; '-' = standard output.",
+            rich_help_panel=TELL,
+            metavar="FILE|-",
+        ),
+    ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            help="Publish estimates over ZeroMQ, e.g. tcp://127.0.0.1:5561.",
+            rich_help_panel=TELL,
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="At the end, save the view as an SVG picture.", rich_help_panel=TELL, metavar="FILE.svg"
+        ),
+    ] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="The terminal view.", rich_help_panel=TELL)] = True,
+    config: Annotated[
+        str | None,
+        typer.Option(help="A preset's name or a TOML file.", rich_help_panel=TUNE, metavar="PRESET|FILE"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other setting, e.g. window.hop_s=0.1. Repeatable.",
+            rich_help_panel=TUNE,
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="live: answer now with what has arrived. exact: wait for every frame. Files default to exact.",
+            rich_help_panel=TUNE,
+            metavar="live|exact",
+        ),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Stop after this many seconds.", rich_help_panel=TUNE, metavar="S")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Fusion engine: auto, onnxruntime or torch.", rich_help_panel=TUNE)
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=TUNE)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log to standard error, and show traces.", rich_help_panel=TUNE)
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(f"emi-live {installed_version('emi-live')}")
+        return
+    with report_errors(debug):
+        from emi_live.config import load_config
+
+        overrides = _overrides(
+            {
+                "source.camera": _camera(camera),
+                "source.input": input_,
+                "source.mic": mic,
+                "mode": mode,
+                "duration_s": duration,
+                "fusion.engine": engine,
+                "fusion.checkpoint": checkpoint,
+                "models.offline": offline or None,
+                "output.json_path": json_,
+                "output.publish": publish,
+                "output.ui": None if ui else False,
+            }
+        )
+        settings = load_config(config, set_ or (), overrides)
+        _check_source(settings, demo)
+        _set_up_logging(debug, settings.output.ui)
+        _run(settings, demo, picture)
+
+
+def main() -> NoReturn:
+    """The `emi-live` command; always raises SystemExit."""
+    run_app(app, name="emi-live")
+
+
+def _camera(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _overrides(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that were given, nested as the configuration is."""
+    nested: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    return nested
+
+
+def _check_source(config: LiveConfig, demo: bool) -> None:
+    source = config.source
+    chosen = [
+        name
+        for name, given in (
+            ("--demo", demo),
+            ("--camera", source.camera is not None),
+            ("--input", source.input is not None),
+        )
+        if given
+    ]
+    if len(chosen) > 1:
+        raise ConfigurationError(f"{' and '.join(chosen)} exclude each other; choose one")
+    if not chosen and source.mic in (None, "none"):
+        raise ConfigurationError(
+            "say what to watch: --camera 0, --input FILE, or --demo for a show without either"
+        )
+
+
+def _set_up_logging(debug: bool, view: bool) -> None:
+    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
+    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
+    from rich.console import Console
+
+    from emi_live.cli.downloads import download_bar
+    from emi_live.health import Health
+    from emi_live.live import LiveEngine
+    from emi_live.sinks.summary import Summary
+
+    console, health = Console(stderr=True), Health()
+    sinks = _sinks(config, health, _in_words(config, demo), picture)
+    with console.status("loading …"), download_bar(console) as progress:
+        engine = LiveEngine(
+            config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
+        )
+        engine.load()
+    _announce(console, engine.announcements)
+    summary = Summary()
+    with engine as live:
+        for estimate in live.estimates():
+            summary.add(estimate)
+            if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
+                break
+    console.print(summary.render(health.snapshot()))
+
+
+def _announce(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        style = "yellow" if ": unavailable: " in line else "dim"
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _script(config: LiveConfig, demo: bool) -> Script | None:
+    if not demo:
+        return None
+    from functools import partial
+
+    from emi_live.demo import demo_stages
+
+    return partial(demo_stages, length_s=config.window.length_s)
+
+
+def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
+    output, sinks = config.output, list[Any]()
+    if output.json_path is not None:
+        from emi_live.sinks.jsonl import JsonLinesSink
+
+        sinks.append(JsonLinesSink(output.json_path))
+    if output.publish is not None:
+        from emi_live.sinks.publish import PublishSink
+
+        sinks.append(PublishSink(output.publish, config.bus))
+    if picture is not None:
+        from emi_live.sinks.picture import PictureSink
+
+        sinks.append(PictureSink(picture, health, source=watched))
+    if output.ui and output.json_path != "-":
+        from emi_live.sinks.terminal import NOTICE, TerminalSink
+
+        stored = f"estimates go to {output.json_path or output.publish}"
+        sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
+    return sinks
+
+
+def _in_words(config: LiveConfig, demo: bool) -> str:
+    source = config.source
+    if demo:
+        return "demo: a scripted person"
+    if source.input is not None:
+        return f"{source.input.name} ({'exact' if config.exact else 'at real pace'})"
+    microphone = "no microphone" if source.mic == "none" else f"microphone {source.mic or 'default'}"
+    return microphone if source.camera is None else f"camera {source.camera}, {microphone}"

@@ -1,0 +1,103 @@
+"""What the demo's person does: a smile grows, words come, the face is lost, speech stops, everything returns.
+
+All times are seconds from the start of the show.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_models.inputs import COMPACT_SHAPES
+
+__all__ = ["LENGTH_S", "Utterance", "face_at", "spoken", "voice_at"]
+
+LENGTH_S: Final = 38.0
+WORD_S: Final = 0.32  # an unhurried speaker: about three words a second
+MEL_BANDS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One sentence, spoken word by word from `start_s` on; committed `settle_s` after its last word."""
+
+    start_s: float
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """The words, in order."""
+        return self.text.split()
+
+    @property
+    def end_s(self) -> float:
+        """When the last word ends."""
+        return self.start_s + WORD_S * len(self.words)
+
+
+UTTERANCES: Final = (
+    Utterance(3.5, "oh stop it that is hilarious i can not stop laughing"),
+    Utterance(10.0, "you did an amazing job i really admire how you handled that"),
+    Utterance(24.0, "i am so excited i can not wait for this"),
+    Utterance(30.5, "thank you so much i am so happy this makes my day"),
+)
+FACE_LOST_S: Final = (9.5, 14.0)
+# (time, intensity) of the smile, joined by straight lines
+SMILE: Final = (
+    (0.0, 0.02),
+    (1.5, 0.05),
+    (5.0, 0.8),
+    (9.5, 0.6),
+    (14.0, 0.3),
+    (17.0, 0.1),
+    (22.0, 0.05),
+    (26.0, 0.85),
+)
+BLINK_EVERY_S: Final = 3.7
+BLINK_S: Final = 0.15
+
+# Positions in MediaPipe's list of 52 blendshapes.
+CHEEK_SQUINT: Final = (7, 8)
+EYE_BLINK: Final = (9, 10)
+EYE_SQUINT: Final = (19, 20)
+JAW_OPEN: Final = 25
+MOUTH_SMILE: Final = (44, 45)
+PITCH, YAW, ROLL = 52, 53, 54
+
+
+def face_at(t_s: float) -> NDArray[np.float32] | None:
+    """Blendshapes and head pose at an instant, shape (58,); None while the face is out of the picture."""
+    if FACE_LOST_S[0] <= t_s < FACE_LOST_S[1]:
+        return None
+    features = np.zeros(COMPACT_SHAPES.vision_dim, np.float32)
+    smile = float(np.interp(t_s, *zip(*SMILE, strict=True)))
+    features[list(MOUTH_SMILE)] = smile
+    features[list(CHEEK_SQUINT)] = 0.6 * smile
+    features[list(EYE_SQUINT)] = 0.1 + 0.4 * smile
+    features[list(EYE_BLINK)] = 0.9 if t_s % BLINK_EVERY_S < BLINK_S else 0.05
+    speaking = spoken(t_s)
+    features[JAW_OPEN] = 0.15 + 0.15 * math.sin(2 * math.pi * 4 * t_s) if speaking else 0.02
+    features[PITCH] = 0.05 * math.sin(0.7 * t_s)
+    features[YAW] = 0.12 * math.sin(0.4 * t_s)
+    features[ROLL] = 0.03 * math.sin(0.9 * t_s)
+    return features
+
+
+def spoken(t_s: float) -> bool:
+    """Whether somebody is speaking at that instant."""
+    return any(u.start_s <= t_s < u.end_s for u in UTTERANCES)
+
+
+def voice_at(t_s: float) -> NDArray[np.float32]:
+    """One prosody frame, shape (68,): a voice at three syllables a second, or the hum of a quiet room."""
+    frame = np.full(COMPACT_SHAPES.audio_dim, -1.0, np.float32)
+    frame[MEL_BANDS:] = (0.0, 0.0, -1.5, 0.0)  # F0, voicing, energy, flux
+    if spoken(t_s):
+        syllable = 0.5 + 0.5 * math.sin(2 * math.pi * 3 * t_s)
+        frame[:MEL_BANDS] = np.linspace(1.5, -0.5, MEL_BANDS) * syllable
+        frame[MEL_BANDS:] = (0.2 * math.sin(1.3 * t_s), 0.9, 0.8 * syllable, 0.3)
+    return frame

@@ -1,0 +1,191 @@
+"""The loop that turns windows into estimates, on the clock (`live`) or on what has arrived (`exact`)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from emi_engine import FusionEngine
+from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
+from emi_live.health import Health
+from emi_live.messages import END_OF_STREAM, Estimate, Latency, Packet
+from emi_live.window import Condition, WindowAssembler
+from emi_models.vocabulary import MODALITIES, Modality
+
+__all__ = ["FusionLoop", "FusionPlan", "PacketReader"]
+
+WAIT_S = 0.1  # longest wait for a packet before looking at `stop` again
+
+
+class PacketReader(Protocol):
+    """What the loop needs of a subscription."""
+
+    def read(self) -> Packet | None:
+        """The next packet, or None; never waits."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a packet; False after `timeout_s`."""
+        ...
+
+
+class EstimateWriter(Protocol):
+    """What the loop needs of a publisher."""
+
+    def publish(self, packet: Packet) -> None:
+        """Send one packet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FusionPlan:
+    """When estimates are made.
+
+    `origin_ns` says where t = 0 is on the clock of capture times; it may be None until the first media arrived.
+    """
+
+    hop_ns: int
+    exact: bool
+    origin_ns: Callable[[], int | None]
+    duration_ns: int | None
+    bundle: str
+
+
+class FusionLoop:
+    """Reads the three modality topics, and publishes one estimate per hop."""
+
+    def __init__(
+        self,
+        plan: FusionPlan,
+        readers: Mapping[Modality, PacketReader],
+        assembler: WindowAssembler,
+        engine: FusionEngine,
+        publisher: EstimateWriter,
+        conditions: Callable[[], Mapping[Modality, Condition]],
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        """A modality without a reader never contributes; `conditions` tells the window why."""
+        self._plan = plan
+        self._readers = readers
+        self._assembler = assembler
+        self._engine = engine
+        self._publisher = publisher
+        self._conditions = conditions
+        self._clock = clock
+        self._health = health
+        self._newest_ns: int | None = None  # newest capture time that any packet spoke of
+        self.published = 0
+        for modality in MODALITIES:
+            if modality not in readers:
+                assembler.close(modality)
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
+        if self._plan.exact:
+            self._run_exact(stop)
+        else:
+            self._run_live(stop)
+
+    def _run_live(self, stop: threading.Event) -> None:
+        hop_ns = self._plan.hop_ns
+        origin_ns = self._plan.origin_ns()
+        if origin_ns is None:
+            origin_ns = self._clock.now_ns()
+        hop = 1
+        while self._clock.wait_until(origin_ns + hop * hop_ns, stop):
+            missed = (self._clock.now_ns() - origin_ns) // hop_ns - hop
+            if missed > 0:  # the machine is too slow for this hop: answer for now, not for then
+                self._health.count("fusion.missed_hops", int(missed))
+                hop += int(missed)
+            end_ns = origin_ns + hop * hop_ns
+            for reader in self._readers.values():
+                self._drain(reader)
+            self._emit(end_ns, origin_ns)
+            media_over = self._assembler.ready(END_OF_STREAM) and end_ns >= self._media_end_ns(origin_ns)
+            if media_over or self._duration_over(end_ns, origin_ns):
+                return
+            hop += 1
+
+    def _run_exact(self, stop: threading.Event) -> None:
+        end_ns: int | None = None
+        origin_ns = 0
+        while not stop.is_set():
+            if end_ns is None and self._newest_ns is not None:
+                origin_ns = self._plan.origin_ns() or 0
+                end_ns = origin_ns + self._plan.hop_ns
+            # Only streams that lag behind the window are read, so that those ahead of it feel back-pressure.
+            behind = [
+                reader
+                for modality, reader in self._readers.items()
+                if self._assembler.progress_ns(modality) < (end_ns or 0)
+            ]
+            if behind:
+                if not self._take(behind[0]):
+                    behind[0].wait(WAIT_S)
+                continue
+            if end_ns is None:  # nothing but ends of streams ever came
+                end_ns = origin_ns + self._plan.hop_ns
+            if (
+                self.published
+                and self._assembler.ready(END_OF_STREAM)
+                and end_ns > self._media_end_ns(origin_ns)
+            ):
+                return
+            self._emit(end_ns, origin_ns)
+            if self._duration_over(end_ns, origin_ns):
+                return
+            end_ns += self._plan.hop_ns
+
+    def _duration_over(self, end_ns: int, origin_ns: int) -> bool:
+        duration_ns = self._plan.duration_ns
+        return duration_ns is not None and end_ns - origin_ns >= duration_ns
+
+    def _media_end_ns(self, origin_ns: int) -> int:
+        return origin_ns if self._newest_ns is None else self._newest_ns
+
+    def _drain(self, reader: PacketReader) -> None:
+        while self._take(reader):
+            pass
+
+    def _take(self, reader: PacketReader) -> bool:
+        packet = reader.read()
+        if packet is None:
+            return False
+        self._newest_ns = max(self._newest_ns or packet.t_ns, packet.t_ns)
+        self._assembler.add(packet)
+        return True
+
+    def _emit(self, end_ns: int, origin_ns: int) -> None:
+        started = time.perf_counter_ns()
+        discarded = self._assembler.discarded
+        window = self._assembler.assemble(end_ns, self._conditions())
+        self._health.count("window.discarded", self._assembler.discarded - discarded)
+        assembled = time.perf_counter_ns()
+        raw = self._engine.infer(window.inputs)[0]
+        inferred = time.perf_counter_ns()
+        sensed_ms = None
+        if not self._plan.exact and window.sensed_ns is not None:
+            sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
+        estimate = Estimate(
+            t_ns=end_ns,
+            progress_ns=end_ns,
+            t_s=(end_ns - origin_ns) / NS_PER_S,
+            wall=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            intensities=tuple(min(1.0, max(0.0, float(value))) for value in raw),
+            modalities=window.reports,
+            latency=Latency(
+                window=(assembled - started) / NS_PER_MS,
+                fusion=(inferred - assembled) / NS_PER_MS,
+                capture_to_estimate=sensed_ms,
+            ),
+            engine=self._engine.name,
+            bundle=self._plan.bundle,
+        )
+        self._publisher.publish(estimate)
+        self.published += 1
+        self._health.count("fusion.estimates")

@@ -1,0 +1,194 @@
+"""The engine as its users hold it: start it, push media or let it capture, take estimates, stop it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from emi_live.assembly import Builder, Parts, Script
+from emi_live.clock import Clock, MonotonicClock
+from emi_live.config import LiveConfig
+from emi_live.errors import ConfigurationError, StageError
+from emi_live.health import Health
+from emi_live.messages import Estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_live.sinks import Sink
+    from emi_models.store import Progress
+
+__all__ = ["LiveEngine"]
+
+LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish what is under way
+JOIN_S: Final = 0.7  # a part that needs longer to stop is left behind, and said so
+
+logger = logging.getLogger(__name__)
+
+
+class LiveEngine:
+    """Watches one person and says how strongly six emotions show; captured or pushed media, the same engine.
+
+    ::
+
+        with LiveEngine(config) as live:
+            live.push_frame(rgb, t_ns)          # (height, width, 3) uint8 RGB
+            live.push_audio(pcm, t_ns, 48_000)  # (n,) or (n, channels)
+            for estimate in live.estimates():
+                ...
+
+    Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing stamps will
+    do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: end those that will not
+    come (`end_video`, `end_audio`), and `end` when all is pushed. `push_frame` and `push_audio` may be called from
+    one thread each; `estimates` and `latest` belong to one thread.
+    """
+
+    def __init__(
+        self,
+        config: LiveConfig | None = None,
+        *,
+        sinks: Sequence[Sink] = (),
+        script: Script | None = None,
+        health: Health | None = None,
+        clock: Clock | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Prepare an engine; nothing is opened, loaded or started before `with`.
+
+        Args:
+            config: settings; the default takes pushed media.
+            sinks: where estimates go beside `estimates()`, each in a thread of its own.
+            script: makes the stages that stand in for sources and encoders, as the demo's do.
+            health: counters and states, for sinks that show them; a new one by default.
+            clock: the clock of capture times.
+            progress: told of every download of encoder weights.
+        """
+        self.config = config or LiveConfig()
+        self.health = health or Health()
+        self.announcements: list[str] = []  # what runs, one line each; complete after `with`
+        self._sinks = sinks
+        self._script = script
+        self._clock = clock or MonotonicClock()
+        self._progress = progress
+        self._stop = threading.Event()
+        self._start_ns: int | None = None
+        self._parts: Parts | None = None
+
+    def load(self) -> None:
+        """Load the models and open the devices, which takes seconds; `with` does it if it was not done before.
+
+        Raises:
+            ConfigurationError: settings that contradict each other.
+            SourceError: nothing to watch or listen to.
+            CheckpointError: the checkpoint is not one for the encoders that run.
+        """
+        builder = Builder(
+            self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
+        )
+        self._parts = builder.build(self._script, self._sinks, self._progress)
+
+    def __enter__(self) -> Self:
+        """Start; raises as `load` does, and ConfigurationError for a sink that cannot write."""
+        if self._parts is None:
+            self.load()
+        parts = self._running()
+        try:
+            for sink in self._sinks:
+                sink.open()
+        except BaseException:
+            self.close()
+            raise
+        self._start_ns = self._clock.now_ns()
+        for worker in (*parts.sinks, parts.fusion, *parts.stages, *parts.sources):
+            worker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop every thread, close every socket and device."""
+        self.close()
+
+    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
+        """Give one picture, as `Intake.push_frame`."""
+        self._running().intake.push_frame(rgb, t_ns)
+
+    def push_audio(
+        self,
+        pcm: NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32],
+        t_ns: int,
+        rate_hz: int = 16_000,
+    ) -> None:
+        """Give one block of sound, as `Intake.push_audio`."""
+        self._running().intake.push_audio(pcm, t_ns, rate_hz)
+
+    def end_video(self) -> None:
+        """No more pictures will be pushed."""
+        self._running().intake.end_video()
+
+    def end_audio(self) -> None:
+        """No more sound will be pushed."""
+        self._running().intake.end_audio()
+
+    def end(self) -> None:
+        """No more media will be pushed: `estimates()` ends after the last window."""
+        self.end_video()
+        self.end_audio()
+
+    def estimates(self) -> Iterator[Estimate]:
+        """Estimates as they come, until the media or the duration end.
+
+        Raises:
+            StageError: the fusion loop failed for good.
+        """
+        parts = self._running()
+        yield from parts.feed.iterate(self._stop)
+        _raise_failure(parts)
+
+    def latest(self) -> Estimate | None:
+        """The newest estimate not yet taken, without waiting, or None; for the loop of a robot or a game.
+
+        Raises:
+            StageError: the fusion loop failed for good.
+        """
+        parts, newest = self._running(), None
+        while (estimate := parts.feed.next(0.0)) is not None:
+            newest = estimate
+        _raise_failure(parts)
+        return newest
+
+    def close(self) -> None:
+        """Stop and release everything, within about a second; safe to call again."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        for worker in parts.producers:
+            worker.request_stop()
+        parts.intake.abort()
+        if parts.fusion.join(LAST_WORDS_S):
+            for worker in parts.sinks:  # these end by themselves, once they have the last estimate
+                worker.join(LAST_WORDS_S)
+        self._stop.set()
+        parts.bus.stop()  # releases whoever waits for room
+        for worker in (*parts.producers, *parts.sinks):
+            worker.request_stop()
+            if not worker.join(JOIN_S):
+                logger.warning("%s did not stop within %.1f s and is left behind", worker.name, JOIN_S)
+        parts.release.close()
+
+    def _running(self) -> Parts:
+        if self._parts is None:
+            raise ConfigurationError(
+                "the engine is not running; use it inside `with LiveEngine(config) as live:`"
+            )
+        return self._parts
+
+
+def _raise_failure(parts: Parts) -> None:
+    fusion = parts.fusion
+    if fusion.error is not None and fusion.finished:
+        raise StageError(f"the fusion loop failed: {fusion.error}") from fusion.error

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from emi_live.clock import NS_PER_S
+from emi_live.config import WindowConfig
+from emi_live.fusion import FusionLoop, FusionPlan
+from emi_live.health import Health
+from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
+from emi_live.window import WindowAssembler
+from emi_models.vocabulary import MODALITIES, Modality
+
+from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
+
+HOP_NS = NS_PER_S // 5
+
+
+def face(t_s: float, lag_s: float = 0.03) -> VisionPacket:
+    t_ns = round(t_s * NS_PER_S)
+    return VisionPacket(
+        t_ns=t_ns,
+        progress_ns=t_ns,
+        published_ns=t_ns + round(lag_s * NS_PER_S),
+        faces=1,
+        features=np.ones(SMALL_SHAPES.vision_dim, np.float32),
+    )
+
+
+def run(
+    packets: Iterable[Packet],
+    *,
+    exact: bool,
+    clock: FakeClock | None = None,
+    duration_s: float | None = None,
+    readers: Mapping[Modality, ListReader] | None = None,
+    cost_ns: int = 0,
+) -> tuple[list[Estimate], Health]:
+    """All estimates that come of vision packets, the other two modalities being absent."""
+    clock = clock or FakeClock()
+    health, writer = Health(), ListWriter()
+    plan = FusionPlan(
+        hop_ns=HOP_NS,
+        exact=exact,
+        origin_ns=lambda: 0,
+        duration_ns=None if duration_s is None else round(duration_s * NS_PER_S),
+        bundle="compact",
+    )
+    loop = FusionLoop(
+        plan,
+        readers or {"vision": ListReader(packets, None if exact else clock)},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        FakeEngine(clock=clock, cost_ns=cost_ns),
+        writer,
+        dict,
+        clock,
+        health,
+    )
+    loop(threading.Event())
+    assert loop.published == len(writer.packets)
+    return [packet for packet in writer.packets if isinstance(packet, Estimate)], health
+
+
+def clip(seconds: float, end_s: float | None = None) -> list[Packet]:
+    frames: list[Packet] = [face(i / 10) for i in range(round(seconds * 10) + 1)]
+    last = frames[-1].t_ns
+    return [*frames, replace(end_of_stream("vision", last), published_ns=last + 50_000_000)]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_clip_gives_one_estimate_per_hop_until_its_end(exact: bool) -> None:
+    estimates, _ = run(clip(2.0), exact=exact)
+    times = [round(e.t_s, 3) for e in estimates]
+    assert times[:10] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
+    assert len(times) == (10 if exact else 11)  # live learns of the end one hop after it
+    assert all(e.intensities == pytest.approx((1 / 3,) * 6) for e in estimates)
+
+
+def test_a_clip_shorter_than_a_hop_still_gets_an_answer() -> None:
+    estimates, _ = run([face(0.0), end_of_stream("vision")], exact=True)
+    assert [round(e.t_s, 3) for e in estimates] == [0.2]
+
+
+def test_live_latency_runs_from_the_capture_of_the_newest_frame() -> None:
+    estimates, _ = run(clip(1.0), exact=False, cost_ns=7_000_000)
+    # At each tick the newest frame that has arrived is the one captured 100 ms before, and fusion takes 7 ms.
+    assert [e.latency.capture_to_estimate for e in estimates[1:3]] == [pytest.approx(107), pytest.approx(107)]
+
+
+def test_exact_says_nothing_of_latency_since_capture_times_are_the_file_s() -> None:
+    estimates, _ = run(clip(1.0), exact=True)
+    assert {e.latency.capture_to_estimate for e in estimates} == {None}
+
+
+def test_an_engine_slower_than_the_hop_skips_to_now_and_counts_what_it_missed() -> None:
+    estimates, health = run(clip(4.0), exact=False, cost_ns=round(2.5 * HOP_NS))
+    gaps = np.diff([e.t_s for e in estimates])
+    assert gaps.min() > 0.2
+    counters = health.snapshot().counters
+    assert counters["fusion.missed_hops"] + counters["fusion.estimates"] >= 20
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_duration_ends_the_run(exact: bool) -> None:
+    estimates, _ = run(clip(5.0), exact=exact, duration_s=1.0)
+    assert [round(e.t_s, 3) for e in estimates] == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
+    """Back-pressure: a stream is read only as far as the window needs it."""
+    vision, audio = ListReader(clip(5.0)), ListReader()
+    stop = threading.Event()
+
+    class StopsWhenDry(ListReader):
+        def wait(self, timeout_s: float) -> bool:
+            stop.set()
+            return False
+
+    audio = StopsWhenDry()
+    writer = ListWriter()
+    loop = FusionLoop(
+        FusionPlan(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        {"vision": vision, "audio": audio},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        FakeEngine(),
+        writer,
+        dict,
+        FakeClock(),
+        Health(),
+    )
+    loop(stop)
+    assert not writer.packets
+    assert len(vision._packets) > 45
+
+
+def test_estimates_are_valid_json_with_the_contract_s_keys() -> None:
+    estimates, _ = run(clip(1.0), exact=True)
+    line = json.loads(json.dumps(estimates[-1].to_json(), allow_nan=False))
+    assert list(line) == ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    assert line["modalities"]["vision"] == {"state": "live", "used": True, "age_ms": 0.0, "frames": 11}
+    assert line["modalities"]["text"]["committed"] == ""
+    assert line["t"] == 1.0

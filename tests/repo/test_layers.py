@@ -1,0 +1,53 @@
+"""The arrows between packages and modules, as drawn in the design, hold."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+PACKAGES = ("emi_live", "emi_engine", "emi_models", "emi_bench", "emi_configs")
+
+
+def test_import_contracts_hold() -> None:
+    done = subprocess.run(["lint-imports"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_name_in_all_exists(package: str) -> None:
+    root = importlib.import_module(package)
+    modules = [root, *(importlib.import_module(m.name) for m in pkgutil.walk_packages(root.__path__, f"{package}."))]
+    for module in modules:
+        for name in getattr(module, "__all__", ()):
+            assert hasattr(module, name), f"{module.__name__}.__all__ names {name}, which does not exist"
+
+
+def test_importing_emi_live_loads_no_heavy_library_and_starts_no_thread() -> None:
+    heavy = ("torch", "cv2", "mediapipe", "transformers", "zmq", "sounddevice", "av", "onnxruntime")
+    code = (
+        "import sys, threading, emi_live, emi_live.cli.live; "
+        f"print([m for m in {heavy!r} if m in sys.modules], threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] 1"
+
+
+def test_networks_and_engines_import_without_camera_libraries() -> None:
+    """They run on a bare GPU machine: torch, numpy, safetensors and transformers, and nothing of the live side."""
+    absent = ("zmq", "cv2", "sounddevice", "mediapipe", "av", "rich", "typer", "pydantic", "faster_whisper")
+    code = (
+        "import sys\n"
+        f"for name in {absent!r}: sys.modules[name] = None\n"
+        "import emi_models.checkpoint, emi_models.inputs, emi_models.encoders, emi_engine\n"
+        "from emi_engine import load_engine\n"
+        "from emi_models.checkpoint import packaged_checkpoint\n"
+        "from emi_models.inputs import FusionInputs\n"
+        "with load_engine(packaged_checkpoint('compact'), 'torch') as engine:\n"
+        "    print(engine.infer(FusionInputs.empty(engine.shapes)).shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 6)", done.stderr
