@@ -27,6 +27,10 @@ class PacketReader(Protocol):
         """Wait for a packet; False after `timeout_s`."""
         ...
 
+    def close(self) -> None:
+        """Leave the topic."""
+        ...
+
 
 class EstimateFeed:
     """Estimates from one subscription, for one thread.
@@ -49,6 +53,10 @@ class EstimateFeed:
             return None
         self._seen = packet.seq + 1
         return packet
+
+    def close(self) -> None:
+        """Stop listening: in exact mode a subscription that nobody reads would hold up the engine."""
+        self._reader.close()
 
     @property
     def ended(self) -> bool:
@@ -84,13 +92,13 @@ class SinkRunner:
         self._feed = feed
 
     def __call__(self, stop: threading.Event) -> None:
-        """Run in the calling thread until the last estimate was taken or `stop` is set.
-
-        A sink that has finished is still read for: in exact mode an unread subscription holds up the engine.
-        """
+        """Run in the calling thread until the last estimate, until nobody can receive any more, or `stop`."""
         self._sink.open()
         try:
             for estimate in self._feed.iterate(stop, self._sink.idle):
                 self._sink.write(estimate)
+                if self._sink.finished:
+                    break
         finally:
+            self._feed.close()
             self._sink.close()

@@ -1,0 +1,247 @@
+"""The terminal view as a pure function: a state and a size in, lines out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from emi_live.messages import Estimate, ModalityReport, ModalityState
+from emi_live.sinks.glyphs import UNICODE_GLYPHS, Glyphs
+from emi_live.sinks.viewstate import HISTORY_BIN_S, ViewState
+from emi_models.vocabulary import EMOTIONS, MODALITIES
+
+__all__ = ["EMOTION_COLOURS", "render"]
+
+EMOTION_COLOURS: Final = dict(
+    zip(EMOTIONS, ("#a78bfa", "#fb923c", "#ef4444", "#60a5fa", "#f472b6", "#facc15"), strict=True)
+)
+STATE_STYLES: Final[dict[ModalityState, str]] = {
+    "live": "green",
+    "missing": "yellow",
+    "failed": "bold red",
+    "unavailable": "bright_black",
+}
+AMBER: Final = "#f5a623"
+TRACK: Final = "grey35"
+TALL: Final = 3  # lines per emotion at most: two of bar and history, and one between
+LABEL: Final = max(len(name) for name in EMOTIONS)
+NUMBER: Final = len("0.00")
+SILENT_S: Final = 2.0  # without an estimate for this long, the view says so
+MIN_TEXT_ROWS: Final = 4  # lines of words kept before the bars grow taller
+LINES_AROUND: Final = 4  # header, rates, losses, notice
+
+
+def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_GLYPHS) -> RenderableType:
+    """The view, at most `width` × `height` cells.
+
+    It is complete from 50 × 14; below that, lines are cut. Each colour has a word or a place beside it, so
+    that nothing is lost with `NO_COLOR`.
+    """
+    borders = height >= 20 and width >= 50
+    frame = 2 if borders else 0
+    left = height - LINES_AROUND - len(EMOTIONS) - len(MODALITIES) - 3 * frame
+    rows = 1 + max(0, min(TALL - 1, (left - MIN_TEXT_ROWS) // len(EMOTIONS)))
+    text_rows = max(1, left - (rows - 1) * len(EMOTIONS) + (rows == TALL))
+    inner = width - (4 if borders else 2)
+    columns = _history_columns(inner)
+    span = f"history of {columns * HISTORY_BIN_S:g} s" if columns else ""
+    parts: list[RenderableType] = [
+        _header(state, width, glyphs),
+        *_section("intensity", span, _bars(state, inner, rows, columns, glyphs), borders, glyphs),
+        *_section("modality", "", _modalities(state.estimate, inner, glyphs), borders, glyphs),
+        *_section("words", "", _words(state.estimate, inner, text_rows, glyphs), borders, glyphs),
+        _rates(state, width, glyphs),
+        _losses(state, width, glyphs),
+        _join(glyphs.printable(state.notice).split(f" {glyphs.dot} "), "dim", width, glyphs),
+    ]
+    return Group(*parts)
+
+
+def _section(
+    title: str, subtitle: str, lines: list[Text], borders: bool, glyphs: Glyphs
+) -> list[RenderableType]:
+    if not borders:
+        return [Text(" ").append_text(line) for line in lines]
+    heading = Text().append(title, style="bold")
+    if subtitle:
+        heading.append(f" {glyphs.dot} {subtitle}", style="dim")
+    return [
+        Panel(Group(*lines), title=heading, title_align="left", box=glyphs.box, border_style="bright_black")
+    ]
+
+
+def _header(state: ViewState, width: int, glyphs: Glyphs) -> Text:
+    estimate = state.estimate
+    start = Text(" ").append("emi-live", style="bold")
+    if state.source:
+        start.append(f"  {glyphs.printable(state.source)}")
+    end = Text()
+    if estimate is not None:
+        if state.silent_s >= SILENT_S:
+            end.append(f"no estimate for {state.silent_s:.0f} s  ", style=AMBER)
+        minutes, seconds = divmod(estimate.t_s, 60)
+        end.append(f"{int(minutes):02d}:{seconds:04.1f}", style="bold")
+        engine = f"  {estimate.bundle} {glyphs.dot} {estimate.engine}"
+        if start.cell_len + end.cell_len + len(engine) + 3 <= width:
+            end.append(glyphs.printable(engine), style="dim")
+    room = width - end.cell_len - 2
+    return _pad(_fit(start, room, glyphs), room).append_text(end).append(" ")
+
+
+def _history_columns(inner: int) -> int:
+    room = inner - LABEL - NUMBER - 4
+    return 0 if room < 18 else min(80, room * 2 // 5)
+
+
+def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs) -> list[Text]:
+    bar_width = max(1, inner - LABEL - NUMBER - 2 - (columns + 2 if columns else 0))
+    lines: list[Text] = []
+    for index, name in enumerate(EMOTIONS):
+        colour = EMOTION_COLOURS[name]
+        value = None if state.estimate is None else state.estimate.intensities[index]
+        filled, rest = glyphs.meter(value or 0.0, bar_width)
+        graph = glyphs.history(state.history_of(index, columns), min(rows, 2))
+        number = f"{value:.2f}" if value is not None else glyphs.dash.rjust(NUMBER)
+        for row in range(min(rows, 2)):
+            line = Text()
+            line.append(name.replace("_", " ").ljust(LABEL + 1) if row == 0 else " " * (LABEL + 1))
+            if rows < TALL:
+                line.append(filled if row == 0 else " " * len(filled), style=colour)
+                line.append(rest if row == 0 else " " * len(rest), style=TRACK)
+            else:  # a bar of two rows, its track on the line between them
+                line.append(filled, style=colour)
+                line.append((glyphs.levels[0] if row == 0 else " ") * len(rest), style=TRACK)
+            line.append(f" {number}" if row == 0 else " " * (NUMBER + 1), style="bold")
+            if columns and row < len(graph):
+                line.append("  ").append(graph[row], style=colour)
+            lines.append(_fit(line, inner, glyphs))
+        if rows == TALL and name != EMOTIONS[-1]:
+            lines.append(Text(""))
+    return lines
+
+
+def _modalities(estimate: Estimate | None, inner: int, glyphs: Glyphs) -> list[Text]:
+    lines = []
+    for name in MODALITIES:
+        line = Text(f"{name:<7}")
+        if estimate is None:
+            line.append(glyphs.dash, style="dim")
+        else:
+            report = estimate.modalities[name]
+            unused = report.state == "live" and not report.used
+            style = STATE_STYLES[report.state]
+            line.append(f"{glyphs.states[report.state]} {report.state:<12}", style=style)
+            line.append(f"{_age(report.age_ms, glyphs):>7}  ", style="dim" if unused else "")
+            line.append(glyphs.printable(_detail(report, glyphs)), style="dim" if unused else "")
+        lines.append(_fit(line, inner, glyphs))
+    return lines
+
+
+def _age(age_ms: float | None, glyphs: Glyphs) -> str:
+    if age_ms is None:
+        return glyphs.dash
+    return f"{age_ms:.0f} ms" if abs(age_ms) < 1000 else f"{age_ms / 1000:.1f} s"
+
+
+def _detail(report: ModalityReport, glyphs: Glyphs) -> str:
+    if report.state != "live":
+        return report.reason or "its missing token stands in"
+    if not report.used:
+        return "shown, not used by this checkpoint"
+    return "used" if report.frames is None else f"used {glyphs.dot} {report.frames} frames"
+
+
+def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> list[Text]:
+    if estimate is None:
+        lines = [Text(f"waiting for the first estimate{glyphs.ellipsis}", style="dim")]
+    else:
+        report = estimate.modalities["text"]
+        text = Text().append(glyphs.printable(report.committed or "").strip(), style="bold")
+        partial = glyphs.printable(report.partial or "").strip()
+        if partial:
+            text.append(" " if text.plain else "").append(partial, style="dim italic")
+        lines = (
+            _wrap(text, max(1, inner), rows, glyphs) if text.plain else [Text("no words yet", style="dim")]
+        )
+    return [*lines, *[Text("")] * (rows - len(lines))][:rows]
+
+
+def _wrap(text: Text, width: int, rows: int, glyphs: Glyphs) -> list[Text]:
+    """The last `rows` lines of the text, with an ellipsis in front where something was left out."""
+    lines: list[Text] = []
+    line = Text()
+    for word in text.split(" "):
+        while word.cell_len > width:  # a word longer than the line
+            head, word = word.divide([max(1, _cut(word, width))])
+            lines.extend([line] if line.plain else [])
+            lines.append(head)
+            line = Text()
+        if line.plain and line.cell_len + 1 + word.cell_len > width:
+            lines.append(line)
+            line = Text()
+        line = (line.append(" ") if line.plain else line).append_text(word)
+    lines.append(line)
+    if len(lines) <= rows:
+        return lines
+    kept = lines[-rows:]
+    mark = Text(f"{glyphs.ellipsis} ", style="dim").append_text(kept[0])
+    return [_fit(mark, width, glyphs), *kept[1:]]
+
+
+def _rates(state: ViewState, width: int, glyphs: Glyphs) -> Text:
+    estimate = state.estimate
+    pieces: list[str] = []
+    if state.estimate_rate_hz is not None:
+        pieces.append(f"{state.estimate_rate_hz:.1f} estimates/s")
+    if estimate is not None:
+        sensed = estimate.latency.capture_to_estimate
+        if sensed is not None:
+            pieces.append(f"{sensed:.0f} ms from capture")
+        elif state.speed is not None:
+            pieces.append(f"{state.speed:.1f}{glyphs.times} real time")
+        if state.frame_rate_hz:
+            pieces.append(f"{state.frame_rate_hz:.0f} frames/s")
+        pieces.append(f"window {estimate.latency.window:.1f} fusion {estimate.latency.fusion:.1f} ms")
+    return _join(pieces, "", width, glyphs)
+
+
+def _losses(state: ViewState, width: int, glyphs: Glyphs) -> Text:
+    if not state.losses:
+        return _fit(Text(" nothing dropped", style="dim"), width, glyphs)
+    pieces = [f"{name.replace('.', ' ').replace('_', ' ')} {count}" for name, count in state.losses]
+    return _join(pieces, AMBER, width, glyphs)
+
+
+def _join(pieces: list[str], style: str, width: int, glyphs: Glyphs) -> Text:
+    """As many of the pieces as fit on one line, the first ones first."""
+    line = " "
+    for piece in pieces:
+        longer = f"{line} {glyphs.dot} {piece}" if line.strip() else f" {piece}"
+        if len(longer) > width and line.strip():
+            return _fit(Text(f"{line} {glyphs.ellipsis}", style=style), width, glyphs)
+        line = longer
+    return _fit(Text(line, style=style), width, glyphs)
+
+
+def _fit(line: Text, width: int, glyphs: Glyphs) -> Text:
+    """The line on one row, cut at `width` cells."""
+    line.no_wrap, line.overflow = True, "crop"
+    if line.cell_len > width > len(glyphs.ellipsis):
+        mark = len(glyphs.ellipsis)
+        line = line[: _cut(line, width - mark)].append(glyphs.ellipsis)
+    return line
+
+
+def _cut(line: Text, width: int) -> int:
+    """How many characters of the line fit in `width` cells."""
+    count = min(len(line), width)
+    while count and line[:count].cell_len > width:
+        count -= 1
+    return count
+
+
+def _pad(line: Text, width: int) -> Text:
+    return line.append(" " * max(0, width - line.cell_len))

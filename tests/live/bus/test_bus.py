@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from emi_live.bus import Bus, Publisher, Subscription, wire
+from emi_live.config import BusConfig
+from emi_live.errors import ConfigurationError, WireError
+from emi_live.health import Health
+from emi_live.messages import END_OF_STREAM, Packet, end_of_stream
+from tests.fakes import FakeClock
+from tests.live.bus.packets import estimate, same, vision
+
+TRANSPORTS = ("inproc", "ipc", "tcp")
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring TCP ports that nobody uses."""
+    for base in range(23000, 60000, 97):
+        try:
+            with taken(range(base, base + count)):
+                return base
+        except OSError:
+            continue
+    raise AssertionError("no free ports")
+
+
+@contextmanager
+def taken(ports: range) -> Iterator[None]:
+    sockets = [socket.socket() for _ in ports]
+    try:
+        for one, port in zip(sockets, ports, strict=True):
+            one.bind(("127.0.0.1", port))
+        yield
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def config(transport: str, **settings: object) -> BusConfig:
+    if transport == "tcp":
+        settings.setdefault("base_port", free_ports(len(wire.TOPICS)))
+    return BusConfig.model_validate({"transport": transport, **settings})
+
+
+@contextmanager
+def running(*bodies: Callable[[], None]) -> Iterator[None]:
+    """Run each body in a thread; an assertion that fails in one fails the test."""
+    errors: list[BaseException] = []
+
+    def guarded(body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 # re-raised below, in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(body,), daemon=True) for body in bodies]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def read_until_ended(subscription: Subscription) -> list[Packet]:
+    received: list[Packet] = []
+    while not subscription.ended:
+        packet = subscription.read()
+        if packet is not None:
+            received.append(packet)
+        elif not subscription.wait(5.0):
+            raise AssertionError(f"nothing came after {len(received)} packets")
+    return received
+
+
+def publish_all(publisher: Publisher, count: int) -> None:
+    for index in range(count):
+        publisher.publish(vision(index, features=np.full(8, index, np.float32)))
+    publisher.publish(end_of_stream("vision", count))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("publisher_first", [True, False])
+def test_every_packet_arrives_in_order_from_the_first(transport: str, publisher_first: bool) -> None:
+    health = Health()
+    with Bus(config(transport), health, lossless=True, clock=FakeClock(77)) as bus:
+        made = bus.publisher("vision") if publisher_first else None
+        readers = [bus.subscriber("vision"), bus.subscriber(["vision", "audio"])]
+        publisher = made or bus.publisher("vision")
+        audio = bus.publisher("audio", 1)
+        with running(lambda: publish_all(publisher, 300), lambda: audio.publish(end_of_stream("audio"))):
+            first = read_until_ended(readers[0])
+            both = read_until_ended(readers[1])
+        assert [packet.seq for packet in first] == list(range(301))
+        assert {packet.published_ns for packet in first} == {77}
+        assert [packet.t_ns for packet in both if packet.topic == "vision"] == list(range(301))
+        assert sum(packet.topic == "audio" for packet in both) == 1
+    assert health.snapshot().counters == {}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_packet_is_the_same_after_the_hop(transport: str) -> None:
+    with Bus(config(transport), Health(), lossless=False, clock=FakeClock()) as bus:
+        publisher, reader = bus.publisher("estimate"), bus.subscriber("estimate")
+        publisher.publish(estimate())
+        assert reader.wait(5.0)
+        received = reader.read()
+        assert received is not None
+        assert same(received, estimate())
+        assert reader.read() is None
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_lossless_loses_nothing_with_room_for_one_packet_and_a_slow_reader(transport: str) -> None:
+    health = Health()
+    with Bus(config(transport, high_water_mark=1), health, lossless=True) as bus:
+        publisher, slow, quick = bus.publisher("vision"), bus.subscriber("vision"), bus.subscriber("vision")
+        received: list[Packet] = []
+
+        def read_slowly() -> None:
+            pause = threading.Event()
+            while not slow.ended:
+                pause.wait(0.001)
+                packet = slow.read()
+                if packet is not None:
+                    received.append(packet)
+
+        with running(lambda: publish_all(publisher, 400), read_slowly):
+            assert [packet.seq for packet in read_until_ended(quick)] == list(range(401))
+        assert [packet.seq for packet in received] == list(range(401))
+    assert health.snapshot().counters == {}
+
+
+@pytest.mark.parametrize("transport", ["inproc", "ipc"])
+def test_live_never_waits_and_every_dropped_packet_is_counted(transport: str) -> None:
+    health = Health()
+    count = 20_000  # far more than the kernel's buffers take beside ours
+    with Bus(config(transport, high_water_mark=5), health, lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        published = threading.Event()
+
+        def publish() -> None:
+            for index in range(count):
+                publisher.publish(vision(index))
+            published.set()
+            publisher.publish(end_of_stream("vision", count))
+
+        with running(publish):
+            assert published.wait(60.0)  # though nobody has read
+            received = read_until_ended(reader)
+    dropped = health.snapshot().counters["bus.vision.dropped"]
+    assert dropped > 0
+    assert len(received) + dropped == count + 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_end_of_a_live_stream_arrives_once_even_where_packets_were_dropped(transport: str) -> None:
+    with Bus(config(transport, high_water_mark=1), Health(), lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        with running(lambda: publish_all(publisher, 3000)):
+            assert reader.wait(5.0)
+            threading.Event().wait(0.3)
+            received = read_until_ended(reader)
+            assert received[-1].progress_ns == END_OF_STREAM
+        assert reader.read() is None
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_stop_ends_a_publisher_that_waits_for_room_and_a_reader_that_waits(
+    transport: str,
+) -> None:
+    with Bus(config(transport, high_water_mark=1), Health(), lossless=True) as bus:
+        publisher, _full = bus.publisher("vision"), bus.subscriber("vision")
+        empty = bus.subscriber("audio")
+        stuck, sent = threading.Event(), []
+
+        def publish_for_ever() -> None:
+            while not bus._stop.is_set():
+                publisher.publish(vision(features=np.zeros(4096, np.float32)))
+                sent.append(1)
+
+        def wait_for_ever() -> None:
+            stuck.set()
+            assert not empty.wait(3600.0)
+
+        with running(publish_for_ever, wait_for_ever):
+            assert stuck.wait(5.0)
+            before = -1
+            while before != len(sent):
+                before = len(sent)
+                threading.Event().wait(0.2)
+            bus.stop()
+
+
+def test_exact_mode_refuses_to_start_without_its_subscribers_and_stop_ends_that_wait() -> None:
+    with Bus(config("inproc"), Health(), lossless=True) as bus:
+        publisher = bus.publisher("vision", subscribers=1)
+        with running(lambda: publisher.publish(vision())):
+            bus.stop()
+
+
+def test_a_reader_that_leaves_no_longer_holds_up_the_publisher() -> None:
+    with Bus(config("inproc", high_water_mark=1), Health(), lossless=True) as bus:
+        publisher, leaver, stayer = (
+            bus.publisher("vision"),
+            bus.subscriber("vision"),
+            bus.subscriber("vision"),
+        )
+        with running(lambda: publish_all(publisher, 50)):
+            assert leaver.wait(5.0)
+            leaver.close()
+            assert len(read_until_ended(stayer)) == 51
+
+
+def test_a_socket_belongs_to_the_thread_that_uses_it() -> None:
+    with Bus(config("inproc"), Health(), lossless=False) as bus:
+        publisher = bus.publisher("vision")
+        publisher.publish(vision())
+        with (
+            pytest.raises(RuntimeError, match="belongs to MainThread"),
+            running(lambda: publisher.publish(vision())),
+        ):
+            pass
+
+
+def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health()
+    with Bus(config("inproc"), health, lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        publisher.publish(vision(1))
+        raw = publisher.handle.use()
+        raw.send_multipart([b"vision", b"junk", b""])
+        raw.send_multipart([b"vision"])
+        raw.send_multipart([b"vision"] * 1000)
+        raw.send_multipart([b"visionary", b"", b""])
+        publisher.publish(vision(2))
+        received: list[int] = []
+        while len(received) < 2 and reader.wait(5.0):
+            packet = reader.read()
+            if packet is not None:
+                received.append(packet.t_ns)
+    assert received == [1, 2]
+    assert health.snapshot().counters == {"bus.vision.refused": 4}
+    assert [record.name for record in caplog.records] == ["emi_live.bus.subscription"]
+
+
+def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
+    with Bus(config("inproc"), Health(), lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        publisher.publish(vision())
+        for _ in range(500):
+            publisher.handle.use().send_multipart([b"vision", b"", b""])
+        assert reader.wait(5.0)
+        assert reader.read() is not None
+        assert reader.read() is None  # after a bounded number of them
+
+
+def test_what_the_bus_cannot_do_is_refused_in_one_line() -> None:
+    with Bus(config("inproc"), Health(), lossless=False) as bus:
+        publisher = bus.publisher("vision")
+        with pytest.raises(ConfigurationError, match="one publisher each"):
+            bus.publisher("vision")
+        with pytest.raises(ConfigurationError, match="cannot publish 'faces'"):
+            bus.publisher("faces")
+        for topics in ([], ["vision", "faces"]):
+            with pytest.raises(ConfigurationError, match="no topics"):
+                bus.subscriber(topics)
+        with pytest.raises(WireError, match="given to the publisher of vision"):
+            publisher.publish(estimate())
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    settings = config("tcp")
+    with (
+        taken(range(settings.base_port, settings.base_port + 1)),
+        Bus(settings, Health(), lossless=False) as bus,
+        pytest.raises(ConfigurationError, match="in use"),
+    ):
+        bus.publisher("vision")
+
+
+def test_sockets_lie_in_a_private_folder_that_goes_away(tmp_path: Path) -> None:
+    with Bus(config("ipc"), Health(), lossless=False) as bus:
+        bus.publisher("vision")
+        folder = bus._endpoints._folder
+        assert folder is not None
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert (folder / "vision").is_socket()
+    assert not folder.exists()
+    named = tmp_path / "bus"
+    with Bus(config("ipc", directory=named), Health(), lossless=False) as bus:
+        bus.publisher("vision")
+        with (
+            Bus(config("ipc", directory=named), Health(), lossless=False) as other,
+            pytest.raises(ConfigurationError, match="in use by a running program"),
+        ):
+            other.publisher("vision")
+        assert (named / "vision").is_socket()
+
+
+def test_a_folder_that_others_can_reach_into_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with pytest.raises(ConfigurationError, match="chmod 700"):
+        Bus(config("ipc", directory=tmp_path), Health(), lossless=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        Bus(config("ipc", directory=tmp_path / "file" / "bus"), Health(), lossless=False)
+
+
+def test_a_socket_left_behind_by_a_crash_is_taken_over_and_a_file_is_not(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "vision"))
+    (tmp_path / "audio").write_text("mine")
+    with Bus(config("ipc", directory=tmp_path), Health(), lossless=False) as bus:
+        bus.publisher("vision")
+        with pytest.raises(ConfigurationError, match="not a socket"):
+            bus.publisher("audio")
+    assert (tmp_path / "audio").read_text() == "mine"
+
+
+def test_close_leaves_a_socket_that_is_in_use_alone_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    bus = Bus(config("inproc"), Health(), lossless=False)
+    reader = bus.subscriber("vision")
+    holding, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reader.read()
+        holding.set()
+        release.wait(10)
+
+    with running(hold):
+        assert holding.wait(5)
+        bus.close()
+        assert "still use it" in caplog.text
+        release.set()
+    reader.close()
+    bus._context.term()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_fifty_starts_and_stops_leave_no_thread_file_or_socket(transport: str) -> None:
+    process = psutil.Process()
+    settings = config(transport)
+    before = (-1, -1)
+    for round_number in range(50):
+        with Bus(settings, Health(), lossless=False) as bus:
+            publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+            with running(lambda p=publisher: p.publish(vision())):  # type: ignore[misc] # bound now, on purpose
+                assert reader.wait(5.0)
+        if round_number == 4:  # by now the interpreter and libzmq hold what they keep for good
+            before = (process.num_fds(), process.num_threads())
+    assert (process.num_fds(), process.num_threads()) == before

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from emi_live.clock import NS_PER_S
+from emi_live.health import Health, HealthSnapshot
+from emi_live.messages import Estimate
+from emi_live.sinks.glyphs import ASCII_GLYPHS, UNICODE_GLYPHS, Glyphs, glyphs_for
+from emi_live.sinks.picture import to_svg
+from emi_live.sinks.view import render
+from emi_live.sinks.viewstate import StateKeeper, ViewState
+from emi_models.vocabulary import EMOTIONS
+from tests.fakes import FakeClock
+from tests.live.bus.packets import estimate, estimates
+
+NOTICE = "intensities say what shows, not what is felt · on this machine, nothing stored"
+
+
+def shown(
+    state: ViewState,
+    width: int = 80,
+    height: int = 24,
+    glyphs: Glyphs = UNICODE_GLYPHS,
+    *,
+    colour: bool = False,
+) -> str:
+    console = Console(
+        width=width,
+        height=height,
+        file=io.StringIO(),
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+        legacy_windows=False,
+        no_color=False,
+    )
+    with console.capture() as capture:
+        console.print(render(state, width, height, glyphs))
+    return capture.get()
+
+
+def with_words(committed: str, partial: str = "") -> Estimate:
+    one = estimate()
+    text = dataclasses.replace(one.modalities["text"], committed=committed, partial=partial)
+    return dataclasses.replace(one, modalities={**one.modalities, "text": text})
+
+
+def busy(one: Estimate | None = None) -> ViewState:
+    clock = FakeClock()
+    keeper = StateKeeper(clock, "camera 0", NOTICE)
+    for hop in range(100):
+        clock.advance(NS_PER_S // 5)
+        keeper.add(estimate(hop / 5, joy=hop / 100), frames=6 * hop)
+    clock.advance(NS_PER_S // 5)
+    keeper.add(one or estimate(20.0), 600)
+    counters = {"camera.overwritten": 3, "bus.vision.dropped": 12, "video.frames": 600, "window.discarded": 0}
+    return keeper.state(HealthSnapshot(counters, {}))
+
+
+states = st.builds(
+    ViewState,
+    source=st.text(max_size=60),
+    notice=st.just(NOTICE),
+    estimate=st.none() | estimates,
+    history=st.lists(st.none() | st.tuples(*[st.floats(0, 1)] * 6), max_size=120).map(tuple),
+    estimate_rate_hz=st.none() | st.floats(0, 1e4),
+    frame_rate_hz=st.none() | st.floats(0, 1e4),
+    speed=st.none() | st.floats(0, 1e4),
+    silent_s=st.floats(0, 1e5),
+    losses=st.lists(st.tuples(st.just("bus.vision.dropped"), st.integers(1, 10**9)), max_size=20).map(tuple),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(states, st.integers(50, 200), st.integers(14, 70), st.sampled_from([UNICODE_GLYPHS, ASCII_GLYPHS]))
+def test_it_fits_any_terminal_whatever_it_shows(
+    state: ViewState, width: int, height: int, glyphs: Glyphs
+) -> None:
+    text = shown(state, width, height, glyphs)
+    lines = text.splitlines()
+    assert len(lines) == height
+    assert max(cell_len(line) for line in lines) <= width
+    assert "\x1b" not in text
+    if glyphs is ASCII_GLYPHS:
+        assert text.isascii()
+
+
+@given(st.integers(1, 49), st.integers(1, 13))
+@settings(deadline=None)
+def test_a_tiny_terminal_does_no_harm(width: int, height: int) -> None:
+    assert max(cell_len(line) for line in shown(busy(), width, height).splitlines()) <= width
+
+
+def test_80_by_24_shows_everything() -> None:
+    text = shown(busy())
+    for wanted in (
+        *(name.replace("_", " ") for name in EMOTIONS),
+        "camera 0",
+        "00:20.0",
+        "compact · onnxruntime-cpu",
+        "● live",
+        "○ missing",
+        "41 ms",
+        "2.3 s",
+        "used · 246 frames",
+        "no voice",
+        "shown, not used by this checkpoint",
+        "what a day it was",
+        "5.0 estimates/s",
+        "57 ms from capture",
+        "30 frames/s",
+        "window 0.4 fusion 3.1 ms",
+        "bus vision dropped 12 · camera overwritten 3",
+        NOTICE,
+        "0.31",
+    ):
+        assert wanted in text
+    assert "discarded" not in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 14), (80, 24), (120, 40), (200, 60)])
+def test_states_are_told_in_words_at_every_size(width: int, height: int) -> None:
+    one = estimate()
+    reports = {
+        **one.modalities,
+        "vision": dataclasses.replace(
+            one.modalities["vision"], state="failed", used=False, reason="camera lost"
+        ),
+        "audio": dataclasses.replace(one.modalities["audio"], state="unavailable", age_ms=None, reason=None),
+    }
+    text = shown(busy(dataclasses.replace(one, modalities=reports)), width, height)
+    for wanted in ("✖ failed", "camera lost", "◌ unavailable", "● live"):
+        assert wanted in text
+
+
+def test_words_are_their_tail_when_long_and_the_partial_ones_are_set_apart() -> None:
+    words = " ".join(f"word{index}" for index in range(300))
+    text = shown(busy(with_words(words, "perhaps")))
+    assert "word299 perhaps" in text
+    assert "word0 " not in text
+    assert "… word" in text
+    styled = shown(busy(with_words("sure", "perhaps")), colour=True)
+    assert "\x1b[1msure" in styled
+    assert "\x1b[2;3mperhaps" in styled or "\x1b[2;3m perhaps" in styled
+
+
+def test_wide_characters_and_words_longer_than_the_line_are_wrapped() -> None:
+    for words in ("日本語" * 100, "x" * 500):
+        lines = shown(busy(with_words(words)), 60, 24).splitlines()
+        assert len(lines) == 24
+        assert max(cell_len(line) for line in lines) <= 60
+
+
+def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
+    one = dataclasses.replace(
+        with_words("\x1b[2J\x1b]0;owned\x07 hi", "\r\n\u202eevil"), engine="\x1b[31m", bundle="[red]b[/]"
+    )
+    text = shown(dataclasses.replace(busy(one), source="\x9b31m[bold]cam"))
+    assert not set(text) & set("\x1b\x07\r\x9b\u202e")
+    assert "[bold]cam" in text
+    assert "[red]b[/]" in text
+
+
+def test_a_stall_and_the_start_are_told() -> None:
+    assert "no estimate for 7 s" in shown(dataclasses.replace(busy(), silent_s=7.2))
+    assert "waiting for the first estimate" in shown(ViewState())
+    assert "nothing dropped" in shown(ViewState())
+
+
+def test_without_capture_latency_the_speed_is_shown() -> None:
+    one = dataclasses.replace(
+        estimate(20.0), latency=dataclasses.replace(estimate().latency, capture_to_estimate=None)
+    )
+    assert "1.0\N{MULTIPLICATION SIGN} real time" in shown(busy(one))
+
+
+def test_meters_and_histories_are_exact() -> None:
+    assert UNICODE_GLYPHS.meter(0.5, 4) == ("██", "╌╌")
+    assert UNICODE_GLYPHS.meter(1.0, 3) == ("███", "")
+    assert UNICODE_GLYPHS.meter(0.0, 3) == ("", "╌╌╌")
+    assert UNICODE_GLYPHS.meter(1 / 16, 4) == ("▎", "╌╌╌")
+    assert ASCII_GLYPHS.meter(0.5, 4) == ("##", "..")
+    assert UNICODE_GLYPHS.history([None, 0.0, 0.5, 1.0]) == [" ▁▄█"]
+    assert UNICODE_GLYPHS.history([0.0, 0.5, 1.0], 2) == ["  █", "▁██"]
+    assert UNICODE_GLYPHS.history([0.25, 0.75], 2) == [" ▄", "▄█"]
+
+
+def test_the_glyphs_follow_the_encoding() -> None:
+    assert glyphs_for("utf-8") is UNICODE_GLYPHS
+    assert glyphs_for("UTF8") is UNICODE_GLYPHS
+    assert glyphs_for("ascii") is ASCII_GLYPHS
+    assert glyphs_for("iso8859-1") is ASCII_GLYPHS
+
+
+def test_the_history_is_the_mean_of_each_half_second_and_keeps_gaps() -> None:
+    clock = FakeClock()
+    keeper = StateKeeper(clock)
+    for t_s, joy in ((0.1, 0.2), (0.3, 0.4), (0.6, 1.0), (2.1, 0.5)):
+        keeper.add(estimate(t_s, joy), 0)
+    history = keeper.state(Health().snapshot()).history_of(5, 6)
+    assert history == [None, pytest.approx(0.3), 1.0, None, None, 0.5]
+    keeper.add(estimate(0.1, 0.9), 0)  # a new run
+    assert keeper.state(Health().snapshot()).history_of(5, 2) == [None, 0.9]
+
+
+def test_the_picture_is_whole_and_refers_to_nothing_on_the_network() -> None:
+    svg = to_svg(busy(), 100, 30)
+    root = ET.fromstring(svg)  # noqa: S314 # our own
+    text = "".join(root.itertext()).replace("\xa0", " ")
+    assert "empathic pain" in text
+    assert "url(http" not in svg
+    assert 'url("http' not in svg
+    assert to_svg(busy(), 100, 30) == svg
