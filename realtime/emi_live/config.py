@@ -95,7 +95,7 @@ class BusConfig(_Section):
         1000, ge=1, le=100_000
     )  # messages queued per edge before drop or back-pressure
     curve_public_key: str | None = None  # Z85; both keys are needed when host is not loopback
-    curve_secret_key: str | None = None
+    curve_secret_key: str | None = Field(None, repr=False)
 
     @model_validator(mode="after")
     def _remote_needs_curve(self) -> BusConfig:

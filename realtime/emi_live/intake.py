@@ -62,8 +62,8 @@ class Intake:
     ) -> None:
         """Add a block of sound, shape (n,) or (n, channels), whose first sample was captured at `t_ns`.
 
-        Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at block
-        edges. Samples that are not finite become silence and are counted as `audio.not_finite`.
+        Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at
+        block edges. Samples that are not finite become silence and are counted as `audio.not_finite`.
 
         Raises:
             ConfigurationError: not a block of samples.
@@ -71,14 +71,15 @@ class Intake:
         """
         if pcm.ndim not in (1, 2) or (pcm.dtype.kind != "f" and pcm.dtype not in PCM_SCALE) or rate_hz <= 0:
             raise ConfigurationError(
-                "a block of sound must be float, int16 or int32 of shape (n,) or (n, channels) at a positive rate; "
-                f"got {pcm.dtype} {pcm.shape} at {rate_hz} Hz"
+                "a block of sound must be float, int16 or int32 of shape (n,) or (n, channels) at a "
+                f"positive rate; got {pcm.dtype} {pcm.shape} at {rate_hz} Hz"
             )
         if pcm.size == 0:
             return
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
-        mono = pcm if pcm.ndim == 1 else pcm.mean(axis=1, dtype=np.float32)
-        samples = mono.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is dealt with below
+            mono = pcm if pcm.ndim == 1 else pcm.mean(axis=1, dtype=np.float32)
+            samples = mono.astype(np.float32)
         if pcm.dtype in PCM_SCALE:
             samples /= np.float32(PCM_SCALE[pcm.dtype])
         broken = ~np.isfinite(samples)
@@ -97,11 +98,13 @@ class Intake:
 
     def end_audio(self) -> None:
         """No more sound will come; what the resampler still holds is written."""
-        self._flush_audio()
-        self._audio.close()
+        try:
+            self._flush_audio()
+        finally:
+            self._audio.close()
 
     def abort(self) -> None:
-        """No more media of either kind, at once and from any thread: whoever waits for room or media is released."""
+        """No more media of either kind, at once and from any thread; whoever waits for them is released."""
         self._video.close()
         self._audio.close()
 

@@ -143,7 +143,11 @@ class Estimate(Packet):
         reports: dict[str, dict[str, Any]] = {}
         for name in MODALITIES:
             report = self.modalities[name]
-            entry: dict[str, Any] = {"state": report.state, "used": report.used, "age_ms": _round(report.age_ms, 1)}
+            entry: dict[str, Any] = {
+                "state": report.state,
+                "used": report.used,
+                "age_ms": _round(report.age_ms, 1),
+            }
             if report.reason is not None:
                 entry["reason"] = report.reason
             if name == "text":

@@ -1,4 +1,4 @@
-"""Sound of any rate to 16 kHz, block by block, with the samples that one pass over the whole signal would give."""
+"""Sound of any rate to 16 kHz, block by block, with the samples that one pass over all of it gives."""
 
 from __future__ import annotations
 
@@ -20,29 +20,38 @@ __all__ = ["StreamingResampler"]
 
 MIN_RATE_HZ: Final = 1_000
 MAX_RATE_HZ: Final = 768_000
-MAX_KERNEL: Final = 12_000_000  # entries of torchaudio's dense kernel while it is built, 48 MB; 44 056 Hz needs 11 M
-SLICE: Final = SAMPLE_RATE_HZ  # samples made at once, so that a long block needs no more memory than a short one
+MAX_KERNEL: Final = (
+    12_000_000  # entries of torchaudio's dense kernel while it is built, 48 MB; 44 056 Hz needs 11 M
+)
+SLICE: Final = (
+    SAMPLE_RATE_HZ  # samples made at once, so that a long block needs no more memory than a short one
+)
 
 
 class StreamingResampler:
     """Brings one stream to 16 kHz. Used by one thread.
 
-    Joined, the blocks equal `torchaudio.functional.resample` of the whole run, however the run was cut. A stamp that
-    is 60 ms or more from where the last block ended starts a new run, so that a gap stays a gap. A sample is held
-    back until the filter's half width (0.4 ms at 44.1 kHz) after it has been heard.
+    Joined, the blocks equal `torchaudio.functional.resample` of the whole run, however the run was cut. A
+    stamp that is 60 ms or more from where the last block ended starts a new run, so that a gap stays a gap. A
+    sample is held back until the filter's half width (0.4 ms at 44.1 kHz) after it has been heard.
 
-    A rate whose ratio to 16 kHz would need an enormous kernel (a prime such as 44 101 Hz) is taken as the nearest
-    ratio that does not; the stamps carry the difference.
+    A rate whose ratio to 16 kHz would need an enormous kernel (a prime such as 44 101 Hz) is taken as the
+    nearest ratio that does not; the stamps carry the difference.
     """
 
     def __init__(self, rate_hz: int) -> None:
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise ConfigurationError(
-                f"sound at {rate_hz} Hz cannot be used; give a rate between {MIN_RATE_HZ} and {MAX_RATE_HZ} Hz"
+                f"sound at {rate_hz} Hz cannot be used; give {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
             )
         self._rate_hz = rate_hz
         self._filter = None if rate_hz == SAMPLE_RATE_HZ else _filter(rate_hz)
-        self._stamps: deque[tuple[int, int]] = deque()  # (input sample index, its capture time) of recent blocks
+        self._stamps: deque[tuple[int, int]] = deque()  # (input index, capture time) of recent blocks
+        self._end_ns: int | None = None  # capture time at which the input of the run ends so far
+        self._received = 0
+        self._made = 0
+        self._held_from = 0  # input index of the first sample held
+        self._held = np.zeros(0, np.float32)  # the input still needed
         self._start_run()
 
     @property
@@ -82,12 +91,12 @@ class StreamingResampler:
 
     def _start_run(self) -> None:
         half_width = 0 if self._filter is None else self._filter.half_width
-        self._held = np.zeros(half_width, np.float32)  # the input still needed; before the run there is silence
-        self._held_from = -half_width  # input index of its first sample
+        self._held = np.zeros(half_width, np.float32)  # before the run there is silence
+        self._held_from = -half_width
         self._received = 0
         self._made = 0
         self._stamps.clear()
-        self._end_ns: int | None = None
+        self._end_ns = None
 
     def _make(self, stop: int) -> list[tuple[NDArray[np.float32], int]]:
         """Outputs from the last one made up to `stop`."""
@@ -95,7 +104,9 @@ class StreamingResampler:
         blocks: list[tuple[NDArray[np.float32], int]] = []
         while self._made < stop:
             until = min(stop, self._made + SLICE)
-            blocks.append((self._filter.apply(self._held, self._held_from, self._made, until), self._time_of_next()))
+            blocks.append(
+                (self._filter.apply(self._held, self._held_from, self._made, until), self._time_of_next())
+            )
             self._made = until
         needed_from = self._filter.position(self._made) - self._filter.half_width
         if needed_from > self._held_from:
@@ -115,7 +126,7 @@ class StreamingResampler:
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """torchaudio's windowed-sinc kernel for `down` inputs to `up` outputs, reduced to the taps that are not zero."""
+    """torchaudio's windowed-sinc kernel from `down` inputs to `up` outputs, without the zeros around it."""
 
     down: int
     up: int
@@ -166,5 +177,7 @@ def _affordable_ratio(rate_hz: int) -> Fraction:
 
 
 def _kernel_size(ratio: Fraction) -> int:
-    half_width = math.ceil(6.1 * max(ratio, 1))  # six zero crossings of the lower rate, as torchaudio has it
+    half_width = math.ceil(
+        6.1 * max(float(ratio), 1.0)
+    )  # six zero crossings of the lower rate, as torchaudio has it
     return ratio.denominator * (ratio.numerator + 2 * half_width)

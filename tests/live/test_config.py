@@ -10,14 +10,23 @@ from emi_live.errors import ConfigurationError
 def test_defaults_are_those_of_the_design() -> None:
     config = LiveConfig()
     assert (config.window.length_s, config.window.hop_s) == (12.0, 0.2)
-    assert (config.window.vision_dropout_s, config.window.audio_dropout_s, config.window.text_dropout_s) == (1, 1, 6)
+    assert (config.window.vision_dropout_s, config.window.audio_dropout_s, config.window.text_dropout_s) == (
+        1,
+        1,
+        6,
+    )
     assert config.rings.audio_s == 30
     assert config.bus.transport == "inproc"
 
 
 @pytest.mark.parametrize(
     ("settings", "exact"),
-    [([], False), (['source.input="a.mp4"'], True), (['source.input="a.mp4"', "mode=live"], False), (["mode=exact"], True)],
+    [
+        ([], False),
+        (['source.input="a.mp4"'], True),
+        (['source.input="a.mp4"', "mode=live"], False),
+        (["mode=exact"], True),
+    ],
 )
 def test_files_default_to_exact_and_everything_else_to_live(settings: list[str], exact: bool) -> None:
     assert load_config(settings=settings).exact is exact

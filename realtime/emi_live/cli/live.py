@@ -6,6 +6,7 @@ Nothing heavy is imported before the options are known to be good, so that `--he
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -222,12 +223,16 @@ def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
         engine.load()
     _announce(console, engine.announcements)
     summary = Summary()
-    with engine as live:
-        for estimate in live.estimates():
-            summary.add(estimate)
-            if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
-                break
-    console.print(summary.render(health.snapshot()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is an orderly one too
+    try:
+        with engine as live:
+            for estimate in live.estimates():
+                summary.add(estimate)
+                if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
+                    break
+    finally:
+        if summary.count:
+            console.print(summary.render(health.snapshot()))
 
 
 def _announce(console: Console, lines: list[str]) -> None:

@@ -29,9 +29,9 @@ STEP_SAMPLES: Final = SAMPLE_RATE_HZ // 2  # read at once, so that a long backlo
 class AudioStage:
     """Turns sound into prosody at 50 Hz and listens for voice.
 
-    It works on chunks of 512 samples, counted from the start or the last gap, and publishes one packet for each: so
-    packets are the same however the sound was cut into blocks. Sound overwritten before it was read is counted as
-    `audio.lost_samples`.
+    It works on chunks of 512 samples, counted from the start or the last gap, and publishes one packet for
+    each: so packets are the same however the sound was cut into blocks. Sound overwritten before it was
+    read is counted as `audio.lost_samples`.
     """
 
     name = "audio"

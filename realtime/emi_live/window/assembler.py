@@ -122,8 +122,12 @@ class WindowAssembler:
         def recent(modality: Modality, newest_ns: int | None) -> bool:
             return newest_ns is not None and end_ns - newest_ns <= self._dropout_ns[modality]
 
-        seen, no_face = judge("vision", newest_face, "no face" if recent("vision", newest_picture) else "no frames")
-        heard, no_voice = judge("audio", newest_voice, "silence" if recent("audio", newest_sound) else "no audio")
+        seen, no_face = judge(
+            "vision", newest_face, "no face" if recent("vision", newest_picture) else "no frames"
+        )
+        heard, no_voice = judge(
+            "audio", newest_voice, "silence" if recent("audio", newest_sound) else "no audio"
+        )
         told, no_words = judge("text", newest_word, "no words")
 
         def report(
@@ -142,7 +146,9 @@ class WindowAssembler:
 
         reports: dict[Modality, ModalityReport] = {
             "vision": report("vision", seen, no_face, newest_face, frames=len(vision_times)),
-            "audio": report("audio", heard, no_voice, newest_sound if heard else newest_voice, frames=len(audio_times)),
+            "audio": report(
+                "audio", heard, no_voice, newest_sound if heard else newest_voice, frames=len(audio_times)
+            ),
             "text": report(
                 "text",
                 told,
