@@ -4,7 +4,8 @@
     python3 bootstrap.py emi-live --demo
     python3 bootstrap.py pytest
 
-Needs Python 3.11 or 3.12 and a package index. The first run downloads about 3 GB (PyTorch with its CUDA libraries).
+Needs Python 3.11 or 3.12 and a package index. The first run downloads about 3 GB (PyTorch with its CUDA
+libraries).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ ROOT = Path(__file__).resolve().parent
 TOOLS = ROOT / ".bootstrap"  # uv, where the machine has none
 
 # Native libraries that wheels do not carry: what for, and the Debian package.
-NATIVE = {"portaudio": ("the microphone", "libportaudio2"), "EGL": ("the face stage", "libegl1"), "GLESv2": ("the face stage", "libgles2")}
+NATIVE = {
+    "portaudio": ("the microphone", "libportaudio2"),
+    "EGL": ("the face stage", "libegl1"),
+    "GLESv2": ("the face stage", "libgles2"),
+}
 
 
 def main() -> None:
@@ -30,7 +35,17 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
     command, *arguments = sys.argv[1:]
-    sync = [find_uv(), "sync", "--frozen", "--quiet", "--all-extras", "--python", sys.executable, "--project", str(ROOT)]
+    sync = [
+        find_uv(),
+        "sync",
+        "--frozen",
+        "--quiet",
+        "--all-extras",
+        "--python",
+        sys.executable,
+        "--project",
+        str(ROOT),
+    ]
     if not (ROOT / ".venv").exists():
         print("installing into .venv (once; about 3 GB) …", file=sys.stderr)
         sync.remove("--quiet")
@@ -58,7 +73,9 @@ def find_uv() -> str:
 
 def report_native_libraries() -> None:
     """Say which native libraries are missing, and for what; the rest works without them."""
-    missing = {package: what for name, (what, package) in NATIVE.items() if ctypes.util.find_library(name) is None}
+    missing = {
+        package: what for name, (what, package) in NATIVE.items() if ctypes.util.find_library(name) is None
+    }
     if missing:
         packages = " ".join(sorted(missing))
         uses = " and ".join(sorted(set(missing.values())))

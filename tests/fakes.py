@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from emi_live.messages import Packet
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.vocabulary import EMOTIONS, MODALITIES
-from numpy.typing import NDArray
+from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 SMALL_SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)
 
@@ -40,7 +41,7 @@ class FakeClock:
 
 
 class ListReader:
-    """A subscription that holds the packets it was given; with a clock, each arrives at its `published_ns`."""
+    """A subscription that holds what it was given; with a clock, each arrives at its `published_ns`."""
 
     def __init__(self, packets: Iterable[Packet] = (), clock: FakeClock | None = None) -> None:
         self._packets = deque(packets)
@@ -75,11 +76,13 @@ class ListWriter:
 
 
 class FakeEngine:
-    """An engine that answers with the share of present modalities, six times; `costs` move a clock per call."""
+    """An engine that answers with the share of present modalities; `cost_ns` moves a clock per call."""
 
     name = "fake"
 
-    def __init__(self, shapes: FusionShapes = SMALL_SHAPES, clock: FakeClock | None = None, cost_ns: int = 0) -> None:
+    def __init__(
+        self, shapes: FusionShapes = SMALL_SHAPES, clock: FakeClock | None = None, cost_ns: int = 0
+    ) -> None:
         self._shapes = shapes
         self._clock = clock
         self._cost_ns = cost_ns
@@ -101,6 +104,10 @@ class FakeEngine:
             scores={},
             created_by="tests",
         )
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return MODALITIES
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         if self._clock is not None:

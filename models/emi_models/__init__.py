@@ -1,1 +1,1 @@
-"""Networks, encoders, checkpoints and their training. Knows no devices, threads or clocks; importing it is cheap."""
+"""Networks, encoders, checkpoints and their training. Knows no device, thread or clock; cheap to import."""

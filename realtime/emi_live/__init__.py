@@ -1,7 +1,7 @@
 """emi-live: six emotion intensities, live, from a face, a voice and words.
 
-Importing this package starts nothing, opens nothing and loads no network: each public name is imported when it is
-first used.
+Importing this package starts nothing, opens nothing and loads no network: each public name is imported when
+it is first used.
 """
 
 from __future__ import annotations

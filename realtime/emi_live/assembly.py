@@ -2,9 +2,10 @@
 
 ::
 
-    source ─ intake ─┬─ VideoRing ─ face stage ───────────────────┐
-                     └─ AudioRing ─┬─ audio stage ────────────────┤
-                                   └─ speech stage ─ text stage ──┴─ bus ─ window ─ fusion ─ bus ─ sinks, estimates()
+    source ─ intake ─┬─ VideoRing ─ face stage ─────────────────┐
+                     └─ AudioRing ─┬─ audio stage ──────────────┤
+                                   └─ speech stage ─ text stage ┴─ bus ─ window ─ fusion ─ bus ─┬─ sinks
+                                                                                                └─ estimates()
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ class Builder:
         fusion = self._config.fusion
         path = fusion.checkpoint or packaged_checkpoint(self._config.bundle)
         engine = load_engine(path, fusion.engine, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
-        uses = ", ".join(engine.header.modalities)
+        uses = ", ".join(engine.modalities)
         self._announce(
             f"fusion: {engine.name}, {engine.header.system} checkpoint {path.name}, which uses: {uses}"
         )
@@ -213,7 +214,7 @@ class Builder:
         return FusionLoop(
             plan,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
-            WindowAssembler(config.window, engine.shapes, frozenset(engine.header.modalities)),
+            WindowAssembler(config.window, engine.shapes, frozenset(engine.modalities)),
             engine,
             bus.publisher("estimate", subscribers=consumers),
             lambda: self._conditions(streams),

@@ -1,6 +1,7 @@
 """Every setting of the live engine, with its unit, its limits and its only default.
 
-Presets (TOML) and `--set section.key=value` hold what differs; `load_config` merges them. An unknown key is an error.
+Presets (TOML) and `--set section.key=value` hold what differs; `load_config` merges them. An unknown key is
+an error.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class SourceConfig(_Section):
 
     camera: int | str | None = None  # index, device path or URL
     input: Path | None = None  # a media file; its sound is used, unless a microphone is named
-    # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera, a file's
-    # own sound beside a file.
+    # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera,
+    # a file's own sound beside a file.
     mic: str | None = None
 
     @property

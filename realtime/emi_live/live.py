@@ -41,10 +41,10 @@ class LiveEngine:
             for estimate in live.estimates():
                 ...
 
-    Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing stamps will
-    do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: end those that will not
-    come (`end_video`, `end_audio`), and `end` when all is pushed. `push_frame` and `push_audio` may be called from
-    one thread each; `estimates` and `latest` belong to one thread.
+    Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
+    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: end
+    those that will not come (`end_video`, `end_audio`), and `end` when all is pushed. `push_frame` and
+    `push_audio` may be called from one thread each; `estimates` and `latest` belong to one thread.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LiveEngine:
         self._parts: Parts | None = None
 
     def load(self) -> None:
-        """Load the models and open the devices, which takes seconds; `with` does it if it was not done before.
+        """Load the models and open the devices, which takes seconds; `with` does it if it is not done.
 
         Raises:
             ConfigurationError: settings that contradict each other.

@@ -1,8 +1,8 @@
 """The packets of the bus: what each stage says, with capture time on every one.
 
-Times are integer nanoseconds of the engine's clock. `progress_ns` is a stage's promise that no packet of the same
-topic with `t_ns <= progress_ns` is still to come; `END_OF_STREAM` promises that none will come at all. It is what
-`exact` mode waits for. Arrays belong to whoever receives the packet.
+Times are integer nanoseconds of the engine's clock. `progress_ns` is a stage's promise that no packet of the
+same topic with `t_ns <= progress_ns` is still to come; `END_OF_STREAM` promises that none will come at all.
+It is what `exact` mode waits for. Arrays belong to whoever receives the packet.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionPacket(Packet):
-    """One analysed frame. `features` is None when no face was found in it, or when it only reports progress."""
+    """One analysed frame. `features` is None when no face was found, or when it only reports progress."""
 
     topic: ClassVar[str] = "vision"
 
@@ -115,8 +115,9 @@ class ModalityReport:
 class Latency:
     """Where the time went, in milliseconds.
 
-    `capture_to_estimate` runs from the capture of the newest sample of the staler of the live face and voice to the
-    publication of the estimate; None when neither is live or when capture times are a file's own (exact mode).
+    `capture_to_estimate` runs from the capture of the newest sample of the staler of the live face and voice
+    to the publication of the estimate; None when neither is live or when capture times are a file's own
+    (exact mode).
     """
 
     window: float

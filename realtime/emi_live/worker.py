@@ -1,7 +1,7 @@
 """Threads with an owner, a name and a way to stop. Nothing else in emi-live creates one.
 
-This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts the
-body again after a back-off where the caller asked for that.
+This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts
+the body again after a back-off where the caller asked for that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits between restarts: `first_s`, doubled each time up to `last_s`; at most `attempts` (None = no limit)."""
+    """Waits between restarts: `first_s`, doubled up to `last_s`; at most `attempts` (None = no limit)."""
 
     first_s: float = 0.25
     last_s: float = 3.0
@@ -51,7 +51,8 @@ class Worker:
         self._restart = restart
         self._on_exit = on_exit
         self._stop = threading.Event()
-        # A daemon, so that a driver call that never returns cannot keep the process alive; `join` is still expected.
+        # A daemon, so that a driver call that never returns cannot keep the process alive; `join` is still
+        # expected.
         self._thread = threading.Thread(target=self._run, name=f"emi-{name}", daemon=True)
 
     @property

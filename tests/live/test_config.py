@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError
 
@@ -58,7 +59,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(settings: list[str], message:
 
 
 def test_an_unknown_preset_lists_those_that_exist() -> None:
-    with pytest.raises(ConfigurationError, match="presets: .*robot"):
+    with pytest.raises(ConfigurationError, match=r"presets: .*robot"):
         load_config("no-such-preset")
 
 

@@ -20,7 +20,7 @@ def test_a_body_that_returns_ends_its_worker_and_runs_the_exit_hook() -> None:
 
 def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     health = Health()
-    attempts = []
+    attempts: list[int] = []
 
     def body(stop: threading.Event) -> None:
         attempts.append(len(attempts))
@@ -66,7 +66,11 @@ def test_stop_ends_a_wait_at_once_even_within_a_long_back_off() -> None:
 
 def test_a_body_that_does_not_stop_is_reported_and_left_behind() -> None:
     release = threading.Event()
-    worker = Worker("camera", lambda stop: release.wait(30) and None, Health())
+
+    def body(stop: threading.Event) -> None:
+        release.wait(30)
+
+    worker = Worker("camera", body, Health())
     worker.start()
     worker.request_stop()
     assert not worker.join(0.01)

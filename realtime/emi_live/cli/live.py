@@ -61,7 +61,7 @@ def live(
     mic: Annotated[
         str | None,
         typer.Option(
-            help="Microphone by name or index; 'none' for no sound. Default: the system's, or the file's own sound.",
+            help="Microphone by name or index, 'none' for no sound. Default: the system's, or the file's sound.",
             rich_help_panel=WATCH,
             metavar="NAME|none",
         ),
@@ -109,7 +109,7 @@ def live(
     mode: Annotated[
         str | None,
         typer.Option(
-            help="live: answer now with what has arrived. exact: wait for every frame. Files default to exact.",
+            help="live: answer now. exact: wait for every frame. Files default to exact.",
             rich_help_panel=TUNE,
             metavar="live|exact",
         ),
@@ -223,7 +223,9 @@ def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
         engine.load()
     _announce(console, engine.announcements)
     summary = Summary()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is an orderly one too
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a service manager's stop is an orderly one too
     try:
         with engine as live:
             for estimate in live.estimates():

@@ -1,7 +1,7 @@
 """Recording the demo's sentence embeddings anew: `python -m emi_live.demo.record`.
 
-Runs the words of the script through the real encoder and keeps what the text stage will ask for. Needed after any change
-of the script, or of how the text stage joins words.
+Runs the words of the script through the real encoder and keeps what the text stage will ask for. Needed after
+any change of the script, or of how the text stage joins words.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def face_at(t_s: float) -> NDArray[np.float32] | None:
     if FACE_LOST_S[0] <= t_s < FACE_LOST_S[1]:
         return None
     features = np.zeros(COMPACT_SHAPES.vision_dim, np.float32)
-    smile = float(np.interp(t_s, *zip(*SMILE, strict=True)))
+    smile = float(np.interp(t_s, [at for at, _ in SMILE], [strength for _, strength in SMILE]))
     features[list(MOUTH_SMILE)] = smile
     features[list(CHEEK_SQUINT)] = 0.6 * smile
     features[list(EYE_SQUINT)] = 0.1 + 0.4 * smile

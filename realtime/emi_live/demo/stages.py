@@ -26,7 +26,7 @@ SETTLE_S: Final = 0.6  # silence after which a recogniser commits an utterance
 
 
 class ScriptedStage:
-    """A stage whose packets are known beforehand; `make(start_ns)` gives them, shifted to when the show starts."""
+    """A stage whose packets are known beforehand; `make(start_ns)` gives them for a start of the show."""
 
     def __init__(self, name: str, topic: str, make: Callable[[int], Iterator[Packet]]) -> None:
         self.name = name

@@ -45,7 +45,8 @@ class EstimateWriter(Protocol):
 class FusionPlan:
     """When estimates are made.
 
-    `origin_ns` says where t = 0 is on the clock of capture times; it may be None until the first media arrived.
+    `origin_ns` says where t = 0 is on the clock of capture times; it may be None until the first media
+    arrived.
     """
 
     hop_ns: int

@@ -47,9 +47,10 @@ class _Anchor:
 class AudioRing:
     """The last `capacity_s` seconds of 16 kHz mono sound.
 
-    One writer, any number of readers, each with its own position. In live use the writer never waits: past its
-    capacity the oldest samples are overwritten, a reader that had not read them skips ahead, counts them as `lost`
-    and gets its next block marked `gap_before`. With `lossless`, the writer waits for the slowest reader instead.
+    One writer, any number of readers, each with its own position. In live use the writer never waits: past
+    its capacity the oldest samples are overwritten, a reader that had not read them skips ahead, counts them
+    as `lost` and gets its next block marked `gap_before`. With `lossless`, the writer waits for the slowest
+    reader instead.
     """
 
     def __init__(self, capacity_s: float = 30.0, *, lossless: bool = False) -> None:
@@ -95,8 +96,8 @@ class AudioRing:
                 room = self._changed.wait_for(lambda: self._closed or self._has_room(part.size), timeout_s)
                 if not room:
                     raise StalledError(
-                        f"the audio ring has been full for {timeout_s:g} s: consume estimates() while pushing, "
-                        "or use mode='live'"
+                        f"the audio ring has been full for {timeout_s:g} s: consume estimates() while "
+                        "pushing, or use mode='live'"
                     )
             if self._closed:
                 return

@@ -25,8 +25,9 @@ class Frame:
 class VideoRing:
     """The last `capacity` frames, in slots allocated once per picture size.
 
-    One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts those it
-    never saw as `overwritten`. With `lossless`, a reader gets every frame in order and the writer waits for it.
+    One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
+    those it never saw as `overwritten`. With `lossless`, a reader gets every frame in order and the writer
+    waits for it.
     """
 
     def __init__(self, capacity: int = 8, *, lossless: bool = False) -> None:

@@ -56,7 +56,9 @@ class PictureSink:
             ConfigurationError: it is not a path of an SVG file in a folder that exists.
         """
         if path.suffix != ".svg" or not path.parent.is_dir():
-            raise ConfigurationError(f"--picture {path} cannot be written: name an .svg file in a folder that exists")
+            raise ConfigurationError(
+                f"--picture {path} cannot be written: name an .svg file in a folder that exists"
+            )
         self._path = path
         self._health = health
         self._keeper: StateKeeper | None = StateKeeper(MonotonicClock(), source, NOTICE)

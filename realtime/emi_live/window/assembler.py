@@ -1,8 +1,8 @@
 """From packets to windows: masks, presence, ages and states of the three modalities at one instant.
 
-A modality is `live` while its newest usable evidence is younger than its dropout time: a face, a voice, a word.
-Otherwise it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason in words;
-then its presence flag is off and the network puts its learned missing token there.
+A modality is `live` while its newest usable evidence is younger than its dropout time: a face, a voice, a
+word. Otherwise it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason
+in words; then its presence flag is off and the network puts its learned missing token there.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class WindowAssembler:
 
 
 def _pad(frames: NDArray[np.float32], capacity: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The newest `capacity` frames as (1, capacity, dim), zero-padded at the end, and their mask (1, capacity)."""
+    """The newest `capacity` frames, (1, capacity, dim), zero-padded at the end, and their mask."""
     kept = frames[-capacity:]
     padded = np.zeros((1, capacity, frames.shape[1]), np.float32)
     padded[0, : len(kept)] = kept

@@ -39,7 +39,7 @@ class FrameTrack:
         self._first += int(np.searchsorted(self._times[self._first : self._last], t_ns, side="right"))
 
     def between(self, after_ns: int, until_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The frames with `after_ns < t <= until_ns`: times (n,) and values (n, dim), views valid until `append`."""
+        """Times (n,) and values (n, dim) of `after_ns < t <= until_ns`: views, valid until `append`."""
         times = self._times[self._first : self._last]
         start, stop = np.searchsorted(times, [after_ns, until_ns], side="right") + self._first
         return self._times[start:stop], self._values[start:stop]

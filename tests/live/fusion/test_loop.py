@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.fusion import FusionLoop, FusionPlan
@@ -14,7 +15,6 @@ from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
-
 from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
 HOP_NS = NS_PER_S // 5
