@@ -26,7 +26,7 @@ from emi_live.intake import Intake
 from emi_live.messages import end_of_stream
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sinks.feed import EstimateFeed, SinkRunner
-from emi_live.sources import Source, open_sources
+from emi_live.sources import PushSource, Source, open_sources
 from emi_live.stages import Stage
 from emi_live.stages.runner import StageRunner
 from emi_live.window import Condition, WindowAssembler
@@ -58,6 +58,7 @@ class Parts:
     """Everything that runs. `release` gives back models and sockets, in the reverse order of their making."""
 
     intake: Intake
+    pushed: PushSource | None  # None: media are captured
     bus: Bus
     feed: EstimateFeed  # of `LiveEngine.estimates`
     loop: FusionLoop
@@ -98,14 +99,16 @@ class Builder:
             sources = [] if script else open_sources(config, self._clock, health)
             for source in sources:
                 opened.callback(source.close)
-            pushed = not sources and not script and config.source.is_pushed
+            pushed = next((source for source in sources if isinstance(source, PushSource)), None)
             streams = {
-                "video": bool(script) or pushed or any(source.has_video for source in sources),
-                "audio": bool(script) or pushed or any(source.has_audio for source in sources),
+                "video": bool(script) or any(source.has_video for source in sources),
+                "audio": bool(script) or any(source.has_audio for source in sources),
             }
             video = VideoRing(config.rings.video_frames, lossless=exact)
             audio = AudioRing(config.rings.audio_s, lossless=exact)
-            intake = Intake(video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed and exact else None)
+            intake = Intake(
+                video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed is not None and exact else None
+            )
 
             bus = Bus(config.bus, health, lossless=exact, clock=self._clock)
             opened.callback(bus.close)
@@ -125,7 +128,7 @@ class Builder:
             def total() -> int | None:
                 return loop.published if fusion.finished else None
 
-            parts = Parts(intake, bus, EstimateFeed(bus.subscriber("estimate"), total), loop, fusion)
+            parts = Parts(intake, pushed, bus, EstimateFeed(bus.subscriber("estimate"), total), loop, fusion)
             for sink in sinks:
                 opened.callback(sink.close)
                 runner = SinkRunner(sink, EstimateFeed(bus.subscriber("estimate"), total))

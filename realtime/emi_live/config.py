@@ -52,8 +52,8 @@ class SourceConfig(_Section):
 
     @property
     def is_pushed(self) -> bool:
-        """Whether media come from code."""
-        return self.camera is None and self.input is None and self.mic is None
+        """Whether media come from code; with `mic` "none", pictures alone."""
+        return self.camera is None and self.input is None and self.mic in (None, "none")
 
 
 class CameraConfig(_Section):

@@ -14,6 +14,7 @@ from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.health import Health
 from emi_live.messages import Estimate
+from emi_live.sources import PushSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +116,7 @@ class LiveEngine:
 
     def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
         """Give one picture, as `Intake.push_frame`."""
-        self._running().intake.push_frame(rgb, t_ns)
+        self._pushed().push_frame(rgb, t_ns)
 
     def push_audio(
         self,
@@ -124,20 +125,19 @@ class LiveEngine:
         rate_hz: int = 16_000,
     ) -> None:
         """Give one block of sound, as `Intake.push_audio`."""
-        self._running().intake.push_audio(pcm, t_ns, rate_hz)
+        self._pushed().push_audio(pcm, t_ns, rate_hz)
 
     def end_video(self) -> None:
         """No more pictures will be pushed."""
-        self._running().intake.end_video()
+        self._pushed().end_video()
 
     def end_audio(self) -> None:
         """No more sound will be pushed."""
-        self._running().intake.end_audio()
+        self._pushed().end_audio()
 
     def end(self) -> None:
         """No more media will be pushed: `estimates()` ends after the last window."""
-        self.end_video()
-        self.end_audio()
+        self._pushed().end()
 
     def estimates(self) -> Iterator[Estimate]:
         """Estimates as they come, until the media or the duration end.
@@ -179,6 +179,14 @@ class LiveEngine:
             if not worker.join(JOIN_S):
                 logger.warning("%s did not stop within %.1f s and is left behind", worker.name, JOIN_S)
         parts.release.close()
+
+    def _pushed(self) -> PushSource:
+        source = self._running().pushed
+        if source is None:
+            raise ConfigurationError(
+                "this engine captures its media; leave out source.camera, source.input and source.mic to push them"
+            )
+        return source
 
     def _running(self) -> Parts:
         if self._parts is None:

@@ -61,7 +61,7 @@ def live(
     mic: Annotated[
         str | None,
         typer.Option(
-            help="Microphone by name or index, 'none' for no sound. Default: the system's, or the file's sound.",
+            help="Microphone by name or index; 'none' for no sound. Default: the system's or the file's.",
             rich_help_panel=WATCH,
             metavar="NAME|none",
         ),

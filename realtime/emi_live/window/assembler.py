@@ -137,7 +137,7 @@ class WindowAssembler:
             state = "live" if live else condition if condition in ("failed", "unavailable") else "missing"
             age_ms = None if newest_ns is None else (end_ns - newest_ns) / NS_PER_MS
             return ModalityReport(
-                state=state,  # type: ignore[arg-type] # narrowed above, beyond mypy's reach
+                state=state,
                 used=live and modality in self._trained,
                 age_ms=age_ms,
                 reason=reason,

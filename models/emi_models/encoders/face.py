@@ -1,0 +1,169 @@
+"""Face features: MediaPipe Face Landmarker's 52 blendshapes, and head rotation and position."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from emi_models.encoders.follow import Box, FaceFollower
+from emi_models.encoders.quiet import native_stderr_logged
+from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+__all__ = ["BLENDSHAPES", "ENCODER_ID", "FACE_DIM", "FaceEncoder", "FaceResult", "head_pose"]
+
+ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
+BLENDSHAPES: Final = 52
+FACE_DIM: Final = BLENDSHAPES + 6
+
+# MediaPipe gives centimetres before a camera of its own: at the origin, looking along -z, 63 degrees high.
+NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a laptop's distance
+POSITION_SCALE_CM: Final = 60.0
+NS_PER_MS: Final = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceResult:
+    """What one picture shows. Without a face, `faces` is 0 and the rest is None.
+
+    `features`, shape (58,), float32: 52 blendshapes in [0, 1] in MediaPipe's order (the first is
+    `_neutral`), then pitch, yaw, roll in radians, then the head's position x, y, z, scaled to about [-1,
+    1]; see `head_pose`.
+    """
+
+    faces: int  # faces seen, at most `max_faces`
+    features: NDArray[np.float32] | None  # of the face that is followed; owned by the caller
+    box: Box | None  # of the same face
+
+
+class FaceEncoder:
+    """Reads the face that is followed from the frames of one video, in order.
+
+    Faces are tracked from frame to frame, so one encoder serves one stream. The same frames at the same
+    times give the same features. With `max_faces` 1 MediaPipe smooths landmarks over time and keeps to the
+    first face that it found; with 2 or more it does not smooth, and the largest face is followed here. One
+    thread at a time.
+    """
+
+    def __init__(self, model_path: str | Path, max_faces: int = 2, min_confidence: float = 0.5) -> None:
+        """Load `face_landmarker.task`.
+
+        Args:
+            model_path: the model file.
+            max_faces: faces looked for.
+            min_confidence: of detection, presence and tracking, in [0, 1].
+
+        Raises:
+            ModelUnavailableError: there is no such file.
+            ModelIntegrityError: MediaPipe cannot use it.
+        """
+        self._model_path = Path(model_path)
+        self._max_faces = max_faces
+        self._min_confidence = min_confidence
+        self._follower = FaceFollower()
+        if not self._model_path.is_file():
+            raise ModelUnavailableError(
+                f"there is no face model at {self._model_path}: run `emi models pull`, "
+                "or do without with --set face.enabled=false"
+            )
+        self._landmarker: Any = None
+        self._first_ns: int | None = None  # capture time of the first frame since the start
+        self._last_ms = 0  # the newest time that MediaPipe was given
+        self._open()
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        """What the frame shows, shape (height, width, 3), RGB, captured at `t_ns`.
+
+        Times should grow; MediaPipe is given whole milliseconds that do in any case.
+        """
+        if self._first_ns is None:
+            self._first_ns = t_ns
+        # Relative to the first frame, so that features do not depend on when the clock was started.
+        self._last_ms = max(self._last_ms + 1, (t_ns - self._first_ns) // NS_PER_MS)
+        result = self._detect(rgb, self._last_ms)
+        boxes = [_box(landmarks) for landmarks in result.face_landmarks]
+        chosen = self._follower.choose(boxes)
+        if chosen is None:
+            return FaceResult(0, None, None)
+        features = np.empty(FACE_DIM, np.float32)
+        features[:BLENDSHAPES] = [shape.score for shape in result.face_blendshapes[chosen]]
+        features[BLENDSHAPES:] = head_pose(result.facial_transformation_matrixes[chosen])
+        return FaceResult(len(boxes), features, boxes[chosen])
+
+    def reset(self) -> None:
+        """Forget the face and start MediaPipe afresh; after an error it does not recover by itself."""
+        self.close()
+        self._follower.reset()
+        self._open()
+
+    def close(self) -> None:
+        """Release MediaPipe's threads and memory."""
+        if self._landmarker is not None:
+            self._landmarker.close()
+            self._landmarker = None
+
+    def _open(self) -> None:
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(self._model_path)),
+            running_mode=vision.RunningMode.VIDEO,
+            num_faces=self._max_faces,
+            min_face_detection_confidence=self._min_confidence,
+            min_face_presence_confidence=self._min_confidence,
+            min_tracking_confidence=self._min_confidence,
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+        )
+        self._first_ns = None
+        self._last_ms = 0
+        with native_stderr_logged(logger):
+            try:
+                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            except (RuntimeError, ValueError) as error:
+                raise ModelIntegrityError(
+                    f"MediaPipe cannot use {self._model_path} ({error}): "
+                    "fetch it again with `emi models pull`"
+                ) from error
+            # MediaPipe's threads log while they start; one black picture waits for them all.
+            self._detect(np.zeros((64, 64, 3), np.uint8), self._last_ms)
+
+    def _detect(self, rgb: NDArray[np.uint8], t_ms: int) -> Any:
+        from mediapipe import Image, ImageFormat
+
+        image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
+        return self._landmarker.detect_for_video(image, t_ms)
+
+
+def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Pitch, yaw, roll and scaled position x, y, z of a head, shape (6,).
+
+    Angles are in radians, 0 for a face turned to the camera: pitch > 0 looks down, yaw > 0 turns to the
+    picture's right, roll > 0 leans anticlockwise as the picture shows it (rotation = yaw · pitch · roll).
+    Position is (cm - (0, 0, -60)) / 60: x to the picture's right, y up, z 0 at 60 cm, -1 at 120 cm.
+
+    Args:
+        matrix: (4, 4), from the canonical face to MediaPipe's camera space; a uniform scale does no harm.
+    """
+    pitch = math.atan2(-matrix[1, 2], math.hypot(matrix[0, 2], matrix[2, 2]))
+    yaw = math.atan2(matrix[0, 2], matrix[2, 2])
+    roll = math.atan2(matrix[1, 0], matrix[1, 1])
+    position = (matrix[:3, 3].astype(np.float64) - NEUTRAL_POSITION_CM) / POSITION_SCALE_CM
+    return np.array([pitch, yaw, roll, *position])
+
+
+def _box(landmarks: Iterable[Any]) -> Box:
+    points = np.array([(point.x, point.y) for point in landmarks])
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    return Box(float(left), float(top), float(right), float(bottom))

@@ -1,0 +1,1 @@
+"""Speech recognition: where utterances begin and end, and their words, behind one small protocol."""

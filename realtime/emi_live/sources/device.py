@@ -1,0 +1,159 @@
+"""What every capture device needs: to be missed when it falls silent, and opened again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from emi_live.clock import Clock, seconds_to_ns
+from emi_live.errors import LiveError
+from emi_live.health import Health
+from emi_live.worker import Backoff
+
+__all__ = ["DeviceLoop", "DeviceLostError", "Feed"]
+
+POLL_S: Final = 0.1  # longest wait for a device before looking at `stop` and at the clock
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class DeviceLostError(LiveError):
+    """A device gives nothing usable any more; its message says in a few words why."""
+
+
+class Feed(Protocol[T_co]):
+    """One opened device, read by one thread."""
+
+    def next(self, timeout_s: float) -> T_co | None:
+        """What has arrived; None if nothing did within `timeout_s`.
+
+        Raises:
+            DeviceLostError: nothing more will come.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device; never waits longer than half a second."""
+        ...
+
+
+class DeviceLoop(Generic[T]):
+    """Keeps one device open, and opens it again with growing waits whenever it is lost.
+
+    A loss is counted as `PART.lost` and reported as `failed` with its reason; the part is `running` again
+    with the next item that is accepted.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        connect: Callable[[], Feed[T]],
+        clock: Clock,
+        health: Health,
+        *,
+        nothing: str,
+        first_s: float,
+        silent_s: float,
+        backoff: Backoff,
+    ) -> None:
+        """Prepare the loop; nothing is opened.
+
+        Args:
+            part: name in health reports.
+            connect: opens the device; raises `DeviceLostError` if it cannot.
+            clock: measures silence.
+            health: where losses are reported.
+            nothing: what a silent device is said to give, e.g. `no audio arriving`.
+            first_s: patience from opening to the first item.
+            silent_s: patience between two items.
+            backoff: waits between attempts.
+        """
+        self._part = part
+        self._connect = connect
+        self._clock = clock
+        self._health = health
+        self._nothing = nothing
+        self._first_s = first_s
+        self._silent_s = silent_s
+        self._backoff = backoff
+        self._feed: Feed[T] | None = None
+        self._failures = 0
+        self._running = False
+
+    def open(self) -> None:
+        """Open the device and wait until something comes of it.
+
+        Raises:
+            DeviceLostError: it cannot be opened, or gives nothing.
+        """
+        try:
+            self._await_item(self._open_feed(), self._first_s, threading.Event())
+        except BaseException:
+            self._release()
+            raise
+        self._health.report(self._part, "starting", "open")
+
+    def run(self, accept: Callable[[T], bool], stop: threading.Event) -> None:
+        """Give every item to `accept` until `stop` is set, then release the device.
+
+        `accept` says whether the item was a sign of life; it may raise `DeviceLostError` itself.
+        """
+        self._running = True
+        try:
+            self._skip_backlog()
+            while not stop.is_set():
+                try:
+                    self._follow(accept, stop)
+                except DeviceLostError as loss:
+                    self._release()
+                    self._failures += 1
+                    self._health.count(f"{self._part}.lost")
+                    self._health.report(self._part, "failed", str(loss))
+                    stop.wait(self._backoff.delay_s(self._failures))
+        finally:
+            self._running = False
+            self._release()
+
+    def close(self) -> None:
+        """Release the device, if it is open; while `run` has it, that is for `run` to do."""
+        if not self._running:
+            self._release()
+
+    def _release(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    def _skip_backlog(self) -> None:
+        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it."""
+        try:
+            while self._feed is not None and self._feed.next(0.0) is not None:
+                pass
+        except DeviceLostError:
+            self._release()  # and _follow opens it again
+
+    def _follow(self, accept: Callable[[T], bool], stop: threading.Event) -> None:
+        patience_s = self._silent_s
+        if (feed := self._feed) is None:
+            feed, patience_s = self._open_feed(), self._first_s
+        while (item := self._await_item(feed, patience_s, stop)) is not None:
+            patience_s = self._silent_s
+            if accept(item):
+                self._failures = 0
+                self._health.report(self._part, "running")
+
+    def _open_feed(self) -> Feed[T]:
+        self._feed = self._connect()
+        return self._feed
+
+    def _await_item(self, feed: Feed[T], patience_s: float, stop: threading.Event) -> T | None:
+        """The next item; None when `stop` was set first."""
+        deadline_ns = self._clock.now_ns() + seconds_to_ns(patience_s)
+        while not stop.is_set():
+            if (item := feed.next(POLL_S)) is not None:
+                return item
+            if self._clock.now_ns() >= deadline_ns:
+                raise DeviceLostError(f"{self._nothing} for {patience_s:.1f} s")
+        return None

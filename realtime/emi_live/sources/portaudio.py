@@ -1,0 +1,196 @@
+"""A microphone through PortAudio: its callback only copies; times and losses are worked out by the reader."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import Clock, seconds_to_ns
+from emi_live.config import MicrophoneConfig
+from emi_live.errors import SourceError
+from emi_live.sources.adc_time import AdcTimeline
+from emi_live.sources.device import DeviceLostError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["PortAudioFeed", "PortAudioInputs", "SoundBlock", "load_sounddevice"]
+
+QUEUE_BLOCKS: Final = 64  # 2 s of 32 ms blocks; past that the oldest is dropped
+MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and the callback has no clock
+
+
+@dataclass(frozen=True, slots=True)
+class SoundBlock:
+    """One block, shape (n, channels), float32, with the capture time of its first sample."""
+
+    pcm: NDArray[np.float32]
+    t_ns: int
+    rate_hz: int
+    overflowed: bool  # the driver lost samples before it
+    dropped: int  # blocks before it that nobody took in time
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    index: int
+    pcm: NDArray[np.float32]
+    reported_ns: int
+    overflowed: bool
+
+
+class PortAudioInputs:
+    """Opens one microphone, again and again.
+
+    PortAudio lists devices once, when it starts; to see one that was plugged in again it is started afresh,
+    which ends every other PortAudio stream of the process. That is done only after a loss.
+    """
+
+    def __init__(
+        self,
+        device: int | str | None,
+        config: MicrophoneConfig,
+        clock: Clock,
+        *,
+        load: Callable[[], Any] | None = None,
+    ) -> None:
+        """Remember what to open; `device` None is the default one, `load` gives the module `sounddevice`."""
+        self._load = load or load_sounddevice
+        self._device = device
+        self._config = config
+        self._clock = clock
+        self._opened = False
+
+    def __call__(self) -> PortAudioFeed:
+        """The microphone, started.
+
+        Raises:
+            SourceError: PortAudio is not installed.
+            DeviceLostError: no such microphone, or it cannot be opened; the message lists those there are.
+        """
+        portaudio = self._load()
+        try:
+            if self._opened:
+                with suppress(
+                    portaudio.PortAudioError
+                ):  # it is down already when starting it has failed before
+                    portaudio._terminate()
+                portaudio._initialize()
+            self._opened = True
+            return PortAudioFeed(portaudio, self._device, self._config, self._clock)
+        except (portaudio.PortAudioError, ValueError) as error:
+            raise DeviceLostError(_describe(portaudio, self._device, error)) from error
+
+
+class PortAudioFeed:
+    """One running input stream."""
+
+    def __init__(
+        self, portaudio: Any, device: int | str | None, config: MicrophoneConfig, clock: Clock
+    ) -> None:
+        info = portaudio.query_devices(device, "input")
+        self._rate_hz = round(info["default_samplerate"])
+        self._clock = clock
+        self._timeline = AdcTimeline(self._rate_hz)
+        self._arrivals: deque[_Arrival] = deque(maxlen=QUEUE_BLOCKS)
+        self._arrived = threading.Event()
+        self._received = 0  # by the callback
+        self._taken = 0  # index after the last one taken
+        self._stream = portaudio.InputStream(
+            device=device,
+            channels=_channels(portaudio, device, info, self._rate_hz),
+            samplerate=self._rate_hz,
+            blocksize=round(self._rate_hz * config.block_ms / 1e3),
+            dtype="float32",
+            latency="high",  # room for a late callback; it does not delay blocks
+            callback=self._on_block,
+        )
+        try:
+            self._stream.start()
+        except portaudio.PortAudioError:
+            self._stream.close(ignore_errors=True)
+            raise
+
+    def next(self, timeout_s: float) -> SoundBlock | None:
+        """The oldest block not taken yet; None if none came within `timeout_s`.
+
+        Raises:
+            DeviceLostError: the stream has stopped.
+        """
+        if not self._arrivals:
+            self._arrived.wait(timeout_s)
+            self._arrived.clear()
+        try:
+            arrival = self._arrivals.popleft()
+        except IndexError:
+            if not self._stream.active:
+                raise DeviceLostError("no audio arriving: the stream has stopped") from None
+            return None
+        dropped = arrival.index - self._taken
+        self._taken = arrival.index + 1
+        broken = arrival.overflowed or dropped > 0
+        t_ns = self._timeline.stamp(arrival.reported_ns, arrival.pcm.shape[0], broken=broken)
+        return SoundBlock(arrival.pcm, t_ns, self._rate_hz, arrival.overflowed, dropped)
+
+    def close(self) -> None:
+        """Stop and release the microphone."""
+        self._stream.abort(ignore_errors=True)
+        self._stream.close(ignore_errors=True)
+
+    def _on_block(self, pcm: NDArray[np.float32], frames: int, times: Any, status: Any) -> None:
+        """Keep a copy; called by PortAudio in its own thread, which must not wait."""
+        now_ns = self._clock.now_ns()
+        delay_s = times.currentTime - times.inputBufferAdcTime
+        if times.inputBufferAdcTime <= 0 or not 0 <= delay_s <= MAX_DELAY_S:
+            delay_s = frames / self._rate_hz  # as if its last sample had just been heard
+        self._arrivals.append(
+            _Arrival(self._received, pcm.copy(), now_ns - seconds_to_ns(delay_s), bool(status.input_overflow))
+        )
+        self._received += 1
+        self._arrived.set()
+
+
+def load_sounddevice() -> ModuleType:
+    """The module, with PortAudio started.
+
+    Raises:
+        SourceError: PortAudio is not installed.
+    """
+    try:
+        import sounddevice
+    except OSError as error:
+        raise SourceError(
+            "a microphone needs PortAudio, which is not installed: `sudo apt install libportaudio2`, "
+            "or use --mic none"
+        ) from error
+    module: ModuleType = sounddevice
+    return module
+
+
+def _channels(portaudio: Any, device: int | str | None, info: dict[str, Any], rate_hz: int) -> int:
+    """One if the device can, else all it has: some drivers open a stereo microphone only as such."""
+    try:
+        portaudio.check_input_settings(device, channels=1, dtype="float32", samplerate=rate_hz)
+    except portaudio.PortAudioError:
+        return int(info["max_input_channels"])
+    return 1
+
+
+def _describe(portaudio: Any, device: int | str | None, error: Exception) -> str:
+    inputs: list[str] = []
+    with suppress(portaudio.PortAudioError):
+        inputs += (
+            f"{d['index']} {d['name']!r}" for d in portaudio.query_devices() if d["max_input_channels"]
+        )
+    if not inputs:
+        return "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
+    wanted = "the default microphone" if device is None else f"microphone {device!r}"
+    reason = str(error).splitlines()[0]
+    return f"{wanted} cannot be opened ({reason}); inputs here: {', '.join(inputs)}; choose one with --mic"

@@ -1,0 +1,78 @@
+"""From the configuration to sources: what is opened, what is refused, what is given back."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from emi_live.clock import MonotonicClock
+from emi_live.config import LiveConfig, load_config
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.health import Health
+from emi_live.sources import Source, open_sources
+from emi_live.sources.file import FileSource
+from tests.live.pulse import PulseServer
+from tests.live.stream import StreamServer
+
+
+def configure(**source: object) -> LiveConfig:
+    mode = source.pop("mode", "auto")
+    return load_config(overrides={"mode": mode, "source": source, "camera": {"open_timeout_s": 2.0}})
+
+
+def opened(config: LiveConfig, health: Health | None = None) -> list[Source]:
+    sources = open_sources(config, MonotonicClock(), health or Health())
+    for source in sources:
+        source.close()
+    return sources
+
+
+def test_nothing_asked_for_means_pushed_media() -> None:
+    assert opened(configure()) == []
+
+
+def test_a_file_brings_its_own_sound(assets: Path) -> None:
+    (source,) = opened(configure(input=assets / "av/face_and_speech.mp4"))
+    assert isinstance(source, FileSource)
+    assert source.has_audio
+
+
+def test_a_file_without_sound_by_wish(assets: Path) -> None:
+    (source,) = opened(configure(input=assets / "av/face_and_speech.mp4", mic="none"))
+    assert not source.has_audio
+
+
+def test_contradictions_are_bad_use(assets: Path) -> None:
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        opened(configure(camera=0, input=assets / "av/face_and_speech.mp4"))
+    with pytest.raises(ConfigurationError, match="a microphone cannot be replayed"):
+        opened(configure(input=assets / "av/face_and_speech.mp4", mic="default"))
+
+
+def test_a_camera_and_a_microphone(face_stream: StreamServer, pulse: PulseServer) -> None:
+    sources = opened(configure(camera=face_stream.url))
+    assert [source.name for source in sources] == ["camera", "microphone"]
+
+
+def test_a_microphone_nobody_named_may_be_absent(
+    face_stream: StreamServer,
+    pulse: PulseServer,
+) -> None:
+    pulse.stop()
+    health = Health()
+    assert [source.name for source in opened(configure(camera=face_stream.url), health)] == ["camera"]
+    assert health.status("microphone").state == "failed"
+    assert health.status("microphone").detail
+
+
+def test_a_camera_is_given_back_when_the_named_microphone_is_absent(
+    face_stream: StreamServer,
+    pulse: PulseServer,
+) -> None:
+
+    before = threading.active_count()
+    with pytest.raises(SourceError, match="microphone 'nosuch'"):
+        opened(configure(camera=face_stream.url, mic="nosuch"))
+    assert threading.active_count() == before

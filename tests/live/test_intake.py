@@ -1,0 +1,193 @@
+"""The one door for media: what is taken in whatever form, what is left out and counted, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchaudio.functional
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_S
+from emi_live.errors import ConfigurationError, StalledError
+from emi_live.health import Health
+from emi_live.intake import Intake
+from emi_live.rings import AudioReader, AudioRing, VideoReader, VideoRing
+
+
+class Door:
+    """An intake with a reader on each ring."""
+
+    def __init__(self, *, lossless: bool = False, timeout_s: float | None = None) -> None:
+        self.health = Health()
+        video, audio = VideoRing(4, lossless=lossless), AudioRing(2.0, lossless=lossless)
+        self.video: VideoReader = video.reader()
+        self.audio: AudioReader = audio.reader()
+        self.intake = Intake(video, audio, self.health, push_timeout_s=timeout_s)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return self.health.snapshot().counters
+
+    def heard(self) -> NDArray[np.float32]:
+        blocks = []
+        while (block := self.audio.read(10**9)) is not None:
+            blocks.append(block.samples)
+        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def rgb(value: int = 0) -> NDArray[np.uint8]:
+    return np.full((4, 6, 3), value, np.uint8)
+
+
+def test_a_frame_arrives_as_it_was_pushed() -> None:
+    door = Door()
+    door.intake.push_frame(rgb(9), 1_000)
+    frame = door.video.read()
+    assert frame is not None
+    assert frame.t_ns == 1_000
+    np.testing.assert_array_equal(frame.rgb, rgb(9))
+    assert door.counters["video.frames"] == 1
+
+
+@pytest.mark.parametrize("t_ns", [1_000, 999, 0])
+def test_a_frame_that_is_not_newer_is_left_out_and_counted(t_ns: int) -> None:
+    door = Door()
+    door.intake.push_frame(rgb(1), 1_000)
+    door.intake.push_frame(rgb(2), t_ns)
+    frame = door.video.read()
+    assert frame is not None
+    assert frame.rgb[0, 0, 0] == 1
+    assert door.counters == {"video.frames": 1, "video.out_of_order": 1}
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((4, 6), np.uint8),
+        np.zeros((4, 6, 4), np.uint8),
+        np.zeros((4, 6, 3)),
+        np.zeros((0, 6, 3), np.uint8),
+    ],
+)
+def test_what_is_no_rgb_picture_is_refused(picture: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"must be uint8 of shape \(height, width, 3\), RGB; got"):
+        Door().intake.push_frame(picture, 0)
+
+
+@pytest.mark.parametrize(
+    ("pcm", "value"),
+    [
+        (np.full(320, 0.25, np.float32), 0.25),
+        (np.full(320, 0.25, np.float64), 0.25),
+        (np.full(320, 2**13, np.int16), 0.25),
+        (np.full(320, 2**29, np.int32), 0.25),
+        (np.full((320, 2), -(2**15), np.int16), -1.0),
+        (np.tile(np.array([0.5, -0.25], np.float32), (320, 1)), 0.125),
+    ],
+)
+def test_every_type_comes_out_at_the_same_scale(pcm: Any, value: float) -> None:
+    door = Door()
+    door.intake.push_audio(pcm, 0)
+    heard = door.heard()
+    assert heard.dtype == np.float32
+    np.testing.assert_allclose(heard, np.full(320, value), atol=1e-6)
+
+
+def test_sound_of_another_rate_is_resampled_across_blocks() -> None:
+    door = Door()
+    signal = np.random.default_rng(0).uniform(-1, 1, 44_100).astype(np.float32)
+    for start in range(0, signal.size, 1_411):
+        door.intake.push_audio(signal[start : start + 1_411], start * NS_PER_S // 44_100, 44_100)
+    door.intake.end_audio()
+    whole = torchaudio.functional.resample(torch.from_numpy(signal), 44_100, 16_000).numpy()
+    np.testing.assert_allclose(door.heard(), whole, rtol=0, atol=1e-6)
+    assert door.audio.ended
+
+
+def test_a_change_of_rate_loses_nothing() -> None:
+    door = Door()
+    door.intake.push_audio(np.zeros(8_000, np.float32), 0, 8_000)
+    door.intake.push_audio(np.zeros(24_000, np.float32), NS_PER_S // 1, 48_000)
+    door.intake.end_audio()
+    assert door.heard().size == 16_000 + 8_000
+
+
+def test_samples_that_are_not_finite_become_silence_and_are_counted() -> None:
+    door = Door()
+    pcm = np.array([0.5, np.nan, np.inf, -np.inf, 1e300, 0.5])
+    door.intake.push_audio(pcm, 0)
+    np.testing.assert_array_equal(door.heard(), np.array([0.5, 0, 0, 0, 0, 0.5], np.float32))
+    door.intake.push_audio(np.array([[np.inf, -np.inf], [0.5, 0.5]], np.float32), NS_PER_S)
+    assert door.counters["audio.not_finite"] == 5
+
+
+@pytest.mark.parametrize(
+    ("pcm", "rate_hz"),
+    [
+        (np.zeros(8, np.uint8), 16_000),
+        (np.zeros(8, np.complex64), 16_000),
+        (np.zeros((2, 2, 2), np.float32), 16_000),
+        (np.zeros(8, np.float32), 0),
+        (np.zeros(8, np.float32), 12),
+    ],
+)
+def test_what_is_no_sound_is_refused(pcm: Any, rate_hz: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"a block of sound must be|sound at 12 Hz cannot be used"):
+        Door().intake.push_audio(pcm, 0, rate_hz)
+
+
+@pytest.mark.parametrize("pcm", [np.zeros(0, np.float32), np.zeros((0, 2), np.int16)])
+def test_an_empty_block_is_nothing(pcm: Any) -> None:
+    door = Door()
+    door.intake.push_audio(pcm, 0)
+    assert door.heard().size == 0
+    assert door.intake.first_ns is None
+
+
+def test_the_first_media_of_either_kind_is_remembered() -> None:
+    door = Door()
+    door.intake.push_audio(np.zeros(16, np.float32), 500)
+    door.intake.push_frame(rgb(), 400)
+    assert door.intake.first_ns == 500
+
+
+def test_a_block_pushed_may_be_used_again_by_its_owner() -> None:
+    door = Door()
+    mine = np.full(16, 0.5, np.float32)
+    door.intake.push_audio(mine, 0)
+    mine[:] = -1
+    np.testing.assert_array_equal(door.heard(), np.full(16, 0.5, np.float32))
+
+
+def test_ending_closes_both_streams_and_may_be_repeated() -> None:
+    door = Door()
+    door.intake.push_audio(np.zeros(480, np.float32), 0, 48_000)
+    for _ in range(2):
+        door.intake.end_video()
+        door.intake.end_audio()
+    assert door.video.ended
+    assert door.heard().size == 160
+    assert door.audio.ended
+
+
+def test_media_pushed_that_nobody_consumes_is_an_error_with_a_remedy() -> None:
+    door = Door(lossless=True, timeout_s=0.01)
+    for k in range(4):
+        door.intake.push_frame(rgb(), k)
+    with pytest.raises(StalledError, match="consume estimates"):
+        door.intake.push_frame(rgb(), 4)
+    with pytest.raises(StalledError, match="consume estimates"):
+        door.intake.push_audio(np.zeros(40_000, np.float32), 0)
+
+
+def test_a_stall_at_the_end_still_closes_the_stream() -> None:
+    door = Door(lossless=True, timeout_s=0.01)
+    door.intake.push_audio(np.zeros(96_006, np.float32), 0, 48_000)  # what the resampler holds will not fit
+    with pytest.raises(StalledError):
+        door.intake.end_audio()
+    while door.audio.read(10**9) is not None:
+        pass
+    assert door.audio.ended

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.encoders.face import BLENDSHAPES, ENCODER_ID, FACE_DIM, FaceEncoder, head_pose
+from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from tests.models.encoders.media import read_frames
+
+PITCH, YAW, ROLL, X, Y, Z = range(BLENDSHAPES, FACE_DIM)
+SMILE = 44  # mouthSmileLeft
+angle = st.floats(-1.4, 1.4)
+
+
+@pytest.fixture(scope="module")
+def model(assets: Path) -> Path:
+    return assets / "mediapipe" / "face_landmarker.task"
+
+
+@pytest.fixture(scope="module")
+def shared(model: Path) -> Iterator[FaceEncoder]:
+    encoder = FaceEncoder(model)
+    yield encoder
+    encoder.close()
+
+
+@pytest.fixture
+def encoder(shared: FaceEncoder) -> FaceEncoder:
+    shared.reset()
+    return shared
+
+
+def features(encoder: FaceEncoder, frames: list[tuple[NDArray[np.uint8], int]]) -> NDArray[np.float32]:
+    encoder.reset()
+    results = [encoder.analyse(rgb, t_ns) for rgb, t_ns in frames]
+    return np.array([result.features for result in results if result.features is not None])
+
+
+def test_its_id_is_the_one_that_checkpoints_name() -> None:
+    assert COMPACT_ENCODERS["vision"] == ENCODER_ID
+
+
+def test_a_face_has_features_and_a_box(encoder: FaceEncoder, assets: Path) -> None:
+    for rgb, t_ns in read_frames(assets / "face" / "pyfeat_single_face.mp4", 10):
+        result = encoder.analyse(rgb, t_ns)
+        assert result.faces == 1
+        assert result.features is not None
+        assert result.features.shape == (FACE_DIM,)
+        assert result.features.dtype == np.float32
+        assert ((result.features[:BLENDSHAPES] >= 0) & (result.features[:BLENDSHAPES] <= 1)).all()
+        assert np.abs(result.features[BLENDSHAPES:]).max() < 1
+        assert result.box is not None
+        assert 0.3 < result.box.left < result.box.right < 0.6
+
+
+def test_a_smile_comes_and_goes(encoder: FaceEncoder, assets: Path) -> None:
+    smile = features(encoder, read_frames(assets / "face" / "pyfeat_single_face.mp4"))[:, SMILE]
+    assert smile[0] < 0.05
+    assert smile.max() > 0.8
+    assert smile[-1] < 0.05
+
+
+def test_no_face_has_none(encoder: FaceEncoder, assets: Path) -> None:
+    for rgb, t_ns in read_frames(assets / "face" / "pyfeat_no_face.mp4", 20):
+        result = encoder.analyse(rgb, t_ns)
+        assert (result.faces, result.features, result.box) == (0, None, None)
+
+
+def test_the_same_frames_give_the_same_bits(model: Path, encoder: FaceEncoder, assets: Path) -> None:
+    frames = read_frames(assets / "face" / "pyfeat_single_face.mp4", 30)
+    first = features(encoder, frames)
+    other = FaceEncoder(model)
+    later = [(rgb, t_ns + 123_456_789_000) for rgb, t_ns in frames]
+    assert first.tobytes() == features(other, later).tobytes()
+    other.close()
+
+
+def test_times_that_do_not_grow_do_no_harm(encoder: FaceEncoder, assets: Path) -> None:
+    rgb, _ = read_frames(assets / "face" / "pyfeat_single_face.mp4", 1)[0]
+    for t_ns in (0, 0, 5_000, -(10**9), 10**9, 10**9):
+        assert encoder.analyse(rgb, t_ns).faces == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 640), (3, 2), (1080, 1920)])
+def test_a_picture_of_any_size_is_taken(encoder: FaceEncoder, shape: tuple[int, int]) -> None:
+    assert encoder.analyse(np.zeros((*shape, 3), np.uint8), 0).faces == 0
+
+
+def test_the_head_turns_as_it_is_seen(encoder: FaceEncoder, assets: Path) -> None:
+    frames = read_frames(assets / "face" / "intel_head-pose-face-detection-female.gif")
+    seen = features(encoder, frames)
+    assert seen[0, YAW] < -0.4  # first to the picture's left
+    assert seen[:, YAW].max() > 0.2
+    mirrored = features(encoder, [(np.ascontiguousarray(rgb[:, ::-1]), t_ns) for rgb, t_ns in frames])
+    for column in (YAW, X):
+        assert np.corrcoef(seen[:, column], -mirrored[:, column])[0, 1] > 0.95
+    np.testing.assert_allclose(seen[:, PITCH], mirrored[:, PITCH], atol=0.15)
+
+
+def test_the_larger_of_two_faces_is_followed(encoder: FaceEncoder, assets: Path) -> None:
+    frames = read_frames(assets / "face" / "intel_head-pose-face-detection-female-and-male.gif", 30)
+    results = [encoder.analyse(rgb, t_ns) for rgb, t_ns in frames]
+    assert [result.faces for result in results] == [2] * len(results)
+    assert all(result.box is not None and result.box.left > 0.5 for result in results)
+    rolls = [result.features[ROLL] for result in results if result.features is not None]
+    assert max(rolls) > 0.6  # both lean their heads to the picture's left
+
+
+@given(pitch=angle, yaw=angle, roll=angle, scale=st.floats(0.5, 2.0))
+def test_head_pose_undoes_a_rotation(pitch: float, yaw: float, roll: float, scale: float) -> None:
+    def about(axis: int, by: float) -> NDArray[np.float64]:
+        i, j = ((1, 2), (2, 0), (0, 1))[axis]
+        rotation = np.eye(3)
+        rotation[i, i] = rotation[j, j] = math.cos(by)
+        rotation[i, j], rotation[j, i] = -math.sin(by), math.sin(by)
+        return rotation
+
+    matrix = np.eye(4)
+    matrix[:3, :3] = scale * (about(1, yaw) @ about(0, pitch) @ about(2, roll))
+    matrix[:3, 3] = (6.0, -12.0, -120.0)
+    np.testing.assert_allclose(head_pose(matrix), [pitch, yaw, roll, 0.1, -0.2, -1.0], atol=1e-9)
+
+
+def test_nothing_is_printed(
+    model: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "emi_models.encoders.face"):
+        encoder = FaceEncoder(model)
+    encoder.analyse(np.zeros((360, 640, 3), np.uint8), 0)
+    encoder.close()
+    encoder.close()
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records  # it said something, to the log
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"no face model at .*emi models pull"):
+        FaceEncoder(tmp_path / "face_landmarker.task")
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "face_landmarker.task"
+    damaged.write_bytes(b"not a model" * 100)
+    with pytest.raises(ModelIntegrityError, match="MediaPipe cannot use"):
+        FaceEncoder(damaged)

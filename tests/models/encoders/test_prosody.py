@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.encoders.prosody import (
+    ENCODER_ID,
+    FRAME_SAMPLES,
+    HOP_SAMPLES,
+    MEL_BANDS,
+    MEL_DEVIATION,
+    MEL_MEAN,
+    POWER_FLOOR,
+    PROSODY_DIM,
+    ProsodyEncoder,
+)
+from tests.models.encoders.media import RATE_HZ, cut, read_sound
+
+F0, VOICING, ENERGY, FLUX = range(MEL_BANDS, PROSODY_DIM)
+SETTLED = 2  # the first frames look back on sound that was never there
+
+
+@pytest.fixture(scope="module")
+def shared() -> ProsodyEncoder:
+    return ProsodyEncoder()
+
+
+@pytest.fixture
+def encoder(shared: ProsodyEncoder) -> ProsodyEncoder:
+    shared.reset()
+    return shared
+
+
+def voice(f0_hz: float | NDArray[np.float64], seconds: float = 0.5) -> NDArray[np.float32]:
+    """A sound of ten harmonics, in a little noise."""
+    phase = 2 * np.pi * np.cumsum(np.broadcast_to(f0_hz, round(seconds * RATE_HZ))) / RATE_HZ
+    tone = sum(0.2 / k * np.sin(k * phase + k * k) for k in range(1, 11))
+    noise = np.random.default_rng(0).standard_normal(phase.size)
+    return np.asarray(tone + 0.002 * noise, np.float32)
+
+
+def test_its_id_is_the_one_that_checkpoints_name() -> None:
+    assert COMPACT_ENCODERS["audio"] == ENCODER_ID
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (16_000, 49)]
+)
+def test_frame_k_covers_400_samples_from_320_k(encoder: ProsodyEncoder, samples: int, frames: int) -> None:
+    assert encoder.push(np.zeros(samples, np.float32)).shape == (frames, PROSODY_DIM)
+
+
+@given(sizes=st.lists(st.integers(1, 2500), min_size=1, max_size=8), seed=st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_any_split_gives_the_same_bits(shared: ProsodyEncoder, sizes: list[int], seed: int) -> None:
+    noise = np.random.default_rng(seed).standard_normal(6000).astype(np.float32)
+    samples = voice(180, 6000 / RATE_HZ) + 0.05 * noise
+    shared.reset()
+    whole = shared.push(samples)
+    shared.reset()
+    parts = np.concatenate([shared.push(block) for block in cut(samples, sizes)])
+    assert parts.tobytes() == whole.tobytes()
+
+
+def test_a_frame_depends_on_the_past_alone(encoder: ProsodyEncoder) -> None:
+    sound = voice(150)
+    known = encoder.push(sound)
+    encoder.reset()
+    changed = sound.copy()
+    changed[10 * HOP_SAMPLES + FRAME_SAMPLES :] = 0.0
+    other = encoder.push(changed)
+    assert known[:11].tobytes() == other[:11].tobytes()
+    assert not np.array_equal(known[11], other[11])
+
+
+def test_the_bands_are_those_of_torchaudio(encoder: ProsodyEncoder) -> None:
+    from torchaudio.transforms import MelSpectrogram
+
+    sound = voice(220)
+    transform = MelSpectrogram(
+        RATE_HZ, n_fft=1024, win_length=400, hop_length=320, f_min=60.0, f_max=7600.0, n_mels=64, center=False
+    )
+    centred = torch.nn.functional.pad(
+        torch.from_numpy(sound), (312, 312)
+    )  # torch centres the window in the FFT
+    power = transform(centred).T.numpy() / float(torch.hann_window(400).square().sum())
+    frames = encoder.push(sound)
+    expected = (np.log(power + POWER_FLOOR) - MEL_MEAN) / MEL_DEVIATION
+    np.testing.assert_allclose(frames[:, :MEL_BANDS], expected[: len(frames)], atol=2e-3)
+
+
+@pytest.mark.parametrize("f0_hz", [70.0, 85.0, 110.0, 160.0, 220.0, 330.0, 470.0])
+def test_f0_of_a_steady_voice(encoder: ProsodyEncoder, f0_hz: float) -> None:
+    frames = encoder.push(voice(f0_hz))[SETTLED:]
+    assert frames[:, VOICING].min() > 0.9
+    cents = 1200 * (frames[:, F0] - np.log2(f0_hz / 200))
+    assert np.abs(cents).max() < 10
+
+
+def test_f0_follows_a_glide(encoder: ProsodyEncoder) -> None:
+    glide = np.geomspace(100, 300, RATE_HZ)
+    frames = encoder.push(voice(glide, 1.0))[SETTLED:]
+    # What a frame measures lies up to 50 ms back.
+    middle = (np.arange(SETTLED, SETTLED + len(frames)) * HOP_SAMPLES + FRAME_SAMPLES - 400).clip(0)
+    cents = 1200 * (frames[:, F0] - np.log2(glide[middle] / 200))
+    assert np.abs(cents).max() < 60
+
+
+def test_noise_and_silence_are_unvoiced(encoder: ProsodyEncoder) -> None:
+    noise = np.random.default_rng(0).standard_normal(RATE_HZ).astype(np.float32)
+    for sound in (0.1 * noise, 1e-4 * noise, np.zeros(RATE_HZ, np.float32), np.ones(RATE_HZ, np.float32)):
+        encoder.reset()
+        frames = encoder.push(sound.astype(np.float32))[SETTLED:]
+        assert np.isfinite(frames).all()
+        assert frames[:, VOICING].max() < 0.5
+        assert not frames[:, F0].any()
+
+
+def test_mains_hum_is_not_a_voice(encoder: ProsodyEncoder) -> None:
+    hum = np.sin(2 * np.pi * 50 * np.arange(RATE_HZ) / RATE_HZ).astype(np.float32) * 0.01
+    assert not encoder.push(hum)[SETTLED:, F0].any()
+
+
+def test_energy_is_in_tens_of_decibels(encoder: ProsodyEncoder) -> None:
+    loud = encoder.push(voice(200))[5, ENERGY]
+    encoder.reset()
+    quiet = encoder.push(voice(200) * np.float32(0.1))[5, ENERGY]
+    assert loud - quiet == pytest.approx(2.0, abs=1e-3)
+
+
+def test_flux_marks_an_onset(encoder: ProsodyEncoder) -> None:
+    quiet = np.random.default_rng(0).standard_normal(RATE_HZ // 2).astype(np.float32) * 1e-3
+    frames = encoder.push(np.concatenate((quiet, voice(150))))
+    assert abs(int(frames[SETTLED:, FLUX].argmax()) + SETTLED - quiet.size // HOP_SAMPLES) <= 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "low_hz", "high_hz"),
+    [
+        ("jfk.flac", 200, 300),  # an address shouted to a crowd: its harmonics at 2.3 s are 312 Hz apart
+        ("LJ001-0004.wav", 180, 270),
+        ("librivox_sense_0880.wav", 70, 110),
+    ],
+)
+def test_speakers_sound_as_they_are(
+    encoder: ProsodyEncoder, assets: Path, clip: str, low_hz: float, high_hz: float
+) -> None:
+    frames = encoder.push(read_sound(assets / "speech" / clip))
+    voiced = frames[frames[:, VOICING] > 0.8]
+    assert low_hz < 200 * 2 ** np.median(voiced[:, F0]) < high_hz
+
+
+def test_speech_is_about_standard(encoder: ProsodyEncoder, assets: Path) -> None:
+    frames = encoder.push(read_sound(assets / "speech" / "LJ001-0006.wav"))
+    speech = frames[frames[:, ENERGY] > -1.0]
+    assert abs(speech[:, :MEL_BANDS].mean()) < 0.5
+    assert 0.6 < speech[:, :MEL_BANDS].std() < 1.4
+    assert np.abs(frames).max() < 8

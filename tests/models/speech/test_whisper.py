@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.speech.whisper import WhisperRecognizer
+from tests.models.speech.tiny_whisper import make_tiny_whisper
+
+RATE_HZ = 16_000
+SOUND = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE_HZ).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def saying(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    return lambda says: make_tiny_whisper(tmp_path_factory.mktemp("whisper"), says, until_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def model(saying: Callable[[str], Path]) -> Path:
+    return saying("how good to see you")
+
+
+@pytest.fixture(scope="module")
+def recognizer(model: Path) -> WhisperRecognizer:
+    return WhisperRecognizer(model)
+
+
+def test_words_come_with_times(recognizer: WhisperRecognizer) -> None:
+    recognizer.begin()
+    recognizer.accept(SOUND)
+    words = recognizer.finish()
+    assert [word.text for word in words] == ["how", "good", "to", "see", "you"]
+    times = [time for word in words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert all(type(time) is float for time in times)
+    assert times[-1] <= 3.0
+    assert all(word.probability > 0.9 for word in words)
+
+
+def test_an_utterance_grows(recognizer: WhisperRecognizer) -> None:
+    recognizer.begin()
+    assert recognizer.hypothesis() == []
+    recognizer.accept(SOUND[:RATE_HZ])
+    early = recognizer.hypothesis()
+    assert len(early) == 5
+    assert all(word.end_s <= 1.0 for word in early)
+    recognizer.accept(SOUND[RATE_HZ:])
+    assert recognizer.hypothesis() == recognizer.hypothesis()
+    assert len(recognizer.finish()) == 5
+    recognizer.begin()
+    assert recognizer.finish() == []
+
+
+def test_a_dropped_utterance_leaves_nothing(recognizer: WhisperRecognizer) -> None:
+    recognizer.begin()
+    recognizer.accept(SOUND)
+    recognizer.begin()
+    assert recognizer.hypothesis() == []
+
+
+def test_a_loop_is_not_speech(saying: Callable[[str], Path]) -> None:
+    looping = WhisperRecognizer(saying(" ".join(["la"] * 60)))
+    looping.begin()
+    looping.accept(SOUND)
+    assert looping.finish() == []
+    looping.close()
+
+
+def test_it_is_named_by_its_model(recognizer: WhisperRecognizer) -> None:
+    assert recognizer.name == "faster-whisper tiny-whisper (int8)"
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"lacks model\.bin.*emi models pull"):
+        WhisperRecognizer(tmp_path)
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path, model: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    (tmp_path / "model.bin").write_bytes(b"not a model")
+    with pytest.raises(ModelIntegrityError, match="cannot be used with compute type 'int8'"):
+        WhisperRecognizer(tmp_path)
