@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
+import torch
 
 from emi_bench.machine import Machine
 from emi_bench.stats import Distribution
@@ -49,6 +50,7 @@ def measure_live(config: LiveConfig) -> LiveReport:
     Raises:
         EmiError: as `LiveEngine` raises.
     """
+    torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
     process = psutil.Process()
     estimates: list[Estimate] = []
     memory: list[float] = []

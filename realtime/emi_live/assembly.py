@@ -106,10 +106,8 @@ class Builder:
             }
             video = VideoRing(config.rings.video_frames, lossless=exact)
             audio = AudioRing(config.rings.audio_s, lossless=exact)
-            intake = Intake(
-                video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed is not None and exact else None
-            )
-
+            timeout_s = PUSH_TIMEOUT_S if pushed is not None and exact else None
+            intake = Intake(video, audio, health, push_timeout_s=timeout_s)
             bus = Bus(config.bus, health, lossless=exact, clock=self._clock)
             opened.callback(bus.close)
             if script:

@@ -114,7 +114,7 @@ class FaceConfig(_Section):
 
     enabled: bool = True
     max_fps: Positive = 33.0  # frames closer together than this are skipped (and counted)
-    max_faces: int = Field(1, ge=1, le=8)  # faces looked for; the largest is followed
+    max_faces: int = Field(2, ge=1, le=8)  # faces looked for; the largest is followed
     min_confidence: float = Field(0.5, ge=0, le=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveEngine"]
 
 LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish what is under way
-JOIN_S: Final = 0.7  # a part that needs longer to stop is left behind, and said so
+JOIN_S: Final = 0.7  # for all parts together; one that needs longer is left behind, and said so
 
 logger = logging.getLogger(__name__)
 
@@ -174,17 +175,22 @@ class LiveEngine:
                 worker.join(LAST_WORDS_S)
         self._stop.set()
         parts.bus.stop()  # releases whoever waits for room
+        deadline = time.monotonic() + JOIN_S
+        left_behind = []
         for worker in (*parts.producers, *parts.sinks):
             worker.request_stop()
-            if not worker.join(JOIN_S):
-                logger.warning("%s did not stop within %.1f s and is left behind", worker.name, JOIN_S)
-        parts.release.close()
+            if not worker.join(max(0.0, deadline - time.monotonic())):
+                left_behind.append(worker.name)
+        if left_behind:  # what they still use must not be released under them
+            logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
+        else:
+            parts.release.close()
 
     def _pushed(self) -> PushSource:
         source = self._running().pushed
         if source is None:
             raise ConfigurationError(
-                "this engine captures its media; leave out source.camera, source.input and source.mic to push them"
+                "this engine captures media; leave out source.camera, source.input and source.mic to push it"
             )
         return source
 

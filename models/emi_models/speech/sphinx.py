@@ -21,7 +21,7 @@ NOT_A_WORD: Final = ("<", "[", "+")  # <s>, </s>, <sil>, [NOISE], [SPEECH], ++UH
 VARIANT = re.compile(r"\(\d+\)$")  # read(2): the second pronunciation of "read"
 LEARNING_SAMPLES: Final = 2 * RATE_HZ
 
-# At the same words as the defaults in our clips, a quarter of the time.
+# The same words as with the defaults in our clips, in about a quarter less time.
 SEARCH: Final = {"maxhmmpf": 10_000, "pl_window": 5}
 
 

@@ -207,6 +207,7 @@ def _set_up_logging(debug: bool, view: bool) -> None:
 
 
 def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
+    import torch
     from rich.console import Console
 
     from emi_live.cli.downloads import download_bar
@@ -216,6 +217,9 @@ def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
 
     console, health = Console(stderr=True), Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
+    # More threads than asked for make small networks slower, and take cores from the face. A setting of the whole
+    # process, so it is made by the program, not by the engine that others embed.
+    torch.set_num_threads(config.fusion.threads)
     with console.status("loading …"), download_bar(console) as progress:
         engine = LiveEngine(
             config, sinks=sinks, script=_script(config, demo), health=health, progress=progress

@@ -95,7 +95,8 @@ class AudioStage:
             offset += piece.size
             self._chunk.append(piece)
             self._chunk_size += piece.size
-            self._last_ns = block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ
+            # Never back, even if the stamps go: progress is a promise.
+            self._last_ns = max(self._last_ns, block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ)
             if self._chunk_size == CHUNK_SAMPLES:
                 yield from self._finish_chunk(self._last_ns)
 

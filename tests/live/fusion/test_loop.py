@@ -76,7 +76,7 @@ def test_a_clip_gives_one_estimate_per_hop_until_its_end(exact: bool) -> None:
     estimates, _ = run(clip(2.0), exact=exact)
     times = [round(e.t_s, 3) for e in estimates]
     assert times[:10] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
-    assert len(times) == (10 if exact else 11)  # live learns of the end one hop after it
+    assert len(times) == (10 if exact else 11)  # live learns of the end one hop later
     assert all(e.intensities == pytest.approx((1 / 3,) * 6) for e in estimates)
 
 

@@ -45,8 +45,8 @@ def make_tiny_whisper(folder: Path, says: str, until_s: float) -> Path:
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in stamps])
     tokenizer.save(str(source / "tokenizer.json"))
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
-    end = ids["<|endoftext|>"]
+    ids: dict[str, Any] = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    end: int = ids["<|endoftext|>"]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL[0],

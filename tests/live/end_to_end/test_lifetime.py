@@ -1,0 +1,99 @@
+"""An engine leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from emi_live import LiveConfig, LiveEngine
+from emi_live.demo import demo_stages
+from emi_live.errors import ConfigurationError
+from tests.live.end_to_end.support import PROGRAM
+
+SCRIPT = partial(demo_stages, length_s=12.0)
+
+
+def open_descriptors() -> set[str]:
+    """What the process has open, sockets and pipes without their numbers."""
+    names = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            names.add(f"{entry.name} {re.sub(r'[0-9]+', 'N', os.readlink(entry))}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+    return names
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files through /proc")
+def test_fifty_runs_leave_no_thread_and_no_socket() -> None:
+    def run_once() -> None:
+        with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+            assert next(live.estimates()).t_s > 0
+
+    run_once()  # libraries keep a pool or two from their first use on
+    threads, descriptors = threading.active_count(), open_descriptors()
+    for _ in range(50):
+        run_once()
+    assert threading.active_count() == threads
+    assert len(open_descriptors()) <= len(descriptors)
+
+
+def test_an_engine_that_never_started_has_nothing_to_give_and_can_be_closed() -> None:
+    engine = LiveEngine(LiveConfig())
+    with pytest.raises(ConfigurationError, match="not running"):
+        engine.latest()
+    engine.close()
+    engine.close()
+
+
+def test_a_consumer_may_stop_in_the_middle() -> None:
+    with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+        for estimate in live.estimates():
+            if estimate.t_s > 0.5:
+                break
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("emi-")]
+
+
+def test_latest_never_waits_and_gives_the_newest() -> None:
+    with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+        assert live.latest() is None
+        seen = [next(live.estimates()).seq, next(live.estimates()).seq]
+    assert seen == [0, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_program_cleanly(number: int) -> None:
+    program = subprocess.Popen(
+        [PROGRAM, "--demo", "--no-ui", "--json", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert '"t":0.2' in program.stdout.readline()
+    program.send_signal(number)
+    _, stderr = program.communicate(timeout=10)
+    assert program.returncode == 130
+    assert "estimates" in stderr
+    assert "Traceback" not in stderr
+    assert "left behind" not in stderr
+
+
+def test_a_reader_that_goes_away_ends_the_program() -> None:
+    done = subprocess.run(
+        f"{PROGRAM} --demo --no-ui --json - | head -n 2",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert len(done.stdout.splitlines()) == 2
+    assert "Traceback" not in done.stderr

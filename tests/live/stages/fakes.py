@@ -1,0 +1,134 @@
+"""Encoders that need no model, and the shortest way to run a stage to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.messages import Packet
+from emi_live.stages import Stage
+from emi_models.encoders.face import FaceResult
+from emi_models.encoders.voice import CHUNK_SAMPLES
+from emi_models.speech.recognizer import RecognizedWord
+
+RATE_HZ = 16_000
+WORD_SAMPLES = 4000  # a scripted word lasts a quarter of a second
+
+
+class LoudnessGate:
+    """A voice gate that takes whatever is loud for voice."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._rest = np.empty(0, np.float32)
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        heard = np.concatenate((self._rest, samples))
+        whole = heard.size // CHUNK_SAMPLES
+        self._rest = heard[whole * CHUNK_SAMPLES :]
+        chunks = heard[: whole * CHUNK_SAMPLES].reshape(whole, CHUNK_SAMPLES)
+        loud: NDArray[np.bool_] = np.abs(chunks).max(axis=1, initial=0.0) > 0.05
+        return loud.astype(np.float32)
+
+
+class ScriptedRecognizer:
+    """Hears one word in each quarter of a second of an utterance; of the last, until it is over, a sound."""
+
+    name = "scripted"
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.utterances: list[NDArray[np.float32]] = []
+        self.closed = False
+        self._parts: list[NDArray[np.float32]] | None = None
+        self._fail_at = fail_at
+
+    def begin(self) -> None:
+        self._parts = []
+
+    def accept(self, samples: NDArray[np.float32]) -> None:
+        assert self._parts is not None, "begin() comes first"
+        self._parts.append(samples)
+        if len(self.utterances) == self._fail_at:
+            self._fail_at = None
+            raise RuntimeError("the recogniser broke down")
+
+    def hypothesis(self) -> list[RecognizedWord]:
+        return self._words(np.concatenate(self._parts or [np.empty(0, np.float32)]).size, over=False)
+
+    def finish(self) -> list[RecognizedWord]:
+        assert self._parts is not None
+        self.utterances.append(np.concatenate([np.empty(0, np.float32), *self._parts]))
+        self._parts = None
+        return self._words(self.utterances[-1].size, over=True)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _words(self, size: int, *, over: bool) -> list[RecognizedWord]:
+        number = len(self.utterances) - over
+        whole = size // WORD_SAMPLES
+        words = [f"u{number}w{k}" for k in range(whole)] + ["…"] * (not over and size % WORD_SAMPLES > 0)
+        return [
+            RecognizedWord(text, k * WORD_SAMPLES / RATE_HZ, (k + 1) * WORD_SAMPLES / RATE_HZ, 1.0)
+            for k, text in enumerate(words)
+        ]
+
+
+class BrightnessFace:
+    """A face encoder that sees a face in every picture that is not black."""
+
+    def __init__(self) -> None:
+        self.resets = 0
+        self.closed = False
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        if not rgb.any():
+            return FaceResult(0, None, None)
+        return FaceResult(1, np.full(58, rgb[0, 0, 0], np.float32), None)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class LengthEncoder:
+    """A sentence encoder whose vectors tell how long a text is; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+def run_stage(stage: Stage, feed: Callable[[], bool] = lambda: False) -> list[Packet]:
+    """All packets of a stage. `feed` adds input after each step and says whether it added any."""
+    packets: list[Packet] = []
+    for _ in range(100_000):
+        if stage.ended:
+            return packets
+        found = stage.step(0)
+        packets += found
+        assert feed() or found or stage.ended or stage.wait(0.0), "the stage neither ends nor asks for more"
+    raise AssertionError("the stage does not end")
+
+
+def key(packet: Packet) -> tuple[object, ...]:
+    """A packet as a value that can be compared, its array as bytes."""
+    values = (getattr(packet, field.name) for field in fields(packet))
+    return tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
+
+
+def sound(pattern: str, piece_s: float = 0.25) -> NDArray[np.float32]:
+    """Loud and silent pieces: `x` is loud, anything else silent."""
+    size = round(piece_s * RATE_HZ)
+    tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(size) / RATE_HZ).astype(np.float32)
+    return np.concatenate([tone if letter == "x" else np.zeros(size, np.float32) for letter in pattern])

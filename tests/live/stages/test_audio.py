@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from emi_live.config import AudioConfig
+from emi_live.health import Health
+from emi_live.messages import AudioPacket, Packet
+from emi_live.rings import AudioRing
+from emi_live.stages.audio import AudioStage
+from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES, ProsodyEncoder
+from emi_models.encoders.voice import VoiceGate
+from tests.live.stages.fakes import RATE_HZ, LoudnessGate, key, run_stage, sound
+from tests.models.encoders.media import cut, read_sound
+
+NS = 1_000_000_000
+START_NS = 5 * NS
+
+
+def make(capacity_s: float = 30.0) -> tuple[AudioRing, AudioStage, Health]:
+    ring, health = AudioRing(capacity_s), Health()
+    gate: Any = LoudnessGate()
+    stage = AudioStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), health)
+    return ring, stage, health
+
+
+def hear(samples: NDArray[np.float32], sizes: list[int]) -> list[Packet]:
+    ring, stage, _ = make()
+    packets: list[Packet] = []
+    written = 0
+    for block in cut(samples, sizes):
+        ring.write(block, START_NS + written * NS // RATE_HZ)
+        written += block.size
+        packets += stage.step(0)
+    ring.close()
+    return packets + run_stage(stage)
+
+
+def frames(packets: list[Packet]) -> list[AudioPacket]:
+    return [packet for packet in packets if isinstance(packet, AudioPacket) and len(packet.frames)]
+
+
+def test_the_time_of_a_packet_is_the_end_of_its_last_frame() -> None:
+    count = 0
+    for packet in frames(hear(sound("x.x."), [512])):
+        count += len(packet.frames)
+        end = (count - 1) * HOP_SAMPLES + FRAME_SAMPLES
+        assert packet.t_ns == packet.progress_ns == START_NS + end * NS // RATE_HZ
+    assert count == (RATE_HZ - FRAME_SAMPLES) // HOP_SAMPLES + 1
+
+
+@given(st.lists(st.integers(1, 4000), min_size=1, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_any_split_gives_the_same_packets(sizes: list[int]) -> None:
+    samples = sound("x..xx.", 0.1)
+    assert [key(p) for p in hear(samples, sizes)] == [key(p) for p in hear(samples, [512])]
+
+
+def test_the_newest_voice_is_remembered() -> None:
+    packets = frames(hear(sound(".x.."), [1600]))
+    assert packets[0].last_voice_ns is None
+    last = packets[-1].last_voice_ns
+    assert last is not None
+    assert abs(last - START_NS - NS // 2) <= 512 * NS // RATE_HZ
+
+
+def test_a_gap_starts_the_frames_afresh() -> None:
+    ring, stage, health = make()
+    ring.write(sound("x"), 0)
+    ring.write(sound("x"), 10 * NS)
+    ring.close()
+    packets = frames(run_stage(stage))
+    first_after = next(packet for packet in packets if packet.t_ns > 9 * NS)
+    assert first_after.t_ns - len(first_after.frames) * HOP_SAMPLES * NS // RATE_HZ >= 10 * NS
+    # Nothing of what came before is in the first frame after it: it equals the first of all.
+    assert first_after.frames[0].tobytes() == packets[0].frames[0].tobytes()
+    assert health.snapshot().counters["audio.gaps"] == 1
+
+
+def test_overwritten_sound_is_counted() -> None:
+    ring, stage, health = make(capacity_s=1.0)
+    for n in range(10):
+        ring.write(sound("x"), n * NS // 4)
+    ring.close()
+    packets = run_stage(stage)
+    assert health.snapshot().counters["audio.lost_samples"] == 3 * RATE_HZ // 2
+    assert packets[0].t_ns > 3 * NS // 2
+
+
+def test_voice_is_heard_until_speech_stops(assets: Path) -> None:
+    samples = read_sound(assets / "av" / "face_throughout_speech_stops_at_5s.mp4")
+    ring = AudioRing()
+    stage = AudioStage(ring.reader(), ProsodyEncoder(), VoiceGate(), AudioConfig(), Health())
+    ring.write(samples, 0)
+    ring.close()
+    last = frames(run_stage(stage))[-1]
+    assert last.t_ns > 12 * NS
+    assert last.last_voice_ns is not None
+    assert 4 * NS < last.last_voice_ns < 6 * NS

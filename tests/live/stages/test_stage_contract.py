@@ -1,0 +1,186 @@
+"""What every stage promises to the worker that runs it, checked on a fake stage and on all the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emi_live.config import AudioConfig, FaceConfig, SpeechConfig
+from emi_live.health import Health
+from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket, Word, end_of_stream
+from emi_live.rings import AudioRing, VideoRing
+from emi_live.stages import Stage
+from emi_live.stages.audio import AudioStage
+from emi_live.stages.face import FaceStage
+from emi_live.stages.speech import SpeechStage
+from emi_live.stages.text import TextStage
+from emi_models.encoders.prosody import ProsodyEncoder
+from emi_models.encoders.voice import VoiceGate
+from tests.fakes import ListReader
+from tests.live.stages.fakes import (
+    BrightnessFace,
+    LengthEncoder,
+    LoudnessGate,
+    ScriptedRecognizer,
+    run_stage,
+    sound,
+)
+
+MS = 1_000_000
+STEPS = 20  # pieces of input that each rig is fed
+
+
+@dataclass
+class Rig:
+    """A stage, and how to feed it piece n, and how to end its input."""
+
+    stage: Stage
+    feed: Callable[[int], None]
+    end: Callable[[], None]
+
+
+class EchoStage:
+    """The fake: one packet for each packet read."""
+
+    name = "echo"
+    topic = "transcript"
+
+    def __init__(self, reader: ListReader) -> None:
+        self._reader = reader
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._reader.wait(timeout_s)
+
+    def step(self, now_ns: int) -> list[Packet]:
+        packet = self._reader.read()
+        self.ended |= packet is not None and packet.progress_ns == END_OF_STREAM
+        return [] if packet is None else [packet]
+
+    def reset(self) -> None: ...
+
+
+def transcript(n: int) -> TranscriptPacket:
+    t_ns = n * 200 * MS
+    return TranscriptPacket(
+        t_ns=t_ns, progress_ns=t_ns, words=(Word(f"w{n}", t_ns - 1, t_ns, committed=False),)
+    )
+
+
+def echo() -> Rig:
+    reader = ListReader()
+    return Rig(
+        EchoStage(reader),
+        lambda n: reader.add(transcript(n)),
+        lambda: reader.add(end_of_stream("transcript", 9 * 1000 * MS)),
+    )
+
+
+def text() -> Rig:
+    reader = ListReader()
+    stage = TextStage(reader, LengthEncoder(), 12.0)
+    return Rig(
+        stage,
+        lambda n: reader.add(transcript(n)),
+        lambda: reader.add(end_of_stream("transcript", 9 * 1000 * MS)),
+    )
+
+
+def face() -> Rig:
+    ring = VideoRing()
+    encoder: Any = BrightnessFace()
+    stage = FaceStage(ring.reader(), encoder, FaceConfig(), Health())
+    picture = np.full((4, 4, 3), 9, np.uint8)
+    return Rig(stage, lambda n: ring.write(picture * (n % 3 > 0), n * 40 * MS), ring.close)
+
+
+def audio(fakes: bool) -> Rig:
+    ring = AudioRing()
+    gate: Any = LoudnessGate() if fakes else VoiceGate()
+    stage = AudioStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), Health())
+    piece = sound("x.", 0.05)
+    return Rig(stage, lambda n: ring.write(piece, n * 100 * MS), ring.close)
+
+
+def speech(fakes: bool) -> Rig:
+    ring = AudioRing()
+    gate: Any = LoudnessGate() if fakes else VoiceGate()
+    recognizer = ScriptedRecognizer() if fakes else None
+    stage = SpeechStage(
+        ring.reader(),
+        gate,
+        recognizer,
+        SpeechConfig(),
+        exact=True,
+        health=Health(),
+    )
+    pieces = [sound("x", 0.2), sound(".", 0.2)]
+    return Rig(stage, lambda n: ring.write(pieces[n % 8 // 4], n * 200 * MS), ring.close)
+
+
+RIGS: dict[str, Callable[[], Rig]] = {
+    "fake": echo,
+    "face": face,
+    "audio": lambda: audio(fakes=False),
+    "audio, fakes": lambda: audio(fakes=True),
+    "speech without a recogniser": lambda: speech(fakes=False),
+    "speech, fakes": lambda: speech(fakes=True),
+    "text": text,
+}
+
+
+@pytest.fixture(params=sorted(RIGS))
+def rig(request: pytest.FixtureRequest) -> Rig:
+    name: str = request.param
+    return RIGS[name]()
+
+
+def test_without_input_there_is_nothing_to_do(rig: Rig) -> None:
+    assert not rig.stage.wait(0.0)
+    assert list(rig.stage.step(0)) == []
+    assert not rig.stage.ended
+
+
+def test_an_empty_input_ends_at_once(rig: Rig) -> None:
+    rig.end()
+    (last,) = run_stage(rig.stage)
+    assert last.progress_ns == END_OF_STREAM
+
+
+def test_packets_keep_their_promises(rig: Rig) -> None:
+    turns = iter(range(1, STEPS + 1))
+
+    def feed() -> bool:
+        turn = next(turns, None)
+        if turn == STEPS:
+            rig.end()
+        elif turn is not None:
+            rig.feed(turn)
+        return turn is not None
+
+    packets = run_stage(rig.stage, feed)
+    assert len(packets) > 5
+    assert {packet.topic for packet in packets} == {rig.stage.topic}
+    for before, after in pairwise(packets):
+        assert before.t_ns <= after.t_ns
+        assert before.progress_ns < after.progress_ns
+        assert after.t_ns > before.progress_ns or after.progress_ns == END_OF_STREAM
+    assert [packet.progress_ns == END_OF_STREAM for packet in packets].index(True) == len(packets) - 1
+    assert list(rig.stage.step(0)) == []
+
+
+def test_a_reset_keeps_the_place_in_the_input(rig: Rig) -> None:
+    for n in range(1, STEPS):
+        rig.feed(n)
+    first = list(rig.stage.step(0))
+    rig.stage.reset()
+    rig.end()
+    rest = run_stage(rig.stage)
+    assert rest[-1].progress_ns == END_OF_STREAM
+    if first:
+        assert all(packet.t_ns > first[-1].t_ns for packet in rest[:-1])

