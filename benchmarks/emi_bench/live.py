@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import torch
 
 from emi_bench.machine import Machine
 from emi_bench.stats import Distribution
+from emi_bench.usage import Usage
 from emi_live import Estimate, LiveConfig, LiveEngine
 
 __all__ = ["LiveReport", "measure_live"]
@@ -34,7 +33,7 @@ class LiveReport:
     window_ms: Distribution | None
     fusion_ms: Distribution | None
     drops: dict[str, int]
-    peak_rss_mib: float  # of the process, models included
+    peak_rss_mib: float  # models and child processes included; pages that they share count twice
     rss_mib: list[float]  # at every estimate, in order
     rss_growth_mib: float  # second half's mean minus that of the second quarter
     cpu_cores: float  # mean cores busy while running
@@ -51,23 +50,22 @@ def measure_live(config: LiveConfig) -> LiveReport:
         EmiError: as `LiveEngine` raises.
     """
     torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
-    process = psutil.Process()
+    usage = Usage()
     estimates: list[Estimate] = []
     memory: list[float] = []
     live_config = config.model_copy(update={"mode": "live"})
     with LiveEngine(live_config) as live:
-        busy_before = process.cpu_times()
+        busy_before_s = usage.cpu_s()
         for estimate in live.estimates():
             estimates.append(estimate)
-            memory.append(process.memory_info().rss / 2**20)
-        busy = process.cpu_times()
+            memory.append(usage.rss_mib())
+        busy_s = usage.cpu_s() - busy_before_s
         counters = live.health.snapshot().counters
         parts = live.announcements
     seconds = estimates[-1].t_s if estimates else 0.0
     settled = [e for e in estimates if e.t_s > WARM_UP_S] or estimates
     reached = [e.latency.capture_to_estimate for e in settled if e.latency.capture_to_estimate is not None]
     quarter, half = len(memory) // 4, len(memory) // 2
-    busy_s = busy.user - busy_before.user + busy.system - busy_before.system
     return LiveReport(
         machine=Machine(),
         parts=parts,
@@ -80,7 +78,7 @@ def measure_live(config: LiveConfig) -> LiveReport:
         window_ms=Distribution.of([e.latency.window for e in settled]),
         fusion_ms=Distribution.of([e.latency.fusion for e in settled]),
         drops={name: n for name, n in sorted(counters.items()) if n and any(w in name for w in DROP_WORDS)},
-        peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_rss_mib=max(memory, default=0.0),
         rss_mib=memory,
         rss_growth_mib=_mean(memory[half:]) - _mean(memory[quarter:half]),
         cpu_cores=busy_s / seconds if seconds else 0.0,

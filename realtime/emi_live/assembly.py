@@ -110,12 +110,9 @@ class Builder:
             intake = Intake(video, audio, health, push_timeout_s=timeout_s)
             bus = Bus(config.bus, health, lossless=exact, clock=self._clock)
             opened.callback(bus.close)
-            if script:
-                stages = list(script(bus))
-            else:
-                encoders = self._load_encoders(streams, progress)
-                opened.callback(encoders.close)
-                stages = self._stages(encoders, video, audio, bus)
+            encoders = Encoders() if script else self._load_encoders(streams, progress)
+            opened.callback(encoders.close)
+            stages = list(script(bus)) if script else self._stages(encoders, video, audio, bus)
             engine = self._load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
@@ -131,7 +128,8 @@ class Builder:
                 opened.callback(sink.close)
                 runner = SinkRunner(sink, EstimateFeed(bus.subscriber("estimate"), total))
                 parts.sinks.append(Worker(f"sink-{sink.name}", runner, health))
-            parts.stages += [self._stage_worker(stage, bus) for stage in stages]
+            interrupts = {"speech": encoders.recognizer.close} if encoders.recognizer is not None else {}
+            parts.stages += [self._stage_worker(stage, bus, interrupts.get(stage.name)) for stage in stages]
             parts.sources += [self._source_worker(source, intake) for source in sources]
             parts.release = opened.pop_all()
         return parts
@@ -241,7 +239,7 @@ class Builder:
                     break
         return conditions
 
-    def _stage_worker(self, stage: Stage, bus: Bus) -> Worker:
+    def _stage_worker(self, stage: Stage, bus: Bus, on_stop: Callable[[], None] | None) -> Worker:
         publisher = bus.publisher(stage.topic, subscribers=1)
 
         def say_farewell() -> None:
@@ -254,6 +252,7 @@ class Builder:
             self._health,
             restart=Backoff(attempts=EXACT_ATTEMPTS if self._config.exact else None),
             on_exit=say_farewell,
+            on_stop=on_stop,
         )
 
     def _source_worker(self, source: Source, intake: Intake) -> Worker:

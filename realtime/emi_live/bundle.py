@@ -108,10 +108,10 @@ def _load_speech(
         except EmiError as error:
             why_not_whisper = str(error)
     if backend in ("auto", "pocketsphinx"):
-        from emi_models.speech.sphinx import SphinxRecognizer
+        from emi_models.speech.isolated import IsolatedRecognizer
 
         try:
-            encoders.recognizer = SphinxRecognizer()
+            encoders.recognizer = IsolatedRecognizer()
             because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
             encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
             return

@@ -42,14 +42,25 @@ class Worker:
         *,
         restart: Backoff | None = None,
         on_exit: Callable[[], None] | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare the thread; `on_exit` runs in it as the last thing, however the body ended."""
+        """Prepare the thread.
+
+        Args:
+            name: of the thread, and of the part in health reports.
+            body: what to run.
+            health: told of starts, failures and ends.
+            restart: when to run a body again that failed; None = never.
+            on_exit: runs in the thread as the last thing, however the body ended.
+            on_stop: runs in the thread that asks to stop, to end a call of the body that would not return.
+        """
         self.name = name
         self.error: Exception | None = None  # the first one
         self._body = body
         self._health = health
         self._restart = restart
         self._on_exit = on_exit
+        self._on_stop = on_stop
         self._stop = threading.Event()
         # A daemon, so that a driver call that never returns cannot keep the process alive; `join` is still
         # expected.
@@ -73,6 +84,8 @@ class Worker:
     def request_stop(self) -> None:
         """Ask the body to return; does not wait."""
         self._stop.set()
+        if self._on_stop is not None:
+            self._on_stop()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; False if it is still running after `timeout_s`."""
@@ -86,7 +99,10 @@ class Worker:
             while not self._stop.is_set():
                 try:
                     self._body(self._stop)
-                except Exception as error:  # noqa: BLE001 # the boundary of a thread: nothing above could see it
+                except Exception as error:  # the boundary of a thread: nothing above could see it
+                    if self._stop.is_set():  # what it was doing was taken from it
+                        logger.debug("%s was interrupted", self.name, exc_info=error)
+                        return
                     failures += 1
                     if not self._keep_going(error, failures):
                         return

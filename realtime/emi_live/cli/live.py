@@ -217,8 +217,8 @@ def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
 
     console, health = Console(stderr=True), Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
-    # More threads than asked for make small networks slower, and take cores from the face. A setting of the whole
-    # process, so it is made by the program, not by the engine that others embed.
+    # More threads make small networks slower and take cores from the face. A setting of the whole process,
+    # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
     with console.status("loading …"), download_bar(console) as progress:
         engine = LiveEngine(

@@ -107,7 +107,7 @@ class FusionLoop:
             for reader in self._readers.values():
                 self._drain(reader)
             self._emit(end_ns, origin_ns)
-            if self._is_last(end_ns, origin_ns):
+            if self._media_over(end_ns) or self._duration_over(end_ns, origin_ns):
                 return
             hop += 1
 
@@ -130,17 +130,20 @@ class FusionLoop:
                 continue
             if end_ns is None:  # nothing but ends of streams ever came
                 end_ns = origin_ns + self._plan.hop_ns
+            if self.published and self._media_over(end_ns - self._plan.hop_ns):
+                return
             self._emit(end_ns, origin_ns)
-            if self._is_last(end_ns, origin_ns):
+            if self._duration_over(end_ns, origin_ns):
                 return
             end_ns += self._plan.hop_ns
 
-    def _is_last(self, end_ns: int, origin_ns: int) -> bool:
-        """Whether this window reached the duration asked for, or the end of all media."""
-        duration_ns = self._plan.duration_ns
-        if duration_ns is not None and end_ns - origin_ns >= duration_ns:
-            return True
+    def _media_over(self, end_ns: int) -> bool:
+        """Whether a window that ended there has seen all that there will ever be."""
         return self._assembler.ready(END_OF_STREAM) and end_ns >= (self._newest_ns or 0)
+
+    def _duration_over(self, end_ns: int, origin_ns: int) -> bool:
+        duration_ns = self._plan.duration_ns
+        return duration_ns is not None and end_ns - origin_ns >= duration_ns
 
     def _drain(self, reader: PacketReader) -> None:
         while self._take(reader):
