@@ -1,0 +1,106 @@
+"""The program on real devices: a microphone on a sound server, a camera on a network that is cut off."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.live.end_to_end.support import HOP_S, PROGRAM, environment
+from tests.live.pulse import PulseServer
+from tests.live.stream import StreamServer
+
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
+
+SPOKEN = {
+    "and",
+    "so",
+    "my",
+    "fellow",
+    "americans",
+    "ask",
+    "not",
+    "what",
+    "your",
+    "country",
+    "can",
+    "do",
+    "for",
+    "you",
+}
+
+
+@contextmanager
+def running(assets: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, which is stopped at the end."""
+    options = ["--no-ui", "--json", "-", "--offline", "--set", "speech.backend=pocketsphinx", *args]
+    program = subprocess.Popen(
+        [PROGRAM, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(assets),
+    )
+    try:
+        yield program
+    finally:
+        program.terminate()
+        program.communicate(timeout=20)
+
+
+def lines_until(
+    stream: IO[str] | None, reached: Callable[[dict[str, Any]], bool], most: int
+) -> list[dict[str, Any]]:
+    """Estimates up to the first that has reached something."""
+    assert stream is not None
+    seen = []
+    for _ in range(most):
+        text = stream.readline()
+        assert text, "the program ended"
+        seen.append(json.loads(text))
+        if reached(seen[-1]):
+            return seen
+    raise AssertionError(f"not reached in {most} estimates; the last: {seen[-1]}")
+
+
+def test_a_microphone_gives_prosody_and_words(assets: Path, pulse: PulseServer, tmp_path: Path) -> None:
+    speech = tmp_path / "speech.wav"  # paplay does not play the 24-bit FLAC right
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", assets / "speech/jfk.flac", "-sample_fmt", "s16", speech], check=True
+    )
+
+    def state(line: dict[str, Any]) -> str:
+        return str(line["modalities"]["audio"]["state"])
+
+    with running(assets, "--mic", "default", "--set", "window.text_dropout_s=12") as program:
+        quiet = lines_until(program.stdout, lambda line: line["t"] >= 1.5, most=20)
+        assert state(quiet[-1]) == "missing"
+        assert quiet[-1]["modalities"]["audio"]["reason"] == "silence"
+        assert quiet[-1]["modalities"]["vision"]["reason"] == "no source"
+        pulse.play(speech)
+        spoken = lines_until(program.stdout, lambda line: line["t"] >= quiet[-1]["t"] + 12, most=80)
+    assert "live" in {state(line) for line in spoken}
+    heard = {word for line in spoken for word in str(line["modalities"]["text"]["committed"]).split()}
+    assert len(heard & SPOKEN) >= 5, heard
+    assert max(line["modalities"]["audio"]["frames"] for line in spoken) > 500
+
+
+def test_a_camera_that_is_cut_off_comes_back(assets: Path, face_stream: StreamServer) -> None:
+    def vision(line: dict[str, Any]) -> str:
+        return str(line["modalities"]["vision"]["state"])
+
+    with running(assets, "--camera", face_stream.url, "--mic", "none") as program:
+        seen = lines_until(program.stdout, lambda line: vision(line) == "live" and line["t"] >= 2, most=60)
+        face_stream.stop()
+        lost = lines_until(program.stdout, lambda line: vision(line) == "failed", most=40)
+        assert lost[-1]["modalities"]["vision"]["reason"]
+        face_stream.start()
+        back = lines_until(program.stdout, lambda line: vision(line) == "live", most=60)
+    times = [line["t"] for line in (*seen, *lost, *back)]
+    assert all(abs(after - before - HOP_S) < 1e-6 for before, after in itertools.pairwise(times))
