@@ -115,9 +115,9 @@ class ModalityReport:
 class Latency:
     """Where the time went, in milliseconds.
 
-    `capture_to_estimate` runs from the capture of the newest sample of the staler of the live face and voice
-    to the publication of the estimate; None when neither is live or when capture times are a file's own
-    (exact mode).
+    `capture_to_estimate` runs from the capture of the newest picture analysed or sound heard, the older of
+    the two, to the publication of the estimate: with a face in it or not, since it is about freshness. None
+    when neither arrives, or when capture times are a file's own (exact mode).
     """
 
     window: float

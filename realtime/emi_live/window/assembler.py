@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -27,20 +27,13 @@ from emi_live.messages import (
     VisionPacket,
 )
 from emi_live.window.track import FrameTrack
+from emi_live.window.verdict import Condition, Verdict, is_recent, judge
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.vocabulary import MODALITIES, Modality
 
-__all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
+__all__ = ["AUDIO_FRAME_NS", "Window", "WindowAssembler"]
 
 AUDIO_FRAME_NS: Final = 20_000_000  # the prosody hop
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What is known of a modality beside its packets: whether its part can work at all, and why not."""
-
-    state: Literal["ok", "failed", "unavailable", "absent"] = "ok"
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,9 @@ class Window:
     end_ns: int
     inputs: FusionInputs  # batch of one, CPU tensors owned by the caller
     reports: dict[Modality, ModalityReport]
-    sensed_ns: int | None  # newest capture time of the staler of the live face and voice
+    sensed_ns: (
+        int | None
+    )  # capture time of the newest picture or sound, the older of the two; None: neither comes
 
 
 class WindowAssembler:
@@ -107,75 +102,86 @@ class WindowAssembler:
         audio_times, audio = self._audio.between(start_ns, end_ns)
         text = next((packet for packet in reversed(self._texts) if packet.t_ns <= end_ns), None)
 
-        newest_face = int(vision_times[-1]) if len(vision_times) else None
-        newest_sound = int(audio_times[-1]) if len(audio_times) else None
-        newest_voice = next((t for t in reversed(self._voices) if t <= end_ns), None)
-        newest_picture = next((t for t in reversed(self._pictures) if t <= end_ns), None)
-        newest_word = None if text is None or text.embedding is None else text.last_word_ns
+        face_ns = int(vision_times[-1]) if len(vision_times) else None
+        sound_ns = int(audio_times[-1]) if len(audio_times) else None
+        picture_ns = next((t for t in reversed(self._pictures) if t <= end_ns), None)
+        voice_ns = next((t for t in reversed(self._voices) if t <= end_ns), None)
+        word_ns = None if text is None else text.last_word_ns
+        embedding = None if text is None else text.embedding
 
-        def judge(modality: Modality, newest_ns: int | None, why_missing: str) -> tuple[bool, str | None]:
-            if newest_ns is not None and end_ns - newest_ns <= self._dropout_ns[modality]:
-                return True, None
-            condition = conditions.get(modality, Condition())
-            return False, condition.detail or ("no source" if condition.state == "absent" else why_missing)
+        def recent(modality: Modality, t_ns: int | None) -> bool:
+            return is_recent(t_ns, end_ns, self._dropout_ns[modality])
 
-        def recent(modality: Modality, newest_ns: int | None) -> bool:
-            return newest_ns is not None and end_ns - newest_ns <= self._dropout_ns[modality]
+        def judged(modality: Modality, is_live: bool, why_missing: str) -> Verdict:
+            return judge(is_live, conditions.get(modality, Condition()), why_missing)
 
-        seen, no_face = judge(
-            "vision", newest_face, "no face" if recent("vision", newest_picture) else "no frames"
+        pictures_come, sound_comes = recent("vision", picture_ns), recent("audio", sound_ns)
+        seen = judged("vision", recent("vision", face_ns), "no face" if pictures_come else "no frames")
+        heard = judged("audio", recent("audio", voice_ns), "silence" if sound_comes else "no audio")
+        told = judged("text", recent("text", word_ns) and embedding is not None, "no words")
+        arriving = [
+            t
+            for t, comes in ((picture_ns, pictures_come), (sound_ns, sound_comes))
+            if comes and t is not None
+        ]
+        return Window(
+            end_ns,
+            self._inputs(vision, audio, embedding, seen.live, heard.live, told.live),
+            {
+                "vision": self._report("vision", seen, end_ns, face_ns, frames=len(vision_times)),
+                "audio": self._report(
+                    "audio", heard, end_ns, sound_ns if heard.live else voice_ns, frames=len(audio_times)
+                ),
+                "text": self._report("text", told, end_ns, word_ns, text=text),
+            },
+            min(arriving, default=None),
         )
-        heard, no_voice = judge(
-            "audio", newest_voice, "silence" if recent("audio", newest_sound) else "no audio"
-        )
-        told, no_words = judge("text", newest_word, "no words")
 
-        def report(
-            modality: Modality, live: bool, reason: str | None, newest_ns: int | None, **facts: int | str
-        ) -> ModalityReport:
-            condition = conditions.get(modality, Condition()).state
-            state = "live" if live else condition if condition in ("failed", "unavailable") else "missing"
-            age_ms = None if newest_ns is None else (end_ns - newest_ns) / NS_PER_MS
-            return ModalityReport(
-                state=state,
-                used=live and modality in self._trained,
-                age_ms=age_ms,
-                reason=reason,
-                **facts,  # type: ignore[arg-type] # frames, committed and partial, as each modality has them
-            )
-
-        reports: dict[Modality, ModalityReport] = {
-            "vision": report("vision", seen, no_face, newest_face, frames=len(vision_times)),
-            "audio": report(
-                "audio", heard, no_voice, newest_sound if heard else newest_voice, frames=len(audio_times)
-            ),
-            "text": report(
-                "text",
-                told,
-                no_words,
-                None if text is None else text.last_word_ns,
-                committed="" if text is None else text.committed,
-                partial="" if text is None else text.partial,
-            ),
-        }
+    def _inputs(
+        self,
+        vision: NDArray[np.float32],
+        audio: NDArray[np.float32],
+        embedding: NDArray[np.float32] | None,
+        seen: bool,
+        heard: bool,
+        told: bool,
+    ) -> FusionInputs:
         shapes = self._shapes
         vision_frames, vision_mask = _pad(vision, shapes.vision_frames)
         audio_frames, audio_mask = _pad(audio, shapes.audio_frames)
-        embedding = np.zeros((1, shapes.text_dim), np.float32)
-        if told and text is not None and text.embedding is not None:
-            embedding[0] = text.embedding
-        inputs = FusionInputs(
+        text = np.zeros((1, shapes.text_dim), np.float32)
+        if told and embedding is not None:
+            text[0] = embedding
+        return FusionInputs(
             vision=torch.from_numpy(vision_frames),
             vision_mask=torch.from_numpy(vision_mask),
             vision_present=torch.tensor([seen]),
             audio=torch.from_numpy(audio_frames),
             audio_mask=torch.from_numpy(audio_mask),
             audio_present=torch.tensor([heard]),
-            text=torch.from_numpy(embedding),
+            text=torch.from_numpy(text),
             text_present=torch.tensor([told]),
         )
-        sensed = [t for live, t in ((seen, newest_face), (heard, newest_sound)) if live and t is not None]
-        return Window(end_ns, inputs, reports, min(sensed, default=None))
+
+    def _report(
+        self,
+        modality: Modality,
+        verdict: Verdict,
+        end_ns: int,
+        newest_ns: int | None,
+        *,
+        frames: int | None = None,
+        text: TextPacket | None = None,
+    ) -> ModalityReport:
+        return ModalityReport(
+            state=verdict.state,
+            used=verdict.live and modality in self._trained,
+            age_ms=None if newest_ns is None else (end_ns - newest_ns) / NS_PER_MS,
+            reason=verdict.reason,
+            frames=frames,
+            committed=None if text is None else text.committed,
+            partial=None if text is None else text.partial,
+        )
 
     def _add_vision(self, packet: VisionPacket) -> None:
         self._progress["vision"] = max(self._progress["vision"], packet.progress_ns)

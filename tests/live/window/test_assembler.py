@@ -156,9 +156,10 @@ def test_a_modality_the_checkpoint_never_saw_is_shown_but_not_used() -> None:
     assert states(window)["vision"] == "live"
 
 
-def test_sensed_time_is_that_of_the_staler_live_sensor() -> None:
-    window = assembler([face(0.8), sound(0.9, 5, 0.9)]).assemble(ns(1.0))
-    assert window.sensed_ns == ns(0.8)
+def test_sensed_time_is_that_of_the_staler_stream_whatever_it_shows() -> None:
+    assert assembler([face(0.8), sound(0.9, 5, 0.9)]).assemble(ns(1.0)).sensed_ns == ns(0.8)
+    assert assembler([face(0.8, None), sound(0.9, 5)]).assemble(ns(1.0)).sensed_ns == ns(0.8)
+    assert assembler([face(0.8), sound(1.9, 5)]).assemble(ns(2.0)).sensed_ns == ns(1.9)
     assert assembler([words(0.9, 0.9)]).assemble(ns(1.0)).sensed_ns is None
 
 

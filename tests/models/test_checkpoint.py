@@ -1,0 +1,173 @@
+"""Checkpoints: they come back whole, and damaged or foreign ones are refused in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from emi_models.checkpoint import (
+    CheckpointHeader,
+    content_hash,
+    load_checkpoint,
+    packaged_checkpoint,
+    read_header,
+    save_checkpoint,
+)
+from emi_models.errors import CheckpointError
+from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.systems import describe_config
+from emi_models.taemi import Taemi, TaemiConfig
+
+SMALL = FusionShapes(vision_frames=4, vision_dim=3, audio_frames=5, audio_dim=4, text_dim=6)
+CONFIG = TaemiConfig(shapes=SMALL, modalities=("audio", "text"), d_model=8, heads=2, mlp_hidden=8)
+ENCODERS = {"vision": "face@1", "audio": "voice@1", "text": "words@1"}
+HEADER = CheckpointHeader(
+    system="taemi",
+    config=describe_config(CONFIG),
+    modalities=CONFIG.modalities,
+    encoders=ENCODERS,
+    data="none",
+    licence="Apache-2.0",
+    scores={"pearson": 0.5},
+    created_by="test",
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    target = tmp_path / "net.safetensors"
+    save_checkpoint(target, Taemi(CONFIG), HEADER)
+    return target
+
+
+def rewrite(path: Path, change: dict[str, object]) -> None:
+    """The same weights under a header with some entries changed."""
+    story = json.loads(json.dumps({f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__})) | change
+    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(story)})
+
+
+def test_what_was_saved_comes_back(path: Path) -> None:
+    loaded = load_checkpoint(path, expect_encoders=ENCODERS)
+    assert loaded.header == HEADER
+    assert loaded.network.config == CONFIG
+    assert not loaded.network.training
+    assert loaded.content_hash == content_hash(path)
+    torch.manual_seed(0)
+    original = Taemi(CONFIG).eval()
+    window = replace(FusionInputs.empty(SMALL), text=torch.ones(1, 6), text_present=torch.tensor([True]))
+    assert torch.equal(loaded.network(window), original(window))
+    assert all(p.device.type == "cpu" for p in loaded.network.parameters())
+
+
+def test_the_header_is_read_alone(path: Path) -> None:
+    assert read_header(path).scores == {"pearson": 0.5}
+
+
+def test_nothing_is_left_beside_a_saved_file(path: Path) -> None:
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_other_encoders_are_refused(path: Path) -> None:
+    with pytest.raises(CheckpointError, match="audio features of voice@1, but voice@2 is running"):
+        load_checkpoint(path, expect_encoders={**ENCODERS, "audio": "voice@2"})
+    load_checkpoint(path, expect_encoders={"text": "words@1"})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format_version": 2}, "format version 2"),
+        ({"emotions": ["joy"]}, "emotions"),
+        ({"system": "transformer-xxl"}, "unknown system 'transformer-xxl'; this version knows taemi"),
+        ({"system": ["taemi"]}, "system is not text"),
+        ({"config": {}}, "no shapes"),
+        ({"config": {**HEADER.config, "colour": "red"}}, "unknown settings .'colour'"),
+        ({"config": {**HEADER.config, "heads": 3}}, "d_model 8 is not a multiple of heads 3"),
+        ({"config": {**HEADER.config, "d_model": 10**12}}, "d_model is 1000000000000"),
+        ({"config": {**HEADER.config, "d_model": 65536}}, "does not hold the weights"),
+        ({"config": {**HEADER.config, "shapes": {"text_dim": 6}}}, "impossible"),
+        ({"modalities": ["text", "smell"]}, "modalities"),
+        ({"modalities": []}, "modalities"),
+        ({"encoders": {"text": "words@1"}}, "no encoder is named for audio"),
+        ({"scores": 3}, "scores is not an object"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_header_that_is_wrong_is_refused(path: Path, change: dict[str, object], words: str) -> None:
+    rewrite(path, change)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("story", ["", "[]", "null", "{", '{"format_version": 1}', "[" * 100_000])
+def test_a_header_that_is_no_story_is_refused(path: Path, story: str) -> None:
+    save_file(load_file(path), path, metadata={"emi_checkpoint": story})
+    with pytest.raises(CheckpointError, match="header that cannot be understood"):
+        load_checkpoint(path)
+
+
+def test_plain_safetensors_are_refused(path: Path) -> None:
+    save_file(load_file(path), path)
+    with pytest.raises(CheckpointError, match="no emi-live checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 100, 2000, -1])
+def test_a_truncated_file_is_refused(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_garbage_a_folder_and_nothing_are_refused(path: Path) -> None:
+    path.write_bytes(b"\x80\x04cposix\nsystem\n" * 100)
+    for bad in (path, path.parent, path.with_name("nothing")):
+        with pytest.raises(CheckpointError, match="no readable checkpoint"):
+            load_checkpoint(bad)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "unexpected", "shape", "nan", "half"])
+def test_weights_that_do_not_fit_are_refused(path: Path, spoil: str) -> None:
+    weights = load_file(path)
+    if spoil == "missing":
+        del weights["text.token"]
+    elif spoil == "unexpected":
+        weights["extra"] = torch.zeros(1)
+    elif spoil == "shape":
+        weights["text.token"] = torch.zeros(7)
+    elif spoil == "nan":
+        weights["text.token"][2] = float("nan")
+    else:
+        weights["text.token"] = weights["text.token"].half()
+    story = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
+    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(story)})
+    with pytest.raises(CheckpointError, match="extra" if spoil == "unexpected" else r"text\.token"):
+        load_checkpoint(path)
+
+
+def test_saving_refuses_a_contradiction_and_bad_weights(tmp_path: Path) -> None:
+    net = Taemi(CONFIG)
+    with pytest.raises(CheckpointError, match="not the network's"):
+        save_checkpoint(tmp_path / "a", net, replace(HEADER, modalities=("text",)))
+    with torch.no_grad():
+        net.text.token[0] = float("inf")
+    with pytest.raises(CheckpointError, match=r"text\.token is not finite"):
+        save_checkpoint(tmp_path / "a", net, HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_packaged_checkpoint_is_what_the_package_says() -> None:
+    loaded = load_checkpoint(packaged_checkpoint("compact"))
+    assert loaded.header.modalities == ("text",)
+    assert loaded.header.encoders["text"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert packaged_checkpoint("compact").stat().st_size <= 3_000_000
+    with pytest.raises(CheckpointError, match=r"no packaged checkpoint 'huge' \(there are: compact\)"):
+        packaged_checkpoint("huge")

@@ -1,0 +1,84 @@
+"""FusionInputs: what it accepts, what it refuses and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, FusionShapes, InputError
+
+SMALL = FusionShapes(vision_frames=5, vision_dim=3, audio_frames=7, audio_dim=4, text_dim=2)
+
+
+def test_an_empty_window_fits_its_shapes_and_has_nothing_present() -> None:
+    for shapes in (SMALL, COMPACT_SHAPES, TAEMI_SHAPES):
+        window = FusionInputs.empty(shapes, batch=3)
+        window.check(shapes)
+        assert window.batch == 3
+        assert not any(t.any() for t in window.tensors())
+
+
+def test_names_and_tensors_are_in_the_order_of_the_fields() -> None:
+    window = FusionInputs.empty(SMALL)
+    assert FusionInputs.names()[0] == "vision"
+    assert FusionInputs.names()[-1] == "text_present"
+    assert len(window.tensors()) == len(FusionInputs.names()) == 8
+    assert window.tensors()[5] is window.audio_present
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("vision", torch.zeros(1, 6, 3), r"vision has shape \(1, 6, 3\), not \(1, 5, 3\)"),
+        ("audio_mask", torch.zeros(2, 7, dtype=torch.bool), r"audio_mask has shape \(2, 7\), not \(1, 7\)"),
+        ("text_present", torch.zeros(1), "text_present is torch.float32, not torch.bool"),
+        ("audio", torch.zeros(1, 7, 4, dtype=torch.float64), "audio is torch.float64, not torch.float32"),
+        ("text", torch.tensor([[0.0, float("nan")]]), "text holds 1 of 2 values that are NaN or infinite"),
+        ("vision", torch.full((1, 5, 3), float("-inf")), "vision holds 15 of 15 values"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(name: str, value: torch.Tensor, words: str) -> None:
+    window = replace(FusionInputs.empty(SMALL), **{name: value})
+    with pytest.raises(InputError, match=words):
+        window.check(SMALL)
+
+
+def test_a_batch_of_no_windows_is_refused() -> None:
+    with pytest.raises(InputError):
+        FusionInputs.empty(SMALL, batch=0).check(SMALL)
+
+
+def test_huge_finite_values_are_accepted() -> None:
+    window = replace(FusionInputs.empty(SMALL), vision=torch.full((1, 5, 3), 3e38))
+    window.check(SMALL)
+
+
+def test_without_clears_presence_and_shares_features() -> None:
+    window = replace(
+        FusionInputs.empty(SMALL), vision_present=torch.tensor([True]), text_present=torch.tensor([True])
+    )
+    reduced = window.without("vision")
+    assert not reduced.vision_present.any()
+    assert reduced.text_present.all()
+    assert window.vision_present.all()
+    assert reduced.vision is window.vision
+    with pytest.raises(InputError, match=r"no such modality: \['smell'\]"):
+        window.without("smell")  # type: ignore[arg-type]  # what a caller without a type checker may write
+
+
+def test_stack_joins_rows_in_order() -> None:
+    first = replace(FusionInputs.empty(SMALL), text=torch.tensor([[1.0, 2.0]]))
+    second = replace(FusionInputs.empty(SMALL, batch=2), text=torch.tensor([[3.0, 4.0], [5.0, 6.0]]))
+    joined = FusionInputs.stack([first, second])
+    joined.check(SMALL)
+    assert joined.text[:, 0].tolist() == [1.0, 3.0, 5.0]
+    with pytest.raises(InputError, match="at least one"):
+        FusionInputs.stack([])
+
+
+@pytest.mark.parametrize("value", [0, -1, 65537, 2.0, True])
+def test_impossible_sizes_are_refused(value: int) -> None:
+    with pytest.raises(ValueError, match="text_dim"):
+        replace(SMALL, text_dim=value)
