@@ -1,0 +1,86 @@
+"""What every engine has in common: checks on the way in and out, and an orderly end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from emi_engine.errors import EngineError
+from emi_models.vocabulary import EMOTIONS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
+    from emi_models.inputs import FusionInputs, FusionShapes
+    from emi_models.vocabulary import Modality
+
+__all__ = ["CheckedEngine"]
+
+
+class CheckedEngine(ABC):
+    """A `FusionEngine` that refuses windows that do not fit and results that are not finite.
+
+    A subclass gives `name`, `_run` and `_release`.
+    """
+
+    name: str
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self._header = checkpoint.header
+        self._shapes = checkpoint.network.config.shapes
+        self._closed = False
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes that windows must have."""
+        return self._shapes
+
+    @property
+    def header(self) -> CheckpointHeader:
+        """The story of the checkpoint that runs."""
+        return self._header
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that the checkpoint was trained on; the others are always their tokens."""
+        return self._header.modalities
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Raw intensities of each row, as `FusionEngine.infer` says."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+        window.check(self._shapes)
+        intensities = self._run(window)
+        if intensities.shape != (window.batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+            raise EngineError(
+                f"{self.name} gave a result of shape {intensities.shape} that is not {window.batch} x 6 "
+                "finite values; features may be far outside of what the checkpoint was trained on"
+            )
+        return intensities
+
+    def close(self) -> None:
+        """Give back the engine's memory; afterwards `infer` raises."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Intensities (B, 6) of a window that was checked; a fresh array."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop the network; called once."""

@@ -1,0 +1,175 @@
+"""A checkpoint's network as ONNX: shipped beside it, cached from an earlier start, or exported now.
+
+An export takes seconds (docs/decisions/0005-cpu-engine-default.md), so the packaged checkpoint has its ONNX
+beside it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
+from torch import nn
+
+from emi_engine.errors import EngineError
+from emi_models.checkpoint import load_checkpoint
+from emi_models.inputs import FusionInputs
+from emi_models.store.places import user_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.taemi import Taemi
+
+__all__ = ["export_onnx", "onnx_model"]
+
+OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
+HASH_KEY: Final = "emi_checkpoint_sha256"
+
+_log = logging.getLogger(__name__)
+
+
+class _Flat(nn.Module):
+    """The network with a window's eight tensors as its arguments, as ONNX wants them."""
+
+    def __init__(self, network: Taemi) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.network(FusionInputs(*tensors))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+
+
+def onnx_model(checkpoint: LoadedCheckpoint, beside: Path, cache: Path | None = None) -> bytes:
+    """The network of a checkpoint in ONNX, as `export_onnx` gives it, from the first place that has it.
+
+    Looks at the `.onnx` file next to `beside`, the checkpoint's own file, then into the cache (default: the
+    user's); else exports, and keeps the result in the cache if it can be written. A file of another
+    checkpoint is not used.
+    """
+    kept = (cache or user_cache(os.environ) / "onnx") / _cache_name(checkpoint)
+    for place in (beside.with_suffix(".onnx"), kept):
+        try:
+            model = place.read_bytes()
+        except OSError:
+            continue  # not there
+        if _made_from(model) == checkpoint.content_hash:
+            return model
+        _log.warning("%s does not belong to the checkpoint in use; it is not used", place)
+    _log.info("exporting the network to ONNX: once for a checkpoint, some seconds")
+    model = export_onnx(checkpoint)
+    try:
+        _write(kept, model)
+    except OSError as error:
+        _log.info("the exported network is not kept, so the next start exports again: %s", error)
+    return model
+
+
+def export_onnx(checkpoint: LoadedCheckpoint) -> bytes:
+    """The network of a checkpoint in ONNX: fixed frames, any batch, weights and checkpoint hash inside.
+
+    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6).
+
+    Raises:
+        EngineError: the network has something that cannot be exported.
+    """
+    network = checkpoint.network
+    example = FusionInputs.empty(network.config.shapes, batch=2)
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Flat(network).eval(),
+                example.tensors(),
+                input_names=list(FusionInputs.names()),
+                output_names=["intensities"],
+                dynamic_shapes=(tuple({0: batch} for _ in FusionInputs.names()),),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        reason = str(error).partition("\n")[0]
+        raise EngineError(
+            f"the network cannot be exported to ONNX: {reason}; choose the engine `torch`"
+        ) from error
+    if program is None:
+        raise EngineError("the ONNX exporter gave nothing; choose the engine `torch`")
+    model = program.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = HASH_KEY, checkpoint.content_hash
+    _strip(model)
+    written = BytesIO()
+    onnx.save(model, written)
+    return written.getvalue()
+
+
+def _made_from(model: bytes) -> str | None:
+    """The sha256 of the checkpoint that an ONNX file was made from; None if damaged or silent on it."""
+    try:
+        parsed = onnx.load_from_string(model)
+    except DecodeError:
+        return None
+    return next((entry.value for entry in parsed.metadata_props if entry.key == HASH_KEY), None)
+
+
+def _cache_name(checkpoint: LoadedCheckpoint) -> str:
+    """A name for the export of this checkpoint by this code and these exporter versions."""
+    source = inspect.getsource(inspect.getmodule(type(checkpoint.network)) or type(checkpoint.network))
+    makers = "/".join([source, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
+    maker = hashlib.sha256(makers.encode()).hexdigest()
+    return f"{checkpoint.content_hash[:32]}-{maker[:16]}.onnx"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(data)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes on each node: stack traces with the paths of the machine that exported."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks to its own developers from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "torchvision is not installed", four times
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the exporter, and axis names it merges
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        _write(Path(name).with_suffix(".onnx"), export_onnx(load_checkpoint(Path(name))))

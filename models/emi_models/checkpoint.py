@@ -1,0 +1,205 @@
+"""Checkpoints: one safetensors file that holds a network's weights and, in its header, its whole story."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from emi_models.errors import CheckpointError
+from emi_models.systems import build_network, describe_config
+from emi_models.vocabulary import EMOTIONS, MODALITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from emi_models.taemi import Taemi
+    from emi_models.vocabulary import Modality
+
+__all__ = [
+    "FORMAT_VERSION",
+    "CheckpointHeader",
+    "LoadedCheckpoint",
+    "content_hash",
+    "load_checkpoint",
+    "packaged_checkpoint",
+    "read_header",
+    "save_checkpoint",
+]
+
+FORMAT_VERSION: Final = 1
+_KEY: Final = "emi_checkpoint"  # the one metadata entry, a JSON object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointHeader:
+    """A checkpoint's story: what it is, what it was trained on and with, how good it is, under which licence.
+
+    `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
+    measure's name to its value. `config` is the system's own and holds everything but `modalities`.
+    """
+
+    system: str
+    config: Mapping[str, object]
+    modalities: tuple[Modality, ...]
+    encoders: Mapping[str, str]
+    data: str
+    licence: str
+    scores: Mapping[str, float]
+    created_by: str
+    emotions: tuple[str, ...] = EMOTIONS
+    format_version: int = FORMAT_VERSION
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedCheckpoint:
+    """A network in evaluation mode with its header, and the sha256 of the file that both came from."""
+
+    network: Taemi
+    header: CheckpointHeader
+    content_hash: str
+
+
+def save_checkpoint(path: Path, network: Taemi, header: CheckpointHeader) -> None:
+    """Write the network's weights and story to `path`, whole or not at all.
+
+    Raises:
+        CheckpointError: the header contradicts the network, or a weight is not finite.
+    """
+    if (
+        dict(header.config) != describe_config(network.config)
+        or header.modalities != network.config.modalities
+    ):
+        raise CheckpointError(
+            "the header's config or modalities are not the network's; take both from its config"
+        )
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"weight {name} is not finite; nothing was saved, train again")
+    story = {f.name: getattr(header, f.name) for f in fields(header)}
+    data = save(tensors, metadata={_KEY: json.dumps(story, sort_keys=True)})
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(data)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def content_hash(path: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def packaged_checkpoint(name: str) -> Path:
+    """Where the checkpoint that ships with this package lies.
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    folder = Path(str(files("emi_models"))) / "checkpoints"
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
+        raise CheckpointError(
+            f"no packaged checkpoint {name!r} (there are: {known}); give the path of a file"
+        )
+    return path
+
+
+def read_header(path: Path) -> CheckpointHeader:
+    """The story of a checkpoint, without reading its weights.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not an emi-live checkpoint of a known format.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint: {error}; fetch or save it again") from error
+    if _KEY not in metadata:
+        raise CheckpointError(
+            f"{path} is safetensors but no emi-live checkpoint; save it with save_checkpoint"
+        )
+    try:
+        story = json.loads(metadata[_KEY])
+        header = _parse(story)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a header that cannot be understood: {error}") from error
+    return header
+
+
+def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None) -> LoadedCheckpoint:
+    """The network that a checkpoint holds, on the CPU, in evaluation mode.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        expect_encoders: the encoder id of each modality that will run; a checkpoint trained with other
+            features is refused. A modality that is left out here or in the header is not compared.
+
+    Raises:
+        CheckpointError: the file is damaged, of another format or for other encoders, or does not fit itself.
+    """
+    header = read_header(path)
+    for modality, running in (expect_encoders or {}).items():
+        trained = header.encoders.get(modality, running)
+        if trained != running:
+            raise CheckpointError(
+                f"{path} was trained on {modality} features of {trained}, but {running} is running; "
+                "choose the bundle or the checkpoint that match"
+            )
+    with torch.device("meta"):  # sizes are compared before anything of that size is allocated
+        network = build_network(header.system, header.config, header.modalities)
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+            if found != expected:
+                names = sorted(set(found.items()) ^ set(expected.items()))
+                raise CheckpointError(
+                    f"{path} does not hold the weights of its own configuration: {names[0][0]} is missing, "
+                    "unexpected or of another shape; save it again"
+                )
+            # Copies: the file may be replaced while they are in use; and results depend in their last bit on
+            # how weights are aligned in memory, which in the file hangs on the length of its header.
+            weights = {name: file.get_tensor(name).clone() for name in expected}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint: {error}; fetch or save it again") from error
+    for name, tensor in weights.items():
+        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{path}: weight {name} is not finite float32; the file is damaged, fetch it again"
+            )
+    network.load_state_dict(weights, assign=True)
+    return LoadedCheckpoint(network.eval(), header, content_hash(path))
+
+
+def _parse(story: object) -> CheckpointHeader:
+    """A header from decoded JSON; raises TypeError or ValueError with what is wrong."""
+    if not isinstance(story, dict) or story.get("format_version") != FORMAT_VERSION:
+        version = story.get("format_version") if isinstance(story, dict) else None
+        raise ValueError(f"format version {version!r}, this emi-live reads {FORMAT_VERSION}")
+    if tuple(story["emotions"]) != EMOTIONS:
+        raise ValueError(f"emotions {story['emotions']!r} are not {', '.join(EMOTIONS)}")
+    header = CheckpointHeader(**{**story, "modalities": tuple(story["modalities"]), "emotions": EMOTIONS})
+    if not header.modalities or not set(header.modalities) <= set(MODALITIES):
+        raise ValueError(f"modalities {header.modalities!r}")
+    for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):
+        if not isinstance(getattr(header, name), kind):
+            raise TypeError(f"{name} is not text")
+    for name in ("config", "encoders", "scores", "notes"):
+        if not isinstance(getattr(header, name), dict):
+            raise TypeError(f"{name} is not an object")
+    if missing := set(header.modalities) - set(header.encoders):
+        raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")
+    return header
