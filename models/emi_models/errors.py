@@ -5,7 +5,9 @@
     EmiError
     ├── CheckpointError          a checkpoint cannot be used as asked
     ├── ModelUnavailableError    an encoder's weights are not on this machine
-    └── ModelIntegrityError      a weight file is not the one that was pinned
+    ├── ModelIntegrityError      a weight file is not the one that was pinned
+    ├── InputError               a window does not fit the network          (emi_models.inputs)
+    └── RecognizerLostError      the recogniser's process has ended         (emi_models.speech.isolated)
 
 `emi_engine.errors` and `emi_live.errors` add their own branches below `EmiError`.
 """
