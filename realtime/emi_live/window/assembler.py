@@ -210,6 +210,8 @@ class WindowAssembler:
 
     def _add_text(self, packet: TextPacket) -> None:
         self._progress["text"] = max(self._progress["text"], packet.progress_ns)
+        if packet.progress_ns == END_OF_STREAM:  # says that no words will come, not that there are none
+            return
         if self._texts and packet.t_ns < self._texts[-1].t_ns:
             self.discarded += 1
             return

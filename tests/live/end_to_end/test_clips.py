@@ -64,7 +64,7 @@ def test_face_and_speech(face_and_speech: Run) -> None:
     assert "country" in words
     assert "you" in words
     assert run.lines[-1]["engine"] == "onnxruntime-cpu"
-    assert "words: PocketSphinx" in run.stderr
+    assert "words: pocketsphinx" in run.stderr
 
 
 def test_two_runs_are_identical(face_and_speech: Run, assets: Path) -> None:

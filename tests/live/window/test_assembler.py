@@ -187,6 +187,11 @@ def test_ready_waits_for_every_stream_and_closing_one_is_an_answer() -> None:
     assert made.ready(END_OF_STREAM)
 
 
+def test_the_end_of_the_words_does_not_take_them_back() -> None:
+    made = assembler([words(1.0, 1.0), end_of_stream("text", ns(1.0))])
+    assert made.assemble(ns(1.2)).reports["text"].committed == "hello"
+
+
 def test_progress_without_content_changes_nothing_else() -> None:
     made = assembler([face(1.0), VisionPacket(t_ns=ns(3), progress_ns=ns(3), faces=-1, features=None)])
     assert made.progress_ns("vision") == ns(3)
