@@ -145,7 +145,7 @@ class Builder:
         for line in encoders.announcements:
             self._announce(line)
         for modality, reason in encoders.unavailable.items():
-            self._health.report(modality, "unavailable", reason)
+            self._health.report(modality, "unavailable", reason.partition(";")[0])  # the remedy is said once
             self._announce(f"{modality}: unavailable: {reason}")
         return encoders
 

@@ -54,7 +54,7 @@ class Health:
             previous = self._parts.get(part)
             self._parts[part] = status
         if previous != status:
-            level = logging.WARNING if state in ("failed", "unavailable") else logging.INFO
+            level = logging.WARNING if state == "failed" else logging.INFO
             logger.log(level, "%s: %s%s", part, state, f" ({detail})" if detail else "")
 
     def status(self, part: str) -> PartStatus:
