@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
-from emi_live.errors import StalledError
+from emi_live.rings.base import Reader, Ring
 
 __all__ = ["SAMPLE_RATE_HZ", "AudioBlock", "AudioReader", "AudioRing"]
 
@@ -44,7 +43,7 @@ class _Anchor:
     gap: bool
 
 
-class AudioRing:
+class AudioRing(Ring):
     """The last `capacity_s` seconds of 16 kHz mono sound.
 
     One writer, any number of readers, each with its own position. In live use the writer never waits: past
@@ -54,25 +53,13 @@ class AudioRing:
     """
 
     def __init__(self, capacity_s: float = 30.0, *, lossless: bool = False) -> None:
-        self._buffer = np.zeros(round(capacity_s * SAMPLE_RATE_HZ), dtype=np.float32)
-        self._lossless = lossless
-        self._changed = threading.Condition()
+        super().__init__("audio", round(capacity_s * SAMPLE_RATE_HZ), lossless=lossless)
+        self._buffer = np.zeros(self._capacity, dtype=np.float32)
         self._anchors: deque[_Anchor] = deque()
-        self._readers: list[AudioReader] = []
-        self._end = 0  # index after the newest sample
-        self._closed = False
-
-    @property
-    def capacity(self) -> int:
-        """Samples kept."""
-        return self._buffer.size
 
     def reader(self) -> AudioReader:
         """A new reader, positioned at the next sample to be written."""
-        with self._changed:
-            reader = AudioReader(self, self._changed, self._end)
-            self._readers.append(reader)
-            return reader
+        return AudioReader(self)
 
     def write(self, samples: NDArray[np.float32], t_ns: int, *, timeout_s: float | None = None) -> None:
         """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
@@ -84,22 +71,9 @@ class AudioRing:
             part = samples[offset : offset + self.capacity // 2]
             self._write_part(part, t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ, timeout_s)
 
-    def close(self) -> None:
-        """No more samples will come; readers may still drain what is there."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
     def _write_part(self, part: NDArray[np.float32], t_ns: int, timeout_s: float | None) -> None:
         with self._changed:
-            if self._lossless:
-                room = self._changed.wait_for(lambda: self._closed or self._has_room(part.size), timeout_s)
-                if not room:
-                    raise StalledError(
-                        f"the audio ring has been full for {timeout_s:g} s: consume estimates() while "
-                        "pushing, or use mode='live'"
-                    )
-            if self._closed:
+            if not self._wait_for_room(part.size, timeout_s):
                 return
             self._anchor(t_ns)
             first = self._end % self.capacity
@@ -110,10 +84,6 @@ class AudioRing:
             while len(self._anchors) > 1 and self._anchors[1].index <= self._end - self.capacity:
                 self._anchors.popleft()
             self._changed.notify_all()
-
-    def _has_room(self, amount: int) -> bool:
-        slowest = min((reader.position for reader in self._readers), default=self._end)
-        return self._end + amount - slowest <= self.capacity
 
     def _anchor(self, t_ns: int) -> None:
         if not self._anchors:
@@ -131,33 +101,13 @@ class AudioRing:
         return np.concatenate((self._buffer[first : first + head], self._buffer[: stop - start - head]))
 
 
-class AudioReader:
+class AudioReader(Reader):
     """One reader's position in an `AudioRing`; used by one thread."""
 
-    def __init__(self, ring: AudioRing, changed: threading.Condition, position: int) -> None:
+    def __init__(self, ring: AudioRing) -> None:
+        super().__init__(ring)
         self._ring = ring
-        self._changed = changed
-        self.position = position  # index of the next sample to read
         self.lost = 0  # samples overwritten before they were read
-
-    @property
-    def backlog(self) -> int:
-        """Samples written but not read yet."""
-        with self._changed:
-            return self._ring._end - self.position
-
-    @property
-    def ended(self) -> bool:
-        """Whether the ring is closed and everything in it has been read."""
-        with self._changed:
-            return self._ring._closed and self.position >= self._ring._end
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until there is something to read or the ring is closed; False after `timeout_s`."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: self._ring._closed or self._ring._end > self.position, timeout_s
-            )
 
     def read(self, max_samples: int) -> AudioBlock | None:
         """Copy up to `max_samples` of the oldest unread samples; None when there are none. Never waits."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.errors import StalledError
+from emi_live.rings.base import Reader, Ring
 
 __all__ = ["Frame", "VideoReader", "VideoRing"]
 
@@ -22,7 +21,7 @@ class Frame:
     index: int
 
 
-class VideoRing:
+class VideoRing(Ring):
     """The last `capacity` frames, in slots allocated once per picture size.
 
     One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
@@ -31,21 +30,13 @@ class VideoRing:
     """
 
     def __init__(self, capacity: int = 8, *, lossless: bool = False) -> None:
-        self._capacity = capacity
-        self._lossless = lossless
-        self._changed = threading.Condition()
+        super().__init__("video", capacity, lossless=lossless)
         self._slots: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * capacity
         self._stamps = [0] * capacity
-        self._readers: list[VideoReader] = []
-        self._end = 0
-        self._closed = False
 
     def reader(self) -> VideoReader:
         """A new reader, positioned at the next frame to be written."""
-        with self._changed:
-            reader = VideoReader(self, self._changed, self._end)
-            self._readers.append(reader)
-            return reader
+        return VideoReader(self)
 
     def write(self, rgb: NDArray[np.uint8], t_ns: int, *, timeout_s: float | None = None) -> None:
         """Copy one frame in, captured at `t_ns`. A write to a closed ring is ignored.
@@ -54,14 +45,7 @@ class VideoRing:
             StalledError: lossless, and a reader made no room within `timeout_s`.
         """
         with self._changed:
-            if self._lossless and not self._changed.wait_for(
-                lambda: self._closed or self._end - self._slowest() < self._capacity, timeout_s
-            ):
-                raise StalledError(
-                    f"the video ring has been full for {timeout_s:g} s: consume estimates() while pushing, "
-                    "or use mode='live'"
-                )
-            if self._closed:
+            if not self._wait_for_room(1, timeout_s):
                 return
             slot = self._end % self._capacity
             if self._slots[slot].shape != rgb.shape:
@@ -71,37 +55,14 @@ class VideoRing:
             self._end += 1
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """No more frames will come; readers may still drain what is there."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
-    def _slowest(self) -> int:
-        return min((reader.position for reader in self._readers), default=self._end)
-
-
-class VideoReader:
+class VideoReader(Reader):
     """One reader's position in a `VideoRing`; used by one thread."""
 
-    def __init__(self, ring: VideoRing, changed: threading.Condition, position: int) -> None:
+    def __init__(self, ring: VideoRing) -> None:
+        super().__init__(ring)
         self._ring = ring
-        self._changed = changed
-        self.position = position
         self.overwritten = 0  # frames that a newer one replaced before they were read
-
-    @property
-    def ended(self) -> bool:
-        """Whether the ring is closed and everything in it has been read."""
-        with self._changed:
-            return self._ring._closed and self.position >= self._ring._end
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until there is a frame to read or the ring is closed; False after `timeout_s`."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: self._ring._closed or self._ring._end > self.position, timeout_s
-            )
 
     def read(self) -> Frame | None:
         """The next frame (lossless) or the newest (live); None when there is none unread. Never waits."""

@@ -13,9 +13,9 @@ from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import SpeechConfig
 from emi_live.health import Health
 from emi_live.messages import Packet, TranscriptPacket, Word, end_of_stream
-from emi_live.rings import AudioBlock, AudioReader
+from emi_live.rings import AudioReader
 from emi_live.rings.audio import SAMPLE_RATE_HZ
-from emi_models.encoders.voice import CHUNK_SAMPLES
+from emi_live.stages.chunks import Chunk, ChunkReader
 from emi_models.speech.endpointer import Endpointer, Piece
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SpeechStage"]
 
-STEP_SAMPLES: Final = (
-    8 * CHUNK_SAMPLES
-)  # a quarter of a second: recognised at real pace, a stop never waits longer
 PROGRESS_CHUNKS: Final = 6  # 192 ms: nobody waits longer to learn that nothing was said
 KEPT_NS: Final = 30 * NS_PER_S
 
@@ -57,7 +54,7 @@ class SpeechStage:
         health: Health,
     ) -> None:
         """Without a recogniser the packets carry progress alone."""
-        self._reader = reader
+        self._chunks = ChunkReader(reader, self.name, health)
         self._gate = gate
         self._recognizer = recognizer
         self._endpointer = Endpointer(
@@ -66,9 +63,6 @@ class SpeechStage:
         self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
         self._exact = exact
         self._health = health
-        self._lost = 0
-        self._chunk = np.empty(CHUNK_SAMPLES, np.float32)  # the chunk under way
-        self._filled = 0
         self._quiet_chunks = 0  # since the last packet
         self._utterance_ns = 0  # capture time of the first sample of the utterance
         self._unasked = 0  # samples since the recogniser was last asked
@@ -79,19 +73,15 @@ class SpeechStage:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for sound."""
-        return self._reader.wait(timeout_s)
+        return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the next quarter of a second of sound, if it has arrived."""
-        block = self._reader.read(STEP_SAMPLES)
-        self._health.count("speech.lost_samples", self._reader.lost - self._lost)
-        self._lost = self._reader.lost
-        if block is not None:
-            return list(self._take(block))
-        if not self._reader.ended or self.ended:
-            return ()
-        self.ended = True
-        return [*self._close(), end_of_stream(self.topic, self._last_ns)]
+        packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
+        if self._chunks.ended and not self.ended:
+            self.ended = True
+            packets += [*self._close(), end_of_stream(self.topic, self._last_ns)]
+        return packets
 
     def reset(self) -> None:
         """Forget all words, and the utterance under way."""
@@ -99,20 +89,14 @@ class SpeechStage:
         self._committed.clear()
         self._partial = []
 
-    def _take(self, block: AudioBlock) -> Iterator[Packet]:
-        if block.gap_before:
+    def _take(self, chunk: Chunk) -> Iterator[Packet]:
+        self._last_ns = chunk.end_ns
+        if chunk.whole:
+            yield from self._hear(chunk.samples)
+        elif chunk.samples.size and self._endpointer.speaking:
+            self._recognize(Piece(chunk.samples, first=False, last=False))
+        if chunk.gap_after:
             yield from self._close()
-        offset = 0
-        while offset < block.samples.size:
-            piece = block.samples[offset : offset + CHUNK_SAMPLES - self._filled]
-            self._chunk[self._filled : self._filled + piece.size] = piece
-            self._filled += piece.size
-            offset += piece.size
-            # Never back, even if the stamps go: progress is a promise.
-            self._last_ns = max(self._last_ns, block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ)
-            if self._filled == CHUNK_SAMPLES:
-                self._filled = 0
-                yield from self._hear(self._chunk.copy())
 
     def _hear(self, chunk: NDArray[np.float32]) -> Iterator[Packet]:
         probability = float(self._gate.push(chunk)[0])
@@ -124,10 +108,8 @@ class SpeechStage:
             yield self._packet()
 
     def _close(self) -> Iterator[Packet]:
-        """End the utterance, at a gap or the end of the stream, with what is left of the last chunk."""
+        """End the utterance, at a gap or the end of the stream."""
         changed = False
-        if self._filled and self._endpointer.speaking:
-            changed |= self._recognize(Piece(self._chunk[: self._filled].copy(), first=False, last=False))
         for piece in self._endpointer.flush():
             changed |= self._recognize(piece)
         self._start_afresh()
@@ -153,7 +135,7 @@ class SpeechStage:
             return True
         if self._unasked < self._partial_every:
             return False
-        if not self._exact and self._reader.backlog >= self._partial_every:
+        if not self._exact and self._chunks.backlog >= self._partial_every:
             self._health.count("speech.coalesced")
             return False
         self._unasked = 0
@@ -183,4 +165,3 @@ class SpeechStage:
     def _start_afresh(self) -> None:
         self._gate.reset()
         self._endpointer.reset()
-        self._filled = 0

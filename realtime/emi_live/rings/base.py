@@ -1,0 +1,84 @@
+"""What both rings share: a writer that may have to wait, readers with their own positions, and an end."""
+
+from __future__ import annotations
+
+import threading
+
+from emi_live.errors import StalledError
+
+__all__ = ["Reader", "Ring"]
+
+
+class Ring:
+    """Positions and waiting, without the buffer. Items are counted from 0; `_end` is the next to come."""
+
+    def __init__(self, what: str, capacity: int, *, lossless: bool) -> None:
+        """Prepare a ring of `capacity` items; `what` names it in messages."""
+        self._what = what
+        self._capacity = capacity
+        self._lossless = lossless
+        self._changed = threading.Condition()
+        self._readers: list[Reader] = []
+        self._end = 0
+        self._closed = False
+
+    @property
+    def capacity(self) -> int:
+        """Items kept."""
+        return self._capacity
+
+    def close(self) -> None:
+        """No more items will come; readers may still drain what is there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait_for_room(self, amount: int, timeout_s: float | None) -> bool:
+        """Lossless, wait until all readers have left room for `amount`; whether to write. Holds `_changed`.
+
+        Raises:
+            StalledError: a reader made no room in time.
+        """
+        if self._lossless and not self._changed.wait_for(
+            lambda: self._closed or self._has_room(amount), timeout_s
+        ):
+            raise StalledError(
+                f"the {self._what} ring has been full for {timeout_s:g} s: "
+                "consume estimates() while pushing, or use mode='live'"
+            )
+        return not self._closed
+
+    def _has_room(self, amount: int) -> bool:
+        slowest = min((reader.position for reader in self._readers), default=self._end)
+        return self._end + amount - slowest <= self._capacity
+
+
+class Reader:
+    """One reader's position in a ring, at first at the next item to be written; used by one thread."""
+
+    def __init__(self, ring: Ring) -> None:
+        """Join the ring."""
+        self._base = ring
+        self._changed = ring._changed
+        with self._changed:
+            self.position = ring._end  # index of the next item to read
+            ring._readers.append(self)
+
+    @property
+    def backlog(self) -> int:
+        """Items written but not read yet."""
+        with self._changed:
+            return self._base._end - self.position
+
+    @property
+    def ended(self) -> bool:
+        """Whether the ring is closed and everything in it has been read."""
+        with self._changed:
+            return self._base._closed and self.position >= self._base._end
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is something to read or the ring is closed; False after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._base._closed or self._base._end > self.position, timeout_s
+            )
