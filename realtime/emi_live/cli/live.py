@@ -6,8 +6,10 @@ Nothing heavy is imported before the options are known to be good, so that `--he
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -161,8 +163,20 @@ def live(
 
 
 def main() -> NoReturn:
-    """The `emi-live` command; always raises SystemExit."""
-    run_app(app, name="emi-live")
+    """The `emi-live` command; ends the process.
+
+    Without the interpreter's own teardown, which takes over a second once torch is loaded: a person who
+    pressed Ctrl-C waits for it, and all that is ours has been released by then.
+    """
+    try:
+        run_app(app, name="emi-live")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # whoever read it is gone
+                stream.flush()
+        os._exit(code)
 
 
 def _camera(text: str | None) -> int | str | None:
@@ -192,6 +206,8 @@ def _check_source(config: LiveConfig, demo: bool) -> None:
     ]
     if len(chosen) > 1:
         raise ConfigurationError(f"{' and '.join(chosen)} exclude each other; choose one")
+    if demo and config.exact:
+        raise ConfigurationError("the demo is a live show; leave out --mode exact")
     if not chosen and source.mic in (None, "none"):
         raise ConfigurationError(
             "say what to watch: --camera 0, --input FILE, or --demo for a show without either"
@@ -227,9 +243,7 @@ def _run(config: LiveConfig, demo: bool, picture: Path | None) -> None:
         engine.load()
     _announce(console, engine.announcements)
     summary = Summary()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a service manager's stop is an orderly one too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
     try:
         with engine as live:
             for estimate in live.estimates():

@@ -77,7 +77,7 @@ def test_a_signal_ends_the_program_cleanly(number: int) -> None:
         text=True,
     )
     assert program.stdout is not None
-    assert '"t":0.2' in program.stdout.readline()
+    assert all(program.stdout.readline().startswith('{"seq":') for _ in range(3))
     program.send_signal(number)
     _, stderr = program.communicate(timeout=10)
     assert program.returncode == 130
