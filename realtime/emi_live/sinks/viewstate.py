@@ -16,7 +16,9 @@ __all__ = ["HISTORY_BIN_S", "StateKeeper", "ViewState", "losses"]
 HISTORY_BIN_S: Final = 0.5  # of capture time: one column of a history
 HISTORY_BINS: Final = 240
 RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
-NOT_LOSSES: Final = frozenset({"frames", "estimates", "packets", "samples", "words", "utterances"})
+NOT_LOSSES: Final = frozenset(
+    {"frames", "estimates", "packets", "samples", "words", "utterances", "coalesced"}
+)
 
 
 @dataclass(frozen=True, slots=True)

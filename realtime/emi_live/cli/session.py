@@ -1,0 +1,112 @@
+"""One run of the engine from the command line, from the first line that it shows to the summary."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from rich.console import Console
+
+from emi_live.cli.downloads import download_bar
+from emi_live.health import Health
+from emi_live.live import LiveEngine
+from emi_live.sinks.jsonl import JsonLinesSink
+from emi_live.sinks.picture import PictureSink
+from emi_live.sinks.publish import PublishSink
+from emi_live.sinks.summary import Summary
+from emi_live.sinks.terminal import NOTICE, TerminalSink
+
+if TYPE_CHECKING:
+    from emi_live.assembly import Script
+    from emi_live.config import LiveConfig
+    from emi_live.sinks import Sink
+
+__all__ = ["run_session", "set_up_logging"]
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
+
+
+def set_up_logging(debug: bool, view: bool) -> None:
+    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
+    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
+    """Run one engine with the sinks asked for until its media end, then sum up; raises as `LiveEngine` does.
+
+    Args:
+        config: all settings.
+        console: for progress, what runs, and the summary.
+        demo: play the script in place of media.
+        picture: where to save the view at the end; None = nowhere.
+    """
+    health = Health()
+    sinks = _sinks(config, health, _in_words(config, demo), picture)
+    # More threads make small networks slower and take cores from the face. A setting of the whole process,
+    # so the program makes it, not the engine that others embed.
+    torch.set_num_threads(config.fusion.threads)
+    with console.status("loading …"), download_bar(console) as progress:
+        engine = LiveEngine(
+            config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
+        )
+        engine.load()
+    _announce(console, engine.announcements)
+    summary = Summary()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
+    try:
+        with engine as live:
+            for estimate in live.estimates():
+                summary.add(estimate)
+                if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
+                    break
+    finally:
+        if summary.count:
+            console.print(summary.render(health.snapshot()))
+
+
+def _announce(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        style = "yellow" if ": unavailable: " in line else "dim"
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _script(config: LiveConfig, demo: bool) -> Script | None:
+    if not demo:
+        return None
+    from emi_live.demo import demo_stages
+
+    return partial(demo_stages, length_s=config.window.length_s)
+
+
+def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
+    output = config.output
+    sinks: list[Sink] = []
+    if output.json_path is not None:
+        sinks.append(JsonLinesSink(output.json_path))
+    if output.publish is not None:
+        sinks.append(PublishSink(output.publish, config.bus))
+    if picture is not None:
+        sinks.append(PictureSink(picture, health, source=watched))
+    if output.ui and output.json_path != "-":
+        stored = f"estimates go to {output.json_path or output.publish}"
+        sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
+    return sinks
+
+
+def _in_words(config: LiveConfig, demo: bool) -> str:
+    source = config.source
+    if demo:
+        return "demo: a scripted person"
+    if source.input is not None:
+        return f"{source.input.name} ({'exact' if config.exact else 'at real pace'})"
+    microphone = "no microphone" if source.mic == "none" else f"microphone {source.mic or 'default'}"
+    return microphone if source.camera is None else f"camera {source.camera}, {microphone}"

@@ -1,0 +1,56 @@
+"""What the README says to type, works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.assets
+def test_the_embedding_example_runs(assets: Path) -> None:
+    [example] = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "EMI_MODEL_DIR": str(assets / "mediapipe")},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    assert all("'empathic_pain': 0." in line for line in lines)
+
+
+@pytest.mark.parametrize("program", ["emi-live", "emi bench live", "emi models list"])
+def test_every_option_of_the_commands_exists(program: str) -> None:
+    typed = {
+        option
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if program in line.partition("#")[0]
+        for option in re.findall(r"(--[a-z-]+)", line.partition("#")[0].partition("|")[0])
+    }
+    command = [str(Path(sys.executable).with_name(program.split()[0])), *program.split()[1:], "--help"]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert typed <= set(re.findall(r"--[a-z-]+", shown.stdout))
+
+
+def test_the_files_it_points_to_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
