@@ -21,3 +21,11 @@ def assets() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On CI, where everything that tests need is installed, a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("EMI_REQUIRE_ASSETS") and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("tests were skipped, and EMI_REQUIRE_ASSETS forbids it", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -144,23 +144,37 @@ class LiveEngine:
         """Estimates as they come, until the media or the duration end.
 
         Raises:
-            StageError: the fusion loop failed for good.
+            EmiError: as `check`, at the end.
         """
-        parts = self._running()
-        yield from parts.feed.iterate(self._stop)
-        _raise_failure(parts)
+        yield from self._running().feed.iterate(self._stop)
+        if self._parts is not None:
+            self.check()
 
     def latest(self) -> Estimate | None:
         """The newest estimate not yet taken, without waiting, or None; for the loop of a robot or a game.
 
         Raises:
-            StageError: the fusion loop failed for good.
+            EmiError: as `check`.
         """
-        parts, newest = self._running(), None
-        while (estimate := parts.feed.next(0.0)) is not None:
+        feed, newest = self._running().feed, None
+        while (estimate := feed.next(0.0)) is not None:
             newest = estimate
-        _raise_failure(parts)
+        self.check()
         return newest
+
+    def check(self) -> None:
+        """Return if nothing has failed for good.
+
+        Raises:
+            StageError: the fusion loop has.
+            LiveError: a sink can write no more, e.g. to a full disk.
+        """
+        parts = self._running()
+        if parts.fusion.finished and parts.fusion.error is not None:
+            raise StageError(f"the fusion loop failed: {parts.fusion.error}") from parts.fusion.error
+        for sink in parts.sinks:
+            if sink.error is not None:
+                raise sink.error
 
     def close(self) -> None:
         """Stop and release everything, within about a second; safe to call again."""
@@ -200,9 +214,3 @@ class LiveEngine:
                 "the engine is not running; use it inside `with LiveEngine(config) as live:`"
             )
         return self._parts
-
-
-def _raise_failure(parts: Parts) -> None:
-    fusion = parts.fusion
-    if fusion.error is not None and fusion.finished:
-        raise StageError(f"the fusion loop failed: {fusion.error}") from fusion.error

@@ -6,14 +6,17 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("emi_live", "emi_engine", "emi_models", "emi_bench", "emi_configs")
 
 
 def test_import_contracts_hold() -> None:
-    done = subprocess.run(["lint-imports"], capture_output=True, text=True, check=False)
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -68,6 +68,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
                 summary.add(estimate)
                 if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
                     break
+            live.check()
     finally:
         if summary.count:
             console.print(summary.render(health.snapshot()))

@@ -1,0 +1,76 @@
+"""A stage that dies is said, restarted, and never takes the estimates with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+
+from emi_live import Estimate, LiveConfig, LiveEngine
+from emi_live.bus import Bus
+from emi_live.clock import NS_PER_S
+from emi_live.demo import demo_stages
+from emi_live.messages import Packet
+from emi_live.stages import Stage
+
+
+class Dying:
+    """A stage that works, then raises for a while, then works again."""
+
+    def __init__(self, inner: Stage, from_s: float, until_s: float) -> None:
+        self._inner = inner
+        self._from_ns, self._until_ns = round(from_s * NS_PER_S), round(until_s * NS_PER_S)
+        self._start_ns: int | None = None
+        self.resets = 0
+        self.name, self.topic = inner.name, inner.topic
+
+    @property
+    def ended(self) -> bool:
+        return self._inner.ended
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._inner.wait(timeout_s)
+
+    def step(self, now_ns: int) -> Sequence[Packet]:
+        self._start_ns = now_ns if self._start_ns is None else self._start_ns
+        if self._from_ns <= now_ns - self._start_ns < self._until_ns:
+            raise RuntimeError("the camera driver is gone")
+        return self._inner.step(now_ns)
+
+    def reset(self) -> None:
+        self.resets += 1
+        self._inner.reset()
+
+
+def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
+    dying: list[Dying] = []
+
+    def script(bus: Bus) -> list[Stage]:
+        face, *others = demo_stages(bus, 12.0)
+        dying.append(Dying(face, from_s=1.0, until_s=3.0))
+        return [dying[0], *others]
+
+    estimates: list[Estimate] = []
+    with LiveEngine(LiveConfig(duration_s=7.0), script=script) as live:
+        estimates.extend(live.estimates())
+        counters = live.health.snapshot().counters
+
+    reports = [(estimate.t_s, estimate.modalities["vision"]) for estimate in estimates]
+    failed = [(t_s, report) for t_s, report in reports if report.state == "failed"]
+    assert failed
+    assert all(report.reason == "RuntimeError: the camera driver is gone" for _, report in failed)
+    assert reports[0][1].state == "live"
+    assert reports[-1][1].state == "live"
+    assert all(after - before == pytest.approx(0.2) for (before, _), (after, _) in pairwise(reports))
+    assert counters["face.failures"] == dying[0].resets > 1
+
+
+def test_a_fusion_engine_that_cannot_be_loaded_is_refused_before_anything_starts() -> None:
+    from pathlib import Path
+
+    from emi_models.errors import CheckpointError
+
+    config = LiveConfig.model_validate({"fusion": {"checkpoint": Path(__file__)}})
+    with pytest.raises(CheckpointError), LiveEngine(config, script=lambda bus: demo_stages(bus, 12.0)):
+        pass
