@@ -64,6 +64,9 @@ class ListReader:
     def wait(self, timeout_s: float) -> bool:
         return bool(self._packets)
 
+    def close(self) -> None:
+        self._packets.clear()
+
 
 class ListWriter:
     """A publisher that keeps what it is given."""

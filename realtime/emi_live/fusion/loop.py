@@ -7,38 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from emi_engine import FusionEngine
+from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Estimate, Latency, Packet
+from emi_live.messages import END_OF_STREAM, Estimate, Latency
 from emi_live.window import Condition, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
-__all__ = ["FusionLoop", "FusionPlan", "PacketReader"]
+__all__ = ["FusionLoop", "FusionPlan"]
 
 WAIT_S = 0.1  # longest wait for a packet before looking at `stop` again
-
-
-class PacketReader(Protocol):
-    """What the loop needs of a subscription."""
-
-    def read(self) -> Packet | None:
-        """The next packet, or None; never waits."""
-        ...
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a packet; False after `timeout_s`."""
-        ...
-
-
-class EstimateWriter(Protocol):
-    """What the loop needs of a publisher."""
-
-    def publish(self, packet: Packet) -> None:
-        """Send one packet."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +45,7 @@ class FusionLoop:
         readers: Mapping[Modality, PacketReader],
         assembler: WindowAssembler,
         engine: FusionEngine,
-        publisher: EstimateWriter,
+        publisher: PacketWriter,
         conditions: Callable[[], Mapping[Modality, Condition]],
         clock: Clock,
         health: Health,

@@ -5,31 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
-from emi_live.messages import Estimate, Packet
+from emi_live.bus.ends import PacketReader
+from emi_live.messages import Estimate
 from emi_live.sinks.sink import Sink
 
 __all__ = ["EstimateFeed", "SinkRunner"]
 
 LAST_WORDS_S: Final = 1.0  # how long to wait for estimates that were published but have not arrived
 SLICE_S: Final = 0.1
-
-
-class PacketReader(Protocol):
-    """What a feed needs of a subscription."""
-
-    def read(self) -> Packet | None:
-        """The next packet, or None; never waits."""
-        ...
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a packet; False after `timeout_s`."""
-        ...
-
-    def close(self) -> None:
-        """Leave the topic."""
-        ...
 
 
 class EstimateFeed:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
 
+from emi_live.bus.ends import PacketWriter
 from emi_live.clock import Clock
-from emi_live.messages import Packet
 from emi_live.stages.stage import Stage
 
-__all__ = ["PacketWriter", "StageRunner"]
+__all__ = ["StageRunner"]
 
 WAIT_S = 0.1  # longest wait for input before looking at `stop` again
-
-
-class PacketWriter(Protocol):
-    """What a runner needs of a publisher."""
-
-    def publish(self, packet: Packet) -> None:
-        """Send one packet."""
-        ...
 
 
 class StageRunner:

@@ -8,27 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_live.bus.ends import PacketReader
 from emi_live.clock import seconds_to_ns
 from emi_live.messages import END_OF_STREAM, Packet, TextPacket, TranscriptPacket, Word, end_of_stream
 
-__all__ = ["PacketReader", "TextStage", "window_text"]
-
-
-class PacketReader(Protocol):
-    """What the stage needs of a subscription."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last packet has been read."""
-        ...
-
-    def read(self) -> Packet | None:
-        """The next packet, or None; never waits."""
-        ...
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a packet; False after `timeout_s`."""
-        ...
+__all__ = ["TextStage", "window_text"]
 
 
 class Encoder(Protocol):
