@@ -57,3 +57,15 @@ def test_networks_and_engines_import_without_camera_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(1, 6)", done.stderr
+
+
+def test_threads_are_created_in_one_place() -> None:
+    sources = [
+        path
+        for folder in ("realtime", "engine", "models", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(sources) > 100
+    assert [path.name for path in sources if "threading.Thread(" in path.read_text(encoding="utf-8")] == [
+        "worker.py"
+    ]

@@ -15,6 +15,8 @@ from zmq.utils import z85
 
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
+from emi_live.health import Health
+from emi_live.worker import Worker
 
 __all__ = ["CurveKeys", "KeyGate", "make_pair"]
 
@@ -85,21 +87,20 @@ class KeyGate:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys) -> None:
         self._allowed = z85.decode(keys.public)
-        self._stop = threading.Event()
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
         self._socket.bind(ZAP_ENDPOINT)
-        self._thread = threading.Thread(target=self._run, name="emi-bus-keys", daemon=True)
-        self._thread.start()  # from here on the socket is that thread's
+        self._worker = Worker("bus-keys", self._run, Health())
+        self._worker.start()  # from here on the socket is that thread's
 
     def close(self) -> None:
         """Stop the thread and release its socket."""
-        self._stop.set()
-        self._thread.join(JOIN_S)
+        self._worker.request_stop()
+        self._worker.join(JOIN_S)
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         with self._socket as socket:
-            while not self._stop.is_set():
+            while not stop.is_set():
                 if socket.poll(POLL_MS):
                     socket.send_multipart(self._answer(socket.recv_multipart()))
 
