@@ -26,11 +26,11 @@ HELP = """Say live how strongly six emotions show in a face, a voice and words.
 
 [bold]Start here[/bold]
 
-  emi-live --demo                          a scripted show: no camera, no model, no download
-  emi-live --camera 0                      your camera and default microphone
-  emi-live --camera 0 --mic none           the face alone
-  emi-live --camera rtsp://host/stream     a network camera
-  emi-live --input talk.mp4                a file, every frame, the same numbers on every run
+  emi-live --demo                       a show: no camera, model or download
+  emi-live --camera 0                   your camera and default microphone
+  emi-live --camera 0 --mic none        the face alone
+  emi-live --camera rtsp://host/stream  a network camera
+  emi-live --input talk.mp4             a file: the same numbers on every run
   emi-live --input talk.mp4 --json - | jq .intensities
 
 Everything stays on this machine. Intensities say what shows, not what is felt.
@@ -41,6 +41,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 WATCH = "What to watch"
 TELL = "Where it goes"
 TUNE = "How it runs"
+FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +62,8 @@ def live(
         ),
     ] = None,
     demo: Annotated[
-        bool, typer.Option("--demo", help="A scripted show instead of media.", rich_help_panel=WATCH)
+        bool,
+        typer.Option("--demo", metavar=FLAG, help="A scripted show instead of media.", rich_help_panel=WATCH),
     ] = False,
     json_: Annotated[
         str | None,
@@ -86,7 +88,9 @@ def live(
             help="At the end, save the view as an SVG picture.", rich_help_panel=TELL, metavar="FILE.svg"
         ),
     ] = None,
-    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="The terminal view.", rich_help_panel=TELL)] = True,
+    ui: Annotated[
+        bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="The terminal view.", rich_help_panel=TELL)
+    ] = True,
     config: Annotated[
         str | None,
         typer.Option(help="A preset's name or a TOML file.", rich_help_panel=TUNE, metavar="PRESET|FILE"),
@@ -118,12 +122,17 @@ def live(
         Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=TUNE)
+        bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=TUNE)
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Log to standard error, and show traces.", rich_help_panel=TUNE)
+        bool,
+        typer.Option(
+            "--debug", metavar=FLAG, help="Log to standard error, and show traces.", rich_help_panel=TUNE
+        ),
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar=FLAG, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed_version
