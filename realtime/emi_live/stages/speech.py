@@ -84,9 +84,8 @@ class SpeechStage:
         return packets
 
     def reset(self) -> None:
-        """Forget all words, and the utterance under way."""
+        """Drop the utterance under way; words that were committed stay said."""
         self._start_afresh()
-        self._committed.clear()
         self._partial = []
 
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
