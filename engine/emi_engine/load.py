@@ -44,9 +44,8 @@ def load_engine(
     """
     if kind not in ENGINES:
         raise EngineUnavailableError(f"there is no engine {kind!r}; choose one of {', '.join(ENGINES)}")
-    from emi_models.checkpoint import (
-        load_checkpoint,
-    )  # here, so that importing this module does not load torch
+    # Here, so that importing this module does not load torch.
+    from emi_models.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint, expect_encoders)
     if kind == "torch":

@@ -46,9 +46,6 @@ class OnnxRuntimeEngine(CheckedEngine):
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3  # errors reach the caller as exceptions
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry(
-            "session.set_denormal_as_zero", "1"
-        )  # subnormals are slow, and mean 0
         raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
         refusals = (raised.Fail, raised.InvalidArgument, raised.InvalidGraph, raised.InvalidProtobuf)
         try:

@@ -129,7 +129,7 @@ class SpeechConfig(_Section):
     """The speech stage: voice gate, then ASR on growing utterances."""
 
     backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = "auto"
-    model: str = "base.en"  # faster-whisper model name or a folder in CTranslate2 format
+    model: str = "base.en"  # of the catalogue (`emi models list`), or a folder in CTranslate2 format
     language: str = "en"
     compute_type: str = "int8"  # CTranslate2's name of a quantisation
     threads: int = Field(1, ge=1, le=64)

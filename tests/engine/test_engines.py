@@ -148,3 +148,15 @@ def test_encoders_are_compared_at_load(checkpoint: Path) -> None:
 def test_importing_the_package_loads_no_runtime() -> None:
     code = "import sys, emi_engine, emi_models; sys.exit(bool({'torch', 'onnx'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnxruntime"])
+def test_the_caller_s_floating_point_is_left_as_it_was(kind: str) -> None:
+    """ONNX Runtime can flush subnormals, but then does so in the thread of the program that embeds us."""
+    code = (
+        "from emi_engine import load_engine; from emi_models.checkpoint import packaged_checkpoint\n"
+        f"load_engine(packaged_checkpoint('compact'), {kind!r})\n"
+        "print(float.fromhex('0x1p-1022') / 2 > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -29,7 +29,6 @@ class Glyphs:
     box: Box
     dot: str
     dash: str
-    arrow: str
     times: str
     ellipsis: str
 
@@ -73,7 +72,6 @@ UNICODE_GLYPHS: Final = Glyphs(
     box=ROUNDED,
     dot="·",
     dash="–",  # noqa: RUF001 # the dash is meant
-    arrow="→",
     times="×",  # noqa: RUF001 # the sign is meant
     ellipsis="…",
 )
@@ -87,7 +85,6 @@ ASCII_GLYPHS: Final = Glyphs(
     box=ASCII,
     dot="-",
     dash="-",
-    arrow="->",
     times="x",
     ellipsis="...",
 )

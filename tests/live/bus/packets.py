@@ -23,9 +23,9 @@ from emi_models.vocabulary import MODALITIES
 int64 = st.integers(INT64_MIN, INT64_MAX)
 counts = st.integers(0, INT64_MAX)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-numbers = st.floats(-1e9, 1e9, allow_subnormal=False)
-unit = st.floats(0, 1, allow_subnormal=False)
-float32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+numbers = st.floats(-1e9, 1e9)
+unit = st.floats(0, 1)
+float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 stamps = {"t_ns": int64, "progress_ns": int64, "seq": counts, "published_ns": int64}
 
 

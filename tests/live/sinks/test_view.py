@@ -69,13 +69,11 @@ states = st.builds(
     source=st.text(max_size=60),
     notice=st.just(NOTICE),
     estimate=st.none() | estimates,
-    history=st.lists(st.none() | st.tuples(*[st.floats(0, 1, allow_subnormal=False)] * 6), max_size=120).map(
-        tuple
-    ),
-    estimate_rate_hz=st.none() | st.floats(0, 1e4, allow_subnormal=False),
-    frame_rate_hz=st.none() | st.floats(0, 1e4, allow_subnormal=False),
-    speed=st.none() | st.floats(0, 1e4, allow_subnormal=False),
-    silent_s=st.floats(0, 1e5, allow_subnormal=False),
+    history=st.lists(st.none() | st.tuples(*[st.floats(0, 1)] * 6), max_size=120).map(tuple),
+    estimate_rate_hz=st.none() | st.floats(0, 1e4),
+    frame_rate_hz=st.none() | st.floats(0, 1e4),
+    speed=st.none() | st.floats(0, 1e4),
+    silent_s=st.floats(0, 1e5),
     losses=st.lists(st.tuples(st.just("bus.vision.dropped"), st.integers(1, 10**9)), max_size=20).map(tuple),
 )
 

@@ -93,10 +93,10 @@ def test_a_reset_drops_the_utterance_and_the_preroll() -> None:
 
 
 @given(
-    probabilities=st.lists(st.floats(0, 1, allow_subnormal=False), max_size=120),
-    silence_s=st.floats(0.03, 1.0, allow_subnormal=False),
-    preroll_s=st.floats(0, 1.0, allow_subnormal=False),
-    limit_s=st.floats(1.1, 2.0, allow_subnormal=False),
+    probabilities=st.lists(st.floats(0, 1), max_size=120),
+    silence_s=st.floats(0.03, 1.0),
+    preroll_s=st.floats(0, 1.0),
+    limit_s=st.floats(1.1, 2.0),
 )
 def test_no_voice_is_lost_and_no_sample_is_said_twice(
     probabilities: list[float], silence_s: float, preroll_s: float, limit_s: float
