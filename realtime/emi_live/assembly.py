@@ -47,9 +47,9 @@ Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for 
 
 # The parts that each modality depends on, in the order in which trouble is looked for.
 PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
-    "vision": ("vision", "camera", "file", "face"),
-    "audio": ("microphone", "file", "audio"),
-    "text": ("text", "microphone", "file", "speech"),
+    "vision": ("vision model", "camera", "file", "face"),
+    "audio": ("audio model", "microphone", "file", "audio"),
+    "text": ("text model", "microphone", "file", "speech", "text"),
 }
 
 
@@ -145,7 +145,8 @@ class Builder:
         for line in encoders.announcements:
             self._announce(line)
         for modality, reason in encoders.unavailable.items():
-            self._health.report(modality, "unavailable", reason.partition(";")[0])  # the remedy is said once
+            short = reason.partition(";")[0]  # the remedy is announced, not repeated in every estimate
+            self._health.report(f"{modality} model", "unavailable", short)
             self._announce(f"{modality}: unavailable: {reason}")
         return encoders
 

@@ -11,8 +11,10 @@ from emi_live import Estimate, LiveConfig, LiveEngine
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S
 from emi_live.demo import demo_stages
+from emi_live.health import Health
 from emi_live.messages import Packet
 from emi_live.stages import Stage
+from emi_live.stages.text import TextStage
 
 
 class Dying:
@@ -64,6 +66,19 @@ def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
     assert reports[-1][1].state == "live"
     assert all(after - before == pytest.approx(0.2) for (before, _), (after, _) in pairwise(reports))
     assert counters["face.failures"] == dying[0].resets > 1
+
+
+def test_words_without_a_sentence_encoder_are_shown_and_the_modality_is_unavailable() -> None:
+    def script(bus: Bus) -> list[Stage]:
+        *others, _ = demo_stages(bus, 12.0)
+        return [*others, TextStage(bus.subscriber("transcript"), None, 12.0)]
+
+    health = Health()
+    health.report("text model", "unavailable", "all-minilm-l6-v2 is not here")
+    with LiveEngine(LiveConfig(duration_s=5.0), script=script, health=health) as live:
+        last = list(live.estimates())[-1].modalities["text"]
+    assert (last.state, last.used, last.reason) == ("unavailable", False, "all-minilm-l6-v2 is not here")
+    assert str(last.partial).split()[:2] == ["oh", "stop"]
 
 
 def test_a_fusion_engine_that_cannot_be_loaded_is_refused_before_anything_starts() -> None:
