@@ -244,6 +244,7 @@ class Builder:
         publisher = bus.publisher(stage.topic, subscribers=1)
 
         def say_farewell() -> None:
+            stage.close()
             if not stage.ended:
                 publisher.publish(end_of_stream(stage.topic))
 

@@ -64,6 +64,9 @@ class ScriptedStage:
     def reset(self) -> None:
         """Nothing to forget."""
 
+    def close(self) -> None:
+        """There is no input to leave."""
+
 
 def demo_stages(bus: Bus, length_s: float) -> list[Stage]:
     """The scripted face, voice and words, and the real text stage over recorded embeddings.

@@ -82,3 +82,10 @@ class Reader:
             return self._changed.wait_for(
                 lambda: self._base._closed or self._base._end > self.position, timeout_s
             )
+
+    def close(self) -> None:
+        """Leave the ring: its writer waits for this reader no more. A second call does nothing."""
+        with self._changed:
+            if self in self._base._readers:
+                self._base._readers.remove(self)
+            self._changed.notify_all()

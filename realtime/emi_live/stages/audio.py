@@ -66,6 +66,10 @@ class AudioStage:
         self._gate.reset()
         self._heard = self._frames = 0
 
+    def close(self) -> None:
+        """Leave the input."""
+        self._chunks.close()
+
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
         self._heard += chunk.samples.size

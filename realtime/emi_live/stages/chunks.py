@@ -56,6 +56,10 @@ class ChunkReader:
         """Wait for sound, or for its end."""
         return self._reader.wait(timeout_s)
 
+    def close(self) -> None:
+        """Leave the ring."""
+        self._reader.close()
+
     def read(self) -> list[Chunk]:
         """The chunks that the next quarter of a second completes; never waits."""
         block = self._reader.read(STEP_SAMPLES)

@@ -66,3 +66,7 @@ class FaceStage:
     def reset(self) -> None:
         """Look for the face anew."""
         self._encoder.reset()
+
+    def close(self) -> None:
+        """Leave the input."""
+        self._reader.close()

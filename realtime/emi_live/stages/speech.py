@@ -88,6 +88,10 @@ class SpeechStage:
         self._start_afresh()
         self._partial = []
 
+    def close(self) -> None:
+        """Leave the input."""
+        self._chunks.close()
+
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
         if chunk.whole:

@@ -39,3 +39,7 @@ class Stage(Protocol):
     def reset(self) -> None:
         """Forget everything heard or seen, as after a failure; the position in the input is kept."""
         ...
+
+    def close(self) -> None:
+        """Leave the input, so that in exact mode nothing upstream waits for this stage any more."""
+        ...

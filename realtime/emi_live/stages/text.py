@@ -74,6 +74,10 @@ class TextStage:
         """Forget the last embedding."""
         self._embedded, self._embedding = "", None
 
+    def close(self) -> None:
+        """Leave the input."""
+        self._reader.close()
+
 
 def window_text(packet: TranscriptPacket, window_s: float) -> str:
     """The words of the window that ends with the packet, joined by spaces, as they are embedded."""

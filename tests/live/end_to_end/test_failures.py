@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from emi_live import Estimate, LiveConfig, LiveEngine
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S
+from emi_live.config import FaceConfig
 from emi_live.demo import demo_stages
 from emi_live.health import Health
 from emi_live.messages import Packet
+from emi_live.rings import VideoRing
 from emi_live.stages import Stage
+from emi_live.stages.face import FaceStage
 from emi_live.stages.text import TextStage
+
+if TYPE_CHECKING:
+    from emi_models.encoders.face import FaceEncoder, FaceResult
 
 
 class Dying:
@@ -43,6 +52,9 @@ class Dying:
     def reset(self) -> None:
         self.resets += 1
         self._inner.reset()
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
@@ -89,3 +101,26 @@ def test_a_fusion_engine_that_cannot_be_loaded_is_refused_before_anything_starts
     config = LiveConfig.model_validate({"fusion": {"checkpoint": Path(__file__)}})
     with pytest.raises(CheckpointError), LiveEngine(config, script=lambda bus: demo_stages(bus, 12.0)):
         pass
+
+
+class BrokenFace:
+    """A face encoder that fails on every picture."""
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        raise RuntimeError("the model is broken")
+
+    def reset(self) -> None: ...
+
+
+def test_in_exact_mode_a_stage_that_is_given_up_does_not_hold_up_its_source() -> None:
+    health, ring = Health(), VideoRing(4, lossless=True)
+    encoder = cast("FaceEncoder", BrokenFace())
+    stage = FaceStage(ring.reader(), encoder, FaceConfig(), health)
+    with LiveEngine(LiveConfig(mode="exact"), script=lambda bus: [stage], health=health) as live:
+        for index in range(60):
+            ring.write(np.zeros((8, 8, 3), np.uint8), index * NS_PER_S // 30, timeout_s=10.0)
+        ring.close()
+        estimates = list(live.estimates())
+    assert estimates
+    assert estimates[-1].modalities["vision"].state == "failed"
+    assert health.snapshot().counters["face.failures"] == 3

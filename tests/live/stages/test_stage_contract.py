@@ -64,6 +64,9 @@ class EchoStage:
 
     def reset(self) -> None: ...
 
+    def close(self) -> None:
+        self._reader.close()
+
 
 def transcript(n: int) -> TranscriptPacket:
     t_ns = n * 200 * MS
