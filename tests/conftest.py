@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def assets() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with SIGINT ignored; programs under test would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
