@@ -28,8 +28,8 @@ from emi_engine import load_engine
 from emi_engine.parity import probe_window
 from emi_models.checkpoint import CheckpointHeader, packaged_checkpoint, save_checkpoint
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES
+from emi_models.networks.taemi import Taemi, TaemiConfig
 from emi_models.systems import describe_config
-from emi_models.taemi import Taemi, TaemiConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

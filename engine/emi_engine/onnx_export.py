@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emi_models.checkpoint import LoadedCheckpoint
-    from emi_models.taemi import Taemi
+    from emi_models.networks.taemi import Taemi
 
 __all__ = ["export_onnx", "onnx_model"]
 

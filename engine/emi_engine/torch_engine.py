@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionInputs
-    from emi_models.taemi import Taemi
+    from emi_models.networks.taemi import Taemi
 
 __all__ = ["TorchEngine"]
 

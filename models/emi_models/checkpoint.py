@@ -22,7 +22,7 @@ from emi_models.vocabulary import EMOTIONS, MODALITIES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emi_models.taemi import Taemi
+    from emi_models.networks.taemi import Taemi
     from emi_models.vocabulary import Modality
 
 __all__ = [
@@ -45,7 +45,8 @@ class CheckpointHeader:
     """A checkpoint's story: what it is, what it was trained on and with, how good it is, under which licence.
 
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
-    measure's name to its value. `config` is the system's own and holds everything but `modalities`.
+    measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
+    says how many seconds before a window's end the network is to be shown of a modality, where it is not 12.
     """
 
     system: str
@@ -58,6 +59,7 @@ class CheckpointHeader:
     created_by: str
     emotions: tuple[str, ...] = EMOTIONS
     format_version: int = FORMAT_VERSION
+    spans_s: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -197,9 +199,16 @@ def _parse(story: object) -> CheckpointHeader:
     for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):
         if not isinstance(getattr(header, name), kind):
             raise TypeError(f"{name} is not text")
-    for name in ("config", "encoders", "scores", "notes"):
+    for name in ("config", "encoders", "scores", "notes", "spans_s"):
         if not isinstance(getattr(header, name), dict):
             raise TypeError(f"{name} is not an object")
+    _check_spans(header.spans_s)
     if missing := set(header.modalities) - set(header.encoders):
         raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")
     return header
+
+
+def _check_spans(spans_s: Mapping[str, object]) -> None:
+    for modality, span in spans_s.items():
+        if modality not in MODALITIES or not isinstance(span, int | float) or not 0 < span <= 12:
+            raise ValueError(f"span {modality!r}: {span!r} s; it must be a modality's, in (0, 12]")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from emi_models.errors import CheckpointError
 from emi_models.inputs import FusionShapes
-from emi_models.taemi import Taemi, TaemiConfig
+from emi_models.networks.taemi import Taemi, TaemiConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emi_models.taemi import Taemi
+    from emi_models.networks.taemi import Taemi
 
 __all__ = ["main"]
 

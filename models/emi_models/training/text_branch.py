@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from emi_models.inputs import COMPACT_SHAPES, FusionInputs
-from emi_models.taemi import Taemi, TaemiConfig
+from emi_models.networks.taemi import Taemi, TaemiConfig
 from emi_models.training.goemotions_data import mean_pearson
 
 if TYPE_CHECKING:

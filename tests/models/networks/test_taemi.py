@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, FusionShapes
-from emi_models.taemi import Taemi, TaemiConfig
+from emi_models.networks.taemi import Taemi, TaemiConfig
 from emi_models.vocabulary import MODALITIES, Modality
 
 SMALL = FusionShapes(vision_frames=6, vision_dim=5, audio_frames=9, audio_dim=7, text_dim=8)
