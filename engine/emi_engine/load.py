@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.errors import EngineUnavailableError
+from emi_models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def load_engine(
         cache: where exports are kept; default: `emi-live/onnx` in the user's cache.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or belongs to other encoders.
+        CheckpointError: the checkpoint is damaged, belongs to other encoders, or answers to another task.
         EngineUnavailableError: there is no such engine, or its runtime is not installed.
         EngineError: the network cannot be exported to this engine, or the export computes something else.
     """
@@ -48,6 +49,11 @@ def load_engine(
     from emi_models.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint, expect_encoders)
+    if (task := loaded.network.config.task) != "emi":
+        raise CheckpointError(
+            f"{checkpoint} was trained for the task {task!r}, and engines run emotions only; "
+            "choose a checkpoint of the task 'emi'"
+        )
     if kind == "torch":
         from emi_engine.torch_engine import TorchEngine
 

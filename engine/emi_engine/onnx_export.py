@@ -7,7 +7,6 @@ beside it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compa
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emi_models.checkpoint import LoadedCheckpoint
-    from emi_models.networks.taemi import Taemi
+    from emi_models.networks.base import FusionNetwork
 
 __all__ = ["export_onnx", "onnx_model"]
 
@@ -48,12 +48,12 @@ _log = logging.getLogger(__name__)
 class _Flat(nn.Module):
     """The network with a window's eight tensors as its arguments, as ONNX wants them."""
 
-    def __init__(self, network: Taemi) -> None:
+    def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return self.network(FusionInputs(*tensors))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+        return self.network(FusionInputs(*tensors))
 
 
 def onnx_model(checkpoint: LoadedCheckpoint, beside: Path, cache: Path | None = None) -> bytes:
@@ -131,8 +131,9 @@ def _made_from(model: bytes) -> str | None:
 
 def _cache_name(checkpoint: LoadedCheckpoint) -> str:
     """A name for the export of this checkpoint by this code and these exporter versions."""
-    source = inspect.getsource(inspect.getmodule(type(checkpoint.network)) or type(checkpoint.network))
-    makers = "/".join([source, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
+    modules = sorted(files("emi_models.networks").iterdir(), key=lambda module: module.name)
+    sources = [module.read_text() for module in modules if module.name.endswith(".py")]
+    makers = "/".join([*sources, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
     maker = hashlib.sha256(makers.encode()).hexdigest()
     return f"{checkpoint.content_hash[:32]}-{maker[:16]}.onnx"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionInputs
-    from emi_models.networks.taemi import Taemi
+    from emi_models.networks.base import FusionNetwork
 
 __all__ = ["TorchEngine"]
 
@@ -26,7 +26,7 @@ class TorchEngine(CheckedEngine):
 
     def __init__(self, checkpoint: LoadedCheckpoint) -> None:
         super().__init__(checkpoint)
-        self._network: Taemi | None = checkpoint.network
+        self._network: FusionNetwork | None = checkpoint.network
 
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
         assert self._network is not None  # noqa: S101  # `infer` has refused a closed engine

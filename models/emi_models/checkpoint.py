@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from emi_models.errors import CheckpointError
-from emi_models.systems import build_network, describe_config
+from emi_models.systems import SYSTEMS, build_network, describe_config
 from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emi_models.networks.taemi import Taemi
+    from emi_models.networks.base import FusionNetwork
     from emi_models.vocabulary import Modality
 
 __all__ = [
@@ -47,6 +47,7 @@ class CheckpointHeader:
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
     measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
     says how many seconds before a window's end the network is to be shown of a modality, where it is not 12.
+    `emotions` are what it gives, in order: none where `config` names another task than `emi`.
     """
 
     system: str
@@ -67,23 +68,28 @@ class CheckpointHeader:
 class LoadedCheckpoint:
     """A network in evaluation mode with its header, and the sha256 of the file that both came from."""
 
-    network: Taemi
+    network: FusionNetwork
     header: CheckpointHeader
     content_hash: str
 
 
-def save_checkpoint(path: Path, network: Taemi, header: CheckpointHeader) -> None:
+def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader) -> None:
     """Write the network's weights and story to `path`, whole or not at all.
 
     Raises:
         CheckpointError: the header contradicts the network, or a weight is not finite.
     """
     if (
-        dict(header.config) != describe_config(network.config)
+        SYSTEMS.get(header.system, (None, None))[1] is not type(network)
+        or dict(header.config) != describe_config(network.config)
         or header.modalities != network.config.modalities
     ):
         raise CheckpointError(
-            "the header's config or modalities are not the network's; take both from its config"
+            "the header's system, config or modalities are not the network's; take them from the network"
+        )
+    if header.emotions != (expected := _emotions_of(header.config)):
+        raise CheckpointError(
+            f"the header's emotions are {header.emotions!r}; those of this network's task are {expected!r}"
         )
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in network.state_dict().items()}
     for name, tensor in tensors.items():
@@ -191,9 +197,8 @@ def _parse(story: object) -> CheckpointHeader:
     if not isinstance(story, dict) or story.get("format_version") != FORMAT_VERSION:
         version = story.get("format_version") if isinstance(story, dict) else None
         raise ValueError(f"format version {version!r}, this emi-live reads {FORMAT_VERSION}")
-    if tuple(story["emotions"]) != EMOTIONS:
-        raise ValueError(f"emotions {story['emotions']!r} are not {', '.join(EMOTIONS)}")
-    header = CheckpointHeader(**{**story, "modalities": tuple(story["modalities"]), "emotions": EMOTIONS})
+    tuples = {name: tuple(story[name]) for name in ("modalities", "emotions")}
+    header = CheckpointHeader(**{**story, **tuples})
     if not header.modalities or not set(header.modalities) <= set(MODALITIES):
         raise ValueError(f"modalities {header.modalities!r}")
     for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):
@@ -202,10 +207,17 @@ def _parse(story: object) -> CheckpointHeader:
     for name in ("config", "encoders", "scores", "notes", "spans_s"):
         if not isinstance(getattr(header, name), dict):
             raise TypeError(f"{name} is not an object")
+    if header.emotions != _emotions_of(header.config):
+        raise ValueError(f"emotions {header.emotions!r} are not {_emotions_of(header.config)!r}")
     _check_spans(header.spans_s)
     if missing := set(header.modalities) - set(header.encoders):
         raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")
     return header
+
+
+def _emotions_of(config: Mapping[str, object]) -> tuple[str, ...]:
+    """The emotions that a network of this configuration gives: none if its task is another."""
+    return EMOTIONS if config.get("task", "emi") == "emi" else ()
 
 
 def _check_spans(spans_s: Mapping[str, object]) -> None:

@@ -85,7 +85,7 @@ def test_other_encoders_are_refused(path: Path) -> None:
     [
         ({"format_version": 2}, "format version 2"),
         ({"emotions": ["joy"]}, "emotions"),
-        ({"system": "transformer-xxl"}, "unknown system 'transformer-xxl'; this version knows taemi"),
+        ({"system": "transformer-xxl"}, "unknown system 'transformer-xxl'; this version knows dual_stage"),
         ({"system": ["taemi"]}, "system is not text"),
         ({"config": {}}, "no shapes"),
         ({"config": {**HEADER.config, "colour": "red"}}, "unknown settings .'colour'"),

@@ -1,4 +1,4 @@
-"""TAEMI: shapes of the paper, masks, missing tokens, independence of batch mates and of padding."""
+"""TAEMI: sizes of the paper, missing tokens, modality dropout, and what each ablation takes away."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from safetensors import safe_open
 
-from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, FusionShapes
+from emi_models.checkpoint import load_checkpoint, packaged_checkpoint, read_header
+from emi_models.inputs import TAEMI_SHAPES, FusionInputs
+from emi_models.networks.parts import Attention
 from emi_models.networks.taemi import Taemi, TaemiConfig
 from emi_models.vocabulary import MODALITIES, Modality
+from tests.models.networks.zoo import EXACT, SMALL, windows
 
-SMALL = FusionShapes(vision_frames=6, vision_dim=5, audio_frames=9, audio_dim=7, text_dim=8)
-EXACT = 1e-5  # what DESIGN asks of independence from batch mates
+WIDTH = 16
 
 
-def network(modalities: tuple[Modality, ...] = MODALITIES, shapes: FusionShapes = SMALL) -> Taemi:
+def network(modalities: tuple[Modality, ...] = MODALITIES, **settings: object) -> Taemi:
     torch.manual_seed(0)
-    return Taemi(TaemiConfig(shapes=shapes, modalities=modalities, d_model=16, heads=4, mlp_hidden=16)).eval()
+    chosen = {"d_model": WIDTH, "mlp_hidden": WIDTH, **settings}
+    return Taemi(TaemiConfig(shapes=SMALL, modalities=modalities, **chosen)).eval()  # type: ignore[arg-type]  # settings of many types
 
 
-def windows(batch: int, shapes: FusionShapes = SMALL, seed: int = 1) -> FusionInputs:
-    g = torch.Generator().manual_seed(seed)
-    yes = torch.ones(batch, dtype=torch.bool)
-    return FusionInputs(
-        vision=torch.randn(batch, shapes.vision_frames, shapes.vision_dim, generator=g),
-        vision_mask=torch.rand(batch, shapes.vision_frames, generator=g) < 0.7,
-        vision_present=yes,
-        audio=torch.randn(batch, shapes.audio_frames, shapes.audio_dim, generator=g),
-        audio_mask=torch.rand(batch, shapes.audio_frames, generator=g) < 0.7,
-        audio_present=yes,
-        text=torch.randn(batch, shapes.text_dim, generator=g),
-        text_present=yes,
-    )
+def fused(net: Taemi, window: FusionInputs) -> torch.Tensor:
+    """The vector f that the head is given."""
+    seen: list[torch.Tensor] = []
+    hook = net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    net(window)
+    hook.remove()
+    return seen[0]
 
 
-def row(window: FusionInputs, index: int) -> FusionInputs:
-    return FusionInputs(*(t[index : index + 1] for t in window.tensors()))
+def names(net: Taemi) -> set[str]:
+    """Modules that have parameters, by the first two parts of their names."""
+    return {
+        ".".join(name.split(".")[:2]) for name, _ in net.named_parameters() if not name.startswith("head")
+    }
 
 
 def test_the_papers_sizes() -> None:
@@ -52,39 +51,30 @@ def test_the_papers_sizes() -> None:
     assert len(net.head) == 4, "no sigmoid: Linear, GELU, Dropout, Linear"
 
 
-def test_output_is_six_raw_values_per_window() -> None:
-    out = network(shapes=COMPACT_SHAPES)(windows(3, COMPACT_SHAPES))
-    assert out.shape == (3, 6)
-    assert out.isfinite().all()
+@pytest.mark.parametrize(
+    ("settings", "width"),
+    [
+        ({"attention": "self"}, 768 + 512 + 512),
+        ({"missing": "zero"}, 768 + 512 + 512),
+        ({"attention": "none"}, 3 * 512),
+        ({"anchor": "audio"}, 3 * 512),
+        ({"anchor": "vision"}, 3 * 512),
+    ],
+)
+def test_the_ablations_sizes(settings: dict[str, object], width: int) -> None:
+    with torch.device("meta"):
+        net = Taemi(TaemiConfig(shapes=TAEMI_SHAPES, **settings))  # type: ignore[arg-type]  # as above
+    assert net.head[0].in_features == width
 
 
-def test_a_prediction_does_not_depend_on_batch_mates() -> None:
-    net, window = network(), windows(5)
-    together = net(window)
-    alone = torch.cat([net(row(window, i)) for i in range(5)])
-    assert (together - alone).abs().max() <= EXACT
-
-
-@settings(max_examples=25, deadline=None)
-@given(pad_vision=st.integers(0, 20), pad_audio=st.integers(0, 20), seed=st.integers(0, 1000))
-def test_a_prediction_does_not_depend_on_padding(pad_vision: int, pad_audio: int, seed: int) -> None:
-    net, window = network(), windows(2, seed=seed)
-    pad = torch.nn.functional.pad
-    padded = replace(
-        window,
-        vision=pad(window.vision, (0, 0, 0, pad_vision), value=9.0),
-        vision_mask=pad(window.vision_mask, (0, pad_vision)),
-        audio=pad(window.audio, (0, 0, 0, pad_audio), value=-9.0),
-        audio_mask=pad(window.audio_mask, (0, pad_audio)),
-    )
-    assert (net(padded) - net(window)).abs().max() <= EXACT
-
-
-def test_masked_frames_are_never_read_not_even_nan() -> None:
-    net, window = network(), windows(3)
-    vision = torch.where(window.vision_mask[:, :, None], window.vision, float("nan"))
-    spoiled = replace(window, vision=vision)
-    assert torch.equal(net(spoiled), net(window))
+def test_a_checkpoint_from_before_the_ablations_is_the_default() -> None:
+    path = packaged_checkpoint("compact")
+    assert "anchor" not in read_header(path).config
+    config = load_checkpoint(path).network.config
+    assert isinstance(config, TaemiConfig)
+    assert (config.anchor, config.attention, config.missing) == ("text", "anchored", "token")
+    with safe_open(path, framework="np") as file:
+        assert set(file.keys()) == set(Taemi(config).state_dict())
 
 
 def test_the_order_of_frames_does_not_matter() -> None:
@@ -94,44 +84,31 @@ def test_the_order_of_frames_does_not_matter() -> None:
     assert (net(shuffled) - net(window)).abs().max() <= EXACT
 
 
+@pytest.mark.parametrize("missing", ["token", "zero"])
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_missing_modality_is_its_token(modality: Modality) -> None:
-    net, window = network(), windows(2)
-    token = getattr(net, modality).token.detach()
+def test_a_missing_modality_is_its_token_or_zeros_as_one_frame(modality: Modality, missing: str) -> None:
+    net, window = network(missing=missing), windows(2)
+    x = getattr(window, modality)
+    stand_in = getattr(net, modality).token.detach() if missing == "token" else torch.zeros(x.shape[-1])
     if modality == "text":
-        explicit = replace(window, text=token.expand(2, -1))
+        explicit = replace(window, text=stand_in.expand(2, -1))
     else:
-        frames = getattr(window, modality).clone()
-        frames[:, 0] = token
-        mask = torch.zeros_like(getattr(window, f"{modality}_mask"))
-        mask[:, 0] = True
+        frames, mask = x.clone(), torch.zeros_like(getattr(window, f"{modality}_mask"))
+        frames[:, 0], mask[:, 0] = stand_in, True
         explicit = replace(window, **{modality: frames, f"{modality}_mask": mask})
-    missing = net(window.without(modality))
-    assert (missing - net(explicit)).abs().max() <= EXACT
-    assert (missing - net(window)).abs().max() > 1e-4, "the modality made no difference"
-
-
-def test_present_without_a_frame_is_missing_and_nothing_present_is_finite() -> None:
-    net, window = network(), windows(2)
-    no_frames = replace(window, vision_mask=torch.zeros_like(window.vision_mask))
-    assert torch.equal(net(no_frames), net(window.without("vision")))
-    nothing = net(window.without(*MODALITIES))
-    assert nothing.isfinite().all()
-    assert torch.equal(nothing[0], nothing[1])
+    assert (net(window.without(modality)) - net(explicit)).abs().max() <= EXACT
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_an_untrained_modality_is_its_token_whatever_the_window_says(modality: Modality) -> None:
-    trained = tuple(m for m in MODALITIES if m != modality)
-    net, window = network(trained), windows(3)
-    assert torch.equal(net(window), net(window.without(modality)))
-    whole = network()  # the same weights, trained on all: the short cut must equal the long way
+def test_an_untrained_modality_takes_a_short_cut_to_the_same_result(modality: Modality) -> None:
+    net, window = network(tuple(m for m in MODALITIES if m != modality)), windows(3)
+    whole = network()
     whole.load_state_dict(net.state_dict())
     assert (net(window) - whole(window.without(modality))).abs().max() <= EXACT
 
 
 def test_training_drops_modalities_at_the_given_rate_and_evaluation_never() -> None:
-    net = Taemi(TaemiConfig(shapes=SMALL, d_model=16, mlp_hidden=16))
+    net = network()
     present = torch.ones(20_000, dtype=torch.bool)
     torch.manual_seed(0)
     net.train()
@@ -142,21 +119,90 @@ def test_training_drops_modalities_at_the_given_rate_and_evaluation_never() -> N
     assert net.text.usable(present).all()
 
 
-def test_every_parameter_learns() -> None:
-    net = network().train()
-    half = torch.tensor([True, False] * 32)  # so that both tokens and features are used
-    window = replace(windows(64), vision_present=half, audio_present=~half, text_present=half)
-    net(window).square().sum().backward()
-    idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # A bias on keys shifts all scores of a query alike, which softmax ignores.
-    assert [name for name in idle if not name.endswith("key.bias")] == []
-    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+@pytest.mark.parametrize(("rate", "varies"), [(0.0, False), (0.5, True)])
+def test_without_modality_dropout_training_uses_every_modality(rate: float, varies: bool) -> None:
+    net, window = network(dropout=0.0, modality_dropout=rate).train(), windows(8)
+    torch.manual_seed(0)
+    assert torch.equal(net(window), net(window)) is not varies
+
+
+TEXT, VOICE, FACE = {"text"}, {"audio"}, {"vision"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),  # whose change is seen in which part of f
+    [
+        ({}, (TEXT, TEXT | VOICE, TEXT | FACE)),
+        ({"missing": "zero"}, (TEXT, TEXT | VOICE, TEXT | FACE)),
+        ({"anchor": "audio"}, (VOICE, TEXT, VOICE | FACE)),
+        ({"anchor": "vision"}, (FACE, TEXT, FACE | VOICE)),
+        ({"attention": "self"}, (TEXT, VOICE, FACE)),
+        ({"attention": "none"}, (TEXT, VOICE, FACE)),
+    ],
+)
+def test_the_anchor_queries_the_two_others_and_nothing_does_without_anchor(
+    settings: dict[str, object], parts: tuple[set[str], ...]
+) -> None:
+    net, window = network(MODALITIES, **settings), windows(1)
+    before = fused(net, window)
+    first = before.shape[1] - 2 * WIDTH
+    seen: list[set[str]] = [set(), set(), set()]
+    for modality in MODALITIES:
+        change = (fused(net, replace(window, **{modality: getattr(window, modality) + 1.0})) - before).abs()
+        for i, part in enumerate(change.split([first, WIDTH, WIDTH], dim=1)):
+            if part.max() > EXACT:
+                seen[i].add(modality)
+    assert tuple(seen) == parts
+
+
+def test_plain_concatenation_knows_only_the_mean_of_the_frames_and_attention_more() -> None:
+    window = windows(2)
+    mask = window.audio_mask[:, :, None]
+    mean = (window.audio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+    flat = replace(window, audio=mean.expand_as(window.audio))
+    plain = network(attention="none")
+    assert (plain(flat) - plain(window)).abs().max() <= EXACT
+    for attention in ("self", "anchored"):
+        net = network(attention=attention)
+        assert (net(flat) - net(window)).abs().max() > 1e-4
+
+
+def test_a_variant_has_no_parameters_that_it_does_not_use() -> None:
+    whole = names(network())
+    assert names(network(missing="zero")) == whole - {"text.token", "audio.token", "vision.token"}
+    crossing = {"audio.across", "vision.across"}
+    assert names(network(attention="self")) == whole - crossing - {"text.project"}
+    attending = {"audio.within", "vision.within", "audio.norm", "vision.norm"}
+    assert names(network(attention="none")) == whole - crossing - attending
+    assert names(network(anchor="audio")) == (whole - {"audio.across"}) | {"text.across"}
+    assert names(network(anchor="vision")) == (whole - {"vision.across"}) | {"text.across"}
+
+
+def test_to_attend_to_words_alone_is_to_take_their_value() -> None:
+    net = network(anchor="audio")
+    attention = Attention(WIDTH, 4, 0.0).eval()
+    value, out = net.text.across
+    attention.value.load_state_dict(value.state_dict())
+    attention.out.load_state_dict(out.state_dict())
+    t, anything = windows(3).text, torch.randn(3, 1, WIDTH)
+    expected = attention(anything, net.text.project(t)[:, None]).squeeze(1)
+    assert (net.text.queried(t) - expected).abs().max() <= EXACT
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"heads": 3}, {"d_model": 0}, {"dropout": 1.0}, {"modality_dropout": -0.1}, {"modalities": ()}],
+    [
+        {"heads": 3},
+        {"d_model": 0},
+        {"dropout": 1.0},
+        {"modality_dropout": -0.1},
+        {"modalities": ()},
+        {"anchor": "smell"},
+        {"attention": True},
+        {"missing": ["token"]},
+        {"anchor": "audio", "attention": "self"},
+    ],
 )
 def test_impossible_configurations_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
-        TaemiConfig(**{"shapes": SMALL, "d_model": 16, **setting})  # type: ignore[arg-type]  # on purpose
+        TaemiConfig(**{"shapes": SMALL, "d_model": WIDTH, **setting})  # type: ignore[arg-type]  # on purpose

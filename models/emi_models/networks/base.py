@@ -1,0 +1,109 @@
+"""What the fusion networks have in common: one call, a configuration, and checks on what it says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_args
+
+from torch import nn
+
+from emi_models.vocabulary import MODALITIES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from emi_models.inputs import FusionInputs, FusionShapes
+    from emi_models.vocabulary import Modality
+
+__all__ = [
+    "TASKS",
+    "FusionConfig",
+    "FusionNetwork",
+    "Task",
+    "check_choice",
+    "check_modalities",
+    "check_shares",
+    "check_sizes",
+]
+
+# Emotional mimicry intensity: the six emotions. Behavioural ambivalence and hesitancy: one logit.
+Task = Literal["emi", "bah"]
+TASKS: Final[tuple[Task, ...]] = get_args(Task)
+
+
+class FusionConfig(Protocol):
+    """What every system's configuration has, a frozen dataclass of values that JSON can hold."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes of the window that it takes."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities it is trained on; the others are always absent, whatever a window says."""
+
+    @property
+    def task(self) -> Task:
+        """What it answers; engines and live use run `emi` only."""
+
+
+class FusionNetwork(nn.Module, ABC):
+    """A system of the papers: one call, whichever it is, for training, engines and benchmarks alike.
+
+    Contracts of every subclass:
+
+    - a window's prediction depends on its own rows only, never on batch mates or on how much padding follows;
+    - what stands behind a False mask or presence flag is never read, and masks may have holes anywhere: the
+      frames marked True, in their order, are the sequence;
+    - any number of frames from 1 up, not only that of `config.shapes`; a modality that is present without a
+      frame, or outside `config.modalities`, is absent;
+    - no control flow that depends on data, so that it exports to ONNX as it is; it builds on the meta device.
+    """
+
+    config: FusionConfig
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, window: FusionInputs) -> Tensor:
+        """Raw intensities (B, 6) in the order of `EMOTIONS`, not clipped to [0, 1]."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, window: FusionInputs) -> Tensor:
+            """As `forward`."""
+
+
+def check_sizes(config: FusionConfig, *names: str, least: int = 1, most: int = 65536) -> None:
+    """Return if each of these settings is a whole number from `least` to `most`; else raise ValueError."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
+
+
+def check_shares(config: FusionConfig, *names: str) -> None:
+    """Return if each of these settings lies in [0, 1); else raise ValueError."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+            raise ValueError(f"{name} is {value!r}; it must lie in [0, 1)")
+
+
+def check_choice(config: FusionConfig, name: str, choices: tuple[str, ...]) -> None:
+    """Return if this setting is one of the choices; else raise ValueError."""
+    value = getattr(config, name)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+
+
+def check_modalities(config: FusionConfig) -> None:
+    """Return if at least one modality is named, and none that is unknown; else raise ValueError."""
+    if not config.modalities or not set(config.modalities) <= set(MODALITIES):
+        raise ValueError(
+            f"modalities are {config.modalities!r}; name at least one of {', '.join(MODALITIES)}"
+        )

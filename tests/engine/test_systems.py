@@ -1,0 +1,50 @@
+"""Every system, and TAEMI's ablations, in every engine: exported, loaded by name, and the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emi_engine import EngineKind, load_engine
+from emi_engine.onnx_export import export_onnx
+from emi_engine.parity import TOLERANCE, probe_window
+from emi_models.checkpoint import load_checkpoint
+from emi_models.errors import CheckpointError
+from emi_models.vocabulary import MODALITIES
+from tests.models.networks.zoo import SMALL, VARIANTS, network, save, windows
+
+SAME_GRAPH = {"taemi, no dropout", "two_stage", "two_stage, motion only"}  # as others, but for sizes
+
+
+@pytest.fixture(scope="module", params=[name for name in VARIANTS if name not in SAME_GRAPH])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with its ONNX beside it, so that each is exported once."""
+    path = tmp_path_factory.mktemp("systems") / "net.safetensors"
+    save(path, network(request.param), VARIANTS[request.param][0])
+    path.with_suffix(".onnx").write_bytes(export_onnx(load_checkpoint(path)))
+    return path
+
+
+@pytest.mark.slow
+def test_onnx_runtime_agrees_with_pytorch_at_every_batch_size(checkpoint: Path) -> None:
+    with load_engine(checkpoint, "torch") as oracle, load_engine(checkpoint, "onnxruntime") as engine:
+        assert oracle.header.system == engine.header.system
+        for seed, batch in enumerate((1, 1, 2, 3, 8, 32)):
+            window = probe_window(SMALL, batch, seed=seed)
+            assert np.abs(engine.infer(window) - oracle.infer(window)).max() <= TOLERANCE
+        everything, nothing = windows(3), windows(3).without(*MODALITIES)
+        for window in (everything, nothing):
+            assert np.abs(engine.infer(window) - oracle.infer(window)).max() <= TOLERANCE
+        assert np.abs(engine.infer(everything) - engine.infer(nothing)).max() > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnxruntime", "auto"])
+def test_a_checkpoint_of_another_task_is_refused_in_one_line(tmp_path: Path, kind: EngineKind) -> None:
+    path = save(tmp_path / "bah.safetensors", network("semantic_matters", task="bah"), "semantic_matters")
+    with pytest.raises(
+        CheckpointError, match="trained for the task 'bah', and engines run emotions only"
+    ) as caught:
+        load_engine(path, kind)
+    assert "\n" not in str(caught.value)
