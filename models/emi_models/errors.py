@@ -6,7 +6,8 @@
     ├── CheckpointError          a checkpoint cannot be used as asked
     ├── ModelUnavailableError    an encoder's weights are not on this machine
     ├── ModelIntegrityError      a weight file is not the one that was pinned
-    ├── InputError               a window does not fit the network          (emi_models.inputs)
+    ├── InputError               an array does not fit a network or encoder (emi_models.inputs)
+    ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.face_picture)
     └── RecognizerLostError      the recogniser's process has ended         (emi_models.speech.isolated)
 
 `emi_engine.errors` and `emi_live.errors` add their own branches below `EmiError`.

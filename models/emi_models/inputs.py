@@ -22,7 +22,7 @@ __all__ = ["COMPACT_SHAPES", "TAEMI_SHAPES", "FusionInputs", "FusionShapes", "In
 
 
 class InputError(EmiError, ValueError):
-    """A window's tensors have not the shapes or types that the network was built for, or are not finite."""
+    """Arrays have not the shapes or types that the network or the encoder takes, or are not finite."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,15 @@ class FaceResult:
     `features`, shape (58,), float32: 52 blendshapes in [0, 1] in MediaPipe's order (the first is
     `_neutral`), then pitch, yaw, roll in radians, then the head's position x, y, z, scaled to about [-1,
     1]; see `head_pose`.
+
+    `landmarks`, shape (478, 2), float32: x and y of MediaPipe's face mesh in fractions of the picture, for
+    `crop_face`.
     """
 
     faces: int  # faces seen, at most `max_faces`
     features: NDArray[np.float32] | None  # of the face that is followed; owned by the caller
     box: Box | None  # of the same face
+    landmarks: NDArray[np.float32] | None = None  # of the same face; owned by the caller
 
 
 class FaceEncoder:
@@ -92,14 +96,15 @@ class FaceEncoder:
         # Relative to the first frame, so that features do not depend on when the clock was started.
         self._last_ms = max(self._last_ms + 1, (t_ns - self._first_ns) // NS_PER_MS)
         result = self._detect(rgb, self._last_ms)
-        boxes = [_box(landmarks) for landmarks in result.face_landmarks]
+        meshes = [_points(landmarks) for landmarks in result.face_landmarks]
+        boxes = [_box(points) for points in meshes]
         chosen = self._follower.choose(boxes)
         if chosen is None:
             return FaceResult(0, None, None)
         features = np.empty(FACE_DIM, np.float32)
         features[:BLENDSHAPES] = [shape.score for shape in result.face_blendshapes[chosen]]
         features[BLENDSHAPES:] = head_pose(result.facial_transformation_matrixes[chosen])
-        return FaceResult(len(boxes), features, boxes[chosen])
+        return FaceResult(len(boxes), features, boxes[chosen], meshes[chosen].astype(np.float32))
 
     def reset(self) -> None:
         """Forget the face and start MediaPipe afresh; after an error it does not recover by itself."""
@@ -163,7 +168,10 @@ def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.array([pitch, yaw, roll, *position])
 
 
-def _box(landmarks: Iterable[Any]) -> Box:
-    points = np.array([(point.x, point.y) for point in landmarks])
+def _points(landmarks: Iterable[Any]) -> NDArray[np.float64]:
+    return np.array([(point.x, point.y) for point in landmarks])
+
+
+def _box(points: NDArray[np.float64]) -> Box:
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     return Box(float(left), float(top), float(right), float(bottom))

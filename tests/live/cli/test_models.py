@@ -156,6 +156,26 @@ def test_a_model_the_mirror_lacks_is_one_line(emi: Emi, mirror: str) -> None:
     assert "Traceback" not in err
 
 
+def test_pull_without_a_name_is_of_the_compact_bundle(emi: Emi) -> None:
+    """All of it is here, as far as sizes and the record of verified files tell."""
+    cache = emi.home / ".cache" / "emi-live"
+    record = {}
+    for entry in CATALOGUE.values():
+        for file in entry.files if entry.bundle == "compact" else ():
+            path = cache / "models" / entry.name / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                stream.truncate(file.size)  # takes no room on the disk
+            record[str(path.resolve())] = [file.size, path.stat().st_mtime_ns, file.sha256]
+    (cache / "verified.json").write_text(json.dumps(record))
+    code, _, err = emi("pull", "--offline")
+    assert (code, len(err.splitlines())) == (0, 3)
+    code, _, err = emi("pull", "--all", "--offline")
+    assert code == 2
+    assert "vit-base-in21k is not in" in err
+    assert "3 of the taemi bundle not here: emi models pull --all" in emi("list")[1]
+
+
 def test_verify_finds_a_changed_byte(emi: Emi, assets: Path, tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -195,6 +215,11 @@ def test_list_json_is_for_scripts(emi: Emi, assets: Path) -> None:
     assert face["path"] == str(assets / "mediapipe" / "face_landmarker.task")
     assert face["bytes"] == 3_758_596
     assert models["whisper-base.en"]["state"] == "absent"
+    assert {name for name, model in models.items() if model["bundle"] == "taemi"} == {
+        "vit-base-in21k",
+        "wav2vec2-emotion",
+        "gte-base",
+    }
 
 
 @pytest.mark.parametrize(

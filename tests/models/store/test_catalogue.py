@@ -29,6 +29,15 @@ def test_every_file_is_pinned_to_bytes_and_to_an_address_that_cannot_change(entr
             assert re.fullmatch("[0-9a-f]{40}", entry.revision)
 
 
+def test_the_taemi_bundle_has_a_model_for_each_modality() -> None:
+    roles = {entry.role: entry for entry in ENTRIES if entry.bundle == "taemi"}
+    assert sorted(roles) == ["face", "sentence", "voice"]
+    assert "NC" in roles["voice"].licence
+    assert "research only" in roles["voice"].licence_note
+    assert all(any(file.path == "model.safetensors" for file in entry.files) for entry in roles.values())
+    assert not [file for entry in roles.values() for file in entry.files if file.path.endswith(".bin")]
+
+
 def test_the_face_landmarker_of_the_test_media_is_the_pinned_one(assets: Path, tmp_path: Path) -> None:
     environ = {"EMI_MODEL_DIR": str(assets / "mediapipe"), "XDG_CACHE_HOME": str(tmp_path)}
     assert (

@@ -1,0 +1,104 @@
+"""Face features of the `taemi` bundle: a vision transformer's view of a face crop, mean over its tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from emi_models.encoders.pretrained import WEIGHTS, ModelSpec, check_config, load_model, read_json, require
+from emi_models.errors import ModelIntegrityError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["VIT_BASE", "VitEncoder"]
+
+VIT_BASE: Final = ModelSpec("google/vit-base-patch16-224-in21k", "vit", 768, 12, store_name="vit-base-in21k")
+PREPROCESSOR: Final = "preprocessor_config.json"
+
+
+class VitEncoder:
+    """Turns face crops into one vector each: the mean of the last hidden state over all tokens.
+
+    All of them, that of the whole picture ([CLS]) included: 197 for crops of 224 px, so that its share is
+    1/197. The state is taken after the last layer norm, and not scaled. Each crop is encoded by itself.
+    Runs on the CPU in float32, holds no state; one thread at a time.
+
+    Source: Dosovitskiy et al. 2021 (arXiv:2010.11929); the mean as in TAEMI.
+    """
+
+    def __init__(self, folder: str | Path, spec: ModelSpec = VIT_BASE) -> None:
+        """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
+
+        Raises:
+            ModelUnavailableError: a file of the model is not in the folder.
+            ModelIntegrityError: it holds another model, or a damaged one.
+        """
+        folder = Path(folder)
+        require(folder, spec, "config.json", WEIGHTS, PREPROCESSOR)
+        config = check_config(folder, spec)
+        side, self._mean, self._deviation = _normalisation(folder, spec)
+        if side != config.get("image_size"):
+            raise ModelIntegrityError(
+                f"{folder / PREPROCESSOR} makes pictures of {side} px and config.json takes "
+                f"{config.get('image_size')}: {spec.remedy}"
+            )
+        import torch
+        from transformers import ViTModel
+
+        self._torch = torch
+        self._model = load_model(folder, spec, ViTModel, add_pooling_layer=False)
+        self.encoder_id = spec.encoder_id
+        self.dim = spec.hidden_size
+        self.side_px: int = side
+
+    def encode(self, crops: NDArray[np.uint8], *, batch_size: int = 16) -> NDArray[np.float32]:
+        """Features, shape (N, 768); the caller owns them.
+
+        The same call gives the same bits; a crop's features depend on its batch mates by no more than
+        rounding.
+
+        Args:
+            crops: shape (N, 224, 224, 3), RGB, as `crop_face` and `resize_face` make them; N may be 0.
+            batch_size: crops that go through the network at once.
+
+        Raises:
+            InputError: the shape or the type is another.
+        """
+        from emi_models.inputs import InputError
+
+        crops = np.asarray(crops)
+        side = self.side_px
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (side, side, 3):
+            raise InputError(
+                f"face crops are {crops.dtype} of shape {crops.shape}, not uint8 of (N, {side}, {side}, 3): "
+                "make them with crop_face or resize_face"
+            )
+        torch = self._torch
+        features = np.empty((len(crops), self.dim), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(crops), batch_size):
+                rows = slice(start, start + batch_size)
+                pixels = (crops[rows].astype(np.float32) / 255 - self._mean) / self._deviation
+                taken = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+                hidden = self._model(pixel_values=taken).last_hidden_state  # (b, 1 + patches, 768)
+                features[rows] = hidden.mean(dim=1).numpy()
+        return features
+
+
+def _normalisation(folder: Path, spec: ModelSpec) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
+    """The side of the pictures in pixels, and the mean and deviation of their three channels in [0, 1]."""
+    found: dict[str, Any] = read_json(folder / PREPROCESSOR, spec)
+    size = found.get("size")
+    try:
+        side = int(size["height"] if isinstance(size, dict) else size)  # type: ignore[arg-type]
+        mean = np.array(found["image_mean"], np.float32).reshape(3)
+        deviation = np.array(found["image_std"], np.float32).reshape(3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelIntegrityError(
+            f"{folder / PREPROCESSOR} does not say size, image_mean and image_std of three channels: "
+            f"{spec.remedy}"
+        ) from error
+    return side, mean, deviation

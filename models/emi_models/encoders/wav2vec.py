@@ -1,0 +1,209 @@
+"""Voice features of the `taemi` bundle: wav2vec 2.0's hidden states, and arousal, dominance, valence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from emi_models.encoders.pretrained import WEIGHTS, ModelSpec, check_config, load_model, read_json, require
+from emi_models.errors import ModelIntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "AUDEERING",
+    "HUBERT_LARGE",
+    "WAVLM_LARGE",
+    "SpeechSpec",
+    "Wav2vecEncoder",
+    "frame_ends_ns",
+    "frames_for",
+]
+
+RATE_HZ: Final = 16_000
+KERNELS: Final = (10, 3, 3, 3, 3, 2, 2)  # of the convolutions that make frames of samples, in samples
+STRIDES: Final = (5, 2, 2, 2, 2, 2, 2)
+FRAME_SAMPLES: Final = 400  # 25 ms, what one frame sees of the sound before the transformer mixes them
+HOP_SAMPLES: Final = 320  # 20 ms
+PIECE_SAMPLES: Final = 12 * RATE_HZ  # attention is quadratic in the length, and the papers hear 12 s
+PIECE_FRAMES: Final = 599  # of a piece
+AFFECT: Final = ("arousal", "dominance", "valence")
+PREPROCESSOR: Final = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSpec(ModelSpec):
+    """A speech model: with `affect`, one that carries the head for arousal, dominance and valence."""
+
+    affect: bool = False
+
+
+AUDEERING: Final = SpeechSpec(
+    "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
+    "wav2vec2",
+    1024,
+    12,
+    store_name="wav2vec2-emotion",
+    affect=True,
+)
+# The same shape without the head, as other participants used: 1024 columns, and no checkpoint for 1027 fits.
+HUBERT_LARGE: Final = SpeechSpec("facebook/hubert-large-ls960-ft", "hubert", 1024, 24)
+WAVLM_LARGE: Final = SpeechSpec("microsoft/wavlm-large", "wavlm", 1024, 24)
+CLASSES: Final = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel", "wavlm": "WavLMModel"}
+
+
+def frames_for(samples: int) -> int:
+    """How many frames so many samples give; 599 for 12 s, 0 for less than 25 ms."""
+    for kernel, stride in zip(KERNELS, STRIDES, strict=True):
+        samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
+    return samples
+
+
+def frame_ends_ns(frames: int) -> NDArray[np.int64]:
+    """When the sound of each frame ends, shape (frames,), in nanoseconds after the first sample's start."""
+    samples = np.arange(frames, dtype=np.int64) * HOP_SAMPLES + FRAME_SAMPLES
+    return samples * (1_000_000_000 // RATE_HZ)
+
+
+class Wav2vecEncoder:
+    """Turns a run of 16 kHz mono sound into frames of 1027 features, 50 a second.
+
+    Frame k is about samples [320k, 320k + 400). Columns:
+
+    - 0-1023: the last hidden state;
+    - 1024-1026: arousal, dominance, valence of that state, by the model's own head (dense, tanh, dense),
+      which was trained on the mean over frames; in about [0, 1]. A model without it gives 1024 columns.
+
+    The transformer looks at all frames of a run, so a frame's features depend on sound before and after it,
+    up to 12 s. A run is encoded alone and unpadded: no other clip has any part in it. Runs on the CPU in
+    float32, holds no state; one thread at a time.
+
+    Source: Wagner et al. 2023 (arXiv:2203.07378), the model's card and its doi:10.5281/zenodo.6221127.
+    """
+
+    def __init__(self, folder: str | Path, spec: SpeechSpec = AUDEERING) -> None:
+        """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
+
+        Raises:
+            ModelUnavailableError: a file of the model is not in the folder.
+            ModelIntegrityError: it holds another model, one without the head, or a damaged one.
+        """
+        folder = Path(folder)
+        require(folder, spec, "config.json", WEIGHTS, PREPROCESSOR)
+        config = check_config(folder, spec)
+        _check_frames(folder, config, spec)
+        self._normalise = _reads_normalised(folder, spec)
+        import torch
+        import transformers
+
+        self._torch = torch
+        self._model = load_model(folder, spec, getattr(transformers, CLASSES[spec.model_type]))
+        self._head = _load_head(folder, config, spec) if spec.affect else None
+        self.encoder_id = spec.encoder_id
+        self.dim = spec.hidden_size + (len(AFFECT) if spec.affect else 0)
+
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features, shape (frames_for(n), 1027); the caller owns them. Less than 25 ms gives no frame.
+
+        Each piece of 12 s is normalised and encoded by itself, as a window of live sound would be; the last
+        piece reaches back, so that its frames too have 12 s about them.
+
+        Args:
+            samples: shape (n,), in [-1, 1].
+
+        Raises:
+            InputError: not one channel, or not all finite.
+        """
+        from emi_models.inputs import InputError
+
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(
+                f"the sound is {samples.dtype} of shape {samples.shape}, not floating point of (n,): "
+                "mix it down to one channel in [-1, 1]"
+            )
+        if bad := samples.size - int(np.isfinite(samples).sum()):
+            raise InputError(
+                f"{bad} of {samples.size} samples are NaN or infinite: decode the sound again, "
+                "or leave it out"
+            )
+        total = frames_for(samples.size)
+        features = np.empty((total, self.dim), np.float32)
+        for first in range(0, total, PIECE_FRAMES):
+            start = max(0, min(first, total - PIECE_FRAMES))
+            piece = samples[start * HOP_SAMPLES : start * HOP_SAMPLES + PIECE_SAMPLES]
+            features[first : first + PIECE_FRAMES] = self._encode_piece(piece)[first - start :]
+        return features
+
+    def _encode_piece(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        torch = self._torch
+        if self._normalise:
+            exact = samples.astype(np.float64)
+            samples = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-7)
+        with torch.inference_mode():
+            taken = torch.from_numpy(samples.astype(np.float32))[None]
+            hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
+            if self._head is not None:
+                dense, bias, projection, offset = self._head
+                affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
+                hidden = torch.cat((hidden, affect), dim=1)
+            result: NDArray[np.float32] = hidden.numpy()
+        return result
+
+
+def _check_frames(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
+    kernels, strides = tuple(config.get("conv_kernel", KERNELS)), tuple(config.get("conv_stride", STRIDES))
+    if (kernels, strides) != (KERNELS, STRIDES) or config.get("add_adapter"):
+        raise ModelIntegrityError(
+            f"{folder} holds a model that does not make 50 frames a second (kernels {kernels}, strides "
+            f"{strides}, adapter {bool(config.get('add_adapter'))}): {spec.remedy}"
+        )
+
+
+def _reads_normalised(folder: Path, spec: ModelSpec) -> bool:
+    """Whether the model takes sound of mean 0 and variance 1."""
+    found = read_json(folder / PREPROCESSOR, spec)
+    if found.get("sampling_rate", RATE_HZ) != RATE_HZ:
+        raise ModelIntegrityError(
+            f"{folder} holds a model for {found['sampling_rate']} Hz, not {RATE_HZ}: {spec.remedy}"
+        )
+    return bool(found.get("do_normalize", True))
+
+
+def _load_head(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> tuple[Any, Any, Any, Any]:
+    """Weight and bias of the dense layer, (1024, 1024), (1024,), and of the projection, (3, 1024), (3,)."""
+    from safetensors import safe_open
+
+    labels = config.get("id2label") or {}
+    order = tuple(str(labels[key]).lower() for key in sorted(labels, key=int))
+    named = any(not label.startswith("label_") for label in order)  # transformers' own name for no name
+    if named and order != AFFECT:
+        raise ModelIntegrityError(
+            f"{folder} rates {', '.join(order)}, not {', '.join(AFFECT)} in this order: {spec.remedy}"
+        )
+    width = spec.hidden_size
+    shapes = {
+        "classifier.dense.weight": (width, width),
+        "classifier.dense.bias": (width,),
+        "classifier.out_proj.weight": (len(AFFECT), width),
+        "classifier.out_proj.bias": (len(AFFECT),),
+    }
+    tensors = []
+    with safe_open(folder / WEIGHTS, framework="pt") as stored:
+        there = set(stored.keys())
+        for name, shape in shapes.items():
+            found = tuple(stored.get_slice(name).get_shape()) if name in there else None
+            if found != shape:
+                what = f"has {name} of shape {found}, not {shape}" if found else f"lacks {name}"
+                raise ModelIntegrityError(
+                    f"{folder / WEIGHTS} {what}: it has no head for {', '.join(AFFECT)}: {spec.remedy}"
+                )
+            tensors.append(stored.get_tensor(name).float())
+    dense, bias, projection, offset = tensors
+    return dense, bias, projection, offset
