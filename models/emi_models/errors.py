@@ -7,6 +7,8 @@
     ├── ModelUnavailableError    an encoder's weights are not on this machine
     ├── ModelIntegrityError      a weight file is not the one that was pinned
     ├── InputError               an array does not fit a network or encoder (emi_models.inputs)
+    ├── DataError                training data are not as they must be      (emi_models.data.errors)
+    ├── TrainingError            it cannot be trained or scored as asked    (emi_models.training.errors)
     ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.face_picture)
     └── RecognizerLostError      the recogniser's process has ended         (emi_models.speech.isolated)
 

@@ -1,1 +1,31 @@
-"""Training data: clips of features with their labels, whatever layout they are kept in."""
+"""Training data: clips of features with their labels, whatever layout they are kept in.
+
+What reads clips needs torch, which takes seconds to load: each public name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emi_models.data.errors import DataError
+    from emi_models.data.opening import OpenOptions, open_clips
+
+__all__ = ["DataError", "OpenOptions", "open_clips"]
+
+_HOME = {
+    "DataError": "emi_models.data.errors",
+    "OpenOptions": "emi_models.data.opening",
+    "open_clips": "emi_models.data.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

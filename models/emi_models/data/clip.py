@@ -28,7 +28,8 @@ NS_PER_S: Final = 1_000_000_000
 class Track:
     """Features of one modality in order of time: stamps (T,) int64 ns from the clip's start, values (T, D).
 
-    A frame's stamp is its capture time; a text row's is the moment from which it is known.
+    A frame's stamp is its capture time; a text row's is the moment from which it is known. A text row of
+    zeros says that no words are known any more.
     """
 
     t_ns: NDArray[np.int64]
@@ -40,9 +41,15 @@ class Track:
         return cls(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
 
     def until(self, end_ns: int, span_ns: int) -> NDArray[np.float32]:
-        """Values (n, D) of end - span < t <= end."""
-        start, stop = np.searchsorted(self.t_ns, [end_ns - span_ns, end_ns], side="right")
-        return self.values[start:stop]
+        """Values (n, D) of the last `span_ns` up to the newest frame of the 12 s before `end_ns`.
+
+        Back from the newest frame, not from the end: a face that was lost a moment ago is still shown.
+        """
+        stop = int(np.searchsorted(self.t_ns, end_ns, side="right"))
+        if not stop:
+            return self.values[:0]
+        since_ns = max(end_ns - round(WINDOW_S * NS_PER_S), int(self.t_ns[stop - 1]) - span_ns)
+        return self.values[np.searchsorted(self.t_ns, since_ns, side="right") : stop]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +69,12 @@ class Clip:
         """What a network would be shown at `end_ns`: the last 12 s of this clip, one row of `shapes`.
 
         Frames are packed to the front, the newest `shapes.*_frames` of them; a modality is present if it has
-        a frame there, words if any are known by then. Live use adds its dropout times (emi_live.window).
+        a frame there, words if any are known just then. Live use adds its dropout times (emi_live.window).
 
         Args:
             shapes: the network's sizes.
             end_ns: the window's end, from the clip's start.
-            spans_s: seconds before the end that a modality is looked at, where it is not 12.
+            spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
         """
         spans = spans_s or {}
         vision, vision_mask = _pack(self.vision, shapes.vision_frames, end_ns, spans.get("vision", WINDOW_S))
@@ -84,7 +91,7 @@ class Clip:
             audio_mask=audio_mask,
             audio_present=audio_mask.any(dim=1),
             text=text,
-            text_present=torch.tensor([known > 0]),
+            text_present=text.any(dim=1),
         )
 
 

@@ -1,0 +1,186 @@
+"""Clips as a network is trained on them: windows one by one, and batches no longer than they must be.
+
+Nothing here draws from a global generator: what a sample is hangs on seed, epoch and index alone, so that a
+training that is resumed, or read by more processes, sees the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from emi_models.data.clip import WINDOW_S, Clip
+from emi_models.data.errors import DataError
+from emi_models.inputs import FusionInputs
+from emi_models.vocabulary import MODALITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from emi_models.data.clip import ClipSet
+    from emi_models.vocabulary import Modality
+
+__all__ = ["CACHE_BYTES", "ClipWindows", "TimedClips", "collate"]
+
+CACHE_BYTES: Final = 2 << 30
+SHORTEST_S: Final = 1.0  # of a prefix: live use shows its first windows about as early
+
+Row = tuple[FusionInputs, "Tensor"]  # one window or a batch of them, and the ratings (B, K) or (K,)
+
+
+@runtime_checkable
+class TimedClips(Protocol):
+    """A `ClipSet` that knows how long its clips are without reading them."""
+
+    def durations_s(self, split: str) -> Sequence[float]:
+        """Seconds that each clip of `ids(split)` lasts."""
+
+
+class ClipWindows(Dataset[Row]):
+    """One window of each rated clip: its first 12 s, or all of a shorter one.
+
+    Item `i` is a window of one row, without padding, and the clip's ratings (K,). Clips are kept in memory as
+    they are read, until `cache_bytes` are full (in each process that reads); the others are read again.
+
+    Args:
+        clips: where they come from.
+        split: which of them; those without ratings are left out.
+        prefixes: the share of samples, in [0, 1], that is cut off at a moment drawn evenly from 1 s to the
+            window's end, as live use shows a clip that goes on; a clip of less than 1 s never is. Each epoch
+            draws anew.
+        seed: of those draws.
+        until_s: how much of a clip is shown at most, 12 s or less.
+        spans_s: seconds before the window's end that a modality is shown, where it is not 12.
+        cache_bytes: memory for clips.
+
+    Raises:
+        DataError: a setting is out of range, or no clip of the split is rated.
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        split: str,
+        prefixes: float = 0.0,
+        *,
+        seed: int = 0,
+        until_s: float = WINDOW_S,
+        spans_s: Mapping[Modality, float] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if not 0.0 <= prefixes <= 1.0:
+            raise DataError(f"prefixes is {prefixes}; it is a share of the samples, from 0 to 1")
+        if not 0.0 < until_s <= WINDOW_S:
+            raise DataError(f"until_s is {until_s}; a window ends after 0 s and by {WINDOW_S:g} s")
+        self.clips = clips
+        self.split = split
+        self.prefixes = prefixes
+        self.seed = seed
+        self.until_ns = round(until_s * 1e9)
+        self.spans_s = spans_s
+        targets = clips.targets(split)
+        self._rated = (
+            np.flatnonzero(np.isfinite(targets).all(axis=1)) if len(targets) else np.zeros(0, np.int64)
+        )
+        if not len(self._rated):
+            raise DataError(
+                f"the split {split!r} has {len(targets)} clips and none is rated; add ratings to the data"
+            )
+        everything = clips.ids(split)
+        self.ids = tuple(everything[row] for row in self._rated)
+        self.targets = torch.from_numpy(np.ascontiguousarray(targets[self._rated], np.float32))
+        # Shared, so that processes that read on from one epoch to the next see it change.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._cached: dict[int, Clip] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Row:
+        clip = self._clip(index)
+        end_ns = self._end_ns(index, min(clip.duration_ns, self.until_ns))
+        shapes = replace(
+            self.clips.shapes,
+            vision_frames=self._frames(clip, "vision", end_ns),
+            audio_frames=self._frames(clip, "audio", end_ns),
+        )
+        return clip.window(shapes, end_ns, self.spans_s), self.targets[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw prefixes anew; before an epoch's first sample is read."""
+        self._epoch[0] = epoch
+
+    def lengths_s(self) -> NDArray[np.float64]:
+        """Seconds that each uncut window lasts, (len(self),); reads all clips if the set does not know."""
+        if isinstance(self.clips, TimedClips):
+            durations = np.asarray(self.clips.durations_s(self.split), np.float64)[self._rated]
+        else:
+            durations = np.array([self._clip(index).duration_ns / 1e9 for index in range(len(self))])
+        return np.minimum(durations, self.until_ns / 1e9)
+
+    def _end_ns(self, index: int, whole_ns: int) -> int:
+        """Where the window of this sample ends in this epoch."""
+        shortest_ns = round(SHORTEST_S * 1e9)
+        if self.prefixes == 0.0 or whole_ns <= shortest_ns:
+            return whole_ns
+        draw = np.random.default_rng((self.seed, int(self._epoch[0]), index))
+        cut = draw.random() < self.prefixes
+        return int(draw.integers(shortest_ns, whole_ns, endpoint=True)) if cut else whole_ns
+
+    def _frames(self, clip: Clip, modality: Modality, end_ns: int) -> int:
+        """How many frames the window has of a modality; one if it has none, for a network to mask."""
+        span_s = (self.spans_s or {}).get(modality, WINDOW_S)
+        there = len(getattr(clip, modality).until(end_ns, round(span_s * 1e9)))
+        most: int = getattr(self.clips.shapes, f"{modality}_frames")
+        return max(1, min(there, most))
+
+    def _clip(self, index: int) -> Clip:
+        if index in self._cached:
+            return self._cached[index]
+        clip = self.clips.load(self.ids[index])
+        size = sum(getattr(clip, m).values.nbytes + getattr(clip, m).t_ns.nbytes for m in MODALITIES)
+        if size <= self._room:
+            self._cached[index] = clip
+            self._room -= size
+        return clip
+
+
+def collate(rows: Sequence[Row]) -> Row:
+    """A batch of windows (B, ...) and ratings (B, K), as long as the longest row's last frame.
+
+    Rows may be of any length, with masks of any pattern. Where no row has a frame, there is one, masked.
+    """
+    windows = [window for window, _ in rows]
+    vision, vision_mask = _padded([(window.vision, window.vision_mask) for window in windows])
+    audio, audio_mask = _padded([(window.audio, window.audio_mask) for window in windows])
+    batch = FusionInputs(
+        vision=vision,
+        vision_mask=vision_mask,
+        vision_present=torch.cat([window.vision_present for window in windows]),
+        audio=audio,
+        audio_mask=audio_mask,
+        audio_present=torch.cat([window.audio_present for window in windows]),
+        text=torch.cat([window.text for window in windows]),
+        text_present=torch.cat([window.text_present for window in windows]),
+    )
+    return batch, torch.stack([targets for _, targets in rows])
+
+
+def _padded(rows: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Frames (1, T, D) and masks (1, T) of different lengths as (B, T', D) and (B, T')."""
+    ends = [int(mask.nonzero()[:, 1].max()) + 1 if bool(mask.any()) else 0 for _, mask in rows]
+    longest = max(1, *ends)
+    values = rows[0][0].new_zeros(len(rows), longest, rows[0][0].shape[2])
+    masks = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, ((frames, mask), end) in enumerate(zip(rows, ends, strict=True)):
+        values[place, :end] = frames[0, :end]
+        masks[place, :end] = mask[0, :end]
+    return values, masks

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from emi_models.data.errors import DataError
+from emi_models.data.files import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.txt"
+    with replacing(path) as part:
+        part.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as part:
+            part.write_text("new")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DataError, match=r"x\.txt cannot be written: .*; name another folder"),
+        replacing(tmp_path / "file" / "x.txt"),
+    ):
+        pass

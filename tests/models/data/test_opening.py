@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from emi_models.data import DataError, open_clips
+from emi_models.data.store import ClipWriter, ManifestClips
+from emi_models.data.vidmimic import VidmimicClips
+from tests.models.data.folders import INFO, make_clip, make_vidmimic, write_split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ours(folder: Path) -> Path:
+    writer = ClipWriter(folder, INFO)
+    for number in range(4):
+        writer.write(make_clip(f"{number:05d}"))
+    writer.write_manifest()
+    return folder
+
+
+def test_the_layout_is_found(tmp_path: Path) -> None:
+    assert isinstance(open_clips(ours(tmp_path / "a")), ManifestClips)
+    assert isinstance(open_clips(make_vidmimic(tmp_path / "b")), VidmimicClips)
+
+
+def test_options_reach_the_reader(tmp_path: Path) -> None:
+    labels = write_split(tmp_path, "train", {"1": [1.0] * 6})
+    clips = open_clips(ours(tmp_path / "a"), labels=labels, valid_fraction=0.5, seed=3, progress=None)
+    assert len(clips.ids("valid")) == 2
+    official = open_clips(make_vidmimic(tmp_path / "b"), audio="none", cache=tmp_path / "c", labels=None)
+    assert set(official.encoders) == {"vision", "text"}
+    assert (tmp_path / "c" / "vit").is_dir()
+
+
+def test_options_of_the_other_layout_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has the layout of emi-live, and audio, vision is for the other one"):
+        open_clips(ours(tmp_path / "a"), vision="vit", audio="x")
+    with pytest.raises(DataError, match="has the layout of Hume-Vidmimic2, and valid_fraction is for"):
+        open_clips(make_vidmimic(tmp_path / "b"), valid_fraction=0.1)
+
+
+def test_what_is_neither_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none is no folder; name the one that holds manifest.csv or train_split"
+    ):
+        open_clips(tmp_path / "none")
+    with pytest.raises(DataError, match=r"has neither manifest.csv, which .* writes, nor train_split.csv"):
+        open_clips(tmp_path)
