@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,8 +31,11 @@ __all__ = [
     "SpeechConfig",
     "WindowConfig",
     "load_config",
+    "read_settings",
+    "validated",
 ]
 
+Model = TypeVar("Model", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -216,21 +219,45 @@ def load_config(
         ConfigurationError: a file that cannot be read, an unknown key or a value out of range.
     """
     merged: dict[str, Any] = {} if preset is None else _read_preset(preset)
+    _merge(merged, read_settings(settings))
+    _merge(merged, overrides or {})
+    return validated(LiveConfig, merged)
+
+
+def read_settings(settings: Iterable[str], example: str = "window.hop_s=0.1") -> dict[str, Any]:
+    """Nested values from `section.key=value` settings, of which a later one wins.
+
+    Args:
+        settings: the value in TOML's spelling; a bare word is a string.
+        example: a setting that is right, for the message about one that is not.
+
+    Raises:
+        ConfigurationError: one is not of that form.
+    """
+    merged: dict[str, Any] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise ConfigurationError(
-                f"--set {setting!r} is not of the form section.key=value, e.g. --set window.hop_s=0.1"
+                f"--set {setting!r} is not of the form section.key=value, e.g. --set {example}"
             )
         value = _toml_value(text.strip())
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         _merge(merged, value)
-    _merge(merged, overrides or {})
+    return merged
+
+
+def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """The settings that nested values make.
+
+    Raises:
+        ConfigurationError: an unknown key, or a value out of range; the message names it.
+    """
     try:
-        return LiveConfig.model_validate(merged)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(_describe(error)) from error
+        raise ConfigurationError(_describe(model, error)) from error
 
 
 def _read_preset(preset: str) -> dict[str, Any]:
@@ -264,13 +291,15 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
             base[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(model: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        section: Any = LiveConfig
+        section: Any = model
         for part in problem["loc"][:-1]:
-            section = section.model_fields[str(part)].annotation
+            # Sections within a section, or by name within a dictionary.
+            fields = getattr(section, "model_fields", None)
+            section = get_args(section)[-1] if fields is None else fields[str(part)].annotation
         return f"unknown setting {key!r}; known here: {', '.join(section.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else message

@@ -135,8 +135,8 @@ class TwoStage(FusionNetwork):
         """Of `text`, `audio`, `vision` and `motion` those that exist, in this order."""
         return self.config.branches
 
-    def encode(self, window: FusionInputs) -> dict[str, Tensor]:
-        """Each branch's embedding (B, hidden); what it is for an absent branch has no meaning."""
+    def encode(self, window: FusionInputs, *names: str) -> dict[str, Tensor]:
+        """The embeddings (B, hidden) of all branches, or those named; of an absent one it has no meaning."""
         face, face_mask = frames_of(window, "vision")
         still = self.config.shapes.vision_dim - self.config.motion_dim
         inputs = {
@@ -145,7 +145,7 @@ class TwoStage(FusionNetwork):
             "vision": (face[:, :, :still], face_mask),
             "motion": (face[:, :, still:], face_mask),
         }
-        return {name: self.encoders[name](*inputs[name]) for name in self.branches}
+        return {name: self.encoders[name](*inputs[name]) for name in names or self.branches}
 
     def presence(self, window: FusionInputs) -> dict[str, Tensor]:
         """Which rows (B,) each branch is present in."""

@@ -1,0 +1,252 @@
+"""From clips to a checkpoint: carries out a system's recipe, stage by stage, on Lightning."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from emi_models.checkpoint import save_checkpoint
+from emi_models.data.batches import ClipWindows
+from emi_models.systems import describe_config
+from emi_models.training.bar import Bar, bars, score_words
+from emi_models.training.callbacks import Keeper
+from emi_models.training.clips import check_task, rated_clips
+from emi_models.training.config import TrainConfig
+from emi_models.training.curves import draw_learning
+from emi_models.training.errors import TrainingError
+from emi_models.training.header import header_of
+from emi_models.training.machine import choose_device, choose_precision
+from emi_models.training.network import network_for
+from emi_models.training.recipes import recipe_of
+from emi_models.training.run import StageResult, open_run
+from emi_models.training.state import own_state
+from emi_models.training.task import StageTask, seed_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from emi_models.data.clip import ClipSet
+    from emi_models.networks.base import FusionNetwork
+    from emi_models.training.clips import RatedClips
+    from emi_models.training.recipes.recipe import Stage
+    from emi_models.training.run import RunFolder
+
+__all__ = ["FitResult", "fit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """What a training has left: the checkpoint, and how each stage went."""
+
+    checkpoint: Path
+    stages: tuple[StageResult, ...]
+
+    @property
+    def score(self) -> float:
+        """The last stage's best validation score: mean Pearson, or weighted F1."""
+        return self.stages[-1].score
+
+
+def fit(
+    system: str,
+    clips: ClipSet,
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> FitResult:
+    """Train a system on clips as its recipe says; the best network, whole, is saved as a checkpoint.
+
+    On a CPU the result hangs on the clips, the settings, the number of threads and the versions of the
+    libraries alone, and a run that was interrupted after any epoch and resumed gives the same weights to the
+    last bit. The random state of the caller is left as it was.
+
+    Args:
+        system: one of `emi_models.training.recipes.RECIPES`.
+        clips: rated clips; where they have no valid split, a share of train is held out.
+        out: the run's folder (`emi_models.training.run`).
+        config: what differs from the recipe.
+        resume: go on with the run that is in `out`, if there is one.
+        force: throw away the run that is in `out`.
+        console: where progress is shown; None: nowhere.
+
+    Raises:
+        TrainingError: it cannot be done as asked; the message says why and what to do.
+        DataError: a clip cannot be read.
+        CheckpointError: the network's settings are impossible.
+        KeyboardInterrupt: on Ctrl-C; what was done up to the last whole epoch is kept for `resume`.
+    """
+    config = config or TrainConfig()
+    recipe = recipe_of(system)
+    device = choose_device(config.training.device)
+    rated = rated_clips(clips, config.data.held_out, config.data.held_out_seed)
+    with own_state(config.training, device):
+        torch.manual_seed(seed_of(config.training.seed, "weights"))
+        network = network_for(system, recipe, rated, config.network)
+        check_task(network.config.task, rated.targets("train"))
+        stages = recipe.adjusted_stages(network.config, config.training)
+        data = config.data
+        run = _Run(
+            folder=open_run(out, _story(system, network, rated, config, device), resume=resume, force=force),
+            config=config,
+            learn=ClipWindows(rated, "train", data.prefixes, seed=config.training.seed, spans_s=data.spans_s),
+            check=ClipWindows(rated, "valid", spans_s=data.spans_s),
+            device=device,
+            console=console,
+        )
+        run.announce(system, network, rated)
+        with bars(console) as progress:
+            results = tuple(
+                run.train(number, stage, network, progress) for number, stage in enumerate(stages, start=1)
+            )
+    title = f"{system}, seed {config.training.seed}: {clips.description}"
+    draw_learning(run.folder.curves, title, results)
+    header = header_of(system, network, rated, config, recipe, results[-1])
+    save_checkpoint(run.folder.checkpoint, network, header)
+    return FitResult(checkpoint=run.folder.checkpoint, stages=results)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One training under way."""
+
+    folder: RunFolder
+    config: TrainConfig
+    learn: ClipWindows
+    check: ClipWindows
+    device: torch.device
+    console: Console | None
+
+    def announce(self, system: str, network: FusionNetwork, clips: RatedClips) -> None:
+        """Say what is about to be trained, on what and where."""
+        if self.console is None:
+            return
+        size = sum(parameter.numel() for parameter in network.parameters())
+        precision = choose_precision(self.config.training.precision, self.device)
+        on = ", ".join(network.config.modalities)
+        for line in (
+            f"{system}: {size:,} parameters on {on}; {self.device}, {precision}",
+            f"{clips.description}; {len(self.learn)} clips train, validated on {clips.validation}",
+        ):
+            self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def train(
+        self, number: int, stage: Stage, network: FusionNetwork, progress: Progress | None
+    ) -> StageResult:
+        """Train one stage, or what is left of it; `network` is then that of its best epoch."""
+        place = self.folder.stage(number, stage.name)
+        result = self.folder.result(number, stage.name)
+        if result is None:
+            result = self._trained(place, stage, network, progress)
+            self.folder.finish(number, result)
+        _restore(network, place / "best.safetensors")
+        if self.console is not None:
+            words = score_words(result.measure, result.score)
+            line = f"{stage.name}: valid {words} in epoch {result.best_epoch}, best of {len(result.history)}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return result
+
+    def _trained(
+        self, place: Path, stage: Stage, network: FusionNetwork, progress: Progress | None
+    ) -> StageResult:
+        settings, seed = self.config, self.config.training.seed
+        torch.manual_seed(seed_of(seed, stage.name, "objective"))
+        objective = stage.objective(network)
+        task = StageTask(objective, stage, self.learn, self.check, seed, settings.data)
+        keeper = Keeper(place, stage.margin, stage.patience)
+        told = [] if self.console is None else [Bar(progress, self.console, keeper)]
+        gpu = self.device.type == "cuda"
+        clipping = stage.clipping
+        trainer = pl.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=[self.device.index or 0] if gpu else 1,
+            precision=choose_precision(settings.training.precision, self.device),
+            max_epochs=stage.epochs,
+            gradient_clip_val=None if clipping is None else clipping.limit,
+            gradient_clip_algorithm=None if clipping is None else clipping.by,
+            callbacks=[*told, keeper],
+            default_root_dir=place,
+            reload_dataloaders_every_n_epochs=1,  # an epoch's order is that of its number, also when resumed
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        _run(trainer, task, place / "last.ckpt")
+        return StageResult(
+            name=stage.name,
+            measure=objective.measure,
+            best_epoch=keeper.best_epoch,
+            score=keeper.best,
+            history=tuple(keeper.history),
+        )
+
+
+def _restore(network: FusionNetwork, best: Path) -> None:
+    """Make the network that of the stage's best epoch, all of it."""
+    try:
+        network.load_state_dict(load_file(best))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(f"{best} is damaged or gone; start anew with --force") from error
+    network.requires_grad_(True)
+
+
+def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
+    """Train on from the saved state, or from the start if there is none.
+
+    Lightning answers Ctrl-C by ignoring further ones and ending the process; here it is an exception again.
+    """
+    there = state.is_file()
+    if there:
+        try:
+            torch.load(state, map_location="meta", weights_only=True)
+        except Exception as error:  # a damaged file fails in many ways, the unpickler's among them
+            raise TrainingError(
+                f"{state} is damaged ({type(error).__name__}); start anew with --force"
+            ) from error
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, ckpt_path=state if there else None, weights_only=True if there else None)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+
+
+def _story(
+    system: str, network: FusionNetwork, clips: RatedClips, config: TrainConfig, device: torch.device
+) -> dict[str, Any]:
+    """What makes a run this run and no other: all that its result hangs on."""
+    settings = config.model_dump(mode="json")
+    for section, name in (("training", "device"), ("training", "threads"), ("data", "workers")):
+        settings[section].pop(name)  # a run may go on elsewhere
+    content = hashlib.sha256()
+    for split in ("train", "valid"):
+        content.update("\n".join(clips.ids(split)).encode())
+        content.update(clips.targets(split).tobytes())
+    return {
+        "system": system,
+        "modalities": list(network.config.modalities),
+        "network": describe_config(network.config),
+        "settings": settings,
+        "precision": choose_precision(config.training.precision, device),
+        "data": {
+            "description": clips.description,
+            "encoders": dict(clips.encoders),
+            "clips": {split: len(clips.ids(split)) for split in ("train", "valid")},
+            "ratings_sha256": content.hexdigest(),
+        },
+    }

@@ -1,0 +1,222 @@
+"""One stage as Lightning trains it: batches in, a loss out, and a score on the validation clips.
+
+Repeatable to the last bit on a CPU: an epoch's order hangs on (seed, stage, epoch) alone, what an optimiser
+step draws at random on (seed, stage, step) alone. So a training that is resumed after any epoch does what it
+would have done.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+
+from emi_models.data.batches import collate
+from emi_models.data.buckets import BucketedBatches
+from emi_models.inputs import FusionInputs
+from emi_models.training.errors import TrainingError
+from emi_models.training.metrics import score
+from emi_models.training.schedules import Plateau
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from emi_models.data.batches import ClipWindows
+    from emi_models.training.config import DataSettings
+    from emi_models.training.recipes.objectives import Objective, Outcome
+    from emi_models.training.recipes.recipe import Stage
+
+__all__ = ["Shuffled", "StageTask", "seed_of"]
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that hangs on all of its parts, from 0 to 2^63 - 1; the same in every process."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Shuffled(Sampler[int]):
+    """The numbers below `n` in an order that only `seed` decides, however often it is asked."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n = n
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        yield from torch.randperm(self.n, generator=generator).tolist()
+
+
+class StageTask(pl.LightningModule):
+    """A stage's objective with its data, optimiser and schedule.
+
+    Batches are full ones, in a new order each epoch, unless all clips together are fewer than one batch. With
+    `stage.average`, weights averaged over steps are what validation scores: their decay is
+    min(average, (1 + n) / (10 + n)) at step n, so that they soon forget the start.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        stage: Stage,
+        learn: ClipWindows,
+        check: ClipWindows,
+        seed: int,
+        data: DataSettings,
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self.stage = stage
+        self.learn, self.check = learn, check
+        self.seed, self.data = seed, data
+        self.groups = objective.groups()
+        objective.requires_grad_(False)
+        for group in self.groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
+        self.averaged = copy.deepcopy(objective).requires_grad_(False) if stage.average is not None else None
+        self.record: dict[str, float] = {}  # of the epoch that has ended last: losses, scores, learning rate
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
+        self._rate = 0.0  # of the step that was last, for the first group
+        self._losses: list[Tensor] = []
+        self._checked: list[tuple[Outcome, Tensor]] = []
+
+    @property
+    def shown(self) -> Objective:
+        """What is scored and kept: the averaged weights if there are any, else those that are trained."""
+        return self.objective if self.averaged is None else self.averaged
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps in an epoch."""
+        return max(1, len(self.learn) // self.stage.batch_size)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """This epoch's batches."""
+        size, n = self.stage.batch_size, len(self.learn)
+        self.learn.set_epoch(self.current_epoch)
+        seed = seed_of(self.seed, self.stage.name, "order", self.current_epoch)
+        if self.data.bucketed:
+            alike = BucketedBatches(self.learn.lengths_s(), size, seed=seed, drop_last=True)
+            return self._loader(self.learn, alike)
+        return self._loader(self.learn, BatchSampler(Shuffled(n, seed), size, drop_last=n >= size))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation clips in their order."""
+        rows = BatchSampler(range(len(self.check)), self.stage.batch_size, drop_last=False)
+        return self._loader(self.check, rows)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Windows and targets on the device that trains."""
+        window, targets = batch
+        return FusionInputs(*(tensor.to(device) for tensor in window.tensors())), targets.to(device)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the objective's groups, and the stage's schedule."""
+        stage, schedule = self.stage, self.stage.schedule
+        optimizer = torch.optim.AdamW(
+            [{"params": list(g.parameters), "lr": stage.learning_rate * g.rate} for g in self.groups],
+            weight_decay=stage.weight_decay,
+        )
+        if isinstance(schedule, Plateau):  # stepped here, not by Lightning, which does not save all it needs
+            self._plateau = ReduceLROnPlateau(
+                optimizer, "max", factor=schedule.by, patience=schedule.patience
+            )
+            if self._plateau_state is not None:
+                self._plateau.load_state_dict(self._plateau_state)
+            return optimizer
+        steps = self.epoch_steps
+        rate = LambdaLR(optimizer, lambda step: schedule.factor(step, steps, stage.epochs))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout and its like draw what this step always draws."""
+        self._rate = self.optimizers().param_groups[0]["lr"]
+        torch.manual_seed(seed_of(self.seed, self.stage.name, "step", self.global_step))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        outcome = self.objective(*batch)
+        self._losses.append(outcome.loss.detach())
+        return outcome.loss
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The averaged weights follow."""
+        if self.averaged is None or self.stage.average is None:
+            return
+        done = self.global_step
+        decay = min(self.stage.average, (1 + done) / (10 + done))
+        for slow, quick in zip(self.averaged.parameters(), self.objective.parameters(), strict=True):
+            slow.lerp_(quick, 1 - decay)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """What is made of a batch of validation clips."""
+        window, targets = batch
+        self._checked.append((self.shown(window, targets), targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the epoch, and let a plateau lower the learning rate.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        losses, checked = torch.stack(self._losses), self._checked
+        self._losses, self._checked = [], []
+        rows = torch.tensor([len(targets) for _, targets in checked], dtype=torch.float64)
+        valid = torch.stack([outcome.loss.double().cpu() for outcome, _ in checked])
+        record = {
+            "train_loss": float(losses.double().mean()),
+            "valid_loss": float((valid * rows).sum() / rows.sum()),
+            "learning_rate": self._rate,
+        }
+        if not (math.isfinite(record["train_loss"]) and math.isfinite(record["valid_loss"])):
+            raise TrainingError(
+                f"the loss is not finite in epoch {self.current_epoch + 1} of stage {self.stage.name}; lower "
+                "training.learning_rate, or look for features that are not finite"
+            )
+        self.record = record | self._score(checked, record["valid_loss"])
+        if self._plateau is not None:
+            self._plateau.step(self.record["score"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the plateau has seen."""
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give it back, once there is an optimiser."""
+        self._plateau_state = checkpoint.get("plateau")
+
+    def _loader(self, windows: ClipWindows, batches: Sampler[list[int]]) -> DataLoader[Any]:
+        return DataLoader(
+            windows,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.data.workers,
+            generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
+        )
+
+    def _score(self, checked: list[tuple[Outcome, Tensor]], loss: float) -> dict[str, float]:
+        """What is to be raised, as `score`, and its parts."""
+        if self.objective.measure == "loss":
+            return {"score": -loss}
+        predicted, truth = [], []
+        for outcome, targets in checked:
+            if outcome.predicted is not None:
+                kept = slice(None) if outcome.counts is None else outcome.counts
+                predicted.append(outcome.predicted[kept].float().cpu())
+                truth.append(targets[kept].cpu())
+        return score(self.objective.measure, torch.cat(predicted), torch.cat(truth))

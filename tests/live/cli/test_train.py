@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emi_live.cli.errors import run_app
+from emi_live.cli.train import app
+from emi_models.checkpoint import read_header
+from tests.live.cli.clip_folder import write_folder
+from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
+
+SMALL = (
+    *("--set", "network.d_model=16", "--set", "network.mlp_hidden=16", "--set", "training.batch_size=8"),
+    *("--set", "training.threads=1", "--device", "cpu"),
+)
+COMMAND = (
+    sys.executable,
+    "-c",
+    "from emi_live.cli.errors import run_app; from emi_live.cli.train import app; ",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("clips"), memory_set(24, 8))
+
+
+def train(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        run_app(app, [str(arg) for arg in args], "emi train")
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_one_command_from_a_folder_to_a_checkpoint(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs" / "taemi"
+    settings = (*SMALL, "--set", "training.max_epochs=2", "--seed", 4)
+    code, said, told = train(capsys, "--system", "taemi", "--data", data, "--out", out, *settings)
+    assert (code, said) == (0, f"saved {out}/checkpoint.safetensors\n")
+    lines = told.splitlines()
+    assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true")
+    assert lines[2].startswith("fusion: epoch 1/2  valid Pearson ")
+    assert f"try: emi eval --checkpoint {out}/checkpoint.safetensors --data {data}" in lines
+    header = read_header(out / "checkpoint.safetensors")
+    assert header.config["d_model"] == 16
+    assert "seed 4" in header.created_by
+    assert (out / "curves.png").is_file()
+
+
+def test_a_stage_may_have_settings_of_its_own(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ("shared=8", "d_model=8", "heads=2", "layers=1", "tcn_layers=1", "segments=2")
+    settings = ("training.max_epochs=1", "training.stages.align.max_epochs=2", "training.threads=1")
+    sets = [word for n in (*(f"network.{n}" for n in network), *settings) for word in ("--set", n)]
+    code, _, told = train(capsys, "--system", "dual_stage", "--data", data, "--out", tmp_path / "run", *sets)
+    assert code == 0
+    assert "align: epoch 2/2" in told
+    assert "fusion: epoch 1/1" in told
+
+
+def test_a_run_is_not_overwritten(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (
+        "--system",
+        "taemi",
+        "--data",
+        data,
+        "--out",
+        tmp_path,
+        *SMALL,
+        "--set",
+        "training.max_epochs=1",
+    )
+    assert train(capsys, *command)[0] == 0
+    code, _, err = train(capsys, *command)
+    assert code == 2
+    assert err.endswith("--resume goes on with it, --force throws it away, or name another --out\n")
+    assert train(capsys, *command, "--resume")[0] == 0
+    assert train(capsys, *command, "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("--system", "temi"),
+            "no system is called 'temi'; there are: taemi, two_stage, dual_stage, semantic_m",
+        ),
+        (
+            ("--set", "training.max_epoch=1"),
+            "unknown setting 'training.max_epoch'; known here: max_epochs, pat",
+        ),
+        (
+            ("--set", "training.stages.fusion.epochs=1"),
+            "unknown setting 'training.stages.fusion.epochs'; known",
+        ),
+        (
+            ("--set", "training.max_epochs=0"),
+            "training.max_epochs: Input should be greater than or equal to 1",
+        ),
+        (("--set", "training.max_epochs"), "e.g. --set training.max_epochs=1"),
+        (("--set", "network.d_modl=1"), "unknown setting 'network.d_modl'; taemi knows: modalities, d_model"),
+        (("--set", "network.heads=3"), "d_model 512 is not a multiple of heads 3"),
+        (("--set", "training.stages.align.max_epochs=1"), "the stages here are: fusion"),
+        (("--device", "tpu"), "no device is called 'tpu'"),
+        (("--set", "training.device=tpu"), "no device is called 'tpu'"),
+        (("--vision", "vit"), "vision is for"),
+    ],
+)
+def test_bad_use_is_one_line_and_exit_code_2(
+    args: tuple[str, ...], message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = train(capsys, "--system", "taemi", "--data", data, "--out", tmp_path / "run", *args)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_no_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("--system", "taemi", "--out", tmp_path / "run")
+    code, _, err = train(capsys, *command, "--data", tmp_path / "nowhere")
+    assert code == 2
+    assert f"{tmp_path}/nowhere is no folder" in err
+    code, _, err = train(capsys, *command, "--data", tmp_path)
+    assert code == 2
+    assert "manifest.csv" in err
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ([unrated(clip) for clip in random_clips(6)], "0 rated clips to train on"),
+        (random_clips(3), "1 rated clips to train on, at least 2 are needed (train has 3 clips, valid 0)"),
+    ],
+)
+def test_too_few_rated_clips(
+    clips: list[object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "clips", MemorySet(splits={"train": clips}))  # type: ignore[dict-item]
+    code, _, err = train(capsys, "--system", "taemi", "--data", folder, "--out", tmp_path / "run")
+    assert code == 2
+    assert message in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_that_gives_what_it_would_have(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cut short"
+    settings = (*SMALL, "--set", "training.max_epochs=60", "--set", "training.patience=60", "--seed", "2")
+    options = ("--system", "taemi", "--data", str(data), "--out", str(out), *settings)
+    with subprocess.Popen(
+        [*COMMAND[:2], COMMAND[2] + f"run_app(app, {list(options)!r}, 'emi train')"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("fusion: epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        told = process.stderr.read()
+    assert process.returncode == 130
+    command = next(line for line in told.splitlines() if line.startswith("stopped; go on with: "))
+    words = shlex.split(command.partition(": ")[2])
+    assert words[:2] == ["emi", "train"]
+    assert words[-1] == "--resume"
+    assert train(capsys, *words[2:])[0] == 0
+    whole = tmp_path / "whole"
+    assert train(capsys, *("--system", "taemi", "--data", data, "--out", whole), *settings)[0] == 0
+    a, b = (load_file(folder / "checkpoint.safetensors") for folder in (out, whole))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def in_a_process(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("missing", ["lightning", "torchmetrics"])
+def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Path, tmp_path: Path) -> None:
+    options = ["--system", "taemi", "--data", str(data), "--out", str(tmp_path / "run")]
+    done = in_a_process(
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from emi_live.cli.errors import run_app; from emi_live.cli.train import app\n"
+        f"run_app(app, {options!r}, 'emi train')"
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f'error: {missing} is not installed; install "emi-live[train]"'
+
+
+def test_help_waits_for_nothing_and_live_use_never_loads_lightning() -> None:
+    done = in_a_process(
+        "import sys, emi_live.cli.train, emi_live.cli.evaluate\n"
+        "print([name for name in ('torch', 'numpy', 'lightning', 'pydantic') if name in sys.modules])\n"
+        "import emi_live.live, emi_live.cli.session, emi_models.checkpoint\n"
+        "print([n for n in ('lightning', 'torchmetrics', 'matplotlib') if n in sys.modules])\n"
+    )
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
+
+
+@pytest.mark.parametrize("args", [("--help",), ("-h",)])
+def test_help_shows_how(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = train(capsys, *args)
+    assert (code, err) == (0, "")
+    assert out.lstrip().startswith("Usage: emi train")
+    assert "emi train --system taemi --data features --out runs/taemi" in out

@@ -1,0 +1,78 @@
+"""Which clips train and which validate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emi_models.training.clips import check_task, rated_clips
+from emi_models.training.errors import TrainingError
+from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
+
+
+def test_a_set_with_both_splits_is_taken_as_it_is_but_for_unrated_clips() -> None:
+    clips = memory_set(6, 4)
+    train = [*clips.splits["train"]]
+    train[2] = unrated(train[2])
+    rated = rated_clips(replace(clips, splits={**clips.splits, "train": train}), 0.2, 0)
+    assert rated.ids("train") == tuple(c.id for c in train if c.targets is not None)
+    assert rated.ids("valid") == clips.ids("valid")
+    assert rated.ids("test") == ()
+    assert np.array_equal(rated.targets("valid"), clips.targets("valid"))
+    assert not rated.drawn
+    assert rated.validation == "the set's own valid split, 4 rated clips"
+
+
+@given(st.integers(4, 40), st.floats(0.05, 0.5), st.integers(0, 50))
+def test_without_a_valid_split_a_share_of_train_is_drawn(count: int, share: float, seed: int) -> None:
+    clips = MemorySet(splits={"train": random_clips(count)})
+    rated = rated_clips(clips, share, seed)
+    train, valid = rated.ids("train"), rated.ids("valid")
+    assert sorted(train + valid) == sorted(clips.ids("train"))
+    assert len(valid) == max(2, round(share * count))
+    assert rated_clips(clips, share, seed).ids("valid") == valid
+    assert rated.drawn
+    assert f"{len(valid)} of {count} train clips, drawn with seed {seed}" in rated.validation
+    for split, ids in (("train", train), ("valid", valid)):
+        own = [clips.load(clip_id).targets for clip_id in ids]
+        assert np.array_equal(rated.targets(split), np.array(own))
+
+
+def test_the_draw_hangs_on_its_seed() -> None:
+    clips = MemorySet(splits={"train": random_clips(40)})
+    assert len({rated_clips(clips, 0.2, seed).ids("valid") for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "message"),
+    [
+        (0, 0, "0 rated clips to validate on|0 rated clips to train on"),
+        (3, 0, "1 rated clips to train on, at least 2"),
+        (1, 4, "1 rated clips to train on, at least 2"),
+        (4, 1, "1 rated clips to validate on, at least 2"),
+    ],
+)
+def test_too_few_clips_are_said_with_their_numbers(train: int, valid: int, message: str) -> None:
+    splits = {"train": random_clips(train), "valid": random_clips(valid, prefix="v")}
+    with pytest.raises(TrainingError, match=message) as caught:
+        rated_clips(MemorySet(splits=splits), 0.2, 0)
+    assert f"(train has {train} clips, valid {valid})" in str(caught.value)
+
+
+def test_clips_without_any_rating_are_refused() -> None:
+    clips = [unrated(clip) for clip in random_clips(8)]
+    with pytest.raises(TrainingError, match=r"0 rated clips .*\(train has 8 clips, valid 0\)"):
+        rated_clips(MemorySet(splits={"train": clips}), 0.2, 0)
+
+
+def test_a_task_wants_its_own_ratings() -> None:
+    check_task("emi", np.zeros((3, 6), np.float32))
+    check_task("bah", np.zeros((3, 1), np.float32))
+    with pytest.raises(
+        TrainingError, match="task is emi, which has 6 ratings a clip, and these clips have 1"
+    ):
+        check_task("emi", np.zeros((3, 1), np.float32))
