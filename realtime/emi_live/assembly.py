@@ -19,16 +19,12 @@ from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
-from emi_live.errors import SourceError
+from emi_live.flow import Script, open_flow, stages_of
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.messages import end_of_stream
-from emi_live.rings import AudioRing, VideoRing
 from emi_live.sinks.feed import EstimateFeed, SinkRunner
-from emi_live.sources import PushSource, Source, open_sources
-from emi_live.stages import Stage
-from emi_live.stages.runner import StageRunner
+from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker
 from emi_models.vocabulary import MODALITIES, Modality
@@ -38,12 +34,7 @@ if TYPE_CHECKING:
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
-__all__ = ["Builder", "Parts", "Script"]
-
-PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
-EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
-
-Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
+__all__ = ["Builder", "Parts"]
 
 # The parts that each modality depends on, in the order in which trouble is looked for.
 PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
@@ -92,45 +83,41 @@ class Builder:
         self._announce = announce
         self._start_ns = start_ns
 
-    def build(self, script: Script | None, sinks: Sequence[Sink], progress: Progress | None) -> Parts:
+    def build(
+        self,
+        script: Script | None,
+        sinks: Sequence[Sink],
+        progress: Progress | None,
+        engine: FusionEngine | None = None,
+    ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
-        config, health, exact = self._config, self._health, self._config.exact
+        config, health = self._config, self._health
         with ExitStack() as opened:
-            sources = [] if script else open_sources(config, self._clock, health)
-            for source in sources:
-                opened.callback(source.close)
-            pushed = next((source for source in sources if isinstance(source, PushSource)), None)
-            streams = {
-                "video": bool(script) or any(source.has_video for source in sources),
-                "audio": bool(script) or any(source.has_audio for source in sources),
-            }
-            video = VideoRing(config.rings.video_frames, lossless=exact)
-            audio = AudioRing(config.rings.audio_s, lossless=exact)
-            timeout_s = PUSH_TIMEOUT_S if pushed is not None and exact else None
-            intake = Intake(video, audio, health, push_timeout_s=timeout_s)
-            bus = Bus(config.bus, health, lossless=exact, clock=self._clock)
-            opened.callback(bus.close)
-            encoders = Encoders() if script else self._load_encoders(streams, progress)
+            flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
+            encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
-            stages = list(script(bus)) if script else self._stages(encoders, video, audio, bus)
-            engine = self._load_engine()
+            stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
+            engine = engine or self._load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
-                engine, bus, {stage.topic for stage in stages}, streams, intake, len(sinks) + 1
+                engine, flow.bus, {stage.topic for stage in stages}, flow.streams, flow.intake, len(sinks) + 1
             )
-            fusion = Worker("fusion", loop, health, restart=Backoff(attempts=1) if exact else Backoff())
+            fusion = Worker(
+                "fusion", loop, health, restart=Backoff(attempts=1) if config.exact else Backoff()
+            )
 
             def total() -> int | None:
                 return loop.published if fusion.finished else None
 
-            parts = Parts(intake, pushed, bus, EstimateFeed(bus.subscriber("estimate"), total), loop, fusion)
+            feed = EstimateFeed(flow.bus.subscriber("estimate"), total)
+            parts = Parts(flow.intake, flow.pushed, flow.bus, feed, loop, fusion)
             for sink in sinks:
                 opened.callback(sink.close)
-                runner = SinkRunner(sink, EstimateFeed(bus.subscriber("estimate"), total))
+                runner = SinkRunner(sink, EstimateFeed(flow.bus.subscriber("estimate"), total))
                 parts.sinks.append(Worker(f"sink-{sink.name}", runner, health))
             interrupts = {"speech": encoders.recognizer.close} if encoders.recognizer is not None else {}
-            parts.stages += [self._stage_worker(stage, bus, interrupts.get(stage.name)) for stage in stages]
-            parts.sources += [self._source_worker(source, intake) for source in sources]
+            flow.add_stages(stages, interrupts)
+            parts.stages, parts.sources = flow.stages, flow.sources
             parts.release = opened.pop_all()
         return parts
 
@@ -149,36 +136,6 @@ class Builder:
             self._health.report(f"{modality} model", "unavailable", short)
             self._announce(f"{modality}: unavailable: {reason}")
         return encoders
-
-    def _stages(self, encoders: Encoders, video: VideoRing, audio: AudioRing, bus: Bus) -> list[Stage]:
-        from emi_live.stages.audio import AudioStage
-        from emi_live.stages.face import FaceStage
-
-        config, health = self._config, self._health
-        stages: list[Stage] = []
-        if encoders.face is not None:
-            stages.append(FaceStage(video.reader(), encoders.face, config.face, health))
-        if encoders.prosody is not None and encoders.voice_gate is not None:
-            gate = encoders.voice_gate()
-            stages.append(AudioStage(audio.reader(), encoders.prosody, gate, config.audio, health))
-        if encoders.recognizer is not None and encoders.voice_gate is not None:
-            from emi_live.stages.speech import SpeechStage
-            from emi_live.stages.text import TextStage
-
-            gate, recognizer = encoders.voice_gate(), encoders.recognizer
-            stages.append(
-                SpeechStage(
-                    audio.reader(), gate, recognizer, config.speech, exact=config.exact, health=health
-                )
-            )
-            stages.append(TextStage(bus.subscriber("transcript"), encoders.sentence, config.window.length_s))
-        if not stages:
-            why = (
-                "; ".join(encoders.unavailable.values())
-                or "every stage is disabled, or its stream is missing"
-            )
-            raise SourceError(f"there is nothing to analyse: {why}")
-        return stages
 
     def _load_engine(self) -> FusionEngine:
         from emi_engine import load_engine
@@ -214,7 +171,9 @@ class Builder:
         return FusionLoop(
             plan,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
-            WindowAssembler(config.window, engine.shapes, frozenset(engine.modalities)),
+            WindowAssembler(
+                config.window, engine.shapes, frozenset(engine.modalities), engine.header.spans_s
+            ),
             engine,
             bus.publisher("estimate", subscribers=consumers),
             lambda: self._conditions(streams),
@@ -239,23 +198,3 @@ class Builder:
                     conditions[modality] = Condition(status.state, status.detail)
                     break
         return conditions
-
-    def _stage_worker(self, stage: Stage, bus: Bus, on_stop: Callable[[], None] | None) -> Worker:
-        publisher = bus.publisher(stage.topic, subscribers=1)
-
-        def say_farewell() -> None:
-            stage.close()
-            if not stage.ended:
-                publisher.publish(end_of_stream(stage.topic))
-
-        return Worker(
-            stage.name,
-            StageRunner(stage, publisher, self._clock),
-            self._health,
-            restart=Backoff(attempts=EXACT_ATTEMPTS if self._config.exact else None),
-            on_exit=say_farewell,
-            on_stop=on_stop,
-        )
-
-    def _source_worker(self, source: Source, intake: Intake) -> Worker:
-        return Worker(source.name, lambda stop: source.run(intake, stop), self._health)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["Encoders", "load_encoders"]
+__all__ = ["Encoders", "load_encoders", "load_face", "load_speech"]
 
 
 @dataclass(slots=True)
@@ -35,6 +35,14 @@ class Encoders:
     sentence: SentenceEncoder | None = None
     unavailable: dict[str, str] = field(default_factory=dict)  # modality -> why, with the remedy
     announcements: list[str] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Drop all that was seen and heard, so that the next clip is met as if just loaded."""
+        for encoder in (self.face, self.prosody):
+            if encoder is not None:
+                encoder.reset()
+        if self.recognizer is not None:
+            self.recognizer.forget()
 
     def close(self) -> None:
         """Release what the encoders hold."""
@@ -59,7 +67,7 @@ def load_encoders(
     off = encoders.unavailable
     if vision:
         if config.face.enabled:
-            _load_face(encoders, config, store, progress)
+            load_face(encoders, config, store, progress)
         else:
             off["vision"] = "switched off by face.enabled=false"
     if audio:
@@ -76,13 +84,14 @@ def load_encoders(
         if config.speech.backend == "none":
             off["text"] = "switched off by speech.backend=none"
         else:
-            _load_speech(encoders, config, store, progress)
+            load_speech(encoders, config, store, progress)
             if encoders.recognizer is not None:
                 _load_sentence(encoders, store, progress)
     return encoders
 
 
-def _load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    """Put the face encoder in, or say why there is none."""
     from emi_models.encoders.face import FaceEncoder
 
     try:
@@ -95,9 +104,10 @@ def _load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progre
         encoders.unavailable["vision"] = str(error)
 
 
-def _load_speech(
+def load_speech(
     encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
 ) -> None:
+    """Put the speech recogniser in that `speech.backend` names, or say why there is none."""
     backend = config.speech.backend
     why_not_whisper = ""
     if backend in ("auto", "faster-whisper"):

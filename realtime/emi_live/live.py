@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from emi_live.assembly import Builder, Parts, Script
+from emi_live.assembly import Builder, Parts
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, StageError
+from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sources import PushSource
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emi_engine import FusionEngine
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
@@ -55,6 +57,7 @@ class LiveEngine:
         *,
         sinks: Sequence[Sink] = (),
         script: Script | None = None,
+        engine: FusionEngine | None = None,
         health: Health | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
@@ -65,6 +68,7 @@ class LiveEngine:
             config: settings; the default takes pushed media.
             sinks: where estimates go beside `estimates()`, each in a thread of its own.
             script: makes the stages that stand in for sources and encoders, as the demo's do.
+            engine: answers in place of the checkpoint's own engine; `close` closes it.
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: told of every download of encoder weights.
@@ -74,6 +78,7 @@ class LiveEngine:
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks
         self._script = script
+        self._engine = engine
         self._clock = clock or MonotonicClock()
         self._progress = progress
         self._stop = threading.Event()
@@ -91,7 +96,7 @@ class LiveEngine:
         builder = Builder(
             self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
         )
-        self._parts = builder.build(self._script, self._sinks, self._progress)
+        self._parts = builder.build(self._script, self._sinks, self._progress, self._engine)
 
     def __enter__(self) -> Self:
         """Start; raises as `load` does, and ConfigurationError for a sink that cannot write."""

@@ -107,7 +107,8 @@ class Worker:
                     if not self._keep_going(error, failures):
                         return
                 else:
-                    self._health.report(self.name, "ended")
+                    if self._health.status(self.name).state != "ended":  # the body may have said how
+                        self._health.report(self.name, "ended")
                     return
         finally:
             if self._on_exit is not None:

@@ -18,6 +18,14 @@ def test_a_body_that_returns_ends_its_worker_and_runs_the_exit_hook() -> None:
     assert worker.error is None
 
 
+def test_a_body_may_say_how_it_ended() -> None:
+    health = Health()
+    worker = Worker("file", lambda stop: health.report("file", "ended", "the file may be cut off"), health)
+    worker.start()
+    assert worker.join(5.0)
+    assert health.status("file").detail == "the file may be cut off"
+
+
 def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     health = Health()
     attempts: list[int] = []

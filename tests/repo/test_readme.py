@@ -1,4 +1,4 @@
-"""What the README says to type, works."""
+"""What the README and the pages of docs/ say to type, works."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/data.md", "docs/training.md")
+}
+PROGRAMS = (
+    "emi-live",
+    *(f"emi {name}" for name in ("bench live", "convert", "eval", "extract", "models list", "train")),
+)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.assets
@@ -35,11 +42,12 @@ def test_the_embedding_example_runs(assets: Path) -> None:
     assert all("'empathic_pain': 0." in line for line in lines)
 
 
-@pytest.mark.parametrize("program", ["emi-live", "emi bench live", "emi models list"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_every_option_of_the_commands_exists(program: str) -> None:
     typed = {
         option
-        for block in blocks("sh")
+        for page in PAGES
+        for block in blocks("sh", page)
         for line in block.splitlines()
         if program in line.partition("#")[0]
         for option in re.findall(r"(--[a-z-]+)", line.partition("#")[0].partition("|")[0])
@@ -51,6 +59,7 @@ def test_every_option_of_the_commands_exists(program: str) -> None:
     assert typed <= set(re.findall(r"--[a-z-]+", shown.stdout))
 
 
-def test_the_files_it_points_to_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_it_points_to_exist(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), target

@@ -68,6 +68,10 @@ class IsolatedRecognizer:
         """The words of the whole utterance."""
         return self._ask(FINISH)
 
+    def forget(self) -> None:
+        """End the process: the next utterance starts a new one."""
+        self._drop()
+
     def close(self) -> None:
         """End the process; a second call does nothing."""
         self._closed = True

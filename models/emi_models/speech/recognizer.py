@@ -51,6 +51,10 @@ class Recognizer(Protocol):
         """The words of the whole utterance, which is over with this call."""
         ...
 
+    def forget(self) -> None:
+        """Drop the utterance under way and what was learnt of the microphone, as if just loaded."""
+        ...
+
     def close(self) -> None:
         """Release the model."""
         ...

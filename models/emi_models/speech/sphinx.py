@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -48,7 +49,8 @@ class SphinxRecognizer:
             raise ModelUnavailableError(
                 "PocketSphinx is not installed: pip install 'emi-live[offline]'"
             ) from error
-        self._decoder: Any = Decoder(samprate=RATE_HZ, loglevel="FATAL", **SEARCH)
+        self._load = partial(Decoder, samprate=RATE_HZ, loglevel="FATAL", **SEARCH)
+        self._decoder: Any = self._load()
         self._cepstral_mean: str | None = None
         self._held: list[NDArray[np.int16]] = []  # sound not decoded yet, while the mean is unknown
         self._open = False
@@ -86,6 +88,13 @@ class SphinxRecognizer:
         self._open = False
         self._cepstral_mean = self._decoder.get_cmn(True)
         return self._words()
+
+    def forget(self) -> None:
+        """Load the model anew: the decoder keeps more of what it heard than the mean."""
+        self._abandon()
+        self._held = []
+        self._cepstral_mean = None
+        self._decoder = self._load()
 
     def close(self) -> None:
         """Release the model."""

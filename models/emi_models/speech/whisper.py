@@ -101,6 +101,10 @@ class WhisperRecognizer:
         self._parts = []
         return words
 
+    def forget(self) -> None:
+        """Drop the utterance under way; nothing else is ever kept."""
+        self._parts = []
+
     def close(self) -> None:
         """Release the model."""
         self._parts = []

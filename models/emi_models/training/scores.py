@@ -98,9 +98,7 @@ class Evaluation:
             "split": self.split,
             "n": self.n,
             "whole": self.whole.to_json(),
-            "prefixes": [
-                {"seconds": p.seconds, "cut": p.cut, **p.scores.to_json()} for p in self.prefixes
-            ],
+            "prefixes": [{"seconds": p.seconds, "cut": p.cut, **p.scores.to_json()} for p in self.prefixes],
             "without": {modality: scores.to_json() for modality, scores in self.without.items()},
             "alone": {modality: scores.to_json() for modality, scores in self.alone.items()},
             "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},

@@ -22,8 +22,8 @@ from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
 
 if TYPE_CHECKING:
-    from emi_live.assembly import Script
     from emi_live.config import LiveConfig
+    from emi_live.flow import Script
     from emi_live.sinks import Sink
 
 __all__ = ["run_session", "set_up_logging"]

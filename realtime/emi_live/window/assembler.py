@@ -1,7 +1,7 @@
 """From packets to windows: masks, presence, ages and states of the three modalities at one instant.
 
 A modality is `live` while its newest usable evidence is younger than its dropout time: a face, a voice, a
-word. Otherwise it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason
+word. Until then its last frames stand, as many seconds of them as the checkpoint asks to be shown. Otherwise it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason
 in words; then its presence flag is off and the network puts its learned missing token there.
 """
 
@@ -51,11 +51,26 @@ class Window:
 class WindowAssembler:
     """Collects packets and cuts windows out of them. Ends of windows must not go back in time."""
 
-    def __init__(self, config: WindowConfig, shapes: FusionShapes, trained: frozenset[Modality]) -> None:
-        """Assemble windows of `shapes`; modalities outside `trained` are reported as not used."""
+    def __init__(
+        self,
+        config: WindowConfig,
+        shapes: FusionShapes,
+        trained: frozenset[Modality],
+        spans_s: Mapping[str, float] | None = None,
+    ) -> None:
+        """Assemble windows of `shapes`; modalities outside `trained` are reported as not used.
+
+        Args:
+            config: the window's length and the modalities' dropout times.
+            shapes: the sizes that the network takes.
+            trained: the modalities that it takes.
+            spans_s: seconds of a sequence that it is shown, back from the newest frame of the window: a
+                checkpoint's own, where they are shorter than the window.
+        """
         self._shapes = shapes
         self._trained = trained
         self._length_ns = seconds_to_ns(config.length_s)
+        self._spans_ns = {name: seconds_to_ns(span) for name, span in (spans_s or {}).items()}
         self._dropout_ns: dict[Modality, int] = {
             "vision": seconds_to_ns(config.vision_dropout_s),
             "audio": seconds_to_ns(config.audio_dropout_s),
@@ -98,8 +113,8 @@ class WindowAssembler:
         conditions = conditions or {}
         start_ns = end_ns - self._length_ns
         self._forget(start_ns)
-        vision_times, vision = self._vision.between(start_ns, end_ns)
-        audio_times, audio = self._audio.between(start_ns, end_ns)
+        vision_times, vision = self._shown("vision", self._vision, start_ns, end_ns)
+        audio_times, audio = self._shown("audio", self._audio, start_ns, end_ns)
         text = next((packet for packet in reversed(self._texts) if packet.t_ns <= end_ns), None)
 
         face_ns = int(vision_times[-1]) if len(vision_times) else None
@@ -136,6 +151,16 @@ class WindowAssembler:
             },
             min(arriving, default=None),
         )
+
+    def _shown(
+        self, modality: Modality, track: FrameTrack, start_ns: int, end_ns: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Times (n,) and values (n, dim) of the window's frames within the modality's span."""
+        times, values = track.between(start_ns, end_ns)
+        if modality in self._spans_ns and len(times):
+            first = int(np.searchsorted(times, times[-1] - self._spans_ns[modality], side="right"))
+            times, values = times[first:], values[first:]
+        return times, values
 
     def _inputs(
         self,
@@ -201,7 +226,8 @@ class WindowAssembler:
             self._voices.append(packet.last_voice_ns)
         count = len(packet.frames)
         times = packet.t_ns - AUDIO_FRAME_NS * np.arange(count - 1, -1, -1, dtype=np.int64)
-        newest = max(self._audio.newest_ns or self._horizon_ns, self._horizon_ns)
+        newest_ns = self._audio.newest_ns
+        newest = self._horizon_ns if newest_ns is None else max(newest_ns, self._horizon_ns)
         fresh = times > newest
         if not fresh.all():
             self.discarded += 1

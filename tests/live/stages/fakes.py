@@ -66,6 +66,9 @@ class ScriptedRecognizer:
         self._parts = None
         return self._words(self.utterances[-1].size, over=True)
 
+    def forget(self) -> None:
+        self._parts = None
+
     def close(self) -> None:
         self.closed = True
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
@@ -58,9 +58,12 @@ def words(t_s: float, last_s: float | None, text: str = "hello") -> TextPacket:
 
 
 def assembler(
-    packets: Iterable[Packet] = (), length_s: float = 2.0, trained: frozenset[str] = frozenset(MODALITIES)
+    packets: Iterable[Packet] = (),
+    length_s: float = 2.0,
+    trained: frozenset[str] = frozenset(MODALITIES),
+    spans_s: Mapping[str, float] | None = None,
 ) -> WindowAssembler:
-    made = WindowAssembler(WindowConfig(length_s=length_s), SHAPES, trained)  # type: ignore[arg-type] # of Modality
+    made = WindowAssembler(WindowConfig(length_s=length_s), SHAPES, trained, spans_s)  # type: ignore[arg-type] # of Modality
     for packet in packets:
         made.add(packet)
     return made
@@ -166,6 +169,39 @@ def test_sensed_time_is_that_of_the_staler_stream_whatever_it_shows() -> None:
 def test_more_frames_than_fit_keep_the_newest() -> None:
     window = assembler(face(0.01 * i, i) for i in range(1, 101)).assemble(ns(1.0))
     assert window.inputs.vision[0, :, 0].tolist() == [float(i) for i in range(81, 101)]
+
+
+def test_a_checkpoint_is_shown_only_its_span_of_a_modality() -> None:
+    made = assembler(everything(2.0), spans_s={"vision": 0.3, "audio": 1.0})
+    window = made.assemble(ns(2.0))
+
+    assert window.inputs.vision[0, :4, 0].tolist() == [18.0, 19.0, 20.0, 0.0]
+    assert window.inputs.vision_mask.sum() == 3
+    assert {name: window.reports[name].frames for name in ("vision", "audio")} == {"vision": 3, "audio": 50}
+    assert window.inputs.audio[0, 0, 0] == pytest.approx(1.3)  # the 40 newest fit, of 50
+    assert states(window) == {"vision": "live", "audio": "live", "text": "live"}
+
+
+def test_a_lost_face_shows_its_last_span_until_its_dropout_time_is_over() -> None:
+    made = assembler(
+        [*(face(0.1 * i, i) for i in range(1, 11)), *(face(1.0 + 0.1 * i, None) for i in range(1, 20))],
+        spans_s={"vision": 0.3},
+    )
+    held = made.assemble(ns(1.9))
+    assert held.reports["vision"].state == "live"
+    assert held.reports["vision"].age_ms == pytest.approx(900)
+    assert held.inputs.vision[0, :4, 0].tolist() == [8.0, 9.0, 10.0, 0.0]
+    gone = made.assemble(ns(2.1))
+    assert gone.reports["vision"].state == "missing"
+    assert not bool(gone.inputs.vision_present)
+
+
+def test_a_span_longer_than_the_window_is_the_window() -> None:
+    plain, spanned = (
+        assembler(everything(3.0), spans_s=spans_s).assemble(ns(3.0)) for spans_s in (None, {"vision": 12.0})
+    )
+    assert np.array_equal(plain.inputs.vision, spanned.inputs.vision)
+    assert plain.reports == spanned.reports
 
 
 def test_late_and_disordered_packets_are_discarded_and_counted() -> None:

@@ -102,6 +102,21 @@ def test_a_lost_process_is_said_once_and_replaced_with_the_next_utterance() -> N
     recognizer.close()
 
 
+@pytest.mark.assets
+def test_it_forgets_on_demand_what_it_heard_before(assets: Path) -> None:
+    sound = read_sound(assets / "speech/LJ001-0002.wav")
+    recognizer = IsolatedRecognizer()
+    heard = []
+    for forgets in (True, False, False):
+        recognizer.begin()
+        recognizer.accept(sound)
+        heard.append(recognizer.finish())
+        if forgets:
+            recognizer.forget()
+    recognizer.close()
+    assert heard[0] == heard[1] != heard[2]
+
+
 @pytest.mark.parametrize("command", [BABBLER, (*PYTHON, "pass"), ("/no/such/program",)])
 def test_a_process_that_does_not_speak_the_language_is_an_error(command: tuple[str, ...]) -> None:
     with pytest.raises(RecognizerLostError):

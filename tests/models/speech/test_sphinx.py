@@ -78,6 +78,19 @@ def test_two_runs_give_the_same_words(assets: Path) -> None:
     assert all(runs[0])
 
 
+def test_what_was_heard_before_is_forgotten_on_demand(recognizer: Recognizer, assets: Path) -> None:
+    first, second = (read_sound(assets / "speech" / f"LJ001-000{k}.wav") for k in (2, 4))
+    fresh = recognize(recognizer, second)
+    for forgets in (True, False):
+        recognizer.forget()
+        recognize(recognizer, first)
+        if forgets:
+            recognizer.begin()
+            recognizer.accept(first)
+            recognizer.forget()
+        assert (recognize(recognizer, second) == fresh) == forgets
+
+
 def test_asking_for_words_changes_none(assets: Path) -> None:
     from emi_models.speech.sphinx import SphinxRecognizer
 

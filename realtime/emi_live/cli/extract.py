@@ -1,0 +1,205 @@
+"""`emi extract`: turn a folder of videos into features to train on, by the encoders that run live."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from emi_live.cli.errors import DebugOption
+from emi_live.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from emi_live.extract.run import Report
+
+__all__ = ["app"]
+
+HELP = """Turn a folder of videos into features to train on, by the encoders and stages that run live.
+
+What a network is trained on is then what it is shown live, number by number.
+
+[bold]Examples[/bold]
+
+  emi extract --videos clips --out features
+  emi extract --videos clips --labels ratings.csv --out features
+  emi extract --videos clips --without text --workers 4 --out features
+  emi extract --videos data/raw --labels data --out features    [dim]Hume-Vidmimic2[/dim]
+  emi extract --videos data/raw --labels data --bundle taemi --out taemi
+
+After Ctrl-C, or a power cut, the same command goes on where it was; a file
+that changed is extracted anew. Files of no use are left out, and listed.
+"""
+SHOWN: Final = 20  # refused files listed on the terminal
+
+
+class BundleName(StrEnum):
+    """A set of encoders."""
+
+    compact = "compact"
+    taemi = "taemi"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+INPUT = "What to extract"
+HOW = "How"
+FLAG = " "  # typer would show <bool>, as if a value had to follow
+
+
+@app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def extract(
+    videos: Annotated[
+        Path, typer.Option(help="Folder of clips, subfolders included.", rich_help_panel=INPUT, metavar="DIR")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the features; made if need be.", rich_help_panel=INPUT, metavar="DIR"),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ratings: a CSV with id (or Filename), the six emotions and perhaps split; "
+            "or a folder with train_split.csv.",
+            rich_help_panel=INPUT,
+            metavar="CSV|DIR",
+        ),
+    ] = None,
+    split_by: Annotated[
+        str,
+        typer.Option(
+            help="labels: as they say; folder: by the names train, valid, test; clip: drawn, 80/10/10; "
+            "or a column of the labels: drawn, one speaker's clips together.",
+            rich_help_panel=INPUT,
+            metavar="WAY|COLUMN",
+        ),
+    ] = "labels",
+    licence: Annotated[
+        str | None,
+        typer.Option(help="The clips' terms; a checkpoint inherits them.", rich_help_panel=INPUT),
+    ] = None,
+    bundle: Annotated[
+        BundleName, typer.Option(help="compact: as live; taemi: the paper's.", rich_help_panel=HOW)
+    ] = BundleName.compact,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out vision, audio or text. Repeatable.", rich_help_panel=HOW, metavar="MODALITY"
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Keep the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
+    ] = 12.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes. [default: one for every two cores]", rich_help_panel=HOW),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", metavar=FLAG, help="Fail on the first bad file.", rich_help_panel=HOW),
+    ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="As for emi-live: a preset or a TOML file.", rich_help_panel=HOW, metavar="PRESET|FILE"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any setting of emi-live's stages, e.g. speech.backend=pocketsphinx; with taemi also "
+            "encoders.vision=DIR. Repeatable.",
+            rich_help_panel=HOW,
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=HOW)
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    from rich.console import Console
+
+    from emi_live.cli.downloads import download_bar
+    from emi_live.cli.extract_view import ExtractView
+    from emi_live.extract.child import Task, run_child
+    from emi_live.extract.encoders import fetch_models
+    from emi_live.extract.listing import list_videos
+    from emi_live.extract.pool import Pool
+    from emi_live.extract.run import extract as run
+    from emi_live.extract.settings import load_settings
+    from emi_live.extract.splits import rate
+    from emi_models.store import ModelStore
+
+    settings = load_settings(
+        bundle.value,
+        without=without or (),
+        seconds=seconds,
+        preset=config,
+        settings=set_ or (),
+        offline=offline,
+    )
+    listing = list_videos(videos)
+    ratings = rate(listing.videos, labels, split_by)
+    console = Console(stderr=True)
+    with download_bar(console) as progress:
+        models = settings.live.models
+        store = ModelStore(models.directory, offline=models.offline)
+        settings, why_not_whisper = fetch_models(settings, store, progress)
+    if why_not_whisper:
+        line = f"words: not faster-whisper: {why_not_whisper}"
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    task = Task(
+        settings=settings,
+        out=out,
+        description=f"clips of {videos.resolve().name}",
+        licence=licence,
+        vidmimic=labels is not None and labels.is_dir(),
+        debug=debug,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
+    processes = workers or max(1, (os.cpu_count() or 1) // 2)
+    with ExtractView(console, listing) as view:
+        try:
+            report = run(listing, ratings, out, Pool(processes, run_child, task), view, strict=strict)
+        except KeyboardInterrupt:
+            view.say(f"stopped after {view.done} clips; the same command goes on from there")
+            raise
+    _sum_up(console, report, out)
+    if not (report.kept or report.written):
+        raise ConfigurationError(f"none of the {len(report.refused)} files in {videos} can be used")
+
+
+def _sum_up(console: Console, report: Report, out: Path) -> None:
+    """The last lines: what came of it, and which files were left out, with the reason."""
+    clips = [*report.kept, *report.written]
+    if clips:
+        typer.echo(
+            f"{len(clips)} clips in {out} ({len(report.written)} now, {len(report.kept)} before): "
+            f"{sum(clip.faces > 0 for clip in clips)} with a face, "
+            f"{sum(clip.sounds > 0 for clip in clips)} with sound, "
+            f"{sum(clip.words > 0 for clip in clips)} with words"
+        )
+        splits = Counter(row.rating.split or "without a split" for row in report.rows)
+        rated = sum(row.rating.targets is not None for row in report.rows)
+        typer.echo(f"{rated} rated; " + ", ".join(f"{count} {split}" for split, count in splits.items()))
+    warnings = [f"{name}: {reason}" for name, reason in report.refused]
+    warnings += [
+        f"{name}: kept, but {count} damaged packets were left out" for name, count in report.damaged.items()
+    ]
+    if report.strangers:
+        warnings.append(f"{report.strangers} clips in {out} are of none of these files; they stay")
+    for line in warnings[:SHOWN]:
+        console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if len(warnings) > SHOWN:
+        console.print(f"  … and {len(warnings) - SHOWN} more", style="yellow")
+    if warnings:
+        left_out = len(report.refused)
+        console.print(f"{len(warnings)} warnings; {left_out} files left out", style="yellow")

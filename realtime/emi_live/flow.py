@@ -1,0 +1,155 @@
+"""From media to packets: the sources, rings, stages and bus of one run, wired in the order of the flow.
+
+Live use puts the window and the fusion engine behind it, extraction a recorder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from emi_live.bus import Bus
+from emi_live.clock import Clock
+from emi_live.config import LiveConfig
+from emi_live.errors import SourceError
+from emi_live.health import Health
+from emi_live.intake import Intake
+from emi_live.messages import end_of_stream
+from emi_live.rings import AudioRing, VideoRing
+from emi_live.sources import PushSource, Source, open_sources
+from emi_live.stages import Stage
+from emi_live.stages.runner import StageRunner
+from emi_live.worker import Backoff, Worker
+
+if TYPE_CHECKING:
+    from emi_live.bundle import Encoders
+
+__all__ = ["Flow", "Script", "open_flow", "stages_of"]
+
+PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
+EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
+
+Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
+
+
+@dataclass(slots=True)
+class Flow:
+    """What brings packets onto the bus; nothing runs until the workers are started.
+
+    Subscribe to `bus` before anything is started, and start the stages before the sources.
+    """
+
+    config: LiveConfig
+    health: Health
+    clock: Clock
+    opened_sources: list[Source]
+    video: VideoRing
+    audio: AudioRing
+    intake: Intake
+    bus: Bus
+    streams: Mapping[str, bool]  # "video", "audio": whether such media can come
+    sources: list[Worker] = field(default_factory=list)
+    stages: list[Worker] = field(default_factory=list)
+
+    @property
+    def pushed(self) -> PushSource | None:
+        """Where a program pushes media; None when they are captured."""
+        return next((source for source in self.opened_sources if isinstance(source, PushSource)), None)
+
+    def add_stages(
+        self, stages: Iterable[Stage], interrupts: Mapping[str, Callable[[], None]] | None = None
+    ) -> None:
+        """Make a worker for each stage and each source.
+
+        Args:
+            stages: their topics must differ.
+            interrupts: by stage, what ends a call of it that would not return when it is asked to stop.
+        """
+        self.stages += [self._stage_worker(stage, (interrupts or {}).get(stage.name)) for stage in stages]
+        self.sources += [self._source_worker(source) for source in self.opened_sources]
+
+    def _stage_worker(self, stage: Stage, on_stop: Callable[[], None] | None) -> Worker:
+        publisher = self.bus.publisher(stage.topic)
+
+        def say_farewell() -> None:
+            stage.close()
+            if not stage.ended:
+                publisher.publish(end_of_stream(stage.topic))
+
+        return Worker(
+            stage.name,
+            StageRunner(stage, publisher, self.clock),
+            self.health,
+            restart=Backoff(attempts=EXACT_ATTEMPTS if self.config.exact else None),
+            on_exit=say_farewell,
+            on_stop=on_stop,
+        )
+
+    def _source_worker(self, source: Source) -> Worker:
+        return Worker(source.name, lambda stop: source.run(self.intake, stop), self.health)
+
+
+def open_flow(
+    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, scripted: bool = False
+) -> Flow:
+    """The opened sources, rings and bus that the configuration asks for, without a stage yet.
+
+    Args:
+        config: all settings.
+        health: counters and states.
+        clock: of capture times.
+        opened: gets whatever is to be closed at the end.
+        scripted: open no source; the stages know by themselves what they show.
+
+    Raises:
+        ConfigurationError: the settings contradict each other.
+        SourceError: a source that was asked for cannot be opened.
+    """
+    exact = config.exact
+    sources = [] if scripted else open_sources(config, clock, health)
+    for source in sources:
+        opened.callback(source.close)
+    streams = {
+        "video": scripted or any(source.has_video for source in sources),
+        "audio": scripted or any(source.has_audio for source in sources),
+    }
+    video = VideoRing(config.rings.video_frames, lossless=exact)
+    audio = AudioRing(config.rings.audio_s, lossless=exact)
+    pushed = any(isinstance(source, PushSource) for source in sources)
+    intake = Intake(video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed and exact else None)
+    bus = Bus(config.bus, health, lossless=exact, clock=clock)
+    opened.callback(bus.close)
+    return Flow(config, health, clock, sources, video, audio, intake, bus, streams)
+
+
+def stages_of(encoders: Encoders, flow: Flow) -> list[Stage]:
+    """The stages of the compact bundle for the encoders there are.
+
+    Raises:
+        SourceError: there is none of them.
+    """
+    from emi_live.stages.audio import AudioStage
+    from emi_live.stages.face import FaceStage
+
+    config, health = flow.config, flow.health
+    stages: list[Stage] = []
+    if encoders.face is not None:
+        stages.append(FaceStage(flow.video.reader(), encoders.face, config.face, health))
+    if encoders.prosody is not None and encoders.voice_gate is not None:
+        gate = encoders.voice_gate()
+        stages.append(AudioStage(flow.audio.reader(), encoders.prosody, gate, config.audio, health))
+    if encoders.recognizer is not None and encoders.voice_gate is not None:
+        from emi_live.stages.speech import SpeechStage
+        from emi_live.stages.text import TextStage
+
+        gate, recognizer = encoders.voice_gate(), encoders.recognizer
+        sound = flow.audio.reader()
+        stages.append(SpeechStage(sound, gate, recognizer, config.speech, exact=config.exact, health=health))
+        words = flow.bus.subscriber("transcript")
+        stages.append(TextStage(words, encoders.sentence, config.window.length_s))
+    if not stages:
+        why = "; ".join(encoders.unavailable.values()) or "every stage is disabled, or its stream is missing"
+        raise SourceError(f"there is nothing to analyse: {why}")
+    return stages

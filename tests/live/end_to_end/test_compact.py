@@ -1,0 +1,83 @@
+"""The packaged checkpoint through the program itself: a smile that comes and goes, and nothing at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from emi_models.encoders.face import FaceEncoder
+from emi_models.vocabulary import EMOTIONS
+from tests.live.end_to_end.support import Run, emi_live
+from tests.models.encoders.media import read_frames
+
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
+
+SMILE = slice(44, 46)  # mouthSmileLeft and mouthSmileRight
+HOP_S = 0.1
+SMILING_S = (0.8, 2.2)  # the smile is full from 0.75 s on, and gone with the last of 2.4 s
+
+
+@pytest.fixture(scope="module")
+def smile(assets: Path) -> Run:
+    clip = assets / "face/pyfeat_single_face.mp4"
+    return emi_live(assets, "--input", clip, "--set", f"window.hop_s={HOP_S}")
+
+
+def course(run: Run, emotion: str) -> NDArray[np.float64]:
+    return np.array([line["intensities"][emotion] for line in run.lines])
+
+
+def smiles(assets: Path, at_s: list[float]) -> NDArray[np.float64]:
+    """How far the mouth smiled in the newest picture of each instant, in [0, 1]."""
+    encoder = FaceEncoder(assets / "mediapipe/face_landmarker.task")
+    times, values = [], []
+    for picture, t_ns in read_frames(assets / "face/pyfeat_single_face.mp4"):
+        features = encoder.analyse(picture, t_ns).features
+        assert features is not None
+        times.append(t_ns)
+        values.append(float(features[SMILE].mean()))
+    encoder.close()
+    newest = np.searchsorted(times, [round(t * 1e9) for t in at_s], side="right") - 1
+    return np.array(values)[newest]
+
+
+@pytest.mark.parametrize("emotion", ["joy", "amusement"])
+def test_joy_and_amusement_rise_and_fall_with_a_smile(smile: Run, assets: Path, emotion: str) -> None:
+    assert smile.exit_code == 0, smile.stderr
+    at_s = [line["t"] for line in smile.lines]
+    shown = course(smile, emotion)
+    during = np.array([SMILING_S[0] <= t <= SMILING_S[1] for t in at_s])
+    before = np.array([t <= 0.5 for t in at_s])
+    assert shown[during].min() > shown[before].max() + 0.15
+    assert shown[-1] < 0.75 * shown[during].mean()
+    assert spearmanr(shown, smiles(assets, at_s)).statistic >= 0.8
+
+
+@pytest.mark.parametrize("emotion", ["determination", "empathic_pain"])
+def test_a_smile_is_neither_determination_nor_empathic_pain(smile: Run, emotion: str) -> None:
+    shown = course(smile, emotion)
+    assert shown.max() - shown[0] < 0.03
+
+
+def test_the_face_counts_and_the_rest_is_missing(smile: Run) -> None:
+    modalities = smile.at(2.0)["modalities"]
+    assert {name: report["used"] for name, report in modalities.items()} == {
+        "vision": True,
+        "audio": False,
+        "text": False,
+    }
+    assert modalities["vision"]["frames"] == 3  # a tenth of a second at 30 a second
+
+
+def test_without_a_face_a_voice_or_words_it_says_what_is_usual(assets: Path, smile: Run) -> None:
+    run = emi_live(assets, "--input", assets / "face/pyfeat_no_face.mp4")
+    assert {tuple(line["intensities"].values()) for line in run.lines} == {
+        tuple(run.lines[0]["intensities"].values())
+    }
+    usual = dict(zip(EMOTIONS, (0.095, 0.054, 0.043, 0.055, 0.020, 0.033), strict=True))  # means of the data
+    for emotion, value in run.lines[0]["intensities"].items():
+        assert value == pytest.approx(usual[emotion], abs=0.02)

@@ -1,0 +1,75 @@
+"""The road of docs/training.md, walked on six clips of the test media: extract, train, evaluate, run live.
+
+The ratings are made up: what is shown is that the parts fit, not that anything is learned.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emi_models.checkpoint import read_header
+from emi_models.vocabulary import EMOTIONS
+from tests.live.end_to_end.support import emi_live, environment
+
+CLIPS = (
+    "av/face_and_speech.mp4",
+    "face/intel_please.mkv",
+    "face/intel_sorry.mkv",
+    "face/pyfeat_face_noface.mov",
+    "face/pyfeat_no_face.mp4",
+    "face/pyfeat_single_face.mp4",
+)
+
+
+def emi(assets: Path, *args: str | Path) -> str:
+    """Run `emi` as a user does; what it wrote to standard output."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("emi")), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=environment(assets),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_six_clips_to_a_checkpoint_that_runs_live(assets: Path, tmp_path: Path) -> None:
+    videos, features, run = tmp_path / "clips", tmp_path / "features", tmp_path / "run"
+    videos.mkdir()
+    lines = ["id,split," + ",".join(EMOTIONS)]
+    for number, name in enumerate(CLIPS):
+        clip = shutil.copy(assets / name, videos)
+        ratings = ",".join(f"{(number + k) % 6 / 6:.2f}" for k in range(len(EMOTIONS)))
+        lines.append(f"{Path(clip).stem},{'valid' if number % 3 == 0 else 'train'},{ratings}")
+    ratings_csv = tmp_path / "ratings.csv"
+    ratings_csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    emi(assets, "extract", "--videos", videos, "--labels", ratings_csv, "--out", features, "--offline")
+    settings = ("--set", "training.max_epochs=2", "--set", "network.d_model=16")
+    emi(assets, "train", "--system", "taemi", "--data", features, "--out", run, *settings)
+    checkpoint = run / "checkpoint.safetensors"
+    header = read_header(checkpoint)
+    assert header.system == "taemi"
+    assert header.modalities == ("vision", "audio", "text")
+    assert (run / "curves.png").stat().st_size > 0
+
+    scores = json.loads(emi(assets, "eval", "--checkpoint", checkpoint, "--data", features, "--json", "-"))
+    assert scores["n"] == 2
+    assert len(scores["prefixes"]) == 5
+
+    live = emi_live(assets, "--input", assets / CLIPS[0], "--checkpoint", checkpoint, "--duration", "4")
+    assert live.exit_code == 0, live.stderr
+    assert len(live.lines) == 20
+    assert all(live.at(3.0)["modalities"][name]["used"] for name in ("vision", "audio"))
+    assert "taemi checkpoint checkpoint.safetensors" in live.stderr

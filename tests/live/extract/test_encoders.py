@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emi_live.extract.encoders import fetch_models
+from emi_live.extract.settings import load_settings
+from emi_models.errors import ModelUnavailableError
+from emi_models.store import ModelStore
+
+
+class Shelf(ModelStore):
+    """A store that has the models it is told to have, and remembers what it was asked for."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(Path("/nowhere"), offline=True)
+        self._names = names
+        self.asked: list[str] = []
+
+    def locate(self, name: str, progress: Callable[..., None] | None = None) -> Path:
+        self.asked.append(name)
+        if name not in self._names:
+            raise ModelUnavailableError(f"{name} is not here: run `emi models pull {name}`")
+        return Path("/nowhere", name)
+
+
+COMPACT = ("face-landmarker", "all-minilm-l6-v2")
+
+
+def test_the_recogniser_is_settled_once_for_all_processes() -> None:
+    settings, why = fetch_models(load_settings(), Shelf(*COMPACT, "whisper-base.en"))
+    assert (settings.live.speech.backend, why) == ("faster-whisper", "")
+    settings, why = fetch_models(load_settings(), Shelf(*COMPACT))
+    assert settings.live.speech.backend == "pocketsphinx"
+    assert why == "whisper-base.en is not here: run `emi models pull whisper-base.en`"
+
+
+def test_what_is_left_out_needs_no_model() -> None:
+    shelf = Shelf()
+    settings, why = fetch_models(load_settings(without=["vision", "text"]), shelf)
+    assert (shelf.asked, settings.live.speech.backend, why) == ([], "none", "")
+
+
+def test_the_same_recogniser_is_the_same_features_whoever_chose_it() -> None:
+    chosen, _ = fetch_models(load_settings(), Shelf(*COMPACT))
+    named = load_settings(settings=["speech.backend=pocketsphinx"])
+    assert chosen.fingerprint({}, "sphinx") == named.fingerprint({}, "sphinx")
+
+
+@pytest.mark.parametrize(
+    ("settings", "here", "why"),
+    [
+        ([], (), "vision cannot be extracted: .*pull face-landmarker`; or --without vision"),
+        ([], ("face-landmarker",), "text cannot be extracted: .*minilm.*; or --without text"),
+        (["speech.backend=faster-whisper"], COMPACT, "or --set speech.model=FOLDER, or --without text"),
+    ],
+)
+def test_a_model_that_is_not_here_is_no_modality(
+    settings: list[str], here: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(ModelUnavailableError, match=why):
+        fetch_models(load_settings(settings=settings), Shelf(*here))
+
+
+def test_a_model_of_the_papers_bundle_may_be_replaced_by_a_folder() -> None:
+    with pytest.raises(ModelUnavailableError, match=r"or --set encoders\.vision=FOLDER, or --without vision"):
+        fetch_models(load_settings("taemi"), Shelf("face-landmarker"))
+    with pytest.raises(ModelUnavailableError, match=r"pull face-landmarker`; or --without vision"):
+        fetch_models(load_settings("taemi"), Shelf())
+
+
+def test_a_folder_of_ones_own_replaces_a_model_but_not_the_one_that_finds_faces(tmp_path: Path) -> None:
+    options = [f"{key}={tmp_path}" for key in ("encoders.vision", "encoders.audio", "encoders.text")]
+    shelf = Shelf("face-landmarker")
+    fetch_models(load_settings("taemi", settings=[*options, f"speech.model={tmp_path}"]), shelf)
+    assert shelf.asked == ["face-landmarker"]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from emi_live.errors import ConfigurationError, StageError
+from emi_live.extract.link import Job, Refused, Written
+from emi_live.extract.pool import Pool
+from emi_models.errors import EmiError, ModelUnavailableError
+from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn
+from tests.live.waiting import until
+
+
+def jobs(*ids: str, folder: Path = Path()) -> list[Job]:
+    return [Job(id=name, path=str(folder / name), name=f"{name}.mp4", size=1, mtime_ns=1) for name in ids]
+
+
+def workers() -> int:
+    """Processes of this one that are worker processes."""
+    return sum("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process().children())
+
+
+def test_every_clip_is_answered_once_whatever_the_number_of_processes() -> None:
+    ids = [f"{'refuse' if number % 3 == 0 else 'clip'}{number}" for number in range(20)]
+    with Pool(3, obedient) as pool:
+        assert pool.ready() == READY
+        done = list(pool.run(jobs(*ids)))
+        assert workers() <= 3
+    assert workers() == 0
+    assert sorted(d.id if isinstance(d, Refused) else d.entry.id for d in done) == sorted(ids)
+    assert {d.id for d in done if isinstance(d, Refused)} == {name for name in ids if "refuse" in name}
+
+
+def test_a_clip_that_kills_its_process_is_refused_and_the_others_are_done() -> None:
+    with Pool(1, obedient) as pool:
+        pool.ready()
+        done = list(pool.run(jobs("a", "die", "b", "c")))
+    assert [d.entry.id for d in done if isinstance(d, Written)] == ["a", "b", "c"]
+    (refused,) = [d for d in done if isinstance(d, Refused)]
+    assert refused == Refused(id="die", reason="the worker process was killed by signal 9")
+
+
+def test_processes_that_keep_dying_end_the_run() -> None:
+    with Pool(1, obedient) as pool:
+        pool.ready()
+        with pytest.raises(StageError, match="3 worker processes in a row died"):
+            list(pool.run(jobs("die1", "die2", "die3", "a")))
+
+
+def test_a_full_disk_ends_the_run() -> None:
+    with Pool(1, obedient) as pool:
+        pool.ready()
+        with pytest.raises(ConfigurationError, match="the disk is full"):
+            list(pool.run(jobs("a", "full", "b")))
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "why"),
+    [
+        (lacking, ModelUnavailableError, "text cannot be extracted: no model.*or --without text"),
+        (failing, ConfigurationError, "another one's"),
+        (stillborn, StageError, "ended with code 7"),
+    ],
+)
+def test_what_keeps_a_process_from_working_is_said(
+    body: Callable[..., None], error: type[EmiError], why: str
+) -> None:
+    with Pool(1, body) as pool, pytest.raises(error, match=why):
+        pool.ready()
+    assert workers() == 0
+
+
+def test_an_interrupt_does_not_reach_the_workers(tmp_path: Path) -> None:
+    """A terminal sends it to all processes; the main one alone decides."""
+
+    def interrupt_children() -> None:
+        until((tmp_path / "hang").exists)
+        for process in psutil.Process().children():
+            process.send_signal(signal.SIGINT)
+        (tmp_path / "hang.go").touch()
+
+    interrupter = threading.Thread(target=interrupt_children)
+    with Pool(1, obedient) as pool:
+        pool.ready()
+        interrupter.start()
+        done = list(pool.run(jobs("hang", folder=tmp_path)))
+    interrupter.join()
+    assert [type(d) for d in done] == [Written]
+
+
+def test_an_interrupt_ends_all_processes_whatever_they_do(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        until((tmp_path / "hang").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt), Pool(1, obedient) as pool:  # noqa: PT012 # it comes at any time
+        pool.ready()
+        interrupter.start()
+        list(pool.run(jobs("a", "hang", folder=tmp_path)))
+    interrupter.join()
+    assert workers() == 0

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emi_live.errors import ConfigurationError
+from emi_live.extract.settings import load_settings
+from emi_live.messages import END_OF_STREAM
+from emi_models.vocabulary import Modality
+
+IDS: dict[Modality, str] = {"vision": "v", "audio": "a"}
+
+
+def test_by_default_it_is_what_runs_live_for_twelve_seconds() -> None:
+    settings = load_settings()
+    assert settings.wanted == ("vision", "audio", "text")
+    assert settings.until_ns == 12_000_000_000
+    assert settings.live.speech.backend == "auto"
+    assert load_settings(seconds=0).until_ns == END_OF_STREAM
+
+
+def test_what_is_left_out_does_not_run() -> None:
+    live = load_settings(without=["vision", "text"]).live
+    assert (live.face.enabled, live.audio.enabled, live.speech.backend) == (False, True, "none")
+
+
+def test_the_papers_bundle_asks_the_largest_whisper_once_an_utterance() -> None:
+    speech = load_settings("taemi").live.speech
+    assert (speech.backend, speech.model) == ("faster-whisper", "large-v3-turbo")
+    assert speech.partial_every_s > speech.max_utterance_s
+    assert load_settings("taemi", settings=["speech.model=small"]).live.speech.model == "small"
+
+
+def test_encoders_of_the_papers_bundle_may_lie_anywhere(tmp_path: Path) -> None:
+    settings = load_settings("taemi", settings=[f"encoders.vision={tmp_path}"])
+    assert settings.folders == {"vision": tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"without": ["smell"]}, "there are vision, audio, text"),
+        ({"without": ["vision", "audio", "text"]}, "nothing is left"),
+        ({"seconds": -1.0}, "cannot be"),
+        ({"seconds": float("nan")}, "cannot be"),
+        ({"settings": ["source.camera=0"]}, "means nothing here"),
+        ({"settings": ["speech.speed=2"]}, "unknown setting"),
+        ({"settings": ["encoders.vision=/absent"]}, "come from the model store"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, list[str]], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        load_settings(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "why"), [("smell=.", "encoders has"), ("vision=/absent", "no such folder")])
+def test_an_encoders_folder_must_be_one(key: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        load_settings("taemi", settings=[f"encoders.{key}"])
+
+
+def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: Path) -> None:
+    same = load_settings().fingerprint(IDS, "sphinx")
+    assert len(same) == 16
+    assert load_settings(settings=["models.offline=true"]).fingerprint(IDS, "sphinx") == same
+    others = [
+        load_settings().fingerprint(IDS, "whisper"),
+        load_settings().fingerprint({"vision": "v"}, "sphinx"),
+        load_settings(seconds=6).fingerprint(IDS, "sphinx"),
+        load_settings(settings=["face.max_fps=10"]).fingerprint(IDS, "sphinx"),
+        load_settings(settings=["audio.voice_threshold=0.4"]).fingerprint(IDS, "sphinx"),
+        load_settings(settings=["speech.partial_every_s=1"]).fingerprint(IDS, "sphinx"),
+        load_settings(settings=["window.length_s=6"]).fingerprint(IDS, "sphinx"),
+        load_settings("taemi").fingerprint(IDS, "sphinx"),
+        load_settings("taemi", settings=[f"encoders.text={tmp_path}"]).fingerprint(IDS, "sphinx"),
+    ]
+    assert len({same, *others}) == len(others) + 1
