@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from emi_bench.live import LiveReport
     from emi_bench.stats import Distribution
+    from emi_bench.systems_run import Run
 
 __all__ = ["app"]
 
@@ -61,6 +62,54 @@ def live(
     _show(report, console)
     if json_ is not None:
         json_.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+def systems(
+    data: Annotated[Path, typer.Option("--data", help="A folder of clips, as `emi synth` makes it.")],
+    out: Annotated[Path, typer.Option("--out", help="Where systems.md, .json and .png go.")] = Path(
+        "docs/benchmarks"
+    ),
+    runs: Annotated[
+        Path, typer.Option("--runs", help="Where each run's result is kept, so that it is done once.")
+    ] = Path("out/systems"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many a stage.")] = 12,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, each on one core.")] = 2,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A variant's name; give it again for another.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")] = False,
+) -> None:
+    """Which system is best, and what is each part of TAEMI for? Trains and compares them all.
+
+    The same command goes on where it was interrupted.
+
+    For example: [bold]emi synth --clips 4000 --out synth && emi bench systems --data synth[/bold]
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from emi_bench.systems import compare_systems
+
+    console = Console(stderr=True)
+    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def report(done: int, total: int, run: Run | None) -> None:
+            bar.update(task, completed=done, total=total)
+            if run is not None:
+                said = f"{run.variant}, seed {run.seed}: rho {run.rho:.4f}, {run.wall_s:.0f} s"
+                bar.console.print(f"{said} ({done} of {total})", highlight=False)
+
+        comparison = compare_systems(
+            data, out, runs, seeds=seeds, epochs=epochs, jobs=jobs, only=only or (), report=report
+        )
+    if json_:
+        typer.echo(json.dumps(comparison.to_json()))
+        return
+    typer.echo((out / "systems.md").read_text(encoding="utf-8"), nl=False)
 
 
 def _show(report: LiveReport, console: Console) -> None:

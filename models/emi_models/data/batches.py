@@ -57,7 +57,7 @@ class ClipWindows(Dataset[Row]):
             draws anew.
         seed: of those draws.
         until_s: how much of a clip is shown at most, 12 s or less.
-        spans_s: seconds before the window's end that a modality is shown, where it is not 12.
+        spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
         cache_bytes: memory for clips.
 
     Raises:

@@ -27,7 +27,7 @@ def choose_device(asked: str) -> torch.device:
     device = torch.device(asked)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TrainingError(
-            f"{asked} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; choose cpu, or auto"
+            f"{asked} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; choose cpu, or auto"
         )
     return device
 
