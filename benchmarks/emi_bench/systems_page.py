@@ -91,7 +91,8 @@ def _bare(c: Comparison) -> Iterator[str]:
     lost = {row.variant.name: row.total_loss for row in c.rows}
     for row in c.avoidable:
         if row.variant.name == "neither":
-            yield f"Of the {lost['neither']} which TAEMI with neither loses in sum, {row.total} need not"
+            total = lost["neither"]
+            yield f"Of the {total} that TAEMI with neither loses in sum, {row.total} need not have"
             yield from (
                 "been lost; the rest a network trained without the modality does not have either.",
                 "",
