@@ -46,7 +46,8 @@ class CheckpointHeader:
 
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
     measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
-    says how many seconds before a window's end the network is to be shown of a modality, where it is not 12.
+    says how many seconds of a modality the network is to be shown, back from its newest frame, where it is
+    not 12.
     `emotions` are what it gives, in order: none where `config` names another task than `emi`.
     """
 

@@ -104,9 +104,7 @@ def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progres
         encoders.unavailable["vision"] = str(error)
 
 
-def load_speech(
-    encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
-) -> None:
+def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
     """Put the speech recogniser in that `speech.backend` names, or say why there is none."""
     backend = config.speech.backend
     why_not_whisper = ""

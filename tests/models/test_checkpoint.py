@@ -166,7 +166,7 @@ def test_saving_refuses_a_contradiction_and_bad_weights(tmp_path: Path) -> None:
 
 def test_the_packaged_checkpoint_is_what_the_package_says() -> None:
     loaded = load_checkpoint(packaged_checkpoint("compact"))
-    assert loaded.header.modalities == ("text",)
+    assert loaded.header.modalities == ("vision", "audio", "text")
     assert loaded.header.encoders["text"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert packaged_checkpoint("compact").stat().st_size <= 3_000_000
     with pytest.raises(CheckpointError, match=r"no packaged checkpoint 'huge' \(there are: compact\)"):

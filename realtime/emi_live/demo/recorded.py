@@ -1,4 +1,4 @@
-"""The recorded sentence embeddings of the demo's words."""
+"""What was recorded for the demo: the embeddings of its words, and its voice as prosody."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from safetensors import safe_open
 
 from emi_live.errors import ConfigurationError
 
-__all__ = ["RECORDING", "RecordedSentences"]
+__all__ = ["RECORDING", "RecordedSentences", "recorded_prosody"]
 
 RECORDING: Final = Path(str(resources.files("emi_live"))) / "data" / "demo.safetensors"
+
+
+def recorded_prosody() -> NDArray[np.float32]:
+    """The prosody of the whole show, (T, 68), 50 frames a second (stored in half precision)."""
+    with safe_open(RECORDING, framework="np") as file:
+        prosody: NDArray[np.float32] = file.get_tensor("prosody").astype(np.float32)
+    return prosody
 
 
 class RecordedSentences:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from emi_models.inputs import COMPACT_SHAPES
 
-__all__ = ["LENGTH_S", "Utterance", "face_at", "spoken", "voice_at"]
+__all__ = ["LENGTH_S", "UTTERANCES", "Utterance", "face_at", "spoken"]
 
 LENGTH_S: Final = 38.0
 WORD_S: Final = 0.32  # an unhurried speaker: about three words a second
-MEL_BANDS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,21 @@ SMILE: Final = (
     (22.0, 0.05),
     (26.0, 0.85),
 )
+# (time, intensity) of a mouth that laughs, and of brows that go up
+LAUGH: Final = ((4.5, 0.0), (5.5, 1.0), (8.0, 1.0), (9.0, 0.2), (14.0, 0.0))
+BROWS: Final = ((23.5, 0.0), (24.5, 1.0), (28.0, 1.0), (30.0, 0.0))
 BLINK_EVERY_S: Final = 3.7
 BLINK_S: Final = 0.15
 
 # Positions in MediaPipe's list of 52 blendshapes.
-CHEEK_SQUINT: Final = (7, 8)
+BROWS_UP: Final = (3, 4, 5)
 EYE_BLINK: Final = (9, 10)
 EYE_SQUINT: Final = (19, 20)
+EYE_WIDE: Final = (21, 22)
 JAW_OPEN: Final = 25
+LOWER_LIP_DOWN: Final = (34, 35)
 MOUTH_SMILE: Final = (44, 45)
+UPPER_LIP_UP: Final = (48, 49)
 PITCH, YAW, ROLL = 52, 53, 54
 
 
@@ -74,14 +79,20 @@ def face_at(t_s: float) -> NDArray[np.float32] | None:
     if FACE_LOST_S[0] <= t_s < FACE_LOST_S[1]:
         return None
     features = np.zeros(COMPACT_SHAPES.vision_dim, np.float32)
-    smile = float(np.interp(t_s, [at for at, _ in SMILE], [strength for _, strength in SMILE]))
+    smile, laugh, brows = (
+        float(np.interp(t_s, [at for at, _ in course], [strength for _, strength in course]))
+        for course in (SMILE, LAUGH, BROWS)
+    )
     features[list(MOUTH_SMILE)] = smile
-    features[list(CHEEK_SQUINT)] = 0.6 * smile
-    features[list(EYE_SQUINT)] = 0.1 + 0.4 * smile
-    features[list(EYE_BLINK)] = 0.9 if t_s % BLINK_EVERY_S < BLINK_S else 0.05
-    speaking = spoken(t_s)
-    features[JAW_OPEN] = 0.15 + 0.15 * math.sin(2 * math.pi * 4 * t_s) if speaking else 0.02
-    features[PITCH] = 0.05 * math.sin(0.7 * t_s)
+    features[list(UPPER_LIP_UP)] = 0.65 * smile
+    features[list(LOWER_LIP_DOWN)] = 0.3 * smile
+    features[list(EYE_SQUINT)] = 0.2 + 0.25 * smile - 0.2 * brows
+    features[list(EYE_WIDE)] = 0.4 * brows
+    features[list(BROWS_UP)] = 0.08 + 0.65 * brows
+    features[list(EYE_BLINK)] = 0.7 if t_s % BLINK_EVERY_S < BLINK_S else 0.1
+    moving = 0.08 + 0.08 * math.sin(2 * math.pi * 4 * t_s) if spoken(t_s) else 0.02
+    features[JAW_OPEN] = moving + 0.3 * laugh + 0.1 * brows
+    features[PITCH] = 0.05 * math.sin(0.7 * t_s) - 0.15 * laugh
     features[YAW] = 0.12 * math.sin(0.4 * t_s)
     features[ROLL] = 0.03 * math.sin(0.9 * t_s)
     return features
@@ -90,14 +101,3 @@ def face_at(t_s: float) -> NDArray[np.float32] | None:
 def spoken(t_s: float) -> bool:
     """Whether somebody is speaking at that instant."""
     return any(u.start_s <= t_s < u.end_s for u in UTTERANCES)
-
-
-def voice_at(t_s: float) -> NDArray[np.float32]:
-    """One prosody frame, shape (68,): a voice at three syllables a second, or the hum of a quiet room."""
-    frame = np.full(COMPACT_SHAPES.audio_dim, -1.0, np.float32)
-    frame[MEL_BANDS:] = (0.0, 0.0, -1.5, 0.0)  # F0, voicing, energy, flux
-    if spoken(t_s):
-        syllable = 0.5 + 0.5 * math.sin(2 * math.pi * 3 * t_s)
-        frame[:MEL_BANDS] = np.linspace(1.5, -0.5, MEL_BANDS) * syllable
-        frame[MEL_BANDS:] = (0.2 * math.sin(1.3 * t_s), 0.9, 0.8 * syllable, 0.3)
-    return frame

@@ -7,12 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-import numpy as np
-
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S, seconds_to_ns
-from emi_live.demo.recorded import RecordedSentences
-from emi_live.demo.script import LENGTH_S, UTTERANCES, WORD_S, face_at, spoken, voice_at
+from emi_live.demo.recorded import RecordedSentences, recorded_prosody
+from emi_live.demo.script import LENGTH_S, UTTERANCES, WORD_S, face_at, spoken
 from emi_live.messages import AudioPacket, Packet, TranscriptPacket, VisionPacket, Word, end_of_stream
 from emi_live.stages import Stage
 from emi_live.stages.text import TextStage
@@ -20,7 +18,8 @@ from emi_live.stages.text import TextStage
 __all__ = ["ScriptedStage", "demo_stages", "transcript"]
 
 FRAME_S: Final = 1 / 30
-BLOCK_S: Final = 0.04  # two prosody frames
+BLOCK_FRAMES: Final = 2  # of prosody
+BLOCK_S: Final = 0.02 * BLOCK_FRAMES
 WORDS_EVERY_S: Final = 0.1
 SETTLE_S: Final = 0.6  # silence after which a recogniser commits an utterance
 
@@ -69,7 +68,7 @@ class ScriptedStage:
 
 
 def demo_stages(bus: Bus, length_s: float) -> list[Stage]:
-    """The scripted face, voice and words, and the real text stage over recorded embeddings.
+    """The scripted face, the recorded voice, and the real text stage over recorded embeddings.
 
     Args:
         bus: where the text stage hears the words.
@@ -95,13 +94,14 @@ def faces(start_ns: int) -> Iterator[Packet]:
 
 def voices(start_ns: int) -> Iterator[Packet]:
     """Prosody at 50 Hz, two frames a packet."""
+    prosody = recorded_prosody()
     last_voice_ns: int | None = None
     for index in range(1, round(LENGTH_S / BLOCK_S)):
         t_s = index * BLOCK_S
         t_ns = start_ns + seconds_to_ns(t_s)
         if spoken(t_s):
             last_voice_ns = t_ns
-        frames = np.stack([voice_at(t_s - BLOCK_S / 2), voice_at(t_s)])
+        frames = prosody[BLOCK_FRAMES * (index - 1) : BLOCK_FRAMES * index]
         yield AudioPacket(t_ns=t_ns, progress_ns=t_ns, frames=frames, last_voice_ns=last_voice_ns)
 
 

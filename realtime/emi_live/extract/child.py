@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
@@ -74,6 +75,7 @@ def run_child(connection: Connection, task: Task) -> None:
         while writer is not None and isinstance(job := link.receive(), Job):
             encoders.forget()
             link.send(_extract(job, task.settings, encoders, writer, ready.settings))
+            _give_memory_back()
 
 
 def _extract(
@@ -141,6 +143,17 @@ def _licence(task: Task) -> str:
     from emi_models.data.vidmimic import LICENCE
 
     return LICENCE
+
+
+def _give_memory_back() -> None:
+    """Hand freed memory back to the system, which glibc does not do by itself.
+
+    Each clip has threads of its own, and glibc keeps what they freed in pieces: without this a process grew
+    by 1.4 MB a clip over 400 clips of 2.4 s.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such call
+    if trim is not None:
+        trim(0)
 
 
 def _version(library: str) -> str:

@@ -29,7 +29,7 @@ def speech_stops(assets: Path) -> Run:
 
 
 def assert_steady(run: Run) -> None:
-    """An estimate every hop, finite and in range; equal words give equal numbers, whatever the face does."""
+    """An estimate every hop, finite and in range; it stays as it is while nothing is live."""
     assert run.exit_code == 0, run.stderr
     assert [line["t"] for line in run.lines] == [round(HOP_S * k, 3) for k in range(1, len(run.lines) + 1)]
     for line in run.lines:
@@ -37,12 +37,7 @@ def assert_steady(run: Run) -> None:
         assert all(0.0 <= value <= 1.0 for value in line["intensities"].values())
         assert tuple(line["modalities"]) == MODALITIES
     for one, other in itertools.pairwise(run.lines):
-        text, next_text = (line["modalities"]["text"] for line in (one, other))
-        same_words = (text["committed"] + text["partial"], text["state"]) == (
-            next_text["committed"] + next_text["partial"],
-            next_text["state"],
-        )
-        if same_words:  # vision and audio are not used by this checkpoint, so only words may move it
+        if not any(report["used"] for line in (one, other) for report in line["modalities"].values()):
             assert one["intensities"] == other["intensities"]
 
 
@@ -52,13 +47,9 @@ def test_face_and_speech(face_and_speech: Run) -> None:
     assert 55 <= len(run.lines) <= 56
     modalities = run.at(8.0)["modalities"]
     assert {name: report["state"] for name, report in modalities.items()} == dict.fromkeys(MODALITIES, "live")
-    assert {name: report["used"] for name, report in modalities.items()} == {
-        "vision": False,
-        "audio": False,
-        "text": True,
-    }
-    assert modalities["vision"]["frames"] == 241  # 30 a second, the first at 0 s
-    assert modalities["audio"]["frames"] == 399  # 50 a second, the first complete at 25 ms
+    assert all(report["used"] for report in modalities.values())
+    assert modalities["vision"]["frames"] == 2  # the checkpoint's span, 0.05 s, at 30 a second
+    assert modalities["audio"]["frames"] == 150  # likewise 3 s, at 50 a second
     last = run.lines[-1]["modalities"]["text"]
     words = f"{last['committed']} {last['partial']}".split()
     assert "country" in words

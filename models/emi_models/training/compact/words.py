@@ -1,17 +1,18 @@
-"""Training of TAEMI's text branch on sentence embeddings, face and voice being missing throughout."""
+"""The words: TAEMI's text branch, trained on sentence embeddings with face and voice missing throughout."""
 
 from __future__ import annotations
 
 import copy
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
 
-from emi_models.inputs import COMPACT_SHAPES, FusionInputs
-from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.training.goemotions_data import mean_pearson
+from emi_models.inputs import FusionInputs
+from emi_models.networks.taemi import Taemi
+from emi_models.training.compact.average import follow, warm_up_then_cosine
+from emi_models.training.compact.goemotions import mean_pearson
+from emi_models.training.compact.sizes import CONFIG, SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["COMPACT_CONFIG", "Recipe", "predict", "text_window", "train"]
+    from emi_models.networks.base import FusionNetwork
 
-COMPACT_CONFIG: Final = TaemiConfig(
-    shapes=COMPACT_SHAPES, modalities=("text",), d_model=64, heads=4, mlp_hidden=512, dropout=0.4
-)
+__all__ = ["WORDS_CONFIG", "WordsRecipe", "predict", "text_window", "train_words"]
+
+WORDS_CONFIG: Final = replace(CONFIG, modalities=("text",), dropout=0.4, modality_dropout=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class WordsRecipe:
     """How the network is trained; the defaults are those of the packaged checkpoint."""
 
     seed: int = 0
@@ -46,7 +47,7 @@ class Recipe:
 
 def text_window(text: Tensor, *, present: bool = True) -> FusionInputs:
     """Windows (B, ...) with nothing but words, from embeddings (B, 384); face and voice take no memory."""
-    shapes, batch = COMPACT_SHAPES, len(text)
+    shapes, batch = SHAPES, len(text)
     zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
     return FusionInputs(
         vision=zero.expand(batch, shapes.vision_frames, shapes.vision_dim),
@@ -60,8 +61,8 @@ def text_window(text: Tensor, *, present: bool = True) -> FusionInputs:
     )
 
 
-def train(
-    views: Sequence[Tensor], targets: Tensor, recipe: Recipe, report: Callable[[int, float], None]
+def train_words(
+    views: Sequence[Tensor], targets: Tensor, recipe: WordsRecipe, report: Callable[[int, float], None]
 ) -> Taemi:
     """The trained network: averaged weights of the epoch with the best held-out mean Pearson.
 
@@ -74,12 +75,12 @@ def train(
     torch.manual_seed(recipe.seed)
     order = torch.randperm(len(targets))
     held_out, rows = order[: recipe.held_out], order[recipe.held_out :]
-    network = Taemi(COMPACT_CONFIG)
+    network = Taemi(WORDS_CONFIG)
     averaged = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
     steps = len(rows) // recipe.batch
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warm_up_then_cosine(step, steps, steps * recipe.epochs)
+        optimizer, lambda step: warm_up_then_cosine(step, steps, steps * recipe.epochs)
     )
     best, best_score, best_epoch = averaged.state_dict(), -1.0, 0
     for epoch in range(recipe.epochs):
@@ -91,7 +92,7 @@ def train(
             loss.backward()
             optimizer.step()
             schedule.step()
-            _follow(averaged, network, min(recipe.average, (1 + done) / (10 + done)))
+            follow(averaged, network, recipe.average, done)
         held = (mean_pearson(predict(averaged, view[held_out]), targets[held_out].numpy()) for view in views)
         score = sum(held) / len(views)
         report(epoch, score)
@@ -103,7 +104,7 @@ def train(
     return averaged
 
 
-def predict(network: Taemi, text: Tensor, *, present: bool = True) -> NDArray[np.float32]:
+def predict(network: FusionNetwork, text: Tensor, *, present: bool = True) -> NDArray[np.float32]:
     """Raw intensities (B, 6) from embeddings (B, 384), with face and voice missing."""
     with torch.inference_mode():
         intensities: NDArray[np.float32] = network(text_window(text, present=present)).numpy()
@@ -117,7 +118,7 @@ def _draw(views: Sequence[Tensor], rows: Tensor) -> Tensor:
     return torch.take_along_dim(choices, which, dim=1).squeeze(1)
 
 
-def _groups(network: Taemi, recipe: Recipe) -> list[dict[str, object]]:
+def _groups(network: Taemi, recipe: WordsRecipe) -> list[dict[str, object]]:
     """Weight decay for matrices; none for biases, norms and missing tokens."""
     first = network.head[0].weight
     matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]
@@ -127,16 +128,3 @@ def _groups(network: Taemi, recipe: Recipe) -> list[dict[str, object]]:
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-
-
-def _warm_up_then_cosine(step: int, warm_up: int, total: int) -> float:
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
-
-
-@torch.no_grad()
-def _follow(averaged: Taemi, network: Taemi, decay: float) -> None:
-    """Move the averaged weights a step towards the network's."""
-    for slow, quick in zip(averaged.parameters(), network.parameters(), strict=True):
-        slow.lerp_(quick, 1 - decay)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from emi_models.training.goemotions_data import (
+from emi_models.training.compact.goemotions import (
     MAPPING,
     DataError,
     cut_short,
