@@ -88,7 +88,7 @@ def test_a_microphone_gives_prosody_and_words(assets: Path, pulse: PulseServer, 
     assert "live" in {state(line) for line in spoken}
     heard = {word for line in spoken for word in str(line["modalities"]["text"]["committed"]).split()}
     assert len(heard & SPOKEN) >= 5, heard
-    assert max(line["modalities"]["audio"]["frames"] for line in spoken) > 140  # of 150: the checkpoint is shown 3 s
+    assert max(line["modalities"]["audio"]["frames"] for line in spoken) > 140  # of 150: 3 s
 
 
 def test_a_camera_that_is_cut_off_comes_back(assets: Path, face_stream: StreamServer) -> None:
