@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from emi_models.checkpoint import load_checkpoint, packaged_checkpoint, read_header
+from emi_models.checkpoint import CheckpointHeader, load_checkpoint, read_header, save_checkpoint
 from emi_models.inputs import TAEMI_SHAPES, FusionInputs
 from emi_models.networks.parts import Attention
 from emi_models.networks.taemi import Taemi, TaemiConfig
+from emi_models.systems import describe_config
 from emi_models.vocabulary import MODALITIES, Modality
 from tests.models.networks.zoo import EXACT, SMALL, windows
 
@@ -67,14 +70,31 @@ def test_the_ablations_sizes(settings: dict[str, object], width: int) -> None:
     assert net.head[0].in_features == width
 
 
-def test_a_checkpoint_from_before_the_ablations_is_the_default() -> None:
-    path = packaged_checkpoint("compact")
-    assert "anchor" not in read_header(path).config
+def test_a_checkpoint_from_before_the_ablations_is_the_default(tmp_path: Path) -> None:
+    net, path = network(), tmp_path / "old.safetensors"
+    story = CheckpointHeader(
+        system="taemi",
+        config=describe_config(net.config),
+        modalities=MODALITIES,
+        encoders=dict.fromkeys(MODALITIES, "features@1"),
+        data="none",
+        licence="Apache-2.0",
+        scores={},
+        created_by="test",
+    )
+    save_checkpoint(path, net, story)
+    later = {"anchor", "attention", "missing"}
+    assert later < set(read_header(path).config)
+    older = asdict(story) | {"config": {k: v for k, v in story.config.items() if k not in later}}
+    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(older)})
+    assert not later & set(read_header(path).config)
+
     config = load_checkpoint(path).network.config
+    assert config == net.config
     assert isinstance(config, TaemiConfig)
     assert (config.anchor, config.attention, config.missing) == ("text", "anchored", "token")
-    with safe_open(path, framework="np") as file:
-        assert set(file.keys()) == set(Taemi(config).state_dict())
+    window = windows(2)
+    assert torch.equal(load_checkpoint(path).network(window), net(window))
 
 
 def test_the_order_of_frames_does_not_matter() -> None:
