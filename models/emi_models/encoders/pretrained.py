@@ -134,6 +134,10 @@ def load_model(folder: Path, spec: ModelSpec, model_class: Any, **options: Any) 
             f"{folder / WEIGHTS} lacks {len(missing)} weights of {spec.encoder_id}, "
             f"{missing[0]} among them: {spec.remedy}"
         )
+    # Copies: transformers maps the file, so that weights lie in memory as the length of its header has it,
+    # and results depend on that in their last bits.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     return model.eval()
 
 

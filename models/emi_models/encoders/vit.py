@@ -82,7 +82,7 @@ class VitEncoder:
             for start in range(0, len(crops), batch_size):
                 rows = slice(start, start + batch_size)
                 pixels = (crops[rows].astype(np.float32) / 255 - self._mean) / self._deviation
-                taken = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+                taken = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # aligned alike each time
                 hidden = self._model(pixel_values=taken).last_hidden_state  # (b, 1 + patches, 768)
                 features[rows] = hidden.mean(dim=1).numpy()
         return features

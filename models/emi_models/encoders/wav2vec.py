@@ -147,7 +147,7 @@ class Wav2vecEncoder:
             exact = samples.astype(np.float64)
             samples = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-7)
         with torch.inference_mode():
-            taken = torch.from_numpy(samples.astype(np.float32))[None]
+            taken = torch.tensor(samples, dtype=torch.float32)[None]  # aligned alike for every piece
             hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
             if self._head is not None:
                 dense, bias, projection, offset = self._head
@@ -204,6 +204,6 @@ def _load_head(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> tupl
                 raise ModelIntegrityError(
                     f"{folder / WEIGHTS} {what}: it has no head for {', '.join(AFFECT)}: {spec.remedy}"
                 )
-            tensors.append(stored.get_tensor(name).float())
+            tensors.append(stored.get_tensor(name).float().clone())  # as `load_model` does
     dense, bias, projection, offset = tensors
     return dense, bias, projection, offset

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import SourceError
@@ -40,9 +41,12 @@ def encoders(assets: Path, folders: dict[Modality, Path]) -> Iterator[tuple[Taem
     pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
     options = [f"encoders.{modality}={folder}" for modality, folder in folders.items()]
     settings = load_settings("taemi", seconds=3, settings=["speech.backend=pocketsphinx", *options])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `emi extract` does: how many share a sum shows in its last bits
     loaded = TaemiEncoders(settings, ModelStore(assets / "mediapipe", offline=True), TINY)
     yield loaded, settings
     loaded.close()
+    torch.set_num_threads(threads)
 
 
 def record(path: Path, encoders: tuple[TaemiEncoders, ExtractSettings]) -> Recording:

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from emi_models.encoders import TAEMI_ENCODERS
 from emi_models.encoders.transformer_text import GTE_BASE, TransformerTextEncoder
@@ -140,3 +142,23 @@ def test_a_weight_of_another_shape_is_refused(kind: str, folder: Path) -> None:
     edit_weights(folder, KINDS[kind][2], torch.zeros(3, 3))
     with pytest.raises(ModelIntegrityError, match=r"cannot be loaded as"):
         load(kind, folder)
+
+
+def test_how_weights_lie_in_their_file_has_no_part_in_the_result(kind: str, folder: Path) -> None:
+    """Not even in the last bit: training may read another copy than live use does."""
+    path = folder / "model.safetensors"
+    first, weights = load(kind, folder), load_file(path)
+    for longer in (8, 20):
+        save_file(weights, path, metadata={"format": "pt", "note": "n" * longer})
+        again = load(kind, folder)
+        assert torch.equal(answer(kind, first), answer(kind, again))
+
+
+def answer(kind: str, encoder: Any) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    taken = {
+        "vit": rng.integers(0, 256, (1, 224, 224, 3), dtype=np.uint8),
+        "bert": ["i am so proud of you"],
+        "wav2vec2": rng.normal(0.0, 0.1, 400).astype(np.float32),
+    }
+    return torch.from_numpy(encoder.encode(taken[kind]))
