@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -74,8 +74,10 @@ def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
     failed = [(t_s, report) for t_s, report in reports if report.state == "failed"]
     assert failed
     assert all(report.reason == "RuntimeError: the camera driver is gone" for _, report in failed)
-    assert reports[0][1].state == "live"
-    assert reports[-1][1].state == "live"
+    course = [state for state, _ in groupby(report.state for _, report in reports)]
+    if course[0] == "missing":  # the first estimate may come before the first face does
+        del course[0]
+    assert course == ["live", "failed", "live"]
     assert all(after - before == pytest.approx(0.2) for (before, _), (after, _) in pairwise(reports))
     assert counters["face.failures"] == dying[0].resets > 1
 
