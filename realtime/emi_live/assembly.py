@@ -89,12 +89,14 @@ class Builder:
         sinks: Sequence[Sink],
         progress: Progress | None,
         engine: FusionEngine | None = None,
+        encoders: Encoders | None = None,
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
         with ExitStack() as opened:
             flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
-            encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
+            if encoders is None:
+                encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
             engine = engine or self._load_engine()

@@ -8,27 +8,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from emi_live.config import LiveConfig
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
-    from emi_models.encoders.face import FaceEncoder
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_models.encoders.face import FaceResult
     from emi_models.encoders.prosody import ProsodyEncoder
     from emi_models.encoders.sentence import SentenceEncoder
     from emi_models.encoders.voice import VoiceGate
     from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["Encoders", "load_encoders", "load_face", "load_speech"]
+__all__ = ["Encoders", "FaceReader", "load_encoders", "load_face", "load_speech"]
+
+
+class FaceReader(Protocol):
+    """What stages need of a face encoder."""
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        """What one picture, (height, width, 3), shows."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
 
 
 @dataclass(slots=True)
 class Encoders:
     """The encoders that run. None means not wanted or not available; then `unavailable` may say why."""
 
-    face: FaceEncoder | None = None
+    face: FaceReader | None = None
     prosody: ProsodyEncoder | None = None
     voice_gate: Callable[[], VoiceGate] | None = None  # one gate per stage: a gate has state
     recognizer: Recognizer | None = None

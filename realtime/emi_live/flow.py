@@ -118,7 +118,8 @@ def open_flow(
     video = VideoRing(config.rings.video_frames, lossless=exact)
     audio = AudioRing(config.rings.audio_s, lossless=exact)
     pushed = any(isinstance(source, PushSource) for source in sources)
-    intake = Intake(video, audio, health, push_timeout_s=PUSH_TIMEOUT_S if pushed and exact else None)
+    patience_s = PUSH_TIMEOUT_S if pushed and exact else None
+    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock)
     bus = Bus(config.bus, health, lossless=exact, clock=clock)
     opened.callback(bus.close)
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_live.clock import Clock, MonotonicClock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.resample import StreamingResampler
@@ -23,12 +24,20 @@ class Intake:
     """
 
     def __init__(
-        self, video: VideoRing, audio: AudioRing, health: Health, *, push_timeout_s: float | None = None
+        self,
+        video: VideoRing,
+        audio: AudioRing,
+        health: Health,
+        *,
+        push_timeout_s: float | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        """Write these rings; media are stamped by `clock` as they come in, beside their capture time."""
         self._video = video
         self._audio = audio
         self._health = health
         self._timeout_s = push_timeout_s
+        self._clock = clock or MonotonicClock()
         self._resampler: StreamingResampler | None = None
         self._last_frame_ns: int | None = None
         self.first_ns: int | None = None  # capture time of the first media pushed
@@ -52,7 +61,7 @@ class Intake:
         self._last_frame_ns = t_ns
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
         self._health.count("video.frames")
-        self._video.write(rgb, t_ns, timeout_s=self._timeout_s)
+        self._video.write(rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s)
 
     def push_audio(
         self,
@@ -76,6 +85,7 @@ class Intake:
             )
         if pcm.size == 0:
             return
+        arrived_ns = self._clock.now_ns()
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is dealt with below
             mono = pcm if pcm.ndim == 1 else pcm.mean(axis=1, dtype=np.float32)
@@ -90,7 +100,7 @@ class Intake:
             self._flush_audio()
             self._resampler = StreamingResampler(rate_hz)
         for block, start_ns in self._resampler.push(samples, t_ns):
-            self._audio.write(block, start_ns, timeout_s=self._timeout_s)
+            self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
 
     def end_video(self) -> None:
         """No more frames will come."""
@@ -110,5 +120,6 @@ class Intake:
 
     def _flush_audio(self) -> None:
         if self._resampler is not None:
+            arrived_ns = self._clock.now_ns()
             for block, start_ns in self._resampler.flush():
-                self._audio.write(block, start_ns, timeout_s=self._timeout_s)
+                self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)

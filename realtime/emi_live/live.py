@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine
+    from emi_live.bundle import Encoders
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
@@ -58,6 +59,7 @@ class LiveEngine:
         sinks: Sequence[Sink] = (),
         script: Script | None = None,
         engine: FusionEngine | None = None,
+        encoders: Encoders | None = None,
         health: Health | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
@@ -69,6 +71,7 @@ class LiveEngine:
             sinks: where estimates go beside `estimates()`, each in a thread of its own.
             script: makes the stages that stand in for sources and encoders, as the demo's do.
             engine: answers in place of the checkpoint's own engine; `close` closes it.
+            encoders: run in place of the bundle's own; `close` closes them.
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: told of every download of encoder weights.
@@ -79,6 +82,7 @@ class LiveEngine:
         self._sinks = sinks
         self._script = script
         self._engine = engine
+        self._encoders = encoders
         self._clock = clock or MonotonicClock()
         self._progress = progress
         self._stop = threading.Event()
@@ -96,7 +100,7 @@ class LiveEngine:
         builder = Builder(
             self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
         )
-        self._parts = builder.build(self._script, self._sinks, self._progress, self._engine)
+        self._parts = builder.build(self._script, self._sinks, self._progress, self._engine, self._encoders)
 
     def __enter__(self) -> Self:
         """Start; raises as `load` does, and ConfigurationError for a sink that cannot write."""

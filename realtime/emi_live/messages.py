@@ -7,6 +7,7 @@ It is what `exact` mode waits for. Arrays belong to whoever receives the packet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "ModalityState",
     "Packet",
     "TextPacket",
+    "Trace",
     "TranscriptPacket",
     "VisionPacket",
     "Word",
@@ -43,6 +45,7 @@ class Packet:
 
     t_ns: int  # capture time of the newest sample this packet describes
     progress_ns: int
+    arrived_ns: int = 0  # when that sample reached the engine; 0: not known, as in a script
     seq: int = 0
     published_ns: int = 0
 
@@ -96,6 +99,7 @@ class TextPacket(Packet):
     committed: str
     partial: str
     last_word_ns: int | None  # end of the newest word
+    transcribed_ns: int = 0  # when the transcript was published that this was made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,19 @@ class Latency:
     capture_to_estimate: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """When the newest evidence of one modality in a window passed each station, by the engine's clock.
+
+    0 where that is not known. `transcribed_ns` is of text alone.
+    """
+
+    t_ns: int  # captured
+    arrived_ns: int
+    transcribed_ns: int
+    published_ns: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate(Packet):
     """One output: six intensities in [0, 1], in the order of `EMOTIONS`, and what they were made from."""
@@ -138,6 +155,9 @@ class Estimate(Packet):
     latency: Latency
     engine: str
     bundle: str
+    # For whoever measures, not in `to_json`; empty in exact mode, whose capture times are a file's own.
+    started_ns: int = 0  # when the window was begun, all that had arrived being taken
+    traces: Mapping[Modality, Trace] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as the JSON contract has it: plain types, finite numbers or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypedDict, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from emi_live.messages import (
     ModalityState,
     Packet,
     TextPacket,
+    Trace,
     TranscriptPacket,
     VisionPacket,
     Word,
@@ -47,6 +48,7 @@ class Stamps(TypedDict):
 
     t_ns: int
     progress_ns: int
+    arrived_ns: int
     seq: int
     published_ns: int
 
@@ -110,6 +112,7 @@ def _write_text(packet: TextPacket) -> tuple[dict[str, object], Array]:
         "committed": packet.committed,
         "partial": packet.partial,
         "last_word_ns": packet.last_word_ns,
+        "transcribed_ns": packet.transcribed_ns,
     }, packet.embedding
 
 
@@ -119,6 +122,7 @@ def _read_text(fields: Fields, stamps: Stamps, array: Array) -> TextPacket:
         committed=fields.text("committed", MAX_TEXT),
         partial=fields.text("partial", MAX_TEXT),
         last_word_ns=fields.optional_integer("last_word_ns"),
+        transcribed_ns=fields.integer("transcribed_ns"),
         **stamps,
     )
 
@@ -149,6 +153,10 @@ def _write_estimate(packet: Estimate) -> tuple[dict[str, object], Array]:
         },
         "engine": packet.engine,
         "bundle": packet.bundle,
+        "started_ns": packet.started_ns,
+        "traces": {
+            name: None if (trace := packet.traces.get(name)) is None else asdict(trace) for name in MODALITIES
+        },
     }, None
 
 
@@ -164,6 +172,9 @@ def _read_estimate(fields: Fields, stamps: Stamps, array: Array) -> Estimate:
         capture_to_estimate=times.optional_number("capture_to_estimate"),
     )
     times.end()
+    traced = fields.record("traces")
+    traces = {name: _trace(one) for name in MODALITIES if (one := traced.optional_record(name)) is not None}
+    traced.end()
     return Estimate(
         t_s=fields.number("t_s"),
         wall=fields.text("wall", MAX_WALL),
@@ -172,6 +183,8 @@ def _read_estimate(fields: Fields, stamps: Stamps, array: Array) -> Estimate:
         latency=latency,
         engine=fields.text("engine", MAX_NAME),
         bundle=fields.text("bundle", MAX_NAME),
+        started_ns=fields.integer("started_ns"),
+        traces=traces,
         **stamps,
     )
 
@@ -188,6 +201,17 @@ def _report(fields: Fields) -> ModalityReport:
     )
     fields.end()
     return report
+
+
+def _trace(fields: Fields) -> Trace:
+    trace = Trace(
+        t_ns=fields.integer("t_ns"),
+        arrived_ns=fields.integer("arrived_ns"),
+        transcribed_ns=fields.integer("transcribed_ns"),
+        published_ns=fields.integer("published_ns"),
+    )
+    fields.end()
+    return trace
 
 
 def _vector(array: Array) -> Array:

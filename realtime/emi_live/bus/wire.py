@@ -23,11 +23,11 @@ from emi_live.messages import Packet
 
 __all__ = ["MAX_FRAME_BYTES", "SCHEMA_VERSION", "TOPICS", "decode", "encode"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 TOPICS: Final = tuple(CODECS)
 DTYPE: Final = "<f4"
 FRAME_COUNT: Final = 3
-MAX_FIELDS: Final = 32  # of one record; an estimate has 12
+MAX_FIELDS: Final = 32  # of one record; an estimate has 15
 MAX_FRAME_BYTES: Final = max(max(codec.max_header, codec.max_payload) for codec in CODECS.values())
 
 
@@ -45,6 +45,7 @@ def encode(packet: Packet) -> list[bytes]:
         "v": SCHEMA_VERSION,
         "t_ns": packet.t_ns,
         "progress_ns": packet.progress_ns,
+        "arrived_ns": packet.arrived_ns,
         "seq": packet.seq,
         "published_ns": packet.published_ns,
         **fields,
@@ -102,6 +103,7 @@ def _read(topic: str, codec: Codec, header: object, payload: bytes) -> Packet:
     stamps = Stamps(
         t_ns=fields.integer("t_ns"),
         progress_ns=fields.integer("progress_ns"),
+        arrived_ns=fields.integer("arrived_ns"),
         seq=fields.integer("seq", 0),
         published_ns=fields.integer("published_ns"),
     )

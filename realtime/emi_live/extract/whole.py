@@ -17,7 +17,7 @@ from emi_models.encoders.face_crop import FrameSampler, crop_face
 from emi_models.encoders.wav2vec import frame_ends_ns
 
 if TYPE_CHECKING:
-    from emi_models.encoders.face import FaceEncoder
+    from emi_live.bundle import FaceReader
 
 __all__ = ["CropStage", "EarlyEnd", "WholeSoundStage"]
 
@@ -48,7 +48,7 @@ class CropStage:
     name = "face"
     topic = "vision"
 
-    def __init__(self, reader: VideoReader, face: FaceEncoder, encoder: CropEncoder, until_ns: int) -> None:
+    def __init__(self, reader: VideoReader, face: FaceReader, encoder: CropEncoder, until_ns: int) -> None:
         """Pictures newer than `until_ns` are not looked at."""
         self._reader = reader
         self._face = face

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from emi_engine import FusionEngine
 from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Estimate, Latency
+from emi_live.messages import END_OF_STREAM, Estimate, Latency, Packet, TextPacket, Trace
 from emi_live.window import Condition, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
@@ -60,6 +61,7 @@ class FusionLoop:
         self._clock = clock
         self._health = health
         self._newest_ns: int | None = None  # newest capture time that any packet spoke of
+        self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
         self.published = 0
         for modality in MODALITIES:
             if modality not in readers:
@@ -135,9 +137,12 @@ class FusionLoop:
             return False
         self._newest_ns = max(self._newest_ns or packet.t_ns, packet.t_ns)
         self._assembler.add(packet)
+        if not self._plan.exact and packet.progress_ns != END_OF_STREAM:
+            self._traces[packet.topic].append(_trace(packet))
         return True
 
     def _emit(self, end_ns: int, origin_ns: int) -> None:
+        started_ns = 0 if self._plan.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
         discarded = self._assembler.discarded
         window = self._assembler.assemble(end_ns, self._conditions())
@@ -162,7 +167,25 @@ class FusionLoop:
             ),
             engine=self._engine.name,
             bundle=self._plan.bundle,
+            started_ns=started_ns,
+            traces=self._newest_traces(end_ns),
         )
         self._publisher.publish(estimate)
         self.published += 1
         self._health.count("fusion.estimates")
+
+    def _newest_traces(self, end_ns: int) -> dict[Modality, Trace]:
+        """Of each modality, the newest packet that the window could show; older ones are forgotten."""
+        newest: dict[Modality, Trace] = {}
+        for modality in MODALITIES:
+            traces = self._traces.get(modality, deque())
+            while len(traces) > 1 and traces[1].t_ns <= end_ns:
+                traces.popleft()
+            if traces and traces[0].t_ns <= end_ns:
+                newest[modality] = traces[0]
+        return newest
+
+
+def _trace(packet: Packet) -> Trace:
+    transcribed_ns = packet.transcribed_ns if isinstance(packet, TextPacket) else 0
+    return Trace(packet.t_ns, packet.arrived_ns, transcribed_ns, packet.published_ns)

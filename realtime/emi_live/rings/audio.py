@@ -56,12 +56,20 @@ class AudioRing(Ring):
         super().__init__("audio", round(capacity_s * SAMPLE_RATE_HZ), lossless=lossless)
         self._buffer = np.zeros(self._capacity, dtype=np.float32)
         self._anchors: deque[_Anchor] = deque()
+        self._arrivals: deque[tuple[int, int]] = deque()  # of each write: the index after it, when it came
 
     def reader(self) -> AudioReader:
         """A new reader, positioned at the next sample to be written."""
         return AudioReader(self)
 
-    def write(self, samples: NDArray[np.float32], t_ns: int, *, timeout_s: float | None = None) -> None:
+    def write(
+        self,
+        samples: NDArray[np.float32],
+        t_ns: int,
+        *,
+        arrived_ns: int = 0,
+        timeout_s: float | None = None,
+    ) -> None:
         """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
 
         Raises:
@@ -69,9 +77,11 @@ class AudioRing(Ring):
         """
         for offset in range(0, samples.size, self.capacity // 2):
             part = samples[offset : offset + self.capacity // 2]
-            self._write_part(part, t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ, timeout_s)
+            self._write_part(part, t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ, arrived_ns, timeout_s)
 
-    def _write_part(self, part: NDArray[np.float32], t_ns: int, timeout_s: float | None) -> None:
+    def _write_part(
+        self, part: NDArray[np.float32], t_ns: int, arrived_ns: int, timeout_s: float | None
+    ) -> None:
         with self._changed:
             if not self._wait_for_room(part.size, timeout_s):
                 return
@@ -83,6 +93,9 @@ class AudioRing(Ring):
             self._end += part.size
             while len(self._anchors) > 1 and self._anchors[1].index <= self._end - self.capacity:
                 self._anchors.popleft()
+            self._arrivals.append((self._end, arrived_ns))
+            while self._arrivals[0][0] <= self._end - self.capacity:
+                self._arrivals.popleft()
             self._changed.notify_all()
 
     def _anchor(self, t_ns: int) -> None:
@@ -129,6 +142,16 @@ class AudioReader(Reader):
             self.position = stop
             self._changed.notify_all()
             return block
+
+    def arrived_ns(self, index: int) -> int:
+        """When the sample of that index, which the ring still holds, reached the engine."""
+        with self._changed:
+            found = 0
+            for after, arrived_ns in reversed(self._ring._arrivals):
+                if after <= index:
+                    break
+                found = arrived_ns
+            return found
 
 
 def _time_of(anchor: _Anchor, index: int) -> int:

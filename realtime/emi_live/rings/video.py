@@ -18,6 +18,7 @@ class Frame:
 
     rgb: NDArray[np.uint8]
     t_ns: int
+    arrived_ns: int  # when it reached the engine
     index: int
 
 
@@ -32,13 +33,15 @@ class VideoRing(Ring):
     def __init__(self, capacity: int = 8, *, lossless: bool = False) -> None:
         super().__init__("video", capacity, lossless=lossless)
         self._slots: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * capacity
-        self._stamps = [0] * capacity
+        self._stamps = [(0, 0)] * capacity  # captured, arrived
 
     def reader(self) -> VideoReader:
         """A new reader, positioned at the next frame to be written."""
         return VideoReader(self)
 
-    def write(self, rgb: NDArray[np.uint8], t_ns: int, *, timeout_s: float | None = None) -> None:
+    def write(
+        self, rgb: NDArray[np.uint8], t_ns: int, *, arrived_ns: int = 0, timeout_s: float | None = None
+    ) -> None:
         """Copy one frame in, captured at `t_ns`. A write to a closed ring is ignored.
 
         Raises:
@@ -51,7 +54,7 @@ class VideoRing(Ring):
             if self._slots[slot].shape != rgb.shape:
                 self._slots[slot] = np.empty(rgb.shape, np.uint8)
             np.copyto(self._slots[slot], rgb)
-            self._stamps[slot] = t_ns
+            self._stamps[slot] = (t_ns, arrived_ns)
             self._end += 1
             self._changed.notify_all()
 
@@ -73,7 +76,7 @@ class VideoReader(Reader):
             index = self.position if ring._lossless else ring._end - 1
             self.overwritten += index - self.position
             slot = index % ring._capacity
-            frame = Frame(ring._slots[slot].copy(), ring._stamps[slot], index)
+            frame = Frame(ring._slots[slot].copy(), *ring._stamps[slot], index)
             self.position = index + 1
             self._changed.notify_all()
             return frame

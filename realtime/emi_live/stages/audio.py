@@ -80,6 +80,12 @@ class AudioStage:
         if len(frames):
             since_frame = self._heard - ((self._frames - 1) * HOP_SAMPLES + FRAME_SAMPLES)
             t_ns = chunk.end_ns - since_frame * NS_PER_S // SAMPLE_RATE_HZ
-            yield AudioPacket(t_ns=t_ns, progress_ns=t_ns, frames=frames, last_voice_ns=self._last_voice_ns)
+            yield AudioPacket(
+                t_ns=t_ns,
+                progress_ns=t_ns,
+                arrived_ns=chunk.arrived_ns,
+                frames=frames,
+                last_voice_ns=self._last_voice_ns,
+            )
         if chunk.gap_after:
             self.reset()

@@ -25,6 +25,7 @@ class Chunk:
 
     samples: NDArray[np.float32]
     end_ns: int  # capture time at which the last sample ends; never goes back, even if the stamps do
+    arrived_ns: int  # when that sample reached the engine
     gap_after: bool  # what comes next does not continue this
 
     @property
@@ -45,6 +46,7 @@ class ChunkReader:
         self._pending = np.empty(CHUNK_SAMPLES, np.float32)
         self._filled = 0
         self._end_ns = 0
+        self._arrived_ns = 0
         self.ended = False  # the last chunk has been given
 
     @property
@@ -82,10 +84,11 @@ class ChunkReader:
             offset += piece.size
             self._end_ns = max(self._end_ns, block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ)
             if self._filled == CHUNK_SAMPLES:
+                self._arrived_ns = self._reader.arrived_ns(block.start + offset - 1)
                 chunks.append(self._take(gap_after=False))
         return chunks
 
     def _take(self, *, gap_after: bool) -> Chunk:
         samples = self._pending[: self._filled].copy()
         self._filled = 0
-        return Chunk(samples, self._end_ns, gap_after)
+        return Chunk(samples, self._end_ns, self._arrived_ns, gap_after)

@@ -12,7 +12,7 @@ from emi_live.messages import Packet, VisionPacket, end_of_stream
 from emi_live.rings import VideoReader
 
 if TYPE_CHECKING:
-    from emi_models.encoders.face import FaceEncoder
+    from emi_live.bundle import FaceReader
 
 __all__ = ["FaceStage"]
 
@@ -28,7 +28,7 @@ class FaceStage:
     name = "face"
     topic = "vision"
 
-    def __init__(self, reader: VideoReader, encoder: FaceEncoder, config: FaceConfig, health: Health) -> None:
+    def __init__(self, reader: VideoReader, encoder: FaceReader, config: FaceConfig, health: Health) -> None:
         self._reader = reader
         self._encoder = encoder
         self._shortest_ns = round(EARLY * NS_PER_S / config.max_fps)
@@ -59,7 +59,11 @@ class FaceStage:
         self._health.count("face.frames")
         return (
             VisionPacket(
-                t_ns=frame.t_ns, progress_ns=frame.t_ns, faces=result.faces, features=result.features
+                t_ns=frame.t_ns,
+                progress_ns=frame.t_ns,
+                arrived_ns=frame.arrived_ns,
+                faces=result.faces,
+                features=result.features,
             ),
         )
 

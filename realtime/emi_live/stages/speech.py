@@ -69,6 +69,7 @@ class SpeechStage:
         self._committed: deque[Word] = deque()
         self._partial: list[Word] = []
         self._last_ns = 0
+        self._arrived_ns = 0
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
@@ -93,7 +94,7 @@ class SpeechStage:
         self._chunks.close()
 
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
-        self._last_ns = chunk.end_ns
+        self._last_ns, self._arrived_ns = chunk.end_ns, chunk.arrived_ns
         if chunk.whole:
             yield from self._hear(chunk.samples)
         elif chunk.samples.size and self._endpointer.speaking:
@@ -162,7 +163,10 @@ class SpeechStage:
         while self._committed and self._committed[0].end_ns <= self._last_ns - KEPT_NS:
             self._committed.popleft()
         return TranscriptPacket(
-            t_ns=self._last_ns, progress_ns=self._last_ns, words=(*self._committed, *self._partial)
+            t_ns=self._last_ns,
+            progress_ns=self._last_ns,
+            arrived_ns=self._arrived_ns,
+            words=(*self._committed, *self._partial),
         )
 
     def _start_afresh(self) -> None:

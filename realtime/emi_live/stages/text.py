@@ -63,10 +63,12 @@ class TextStage:
             TextPacket(
                 t_ns=packet.t_ns,
                 progress_ns=packet.progress_ns,
+                arrived_ns=packet.arrived_ns,
                 embedding=self._embedding,
                 committed=" ".join(word.text for word in words if word.committed),
                 partial=" ".join(word.text for word in words if not word.committed),
                 last_word_ns=words[-1].end_ns if words else None,
+                transcribed_ns=packet.published_ns,
             ),
         )
 

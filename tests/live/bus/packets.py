@@ -14,6 +14,7 @@ from emi_live.messages import (
     ModalityReport,
     Packet,
     TextPacket,
+    Trace,
     TranscriptPacket,
     VisionPacket,
     Word,
@@ -26,7 +27,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 numbers = st.floats(-1e9, 1e9)
 unit = st.floats(0, 1)
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-stamps = {"t_ns": int64, "progress_ns": int64, "seq": counts, "published_ns": int64}
+stamps = {"t_ns": int64, "progress_ns": int64, "arrived_ns": int64, "seq": counts, "published_ns": int64}
 
 
 def matrix(rows: int, columns: int, seed: int) -> NDArray[np.float32]:
@@ -46,6 +47,7 @@ text_packets = st.builds(
     committed=texts,
     partial=texts,
     last_word_ns=st.none() | int64,
+    transcribed_ns=int64,
     **stamps,
 )
 reports = st.builds(
@@ -58,6 +60,7 @@ reports = st.builds(
     committed=st.none() | texts,
     partial=st.none() | texts,
 )
+traces = st.builds(Trace, t_ns=int64, arrived_ns=int64, transcribed_ns=int64, published_ns=int64)
 latencies = st.builds(Latency, window=numbers, fusion=numbers, capture_to_estimate=st.none() | numbers)
 estimates = st.builds(
     Estimate,
@@ -68,6 +71,8 @@ estimates = st.builds(
     latency=latencies,
     engine=texts,
     bundle=texts,
+    started_ns=int64,
+    traces=st.dictionaries(st.sampled_from(MODALITIES), traces),
     **stamps,
 )
 packets: st.SearchStrategy[Packet] = st.one_of(visions, audios, transcripts, text_packets, estimates)

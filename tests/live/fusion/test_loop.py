@@ -91,6 +91,30 @@ def test_live_latency_runs_from_the_capture_of_the_newest_frame() -> None:
     assert [e.latency.capture_to_estimate for e in estimates[1:3]] == [pytest.approx(107), pytest.approx(107)]
 
 
+def test_an_estimate_tells_when_its_newest_evidence_passed_each_station() -> None:
+    late = 30_000_000  # a packet is published so long after its capture
+    estimates, _ = run(
+        [replace(packet, arrived_ns=packet.t_ns + 5) for packet in clip(1.0)], exact=False, cost_ns=7_000_000
+    )
+    for estimate in estimates[1:3]:
+        shown = estimate.traces["vision"]
+        assert estimate.t_ns - shown.t_ns == 100_000_000  # the newest that had been published by then
+        assert (shown.arrived_ns, shown.published_ns) == (shown.t_ns + 5, shown.t_ns + late)
+        assert estimate.started_ns == estimate.t_ns
+        assert set(estimate.traces) == {"vision"}
+
+
+def test_a_packet_newer_than_the_window_is_not_its_evidence() -> None:
+    early = [face(0.1, lag_s=0.0), replace(face(0.25), published_ns=0), end_of_stream("vision", NS_PER_S)]
+    estimates, _ = run(early, exact=False)
+    assert [e.traces["vision"].t_ns / NS_PER_S for e in estimates[:2]] == [0.1, 0.25]
+
+
+def test_exact_says_nothing_of_stations_either() -> None:
+    estimates, _ = run(clip(1.0), exact=True)
+    assert {(e.started_ns, len(e.traces)) for e in estimates} == {(0, 0)}
+
+
 def test_exact_says_nothing_of_latency_since_capture_times_are_the_file_s() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     assert {e.latency.capture_to_estimate for e in estimates} == {None}

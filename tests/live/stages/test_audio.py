@@ -61,6 +61,13 @@ def test_any_split_gives_the_same_packets(sizes: list[int]) -> None:
     assert [key(p) for p in hear(samples, sizes)] == [key(p) for p in hear(samples, [512])]
 
 
+def test_a_packet_tells_when_its_own_sound_arrived_however_late_it_is_read() -> None:
+    ring, stage, _ = make()
+    for number in range(6):  # 640 samples each: the chunks of 512 end in writes 0, 1, 2, 3, 3, 4 and 5
+        ring.write(np.zeros(640, np.float32), START_NS + number * 40_000_000, arrived_ns=number + 1)
+    assert [packet.arrived_ns for packet in frames(list(stage.step(0)))] == [1, 2, 3, 4, 4, 5, 6]
+
+
 def test_the_newest_voice_is_remembered() -> None:
     packets = frames(hear(sound(".x.."), [1600]))
     assert packets[0].last_voice_ns is None

@@ -39,6 +39,14 @@ def test_every_picture_has_a_packet_with_or_without_a_face() -> None:
     assert packets[-1].t_ns == 80 * MS
 
 
+def test_a_packet_tells_when_its_picture_arrived() -> None:
+    ring, stage, _ = make(lossless=True)
+    for n in range(3):
+        ring.write(BRIGHT, n * 40 * MS, arrived_ns=n * 40 * MS + 9)
+    ring.close()
+    assert [packet.arrived_ns - packet.t_ns for packet in run_stage(stage)[:-1]] == [9, 9, 9]
+
+
 def test_live_the_newest_picture_wins() -> None:
     ring, stage, health = make()
     for n in range(5):
