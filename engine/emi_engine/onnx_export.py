@@ -2,10 +2,14 @@
 
 An export takes seconds (docs/decisions/0005-cpu-engine-default.md), so the packaged checkpoint has its ONNX
 beside it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors` writes it.
+
+ONNX states each tensor's type, and TensorRT computes in the types that it finds: so the precision of a plan is
+decided here.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -25,6 +29,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from torch import nn
 
 from emi_engine.errors import EngineError
+from emi_engine.precision import torch_dtype
 from emi_models.checkpoint import load_checkpoint
 from emi_models.inputs import FusionInputs
 from emi_models.store.places import user_cache
@@ -34,10 +39,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emi_engine.precision import Precision
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.networks.base import FusionNetwork
 
-__all__ = ["export_onnx", "onnx_model"]
+__all__ = ["FlatNetwork", "export_onnx", "onnx_model"]
 
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
 HASH_KEY: Final = "emi_checkpoint_sha256"
@@ -45,26 +51,41 @@ HASH_KEY: Final = "emi_checkpoint_sha256"
 _log = logging.getLogger(__name__)
 
 
-class _Flat(nn.Module):
-    """The network with a window's eight tensors as its arguments, as ONNX wants them."""
+class FlatNetwork(nn.Module):
+    """The network with a window's eight tensors as its arguments, as ONNX wants them, in a given precision.
 
-    def __init__(self, network: FusionNetwork) -> None:
+    Features come in and intensities go out in float32; between, weights and activations are in the precision.
+    """
+
+    def __init__(self, network: FusionNetwork, precision: Precision = "fp32") -> None:
         super().__init__()
-        self.network = network
+        self.dtype = torch_dtype(precision)
+        self.network = network if precision == "fp32" else copy.deepcopy(network).to(self.dtype)
+        self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return self.network(FusionInputs(*tensors))
+        """Raw intensities (B, 6), float32, of the tensors of a `FusionInputs` in its order."""
+        cast = (t.to(self.dtype) if t.is_floating_point() else t for t in tensors)
+        return self.network(FusionInputs(*cast)).float()
 
 
-def onnx_model(checkpoint: LoadedCheckpoint, beside: Path, cache: Path | None = None) -> bytes:
+def onnx_model(
+    checkpoint: LoadedCheckpoint,
+    beside: Path,
+    cache: Path | None = None,
+    *,
+    precision: Precision = "fp32",
+    batch: int | None = None,
+) -> bytes:
     """The network of a checkpoint in ONNX, as `export_onnx` gives it, from the first place that has it.
 
-    Looks at the `.onnx` file next to `beside`, the checkpoint's own file, then into the cache (default: the
-    user's); else exports, and keeps the result in the cache if it can be written. A file of another
-    checkpoint is not used.
+    Looks at the `.onnx` file next to `beside`, the checkpoint's own file, which is in fp32 and for any batch,
+    then into the cache (default: the user's); else exports, and keeps the result in the cache if it can be
+    written. A file of another checkpoint is not used.
     """
-    kept = (cache or user_cache(os.environ) / "onnx") / _cache_name(checkpoint)
-    for place in (beside.with_suffix(".onnx"), kept):
+    kept = (cache or user_cache(os.environ) / "onnx") / _cache_name(checkpoint, precision, batch)
+    places = (beside.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
+    for place in places:
         try:
             model = place.read_bytes()
         except OSError:
@@ -73,7 +94,7 @@ def onnx_model(checkpoint: LoadedCheckpoint, beside: Path, cache: Path | None = 
             return model
         _log.warning("%s does not belong to the checkpoint in use; it is not used", place)
     _log.info("exporting the network to ONNX: once for a checkpoint, some seconds")
-    model = export_onnx(checkpoint)
+    model = export_onnx(checkpoint, precision, batch)
     try:
         _write(kept, model)
     except OSError as error:
@@ -81,25 +102,33 @@ def onnx_model(checkpoint: LoadedCheckpoint, beside: Path, cache: Path | None = 
     return model
 
 
-def export_onnx(checkpoint: LoadedCheckpoint) -> bytes:
-    """The network of a checkpoint in ONNX: fixed frames, any batch, weights and checkpoint hash inside.
+def export_onnx(
+    checkpoint: LoadedCheckpoint, precision: Precision = "fp32", batch: int | None = None
+) -> bytes:
+    """The network of a checkpoint in ONNX: fixed frames, weights and checkpoint hash inside.
 
-    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6).
+    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6). Both are float32
+    in every precision.
+
+    Args:
+        checkpoint: the network, whose own weights stay as they are.
+        precision: what weights and activations are in. LayerNormalization says of itself that it computes in
+            fp32 (its `stash_type`), and what masks frames is finite in each precision.
+        batch: the one number of windows that it takes; None = any.
 
     Raises:
         EngineError: the network has something that cannot be exported.
     """
-    network = checkpoint.network
-    example = FusionInputs.empty(network.config.shapes, batch=2)
-    batch = torch.export.Dim("batch")
+    example = FusionInputs.empty(checkpoint.network.config.shapes, batch=batch or 2)
+    any_batch = ({0: torch.export.Dim("batch")},) * len(FusionInputs.names())
     try:
         with _quiet():
             program = torch.onnx.export(
-                _Flat(network).eval(),
+                FlatNetwork(checkpoint.network, precision),
                 example.tensors(),
                 input_names=list(FusionInputs.names()),
                 output_names=["intensities"],
-                dynamic_shapes=(tuple({0: batch} for _ in FusionInputs.names()),),
+                dynamic_shapes=None if batch else (any_batch,),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -129,13 +158,14 @@ def _made_from(model: bytes) -> str | None:
     return next((entry.value for entry in parsed.metadata_props if entry.key == HASH_KEY), None)
 
 
-def _cache_name(checkpoint: LoadedCheckpoint) -> str:
-    """A name for the export of this checkpoint by this code and these exporter versions."""
+def _cache_name(checkpoint: LoadedCheckpoint, precision: Precision, batch: int | None) -> str:
+    """A name for this export of this checkpoint by this code and these exporter versions."""
     modules = sorted(files("emi_models.networks").iterdir(), key=lambda module: module.name)
     sources = [module.read_text() for module in modules if module.name.endswith(".py")]
     makers = "/".join([*sources, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
     maker = hashlib.sha256(makers.encode()).hexdigest()
-    return f"{checkpoint.content_hash[:32]}-{maker[:16]}.onnx"
+    kind = "" if (precision, batch) == ("fp32", None) else f"-{precision}-batch{batch or ''}"
+    return f"{checkpoint.content_hash[:32]}-{maker[:16]}{kind}.onnx"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
 from emi_engine.errors import EngineError
+from emi_engine.precision import TOLERANCES
 from emi_models.inputs import FusionInputs
 from emi_models.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from emi_engine.protocol import FusionEngine
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionShapes
 
-__all__ = ["TOLERANCE", "probe_window", "prove_parity"]
+__all__ = ["TOLERANCE", "Probe", "probe_window", "prove_parity"]
 
-TOLERANCE: Final = 1e-4  # on intensities, fp32
+TOLERANCE: Final = TOLERANCES["fp32"]
 
 
 def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInputs:
@@ -39,17 +42,34 @@ def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInput
     return replace(blank, **noise, **masks, **flags)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """Random windows and what PyTorch says of them, in fp32 on the CPU: (B, 6)."""
+
+    window: FusionInputs
+    expected: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, checkpoint: LoadedCheckpoint, batch: int = 2) -> Probe:
+        """Ask the checkpoint's own network."""
+        window = probe_window(checkpoint.network.config.shapes, batch)
+        with torch.inference_mode():
+            return cls(window, checkpoint.network(window).numpy())
+
+    def worst(self, intensities: NDArray[np.float32]) -> float:
+        """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
+        return float(np.abs(intensities - self.expected).max() / max(1.0, np.abs(self.expected).max()))
+
+
 def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint) -> None:
     """Return if the engine agrees with PyTorch on random windows.
 
     Raises:
         EngineError: it differs by more than `TOLERANCE`.
     """
-    window = probe_window(engine.shapes, batch=2)
-    with torch.inference_mode():
-        expected = checkpoint.network(window).numpy()
-    worst = float(np.abs(engine.infer(window) - expected).max())
-    if worst > TOLERANCE * max(1.0, float(np.abs(expected).max())):
+    probe = Probe.of(checkpoint)
+    worst = probe.worst(engine.infer(probe.window))
+    if worst > TOLERANCE:
         raise EngineError(
             f"{engine.name} differs from the checkpoint's network by {worst:.2g}: what it runs is stale; "
             "remove the .onnx file beside the checkpoint, or choose the engine `torch`"

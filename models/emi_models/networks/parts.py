@@ -24,6 +24,7 @@ __all__ = [
     "last_frame",
     "learned",
     "masked_mean",
+    "masked_out",
     "packed",
     "present_rows",
     "segment_means",
@@ -51,7 +52,7 @@ class Attention(nn.Module):
             for x in (self.query(queries), self.key(frames), self.value(frames))
         )
         # An additive mask: a Boolean one is exported with guards that make ONNX Runtime several times slower.
-        bias = None if mask is None else torch.where(mask, 0.0, float("-inf"))[:, None, None, :]
+        bias = None if mask is None else masked_out(mask, q.dtype)[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
@@ -94,6 +95,14 @@ def words_of(window: FusionInputs) -> Tensor:
 def zero_unless(mask: Tensor, x: Tensor) -> Tensor:
     """The vectors of x (..., D) where the mask (...) is True, zeros elsewhere."""
     return torch.where(mask[..., None], x, 0.0)
+
+
+def masked_out(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores so that only frames of the mask get weight: 0 there, far below any score elsewhere.
+
+    Finite in every precision, because attention is compiled in tiles: minus infinity in the whole of one is NaN.
+    """
+    return torch.where(mask, 0.0, torch.finfo(dtype).min / 2).to(dtype)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
