@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from emi_engine import FusionEngine
     from emi_live.bundle import Encoders
+    from emi_live.bus.ends import PacketReader
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
@@ -101,6 +102,17 @@ class LiveEngine:
             self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
         )
         self._parts = builder.build(self._script, self._sinks, self._progress, self._engine, self._encoders)
+
+    def subscribe(self, topics: Sequence[str]) -> PacketReader:
+        """The packets of the stages as they are published, for a program that records or measures.
+
+        Call it between `load` and `with`, and read it in one thread. In exact mode, whatever is not read
+        holds up its stage.
+
+        Raises:
+            ConfigurationError: not a topic of the bus, or nothing is loaded.
+        """
+        return self._running().bus.subscriber(topics)
 
     def __enter__(self) -> Self:
         """Start; raises as `load` does, and ConfigurationError for a sink that cannot write."""

@@ -131,15 +131,18 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """When the newest evidence of one modality in a window passed each station, by the engine's clock.
-
-    0 where that is not known. `transcribed_ns` is of text alone.
-    """
+    """When a packet passed each station, by the engine's clock; 0 where that is not known."""
 
     t_ns: int  # captured
     arrived_ns: int
-    transcribed_ns: int
+    transcribed_ns: int  # of text alone
     published_ns: int
+
+    @classmethod
+    def of(cls, packet: Packet) -> Trace:
+        """The stamps of a packet that has been on the bus."""
+        transcribed_ns = packet.transcribed_ns if isinstance(packet, TextPacket) else 0
+        return cls(packet.t_ns, packet.arrived_ns, transcribed_ns, packet.published_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,7 @@ class Estimate(Packet):
     bundle: str
     # For whoever measures, not in `to_json`; empty in exact mode, whose capture times are a file's own.
     started_ns: int = 0  # when the window was begun, all that had arrived being taken
+    # Of the newest packet that each modality had in the window.
     traces: Mapping[Modality, Trace] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:

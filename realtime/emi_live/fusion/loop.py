@@ -13,7 +13,7 @@ from emi_engine import FusionEngine
 from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Estimate, Latency, Packet, TextPacket, Trace
+from emi_live.messages import END_OF_STREAM, Estimate, Latency, Trace
 from emi_live.window import Condition, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
@@ -138,7 +138,7 @@ class FusionLoop:
         self._newest_ns = max(self._newest_ns or packet.t_ns, packet.t_ns)
         self._assembler.add(packet)
         if not self._plan.exact and packet.progress_ns != END_OF_STREAM:
-            self._traces[packet.topic].append(_trace(packet))
+            self._traces[packet.topic].append(Trace.of(packet))
         return True
 
     def _emit(self, end_ns: int, origin_ns: int) -> None:
@@ -184,8 +184,3 @@ class FusionLoop:
             if traces and traces[0].t_ns <= end_ns:
                 newest[modality] = traces[0]
         return newest
-
-
-def _trace(packet: Packet) -> Trace:
-    transcribed_ns = packet.transcribed_ns if isinstance(packet, TextPacket) else 0
-    return Trace(packet.t_ns, packet.arrived_ns, transcribed_ns, packet.published_ns)
