@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from emi_bench.bus.command import bus
+from emi_bench.live.command import live
 
-    from emi_bench.live import LiveReport
-    from emi_bench.stats import Distribution
+if TYPE_CHECKING:
     from emi_bench.systems_run import Run
 
 __all__ = ["app"]
@@ -26,42 +24,8 @@ def bench() -> None:
     """Measure emi-live on this machine; every table names machine, versions and n."""
 
 
-@app.command()
-def live(
-    input_: Annotated[
-        Path | None, typer.Option("--input", help="A media file, played at its own pace.")
-    ] = None,
-    camera: Annotated[str | None, typer.Option(help="Camera index, path or URL.")] = None,
-    mic: Annotated[str | None, typer.Option(help="Microphone; 'none' for no sound.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting, as in emi-live.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the report here, for machines.")] = None,
-) -> None:
-    """How fresh are the estimates? Latency from capture to estimate, drops, memory, at real pace.
-
-    For example: [bold]emi bench live --input talk.mp4[/bold]
-    """
-    from rich.console import Console
-
-    from emi_bench.live import measure_live
-    from emi_live.config import load_config
-    from emi_live.errors import ConfigurationError
-
-    source = {"input": input_, "camera": int(camera) if camera and camera.isdecimal() else camera, "mic": mic}
-    overrides: dict[str, object] = {
-        "source": {key: value for key, value in source.items() if value is not None}
-    }
-    if duration is not None:
-        overrides["duration_s"] = duration
-    if (input_ is None) == (camera is None):
-        raise ConfigurationError("say what to run on: --input FILE, or --camera N (then also --duration S)")
-    config = load_config(settings=set_ or (), overrides=overrides)
-    console = Console()
-    with console.status("running at real pace …"):
-        report = measure_live(config)
-    _show(report, console)
-    if json_ is not None:
-        json_.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+app.command()(bus)
+app.command()(live)
 
 
 @app.command()
@@ -110,40 +74,3 @@ def systems(
         typer.echo(json.dumps(comparison.to_json()))
         return
     typer.echo((out / "systems.md").read_text(encoding="utf-8"), nl=False)
-
-
-def _show(report: LiveReport, console: Console) -> None:
-    console.print(report.machine.line(), style="dim")
-    for part in report.parts:
-        console.print(part, style="dim", highlight=False)
-    console.print(_latency_table(report))
-    console.print(
-        f"{report.estimates} estimates in {report.seconds:.1f} s; "
-        f"{report.face_frames_per_s:.1f} face frames/s analysed; {report.cpu_cores:.2f} cores busy"
-    )
-    console.print(
-        f"memory: peak {report.peak_rss_mib:.0f} MiB, "
-        f"grew by {report.rss_growth_mib:+.1f} MiB in the second half"
-    )
-    drops = ", ".join(f"{name} {count}" for name, count in report.drops.items()) or "none"
-    console.print(f"drops: {drops}")
-
-
-def _latency_table(report: LiveReport) -> Table:
-    from rich.table import Table
-
-    table = Table("milliseconds", "n", "min", "mean", "median", "p90", "p95", "p99", "max")
-    rows: dict[str, Distribution | None] = {
-        "capture to estimate": report.capture_to_estimate_ms,
-        "age of the newest face": report.vision_age_ms,
-        "age of the newest voice": report.audio_age_ms,
-        "window": report.window_ms,
-        "fusion": report.fusion_ms,
-    }
-    for name, row in rows.items():
-        if row is None:
-            table.add_row(name, "0", *["-"] * 7)
-            continue
-        values = (row.min, row.mean, row.median, row.p90, row.p95, row.p99, row.max)
-        table.add_row(name, str(row.n), *(f"{value:.2f}" for value in values))
-    return table

@@ -1,0 +1,64 @@
+"""`emi bench bus`: from the command line to a page and a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+__all__ = ["bus"]
+
+SPARSE_GAP_S: Final = 0.033  # a camera's frame
+SPARSE_SHARE: Final = 20  # so many times fewer packets where each waits for its gap
+
+
+def bus(
+    transport: Annotated[
+        list[str] | None,
+        typer.Option("--transport", help="inproc, ipc, tcp or tcp+curve; repeat it. Default: all."),
+    ] = None,
+    n: Annotated[int, typer.Option(min=100, help="Timed packets in each case.")] = 10_000,
+    flood: Annotated[float, typer.Option(min=0.0, help="Seconds of a flood over each; 0 for none.")] = 2.0,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the report here, for machines.")] = None,
+) -> None:
+    """How long does a packet take over the bus? By transport and size, and how much goes through.
+
+    For example: [bold]emi bench bus --transport inproc --transport ipc[/bold]
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from emi_bench.bus.hops import TRANSPORTS, Flood, Hops, measure_flood, measure_hops
+    from emi_bench.bus.packets import make_packets
+    from emi_bench.bus.page import BusReport, page
+    from emi_bench.machine import Machine
+    from emi_live.errors import ConfigurationError
+
+    wanted = list(dict.fromkeys(transport or TRANSPORTS))
+    if unknown := [name for name in wanted if name not in TRANSPORTS]:
+        raise ConfigurationError(f"--transport {unknown[0]} is not one of {', '.join(TRANSPORTS)}")
+    if json_ is not None and not json_.parent.is_dir():
+        raise ConfigurationError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    packets = make_packets()
+    first, packet = next(iter(packets.items()))
+    hops: list[Hops] = []
+    floods: list[Flood] = []
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=len(wanted) * (len(packets) + 2))
+        for name in wanted:
+            for what, each in packets.items():
+                bar.update(task, advance=1, description=f"{name}, {what}")
+                hops.append(measure_hops(name, what, each, n))
+            bar.update(task, advance=1, description=f"{name}, with gaps")
+            hops.append(measure_hops(name, first, packet, max(20, n // SPARSE_SHARE), SPARSE_GAP_S))
+            if flood:
+                bar.update(task, advance=1, description=f"{name}, flooded")
+                floods.append(measure_flood(name, first, packet, flood))
+    report = BusReport(Machine(), hops, floods)
+    Console(highlight=False).print(page(report))
+    if json_ is not None:
+        json_.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,225 @@
+"""Running the whole engine at real pace and gathering what it did on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+import torch
+
+from emi_bench.live.decode import Response, Sight, decode
+from emi_bench.live.echo import LIGHT, SOUND, EchoEngine, light_and_sound
+from emi_bench.live.edges import edges_of
+from emi_bench.live.flasher import Flasher
+from emi_bench.live.report import FlashBeep, LiveReport
+from emi_bench.live.stations import Seen, distributions, estimate_passage, settled, stations_of
+from emi_bench.machine import Machine
+from emi_bench.stats import Distribution
+from emi_bench.usage import UsageSampler
+from emi_bench.work import working
+from emi_live import LiveConfig, LiveEngine
+from emi_live.clock import MonotonicClock, seconds_to_ns
+from emi_live.errors import SourceError
+from emi_live.messages import END_OF_STREAM, Trace
+from emi_models.vocabulary import MODALITIES
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from emi_bench.live.pattern import Track
+    from emi_engine import FusionEngine
+    from emi_live import Estimate
+    from emi_models.vocabulary import Modality
+
+__all__ = ["Witness", "measure_flash_beep", "measure_live"]
+
+WARM_UP_S: Final = 2.0  # left out of the latencies: caches and threads settle
+TAP_WAIT_S: Final = 0.1  # longest wait for a packet before looking at `stop` again
+
+
+class Witness:
+    """A sink that keeps each estimate and when it had it."""
+
+    name = "witness"
+    finished = False
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []  # complete when the engine is closed
+        self._clock = MonotonicClock()
+
+    def open(self) -> None:
+        """Nothing is needed."""
+
+    def write(self, estimate: Estimate) -> None:
+        """Keep it."""
+        self.seen.append(Seen(estimate, self._clock.now_ns()))
+
+    def idle(self) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Tap:
+    """The body of a worker that reads all that the stages publish, and keeps when it passed where."""
+
+    def __init__(self, live: LiveEngine) -> None:
+        """Listen to an engine that is loaded and not started."""
+        self.packets: dict[Modality, list[Trace]] = {modality: [] for modality in MODALITIES}
+        self._reader = live.subscribe(MODALITIES)
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Read in the calling thread until `stop`."""
+        while not stop.is_set():
+            self._reader.wait(TAP_WAIT_S)
+            while (packet := self._reader.read()) is not None:
+                if packet.progress_ns != END_OF_STREAM:
+                    self.packets[cast("Modality", packet.topic)].append(Trace.of(packet))
+
+
+def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = lambda _: None) -> LiveReport:
+    """Run the engine over its source at real pace and report; a file is played, not raced through.
+
+    Args:
+        config: as for `emi-live`; `mode` is taken to be `live`.
+        on_estimate: told of each, while it runs.
+
+    Raises:
+        EmiError: as `LiveEngine` raises.
+        SourceError: the source gave no estimate.
+    """
+    witness, sampler = Witness(), UsageSampler()
+    live = LiveEngine(_live(config), sinks=[witness])
+    live.load()
+    tap = Tap(live)
+    with live, working("tap", tap), working("usage", sampler):
+        for estimate in live.estimates():
+            on_estimate(estimate)
+    return _report(live, witness, tap, sampler, _name_of(config), None)
+
+
+def measure_flash_beep(
+    config: LiveConfig,
+    duration_s: float,
+    on_estimate: Callable[[Estimate], None] = lambda _: None,
+    *,
+    light_stamp_error_s: float = 0.0,
+    sound_stamp_error_s: float = 0.0,
+) -> LiveReport:
+    """Show light and sound in a code to the engine, and report how long they take to reach an estimate.
+
+    The errors make the source say wrong capture times, for tests.
+
+    Raises:
+        EmiError: as `LiveEngine` raises.
+        CodeUnreadableError: the code is not to be found in the estimates.
+    """
+    config = _live(config.model_copy(update={"duration_s": duration_s}))
+    witness, sampler = Witness(), UsageSampler()
+    engine = EchoEngine(_load_engine(config))
+    live = LiveEngine(config, sinks=[witness], engine=engine, encoders=light_and_sound())
+    live.load()
+    tap = Tap(live)
+    flasher = Flasher(
+        live,
+        duration_s,
+        light_stamp_error_s=light_stamp_error_s,
+        sound_stamp_error_s=sound_stamp_error_s,
+    )
+    with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
+        for estimate in live.estimates():
+            on_estimate(estimate)
+    hop_ns = seconds_to_ns(config.window.hop_s)
+    seen = settled(witness.seen, WARM_UP_S)
+    found = FlashBeep(
+        light=_response("light", flasher.light, seen, "vision", LIGHT, hop_ns),
+        sound=_response("sound", flasher.sound, seen, "audio", SOUND, hop_ns),
+    )
+    return _report(live, witness, tap, sampler, "flash and beep", found)
+
+
+def _live(config: LiveConfig) -> LiveConfig:
+    torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
+    return config.model_copy(update={"mode": "live"})
+
+
+def _load_engine(config: LiveConfig) -> FusionEngine:
+    from emi_engine import load_engine
+    from emi_models.checkpoint import packaged_checkpoint
+
+    fusion = config.fusion
+    path = fusion.checkpoint or packaged_checkpoint(config.bundle)
+    return load_engine(path, fusion.engine, threads=fusion.threads)
+
+
+def _response(
+    what: str, track: Track, seen: list[Seen], modality: Modality, place: int, hop_ns: int
+) -> Response:
+    sights = [
+        Sight(one.estimate.intensities[place], one.estimate.published_ns, one.estimate.traces[modality].t_ns)
+        for one in seen
+        if modality in one.estimate.traces
+    ]
+    return decode(what, track, sights, hop_ns)
+
+
+def _report(
+    live: LiveEngine,
+    witness: Witness,
+    tap: Tap,
+    sampler: UsageSampler,
+    source: str,
+    flash_beep: FlashBeep | None,
+) -> LiveReport:
+    config, health = live.config, live.health.snapshot()
+    if not witness.seen:
+        raise SourceError(f"{source} gave no estimate; is it shorter than a hop, or was it lost at once?")
+    measured = settled(witness.seen, WARM_UP_S)
+    estimates = [one.estimate for one in measured]
+    seconds = witness.seen[-1].estimate.t_s
+    memory = [sample.rss_mib for sample in sampler.samples]
+    quarter, half = len(memory) // 4, len(memory) // 2
+    return LiveReport(
+        machine=Machine(),
+        source=source,
+        parts=live.announcements,
+        hop_s=config.window.hop_s,
+        window_s=config.window.length_s,
+        transport=config.bus.transport,
+        seconds=seconds,
+        warm_up_s=WARM_UP_S,
+        estimates=len(witness.seen),
+        face_frames_per_s=health.counters.get("face.frames", 0) / seconds,
+        stations=stations_of(witness.seen, tap.packets, WARM_UP_S),
+        per_estimate=distributions([estimate_passage(one) for one in measured]),
+        capture_to_estimate_ms=Distribution.of(
+            [e.latency.capture_to_estimate for e in estimates if e.latency.capture_to_estimate is not None]
+        ),
+        engine_ms=Distribution.of([e.latency.fusion for e in estimates]),
+        ages_ms={
+            modality: ages
+            for modality in MODALITIES
+            if (ages := Distribution.of(_ages(estimates, modality))) is not None
+        },
+        edges=edges_of(health),
+        usage=sampler.samples,
+        peak_rss_mib=max(memory, default=0.0),
+        rss_growth_mib=_mean(memory[half:]) - _mean(memory[quarter:half]),
+        cpu_cores=_mean([sample.cores for sample in sampler.samples]),
+        flash_beep=flash_beep,
+    )
+
+
+def _ages(estimates: list[Estimate], modality: Modality) -> list[float]:
+    reports = [estimate.modalities[modality] for estimate in estimates]
+    return [report.age_ms for report in reports if report.state == "live" and report.age_ms is not None]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _name_of(config: LiveConfig) -> str:
+    source = config.source
+    return source.input.name if source.input is not None else f"camera {source.camera}"
