@@ -83,8 +83,8 @@ class ChunkReader:
             self._filled += piece.size
             offset += piece.size
             self._end_ns = max(self._end_ns, block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ)
+            self._arrived_ns = self._reader.arrived_ns(block.start + offset - 1)
             if self._filled == CHUNK_SAMPLES:
-                self._arrived_ns = self._reader.arrived_ns(block.start + offset - 1)
                 chunks.append(self._take(gap_after=False))
         return chunks
 

@@ -66,6 +66,10 @@ def test_a_packet_tells_when_its_own_sound_arrived_however_late_it_is_read() -> 
     for number in range(6):  # 640 samples each: the chunks of 512 end in writes 0, 1, 2, 3, 3, 4 and 5
         ring.write(np.zeros(640, np.float32), START_NS + number * 40_000_000, arrived_ns=number + 1)
     assert [packet.arrived_ns for packet in frames(list(stage.step(0)))] == [1, 2, 3, 4, 4, 5, 6]
+    ring.write(np.zeros(256, np.float32), START_NS + 240_000_000, arrived_ns=7)
+    ring.write(np.zeros(400, np.float32), START_NS + 256_000_000, arrived_ns=8)
+    ring.close()
+    assert [packet.arrived_ns for packet in frames(run_stage(stage))] == [7, 8]  # the last chunk is short
 
 
 def test_the_newest_voice_is_remembered() -> None:
