@@ -8,13 +8,15 @@ from emi_engine.base import CheckedEngine
 from emi_engine.errors import EngineError, EngineUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionInputs
 
-__all__ = ["OnnxRuntimeEngine"]
+__all__ = ["OnnxRuntimeEngine", "import_onnxruntime", "open_session"]
 
 
 class OnnxRuntimeEngine(CheckedEngine):
@@ -34,24 +36,7 @@ class OnnxRuntimeEngine(CheckedEngine):
             EngineError: it cannot run this model.
         """
         super().__init__(checkpoint)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineUnavailableError(
-                f"onnxruntime cannot be imported ({error}); install it, or choose the engine `torch`"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3  # errors reach the caller as exceptions
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
-        refusals = (raised.Fail, raised.InvalidArgument, raised.InvalidGraph, raised.InvalidProtobuf)
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except (*refusals, raised.NotImplemented) as error:
-            raise EngineError(f"ONNX Runtime cannot run this network: {error}; choose `torch`") from error
+        session = open_session(model, ["CPUExecutionProvider"], threads)
         self._session: Any = session
         self._inputs = [node.name for node in session.get_inputs()]
 
@@ -62,3 +47,41 @@ class OnnxRuntimeEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._session = None
+
+
+def import_onnxruntime() -> Any:
+    """The package.
+
+    Raises:
+        EngineUnavailableError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"onnxruntime cannot be imported ({error}); install it, or choose the engine `torch`"
+        ) from error
+    return onnxruntime
+
+
+def open_session(model: bytes, providers: Sequence[str | tuple[str, dict[str, str]]], threads: int) -> Any:
+    """A session that runs `model` on the first of the providers that can.
+
+    Raises:
+        EngineUnavailableError: onnxruntime is not installed.
+        EngineError: it cannot run this model.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors reach the caller as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
+    refusals = (raised.Fail, raised.InvalidArgument, raised.InvalidGraph, raised.InvalidProtobuf)
+    try:
+        # Its own fallback, to the CPU and with a banner on the terminal, is off.
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except (*refusals, raised.NotImplemented, RuntimeError) as error:
+        raise EngineError(f"ONNX Runtime cannot run this network: {error}; choose `torch`") from error
