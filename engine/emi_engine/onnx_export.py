@@ -3,13 +3,12 @@
 An export takes seconds (docs/decisions/0005-cpu-engine-default.md), so the packaged checkpoint has its ONNX
 beside it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors` writes it.
 
-ONNX states each tensor's type, and TensorRT computes in the types that it finds: so the precision of a plan is
-decided here.
+ONNX states each tensor's type, and TensorRT computes in the types that it finds: so the precision of a plan
+is decided here.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import os
@@ -26,10 +25,9 @@ from typing import TYPE_CHECKING, Final
 import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
-from torch import nn
 
 from emi_engine.errors import EngineError
-from emi_engine.precision import torch_dtype
+from emi_engine.flat import FlatNetwork
 from emi_models.checkpoint import load_checkpoint
 from emi_models.inputs import FusionInputs
 from emi_models.store.places import user_cache
@@ -37,36 +35,15 @@ from emi_models.store.places import user_cache
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
-
     from emi_engine.precision import Precision
     from emi_models.checkpoint import LoadedCheckpoint
-    from emi_models.networks.base import FusionNetwork
 
-__all__ = ["FlatNetwork", "export_onnx", "onnx_model"]
+__all__ = ["export_onnx", "onnx_model"]
 
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
 HASH_KEY: Final = "emi_checkpoint_sha256"
 
 _log = logging.getLogger(__name__)
-
-
-class FlatNetwork(nn.Module):
-    """The network with a window's eight tensors as its arguments, as ONNX wants them, in a given precision.
-
-    Features come in and intensities go out in float32; between, weights and activations are in the precision.
-    """
-
-    def __init__(self, network: FusionNetwork, precision: Precision = "fp32") -> None:
-        super().__init__()
-        self.dtype = torch_dtype(precision)
-        self.network = network if precision == "fp32" else copy.deepcopy(network).to(self.dtype)
-        self.eval()
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """Raw intensities (B, 6), float32, of the tensors of a `FusionInputs` in its order."""
-        cast = (t.to(self.dtype) if t.is_floating_point() else t for t in tensors)
-        return self.network(FusionInputs(*cast)).float()
 
 
 def onnx_model(
@@ -107,8 +84,8 @@ def export_onnx(
 ) -> bytes:
     """The network of a checkpoint in ONNX: fixed frames, weights and checkpoint hash inside.
 
-    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6). Both are float32
-    in every precision.
+    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6). Features and
+    intensities are float32 in every precision.
 
     Args:
         checkpoint: the network, whose own weights stay as they are.
