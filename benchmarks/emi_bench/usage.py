@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +13,14 @@ from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 if TYPE_CHECKING:
     import threading
 
-__all__ = ["Usage", "UsageSample", "UsageSampler"]
+__all__ = ["Usage", "UsageSample", "UsageSampler", "load_average"]
 
 EVERY_S: Final = 1.0
+
+
+def load_average() -> float:
+    """Processes that wanted a core, mean of the last minute: how busy the machine is with other things."""
+    return os.getloadavg()[0]
 
 
 class Usage:

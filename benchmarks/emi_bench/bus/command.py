@@ -34,6 +34,7 @@ def bus(
     from emi_bench.bus.packets import make_packets
     from emi_bench.bus.page import BusReport, page
     from emi_bench.machine import Machine
+    from emi_bench.usage import load_average
     from emi_live.errors import ConfigurationError
 
     wanted = list(dict.fromkeys(transport or TRANSPORTS))
@@ -41,6 +42,7 @@ def bus(
         raise ConfigurationError(f"--transport {unknown[0]} is not one of {', '.join(TRANSPORTS)}")
     if json_ is not None and not json_.parent.is_dir():
         raise ConfigurationError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    load_before = load_average()
     packets = make_packets()
     first, packet = next(iter(packets.items()))
     hops: list[Hops] = []
@@ -58,7 +60,7 @@ def bus(
             if flood:
                 bar.update(task, advance=1, description=f"{name}, flooded")
                 floods.append(measure_flood(name, first, packet, flood))
-    report = BusReport(Machine(), hops, floods)
+    report = BusReport(Machine(), load_before, hops, floods)
     Console(highlight=False).print(page(report))
     if json_ is not None:
         json_.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ class BusReport:
     """All hops and floods of one run."""
 
     machine: Machine
+    load_before: float  # of the machine, in processes that want a core
     hops: list[Hops]
     floods: list[Flood]
 
@@ -36,7 +37,9 @@ class BusReport:
 
 def page(report: BusReport) -> RenderableType:
     """Both tables, under the machine."""
-    parts: list[RenderableType] = [Text(report.machine.line(), style="dim")]
+    parts: list[RenderableType] = [
+        Text(f"{report.machine.line()}; load before: {report.load_before:.1f}", style="dim")
+    ]
     hops = _table("hop, µs", "packet", "bytes", "n", "p50", "p90", "p99", "p99.9", "max")
     before = ""
     for hop in report.hops:

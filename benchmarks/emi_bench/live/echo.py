@@ -81,6 +81,16 @@ class EchoEngine:
         return f"{self._inner.name}, echoing"
 
     @property
+    def detail(self) -> str:
+        """As the engine that computes has it."""
+        return self._inner.detail
+
+    @property
+    def reuses(self) -> bool:
+        """As the engine that computes has it."""
+        return self._inner.reuses
+
+    @property
     def shapes(self) -> FusionShapes:
         """As the engine that computes has them."""
         return self._inner.shapes

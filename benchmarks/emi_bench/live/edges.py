@@ -30,7 +30,7 @@ EDGES: Final[Mapping[str, tuple[str, ...]]] = {
         "microphone.lost",
         "audio.not_finite",
     ),
-    "ring → face": ("camera.overwritten", "face.skipped"),
+    "camera → face": ("camera.overwritten", "face.skipped"),
     "ring → audio": ("audio.lost_samples", "audio.gaps"),
     "ring → speech": ("speech.lost_samples", "speech.gaps"),
     "speech → text": ("bus.transcript.dropped", "bus.transcript.refused"),

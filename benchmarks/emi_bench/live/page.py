@@ -33,7 +33,7 @@ SPARK_COLUMNS: Final = 40
 def page(report: LiveReport) -> RenderableType:
     """All of a report that a person wants to see."""
     lines: list[RenderableType] = [
-        Text(report.machine.line(), style="dim"),
+        Text(f"{report.machine.line()}; load before: {report.load_before:.1f}", style="dim"),
         *(Text(part, style="dim") for part in report.parts),
         Text(
             f"{report.source}: {report.estimates} estimates in {report.seconds:.1f} s, hop {report.hop_s:g} "

@@ -31,6 +31,7 @@ class LiveReport:
     """One run of the engine in `live` mode. Times in milliseconds, but for names that say otherwise."""
 
     machine: Machine
+    load_before: float  # of the machine, in processes that want a core
     source: str  # a file's name, `camera 0`, or `flash and beep`
     parts: list[str]  # what ran
     hop_s: float

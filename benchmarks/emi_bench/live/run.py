@@ -14,7 +14,7 @@ from emi_bench.live.report import FlashBeep, LiveReport
 from emi_bench.live.stations import Seen, distributions, estimate_passage, settled, stations_of
 from emi_bench.machine import Machine
 from emi_bench.stats import Distribution
-from emi_bench.usage import UsageSampler
+from emi_bench.usage import UsageSampler, load_average
 from emi_bench.work import working
 from emi_live import LiveConfig, LiveEngine
 from emi_live.clock import MonotonicClock, seconds_to_ns
@@ -89,6 +89,7 @@ def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = l
         EmiError: as `LiveEngine` raises.
         SourceError: the source gave no estimate.
     """
+    load_before = load_average()
     witness, sampler = Witness(), UsageSampler()
     live = LiveEngine(_live(config), sinks=[witness])
     live.load()
@@ -96,7 +97,7 @@ def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = l
     with live, working("tap", tap), working("usage", sampler):
         for estimate in live.estimates():
             on_estimate(estimate)
-    return _report(live, witness, tap, sampler, _name_of(config), None)
+    return _report(live, witness, tap, sampler, load_before, _name_of(config), None)
 
 
 def measure_flash_beep(
@@ -116,6 +117,7 @@ def measure_flash_beep(
         CodeUnreadableError: the code is not to be found in the estimates.
     """
     config = _live(config.model_copy(update={"duration_s": duration_s}))
+    load_before = load_average()
     witness, sampler = Witness(), UsageSampler()
     engine = EchoEngine(_load_engine(config))
     live = LiveEngine(config, sinks=[witness], engine=engine, encoders=light_and_sound())
@@ -136,7 +138,7 @@ def measure_flash_beep(
         light=_response("light", flasher.light, seen, "vision", LIGHT, hop_ns),
         sound=_response("sound", flasher.sound, seen, "audio", SOUND, hop_ns),
     )
-    return _report(live, witness, tap, sampler, "flash and beep", found)
+    return _report(live, witness, tap, sampler, load_before, "flash and beep", found)
 
 
 def _live(config: LiveConfig) -> LiveConfig:
@@ -169,6 +171,7 @@ def _report(
     witness: Witness,
     tap: Tap,
     sampler: UsageSampler,
+    load_before: float,
     source: str,
     flash_beep: FlashBeep | None,
 ) -> LiveReport:
@@ -182,6 +185,7 @@ def _report(
     quarter, half = len(memory) // 4, len(memory) // 2
     return LiveReport(
         machine=Machine(),
+        load_before=load_before,
         source=source,
         parts=live.announcements,
         hop_s=config.window.hop_s,

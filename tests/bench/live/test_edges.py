@@ -21,7 +21,7 @@ def test_every_loss_is_shown_on_its_edge_and_an_unknown_one_too() -> None:
     assert [edge.name for edge in edges] == [*EDGES, "elsewhere"]
     assert {edge.name: dict(edge.lost) for edge in edges if edge.lost} == {
         "camera, file → ring": {"file.late": 1},
-        "ring → face": {"camera.overwritten": 2},
+        "camera → face": {"camera.overwritten": 2},
         "ring → speech": {"speech.lost_samples": 3},
         "speech → text": {"bus.transcript.dropped": 4},
         "stages → window": {"bus.audio.dropped": 5},

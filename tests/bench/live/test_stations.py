@@ -74,7 +74,7 @@ def test_one_stall_is_at_the_stage_and_nowhere_else_and_drops_pictures_on_its_ow
     assert found["bus"].max <= HOP_MS
     lost = {edge.name: dict(edge.lost) for edge in edges_of(simulation.health.snapshot()) if edge.lost}
     # Eight pictures came meanwhile, and the newest of them was looked at.
-    assert lost == {"ring → face": {"camera.overwritten": 7}}
+    assert lost == {"camera → face": {"camera.overwritten": 7}}
 
 
 def test_freshness_is_not_told_by_estimates_after_the_media_have_ended() -> None:
