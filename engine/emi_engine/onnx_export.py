@@ -89,8 +89,9 @@ def export_onnx(
 
     Args:
         checkpoint: the network, whose own weights stay as they are.
-        precision: what weights and activations are in. LayerNormalization says of itself that it computes in
-            fp32 (its `stash_type`), and what masks frames is finite in each precision.
+        precision: what weights and activations are in. Softmax is in fp32 in any case, as LayerNormalization
+            is by itself (its `stash_type`): sums over frames have no room in 8 or 11 bits. What masks frames
+            is finite in each precision.
         batch: the one number of windows that it takes; None = any.
 
     Raises:
@@ -121,6 +122,8 @@ def export_onnx(
     entry = model.metadata_props.add()
     entry.key, entry.value = HASH_KEY, checkpoint.content_hash
     _strip(model)
+    if precision != "fp32":
+        _widen_softmax(model.graph)
     written = BytesIO()
     onnx.save(model, written)
     return written.getvalue()
@@ -162,6 +165,22 @@ def _strip(model: onnx.ModelProto) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
+
+
+def _widen_softmax(graph: onnx.GraphProto) -> None:
+    """Have each softmax computed in float32, between two casts; TensorRT still sees attention in it."""
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != "Softmax":
+            graph.node.append(node)
+            continue
+        scores, weights = node.input[0], node.output[0]
+        node.input[0], node.output[0] = f"{scores}_fp32", f"{weights}_fp32"
+        up = onnx.helper.make_node("Cast", [scores], node.input, f"{node.name}_up", to=onnx.TensorProto.FLOAT)
+        down = onnx.helper.make_node("Cast", node.output, [weights], f"{node.name}_down", to=types[weights])
+        graph.node.extend([up, node, down])
 
 
 @contextmanager

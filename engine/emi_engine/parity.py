@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from emi_engine.errors import EngineError
+from emi_engine.flat import FlatNetwork
 from emi_engine.precision import TOLERANCES
 from emi_models.inputs import FusionInputs
 from emi_models.vocabulary import MODALITIES
@@ -16,11 +17,12 @@ from emi_models.vocabulary import MODALITIES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from emi_engine.precision import Precision
     from emi_engine.protocol import FusionEngine
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionShapes
 
-__all__ = ["TOLERANCE", "Probe", "probe_window", "prove_parity"]
+__all__ = ["TOLERANCE", "Probe", "precision_price", "probe_window", "prove_parity"]
 
 TOLERANCE: Final = TOLERANCES["fp32"]
 
@@ -59,6 +61,16 @@ class Probe:
     def worst(self, intensities: NDArray[np.float32]) -> float:
         """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
         return float(np.abs(intensities - self.expected).max() / max(1.0, np.abs(self.expected).max()))
+
+
+def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows: int) -> float:
+    """How far a precision moves an intensity at most, by PyTorch on the CPU and on random windows.
+
+    Compiled kernels round in other places, so what an engine gives is near this and not the same.
+    """
+    probe = Probe.of(checkpoint, batch=windows)
+    with torch.inference_mode():
+        return probe.worst(FlatNetwork(checkpoint.network, precision)(*probe.window.tensors()).numpy())
 
 
 def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint) -> None:

@@ -1,0 +1,185 @@
+"""A plan at work: buffers bound once, the network captured once, and a replay for each window."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from emi_engine.base import CheckedEngine
+from emi_engine.bound import BoundWindows
+from emi_engine.errors import EngineError
+from emi_engine.onnx_export import export_onnx
+from emi_engine.parity import Probe
+from emi_engine.precision import TOLERANCES
+from emi_models.inputs import FusionInputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_engine.tensorrt.device import Device
+    from emi_engine.tensorrt.library import Library
+    from emi_engine.tensorrt.plans import Plan
+    from emi_models.checkpoint import LoadedCheckpoint
+
+__all__ = ["TensorRTEngine"]
+
+_log = logging.getLogger(__name__)
+
+
+class TensorRTEngine(CheckedEngine):
+    """Runs a plan of either library on the GPU.
+
+    A plan takes a fixed number of windows; `BoundWindows` says what becomes of fewer and of more, and who
+    owns which memory. Its addresses never change, because the captured graph holds them.
+    """
+
+    def __init__(self, checkpoint: LoadedCheckpoint, plan: Plan, library: Library, device: Device) -> None:
+        """Load the plan, whose manifest was compared with all of these, and run it once.
+
+        Raises:
+            EngineError: the library refuses the plan, it is of another network, or the GPU has no room.
+        """
+        super().__init__(checkpoint)
+        self.plan = plan
+        self.name = f"{library.name}-{plan.manifest.precision}-cuda"
+        self._checkpoint_config = (checkpoint.header.system, checkpoint.network.config)
+        self._library = library
+        self._device = device
+        library.log.errors.clear()
+        self._runtime: Any = library.api.Runtime(library.log)
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan.data)
+        if self._engine is None:
+            raise EngineError(
+                f"{library.name} refuses the plan {plan.path}: {library.complaint()}; "
+                "build it again with `emi compile --force`"
+            )
+        self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f"{library.name} cannot run the plan {plan.path}: {library.complaint()}; "
+                "give back memory of the GPU, or choose a smaller batch"
+            )
+        self._windows = BoundWindows(self.shapes, plan.manifest.batch, device)
+        self._bind()
+        self._launch: Callable[[], None] = self._execute
+        self._warm_up()
+
+    @property
+    def batch(self) -> int:
+        """How many windows one run takes."""
+        return self.plan.manifest.batch
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream that the work goes on."""
+        return self._device.stream
+
+    def enqueue(self) -> None:
+        """Start one run over what the inputs hold and do not wait: for measuring the GPU's own time."""
+        self.check_open()
+        self._launch()
+
+    def refit(self, checkpoint: LoadedCheckpoint, model: bytes | None = None) -> None:
+        """Run another checkpoint of the same network from the next window on.
+
+        Exporting takes seconds, exchanging weights milliseconds: to miss no estimate, export beforehand and
+        give the result as `model`.
+
+        Args:
+            checkpoint: same system and configuration; only its weights differ.
+            model: `export_onnx(checkpoint, precision, batch)` with the plan's precision and batch.
+
+        Raises:
+            EngineError: the plan was built without `--refit` or the checkpoint is of another network; then
+                the engine runs on as it was. Or the weights were not taken: then the engine is closed.
+        """
+        self.check_open()
+        manifest = self.plan.manifest
+        if not manifest.refittable:
+            raise EngineError(
+                f"the plan {self.plan.path} is not refittable: its weights cannot be exchanged; "
+                "build it with `emi compile --refit`, or load the checkpoint as a new engine"
+            )
+        if (checkpoint.header.system, checkpoint.network.config) != self._checkpoint_config:
+            raise EngineError(
+                "the checkpoint is of another network than the plan, which can only exchange weights; "
+                "load it as a new engine"
+            )
+        model = model or export_onnx(checkpoint, manifest.precision, manifest.batch)
+        probe = Probe.of(checkpoint)
+        self._device.wait()  # no run may be under way
+        self._library.log.errors.clear()
+        refitter = self._library.api.Refitter(self._engine, self._library.log)
+        parser = self._library.api.OnnxParserRefitter(refitter, self._library.log)
+        taken = parser.refit_from_bytes(model) and refitter.refit_cuda_engine()
+        if not taken:
+            self.close()  # part of the weights may be new
+            raise EngineError(
+                f"{self.name} did not take the new weights: {self._library.complaint()}; "
+                "load the checkpoint as a new engine"
+            )
+        self._launch = self._execute
+        self._warm_up()  # a captured graph may hold old weights
+        self._header = checkpoint.header
+        worst = probe.worst(self.infer(probe.window))
+        if worst > TOLERANCES[manifest.precision]:
+            self.close()
+            raise EngineError(
+                f"{self.name} differs from the new checkpoint by {worst:.2g} after the exchange of weights; "
+                "load the checkpoint as a new engine"
+            )
+
+    def _bind(self) -> None:
+        """Check that the plan takes and gives what we do, and bind each buffer to its name, for good."""
+        bound = dict(zip(FusionInputs.names(), self._windows.inputs.tensors(), strict=True))
+        bound["intensities"] = self._windows.intensities
+        expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in bound.items()}
+        if (found := self._described()) != expected:
+            name, (shape, dtype) = next(item for item in expected.items() if found.get(item[0]) != item[1])
+            raise EngineError(
+                f"the plan {self.plan.path} is of another network: {name} is {found.get(name, 'absent')}, "
+                f"not {(shape, dtype)}; build it again with `emi compile --force`"
+            )
+        for name, tensor in bound.items():
+            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise EngineError(f"{self._library.name} cannot bind {name}: {self._library.complaint()}")
+
+    def _described(self) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:
+        """What the plan itself says of its inputs and outputs."""
+        types = self._library.api.DataType
+        dtypes = {types.FLOAT: torch.float32, types.BOOL: torch.bool}
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        return {
+            name: (tuple(self._engine.get_tensor_shape(name)), dtypes.get(dtype, str(dtype)))
+            for name in names
+            for dtype in (self._engine.get_tensor_dtype(name),)
+        }
+
+    def _warm_up(self) -> None:
+        """Run once, in which the library sets itself up; then capture, so that a window is one launch."""
+        self._execute()
+        self._device.wait()
+        capturable = getattr(self._context, "is_stream_capturable", None)  # RTX only; TensorRT always is
+        if capturable is not None and not capturable(self._device.stream):
+            _log.warning("%s cannot be captured as a CUDA graph: each window is enqueued anew", self.name)
+            return
+        self._launch = self._device.capture(self._execute)
+
+    def _execute(self) -> None:
+        """Enqueue the network."""
+        if not self._context.execute_async_v3(self._device.stream):
+            raise EngineError(f"{self.name} cannot run: {self._library.complaint()}; load it again")
+
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        return self._windows.run(window, self._launch)
+
+    def _release(self) -> None:
+        self._device.wait()
+        self._launch = self._execute  # drops the graph
+        self._context = self._engine = self._runtime = None  # in this order: each needs the next
+        del self._windows

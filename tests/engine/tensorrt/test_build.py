@@ -1,0 +1,131 @@
+"""The real TensorRT-RTX parses and builds what we export, without a GPU; the other library is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from emi_engine import EngineError, EngineUnavailableError
+from emi_engine.precision import PRECISIONS, Precision
+from emi_engine.tensorrt.build import build_plan, check_targets, portable_targets
+from emi_engine.tensorrt.job import PlanJob
+from emi_engine.tensorrt.library import Library, find_library
+from emi_engine.tensorrt.plans import Plan
+from emi_models.checkpoint import LoadedCheckpoint
+from tests.engine.tensorrt.conftest import Exported
+from tests.engine.tensorrt.fake import FakeApi
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bundle", ["compact", "taemi"])
+def test_a_plan_of_each_bundle_in_each_precision_is_built_without_a_gpu(
+    rtx: Library,
+    loaded: Callable[[str], LoadedCheckpoint],
+    exported: Exported,
+    bundle: str,
+    precision: Precision,
+    tmp_path: Path,
+) -> None:
+    job = PlanJob.of(rtx, precision)
+    checkpoint, model = loaded(bundle), exported(bundle, precision)
+    origin = job.origin(checkpoint, model)
+    job.build(tmp_path / "x.plan", origin, model)
+    plan = Plan.read(tmp_path / "x.plan")
+    weights = sum(p.numel() for p in checkpoint.network.parameters()) * (4 if precision == "fp32" else 2)
+    assert len(plan.data) > weights
+    manifest = plan.manifest
+    assert manifest.differs(origin) is None
+    assert (manifest.library, manifest.library_version) == ("tensorrt-rtx", rtx.version)
+    assert manifest.checkpoint_sha256 == checkpoint.content_hash
+    assert (manifest.shapes, manifest.batch) == (checkpoint.network.config.shapes, 1)
+    assert (manifest.precision, manifest.gpu) == (precision, "")
+    assert set(manifest.targets) >= {"sm86", "sm89", "sm120"}
+    assert ("sm75" in manifest.targets) is (precision == "fp16")
+
+
+def test_targets_are_what_the_library_and_the_precision_have(rtx: Library) -> None:
+    assert check_targets(rtx, "bf16", ["SM89", "sm86"]) == ("sm86", "sm89")
+    with pytest.raises(ValueError, match=r"cannot build bf16 for sm75, sm90; choose of sm80, sm86, sm89"):
+        check_targets(rtx, "bf16", ["sm75", "sm89", "sm90"])
+    other = Library.of("tensorrt", FakeApi())
+    assert portable_targets(other, "fp16") == ()
+    with pytest.raises(ValueError, match=r"builds for the GPU that is here; leave targets out"):
+        check_targets(other, "fp16", ["sm89"])
+
+
+def test_a_precision_that_the_target_lacks_is_one_line_with_the_library_s_reason(
+    rtx: Library, exported: Exported
+) -> None:
+    with pytest.raises(
+        EngineError, match=r"cannot build the plan: .*Cannot compile for .*sm75.*b16"
+    ) as caught:
+        build_plan(rtx, exported("compact", "bf16"), targets=["sm75"])
+    assert "\n" not in str(caught.value)
+
+
+def test_models_that_cannot_be_parsed_are_one_line(rtx: Library, exported: Exported) -> None:
+    model = exported("compact", "fp16")
+    for damaged in (b"", b"\xff" * 1000, model[: len(model) // 2]):
+        with pytest.raises(
+            EngineError, match=r"1.7.* cannot parse the network: .*; choose the engine"
+        ) as caught:
+            build_plan(rtx, damaged, targets=["sm89"])
+        assert "\n" not in str(caught.value)
+    unknown = onnx.load_from_string(model)
+    unknown.graph.node[5].op_type = "Levitate"
+    with pytest.raises(
+        EngineError, match=r"cannot parse the network: node \w+ \(Levitate\): .*Plugin not found"
+    ):
+        build_plan(rtx, unknown.SerializeToString(), targets=["sm89"])
+
+
+def test_a_build_says_how_far_it_is_and_can_be_ended(rtx: Library, exported: Exported) -> None:
+    seen: list[tuple[int, int, str]] = []
+    build_plan(
+        rtx, exported("compact", "fp16"), targets=["sm89"], progress=lambda *step: not seen.append(step)
+    )
+    assert all(0 < done <= total for done, total, _ in seen if total)
+    assert len({phase for _, _, phase in seen}) > 3
+    with pytest.raises(EngineError, match=r"canceled by user"):
+        build_plan(rtx, exported("compact", "fp16"), targets=["sm89"], progress=lambda *_: False)
+
+
+def test_what_needs_a_gpu_says_so_where_there_is_none(rtx: Library) -> None:
+    with pytest.raises(
+        EngineUnavailableError, match=r"tensorrt-rtx builds refittable plans on a GPU only: no NV"
+    ):
+        PlanJob.of(rtx, "fp16", refit=True)
+    with pytest.raises(EngineUnavailableError, match=r"tensorrt builds plans on a GPU only: no NVIDIA GPU"):
+        PlanJob.of(Library.of("tensorrt", FakeApi()), "fp16")
+    with pytest.raises(ValueError, match=r"batch of 0 windows"):
+        PlanJob.of(rtx, "fp16", batch=0)
+
+
+@pytest.mark.parametrize(("version", "flags"), [("10.9.0.34", 2), ("11.4.0.106", 0)])
+def test_the_other_library_is_asked_for_strong_typing_where_it_has_to_be(
+    exported: Exported, version: str, flags: int
+) -> None:
+    api = FakeApi(version)
+    plan = build_plan(Library.of("tensorrt", api), exported("small", "fp32"))
+    assert plan.endswith(exported("small", "fp32"))
+    assert f"create_network {flags}" in api.calls
+    assert "flags []" in api.calls  # no TF32: fp32 means fp32
+    build_plan(Library.of("tensorrt", api), exported("small", "fp32"), refit=True)
+    assert "flags ['REFIT']" in api.calls
+
+
+@pytest.mark.parametrize("call", ["parse", "build_serialized_network"])
+def test_failures_of_the_other_library_are_one_line(exported: Exported, call: str) -> None:
+    library = Library.of("tensorrt", FakeApi(fails=call))
+    with pytest.raises(EngineError, match=rf"tensorrt 11.4.0 cannot .*: {call}: out of order; .*onnxruntime"):
+        build_plan(library, exported("small", "fp32"))
+
+
+def test_a_library_that_is_absent_says_how_it_is_had() -> None:
+    with pytest.raises(
+        EngineUnavailableError, match=r"tensorrt cannot be imported \(.*; install it with `pip"
+    ):
+        find_library("tensorrt")
