@@ -118,7 +118,7 @@ def _parse_error(parser: Any, library: Library) -> str:
 def _monitor(api: Any, progress: BuildProgress) -> Any:
     """The library's view of a `BuildProgress`."""
 
-    class Monitor(api.IProgressMonitor):  # type: ignore[misc]  # the module is known only now
+    class Monitor(api.IProgressMonitor):
         def __init__(self) -> None:
             super().__init__()
             self.steps: dict[str, int] = {}

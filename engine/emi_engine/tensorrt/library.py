@@ -98,7 +98,7 @@ def find_library(name: LibraryName) -> Library:
 def _logger_of(api: Any) -> Any:
     """One logger for each module: the libraries keep the first that they are given for the whole process."""
 
-    class Log(api.ILogger):  # type: ignore[misc]  # the module is known only now
+    class Log(api.ILogger):
         """Keeps errors for the exception that follows; passes on what is worth a look."""
 
         def __init__(self) -> None:

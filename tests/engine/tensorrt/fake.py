@@ -55,7 +55,8 @@ class FakeDevice:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         self.captures += 1
-        self._recording = recorded = []
+        recorded: list[Callable[[], None]] = []
+        self._recording = recorded
         work()
         self._recording = None
 
@@ -235,7 +236,8 @@ class FakeApi:
                 dtype = NUMPY[self.engine.get_tensor_dtype(name)]
                 size = int(np.prod(shape)) * np.dtype(dtype).itemsize
                 raw = (ctypes.c_uint8 * size).from_address(self.addresses[name])
-                return np.frombuffer(raw, dtype).reshape(shape)
+                memory: NDArray[Any] = np.frombuffer(memoryview(raw), dtype).reshape(shape)
+                return memory
 
         class CapturableContext(IExecutionContext):
             """As TensorRT-RTX has it."""

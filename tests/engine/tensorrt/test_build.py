@@ -84,9 +84,12 @@ def test_models_that_cannot_be_parsed_are_one_line(rtx: Library, exported: Expor
 
 def test_a_build_says_how_far_it_is_and_can_be_ended(rtx: Library, exported: Exported) -> None:
     seen: list[tuple[int, int, str]] = []
-    build_plan(
-        rtx, exported("compact", "fp16"), targets=["sm89"], progress=lambda *step: not seen.append(step)
-    )
+
+    def note(done: int, total: int, phase: str) -> bool:
+        seen.append((done, total, phase))
+        return True
+
+    build_plan(rtx, exported("compact", "fp16"), targets=["sm89"], progress=note)
     assert all(0 < done <= total for done, total, _ in seen if total)
     assert len({phase for _, _, phase in seen}) > 3
     with pytest.raises(EngineError, match=r"canceled by user"):

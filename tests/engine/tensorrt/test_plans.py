@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_each_part_of_an_origin_changes_its_key(loaded: Callable[[str], LoadedCh
     assert replace(origin).key() == origin.key()
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "checkpoint": ({"checkpoint_sha256": "a" * 64}, r"it has checkpoint_sha256 aaaaaaaaaaaa…, not \w{12}…"),
     "library": ({"library": "tensorrt-rtx"}, "it has library tensorrt-rtx, not tensorrt"),
     "version": ({"library_version": "10.9"}, "it has library_version 10.9, not 11.4.0"),

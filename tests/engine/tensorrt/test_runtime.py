@@ -32,7 +32,7 @@ MakePlan = Callable[..., Plan]
 
 def expected(checkpoint: LoadedCheckpoint, window: FusionInputs) -> np.ndarray:
     with torch.inference_mode():
-        return checkpoint.network(window).numpy()  # type: ignore[no-any-return]  # torch's own annotation
+        return checkpoint.network(window).numpy()
 
 
 def start(loaded: Load, plan: Plan, api: FakeApi) -> tuple[TensorRTEngine, FakeDevice]:
@@ -55,7 +55,8 @@ def engine(loaded: Load, plan: MakePlan, api: FakeApi) -> Iterator[TensorRTEngin
 def test_any_batch_gives_the_network_s_numbers(engine: TensorRTEngine, loaded: Load, batch: int) -> None:
     window = probe_window(SMALL, batch, seed=batch)
     out = engine.infer(window)
-    assert (out.shape, out.dtype) == ((batch, 6), np.float32)
+    assert out.shape == (batch, 6)
+    assert out.dtype == np.float32
     assert np.abs(out - expected(loaded("small"), window)).max() <= TOLERANCES["fp32"]
 
 

@@ -1,0 +1,176 @@
+"""`emi compile`: build a checkpoint's plan for TensorRT or TensorRT-RTX, on this machine or for another."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from emi_live.cli.errors import DebugOption
+from emi_live.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from emi_engine.tensorrt.build import BuildProgress
+    from emi_engine.tensorrt.plans import Plan
+    from emi_models.checkpoint import LoadedCheckpoint
+
+__all__ = ["app", "building"]
+
+HELP = """Build a checkpoint's plan: its network, compiled for a GPU.
+
+[bold]Examples[/bold]
+
+  emi compile --engine tensorrt-rtx
+  emi compile --engine tensorrt-rtx --target sm89 --out compact.plan
+  emi compile --engine tensorrt --precision bf16 --checkpoint mine.safetensors
+  emi compile --engine tensorrt-rtx --batch 16 --out many.plan
+
+TensorRT-RTX builds on any machine, for the GPUs that --target names; TensorRT
+builds for the GPU that is here. FILE.json beside a plan says what it is of:
+checkpoint, library, GPU, shapes, precision. A plan that does not fit what is
+in use is refused, and built anew only when you say --force.
+
+Without --out the plan goes into your cache, where the engine looks for it.
+"""
+FLAG: Final = " "  # typer would show <bool>, as if a value had to follow
+WINDOWS: Final = 8  # random ones, on which the price of a precision is measured: a second or some
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+class EngineName(StrEnum):
+    """A library that runs plans."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class PrecisionName(StrEnum):
+    """What weights and activations are in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+@app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def compile_(
+    engine: Annotated[EngineName, typer.Option(help="The library that is to run the plan.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint's file. [default: the packaged one]", metavar="FILE"),
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="What the network computes in.")
+    ] = PrecisionName.fp16,
+    batch: Annotated[int, typer.Option(help="Windows in one run: 1 for one person.", metavar="N")] = 1,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A compute capability such as sm89; repeat for more. [default: all there are]",
+            metavar="SM",
+        ),
+    ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", metavar=FLAG, help="Let weights be exchanged later; may run slower."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The plan's file.", metavar="FILE")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", metavar=FLAG, help="Build it also where a plan lies already.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    from rich.console import Console
+
+    from emi_engine.tensorrt.job import PlanJob
+    from emi_engine.tensorrt.library import find_library
+    from emi_models.checkpoint import load_checkpoint, packaged_checkpoint
+
+    console = Console(stderr=True)
+    library = find_library(engine.value)
+    try:
+        job = PlanJob.of(library, precision.value, batch=batch, targets=target or (), refit=refit)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    path = checkpoint or packaged_checkpoint("compact")
+    loaded = load_checkpoint(path)
+    with console.status("exporting the network", spinner="line"):
+        model = job.model(loaded, path)
+    place, origin = out or job.kept_at(loaded, model), job.origin(loaded, model)
+    if not force and (plan := job.done(place, origin)) is not None:
+        _tell(plan, "is there already, of the same origin; nothing to do")
+        return
+    started = time.monotonic()
+    with building(console) as progress:
+        plan = job.build(place, origin, model, progress)
+    _tell(plan, f"was built in {time.monotonic() - started:.1f} s by {engine.value} {origin.library_version}")
+    if precision is not PrecisionName.fp32:
+        _tell_price(loaded, precision, console)
+
+
+@contextmanager
+def building(console: Console) -> Iterator[BuildProgress]:
+    """A spinner with the build's phase; Ctrl-C ends the build, which then raises KeyboardInterrupt.
+
+    The library calls back from inside the build and cannot carry an exception, so none may come up there.
+    """
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    with console.status("building", spinner="line") as status:
+
+        def progress(done: int, total: int, phase: str) -> bool:
+            status.update(f"building: {phase}, {done} of {total}")
+            return not stopped
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield progress
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if stopped:
+                raise KeyboardInterrupt
+
+
+def _tell(plan: Plan, what: str) -> None:
+    """Three lines on a plan: where, what it is of, where it runs."""
+    manifest = plan.manifest
+    where = ", ".join(manifest.targets) or f"{manifest.gpu} ({manifest.capability}) only"
+    typer.echo(f"{plan.path} {what}")
+    typer.echo(
+        f"  {manifest.precision}, batch {manifest.batch}, checkpoint {manifest.checkpoint_sha256[:12]}…, "
+        f"{'refittable, ' if manifest.refittable else ''}{len(plan.data) / 1e6:.1f} MB"
+    )
+    typer.echo(f"  runs on {where}")
+
+
+def _tell_price(loaded: LoadedCheckpoint, precision: PrecisionName, console: Console) -> None:
+    """How far this precision moves this checkpoint's intensities, and a warning if that is far."""
+    from emi_engine.parity import precision_price
+    from emi_engine.precision import TOLERANCES
+
+    price = precision_price(loaded, precision.value, WINDOWS)
+    typer.echo(
+        f"  {precision.value} moves an intensity by {price:.2g} at most (PyTorch, {WINDOWS} random windows)"
+    )
+    if price > TOLERANCES[precision.value]:
+        console.print(
+            f"that is more than {TOLERANCES[precision.value]:g}, from which on an engine may refuse to run; "
+            "another precision is nearer to what was trained",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
