@@ -4,7 +4,8 @@
 
     EmiError
     └── EngineError                  an engine cannot run this checkpoint
-        └── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
+        ├── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
+        └── PlanError                a plan is damaged or of something else   (emi_engine.tensorrt.plans)
 """
 
 from __future__ import annotations

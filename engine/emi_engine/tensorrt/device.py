@@ -75,7 +75,8 @@ class CudaDevice:
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """As `Device.staging`."""
-        return torch.zeros(shape, dtype=dtype, pin_memory=True)
+        with self.on_stream():
+            return torch.zeros(shape, dtype=dtype, pin_memory=True)
 
     @contextmanager
     def on_stream(self) -> Iterator[None]:

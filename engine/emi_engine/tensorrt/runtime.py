@@ -172,14 +172,18 @@ class TensorRTEngine(CheckedEngine):
 
     def _execute(self) -> None:
         """Enqueue the network."""
-        if not self._context.execute_async_v3(self._device.stream):
+        with self._device.on_stream():
+            enqueued = self._context.execute_async_v3(self._device.stream)
+        if not enqueued:
             raise EngineError(f"{self.name} cannot run: {self._library.complaint()}; load it again")
 
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
         return self._windows.run(window, self._launch)
 
     def _release(self) -> None:
-        self._device.wait()
-        self._launch = self._execute  # drops the graph
-        self._context = self._engine = self._runtime = None  # in this order: each needs the next
-        del self._windows
+        try:
+            self._device.wait()
+        finally:
+            self._launch = self._execute  # drops the graph
+            self._context = self._engine = self._runtime = None  # in this order: each needs the next
+            del self._windows
