@@ -46,8 +46,10 @@ def live(
 
     if [input_ is not None, camera is not None, flash_beep].count(True) != 1:
         raise ConfigurationError(
-            "say what to run on, one of: --input FILE, --camera N (then also --duration S), --flash-beep"
+            "say what to run on, one of: --input FILE, --camera N --duration S, --flash-beep"
         )
+    if camera is not None and duration is None:
+        raise ConfigurationError("a camera never ends; say for how long to measure, e.g. --duration 60")
     if flash_beep and mic is not None:
         raise ConfigurationError("--flash-beep makes its own sound; leave out --mic")
     if json_ is not None and not json_.parent.is_dir():  # said now, not after a minute of measuring
@@ -65,11 +67,12 @@ def live(
     from emi_bench.live.page import page
     from emi_bench.live.run import measure_flash_beep, measure_live
 
-    seconds = (duration or FLASH_BEEP_S) if flash_beep else config.duration_s
-    with _progress(seconds) as show:
-        if flash_beep:
-            report = measure_flash_beep(config, seconds or FLASH_BEEP_S, show)
-        else:
+    if flash_beep:
+        seconds = config.duration_s or FLASH_BEEP_S
+        with _progress(seconds) as show:
+            report = measure_flash_beep(config, seconds, show)
+    else:
+        with _progress(config.duration_s) as show:
             report = measure_live(config, show)
     Console(highlight=False).print(page(report))
     if json_ is not None:

@@ -78,6 +78,8 @@ def passages(
     newest = [one.estimate.traces[modality].t_ns for one in taking]  # never goes back
     for packet in packets:
         index = bisect_left(newest, packet.t_ns)
+        while index < len(taking) and taking[index].estimate.started_ns < packet.published_ns:
+            index += 1  # a packet before this one had the same capture time, as at a gap
         if index == len(taking) or not packet.arrived_ns:
             continue
         one = taking[index]

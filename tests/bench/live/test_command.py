@@ -16,6 +16,7 @@ NOWHERE = "/nowhere/report.json"
     [
         (["live"], 2, "--flash-beep"),
         (["live", "--camera", "0", "--flash-beep"], 2, "one of: --input FILE"),
+        (["live", "--camera", "0"], 2, "--duration 60"),
         (["live", "--flash-beep", "--mic", "default"], 2, "leave out --mic"),
         (["live", "--flash-beep", "--set", "source.input=a.mp4"], 2, "leave out the settings of source"),
         (["live", "--flash-beep", "--json", NOWHERE], 2, "there is no folder /nowhere"),

@@ -92,6 +92,15 @@ def test_words_have_two_stages() -> None:
     assert (row["capture"], row["speech"], row["text"]) == (5, 40, 20)
 
 
+def test_a_second_packet_of_the_same_time_is_taken_by_an_estimate_after_it() -> None:
+    seen, packets = Simulation().run(every(2.0), 2.0)
+    first = packets[30]
+    second = replace(first, published_ns=first.published_ns + 300 * MS)
+    (one, _), (other, times) = passages(seen, "vision", [first, second])
+    assert other.estimate.started_ns > one.estimate.started_ns
+    assert 0 <= times["bus"] <= HOP_MS
+
+
 def test_evidence_of_unknown_arrival_has_no_stations() -> None:
     seen, packets = Simulation().run(every(1.0), 1.0)
     scripted = [replace(packet, arrived_ns=0) for packet in packets]
