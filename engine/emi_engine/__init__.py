@@ -1,7 +1,17 @@
 """Fusion engines: one network, run fast, behind one protocol. Importing this loads no runtime."""
 
 from emi_engine.errors import EngineError, EngineUnavailableError
-from emi_engine.load import ENGINES, EngineKind, load_engine
-from emi_engine.protocol import FusionEngine
+from emi_engine.load import DEVICES, ENGINES, Device, EngineKind, load_engine
+from emi_engine.protocol import FusionEngine, FusionSession
 
-__all__ = ["ENGINES", "EngineError", "EngineKind", "EngineUnavailableError", "FusionEngine", "load_engine"]
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "Device",
+    "EngineError",
+    "EngineKind",
+    "EngineUnavailableError",
+    "FusionEngine",
+    "FusionSession",
+    "load_engine",
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from emi_engine.errors import EngineError
+from emi_engine.session import FullPassSession
 from emi_models.vocabulary import EMOTIONS
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from emi_engine.protocol import FusionSession
     from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
     from emi_models.inputs import FusionInputs, FusionShapes
     from emi_models.vocabulary import Modality
@@ -25,10 +27,12 @@ __all__ = ["CheckedEngine"]
 class CheckedEngine(ABC):
     """A `FusionEngine` that refuses windows that do not fit and results that are not finite.
 
-    A subclass gives `name`, `_run` and `_release`.
+    A subclass gives `name`, `_run` and `_release`, and `detail` and `reuses` where they differ.
     """
 
     name: str
+    detail = "fp32"
+    reuses = False
 
     def __init__(self, checkpoint: LoadedCheckpoint) -> None:
         self._header = checkpoint.header
@@ -52,16 +56,29 @@ class CheckedEngine(ABC):
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         """Raw intensities of each row, as `FusionEngine.infer` says."""
-        if self._closed:
-            raise EngineError(f"the {self.name} engine is closed; load it again")
+        self.check_open()
         window.check(self._shapes)
         intensities = self._run(window)
         if intensities.shape != (window.batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
-            raise EngineError(
-                f"{self.name} gave a result of shape {intensities.shape} that is not {window.batch} x 6 "
-                "finite values; features may be far outside of what the checkpoint was trained on"
-            )
+            raise self.not_finite(intensities.shape)
         return intensities
+
+    def session(self) -> FusionSession:
+        """A stream of windows, each computed whole; as `FusionEngine.session` says."""
+        self.check_open()
+        return FullPassSession(self)
+
+    def check_open(self) -> None:
+        """Return if the engine still runs; else raise EngineError."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+
+    def not_finite(self, shape: tuple[int, ...]) -> EngineError:
+        """The error of a result of this shape that is not six finite values a row."""
+        return EngineError(
+            f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
+            "features may be far outside of what the checkpoint was trained on"
+        )
 
     def close(self) -> None:
         """Give back the engine's memory; afterwards `infer` raises."""

@@ -19,7 +19,7 @@ from emi_models.errors import CheckpointError
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, InputError
 from emi_models.vocabulary import MODALITIES
 
-KINDS: tuple[EngineKind, ...] = ("torch", "onnxruntime")
+KINDS: tuple[EngineKind, ...] = ("torch", "onnxruntime", "incremental")
 
 
 @pytest.fixture(params=KINDS)
@@ -29,7 +29,8 @@ def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[FusionE
 
 
 def test_an_engine_says_what_it_is(engine: FusionEngine) -> None:
-    assert engine.name in ("torch-cpu", "onnxruntime-cpu")
+    assert engine.name in ("torch-cpu", "onnxruntime-cpu", "incremental-cpu")
+    assert "fp32" in engine.detail
     assert engine.shapes == COMPACT_SHAPES
     assert engine.modalities == engine.header.modalities == MODALITIES
 
@@ -131,13 +132,16 @@ def test_parity_of_the_packaged_checkpoint_and_its_onnx() -> None:
         assert np.abs(oracle.infer(window) - ort.infer(window)).max() <= 1e-5
 
 
-def test_auto_is_onnx_runtime_and_other_names_are_refused(checkpoint: Path) -> None:
-    with load_engine(checkpoint, threads=2) as engine:
-        assert engine.name == "onnxruntime-cpu"
-    with pytest.raises(
-        EngineUnavailableError, match="no engine 'magic'; choose one of auto, torch, onnxruntime"
-    ):
+def test_auto_reuses_what_it_can_and_other_names_are_refused(checkpoint: Path) -> None:
+    with load_engine(checkpoint) as engine:
+        assert engine.name == "incremental-cpu"
+    with pytest.raises(EngineUnavailableError, match="no engine 'magic'; choose one of auto, incremental"):
         load_engine(checkpoint, "magic")  # type: ignore[arg-type]  # what a configuration file may hold
+
+
+def test_what_an_engine_cannot_do_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(EngineUnavailableError, match="on the CPU in fp32, not on cuda in bf16"):
+        load_engine(checkpoint, "incremental", device="cuda", precision="bf16")
 
 
 def test_encoders_are_compared_at_load(checkpoint: Path) -> None:

@@ -1,0 +1,114 @@
+"""The CPU engine that reuses, hop after hop, what it computed before: the default for a TAEMI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emi_engine.base import CheckedEngine
+from emi_engine.errors import EngineError
+from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
+from emi_engine.session import LEFT_OUT
+from emi_models.networks.taemi import Taemi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from emi_engine.protocol import FusionEngine
+    from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.inputs import FusionInputs
+    from emi_models.stream import StreamWindow
+
+__all__ = ["IncrementalEngine", "IncrementalSession", "can_reuse"]
+
+
+def can_reuse(checkpoint: LoadedCheckpoint) -> bool:
+    """Whether the network's frames can be kept from hop to hop: it is a TAEMI, any of its variants."""
+    return isinstance(checkpoint.network, Taemi)
+
+
+class IncrementalEngine(CheckedEngine):
+    """Streams by exact reuse, in fp32 and numpy; single windows by another engine, built when one comes.
+
+    Weights are shared and only read: sessions may run in threads of their own, one thread each.
+    """
+
+    name = "incremental-cpu"
+    detail = "fp32, each hop computes its new frames alone"
+    reuses = True
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        full: Callable[[], FusionEngine],
+        *,
+        running_sums: bool = True,
+    ) -> None:
+        """Take a checkpoint's weights over.
+
+        Args:
+            checkpoint: a TAEMI.
+            full: makes the engine for windows that belong to no stream.
+            running_sums: off, self-attention is computed anew at each hop; the rest is reused all the same.
+
+        Raises:
+            EngineError: the network is none that can be reused across hops.
+        """
+        super().__init__(checkpoint)
+        network = checkpoint.network
+        if not isinstance(network, Taemi):
+            raise EngineError(
+                f"only TAEMI can be computed hop by hop, and this is a {self.header.system} checkpoint; "
+                "choose the engine `onnxruntime` or `torch`"
+            )
+        self._weights: TaemiWeights | None = TaemiWeights(network)
+        self._running_sums = running_sums
+        self._make_full = full
+        self._full: FusionEngine | None = None
+
+    def session(self) -> IncrementalSession:
+        """A new stream, as `FusionEngine.session`."""
+        if self._weights is None:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+        return IncrementalSession(self, SlidingTaemi(self._weights, running_sums=self._running_sums))
+
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        if self._full is None:
+            self._full = self._make_full()
+        return self._full.infer(window)
+
+    def _release(self) -> None:
+        self._weights = None
+        if self._full is not None:
+            self._full.close()
+
+
+class IncrementalSession:
+    """A `FusionSession` that remembers the frames of its last window."""
+
+    def __init__(self, engine: IncrementalEngine, network: SlidingTaemi) -> None:
+        self._engine = engine
+        self._network = network
+
+    @property
+    def computed(self) -> int:
+        """Attention rows that were computed whole so far; the rest was reused."""
+        return self._network.computed
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`; a window whose result is not finite makes the session start over."""
+        self._engine.check_open()
+        window.check(self._engine.shapes)
+        with np.errstate(all="ignore"):  # what overflows is found in the result
+            answers = self._network.forward(window, LEFT_OUT if counterfactuals else (None,))
+        if not np.isfinite(answers).all():
+            self._network.restart()
+            raise self._engine.not_finite(answers.shape)
+        return answers
+
+    def restart(self) -> None:
+        """Forget the stream; the next window is computed whole."""
+        self._network.restart()

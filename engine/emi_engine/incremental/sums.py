@@ -1,0 +1,115 @@
+"""Softmax attention of all frames of a sliding window to each other, as sums that keys enter and leave.
+
+For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij - top_i)
+v_j; the attention's output is their quotient. A key that comes adds its term and one that goes subtracts it,
+T x n work in place of T x T. The reference `top_i` is the largest score when row i was last computed whole.
+
+Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
+most of its sum has gone, or after some updates. What rounding is left: docs/decisions/0011.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emi_engine.incremental.rows import Rows
+
+__all__ = ["RunningSums"]
+
+HIGHEST: Final = 8.0  # a score so far above the reference: its term is e^8 of the one that was the largest
+REMAINS: Final = 0.5  # less than that of the largest sum since the row was whole: a bit is lost
+UPDATES: Final = 128  # after so many, whole again; at 0.2 s hops a frame leaves the window after 60
+WHOLE: Final = 0.5  # with so many keys coming and going, as a share of the window, all rows are made whole
+
+
+class RunningSums:
+    """The sums of all frames in `rows`, for `heads` heads of `width` numbers.
+
+    `query`, `key`, `value`, `mixed` are (heads, rows, width), `total` (heads, rows, 1); queries are scaled.
+    """
+
+    def __init__(self, rows: Rows, heads: int, width: int, *, running: bool = True) -> None:
+        """With `running` off, every row is computed whole at each slide: the plain attention."""
+        self._rows = rows
+        self._running = running
+        self.query, self.key, self.value, self.mixed = (rows.array(heads, width) for _ in range(4))
+        self.total = rows.array(heads, 1)
+        self._top = rows.array(heads, 1)
+        self._largest = rows.array(heads, 1)  # that `total` has been since the row was whole
+        self._updates = rows.array(1)
+        self.whole = 0  # rows that were computed whole so far, new ones included
+
+    def slide(self, start: int, fresh: int) -> None:
+        """The window is now frames [start, rows.stop), of which those from `fresh` on are new.
+
+        `query`, `key` and `value` of the new frames are set, and frames before `start` are still in `rows`.
+        """
+        rows = self._rows
+        gone, kept, new = rows.at(rows.start, start), rows.at(start, fresh), rows.at(fresh, rows.stop)
+        window = rows.at(start, rows.stop)
+        changing, staying = _count(gone) + _count(new), _count(kept)
+        if not changing or not _count(window):
+            return
+        if not self._running or changing > WHOLE * staying:
+            self._compute(window, window)
+        else:
+            stale = self._add(kept, new) if _count(new) else np.zeros(staying, np.bool_)
+            if _count(gone):
+                stale |= self._subtract(kept, gone)
+            self._updates[:, kept] += 1.0
+            stale |= self._updates[0, kept] > UPDATES
+            self._compute(new, window)
+            if stale.any():
+                self._compute(kept.start + np.flatnonzero(stale), window)
+
+    def _add(self, rows: slice, keys: slice) -> NDArray[np.bool_]:
+        """Add the terms of `keys`; which of the rows have a term that is too large for their reference."""
+        scores = self._scores(rows, keys)
+        above = scores.max(axis=2, keepdims=True) > HIGHEST
+        np.minimum(scores, HIGHEST, out=scores)  # such a row is computed whole anyway
+        terms = np.exp(scores, out=scores)
+        total, largest = self.total[:, rows], self._largest[:, rows]
+        total += terms.sum(axis=2, keepdims=True)
+        np.maximum(largest, total, out=largest)
+        self.mixed[:, rows] += terms @ self.value[:, keys]
+        stale: NDArray[np.bool_] = above.any(axis=(0, 2))
+        return stale
+
+    def _subtract(self, rows: slice, keys: slice) -> NDArray[np.bool_]:
+        """Take the terms of `keys` away; which of the rows have too little left."""
+        scores = self._scores(rows, keys)
+        np.minimum(scores, HIGHEST, out=scores)
+        terms = np.exp(scores, out=scores)
+        total = self.total[:, rows]
+        total -= terms.sum(axis=2, keepdims=True)
+        self.mixed[:, rows] -= terms @ self.value[:, keys]
+        little: NDArray[np.bool_] = total < REMAINS * self._largest[:, rows]
+        stale: NDArray[np.bool_] = little.any(axis=(0, 2))
+        return stale
+
+    def _scores(self, rows: slice, keys: slice) -> NDArray[np.float32]:
+        """Scores (heads, rows, keys), relative to the reference of each row."""
+        scores: NDArray[np.float32] = self.query[:, rows] @ self.key[:, keys].transpose(0, 2, 1)
+        scores -= self._top[:, rows]
+        return scores
+
+    def _compute(self, rows: slice | NDArray[np.intp], window: slice) -> None:
+        """The sums of these rows over all keys of the window, from nothing."""
+        scores = self.query[:, rows] @ self.key[:, window].transpose(0, 2, 1)
+        top = scores.max(axis=2, keepdims=True)
+        scores -= top
+        terms = np.exp(scores, out=scores)
+        total = terms.sum(axis=2, keepdims=True)
+        self._top[:, rows], self.total[:, rows], self._largest[:, rows] = top, total, total
+        self.mixed[:, rows] = terms @ self.value[:, window]
+        self._updates[:, rows] = 0.0
+        self.whole += scores.shape[1]
+
+
+def _count(rows: slice) -> int:
+    return int(rows.stop - rows.start)

@@ -1,0 +1,132 @@
+"""A TAEMI's weights as the stream form uses them: numpy, for rows on the left, constants folded in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emi_models.networks.parts import Attention
+    from emi_models.networks.taemi import Frames
+
+    Floats = NDArray[np.float32]
+
+__all__ = ["Across", "Linear", "SequenceWeights", "Within", "linear"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """x (..., in) to x @ weight + bias (..., out)."""
+
+    weight: Floats  # (in, out)
+    bias: Floats  # (out,)
+
+    def __call__(self, x: Floats) -> Floats:
+        """The layer's output, a fresh array."""
+        out: Floats = x @ self.weight
+        out += self.bias
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Within:
+    """A sequence's self-attention: pre-norm and the score's scale are folded into query, key and value."""
+
+    epsilon: float  # of the norm
+    qkv: Linear  # normalised (n, D) to (n, 3 D): query, scaled; key; value
+    out: Linear
+
+    def normalised(self, x: Floats) -> Floats:
+        """Rows (n, D) with mean 0 and variance 1."""
+        centred: Floats = x - x.mean(axis=1, keepdims=True)
+        variance = np.square(centred).mean(axis=1, keepdims=True)
+        centred /= np.sqrt(variance + self.epsilon)
+        return centred
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Across:
+    """A cross-attention of single queries, its key and value projections to be used on the query's side.
+
+    A score is q_h . (K_h y + b) = (K_h^T q_h) . y + const, and softmax drops what is the same for all frames.
+    A head's output is V_h (sum of weighted y) + b, because weights sum to one.
+    """
+
+    query: Linear  # scaled
+    key: Floats  # (heads, width, D): K_h
+    value: Floats  # (heads, D, width): V_h transposed
+    value_bias: Floats  # (heads, 1, width)
+    out: Linear
+
+    @property
+    def heads(self) -> int:
+        """How many heads."""
+        return len(self.key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceWeights:
+    """One modality's road: `within` and `across` are None in variants of the network that lack them."""
+
+    heads: int
+    stand_in: Floats  # (1, dim): the missing token, or zeros
+    trained: bool
+    project: Linear
+    within: Within | None
+    across: Across | None
+
+    @classmethod
+    def of(cls, frames: Frames, dim: int, heads: int) -> SequenceWeights:
+        """Those of a network's own part for frames of `dim` numbers."""
+        stand_in = np.zeros(dim, np.float32)
+        if frames.has_token:
+            stand_in = frames.token.detach().numpy()
+        across = getattr(frames, "across", None)
+        return cls(
+            heads=heads,
+            stand_in=stand_in[None],
+            trained=frames.trained,
+            project=linear(frames.project),
+            within=_within(frames.norm, frames.within) if frames.attends else None,
+            across=None if across is None else _across(across),
+        )
+
+
+def linear(layer: nn.Module, scale: float = 1.0) -> Linear:
+    """A linear layer's weights, times a factor."""
+    assert isinstance(layer, nn.Linear)  # noqa: S101  # parts of a Sequential are plain modules to a type checker
+    weight = layer.weight.detach().numpy() * np.float32(scale)
+    return Linear(np.ascontiguousarray(weight.T), layer.bias.detach().numpy() * np.float32(scale))
+
+
+def _within(norm: nn.LayerNorm, attention: Attention) -> Within:
+    gain, shift = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    layers = [linear(attention.query, _scale(attention)), linear(attention.key), linear(attention.value)]
+    weight = np.concatenate([layer.weight for layer in layers], axis=1)
+    bias = np.concatenate([layer.bias for layer in layers])
+    qkv = Linear(np.ascontiguousarray(gain[:, None] * weight), shift @ weight + bias)
+    return Within(norm.eps, qkv, linear(attention.out))
+
+
+def _across(attention: Attention) -> Across:
+    heads = attention.heads
+    d_model = attention.key.in_features
+    key = attention.key.weight.detach().numpy().reshape(heads, -1, d_model)
+    value = attention.value.weight.detach().numpy().reshape(heads, -1, d_model)
+    return Across(
+        query=linear(attention.query, _scale(attention)),
+        key=np.ascontiguousarray(key),
+        value=np.ascontiguousarray(value.transpose(0, 2, 1)),
+        value_bias=attention.value.bias.detach().numpy().reshape(heads, 1, -1),
+        out=linear(attention.out),
+    )
+
+
+def _scale(attention: Attention) -> float:
+    """What scores are multiplied with: 1 / sqrt(width of a head)."""
+    return float((attention.query.out_features // attention.heads) ** -0.5)
