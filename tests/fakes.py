@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_engine import FusionSession
+from emi_engine.session import FullPassSession
 from emi_live.messages import Packet
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import FusionInputs, FusionShapes
@@ -82,6 +84,8 @@ class FakeEngine:
     """An engine that answers with the share of present modalities; `cost_ns` moves a clock per call."""
 
     name = "fake"
+    detail = "fp32"
+    reuses = False
 
     def __init__(
         self, shapes: FusionShapes = SMALL_SHAPES, clock: FakeClock | None = None, cost_ns: int = 0
@@ -117,6 +121,9 @@ class FakeEngine:
             self._clock.advance(self._cost_ns)
         present = window.vision_present.float() + window.audio_present.float() + window.text_present.float()
         return np.repeat(present.numpy()[:, None] / 3, len(EMOTIONS), axis=1).astype(np.float32)
+
+    def session(self) -> FusionSession:
+        return FullPassSession(self)
 
     def close(self) -> None:
         self.closed = True

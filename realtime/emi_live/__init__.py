@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig, load_config
+    from emi_live.fusion.sharing import SharedEngine
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
     from emi_models.errors import EmiError
     from emi_models.vocabulary import EMOTIONS, MODALITIES
 
-__all__ = ["EMOTIONS", "MODALITIES", "EmiError", "Estimate", "LiveConfig", "LiveEngine", "load_config"]
+__all__ = [
+    "EMOTIONS",
+    "MODALITIES",
+    "EmiError",
+    "Estimate",
+    "LiveConfig",
+    "LiveEngine",
+    "SharedEngine",
+    "load_config",
+]
 
 _HOME = {
     "EMOTIONS": "emi_models.vocabulary",
@@ -25,6 +35,7 @@ _HOME = {
     "Estimate": "emi_live.messages",
     "LiveConfig": "emi_live.config",
     "LiveEngine": "emi_live.live",
+    "SharedEngine": "emi_live.fusion.sharing",
     "load_config": "emi_live.config",
 }
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from emi_live.blas import blas_threads
 from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
@@ -99,7 +102,9 @@ class Builder:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
-            engine = engine or self._load_engine()
+            if engine is None:
+                opened.enter_context(blas_threads(config.fusion.threads))
+                engine = self.load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
                 engine, flow.bus, {stage.topic for stage in stages}, flow.streams, flow.intake, len(sinks) + 1
@@ -139,17 +144,27 @@ class Builder:
             self._announce(f"{modality}: unavailable: {reason}")
         return encoders
 
-    def _load_engine(self) -> FusionEngine:
-        from emi_engine import load_engine
+    def load_engine(self, checkpoint: Path | None = None) -> FusionEngine:
+        """The engine that the settings name, for this checkpoint or their own; says what runs."""
+        from emi_engine import EngineError, load_engine
         from emi_models.checkpoint import packaged_checkpoint
         from emi_models.encoders import COMPACT_ENCODERS
 
         fusion = self._config.fusion
-        path = fusion.checkpoint or packaged_checkpoint(self._config.bundle)
-        engine = load_engine(path, fusion.engine, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
+        path = checkpoint or fusion.checkpoint or packaged_checkpoint(self._config.bundle)
+        load = partial(load_engine, path, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
+        try:
+            engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=fusion.plan)
+        except EngineError as error:
+            if fusion.engine == "auto":
+                raise
+            self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
+            engine = load("auto")
+            self._announce(f"fusion: {engine.name} runs in its place")
         uses = ", ".join(engine.modalities)
         self._announce(
-            f"fusion: {engine.name}, {engine.header.system} checkpoint {path.name}, which uses: {uses}"
+            f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
+            f"which uses: {uses}"
         )
         return engine
 
@@ -169,6 +184,7 @@ class Builder:
             origin_ns=self._origin(intake),
             duration_ns=None if config.duration_s is None else seconds_to_ns(config.duration_s),
             bundle=config.bundle,
+            contributions=config.fusion.contributions,
         )
         return FusionLoop(
             plan,

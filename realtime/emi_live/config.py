@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from emi_engine.load import Device, EngineKind
+from emi_engine.precision import Precision
 from emi_live.errors import ConfigurationError
 
 __all__ = [
@@ -154,11 +156,17 @@ class WindowConfig(_Section):
 
 
 class FusionConfig(_Section):
-    """The fusion engine and its checkpoint."""
+    """The fusion engine and its checkpoint. What the engines are: docs/engines.md."""
 
-    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
+    engine: EngineKind = "auto"
+    device: Device = "auto"  # auto = the CPU, but for engines that have none
+    precision: Precision = "fp32"
+    plan: Path | None = None  # of `emi compile`, for TensorRT; None = the cached one, else a new one
     checkpoint: Path | None = None  # None = the bundle's own, in the package
+    # For one window, of ONNX Runtime and of numpy. Those of numpy are one setting for the whole process:
+    # while an engine runs, an embedding program's own matrix products have as many.
     threads: int = Field(1, ge=1, le=64)
+    contributions: bool = False  # also say, in each estimate, what each modality added
 
 
 class ModelsConfig(_Section):

@@ -19,6 +19,8 @@ from emi_live.messages import Estimate
 from emi_live.sources import PushSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -89,6 +91,9 @@ class LiveEngine:
         self._stop = threading.Event()
         self._start_ns: int | None = None
         self._parts: Parts | None = None
+        self._builder = Builder(
+            self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
+        )
 
     def load(self) -> None:
         """Load the models and open the devices, which takes seconds; `with` does it if it is not done.
@@ -98,10 +103,25 @@ class LiveEngine:
             SourceError: nothing to watch or listen to.
             CheckpointError: the checkpoint is not one for the encoders that run.
         """
-        builder = Builder(
-            self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
+        self._parts = self._builder.build(
+            self._script, self._sinks, self._progress, self._engine, self._encoders
         )
-        self._parts = builder.build(self._script, self._sinks, self._progress, self._engine, self._encoders)
+
+    def swap(self, checkpoint: Path) -> None:
+        """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
+
+        Raises:
+            CheckpointError: the checkpoint is not one for the encoders that run.
+            ConfigurationError: it is one for other windows, or the engine is not running.
+        """
+        parts = self._running()
+        engine = self._builder.load_engine(checkpoint)
+        try:
+            parts.loop.swap(engine)
+        except ConfigurationError:
+            engine.close()
+            raise
+        parts.release.callback(engine.close)
 
     def subscribe(self, topics: Sequence[str]) -> PacketReader:
         """The packets of the stages as they are published, for a program that records or measures.

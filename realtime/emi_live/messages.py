@@ -113,6 +113,8 @@ class ModalityReport:
     frames: int | None = None  # valid frames in the window (vision and audio)
     committed: str | None = None  # text only
     partial: str | None = None  # text only
+    # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: nobody asked.
+    contribution: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +181,14 @@ class Estimate(Packet):
                 entry |= {"committed": report.committed or "", "partial": report.partial or ""}
             else:
                 entry["frames"] = report.frames or 0
+            if report.contribution is not None:
+                entry["contribution"] = _named(report.contribution)
             reports[name] = entry
         return {
             "seq": self.seq,
             "t": round(self.t_s, 3),
             "wall": self.wall,
-            "intensities": {
-                name: round(value, 4) for name, value in zip(EMOTIONS, self.intensities, strict=True)
-            },
+            "intensities": _named(self.intensities),
             "modalities": reports,
             "latency_ms": {
                 "window": _round(self.latency.window, 3),
@@ -196,6 +198,10 @@ class Estimate(Packet):
             "engine": self.engine,
             "bundle": self.bundle,
         }
+
+
+def _named(values: tuple[float, ...]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in zip(EMOTIONS, values, strict=True)}
 
 
 def _round(value: float | None, digits: int) -> float | None:

@@ -57,6 +57,10 @@ class Fields:
             raise WireError(f"{self._where}.{name} has {len(items)} values, not {count}")
         return tuple(self._number(f"{name}[{index}]", item, low, high) for index, item in enumerate(items))
 
+    def optional_numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...] | None:
+        """Exactly `count` finite numbers in [low, high], or None."""
+        return None if self._is_null(name) else self.numbers(name, count, low, high)
+
     def boolean(self, name: str) -> bool:
         """True or False."""
         value = self._take(name)

@@ -137,6 +137,7 @@ def _write_estimate(packet: Estimate) -> tuple[dict[str, object], Array]:
             "frames": report.frames,
             "committed": report.committed,
             "partial": report.partial,
+            "contribution": None if report.contribution is None else list(report.contribution),
         }
         for name, report in packet.modalities.items()
     }
@@ -198,6 +199,7 @@ def _report(fields: Fields) -> ModalityReport:
         frames=fields.optional_integer("frames"),
         committed=fields.optional_text("committed", MAX_TEXT),
         partial=fields.optional_text("partial", MAX_TEXT),
+        contribution=fields.optional_numbers("contribution", len(EMOTIONS), -1.0, 1.0),
     )
     fields.end()
     return report

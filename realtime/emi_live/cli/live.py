@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from emi_engine import ENGINES
 from emi_live.cli.errors import report_errors, run_app
 from emi_live.errors import ConfigurationError
 
@@ -116,7 +117,8 @@ def live(
         float | None, typer.Option(help="Stop after this many seconds.", rich_help_panel=TUNE, metavar="S")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Fusion engine: auto, onnxruntime or torch.", rich_help_panel=TUNE)
+        str | None,
+        typer.Option(help=f"What runs the network: {', '.join(ENGINES)}.", rich_help_panel=TUNE),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")

@@ -6,14 +6,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emi_engine import FusionEngine
 from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
+from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Estimate, Latency, Trace
+from emi_live.messages import END_OF_STREAM, Estimate, Latency, ModalityReport, Trace
 from emi_live.window import Condition, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
@@ -35,6 +40,7 @@ class FusionPlan:
     origin_ns: Callable[[], int | None]
     duration_ns: int | None
     bundle: str
+    contributions: bool = False
 
 
 class FusionLoop:
@@ -56,6 +62,8 @@ class FusionLoop:
         self._readers = readers
         self._assembler = assembler
         self._engine = engine
+        self._session = engine.session()
+        self._successors: SimpleQueue[FusionEngine] = SimpleQueue()
         self._publisher = publisher
         self._conditions = conditions
         self._clock = clock
@@ -66,6 +74,25 @@ class FusionLoop:
         for modality in MODALITIES:
             if modality not in readers:
                 assembler.close(modality)
+
+    def swap(self, engine: FusionEngine) -> None:
+        """Answer with this engine from the next window on, and close the one before; from any thread.
+
+        Raises:
+            ConfigurationError: the engine takes other windows than those that are cut here.
+        """
+        mine, its = self._engine, engine
+        for what, one, other in (
+            ("shapes", mine.shapes, its.shapes),
+            ("modalities", mine.modalities, its.modalities),
+            ("spans", dict(mine.header.spans_s), dict(its.header.spans_s)),
+        ):
+            if one != other:
+                raise ConfigurationError(
+                    f"the checkpoint cannot take over: its {what} are {other}, those of the one that runs "
+                    f"{one}; start anew with it"
+                )
+        self._successors.put(engine)
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
@@ -148,8 +175,13 @@ class FusionLoop:
         window = self._assembler.assemble(end_ns, self._conditions())
         self._health.count("window.discarded", self._assembler.discarded - discarded)
         assembled = time.perf_counter_ns()
-        raw = self._engine.infer(window.inputs)[0]
+        while not self._successors.empty():
+            self._engine.close()
+            self._engine = self._successors.get()
+            self._session = self._engine.session()
+        raw = self._session.infer(window.stream, counterfactuals=self._plan.contributions)
         inferred = time.perf_counter_ns()
+        shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
         sensed_ms = None
         if not self._plan.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
@@ -158,8 +190,8 @@ class FusionLoop:
             progress_ns=end_ns,
             t_s=(end_ns - origin_ns) / NS_PER_S,
             wall=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            intensities=tuple(min(1.0, max(0.0, float(value))) for value in raw),
-            modalities=window.reports,
+            intensities=tuple(shown[0].tolist()),
+            modalities=_with_contributions(window.reports, shown) if len(shown) > 1 else window.reports,
             latency=Latency(
                 window=(assembled - started) / NS_PER_MS,
                 fusion=(inferred - assembled) / NS_PER_MS,
@@ -184,3 +216,13 @@ class FusionLoop:
             if traces and traces[0].t_ns <= end_ns:
                 newest[modality] = traces[0]
         return newest
+
+
+def _with_contributions(
+    reports: Mapping[Modality, ModalityReport], shown: NDArray[np.float64]
+) -> dict[Modality, ModalityReport]:
+    """The reports with what each modality added to the first row; rows as of `FusionSession.infer`."""
+    return {
+        name: replace(reports[name], contribution=tuple((shown[0] - without).tolist()))
+        for name, without in zip(MODALITIES, shown[1:], strict=True)
+    }

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_MS, seconds_to_ns
@@ -30,6 +29,7 @@ from emi_live.messages import (
 from emi_live.window.track import FrameTrack
 from emi_live.window.verdict import Condition, Verdict, is_recent, judge
 from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.stream import FrameRun, StreamWindow
 from emi_models.vocabulary import MODALITIES, Modality
 
 __all__ = ["AUDIO_FRAME_NS", "Window", "WindowAssembler"]
@@ -42,11 +42,17 @@ class Window:
     """The network's input for the instant `end_ns`, and what it was made from."""
 
     end_ns: int
-    inputs: FusionInputs  # batch of one, CPU tensors owned by the caller
+    stream: StreamWindow  # views into the assembler, valid until the next packet is added
+    shapes: FusionShapes
     reports: dict[Modality, ModalityReport]
     sensed_ns: (
         int | None
     )  # capture time of the newest picture or sound, the older of the two; None: neither comes
+
+    @property
+    def inputs(self) -> FusionInputs:
+        """The same, padded: a batch of one, CPU tensors owned by the caller, made anew at each call."""
+        return self.stream.inputs(self.shapes)
 
 
 class WindowAssembler:
@@ -79,6 +85,7 @@ class WindowAssembler:
         }
         self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames)
         self._audio = FrameTrack(shapes.audio_dim, shapes.audio_frames)
+        self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
         self._voices: deque[int] = deque()  # ends of voice, as the audio stage reported them
         self._texts: deque[TextPacket] = deque()
@@ -142,7 +149,8 @@ class WindowAssembler:
         ]
         return Window(
             end_ns,
-            self._inputs(vision, audio, embedding, seen.live, heard.live, told.live),
+            self._stream(vision, audio, embedding, seen.live, heard.live, told.live),
+            self._shapes,
             {
                 "vision": self._report("vision", seen, end_ns, face_ns, frames=len(vision_times)),
                 "audio": self._report(
@@ -155,38 +163,31 @@ class WindowAssembler:
 
     def _shown(
         self, modality: Modality, track: FrameTrack, start_ns: int, end_ns: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], FrameRun]:
         """Times (n,) and values (n, dim) of the window's frames within the modality's span."""
-        times, values = track.between(start_ns, end_ns)
+        times, run = track.between(start_ns, end_ns)
         if modality in self._spans_ns and len(times):
-            first = int(np.searchsorted(times, times[-1] - self._spans_ns[modality], side="right"))
-            times, values = times[first:], values[first:]
-        return times, values
+            within = len(times) - np.searchsorted(times, times[-1] - self._spans_ns[modality], side="right")
+            times, run = times[len(times) - int(within) :], run.newest(int(within))
+        return times, run
 
-    def _inputs(
+    def _stream(
         self,
-        vision: NDArray[np.float32],
-        audio: NDArray[np.float32],
+        vision: FrameRun,
+        audio: FrameRun,
         embedding: NDArray[np.float32] | None,
         seen: bool,
         heard: bool,
         told: bool,
-    ) -> FusionInputs:
+    ) -> StreamWindow:
         shapes = self._shapes
-        vision_frames, vision_mask = _pad(vision, shapes.vision_frames)
-        audio_frames, audio_mask = _pad(audio, shapes.audio_frames)
-        text = np.zeros((1, shapes.text_dim), np.float32)
-        if told and embedding is not None:
-            text[0] = embedding
-        return FusionInputs(
-            vision=torch.from_numpy(vision_frames),
-            vision_mask=torch.from_numpy(vision_mask),
-            vision_present=torch.tensor([seen]),
-            audio=torch.from_numpy(audio_frames),
-            audio_mask=torch.from_numpy(audio_mask),
-            audio_present=torch.tensor([heard]),
-            text=torch.from_numpy(text),
-            text_present=torch.tensor([told]),
+        return StreamWindow(
+            vision=vision.newest(shapes.vision_frames),
+            vision_present=seen,
+            audio=audio.newest(shapes.audio_frames),
+            audio_present=heard,
+            text=self._no_text if embedding is None or not told else embedding,
+            text_present=told,
         )
 
     def _report(
@@ -254,13 +255,3 @@ class WindowAssembler:
                 stamps.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
-
-
-def _pad(frames: NDArray[np.float32], capacity: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The newest `capacity` frames, (1, capacity, dim), zero-padded at the end, and their mask."""
-    kept = frames[-capacity:]
-    padded = np.zeros((1, capacity, frames.shape[1]), np.float32)
-    padded[0, : len(kept)] = kept
-    mask = np.zeros((1, capacity), np.bool_)
-    mask[0, : len(kept)] = True
-    return padded, mask

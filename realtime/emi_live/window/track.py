@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_models.stream import FrameRun
+
 __all__ = ["FrameTrack"]
 
 
 class FrameTrack:
-    """Frames of one modality with their capture times, oldest first.
+    """Frames of one modality with their capture times, oldest first, numbered from 0 as they came.
 
     Backed by one array of twice the needed size, so that forgetting costs a copy only now and then.
     """
@@ -19,6 +21,7 @@ class FrameTrack:
         self._times = np.zeros(len(self._values), np.int64)
         self._first = 0
         self._last = 0
+        self._number = 0  # of the frame at `_first`
 
     @property
     def newest_ns(self) -> int | None:
@@ -36,13 +39,16 @@ class FrameTrack:
 
     def forget_until(self, t_ns: int) -> None:
         """Drop frames captured at or before `t_ns`."""
-        self._first += int(np.searchsorted(self._times[self._first : self._last], t_ns, side="right"))
+        forgotten = int(np.searchsorted(self._times[self._first : self._last], t_ns, side="right"))
+        self._first += forgotten
+        self._number += forgotten
 
-    def between(self, after_ns: int, until_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def between(self, after_ns: int, until_ns: int) -> tuple[NDArray[np.int64], FrameRun]:
         """Times (n,) and values (n, dim) of `after_ns < t <= until_ns`: views, valid until `append`."""
         times = self._times[self._first : self._last]
-        start, stop = np.searchsorted(times, [after_ns, until_ns], side="right") + self._first
-        return self._times[start:stop], self._values[start:stop]
+        start, stop = np.searchsorted(times, [after_ns, until_ns], side="right")
+        rows = slice(self._first + start, self._first + stop)
+        return self._times[rows], FrameRun(self._number + int(start), self._values[rows])
 
     def _make_room(self, count: int) -> None:
         kept = self._last - self._first

@@ -59,6 +59,7 @@ reports = st.builds(
     frames=st.none() | counts,
     committed=st.none() | texts,
     partial=st.none() | texts,
+    contribution=st.none() | st.tuples(*[st.floats(-1, 1)] * 6),
 )
 traces = st.builds(Trace, t_ns=int64, arrived_ns=int64, transcribed_ns=int64, published_ns=int64)
 latencies = st.builds(Latency, window=numbers, fusion=numbers, capture_to_estimate=st.none() | numbers)

@@ -1,0 +1,192 @@
+"""Many people, one engine: windows that several sessions bring at about the same time are one batch.
+
+A batch takes a GPU little longer than a window does. Whoever comes first waits a little for others, then runs
+the batch for all of them; there is no thread of its own, and nobody waits longer than `wait_s` and the
+batches before. An engine that reuses what windows share needs no batches: its sessions run side by side, a
+thread each.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from emi_engine.errors import EngineError
+from emi_engine.session import FullPassSession
+from emi_models.inputs import FusionInputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_engine import FusionEngine, FusionSession
+    from emi_models.checkpoint import CheckpointHeader
+    from emi_models.inputs import FusionShapes
+    from emi_models.vocabulary import Modality
+
+__all__ = ["SharedEngine"]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One caller's rows; `answer` or `error` is set once it is `done`."""
+
+    window: FusionInputs
+    done: bool = False
+    answer: NDArray[np.float32] | None = None
+    error: EngineError | None = None
+
+
+class SharedEngine:
+    """One engine for several `LiveEngine`s of a process, each of which gets what `lend` gives.
+
+    ::
+
+        with SharedEngine(load_engine(path, "tensorrt")) as shared:
+            people = [LiveEngine(config, engine=shared.lend()) for config in configs]
+
+    `calls` and `rows` count what was run: rows / calls windows were answered by a call, on average.
+    """
+
+    def __init__(
+        self,
+        engine: FusionEngine,
+        *,
+        most: int = 16,
+        wait_s: float = 0.002,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take over an engine, which `close` closes.
+
+        Args:
+            engine: what answers, in whichever thread runs a batch.
+            most: rows that are enough to run without waiting for more.
+            wait_s: how long the first of a batch waits for others.
+            clock: seconds, for `wait_s`.
+        """
+        self.engine = engine
+        self._most = most
+        self._wait_s = wait_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []  # the first one's thread runs the next batch
+        self._running = False
+        self.calls = 0
+        self.rows = 0
+
+    def lend(self) -> FusionEngine:
+        """The engine for one user, in any thread; closing it leaves the others theirs."""
+        return _Lent(self)
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        """As `FusionEngine.infer`, from any thread; what one window is refused for, no other is."""
+        window.check(self.engine.shapes)
+        request = _Request(window)
+        with self._changed:
+            self._waiting.append(request)
+            self._changed.notify_all()  # the first may have waited for this one
+            deadline = self._clock() + self._wait_s
+            while not request.done:
+                if self._running or self._waiting[0] is not request:
+                    self._changed.wait()
+                elif (left := deadline - self._clock()) > 0 and self._rows(self._waiting) < self._most:
+                    self._changed.wait(left)
+                else:
+                    self._run_batch()
+        if request.error is not None:
+            raise request.error
+        assert request.answer is not None  # noqa: S101  # a request that is done has one or the other
+        return request.answer
+
+    def close(self) -> None:
+        """Close the engine, which nobody may use any more."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run_batch(self) -> None:
+        """Answer all that wait, without holding up those that come meanwhile."""
+        batch, self._waiting, self._running = self._waiting, [], True
+        self._changed.release()
+        try:
+            self._answer(batch)
+        finally:
+            self._changed.acquire()
+            self._running = False
+            for request in batch:
+                request.done = True
+            self._changed.notify_all()
+
+    def _answer(self, batch: list[_Request]) -> None:
+        self.calls += 1
+        self.rows += self._rows(batch)
+        try:
+            answers = self.engine.infer(FusionInputs.stack([request.window for request in batch]))
+        except EngineError as error:
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            for request in batch:  # whose window it was shows one by one
+                self._answer([request])
+            return
+        start = 0
+        for request in batch:
+            request.answer = answers[start : start + request.window.batch]
+            start += request.window.batch
+
+    @staticmethod
+    def _rows(requests: list[_Request]) -> int:
+        return sum(request.window.batch for request in requests)
+
+
+class _Lent:
+    """A `FusionEngine` that is somebody else's."""
+
+    reuses: bool
+
+    def __init__(self, shared: SharedEngine) -> None:
+        engine = shared.engine
+        self._shared: SharedEngine | None = shared
+        self.name: str = engine.name
+        self.detail = engine.detail if engine.reuses else f"{engine.detail}, in batches shared with others"
+        self.shapes: FusionShapes = engine.shapes
+        self.header: CheckpointHeader = engine.header
+        self.modalities: tuple[Modality, ...] = engine.modalities
+        self.reuses = engine.reuses
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        """As `FusionEngine.infer`."""
+        return self._open().infer(window)
+
+    def session(self) -> FusionSession:
+        """As `FusionEngine.session`."""
+        shared = self._open()
+        return shared.engine.session() if self.reuses else FullPassSession(self)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._shared = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> SharedEngine:
+        if self._shared is None:
+            raise EngineError(f"the {self.name} engine was given back; ask for it again")
+        return self._shared

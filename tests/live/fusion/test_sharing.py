@@ -1,0 +1,114 @@
+"""Sessions of several threads on one engine: they are answered in batches, each with its own."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from emi_engine import EngineError, load_engine
+from emi_live import SharedEngine
+from emi_models.checkpoint import packaged_checkpoint
+from emi_models.inputs import FusionInputs, InputError
+from tests.engine.incremental.streams import Person
+from tests.fakes import SMALL_SHAPES, FakeEngine
+
+PATIENT_S = 30.0  # nobody waits for it: batches are full before
+
+
+class EchoEngine(FakeEngine):
+    """Answers with each row's first text value; one that is 13 is refused. Records how many came together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+        self.inside = threading.Lock()
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        assert self.inside.acquire(blocking=False), "two threads at a time"
+        try:
+            self.batches.append(window.batch)
+            if bool((window.text[:, 0] == 13).any()):
+                raise EngineError("13 is not an intensity")
+            return np.repeat(window.text[:, :1].numpy(), 6, axis=1)
+        finally:
+            self.inside.release()
+
+
+def saying(value: float) -> FusionInputs:
+    window = FusionInputs.empty(SMALL_SHAPES)
+    window.text[0, 0] = value
+    return window
+
+
+def test_windows_that_come_together_are_one_call_and_each_gets_its_own() -> None:
+    engine = EchoEngine()
+    with SharedEngine(engine, most=8, wait_s=PATIENT_S) as shared, ThreadPoolExecutor(8) as pool:
+        lent = [shared.lend() for _ in range(8)]
+        for _ in range(20):
+            answers = list(pool.map(lambda i: lent[i].infer(saying(i)), range(8)))
+            assert [float(answer[0, 0]) for answer in answers] == list(range(8))
+        assert (shared.calls, shared.rows) == (20, 160)
+    assert engine.batches == [8] * 20
+    assert engine.closed
+
+
+def test_a_lone_window_waits_no_longer_than_it_must() -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.001  # each look at the clock takes a millisecond
+        return now[0]
+
+    with SharedEngine(EchoEngine(), wait_s=0.005, clock=clock) as shared:
+        assert shared.infer(saying(3))[0, 0] == 3
+        assert shared.calls == 1
+    assert now[0] <= 0.01
+
+
+def test_a_refused_window_fails_its_sender_alone() -> None:
+    with SharedEngine(EchoEngine(), most=4, wait_s=PATIENT_S) as shared, ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(shared.infer, saying(value)) for value in (1, 13, 2, 3)]
+        assert [float(futures[i].result()[0, 0]) for i in (0, 2, 3)] == [1, 2, 3]
+        with pytest.raises(EngineError, match="13"):
+            futures[1].result()
+        with pytest.raises(InputError):
+            shared.infer(FusionInputs(*(torch.zeros(1) for _ in range(8))))
+
+
+def test_what_is_lent_is_given_back_without_closing_it_for_others() -> None:
+    engine = EchoEngine()
+    with SharedEngine(engine, wait_s=0.0) as shared:
+        one, other = shared.lend(), shared.lend()
+        one.close()
+        assert not engine.closed
+        assert other.session().infer(Person(shapes=SMALL_SHAPES).window()).shape == (1, 6)
+        with pytest.raises(EngineError, match="given back"):
+            one.infer(saying(1))
+    assert engine.closed
+
+
+def test_an_engine_that_reuses_keeps_a_stream_for_each_in_threads_of_their_own() -> None:
+    path = packaged_checkpoint("compact")
+    with SharedEngine(load_engine(path)) as shared, load_engine(path, "torch") as oracle:
+
+        def one(seed: int) -> float:
+            session, person = shared.lend().session(), Person(seed, oracle.shapes)
+            worst = 0.0
+            for _ in range(10):
+                person.audio.hop(10, 0)
+                window = person.window()
+                answer = session.infer(window)
+                with lock:
+                    whole = oracle.infer(window.inputs(oracle.shapes))
+                worst = max(worst, float(np.abs(answer - whole).max()))
+            return worst
+
+        lock = threading.Lock()
+        with ThreadPoolExecutor(4) as pool:
+            assert max(pool.map(one, range(4))) <= 1e-5
+        assert shared.calls == 0
