@@ -1,0 +1,139 @@
+"""Which engine runs in live use: said at the start, changed between two windows, asked for contributions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emi_live import Estimate, LiveConfig, LiveEngine, SharedEngine
+from emi_live.blas import blas_threads
+from emi_live.bus import Bus
+from emi_live.demo import demo_stages
+from emi_live.errors import ConfigurationError
+from emi_live.stages import Stage
+from emi_models.checkpoint import load_checkpoint, packaged_checkpoint, save_checkpoint
+from emi_models.errors import CheckpointError, EmiError
+from emi_models.vocabulary import EMOTIONS
+from tests.engine.conftest import write_checkpoint
+from tests.fakes import SMALL_SHAPES, FakeEngine
+
+
+def script(bus: Bus) -> list[Stage]:
+    return demo_stages(bus, 12.0)
+
+
+def run(seconds: float, **fusion: object) -> tuple[list[Estimate], list[str]]:
+    config = LiveConfig.model_validate({"duration_s": seconds, "fusion": fusion})
+    with LiveEngine(config, script=script) as live:
+        return list(live.estimates()), live.announcements
+
+
+def test_the_banner_names_engine_precision_and_what_is_reused() -> None:
+    estimates, said = run(0.4)
+    assert said[-1].startswith(
+        "fusion: incremental-cpu (fp32, each hop computes its new frames alone), taemi"
+    )
+    assert {estimate.engine for estimate in estimates} == {"incremental-cpu"}
+
+
+def test_an_engine_that_does_not_load_is_named_with_what_runs_in_its_place() -> None:
+    estimates, said = run(0.4, engine="incremental", precision="bf16")
+    assert said[0].startswith(
+        "fusion: incremental: unavailable: the engine `incremental` runs on the CPU in fp32"
+    )
+    assert said[1] == "fusion: incremental-cpu runs in its place"
+    assert estimates[0].engine == "incremental-cpu"
+
+
+def test_auto_is_not_replaced_by_anything() -> None:
+    with pytest.raises(EmiError, match="fp32"):
+        run(0.4, precision="bf16")
+
+
+def test_contributions_are_what_is_lost_without_each_modality() -> None:
+    with_them, _ = run(5.0, contributions=True)
+    used = [name for e in with_them for name, report in e.modalities.items() if report.used]
+    assert set(used) == {"vision", "text", "audio"}
+    for estimate in with_them:
+        entries = estimate.to_json()["modalities"]
+        for name, report in estimate.modalities.items():
+            assert report.contribution is not None
+            assert tuple(entries[name]["contribution"]) == EMOTIONS
+            assert all(
+                value - 1 <= part <= value
+                for value, part in zip(estimate.intensities, report.contribution, strict=True)
+            )
+            if not report.used:
+                assert max(map(abs, report.contribution)) <= 1e-6
+    assert max(abs(v) for e in with_them for v in e.modalities["vision"].contribution or ()) > 0.1
+    assert all("contribution" not in str(e.to_json()) for e in run(0.4)[0])
+
+
+def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_path: Path) -> None:
+    """The other one says 0.9 to everything, so that every estimate shows which of them answered."""
+    packaged = load_checkpoint(packaged_checkpoint("compact"))
+    with torch.no_grad():
+        packaged.network.head[3].bias.fill_(0.9)  # type: ignore[index, union-attr, operator]  # a Linear
+        packaged.network.head[3].weight.zero_()  # type: ignore[index, union-attr, operator]  # as above
+    save_checkpoint(other := tmp_path / "other.safetensors", packaged.network, packaged.header)
+    estimates: list[Estimate] = []
+    with LiveEngine(LiveConfig(duration_s=4.0), script=script) as live:
+        for estimate in live.estimates():
+            estimates.append(estimate)
+            if len(estimates) == 5:
+                live.swap(other)
+        counters = live.health.snapshot().counters
+    assert counters.get("fusion.missed_hops", 0) == 0
+    assert all(after.t_s - before.t_s == pytest.approx(0.2) for before, after in pairwise(estimates))
+    swapped = [estimate.intensities == pytest.approx((0.9,) * 6) for estimate in estimates]
+    assert not any(swapped[:5])
+    assert swapped[-1]
+    assert swapped == sorted(swapped)
+
+
+def test_a_checkpoint_for_other_windows_or_encoders_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Other(FakeEngine):
+        """Takes windows of other shapes."""
+
+    with LiveEngine(LiveConfig(duration_s=1.0), script=script) as live:
+        with pytest.raises(CheckpointError, match="test@1"):
+            live.swap(write_checkpoint(tmp_path / "foreign.safetensors"))
+        assert live._parts is not None
+        with pytest.raises(ConfigurationError, match=r"its shapes are .*vision_dim=3"):
+            live._parts.loop.swap(Other(SMALL_SHAPES))
+        assert len(list(live.estimates())) == 5
+
+
+def test_two_live_engines_share_one_network() -> None:
+    from emi_engine import load_engine
+
+    with SharedEngine(load_engine(packaged_checkpoint("compact"), "torch"), wait_s=0.01) as shared:
+        configs = [LiveConfig(duration_s=1.0)] * 2
+        with (
+            LiveEngine(configs[0], script=script, engine=shared.lend()) as one,
+            LiveEngine(configs[1], script=script, engine=shared.lend()) as other,
+        ):
+            assert len(list(one.estimates())) == len(list(other.estimates())) == 5
+        assert shared.rows == 10
+
+
+def test_numpy_s_threads_are_what_they_were_once_the_last_engine_ends() -> None:
+    from threadpoolctl import ThreadpoolController
+
+    def threads() -> list[int]:
+        blas = ThreadpoolController().select(user_api="blas")
+        return [int(library["num_threads"]) for library in blas.info()]
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before = threads()
+    first, second = blas_threads(1), blas_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    second.__exit__(None, None, None)
+    assert threads() == before
