@@ -58,45 +58,33 @@ class RunningSums:
         if not self._running or changing > WHOLE * staying:
             self._compute(window, window)
         else:
-            stale = self._add(kept, new) if _count(new) else np.zeros(staying, np.bool_)
-            if _count(gone):
-                stale |= self._subtract(kept, gone)
+            stale = self._exchange(kept, gone, new)
             self._updates[:, kept] += 1.0
             stale |= self._updates[0, kept] > UPDATES
             self._compute(new, window)
             if stale.any():
                 self._compute(kept.start + np.flatnonzero(stale), window)
 
-    def _add(self, rows: slice, keys: slice) -> NDArray[np.bool_]:
-        """Add the terms of `keys`; which of the rows have a term that is too large for their reference."""
-        scores = self._scores(rows, keys)
-        above = scores.max(axis=2, keepdims=True) > HIGHEST
-        np.minimum(scores, HIGHEST, out=scores)  # such a row is computed whole anyway
-        terms = np.exp(scores, out=scores)
+    def _exchange(self, rows: slice, gone: slice, new: slice) -> NDArray[np.bool_]:
+        """Take the terms of keys away and add those of others; which rows this was too much for."""
+        went = _count(gone)
+        keys = np.concatenate((self.key[:, gone], self.key[:, new]), axis=1)
+        # The sign goes with the values: numpy 2.4 negates some strided slices wrongly in place.
+        values = np.concatenate((-self.value[:, gone], self.value[:, new]), axis=1)
         total, largest = self.total[:, rows], self._largest[:, rows]
-        total += terms.sum(axis=2, keepdims=True)
-        np.maximum(largest, total, out=largest)
-        self.mixed[:, rows] += terms @ self.value[:, keys]
-        stale: NDArray[np.bool_] = above.any(axis=(0, 2))
-        return stale
-
-    def _subtract(self, rows: slice, keys: slice) -> NDArray[np.bool_]:
-        """Take the terms of `keys` away; which of the rows have too little left."""
-        scores = self._scores(rows, keys)
-        np.minimum(scores, HIGHEST, out=scores)
-        terms = np.exp(scores, out=scores)
-        total = self.total[:, rows]
-        total -= terms.sum(axis=2, keepdims=True)
-        self.mixed[:, rows] -= terms @ self.value[:, keys]
-        little: NDArray[np.bool_] = total < REMAINS * self._largest[:, rows]
-        stale: NDArray[np.bool_] = little.any(axis=(0, 2))
-        return stale
-
-    def _scores(self, rows: slice, keys: slice) -> NDArray[np.float32]:
-        """Scores (heads, rows, keys), relative to the reference of each row."""
-        scores: NDArray[np.float32] = self.query[:, rows] @ self.key[:, keys].transpose(0, 2, 1)
+        scores: NDArray[np.float32] = self.query[:, rows] @ keys.transpose(0, 2, 1)  # (heads, rows, keys)
         scores -= self._top[:, rows]
-        return scores
+        stale = np.zeros(_count(rows), np.bool_)
+        if scores.max() > HIGHEST:  # no more than a look where, as nearly always, there is none
+            stale |= (scores > HIGHEST).any(axis=(0, 2))
+            np.minimum(scores, HIGHEST, out=scores)
+        terms = np.exp(scores, out=scores)
+        total += terms[:, :, went:].sum(axis=2, keepdims=True)
+        np.maximum(largest, total, out=largest)
+        total -= terms[:, :, :went].sum(axis=2, keepdims=True)
+        self.mixed[:, rows] += terms @ values
+        stale |= (total < REMAINS * largest).any(axis=(0, 2))
+        return stale
 
     def _compute(self, rows: slice | NDArray[np.intp], window: slice) -> None:
         """The sums of these rows over all keys of the window, from nothing."""
