@@ -17,8 +17,11 @@ from emi_bench.stats import Distribution
 from emi_bench.usage import UsageSampler, load_average
 from emi_bench.work import working
 from emi_live import LiveConfig, LiveEngine
+from emi_live.assembly import Builder
+from emi_live.blas import blas_threads
 from emi_live.clock import MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError
+from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Trace
 from emi_models.vocabulary import MODALITIES
 
@@ -118,20 +121,23 @@ def measure_flash_beep(
     """
     config = _live(config.model_copy(update={"duration_s": duration_s}))
     load_before = load_average()
-    witness, sampler = Witness(), UsageSampler()
-    engine = EchoEngine(_load_engine(config))
-    live = LiveEngine(config, sinks=[witness], engine=engine, encoders=light_and_sound())
-    live.load()
-    tap = Tap(live)
-    flasher = Flasher(
-        live,
-        duration_s,
-        light_stamp_error_s=light_stamp_error_s,
-        sound_stamp_error_s=sound_stamp_error_s,
-    )
-    with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
-        for estimate in live.estimates():
-            on_estimate(estimate)
+    witness, sampler, encoders = Witness(), UsageSampler(), light_and_sound()
+    parts = list(encoders.announcements)
+    with blas_threads(config.fusion.threads):  # which an engine of our own is not given
+        engine = EchoEngine(_load_engine(config, parts.append))
+        live = LiveEngine(config, sinks=[witness], engine=engine, encoders=encoders)
+        live.load()
+        tap = Tap(live)
+        flasher = Flasher(
+            live,
+            duration_s,
+            light_stamp_error_s=light_stamp_error_s,
+            sound_stamp_error_s=sound_stamp_error_s,
+        )
+        with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
+            for estimate in live.estimates():
+                on_estimate(estimate)
+    live.announcements += parts
     hop_ns = seconds_to_ns(config.window.hop_s)
     seen = settled(witness.seen, WARM_UP_S)
     found = FlashBeep(
@@ -146,13 +152,9 @@ def _live(config: LiveConfig) -> LiveConfig:
     return config.model_copy(update={"mode": "live"})
 
 
-def _load_engine(config: LiveConfig) -> FusionEngine:
-    from emi_engine import load_engine
-    from emi_models.checkpoint import packaged_checkpoint
-
-    fusion = config.fusion
-    path = fusion.checkpoint or packaged_checkpoint(config.bundle)
-    return load_engine(path, fusion.engine, threads=fusion.threads)
+def _load_engine(config: LiveConfig, announce: Callable[[str], None]) -> FusionEngine:
+    """The engine that `emi-live` would run with these settings."""
+    return Builder(config, Health(), MonotonicClock(), announce, lambda: None).load_engine()
 
 
 def _response(
