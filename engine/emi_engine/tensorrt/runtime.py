@@ -135,18 +135,22 @@ class TensorRTEngine(CheckedEngine):
             )
 
     def _bind(self) -> None:
-        """Check that the plan takes and gives what we do, and bind each buffer to its name, for good."""
-        bound = dict(zip(FusionInputs.names(), self._windows.inputs.tensors(), strict=True))
-        bound["intensities"] = self._windows.intensities
-        expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in bound.items()}
-        if (found := self._described()) != expected:
-            name, (shape, dtype) = next(item for item in expected.items() if found.get(item[0]) != item[1])
-            raise EngineError(
-                f"the plan {self.plan.path} is of another network: {name} is {found.get(name, 'absent')}, "
-                f"not {(shape, dtype)}; build it again with `emi compile --force`"
-            )
-        for name, tensor in bound.items():
-            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+        """Check that the plan takes and gives what we do, and bind each buffer to its name, for good.
+
+        An input that the network does not use, as of a modality that it was not trained on, may be gone.
+        """
+        buffers = dict(zip(FusionInputs.names(), self._windows.inputs.tensors(), strict=True))
+        buffers["intensities"] = self._windows.intensities
+        found = self._described()
+        for name in {**found, "intensities": None}:
+            buffer, layout = buffers.get(name), found.get(name, "absent")
+            expected = None if buffer is None else (tuple(buffer.shape), buffer.dtype)
+            if buffer is None or layout != expected:
+                raise EngineError(
+                    f"the plan {self.plan.path} is of another network: {name} is {layout}, not "
+                    f"{expected or 'there at all'}; build it again with `emi compile --force`"
+                )
+            if not self._context.set_tensor_address(name, buffer.data_ptr()):
                 raise EngineError(f"{self._library.name} cannot bind {name}: {self._library.complaint()}")
 
     def _described(self) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:

@@ -24,6 +24,7 @@ CONFIGS = {
     "compact, random": CONFIG,  # of the compact bundle's full size, where the packaged one is shown less
     "taemi": TaemiConfig(shapes=TAEMI_SHAPES),
     "small": TaemiConfig(shapes=SMALL, d_model=16, mlp_hidden=16),
+    "small, words only": TaemiConfig(shapes=SMALL, d_model=16, mlp_hidden=16, modalities=("text",)),
     "small, wider": TaemiConfig(shapes=SMALL, d_model=32, mlp_hidden=16),
 }
 SEEDS = {"small, other weights": ("small", 1)}

@@ -185,10 +185,16 @@ class FakeApi:
                 self.exchange(plan[len(MAGIC) :])
 
             def exchange(self, model: bytes) -> None:
-                graph = onnx.load_from_string(model).graph
+                parsed = onnx.load_from_string(model)
+                graph = parsed.graph
+                used = {name for node in graph.node for name in node.input}
+                for value in [value for value in graph.input if value.name not in used]:
+                    graph.input.remove(value)  # as a compiler may
                 self.values = [*graph.input, *graph.output]
                 self.inputs = [value.name for value in graph.input]
-                self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+                self.session = onnxruntime.InferenceSession(
+                    parsed.SerializeToString(), providers=["CPUExecutionProvider"]
+                )
 
             @property
             def num_io_tensors(self) -> int:

@@ -41,8 +41,7 @@ def run(model: bytes, precision: Precision, window: FusionInputs) -> np.ndarray:
     ("bundle", "precision", "count"),
     [
         ("compact", "fp16", 16),  # not in bf16, which is too coarse for it: docs/engines.md
-        ("compact, random", "fp16", 8),
-        ("compact, random", "bf16", 8),
+        ("compact, random", "bf16", 4),
         ("taemi", "fp16", 3),
         ("taemi", "bf16", 3),
     ],

@@ -22,7 +22,7 @@ from emi_engine.tensorrt.runtime import TensorRTEngine
 from emi_models.checkpoint import LoadedCheckpoint, packaged_checkpoint
 from emi_models.inputs import FusionInputs
 from emi_models.vocabulary import MODALITIES
-from tests.engine.tensorrt.conftest import Exported
+from tests.engine.tensorrt.conftest import Exported, origin_of
 from tests.engine.tensorrt.fake import MAGIC, FakeApi, FakeDevice
 from tests.models.networks.zoo import SMALL
 
@@ -212,6 +212,19 @@ def test_a_plan_of_another_network_is_caught_by_what_it_takes(
         EngineError, match=r"is of another network: vision is \(\(1, \d+, 58\).*not \(\(2, 10, 6\)"
     ):
         start(loaded, other, api)
+
+
+def test_inputs_that_a_network_does_not_use_may_be_gone(
+    loaded: Load, api: FakeApi, exported: Exported, tmp_path: Path
+) -> None:
+    checkpoint = loaded("small, words only")
+    data = MAGIC + exported("small, words only", "fp32")
+    plan = Plan.write(tmp_path / "x.plan", origin_of(checkpoint), data)
+    engine = run_plan(checkpoint, plan, Library.of("tensorrt", api), FakeDevice())
+    bound = {call.removeprefix("set_tensor_address ") for call in api.calls if "address" in call}
+    assert bound == {"text", "text_present", "intensities"}
+    window = probe_window(SMALL, 3)
+    assert np.abs(engine.infer(window) - expected(checkpoint, window)).max() <= TOLERANCES["fp32"]
 
 
 def test_a_plan_that_computes_something_else_is_caught_at_load(

@@ -72,16 +72,15 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
     assert (code, out.read_bytes()) == (0, first)
     assert "is there already, of the same origin; nothing to do" in said
 
-    code, said, complained = emi_compile(*asked, "--precision", "fp32", "--batch", "4")
+    code, said, complained = emi_compile(*asked, "--target", "sm120")
     assert (code, said, out.read_bytes()) == (1, "", first)
-    assert "is refused: it has precision fp16, not fp32; name another file, or build it again" in complained
+    assert "is refused: it has targets sm86, sm89, not sm120; name another file, or build it" in complained
     assert complained.count("\n") == 1
 
-    code, said, _ = emi_compile(*asked, "--precision", "fp32", "--batch", "4", "--force")
+    code, said, _ = emi_compile(*asked, "--target", "sm120", "--force")
     assert code == 0
-    assert "fp32, batch 4" in said
-    assert "moves" not in said
-    assert json.loads(out.with_name("small.plan.json").read_text())["batch"] == 4
+    assert "  runs on sm120" in said
+    assert json.loads(out.with_name("small.plan.json").read_text())["targets"] == ["sm120"]
 
 
 def test_without_out_it_goes_into_the_cache_and_a_damaged_one_is_refused(
