@@ -102,6 +102,11 @@ def compile_(
         job = PlanJob.of(library, precision.value, batch=batch, targets=target or (), refit=refit)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+    if out is None and (target or refit):
+        raise ConfigurationError(
+            "the cache is for plans of every target and without refit, which the engine looks for; "
+            "name this one's file with --out"
+        )
     path = checkpoint or packaged_checkpoint("compact")
     loaded = load_checkpoint(path)
     with console.status("exporting the network", spinner="line"):

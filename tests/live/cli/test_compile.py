@@ -108,6 +108,7 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
             2,
             "cannot build bf16 for sm75; choose of sm80",
         ),
+        ((*given, "--target", "sm89"), 2, "name this one's file with --out"),
         ((*given, "--batch", "0"), 2, "a batch of 0 windows cannot be built; choose from 1 to 1024"),
         ((*given, "--precision", "int8"), 2, "'int8' is not one of"),
         (("--checkpoint", tmp_path / "gone"), 2, "is no readable checkpoint"),
