@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emi_bench.bus.command import bus
+from emi_bench.fusion.command import fusion
 from emi_bench.live.command import live
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def bench() -> None:
 
 
 app.command()(bus)
+app.command()(fusion)
 app.command()(live)
 
 

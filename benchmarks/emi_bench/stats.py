@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, pstdev
 
 __all__ = ["Distribution", "percentile"]
 
@@ -32,19 +33,22 @@ class Distribution:
     p90: float
     p95: float
     p99: float
+    cv: float  # coefficient of variation: standard deviation / mean; above 0.025 trtexec calls a run unstable
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Distribution | None:
         """The distribution of some values; None if there are none."""
         if not values:
             return None
+        mean = fmean(values)
         return cls(
             n=len(values),
             min=min(values),
             max=max(values),
-            mean=sum(values) / len(values),
+            mean=mean,
             median=percentile(values, 50),
             p90=percentile(values, 90),
             p95=percentile(values, 95),
             p99=percentile(values, 99),
+            cv=pstdev(values) / mean if mean else 0.0,
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emi_engine.tensorrt.device import Device
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["OnnxRuntimeCudaEngine"]
+__all__ = ["OnnxRuntimeCudaEngine", "need_cuda_provider"]
 
 PROVIDER: Final = "CUDAExecutionProvider"
 
@@ -54,12 +54,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         """
         super().__init__(checkpoint)
         self.name = f"onnxruntime-cuda-{precision}"
-        onnxruntime = import_onnxruntime()
-        if PROVIDER not in (have := onnxruntime.get_available_providers()):
-            raise EngineUnavailableError(
-                f"this onnxruntime has no {PROVIDER} (it has {', '.join(have)}); "
-                "install onnxruntime-gpu in its place, or choose the engine `torch-compile`"
-            )
+        onnxruntime = need_cuda_provider()
         if gpu is None:
             from emi_engine.tensorrt.device import CudaDevice, find_gpu
 
@@ -131,3 +126,18 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         self._gpu.wait()
         self._binding = self._session = None
         del self._bound
+
+
+def need_cuda_provider() -> Any:
+    """The package onnxruntime, which has CUDA's provider.
+
+    Raises:
+        EngineUnavailableError: it is not installed, or is the one for CPUs.
+    """
+    onnxruntime = import_onnxruntime()
+    if PROVIDER not in (have := onnxruntime.get_available_providers()):
+        raise EngineUnavailableError(
+            f"this onnxruntime has no {PROVIDER} (it has {', '.join(have)}); "
+            "install onnxruntime-gpu in its place, or choose the engine `torch-compile`"
+        )
+    return onnxruntime

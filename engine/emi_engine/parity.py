@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionShapes
 
-__all__ = ["TOLERANCE", "Probe", "precision_price", "probe_window", "prove_parity"]
+__all__ = ["TOLERANCE", "Probe", "precision_price", "probe_window", "prove_parity", "worst_difference"]
 
 TOLERANCE: Final = TOLERANCES["fp32"]
 
@@ -59,8 +59,13 @@ class Probe:
             return cls(window, checkpoint.network(window).numpy())
 
     def worst(self, intensities: NDArray[np.float32]) -> float:
-        """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
-        return float(np.abs(intensities - self.expected).max() / max(1.0, np.abs(self.expected).max()))
+        """How far intensities are from what is expected, as `worst_difference` says."""
+        return worst_difference(intensities, self.expected)
+
+
+def worst_difference(intensities: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
+    return float(np.abs(intensities - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows: int) -> float:

@@ -1,0 +1,37 @@
+"""From settings to a page on standard output and a file: what both doors lead to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from emi_bench.fusion.page import page
+from emi_bench.fusion.run import measure_fusion
+from emi_bench.fusion.settings import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from emi_bench.fusion.settings import FusionSettings
+
+__all__ = ["bench_fusion"]
+
+
+def bench_fusion(settings: FusionSettings, json_path: Path | None) -> None:
+    """Measure, print, and write the report for machines if a path is given; progress goes to standard error.
+
+    Raises:
+        EmiError: nothing could be measured; one line says why.
+    """
+    if json_path is not None and not json_path.parent.is_dir():
+        raise SettingsError(f"--json {json_path}: there is no folder {json_path.parent}; make it first")
+    report = measure_fusion(settings, _say)
+    sys.stdout.write(page(report))
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"… {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,145 @@
+"""The engines that are compared, by name, and how each is made for one network and one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from emi_bench.fusion.settings import SettingsError
+from emi_engine.errors import EngineUnavailableError
+from emi_engine.load import load_engine
+from emi_engine.torch_compiled import CompiledTorchEngine
+from emi_engine.torch_engine import TorchEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from emi_bench.fusion.settings import FusionSettings, Where
+    from emi_bench.fusion.subjects import Subject
+    from emi_engine.precision import Precision
+    from emi_engine.protocol import FusionEngine
+
+__all__ = ["EAGER", "ENGINES", "Engine", "choose"]
+
+Kind = Literal[
+    "torch", "torch-graph", "torch-compile", "onnxruntime", "tensorrt", "tensorrt-rtx", "incremental"
+]
+EAGER: Final = {
+    "cpu": "torch-cpu",
+    "cuda": "torch-cuda-fp32",
+}  # what the others on that device are set against
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One row of the comparison: what is loaded, where, and in which precision."""
+
+    kind: Kind
+    device: Where = "cpu"
+    precision: Precision = "fp32"
+    threads: int | None = None  # None: a setting of the whole process
+
+    @property
+    def name(self) -> str:
+        """What `--engine` takes: `onnxruntime-cpu-2t`, `torch-cuda-bf16`."""
+        parts = [self.kind, self.device]
+        if self.device == "cuda" or self.precision != "fp32":
+            parts.append(self.precision)
+        if self.threads is not None:
+            parts.append(f"{self.threads}t")
+        return "-".join(parts)
+
+    @property
+    def takes_windows(self) -> bool:
+        """Whether single windows are its own work; else it is measured on streams only."""
+        return self.kind != "incremental"
+
+    def open(self, subject: Subject, batch: int, cache: Path) -> FusionEngine:
+        """The engine, for `batch` windows in a run; exports and plans are kept in `cache`.
+
+        Raises:
+            EngineError: it cannot run here, or not this network; the message is the reason.
+        """
+        loaded = subject.loaded
+        if self.kind == "torch":
+            return TorchEngine(loaded, device=self.device, precision=self.precision)
+        if self.kind in ("torch-compile", "torch-graph"):
+            compiled = self.kind == "torch-compile"
+            return CompiledTorchEngine(
+                loaded, device=self.device, precision=self.precision, batch=batch, compiled=compiled
+            )
+        if self.kind == "incremental":
+            return load_engine(subject.path, "incremental", cache=cache)
+        if self.kind != "onnxruntime":
+            return self._tensorrt(subject, batch, cache)
+        if self.device == "cpu":
+            return load_engine(subject.path, "onnxruntime", threads=self.threads or 1, cache=cache)
+        return self._onnxruntime_cuda(subject, batch, cache)
+
+    def _onnxruntime_cuda(self, subject: Subject, batch: int, cache: Path) -> FusionEngine:
+        try:  # onnx is not everywhere that PyTorch is
+            from emi_engine.onnx_export import onnx_model
+            from emi_engine.onnxruntime_cuda import OnnxRuntimeCudaEngine, need_cuda_provider
+        except ImportError as error:
+            raise EngineUnavailableError(f"ONNX cannot be used: {error}") from error
+        need_cuda_provider()  # before the export, which takes seconds
+        model = onnx_model(subject.loaded, subject.path, cache, precision=self.precision, batch=batch)
+        return OnnxRuntimeCudaEngine(subject.loaded, model, precision=self.precision, batch=batch)
+
+    def _tensorrt(self, subject: Subject, batch: int, cache: Path) -> FusionEngine:
+        try:
+            from emi_engine.tensorrt.load import load_tensorrt
+        except ImportError as error:
+            raise EngineUnavailableError(f"ONNX cannot be used: {error}") from error
+        assert self.kind in ("tensorrt", "tensorrt-rtx")  # noqa: S101  # `open` has handled all others
+        return load_tensorrt(
+            subject.loaded,
+            subject.path,
+            library=self.kind,
+            precision=self.precision,
+            batch=batch,
+            cache=cache,
+        )
+
+
+# The first of each device is what the others are compared with.
+ENGINES: Final = (
+    Engine("torch"),
+    Engine("torch", precision="bf16"),
+    Engine("torch-compile"),
+    Engine("onnxruntime", threads=1),
+    Engine("onnxruntime", threads=2),
+    Engine("incremental"),
+    Engine("torch", "cuda"),
+    *(Engine("torch", "cuda", precision) for precision in ("fp16", "bf16")),
+    Engine("torch-graph", "cuda", "fp16"),
+    *(
+        Engine(kind, "cuda", precision)
+        for kind in ("torch-compile", "onnxruntime", "tensorrt", "tensorrt-rtx")
+        for precision in ("fp32", "fp16", "bf16")
+    ),
+)
+
+
+def choose(settings: FusionSettings, devices: Sequence[Where]) -> list[Engine]:
+    """The engines that are asked for: by name, or all of these devices, with the eager ones of each first.
+
+    Raises:
+        SettingsError: an engine has no such name.
+    """
+    names = [engine.name for engine in ENGINES]
+    if unknown := [name for name in settings.engines if name not in names]:
+        raise SettingsError(f"there is no engine {unknown[0]!r}; choose of {', '.join(names)}")
+    if settings.engines:
+        wanted = {*settings.engines}
+        wanted |= {EAGER[engine.device] for engine in ENGINES if engine.name in settings.engines}
+        return [engine for engine in ENGINES if engine.name in wanted]
+    return [
+        engine for engine in ENGINES if engine.device in devices and not (settings.quick and _slow(engine))
+    ]
+
+
+def _slow(engine: Engine) -> bool:
+    """Whether making it takes so long that a quick run leaves it out."""
+    return engine.kind == "torch-compile"
