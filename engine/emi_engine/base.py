@@ -31,7 +31,7 @@ class CheckedEngine(ABC):
     """
 
     name: str
-    detail = "fp32"
+    detail: str = "fp32"
     reuses = False
 
     def __init__(self, checkpoint: LoadedCheckpoint) -> None:

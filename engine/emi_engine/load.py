@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.errors import EngineUnavailableError
+from emi_engine.precision import PRECISIONS
 from emi_models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from emi_engine.precision import Precision
     from emi_engine.protocol import FusionEngine
+    from emi_engine.torch_engine import TorchDevice
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["DEVICES", "ENGINES", "Device", "EngineKind", "load_engine"]
@@ -23,6 +26,7 @@ EngineKind = Literal[
 ]
 ENGINES: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
 Device = Literal["auto", "cpu", "cuda"]
+ON_GPU_ONLY: Final = ("tensorrt", "tensorrt-rtx")
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 
 
@@ -31,7 +35,8 @@ def load_engine(
     kind: EngineKind = "auto",
     *,
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
+    batch: int = 1,
     threads: int = 1,
     plan: Path | None = None,
     expect_encoders: Mapping[str, str] | None = None,
@@ -45,7 +50,10 @@ def load_engine(
             (docs/decisions/0005, 0011). It is a fixed choice: an engine that cannot run raises, and nothing
             else runs in its place.
         device: `auto` is the CPU, but for `tensorrt` and `tensorrt-rtx`, which run on a GPU only.
-        precision: what the network computes in. On the CPU, fp32 alone.
+        precision: what the network computes in; what each engine can is in docs/engines.md. None is fp32, and
+            for TensorRT that of the plan, or fp16 without one.
+        batch: windows that one run takes, where an engine's shapes are fixed. Fewer are filled up, more go in
+            several runs.
         threads: ONNX Runtime's threads for one window. Those of PyTorch and numpy are settings of the whole
             process, which an engine leaves alone.
         plan: a plan of `emi compile`; None: the cached one, else a new one. TensorRT only.
@@ -72,39 +80,119 @@ def load_engine(
         from emi_engine.incremental import can_reuse
 
         kind = "incremental" if can_reuse(loaded) else "onnxruntime"
-    if kind == "incremental":
-        from emi_engine.incremental import IncrementalEngine
-
-        _need_cpu(kind, device, precision)
-        return IncrementalEngine(loaded, partial(_onnxruntime, loaded, checkpoint, cache, threads))
-    if kind == "torch":
-        from emi_engine.torch_engine import TorchEngine
-
-        return TorchEngine(loaded)
-    return _onnxruntime(loaded, checkpoint, cache, threads)
-
-
-def _need_cpu(kind: EngineKind, device: Device, precision: Precision) -> None:
-    """Return if nothing but the CPU in fp32 is asked of an engine that has nothing else."""
-    if device == "cuda" or precision != "fp32":
+    if plan is not None and kind not in ON_GPU_ONLY:
         raise EngineUnavailableError(
-            f"the engine `{kind}` runs on the CPU in fp32, not on {device} in {precision}; choose "
-            "`tensorrt`, `torch-compile` or `torch`"
+            f"the engine `{kind}` has no plans; leave {plan} out, or choose {' or '.join(ON_GPU_ONLY)}"
         )
+    make = _MAKERS.get(kind, _tensorrt)
+    return make(_Wanted(loaded, checkpoint, kind, device, precision, batch, threads, plan, cache))
 
 
-def _onnxruntime(
-    loaded: LoadedCheckpoint, checkpoint: Path, cache: Path | None, threads: int
-) -> FusionEngine:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What `load_engine` was asked for, the checkpoint loaded and `auto` decided."""
+
+    loaded: LoadedCheckpoint
+    checkpoint: Path
+    kind: EngineKind
+    device: Device
+    precision: Precision | None
+    batch: int
+    threads: int
+    plan: Path | None
+    cache: Path | None
+
+    def need(self, device: Device, precisions: tuple[Precision, ...]) -> None:
+        """Return if no other device and precision is asked for than these; else raise."""
+        if self.device not in ("auto", device) or self.precision not in (None, *precisions):
+            raise EngineUnavailableError(
+                f"the engine `{self.kind}` runs on {device} in {', '.join(precisions)}, not on {self.device} "
+                f"in {self.precision or 'its own precision'}; docs/engines.md says what each engine can"
+            )
+
+
+def _incremental(wanted: _Wanted) -> FusionEngine:
+    from emi_engine.incremental import IncrementalEngine
+
+    wanted.need("cpu", ("fp32",))
+    return IncrementalEngine(wanted.loaded, partial(_onnxruntime_cpu, wanted))
+
+
+def _torch(wanted: _Wanted) -> FusionEngine:
+    from emi_engine.torch_engine import TorchEngine
+
+    device: TorchDevice = "cuda" if wanted.device == "cuda" else "cpu"
+    return TorchEngine(wanted.loaded, device=device, precision=wanted.precision or "fp32")
+
+
+def _torch_compile(wanted: _Wanted) -> FusionEngine:
+    from emi_engine.torch_compiled import CompiledTorchEngine
+
+    device: TorchDevice = "cuda" if wanted.device == "cuda" else "cpu"
+    return CompiledTorchEngine(
+        wanted.loaded, device=device, precision=wanted.precision or "fp32", batch=wanted.batch
+    )
+
+
+def _onnxruntime(wanted: _Wanted) -> FusionEngine:
+    if wanted.device == "cuda":
+        return _onnxruntime_cuda(wanted)
+    wanted.need("cpu", ("fp32",))
+    return _onnxruntime_cpu(wanted)
+
+
+def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
     try:
         from emi_engine.onnx_export import onnx_model
     except ImportError as error:
-        raise EngineUnavailableError(
-            f"ONNX cannot be used: {error}; install onnx and onnxscript, or choose the engine `torch`"
-        ) from error
+        raise _no_onnx(error) from error
     from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
     from emi_engine.parity import prove_parity
 
-    engine = OnnxRuntimeEngine(loaded, onnx_model(loaded, checkpoint, cache), threads=threads)
-    prove_parity(engine, loaded)
+    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache)
+    engine = OnnxRuntimeEngine(wanted.loaded, model, threads=wanted.threads)
+    prove_parity(engine, wanted.loaded)
     return engine
+
+
+def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
+    try:
+        from emi_engine.onnx_export import onnx_model
+        from emi_engine.onnxruntime_cuda import OnnxRuntimeCudaEngine, need_cuda_provider
+    except ImportError as error:
+        raise _no_onnx(error) from error
+    need_cuda_provider()  # before the export, which takes seconds
+    precision, batch = wanted.precision or "fp32", wanted.batch
+    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch)
+    return OnnxRuntimeCudaEngine(wanted.loaded, model, precision=precision, batch=batch)
+
+
+def _tensorrt(wanted: _Wanted) -> FusionEngine:
+    wanted.need("cuda", PRECISIONS)
+    try:
+        from emi_engine.tensorrt.load import load_tensorrt
+    except ImportError as error:
+        raise _no_onnx(error) from error
+    return load_tensorrt(
+        wanted.loaded,
+        wanted.checkpoint,
+        library="tensorrt-rtx" if wanted.kind == "tensorrt-rtx" else "tensorrt",
+        precision=wanted.precision,
+        batch=None if wanted.plan else wanted.batch,
+        plan=wanted.plan,
+        cache=wanted.cache,
+    )
+
+
+def _no_onnx(error: ImportError) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        f"ONNX cannot be used: {error}; install onnx and onnxscript, or choose the engine `torch`"
+    )
+
+
+_MAKERS: Final = {
+    "incremental": _incremental,
+    "torch": _torch,
+    "torch-compile": _torch_compile,
+    "onnxruntime": _onnxruntime,
+}

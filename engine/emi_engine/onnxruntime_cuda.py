@@ -54,6 +54,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         """
         super().__init__(checkpoint)
         self.name = f"onnxruntime-cuda-{precision}"
+        self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         onnxruntime = need_cuda_provider()
         if gpu is None:
             from emi_engine.tensorrt.device import CudaDevice, find_gpu

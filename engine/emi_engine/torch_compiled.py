@@ -76,6 +76,7 @@ class CompiledTorchEngine(CheckedEngine):
         """
         super().__init__(checkpoint)
         self.name = torch_name("torch-compile" if compiled else "torch-graph", device, precision)
+        self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         self._precision = precision
         self._gpu = (gpu or _current_gpu()) if device == "cuda" else None
         self._bound = BoundWindows(self.shapes, batch, self._gpu)

@@ -44,6 +44,7 @@ class TorchEngine(CheckedEngine):
         """
         super().__init__(checkpoint)
         self.name = torch_name("torch", device, precision)
+        self.detail = precision
         if device == "cuda":
             from emi_engine.tensorrt.device import find_gpu
 

@@ -160,7 +160,7 @@ class FusionConfig(_Section):
 
     engine: EngineKind = "auto"
     device: Device = "auto"  # auto = the CPU, but for engines that have none
-    precision: Precision = "fp32"
+    precision: Precision | None = None  # None = fp32, but for TensorRT, which has fp16 or the plan's own
     plan: Path | None = None  # of `emi compile`, for TensorRT; None = the cached one, else a new one
     checkpoint: Path | None = None  # None = the bundle's own, in the package
     # For one window, of ONNX Runtime and of numpy. Those of numpy are one setting for the whole process:

@@ -140,7 +140,7 @@ def test_auto_reuses_what_it_can_and_other_names_are_refused(checkpoint: Path) -
 
 
 def test_what_an_engine_cannot_do_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(EngineUnavailableError, match="on the CPU in fp32, not on cuda in bf16"):
+    with pytest.raises(EngineUnavailableError, match="runs on cpu in fp32, not on cuda in bf16"):
         load_engine(checkpoint, "incremental", device="cuda", precision="bf16")
 
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.fusion.settings import SettingsError
-from emi_engine.errors import EngineUnavailableError
 from emi_engine.load import load_engine
 from emi_engine.torch_compiled import CompiledTorchEngine
-from emi_engine.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,44 +59,17 @@ class Engine:
         Raises:
             EngineError: it cannot run here, or not this network; the message is the reason.
         """
-        loaded = subject.loaded
-        if self.kind == "torch":
-            return TorchEngine(loaded, device=self.device, precision=self.precision)
-        if self.kind in ("torch-compile", "torch-graph"):
-            compiled = self.kind == "torch-compile"
+        if self.kind == "torch-graph":  # of use beside `torch` and `torch-compile` alone
             return CompiledTorchEngine(
-                loaded, device=self.device, precision=self.precision, batch=batch, compiled=compiled
+                subject.loaded, device=self.device, precision=self.precision, batch=batch, compiled=False
             )
-        if self.kind == "incremental":
-            return load_engine(subject.path, "incremental", cache=cache)
-        if self.kind != "onnxruntime":
-            return self._tensorrt(subject, batch, cache)
-        if self.device == "cpu":
-            return load_engine(subject.path, "onnxruntime", threads=self.threads or 1, cache=cache)
-        return self._onnxruntime_cuda(subject, batch, cache)
-
-    def _onnxruntime_cuda(self, subject: Subject, batch: int, cache: Path) -> FusionEngine:
-        try:  # onnx is not everywhere that PyTorch is
-            from emi_engine.onnx_export import onnx_model
-            from emi_engine.onnxruntime_cuda import OnnxRuntimeCudaEngine, need_cuda_provider
-        except ImportError as error:
-            raise EngineUnavailableError(f"ONNX cannot be used: {error}") from error
-        need_cuda_provider()  # before the export, which takes seconds
-        model = onnx_model(subject.loaded, subject.path, cache, precision=self.precision, batch=batch)
-        return OnnxRuntimeCudaEngine(subject.loaded, model, precision=self.precision, batch=batch)
-
-    def _tensorrt(self, subject: Subject, batch: int, cache: Path) -> FusionEngine:
-        try:
-            from emi_engine.tensorrt.load import load_tensorrt
-        except ImportError as error:
-            raise EngineUnavailableError(f"ONNX cannot be used: {error}") from error
-        assert self.kind in ("tensorrt", "tensorrt-rtx")  # noqa: S101  # `open` has handled all others
-        return load_tensorrt(
-            subject.loaded,
+        return load_engine(
             subject.path,
-            library=self.kind,
+            self.kind,
+            device=self.device,
             precision=self.precision,
             batch=batch,
+            threads=self.threads or 1,
             cache=cache,
         )
 

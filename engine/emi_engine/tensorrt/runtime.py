@@ -47,6 +47,7 @@ class TensorRTEngine(CheckedEngine):
         super().__init__(checkpoint)
         self.plan = plan
         self.name = f"{library.name}-{plan.manifest.precision}-cuda"
+        self.detail = f"{plan.manifest.precision}, plan {plan.path}"
         self._checkpoint_config = (checkpoint.header.system, checkpoint.network.config)
         self._library = library
         self._device = device

@@ -43,7 +43,7 @@ def test_the_banner_names_engine_precision_and_what_is_reused() -> None:
 def test_an_engine_that_does_not_load_is_named_with_what_runs_in_its_place() -> None:
     estimates, said = run(0.4, engine="incremental", precision="bf16")
     assert said[0].startswith(
-        "fusion: incremental: unavailable: the engine `incremental` runs on the CPU in fp32"
+        "fusion: incremental: unavailable: the engine `incremental` runs on cpu in fp32"
     )
     assert said[1] == "fusion: incremental-cpu runs in its place"
     assert estimates[0].engine == "incremental-cpu"
@@ -77,8 +77,8 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
     """The other one says 0.9 to everything, so that every estimate shows which of them answered."""
     packaged = load_checkpoint(packaged_checkpoint("compact"))
     with torch.no_grad():
-        packaged.network.head[3].bias.fill_(0.9)  # type: ignore[index, union-attr, operator]  # a Linear
-        packaged.network.head[3].weight.zero_()  # type: ignore[index, union-attr, operator]  # as above
+        packaged.network.head[3].bias.fill_(0.9)  # type: ignore[index, union-attr]  # a Linear
+        packaged.network.head[3].weight.zero_()  # type: ignore[index, union-attr]  # as above
     save_checkpoint(other := tmp_path / "other.safetensors", packaged.network, packaged.header)
     estimates: list[Estimate] = []
     with LiveEngine(LiveConfig(duration_s=4.0), script=script) as live:
