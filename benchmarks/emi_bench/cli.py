@@ -11,6 +11,7 @@ import typer
 from emi_bench.bus.command import bus
 from emi_bench.fusion.command import fusion
 from emi_bench.live.command import live
+from emi_bench.report.command import report
 
 if TYPE_CHECKING:
     from emi_bench.systems_run import Run
@@ -28,6 +29,7 @@ def bench() -> None:
 app.command()(bus)
 app.command()(fusion)
 app.command()(live)
+app.command()(report)
 
 
 @app.command()
