@@ -1,7 +1,13 @@
 # The same commands as CI. `make check` before a commit; `make test` for everything.
 RUN = uv run --frozen --all-extras
 
-.PHONY: install check format test bench demo picture
+# On a bare GPU machine there is no uv: Python with torch, numpy, safetensors, transformers and matplotlib is
+# enough, with whatever else of onnx, onnxruntime-gpu and tensorrt there is. PYTHON and NAME can be given.
+PYTHON ?= python3
+BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
+DOCS = docs/benchmarks
+
+.PHONY: install check format test bench bench-fusion bench-gpu demo picture
 
 install:            ## everything, into .venv
 	uv sync --frozen --all-extras
@@ -21,6 +27,16 @@ test:               ## all tests
 
 bench:              ## latency of the whole engine on a test clip, at real pace
 	$(RUN) emi bench live --input "$${EMI_TEST_ASSETS:-../shared/assets}/av/face_and_speech.mp4"
+
+bench-fusion: NAME ?= fusion-cpu
+bench-fusion:       ## every fusion engine on the CPU: JSON, table and figure into docs/benchmarks
+	$(RUN) emi bench fusion --device cpu --json $(DOCS)/$(NAME).json
+	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
+
+bench-gpu: NAME ?= fusion-gpu
+bench-gpu:          ## the same on a GPU, where little more than PyTorch is installed
+	$(BARE) emi_bench.fusion --device cuda --json $(DOCS)/$(NAME).json
+	$(BARE) emi_bench.report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
 
 demo:
 	$(RUN) emi-live --demo

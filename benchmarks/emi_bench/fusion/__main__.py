@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure as the arguments say; the exit code: 0 done, 1 nothing can run here, 2 bad use."""
+    """Measure as the arguments say; exit code: 0 done, 1 nothing can run here, 2 bad use, 130 interrupted."""
     default = FusionSettings()
     parser = argparse.ArgumentParser(
         prog="python -m emi_bench.fusion", description="How fast is each fusion engine on this machine?"
@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmiError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, SettingsError | CheckpointError) else 1
+    except KeyboardInterrupt:
+        return 130  # as `emi` does
     return 0
 
 

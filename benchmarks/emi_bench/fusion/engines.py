@@ -41,7 +41,7 @@ class Engine:
     @property
     def name(self) -> str:
         """What `--engine` takes: `onnxruntime-cpu-2t`, `torch-cuda-bf16`."""
-        parts = [self.kind, self.device]
+        parts: list[str] = [self.kind, self.device]
         if self.device == "cuda" or self.precision != "fp32":
             parts.append(self.precision)
         if self.threads is not None:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,10 +160,10 @@ class _Run:
         settings = self.settings
         self.say(f"{key}: {len(cases)} engines in turns")
         meters = {case.name: wall_clock(case.call) for _, case in cases}
-        pace = {"n": settings.n, "gap_s": key.gap_s, "budget_s": settings.budget_s}
-        wall = take_turns(meters, **pace)
+        turns = partial(take_turns, n=settings.n, gap_s=key.gap_s, budget_s=settings.budget_s)
+        wall = turns(meters)
         resident = {case.name: device_clock(case.on_gpu) for _, case in cases if case.on_gpu is not None}
-        own = take_turns(resident, **pace).ms if resident else {}
+        own = turns(resident).ms if resident else {}
         wall_ms = {name: _distribution(ms) for name, ms in wall.ms.items()}
         own_ms = {name: _distribution(ms) for name, ms in own.items()}
         for engine, case in cases:
@@ -215,7 +216,7 @@ def _rates(
     engines: Sequence[Engine], devices: Sequence[Where], say: Progress
 ) -> dict[tuple[str, str], Rates]:
     wanted = dict.fromkeys((engine.device, engine.precision) for engine in engines)
-    rates = {}
+    rates: dict[tuple[str, str], Rates] = {}
     for device, precision in wanted:
         if device == "cpu" or torch.cuda.is_available():
             say(f"how fast {device} multiplies in {precision}, and copies")
