@@ -21,7 +21,8 @@ from emi_models.networks.taemi import TaemiConfig
 from tests.engine.conftest import write_checkpoint
 
 SHAPES = FusionShapes(vision_frames=12, vision_dim=10, audio_frames=20, audio_dim=9, text_dim=16)
-FEW = ["--n", "10", "--parity-windows", "8", "--gap-s", "0.001", "--batch", "1", "--batch", "3"]
+FEW = ["--n", "10", "--parity-windows", "8", "--gap-s", "0.001", "--batch", "1", "--batch", "3",
+       "--torch-threads", "1"]  # fmt: skip
 
 # What a bare GPU machine has not: importing any of it is an error there.
 BARE = """
@@ -98,7 +99,7 @@ def test_every_case_has_every_engine_that_can_run_and_its_ratio_to_eager(report:
         assert row["x_eager"] == pytest.approx(row["wall_ms"]["median"] / eager)
         assert (row["floor_ms"] is None) == (task == "stream")
     one, three = (found["windows", batch, False, "torch-cpu"]["floor_ms"] for batch in (1, 3))
-    assert one < three <= 3 * one
+    assert one < three <= 3.001 * one
 
 
 def test_each_engine_is_compared_with_the_oracle(report: dict[str, Any]) -> None:
