@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/data.md", "docs/training.md")
+    for name in ("README.md", "docs/data.md", "docs/engines.md", "docs/training.md")
 }
 PROGRAMS = (
     "emi-live",
-    *(f"emi {name}" for name in ("bench live", "convert", "eval", "extract", "models list", "train")),
+    *(f"emi {name}" for name in ("bench fusion", "bench live", "compile", "convert", "eval")),
+    *(f"emi {name}" for name in ("extract", "models list", "train")),
 )
 
 

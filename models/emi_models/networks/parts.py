@@ -102,7 +102,8 @@ def masked_out(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
     Finite in every precision, because attention is compiled in tiles: minus infinity in the whole of one is NaN.
     """
-    return torch.where(mask, 0.0, torch.finfo(dtype).min / 2).to(dtype)
+    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # in double precision, too
+    return torch.where(mask, 0.0, lowest / 2).to(dtype)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
