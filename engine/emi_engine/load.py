@@ -159,12 +159,15 @@ def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
     try:
         from emi_engine.onnx_export import onnx_model
         from emi_engine.onnxruntime_cuda import OnnxRuntimeCudaEngine, need_cuda_provider
+        from emi_engine.parity import prove_parity
     except ImportError as error:
         raise _no_onnx(error) from error
     need_cuda_provider()  # before the export, which takes seconds
     precision, batch = wanted.precision or "fp32", wanted.batch
     model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch)
-    return OnnxRuntimeCudaEngine(wanted.loaded, model, precision=precision, batch=batch)
+    engine = OnnxRuntimeCudaEngine(wanted.loaded, model, precision=precision, batch=batch)
+    prove_parity(engine, wanted.loaded, precision)
+    return engine
 
 
 def _tensorrt(wanted: _Wanted) -> FusionEngine:

@@ -78,15 +78,15 @@ def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows:
         return probe.worst(FlatNetwork(checkpoint.network, precision)(*probe.window.tensors()).numpy())
 
 
-def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint) -> None:
+def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint, precision: Precision = "fp32") -> None:
     """Return if the engine agrees with PyTorch on random windows.
 
     Raises:
-        EngineError: it differs by more than `TOLERANCE`.
+        EngineError: it differs by more than the precision's tolerance.
     """
     probe = Probe.of(checkpoint)
     worst = probe.worst(engine.infer(probe.window))
-    if worst > TOLERANCE:
+    if worst > TOLERANCES[precision]:
         raise EngineError(
             f"{engine.name} differs from the checkpoint's network by {worst:.2g}: what it runs is stale; "
             "remove the .onnx file beside the checkpoint, or choose the engine `torch`"

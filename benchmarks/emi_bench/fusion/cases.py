@@ -51,10 +51,12 @@ def window_case(name: str, engine: FusionEngine, windows: FusionInputs, *, on_gp
     return Case(name, lambda: engine.infer(windows), resident)
 
 
-def stream_case(name: str, engine: FusionEngine, source: StreamSource) -> Case:
-    """One hop after the other of an endless stream, from its beginning."""
+def stream_case(
+    name: str, engine: FusionEngine, source: StreamSource, *, contributions: bool = False
+) -> Case:
+    """One hop after the other of an endless stream, from its beginning; with the counterfactuals if asked."""
     session, hops = engine.session(), iter(source)
-    return Case(name, lambda: session.infer(next(hops)))
+    return Case(name, lambda: session.infer(next(hops), counterfactuals=contributions))
 
 
 def window_parity(subject: Subject, batch: int, windows: int, seed: int) -> Callable[[FusionEngine], float]:

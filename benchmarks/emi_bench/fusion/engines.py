@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.fusion.settings import SettingsError
+from emi_engine.incremental import IncrementalEngine
 from emi_engine.load import load_engine
 from emi_engine.torch_compiled import CompiledTorchEngine
 
@@ -37,6 +39,7 @@ class Engine:
     device: Where = "cpu"
     precision: Precision = "fp32"
     threads: int | None = None  # None: a setting of the whole process
+    running_sums: bool = True  # of `incremental`; without, self-attention is computed anew at each hop
 
     @property
     def name(self) -> str:
@@ -46,6 +49,8 @@ class Engine:
             parts.append(self.precision)
         if self.threads is not None:
             parts.append(f"{self.threads}t")
+        if not self.running_sums:
+            parts.append("plain")
         return "-".join(parts)
 
     @property
@@ -63,6 +68,9 @@ class Engine:
             return CompiledTorchEngine(
                 subject.loaded, device=self.device, precision=self.precision, batch=batch, compiled=False
             )
+        if not self.running_sums:
+            whole = partial(load_engine, subject.path, "onnxruntime", cache=cache)
+            return IncrementalEngine(subject.loaded, whole, running_sums=False)
         return load_engine(
             subject.path,
             self.kind,
@@ -82,6 +90,7 @@ ENGINES: Final = (
     Engine("onnxruntime", threads=1),
     Engine("onnxruntime", threads=2),
     Engine("incremental"),
+    Engine("incremental", running_sums=False),
     Engine("torch", "cuda"),
     *(Engine("torch", "cuda", precision) for precision in ("fp16", "bf16")),
     Engine("torch-graph", "cuda", "fp16"),

@@ -38,7 +38,8 @@ def number(value: float | None, digits: int = 3) -> str:
 def _lines(report: FusionReport) -> Iterator[str]:
     yield report.machine.line()
     load = "unknown" if report.load_before is None else f"{report.load_before:.2f}"
-    yield f"{report.torch_threads} threads for PyTorch; load average before the run {load}"
+    held = "its own number" if report.numpy_threads is None else str(report.numpy_threads)
+    yield f"threads: {report.torch_threads} for PyTorch, {held} for numpy; load average before the run {load}"
     yield ""
     for network in report.networks:
         work = "" if network.flops is None else f", {network.flops / 1e9:.3f} GFLOP a window"

@@ -14,7 +14,8 @@ __all__ = ["SCHEMA", "CaseKey", "FusionReport", "Parity", "Result", "Studied", "
 
 SCHEMA: Final = 1  # raised when a field changes its meaning or goes
 
-Task = Literal["windows", "stream"]
+# `contributions` is a stream of which each hop is answered four times: whole, and without each modality.
+Task = Literal["windows", "stream", "contributions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class FusionReport:
     machine: Machine
     load_before: float | None  # processes that wanted a core in the minute before
     torch_threads: int
+    numpy_threads: int | None  # None: as many as numpy's library takes
     settings: dict[str, Any]
     seconds: float
     networks: list[Studied]

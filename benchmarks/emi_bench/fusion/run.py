@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="emi-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="emi-bench-") as folder, _numpy_on_one_thread() as numpy_threads:
         studied = subjects(settings, Path(folder))
         run = _Run(settings, say, Path(folder), _rates(engines, devices, say))
         for subject in studied:
@@ -75,6 +75,7 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
         machine=Machine(),
         load_before=load_before,
         torch_threads=torch.get_num_threads(),
+        numpy_threads=numpy_threads,
         settings=_plain(settings),
         seconds=round(time.monotonic() - start, 1),
         networks=[_studied(subject) for subject in studied],
@@ -126,6 +127,11 @@ class _Run:
             for gap_s in dict.fromkeys((0.0, settings.gap_s)):
                 cases = [(engine, stream_case(engine.name, running, source)) for engine, running in opened]
                 self._measure(CaseKey(subject.name, "stream", 1, gap_s), subject, cases)
+            cases = [
+                (engine, stream_case(engine.name, running, source, contributions=True))
+                for engine, running in opened
+            ]
+            self._measure(CaseKey(subject.name, "contributions", 1, 0.0), subject, cases)
 
     def _opened(
         self, subject: Subject, engines: Sequence[Engine], batch: int, stack: ExitStack
@@ -190,10 +196,22 @@ class _Run:
     def _floor_ms(self, subject: Subject, engine: Engine, key: CaseKey) -> float | None:
         """Of a pass over whole windows: a stream's windows need not be computed whole."""
         config = subject.loaded.network.config
-        if key.task == "stream" or not isinstance(config, TaemiConfig):
+        if key.task != "windows" or not isinstance(config, TaemiConfig):
             return None
         work = taemi_work(config, key.batch, PRECISION_BYTES[engine.precision])
         return self.rates[engine.device, engine.precision].floor_ms(work)
+
+
+@contextmanager
+def _numpy_on_one_thread() -> Iterator[int | None]:
+    """Hold numpy's products to one thread, as live use does: 1, or None where nothing here can hold it."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # a bare machine, where `incremental` is not what is measured
+        yield None
+        return
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield 1
 
 
 def _devices(settings: FusionSettings) -> tuple[Where, ...]:

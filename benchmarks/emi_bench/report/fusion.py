@@ -38,7 +38,8 @@ def lines(report: Report) -> list[str]:
     said = [
         "## Fusion engines",
         "",
-        f"{report.machine}. {found['torch_threads']} threads for PyTorch. Engines took turns, call by call, "
+        f"{report.machine}. Threads: {found['torch_threads']} for PyTorch, "
+        f"{found['numpy_threads'] or 'its own number'} for numpy. Engines took turns, call by call, "
         f"in an order that changed at each turn; {found['seconds']:.0f} s in all. Milliseconds; percentiles "
         "are values that were measured.",
         "",

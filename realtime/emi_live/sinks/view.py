@@ -151,7 +151,13 @@ def _detail(report: ModalityReport, glyphs: Glyphs) -> str:
         return report.reason or "its missing token stands in"
     if not report.used:
         return "shown, not used by this checkpoint"
-    return "used" if report.frames is None else f"used {glyphs.dot} {report.frames} frames"
+    pieces = ["used"]
+    if report.frames is not None:
+        pieces.append(f"{report.frames} frames")
+    if report.contribution is not None:  # that to the emotion to which it added, or from which it took, most
+        value, name = max(zip(report.contribution, EMOTIONS, strict=True), key=lambda pair: abs(pair[0]))
+        pieces.append(f"{name.replace('_', ' ')} {value:+.2f}")
+    return f" {glyphs.dot} ".join(pieces)
 
 
 def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> list[Text]:

@@ -52,6 +52,7 @@ def fusion(tmp_path: Path) -> Path:
         machine=Machine(gpus=[L4]),
         load_before=0.1,
         torch_threads=2,
+        numpy_threads=1,
         settings={},
         seconds=60.0,
         networks=[

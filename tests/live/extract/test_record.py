@@ -54,7 +54,7 @@ def stages_with(face: BrightnessFace) -> Callable[[Flow], Sequence[Stage]]:
     def stages(flow: Flow) -> list[Stage]:
         health = flow.health
         return [
-            FaceStage(flow.video.reader(), face, FaceConfig(), health),  # type: ignore[arg-type]
+            FaceStage(flow.video.reader(), face, FaceConfig(), health),
             AudioStage(flow.audio.reader(), ProsodyEncoder(), LoudnessGate(), AudioConfig(), health),  # type: ignore[arg-type]
         ]
 

@@ -140,7 +140,7 @@ def test_no_sound_is_no_frame() -> None:
 def seen(until_ns: int = FOREVER) -> tuple[list[VisionPacket], int]:
     """The packets of 2 s at 30 fps of which the last is black, and when the stage says it was over."""
     ring = VideoRing(64, lossless=True)
-    stage = CropStage(ring.reader(), Mesh(), Brightness(), until_ns)  # type: ignore[arg-type]
+    stage = CropStage(ring.reader(), Mesh(), Brightness(), until_ns)
     for number in range(60):
         rgb = np.full((48, 64, 3), 100 + number if number < 30 else 0, np.uint8)
         ring.write(rgb, number * NS_PER_S // 30)
