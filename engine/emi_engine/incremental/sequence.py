@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emi_engine.incremental.products import scores_of, weighted_sum
 from emi_engine.incremental.rows import Rows
 from emi_engine.incremental.sums import RunningSums
 from emi_models.inputs import InputError
@@ -100,13 +101,11 @@ class Sequence:
         on_p, on_a = self._fold(across, queries)
         used = self._rows.at(self._rows.start, self._rows.stop)
         projected = self._projected[0, used]  # (T, D)
-        scores = on_p @ projected.T  # (R H, T)
+        scores = scores_of(on_p, projected)  # (R H, T)
         if self._sums is not None and on_a is not None:
-            # (heads, R H, T): each inner head's share of the score, its quotient not yet taken.
-            shares = on_a @ self._sums.mixed[:, used].transpose(0, 2, 1)
-            totals = self._sums.total[:, used].transpose(0, 2, 1)  # (heads, 1, T)
-            shares /= totals
-            scores += shares.sum(axis=0)
+            shares = self._sums.mixed[:, used] @ on_a  # (heads, T, R H): each inner head's share of the score
+            shares /= self._sums.total[:, used]
+            scores += shares.sum(axis=0).T
         scores -= scores.max(axis=1, keepdims=True)
         weights = np.exp(scores, out=scores)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -140,10 +139,11 @@ class Sequence:
         if within is not None and sums is not None:
             made = within.qkv(within.normalised(projected))  # (n, 3 D)
             split = made.reshape(len(values), 3, self._weights.heads, -1).transpose(1, 2, 0, 3)
-            sums.query[:, rows], sums.key[:, rows], sums.value[:, rows] = split
+            sums.query[:, rows], sums.value[:, rows] = split[0], split[2]
+            sums.key[:, :, rows] = split[1].transpose(0, 2, 1)
 
     def _fold(self, across: Across, queries: Floats) -> tuple[Floats, Floats | None]:
-        """What a query's scores are taken with, on p (R H, D) and on a (heads, R H, width).
+        """What a query's scores are taken with, on p (R H, D) and on a (heads, width, R H).
 
         The last ones are kept: words change far less often than windows.
         """
@@ -154,14 +154,14 @@ class Sequence:
         on_p = (q @ across.key).reshape(-1, across.key.shape[2])
         on_a = None
         if (within := self._weights.within) is not None:
-            mixed: Floats = on_p @ within.out.weight.T  # O^T u
-            on_a = np.ascontiguousarray(mixed.reshape(len(on_p), self._weights.heads, -1).transpose(1, 0, 2))
+            mixed = within.onto(on_p).reshape(len(on_p), self._weights.heads, -1)
+            on_a = np.ascontiguousarray(mixed.transpose(1, 2, 0))
         self._folded = [(queries.copy(), on_p, on_a), *self._folded[: QUERIES - 1]]
         return on_p, on_a
 
     def _weighted(self, weights: Floats, used: slice) -> Floats:
         """Sums (R, D) of the sequence with weights (R, T), each row of which sums to one."""
-        found: Floats = weights @ self._projected[0, used]
+        found = weighted_sum(weights, self._projected[0, used])
         within, sums = self._weights.within, self._sums
         if within is None or sums is None:
             return found

@@ -30,14 +30,16 @@ WHOLE: Final = 0.5  # with so many keys coming and going, as a share of the wind
 class RunningSums:
     """The sums of all frames in `rows`, for `heads` heads of `width` numbers.
 
-    `query`, `key`, `value`, `mixed` are (heads, rows, width), `total` (heads, rows, 1); queries are scaled.
+    `query`, `value`, `mixed` are (heads, rows, width), `key` (heads, width, rows), `total` (heads, rows, 1);
+    queries are scaled.
     """
 
     def __init__(self, rows: Rows, heads: int, width: int, *, running: bool = True) -> None:
         """With `running` off, every row is computed whole at each slide: the plain attention."""
         self._rows = rows
         self._running = running
-        self.query, self.key, self.value, self.mixed = (rows.array(heads, width) for _ in range(4))
+        self.query, self.value, self.mixed = (rows.array(heads, width) for _ in range(3))
+        self.key = rows.columns(heads, width)
         self.total = rows.array(heads, 1)
         self._top = rows.array(heads, 1)
         self._largest = rows.array(heads, 1)  # that `total` has been since the row was whole
@@ -67,28 +69,29 @@ class RunningSums:
 
     def _exchange(self, rows: slice, gone: slice, new: slice) -> NDArray[np.bool_]:
         """Take the terms of keys away and add those of others; which rows this was too much for."""
-        went = _count(gone)
-        keys = np.concatenate((self.key[:, gone], self.key[:, new]), axis=1)
+        went, came = _count(gone), _count(new)
+        keys = np.concatenate((self.key[:, :, gone], self.key[:, :, new]), axis=2)
         # The sign goes with the values: numpy 2.4 negates some strided slices wrongly in place.
         values = np.concatenate((-self.value[:, gone], self.value[:, new]), axis=1)
         total, largest = self.total[:, rows], self._largest[:, rows]
-        scores: NDArray[np.float32] = self.query[:, rows] @ keys.transpose(0, 2, 1)  # (heads, rows, keys)
+        scores: NDArray[np.float32] = self.query[:, rows] @ keys  # (heads, rows, keys)
         scores -= self._top[:, rows]
         stale = np.zeros(_count(rows), np.bool_)
         if scores.max() > HIGHEST:  # no more than a look where, as nearly always, there is none
             stale |= (scores > HIGHEST).any(axis=(0, 2))
             np.minimum(scores, HIGHEST, out=scores)
         terms = np.exp(scores, out=scores)
-        total += terms[:, :, went:].sum(axis=2, keepdims=True)
+        going = np.repeat(np.array([[1], [0]], np.float32), (went, came), axis=0)  # (keys, 1)
+        total += terms @ (1 - going)
         np.maximum(largest, total, out=largest)
-        total -= terms[:, :, :went].sum(axis=2, keepdims=True)
+        total -= terms @ going
         self.mixed[:, rows] += terms @ values
         stale |= (total < REMAINS * largest).any(axis=(0, 2))
         return stale
 
     def _compute(self, rows: slice | NDArray[np.intp], window: slice) -> None:
         """The sums of these rows over all keys of the window, from nothing."""
-        scores = self.query[:, rows] @ self.key[:, window].transpose(0, 2, 1)
+        scores = self.query[:, rows] @ self.key[:, :, window]
         top = scores.max(axis=2, keepdims=True)
         scores -= top
         terms = np.exp(scores, out=scores)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from emi_engine.incremental.products import Linear
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,21 +18,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-__all__ = ["Across", "Linear", "SequenceWeights", "Within", "linear"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Linear:
-    """x (..., in) to x @ weight + bias (..., out)."""
-
-    weight: Floats  # (in, out)
-    bias: Floats  # (out,)
-
-    def __call__(self, x: Floats) -> Floats:
-        """The layer's output, a fresh array."""
-        out: Floats = x @ self.weight
-        out += self.bias
-        return out
+__all__ = ["Across", "SequenceWeights", "Within", "linear"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +28,7 @@ class Within:
     epsilon: float  # of the norm
     qkv: Linear  # normalised (n, D) to (n, 3 D): query, scaled; key; value
     out: Linear
+    onto: Linear  # u (n, D) to O^T u: `out` on a query's side
 
     def normalised(self, x: Floats) -> Floats:
         """Rows (n, D) with mean 0 and variance 1."""
@@ -100,17 +89,26 @@ class SequenceWeights:
 def linear(layer: nn.Module, scale: float = 1.0) -> Linear:
     """A linear layer's weights, times a factor."""
     assert isinstance(layer, nn.Linear)  # noqa: S101  # parts of a Sequential are plain modules to a type checker
-    weight = layer.weight.detach().numpy() * np.float32(scale)
-    return Linear(np.ascontiguousarray(weight.T), layer.bias.detach().numpy() * np.float32(scale))
+    weight, bias = (x.detach().numpy() * np.float32(scale) for x in (layer.weight, layer.bias))
+    return Linear.of(weight.T, bias)
 
 
 def _within(norm: nn.LayerNorm, attention: Attention) -> Within:
     gain, shift = norm.weight.detach().numpy(), norm.bias.detach().numpy()
-    layers = [linear(attention.query, _scale(attention)), linear(attention.key), linear(attention.value)]
-    weight = np.concatenate([layer.weight for layer in layers], axis=1)
-    bias = np.concatenate([layer.bias for layer in layers])
-    qkv = Linear(np.ascontiguousarray(gain[:, None] * weight), shift @ weight + bias)
-    return Within(norm.eps, qkv, linear(attention.out))
+    scale = np.float32(_scale(attention))
+    weights = [attention.query.weight, attention.key.weight, attention.value.weight]
+    biases = [attention.query.bias, attention.key.bias, attention.value.bias]
+    weight = np.concatenate([x.detach().numpy().T for x in weights], axis=1)
+    bias = np.concatenate([x.detach().numpy() for x in biases])
+    weight[:, : len(gain)] *= scale
+    bias[: len(gain)] *= scale
+    back = attention.out.weight.detach().numpy()
+    return Within(
+        epsilon=norm.eps,
+        qkv=Linear.of(gain[:, None] * weight, shift @ weight + bias),
+        out=linear(attention.out),
+        onto=Linear.of(back, np.zeros(len(back), np.float32)),
+    )
 
 
 def _across(attention: Attention) -> Across:

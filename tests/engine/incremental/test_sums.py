@@ -29,12 +29,9 @@ class Attention:
         fresh = self.rows.stop
         self.rows.grow(stop)
         at = self.rows.at(fresh, stop)
-        for held, given in (
-            (self.sums.query, self.queries),
-            (self.sums.key, self.keys),
-            (self.sums.value, self.values),
-        ):
-            held[:, at] = given[:, fresh:stop]
+        self.sums.query[:, at] = self.queries[:, fresh:stop]
+        self.sums.key[:, :, at] = self.keys[:, fresh:stop].transpose(0, 2, 1)
+        self.sums.value[:, at] = self.values[:, fresh:stop]
         self.sums.slide(start, fresh)
         self.rows.shrink(start)
         used = self.rows.at(start, stop)
