@@ -98,7 +98,7 @@ def test_plain_statements_show_little_of_anything(
 def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
     compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path, faces: FaceWindows, voices: VoiceTakes
 ) -> None:
-    """Words alone, and the same beside neutral faces and voices, which take a little from it."""
+    """Words alone, and the same beside neutral faces and voices, which take next to nothing from it."""
     dev = read_split(assets / "goemotions", "dev")
     targets = dev.targets[:1000]
     choice = random.Random(0)  # noqa: S311  # repeatable, not secret
@@ -113,7 +113,9 @@ def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
         window = with_face(window, faces, rng.choice(neutral_faces, 1000))
         takes = rng.choice(neutral_voices, 1000)
         window = with_voice(window, voices.values[takes, : SHAPES.audio_frames])
-        assert mean_pearson(infer(compact.network, window), targets) >= 0.46
+        beside = mean_pearson(infer(compact.network, window), targets)
+        assert beside >= 0.46
+        assert beside >= alone - 0.015  # 0.003 on the whole of dev; these are some twenty voices
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +10,22 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from emi_models.checkpoint import packaged_checkpoint, read_header
 from emi_models.encoders.face import FaceEncoder
 from emi_models.vocabulary import EMOTIONS
-from tests.live.end_to_end.support import Run, emi_live
+from tests.live.end_to_end.support import HOP_S, Run, emi_live
 from tests.models.encoders.media import read_frames
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 SMILE = slice(44, 46)  # mouthSmileLeft and mouthSmileRight
-HOP_S = 0.1
 SMILING_S = (0.8, 2.2)  # the smile is full from 0.75 s on, and gone with the last of 2.4 s
 
 
-@pytest.fixture(scope="module")
-def smile(assets: Path) -> Run:
+@pytest.fixture(scope="module", params=[0.1, HOP_S], ids=["twice as often", "as by default"])
+def smile(assets: Path, request: pytest.FixtureRequest) -> Run:
     clip = assets / "face/pyfeat_single_face.mp4"
-    return emi_live(assets, "--input", clip, "--set", f"window.hop_s={HOP_S}")
+    return emi_live(assets, "--input", clip, "--set", f"window.hop_s={request.param}")
 
 
 def course(run: Run, emotion: str) -> NDArray[np.float64]:
@@ -70,10 +71,11 @@ def test_the_face_counts_and_the_rest_is_missing(smile: Run) -> None:
         "audio": False,
         "text": False,
     }
-    assert modalities["vision"]["frames"] == 3  # a tenth of a second at 30 a second
+    span_s = read_header(packaged_checkpoint("compact")).spans_s["vision"]
+    assert modalities["vision"]["frames"] == math.ceil(30 * span_s)  # 30 pictures a second
 
 
-def test_without_a_face_a_voice_or_words_it_says_what_is_usual(assets: Path, smile: Run) -> None:
+def test_without_a_face_a_voice_or_words_it_says_what_is_usual(assets: Path) -> None:
     run = emi_live(assets, "--input", assets / "face/pyfeat_no_face.mp4")
     assert {tuple(line["intensities"].values()) for line in run.lines} == {
         tuple(run.lines[0]["intensities"].values())

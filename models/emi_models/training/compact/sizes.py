@@ -16,10 +16,10 @@ __all__ = ["CONFIG", "SHAPES", "SPANS_S"]
 
 # TAEMI sees a set of frames without their order, so a smile that has ended looks like one that goes on for as
 # long as it stays in the window; docs/decisions/0008-spans.md. Words are those of the whole window.
-SPANS_S: Final[Mapping[Modality, float]] = {"vision": 0.1, "audio": 3.0}
+SPANS_S: Final[Mapping[Modality, float]] = {"vision": 0.05, "audio": 3.0}
 
 SHAPES: Final = FusionShapes(
-    vision_frames=4,  # at most 33 a second
+    vision_frames=2,  # at most 33 a second
     vision_dim=COMPACT_SHAPES.vision_dim,
     audio_frames=150,  # 50 a second
     audio_dim=COMPACT_SHAPES.audio_dim,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +13,11 @@ from hypothesis import strategies as st
 from emi_models.networks.taemi import Taemi
 from emi_models.training.compact.faces import FaceWindows, make_faces
 from emi_models.training.compact.mixture import Mixture, composed
-from emi_models.training.compact.scores import dev_scores, infer, prototype_scores
+from emi_models.training.compact.scores import dev_scores, infer, prototype_scores, with_voice
 from emi_models.training.compact.sizes import SHAPES, SPANS_S
 from emi_models.training.compact.together import Recipe, train_together
 from emi_models.training.compact.voices import VoiceTakes
-from emi_models.training.compact.words import WORDS_CONFIG
+from emi_models.training.compact.words import WORDS_CONFIG, text_window
 
 SIX = st.lists(st.floats(0, 1), min_size=6, max_size=6).map(lambda row: torch.tensor([row]))
 NOTHING = torch.zeros(1, 6)
@@ -52,11 +54,12 @@ def mixture() -> Mixture:
         faces=faces,
         voices=voices,
         voice_frames=SHAPES.audio_frames,
+        sample=48,
     )
 
 
 def test_targets_say_what_is_present(mixture: Mixture) -> None:
-    window, shows = mixture.draw(400, np.random.default_rng(0))
+    window, shows, adds = mixture.draw(400, np.random.default_rng(0))
     told, seen, heard = window.text_present, window.vision_present, window.audio_present
     words = shows[:, 0]  # neither face nor voice speaks of admiration
     assert torch.allclose(words[~told], torch.tensor(0.05))
@@ -66,12 +69,14 @@ def test_targets_say_what_is_present(mixture: Mixture) -> None:
     assert torch.allclose(shows[:, 1][sounding], 1 - (1 - words[sounding]) * (1 - 0.25 * heard[sounding]))
     patterns = {(bool(a), bool(b), bool(c)) for a, b, c in zip(told, seen, heard, strict=True)}
     assert len(patterns) == 8
+    assert torch.equal(adds, told & (seen | heard))  # here every face and every voice shows something
 
 
 def test_a_draw_is_repeatable_and_fits_the_network(mixture: Mixture) -> None:
     one, other = (mixture.draw(6, np.random.default_rng(4)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one[0].tensors(), other[0].tensors(), strict=True))
     assert torch.equal(one[1], other[1])
+    assert torch.equal(one[2], other[2])
     assert one[0].audio.shape == (6, 48, 68)
     assert one[0].vision.shape == (6, SHAPES.vision_frames, 58)
     assert bool(one[0].audio_mask.any(dim=1).all())
@@ -93,6 +98,24 @@ def test_training_lowers_the_error_and_leaves_the_words_network_alone(mixture: M
     again = train_together(words, mixture, recipe, lambda *_: None)
     pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_less_additions_to_words_count_the_less_a_doubtful_voice_adds(mixture: Mixture) -> None:
+    """Voices that sound the same, half of which show something."""
+    alike = np.broadcast_to(np.float16(1.0), mixture.voices.values.shape)
+    sounds = np.concatenate([mixture.voices.sounds[:4], np.zeros((4, 300, 6), np.float32)])
+    neutral = replace(mixture.faces, shows=np.zeros_like(mixture.faces.shows))
+    doubtful = replace(mixture, faces=neutral, voices=VoiceTakes(alike, sounds), sample=4)
+    words = text_window(mixture.words[0])
+    heard = with_voice(words, alike[:1, :4].repeat(40, axis=0))
+    rises = []
+    for weight in (1.0, 0.1):
+        torch.manual_seed(0)
+        recipe = Recipe(steps=60, warm_up=5, batch=48, average=0.9, adds_weight=weight)
+        network = train_together(Taemi(WORDS_CONFIG).eval(), doubtful, recipe, lambda *_: None)
+        rises.append((infer(network, heard) - infer(network, words))[:, 1].mean())
+    assert 0.02 < rises[0] < 0.08  # a fifth of the voices are of those that show 0.25
+    assert rises[1] < 0.75 * rises[0]  # some of it is learned where there are no words
 
 
 def test_scores_are_named_by_what_was_scored(mixture: Mixture) -> None:
