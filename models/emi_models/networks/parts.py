@@ -98,9 +98,9 @@ def zero_unless(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def masked_out(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores so that only frames of the mask get weight: 0 there, far below any score elsewhere.
+    """What is added to scores so that only frames of the mask get weight: 0 there, elsewhere far below any.
 
-    Finite in every precision, because attention is compiled in tiles: minus infinity in the whole of one is NaN.
+    Finite in every precision, because attention is compiled in tiles: minus infinity in all of one is NaN.
     """
     lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # in double precision, too
     return torch.where(mask, 0.0, lowest / 2).to(dtype)
