@@ -115,7 +115,7 @@ def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
         window = with_voice(window, voices.values[takes, : SHAPES.audio_frames])
         beside = mean_pearson(infer(compact.network, window), targets)
         assert beside >= 0.46
-        assert beside >= alone - 0.015  # 0.003 on the whole of dev; these are some twenty voices
+        assert beside >= alone - 0.015  # 0.002 on the whole of dev; these are some twenty voices
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ class Recipe:
     """How the network is trained; the defaults are those of the packaged checkpoint."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 8000
     warm_up: int = 200
     batch: int = 256
     learning_rate: float = 2e-3
@@ -41,7 +41,7 @@ class Recipe:
     average: float = 0.998
     # How much windows count in which a face or a voice adds to words. People rated the words and nobody the
     # displays: a doubtful one may count for what it is without words, and beside words for next to nothing.
-    adds_weight: float = 0.033
+    adds_weight: float = 0.02
     report_every: int = 50
 
 
