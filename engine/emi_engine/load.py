@@ -46,9 +46,9 @@ def load_engine(
 
     Args:
         checkpoint: a file as `emi_models.checkpoint.save_checkpoint` writes it.
-        kind: `auto` is `incremental` for a TAEMI and `onnxruntime` for other systems, on the CPU
-            (docs/decisions/0005, 0011). It is a fixed choice: an engine that cannot run raises, and nothing
-            else runs in its place.
+        kind: `auto` is `incremental` for a TAEMI of the paper's sizes and `onnxruntime` for smaller ones and
+            other systems, on the CPU (docs/decisions/0005, 0011). It is a fixed choice: an engine that cannot
+            run raises, and nothing else runs in its place.
         device: `auto` is the CPU, but for `tensorrt` and `tensorrt-rtx`, which run on a GPU only.
         precision: what the network computes in; what each engine can is in docs/engines.md. None is fp32, and
             for TensorRT that of the plan, or fp16 without one.
@@ -77,9 +77,9 @@ def load_engine(
             "choose a checkpoint of the task 'emi'"
         )
     if kind == "auto":
-        from emi_engine.incremental import can_reuse
+        from emi_engine.incremental import pays
 
-        kind = "incremental" if can_reuse(loaded) else "onnxruntime"
+        kind = "incremental" if pays(loaded) else "onnxruntime"
     if plan is not None and kind not in ON_GPU_ONLY:
         raise EngineUnavailableError(
             f"the engine `{kind}` has no plans; leave {plan} out, or choose {' or '.join(ON_GPU_ONLY)}"

@@ -46,6 +46,8 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     "text": ("text model", "microphone", "file", "speech", "text"),
 }
 
+FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
+
 
 @dataclass(slots=True)
 class Parts:
@@ -57,6 +59,7 @@ class Parts:
     feed: EstimateFeed  # of `LiveEngine.estimates`
     loop: FusionLoop
     fusion: Worker
+    limits: ExitStack  # what is held of the whole process, to be let go of in any case
     sources: list[Worker] = field(default_factory=list)
     stages: list[Worker] = field(default_factory=list)
     sinks: list[Worker] = field(default_factory=list)
@@ -102,22 +105,22 @@ class Builder:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
-            if engine is None:
-                opened.enter_context(blas_threads(config.fusion.threads))
-                engine = self.load_engine()
+            limits = opened.enter_context(ExitStack())
+            limits.enter_context(blas_threads(config.fusion.threads))
+            engine = engine or self.load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
                 engine, flow.bus, {stage.topic for stage in stages}, flow.streams, flow.intake, len(sinks) + 1
             )
-            fusion = Worker(
-                "fusion", loop, health, restart=Backoff(attempts=1) if config.exact else Backoff()
-            )
+            opened.callback(loop.close)
+            attempts = 1 if config.exact else FUSION_ATTEMPTS
+            fusion = Worker("fusion", loop, health, restart=Backoff(attempts=attempts))
 
             def total() -> int | None:
                 return loop.published if fusion.finished else None
 
             feed = EstimateFeed(flow.bus.subscriber("estimate"), total)
-            parts = Parts(flow.intake, flow.pushed, flow.bus, feed, loop, fusion)
+            parts = Parts(flow.intake, flow.pushed, flow.bus, feed, loop, fusion, limits)
             for sink in sinks:
                 opened.callback(sink.close)
                 runner = SinkRunner(sink, EstimateFeed(flow.bus.subscriber("estimate"), total))
@@ -154,9 +157,10 @@ class Builder:
         path = checkpoint or fusion.checkpoint or packaged_checkpoint(self._config.bundle)
         load = partial(load_engine, path, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
         try:
-            engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=fusion.plan)
+            plan = fusion.plan if checkpoint is None else None  # a plan is of one checkpoint
+            engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
         except EngineError as error:
-            if fusion.engine == "auto":
+            if fusion.engine == "auto" or checkpoint is not None:  # a run that goes on is not moved unseen
                 raise
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
             engine = load("auto")

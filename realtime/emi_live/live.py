@@ -98,11 +98,15 @@ class LiveEngine:
     def load(self) -> None:
         """Load the models and open the devices, which takes seconds; `with` does it if it is not done.
 
+        Once loaded, this does nothing until `close`.
+
         Raises:
             ConfigurationError: settings that contradict each other.
             SourceError: nothing to watch or listen to.
             CheckpointError: the checkpoint is not one for the encoders that run.
         """
+        if self._parts is not None:
+            return
         self._parts = self._builder.build(
             self._script, self._sinks, self._progress, self._engine, self._encoders
         )
@@ -112,6 +116,7 @@ class LiveEngine:
 
         Raises:
             CheckpointError: the checkpoint is not one for the encoders that run.
+            EngineError: the engine of the settings cannot run it; the one that runs goes on.
             ConfigurationError: it is one for other windows, or the engine is not running.
         """
         parts = self._running()
@@ -121,7 +126,6 @@ class LiveEngine:
         except ConfigurationError:
             engine.close()
             raise
-        parts.release.callback(engine.close)
 
     def subscribe(self, topics: Sequence[str]) -> PacketReader:
         """The packets of the stages as they are published, for a program that records or measures.
@@ -236,6 +240,7 @@ class LiveEngine:
             worker.request_stop()
             if not worker.join(max(0.0, deadline - time.monotonic())):
                 left_behind.append(worker.name)
+        parts.limits.close()
         if left_behind:  # what they still use must not be released under them
             logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
         else:

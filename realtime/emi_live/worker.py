@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,11 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits between restarts: `first_s`, doubled up to `last_s`; at most `attempts` (None = no limit)."""
+    """Waits between restarts: `first_s`, doubled up to `last_s`; at most `attempts` (None = no limit).
+
+    Failures are counted in a row: after `healthy_s` without one, the next is the first again.
+    """
 
     first_s: float = 0.25
     last_s: float = 3.0
     attempts: int | None = None
+    healthy_s: float = 30.0
 
     def delay_s(self, failures: int) -> float:
         """How long to wait after the given number of failures (from 1)."""
@@ -97,13 +102,17 @@ class Worker:
         failures = 0
         try:
             while not self._stop.is_set():
+                started_s = time.monotonic()
                 try:
                     self._body(self._stop)
                 except Exception as error:  # the boundary of a thread: nothing above could see it
                     if self._stop.is_set():  # what it was doing was taken from it
                         logger.debug("%s was interrupted", self.name, exc_info=error)
                         return
-                    failures += 1
+                    healthy = self._restart is not None and (
+                        time.monotonic() - started_s >= self._restart.healthy_s
+                    )
+                    failures = 1 if healthy else failures + 1
                     if not self._keep_going(error, failures):
                         return
                 else:

@@ -17,7 +17,9 @@ from emi_engine.parity import probe_window
 from emi_models.checkpoint import packaged_checkpoint
 from emi_models.errors import CheckpointError
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, InputError
+from emi_models.networks.taemi import TaemiConfig
 from emi_models.vocabulary import MODALITIES
+from tests.engine.conftest import write_checkpoint
 
 KINDS: tuple[EngineKind, ...] = ("torch", "onnxruntime", "incremental")
 
@@ -132,8 +134,11 @@ def test_parity_of_the_packaged_checkpoint_and_its_onnx() -> None:
         assert np.abs(oracle.infer(window) - ort.infer(window)).max() <= 1e-5
 
 
-def test_auto_reuses_what_it_can_and_other_names_are_refused(checkpoint: Path) -> None:
-    with load_engine(checkpoint) as engine:
+def test_auto_reuses_where_it_pays_and_other_names_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with load_engine(checkpoint, threads=2) as engine:
+        assert engine.name == "onnxruntime-cpu"
+    large = write_checkpoint(tmp_path / "large.safetensors", TaemiConfig(shapes=TAEMI_SHAPES))
+    with load_engine(large) as engine:
         assert engine.name == "incremental-cpu"
     with pytest.raises(EngineUnavailableError, match="no engine 'magic'; choose one of auto, incremental"):
         load_engine(checkpoint, "magic")  # type: ignore[arg-type]  # what a configuration file may hold

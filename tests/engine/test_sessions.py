@@ -137,7 +137,7 @@ def test_a_closed_engine_s_session_says_so(engine: FusionEngine) -> None:
 
 def test_the_packaged_checkpoint_is_reused_across_hops() -> None:
     path = packaged_checkpoint("compact")
-    with load_engine(path) as engine, load_engine(path, "torch") as oracle:
+    with load_engine(path, "incremental") as engine, load_engine(path, "torch") as oracle:
         assert isinstance(engine, IncrementalEngine)
         session, person = engine.session(), Person(shapes=engine.shapes)
         for _ in range(40):

@@ -58,6 +58,21 @@ def test_attempts_are_bounded_and_the_failure_stays_visible() -> None:
     assert health.snapshot().counters["camera.failures"] == 2
 
 
+def test_failures_are_counted_in_a_row() -> None:
+    """Three failures, each after a healthy stretch: a bound of two in a row is never reached."""
+    runs: list[int] = []
+
+    def body(stop: threading.Event) -> None:
+        runs.append(len(runs))
+        if len(runs) <= 3:
+            raise RuntimeError("now and then")
+
+    worker = Worker("fusion", body, Health(), restart=Backoff(first_s=0.001, attempts=2, healthy_s=0.0))
+    worker.start()
+    assert worker.join(5.0)
+    assert len(runs) == 4
+
+
 def test_stop_ends_a_wait_at_once_even_within_a_long_back_off() -> None:
     failed = threading.Event()
 

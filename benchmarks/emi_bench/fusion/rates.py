@@ -13,9 +13,9 @@ from emi_engine.precision import torch_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emi_bench.fusion.count import Work
     from emi_bench.fusion.settings import Where
     from emi_engine.precision import Precision
+    from emi_engine.work import Work
 
 __all__ = ["Rates", "measure_rates"]
 

@@ -70,7 +70,11 @@ class CaseKey:
     gap_s: float  # 0: back to back
 
     def __str__(self) -> str:
-        what = f"batch {self.batch}" if self.task == "windows" else "hop by hop"
+        what = {
+            "windows": f"batch {self.batch}",
+            "stream": "hop by hop",
+            "contributions": "hop by hop with contributions",
+        }[self.task]
         pace = f"after {1e3 * self.gap_s:.0f} ms idle" if self.gap_s else "back to back"
         return f"{self.network}, {what}, {pace}"
 

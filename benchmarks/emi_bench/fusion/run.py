@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from emi_bench.fusion.cases import Case, stream_case, stream_parity, window_case, window_parity
-from emi_bench.fusion.count import taemi_work
 from emi_bench.fusion.device_time import device_clock
 from emi_bench.fusion.engines import EAGER, choose
 from emi_bench.fusion.rates import Rates, measure_rates
@@ -27,6 +26,7 @@ from emi_bench.machine import Machine
 from emi_bench.stats import Distribution
 from emi_engine.errors import EngineError
 from emi_engine.precision import TOLERANCES
+from emi_engine.work import taemi_work
 from emi_models.networks.taemi import TaemiConfig
 
 if TYPE_CHECKING:
@@ -108,7 +108,12 @@ class _Run:
             cases = []
             whole = [engine for engine in engines if engine.takes_windows]
             for engine, opened in self._opened(subject, whole, batch, stack):
-                self._prove(subject, engine, "windows", -(-each // batch) * batch, parity(opened))
+                try:
+                    worst = parity(opened)
+                except EngineError as error:  # a precision that overflows, say: the others go on
+                    self._gone(subject, engine, batch, error)
+                    continue
+                self._prove(subject, engine, "windows", -(-each // batch) * batch, worst)
                 on_gpu = engine.device == "cuda"
                 cases.append((engine, window_case(engine.name, opened, windows, on_gpu=on_gpu)))
             self._measure(CaseKey(subject.name, "windows", batch, 0.0), subject, cases)
@@ -121,9 +126,15 @@ class _Run:
         source = StreamSource(subject)
         parity = stream_parity(subject, source, settings.parity_windows)
         with ExitStack() as stack:
-            opened = list(self._opened(subject, engines, 1, stack))
-            for engine, running in opened:
-                self._prove(subject, engine, "stream", settings.parity_windows, parity(running))
+            opened = []
+            for engine, running in self._opened(subject, engines, 1, stack):
+                try:
+                    worst = parity(running)
+                except EngineError as error:
+                    self._gone(subject, engine, 1, error)
+                    continue
+                self._prove(subject, engine, "stream", settings.parity_windows, worst)
+                opened.append((engine, running))
             for gap_s in dict.fromkeys((0.0, settings.gap_s)):
                 cases = [(engine, stream_case(engine.name, running, source)) for engine, running in opened]
                 self._measure(CaseKey(subject.name, "stream", 1, gap_s), subject, cases)
@@ -142,11 +153,15 @@ class _Run:
             try:
                 opened = stack.enter_context(engine.open(subject, batch, self.cache))
             except EngineError as error:
-                gone = Unavailable(subject.name, engine.name, batch, str(error))
-                if gone not in self.unavailable:
-                    self.unavailable.append(gone)
+                self._gone(subject, engine, batch, error)
                 continue
             yield engine, opened
+
+    def _gone(self, subject: Subject, engine: Engine, batch: int, error: EngineError) -> None:
+        """Keep why an engine is not measured."""
+        gone = Unavailable(subject.name, engine.name, batch, str(error))
+        if gone not in self.unavailable:
+            self.unavailable.append(gone)
 
     def _prove(self, subject: Subject, engine: Engine, task: Task, windows: int, worst: float) -> None:
         key = (subject.name, engine.name, task)

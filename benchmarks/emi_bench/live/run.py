@@ -18,7 +18,6 @@ from emi_bench.usage import UsageSampler, load_average
 from emi_bench.work import working
 from emi_live import LiveConfig, LiveEngine
 from emi_live.assembly import Builder
-from emi_live.blas import blas_threads
 from emi_live.clock import MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError
 from emi_live.health import Health
@@ -123,20 +122,19 @@ def measure_flash_beep(
     load_before = load_average()
     witness, sampler, encoders = Witness(), UsageSampler(), light_and_sound()
     parts = list(encoders.announcements)
-    with blas_threads(config.fusion.threads):  # which an engine of our own is not given
-        engine = EchoEngine(_load_engine(config, parts.append))
-        live = LiveEngine(config, sinks=[witness], engine=engine, encoders=encoders)
-        live.load()
-        tap = Tap(live)
-        flasher = Flasher(
-            live,
-            duration_s,
-            light_stamp_error_s=light_stamp_error_s,
-            sound_stamp_error_s=sound_stamp_error_s,
-        )
-        with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
-            for estimate in live.estimates():
-                on_estimate(estimate)
+    engine = EchoEngine(_load_engine(config, parts.append))
+    live = LiveEngine(config, sinks=[witness], engine=engine, encoders=encoders)
+    live.load()
+    tap = Tap(live)
+    flasher = Flasher(
+        live,
+        duration_s,
+        light_stamp_error_s=light_stamp_error_s,
+        sound_stamp_error_s=sound_stamp_error_s,
+    )
+    with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
+        for estimate in live.estimates():
+            on_estimate(estimate)
     live.announcements += parts
     hop_ns = seconds_to_ns(config.window.hop_s)
     seen = settled(witness.seen, WARM_UP_S)

@@ -11,6 +11,6 @@ a single query, so key and value projections of the cross-attention fold into th
 self-attention changes by the keys that come and go.
 """
 
-from emi_engine.incremental.engine import IncrementalEngine, can_reuse
+from emi_engine.incremental.engine import IncrementalEngine, pays
 
-__all__ = ["IncrementalEngine", "can_reuse"]
+__all__ = ["IncrementalEngine", "pays"]

@@ -1,8 +1,8 @@
-"""The CPU engine that reuses, hop after hop, what it computed before: the default for a TAEMI."""
+"""The CPU engine that reuses, hop after hop, what it computed before: the default for a large TAEMI."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from emi_engine.base import CheckedEngine
 from emi_engine.errors import EngineError
 from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
 from emi_engine.session import LEFT_OUT
+from emi_engine.work import taemi_work
 from emi_models.networks.taemi import Taemi
 
 if TYPE_CHECKING:
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionInputs
     from emi_models.stream import StreamWindow
 
-__all__ = ["IncrementalEngine", "IncrementalSession", "can_reuse"]
+__all__ = ["IncrementalEngine", "IncrementalSession", "pays"]
+
+# Of a whole pass, from which on it takes longer than a hop's hundred calls and their waits for Python's lock.
+PAYS_FLOPS: Final = 1_000_000_000
 
 
-def can_reuse(checkpoint: LoadedCheckpoint) -> bool:
-    """Whether the network's frames can be kept from hop to hop: it is a TAEMI, any of its variants."""
-    return isinstance(checkpoint.network, Taemi)
+def pays(checkpoint: LoadedCheckpoint) -> bool:
+    """Whether to reuse frames across hops is possible and worth it: a TAEMI, and a large one.
+
+    The packaged one is too small: beside busy stages its hops took twice as long as whole windows
+    (docs/decisions/0011).
+    """
+    network = checkpoint.network
+    return isinstance(network, Taemi) and taemi_work(network.config).flops >= PAYS_FLOPS
 
 
 class IncrementalEngine(CheckedEngine):
@@ -66,7 +75,7 @@ class IncrementalEngine(CheckedEngine):
             )
         self._weights: TaemiWeights | None = TaemiWeights(network)
         self._running_sums = running_sums
-        self._make_full = full
+        self._make_full: Callable[[], FusionEngine] | None = full
         self._full: FusionEngine | None = None
 
     def session(self) -> IncrementalSession:
@@ -77,13 +86,15 @@ class IncrementalEngine(CheckedEngine):
 
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
         if self._full is None:
+            assert self._make_full is not None  # noqa: S101  # `infer` has refused a closed engine
             self._full = self._make_full()
         return self._full.infer(window)
 
     def _release(self) -> None:
-        self._weights = None
+        self._weights = self._make_full = None  # the latter holds the checkpoint
         if self._full is not None:
             self._full.close()
+            self._full = None
 
 
 class IncrementalSession:
@@ -99,14 +110,17 @@ class IncrementalSession:
         return self._network.computed
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """As `FusionSession.infer`; a window whose result is not finite makes the session start over."""
+        """As `FusionSession.infer`; whatever is raised, the next window is computed whole."""
         self._engine.check_open()
         window.check(self._engine.shapes)
-        with np.errstate(all="ignore"):  # what overflows is found in the result
-            answers = self._network.forward(window, LEFT_OUT if counterfactuals else (None,))
-        if not np.isfinite(answers).all():
-            self._network.restart()
-            raise self._engine.not_finite(answers.shape)
+        try:
+            with np.errstate(all="ignore"):  # what overflows is found in the result
+                answers = self._network.forward(window, LEFT_OUT if counterfactuals else (None,))
+            if not np.isfinite(answers).all():
+                raise self._engine.not_finite(answers.shape)
+        except BaseException:
+            self._network.restart()  # what was half taken in would be taken for known
+            raise
         return answers
 
     def restart(self) -> None:

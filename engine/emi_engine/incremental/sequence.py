@@ -72,10 +72,11 @@ class Sequence:
     def slide(self, run: FrameRun) -> None:
         """The window is now this run; only frames that the last one did not have are read.
 
-        A run that does not follow from the last one, e.g. that of another stream, is taken in anew.
+        A run that cannot follow from the last one is taken in anew; tell of another stream by `restart`,
+        since its numbers may look as if they followed.
 
         Raises:
-            InputError: a new frame is not finite; then nothing of this call is kept.
+            InputError: a new frame is not finite.
         """
         rows = self._rows
         if not rows.start <= run.start <= rows.stop <= run.stop:

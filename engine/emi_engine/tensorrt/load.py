@@ -102,7 +102,7 @@ def run_plan(
                 f"{engine.name} differs from the checkpoint's network by {worst:.2g}: the precision is too "
                 "coarse for it, or the plan is stale; try another precision, or `emi compile --force`"
             )
-    except EngineError:
+    except BaseException:
         engine.close()
         raise
     return engine

@@ -125,15 +125,18 @@ class TensorRTEngine(CheckedEngine):
                 "load the checkpoint as a new engine"
             )
         self._launch = self._execute
-        self._warm_up()  # a captured graph may hold old weights
         self._header = checkpoint.header
-        worst = probe.worst(self.infer(probe.window))
-        if worst > TOLERANCES[manifest.precision]:
-            self.close()
-            raise EngineError(
-                f"{self.name} differs from the new checkpoint by {worst:.2g} after the exchange of weights; "
-                "load the checkpoint as a new engine"
-            )
+        try:
+            self._warm_up()  # a captured graph may hold old weights
+            worst = probe.worst(self.infer(probe.window))
+            if worst > TOLERANCES[manifest.precision]:
+                raise EngineError(
+                    f"{self.name} differs from the new checkpoint by {worst:.2g} after the exchange of "
+                    "weights; load the checkpoint as a new engine"
+                )
+        except BaseException:
+            self.close()  # it would answer unproved
+            raise
 
     def _bind(self) -> None:
         """Check that the plan takes and gives what we do, and bind each buffer to its name, for good.

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +62,10 @@ class FusionLoop:
         self._assembler = assembler
         self._engine = engine
         self._session = engine.session()
-        self._successors: SimpleQueue[FusionEngine] = SimpleQueue()
+        self._lock = threading.Lock()  # around the two below
+        self._successors: list[FusionEngine] = []
+        self._closed = False
+        self._hop = 1  # of live mode, the next one due; kept over a restart
         self._publisher = publisher
         self._conditions = conditions
         self._clock = clock
@@ -79,7 +81,8 @@ class FusionLoop:
         """Answer with this engine from the next window on, and close the one before; from any thread.
 
         Raises:
-            ConfigurationError: the engine takes other windows than those that are cut here.
+            ConfigurationError: the engine takes other windows than those that are cut here, or the loop is
+                closed; then it is still the caller's.
         """
         mine, its = self._engine, engine
         for what, one, other in (
@@ -92,7 +95,19 @@ class FusionLoop:
                     f"the checkpoint cannot take over: its {what} are {other}, those of the one that runs "
                     f"{one}; start anew with it"
                 )
-        self._successors.put(engine)
+        with self._lock:
+            if self._closed:
+                raise ConfigurationError("the engine has ended; start another one with the checkpoint")
+            self._successors.append(engine)
+
+    def close(self) -> None:
+        """Close the engine, and those that did not come to answer; the loop must have ended."""
+        with self._lock:
+            self._closed = True
+            engines = [*self._successors, self._engine]
+            self._successors.clear()
+        for engine in engines:
+            engine.close()
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
@@ -106,19 +121,18 @@ class FusionLoop:
         origin_ns = self._plan.origin_ns()
         if origin_ns is None:
             origin_ns = self._clock.now_ns()
-        hop = 1
-        while self._clock.wait_until(origin_ns + hop * hop_ns, stop):
-            missed = (self._clock.now_ns() - origin_ns) // hop_ns - hop
+        while self._clock.wait_until(origin_ns + self._hop * hop_ns, stop):
+            missed = (self._clock.now_ns() - origin_ns) // hop_ns - self._hop
             if missed > 0:  # the machine is too slow for this hop: answer for now, not for then
                 self._health.count("fusion.missed_hops", int(missed))
-                hop += int(missed)
-            end_ns = origin_ns + hop * hop_ns
+                self._hop += int(missed)
+            end_ns = origin_ns + self._hop * hop_ns
             for reader in self._readers.values():
                 self._drain(reader)
             self._emit(end_ns, origin_ns)
             if self._media_over(end_ns) or self._duration_over(end_ns, origin_ns):
                 return
-            hop += 1
+            self._hop += 1
 
     def _run_exact(self, stop: threading.Event) -> None:
         end_ns: int | None = None
@@ -169,16 +183,14 @@ class FusionLoop:
         return True
 
     def _emit(self, end_ns: int, origin_ns: int) -> None:
+        self._take_over()
+        traces = self._newest_traces(end_ns)
         started_ns = 0 if self._plan.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
         discarded = self._assembler.discarded
         window = self._assembler.assemble(end_ns, self._conditions())
         self._health.count("window.discarded", self._assembler.discarded - discarded)
         assembled = time.perf_counter_ns()
-        while not self._successors.empty():
-            self._engine.close()
-            self._engine = self._successors.get()
-            self._session = self._engine.session()
         raw = self._session.infer(window.stream, counterfactuals=self._plan.contributions)
         inferred = time.perf_counter_ns()
         shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
@@ -200,11 +212,20 @@ class FusionLoop:
             engine=self._engine.name,
             bundle=self._plan.bundle,
             started_ns=started_ns,
-            traces=self._newest_traces(end_ns),
+            traces=traces,
         )
         self._publisher.publish(estimate)
         self.published += 1
         self._health.count("fusion.estimates")
+
+    def _take_over(self) -> None:
+        """Go on with the engine that `swap` was given, if any."""
+        with self._lock:
+            successors, self._successors = self._successors, []
+        for engine in successors:
+            session, before = engine.session(), self._engine
+            self._engine, self._session = engine, session
+            before.close()
 
     def _newest_traces(self, end_ns: int) -> dict[Modality, Trace]:
         """Of each modality, the newest packet that the window could show; older ones are forgotten."""

@@ -39,7 +39,7 @@ class _Request:
     window: FusionInputs
     done: bool = False
     answer: NDArray[np.float32] | None = None
-    error: EngineError | None = None
+    error: Exception | None = None
 
 
 class SharedEngine:
@@ -50,7 +50,7 @@ class SharedEngine:
         with SharedEngine(load_engine(path, "tensorrt")) as shared:
             people = [LiveEngine(config, engine=shared.lend()) for config in configs]
 
-    `calls` and `rows` count what was run: rows / calls windows were answered by a call, on average.
+    `calls` and `rows` count batches and their windows: rows / calls came together, on average.
     """
 
     def __init__(
@@ -88,16 +88,21 @@ class SharedEngine:
         window.check(self.engine.shapes)
         request = _Request(window)
         with self._changed:
-            self._waiting.append(request)
-            self._changed.notify_all()  # the first may have waited for this one
             deadline = self._clock() + self._wait_s
-            while not request.done:
-                if self._running or self._waiting[0] is not request:
-                    self._changed.wait()
-                elif (left := deadline - self._clock()) > 0 and self._rows(self._waiting) < self._most:
-                    self._changed.wait(left)
-                else:
-                    self._run_batch()
+            self._waiting.append(request)
+            try:
+                self._changed.notify_all()  # the first may have waited for this one
+                while not request.done:
+                    if self._running or self._waiting[0] is not request:
+                        self._changed.wait()
+                    elif (left := deadline - self._clock()) > 0 and self._rows(self._waiting) < self._most:
+                        self._changed.wait(left)
+                    else:
+                        self._run_batch()
+            finally:
+                if request in self._waiting:  # the caller was interrupted: another one is first in line
+                    self._waiting.remove(request)
+                    self._changed.notify_all()
         if request.error is not None:
             raise request.error
         assert request.answer is not None  # noqa: S101  # a request that is done has one or the other
@@ -118,6 +123,8 @@ class SharedEngine:
     def _run_batch(self) -> None:
         """Answer all that wait, without holding up those that come meanwhile."""
         batch, self._waiting, self._running = self._waiting, [], True
+        self.calls += 1
+        self.rows += self._rows(batch)
         self._changed.release()
         try:
             self._answer(batch)
@@ -129,11 +136,9 @@ class SharedEngine:
             self._changed.notify_all()
 
     def _answer(self, batch: list[_Request]) -> None:
-        self.calls += 1
-        self.rows += self._rows(batch)
         try:
             answers = self.engine.infer(FusionInputs.stack([request.window for request in batch]))
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001  # a runtime's own, as for want of memory: its callers raise it
             if len(batch) == 1:
                 batch[0].error = error
                 return

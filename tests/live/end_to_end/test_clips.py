@@ -58,7 +58,7 @@ def test_face_and_speech(face_and_speech: Run) -> None:
     words = f"{last['committed']} {last['partial']}".split()
     assert "country" in words
     assert "you" in words
-    assert run.lines[-1]["engine"] == "incremental-cpu"
+    assert run.lines[-1]["engine"] == "onnxruntime-cpu"
     assert "words: pocketsphinx" in run.stderr
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from emi_engine import EngineUnavailableError
 from emi_live import Estimate, LiveConfig, LiveEngine, SharedEngine
 from emi_live.blas import blas_threads
 from emi_live.bus import Bus
@@ -45,17 +46,18 @@ def test_an_engine_that_does_not_load_is_named_with_what_runs_in_its_place() -> 
     assert said[0].startswith(
         "fusion: incremental: unavailable: the engine `incremental` runs on cpu in fp32"
     )
-    assert said[1] == "fusion: incremental-cpu runs in its place"
-    assert estimates[0].engine == "incremental-cpu"
+    assert said[1] == "fusion: onnxruntime-cpu runs in its place"
+    assert estimates[0].engine == "onnxruntime-cpu"
 
 
 def test_auto_is_not_replaced_by_anything() -> None:
-    with pytest.raises(EmiError, match="fp32"):
+    with pytest.raises(EmiError, match=r"onnxruntime.*fp32"):
         run(0.4, precision="bf16")
 
 
-def test_contributions_are_what_is_lost_without_each_modality() -> None:
-    with_them, _ = run(5.0, contributions=True)
+@pytest.mark.parametrize("engine", ["auto", "incremental"])
+def test_contributions_are_what_is_lost_without_each_modality(engine: str) -> None:
+    with_them, _ = run(5.0, engine=engine, contributions=True)
     used = [name for e in with_them for name, report in e.modalities.items() if report.used]
     assert set(used) == {"vision", "text", "audio"}
     for estimate in with_them:
@@ -105,6 +107,16 @@ def test_a_checkpoint_for_other_windows_or_encoders_is_refused_and_the_run_goes_
         assert live._parts is not None
         with pytest.raises(ConfigurationError, match=r"its shapes are .*vision_dim=3"):
             live._parts.loop.swap(Other(SMALL_SHAPES))
+        assert len(list(live.estimates())) == 5
+
+
+def test_a_swap_that_fails_moves_nobody_to_another_engine() -> None:
+    """At the start a named engine that does not load is replaced and said so; a run that goes on is not."""
+    config = LiveConfig.model_validate({"duration_s": 1.0, "fusion": {"engine": "tensorrt-rtx"}})
+    with LiveEngine(config, script=script) as live:
+        if live.announcements[0].startswith("fusion: tensorrt-rtx: unavailable"):  # no such GPU, as on CI
+            with pytest.raises(EngineUnavailableError):
+                live.swap(packaged_checkpoint("compact"))
         assert len(list(live.estimates())) == 5
 
 

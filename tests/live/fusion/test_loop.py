@@ -7,13 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from emi_engine import EngineError
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
+from emi_live.errors import ConfigurationError
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import WindowAssembler
+from emi_models.inputs import FusionInputs
 from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
@@ -126,6 +130,48 @@ def test_an_engine_slower_than_the_hop_skips_to_now_and_counts_what_it_missed() 
     assert gaps.min() > 0.2
     counters = health.snapshot().counters
     assert counters["fusion.missed_hops"] + counters["fusion.estimates"] >= 20
+
+
+class Failing(FakeEngine):
+    """Fails at its third window, once."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.asked = 0
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        self.asked += 1
+        if self.asked == 3:
+            raise EngineError("a passing trouble")
+        return super().infer(window)
+
+
+def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
+    clock, health, writer = FakeClock(), Health(), ListWriter()
+    engine = Failing(clock)
+    loop = FusionLoop(
+        FusionPlan(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
+        {"vision": ListReader(clip(5.0), clock)},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        engine,
+        writer,
+        dict,
+        clock,
+        health,
+    )
+    with pytest.raises(EngineError):
+        loop(threading.Event())
+    loop(threading.Event())
+    times = [round(packet.t_ns / NS_PER_S, 1) for packet in writer.packets]
+    assert times == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert health.snapshot().counters.get("fusion.missed_hops", 0) == 0
+    successor = FakeEngine()
+    loop.swap(successor)  # which never comes to answer
+    loop.close()
+    assert engine.closed
+    assert successor.closed
+    with pytest.raises(ConfigurationError, match="has ended"):
+        loop.swap(FakeEngine())
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -80,6 +80,40 @@ def test_a_refused_window_fails_its_sender_alone() -> None:
             shared.infer(FusionInputs(*(torch.zeros(1) for _ in range(8))))
 
 
+def test_an_error_of_the_runtime_s_own_reaches_everybody_as_it_is() -> None:
+    class Exhausted(EchoEngine):
+        """Has no memory for more than one window at a time, and for that of 13 none at all."""
+
+        def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+            if window.batch > 1 or float(window.text[0, 0]) == 13:
+                raise MemoryError("no room on the GPU")
+            return super().infer(window)
+
+    with SharedEngine(Exhausted(), most=3, wait_s=PATIENT_S) as shared, ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(shared.infer, saying(value)) for value in (1, 13, 2)]
+        assert [float(futures[i].result()[0, 0]) for i in (0, 2)] == [1, 2]
+        with pytest.raises(MemoryError, match="no room"):
+            futures[1].result()
+        assert (shared.calls, shared.rows) == (1, 3)
+
+
+def test_a_caller_that_is_interrupted_while_it_waits_does_not_hold_up_the_others() -> None:
+    looks: list[float] = []
+
+    def clock() -> float:
+        looks.append(0.0)
+        if len(looks) == 2:  # the first caller's, about to wait for others
+            raise KeyboardInterrupt
+        return 0.0
+
+    with SharedEngine(EchoEngine(), most=2, wait_s=PATIENT_S, clock=clock) as shared:
+        with pytest.raises(KeyboardInterrupt):
+            shared.infer(saying(1))
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(shared.infer, saying(value)) for value in (2, 3)]
+            assert [float(answer.result(PATIENT_S)[0, 0]) for answer in answers] == [2, 3]
+
+
 def test_what_is_lent_is_given_back_without_closing_it_for_others() -> None:
     engine = EchoEngine()
     with SharedEngine(engine, wait_s=0.0) as shared:
@@ -94,7 +128,7 @@ def test_what_is_lent_is_given_back_without_closing_it_for_others() -> None:
 
 def test_an_engine_that_reuses_keeps_a_stream_for_each_in_threads_of_their_own() -> None:
     path = packaged_checkpoint("compact")
-    with SharedEngine(load_engine(path)) as shared, load_engine(path, "torch") as oracle:
+    with SharedEngine(load_engine(path, "incremental")) as shared, load_engine(path, "torch") as oracle:
 
         def one(seed: int) -> float:
             session, person = shared.lend().session(), Person(seed, oracle.shapes)

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from emi_bench.fusion.count import taemi_parameters, taemi_work
+from emi_engine.work import taemi_parameters, taemi_work
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs
 from emi_models.networks.taemi import Taemi, TaemiConfig
 
