@@ -114,6 +114,8 @@ class LiveEngine:
     def swap(self, checkpoint: Path) -> None:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
 
+        Where its engine runs ONNX, have that beside the checkpoint: exports take seconds and Python's lock.
+
         Raises:
             CheckpointError: the checkpoint is not one for the encoders that run.
             EngineError: the engine of the settings cannot run it; the one that runs goes on.

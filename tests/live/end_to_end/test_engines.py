@@ -34,11 +34,13 @@ def run(seconds: float, **fusion: object) -> tuple[list[Estimate], list[str]]:
 
 
 def test_the_banner_names_engine_precision_and_what_is_reused() -> None:
-    estimates, said = run(0.4)
-    assert said[-1].startswith(
-        "fusion: incremental-cpu (fp32, each hop computes its new frames alone), taemi"
-    )
-    assert {estimate.engine for estimate in estimates} == {"incremental-cpu"}
+    for engine, name, detail in (
+        ("auto", "onnxruntime-cpu", "fp32"),
+        ("incremental", "incremental-cpu", "fp32, each hop computes its new frames alone"),
+    ):
+        estimates, said = run(0.4, engine=engine)
+        assert said[-1].startswith(f"fusion: {name} ({detail}), taemi checkpoint compact.safetensors")
+        assert {estimate.engine for estimate in estimates} == {name}
 
 
 def test_an_engine_that_does_not_load_is_named_with_what_runs_in_its_place() -> None:
@@ -83,7 +85,8 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
         packaged.network.head[3].weight.zero_()  # type: ignore[index, union-attr]  # as above
     save_checkpoint(other := tmp_path / "other.safetensors", packaged.network, packaged.header)
     estimates: list[Estimate] = []
-    with LiveEngine(LiveConfig(duration_s=4.0), script=script) as live:
+    config = LiveConfig.model_validate({"duration_s": 4.0, "fusion": {"engine": "incremental"}})
+    with LiveEngine(config, script=script) as live:
         for estimate in live.estimates():
             estimates.append(estimate)
             if len(estimates) == 5:
