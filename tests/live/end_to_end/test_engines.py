@@ -85,17 +85,18 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
         packaged.network.head[3].weight.zero_()  # type: ignore[index, union-attr]  # as above
     save_checkpoint(other := tmp_path / "other.safetensors", packaged.network, packaged.header)
     estimates: list[Estimate] = []
-    config = LiveConfig.model_validate({"duration_s": 4.0, "fusion": {"engine": "incremental"}})
+    settings = {"duration_s": 5.0, "window": {"hop_s": 0.5}, "fusion": {"engine": "incremental"}}
+    config = LiveConfig.model_validate(settings)
     with LiveEngine(config, script=script) as live:
         for estimate in live.estimates():
             estimates.append(estimate)
-            if len(estimates) == 5:
+            if len(estimates) == 3:
                 live.swap(other)
         counters = live.health.snapshot().counters
     assert counters.get("fusion.missed_hops", 0) == 0
-    assert all(after.t_s - before.t_s == pytest.approx(0.2) for before, after in pairwise(estimates))
+    assert all(after.t_s - before.t_s == pytest.approx(0.5) for before, after in pairwise(estimates))
     swapped = [estimate.intensities == pytest.approx((0.9,) * 6) for estimate in estimates]
-    assert not any(swapped[:5])
+    assert not any(swapped[:3])
     assert swapped[-1]
     assert swapped == sorted(swapped)
 
