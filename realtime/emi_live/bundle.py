@@ -51,6 +51,7 @@ class Encoders:
     prosody: ProsodyEncoder | None = None
     voice_gate: Callable[[], VoiceGate] | None = None  # one gate per stage: a gate has state
     recognizer: Recognizer | None = None
+    smaller_recognizer: Recognizer | None = None  # takes over when the other cannot keep up
     sentence: SentenceEncoder | None = None
     unavailable: dict[str, str] = field(default_factory=dict)  # modality -> why, with the remedy
     announcements: list[str] = field(default_factory=list)
@@ -60,12 +61,13 @@ class Encoders:
         for encoder in (self.face, self.prosody):
             if encoder is not None:
                 encoder.reset()
-        if self.recognizer is not None:
-            self.recognizer.forget()
+        for recognizer in (self.recognizer, self.smaller_recognizer):
+            if recognizer is not None:
+                recognizer.forget()
 
     def close(self) -> None:
         """Release what the encoders hold."""
-        for encoder in (self.face, self.recognizer):
+        for encoder in (self.face, self.recognizer, self.smaller_recognizer):
             if encoder is not None:
                 encoder.close()
 
@@ -129,8 +131,9 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
     why_not_whisper = ""
     if backend in ("auto", "faster-whisper"):
         try:
-            encoders.recognizer = _whisper(config, store, progress)
+            encoders.recognizer = _whisper(config, config.speech.model, store, progress)
             encoders.announcements.append(f"words: {encoders.recognizer.name}")
+            _load_smaller(encoders, config, store, progress)
             return
         except EmiError as error:
             why_not_whisper = str(error)
@@ -148,10 +151,23 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
     encoders.unavailable["text"] = why_not_whisper
 
 
-def _whisper(config: LiveConfig, store: ModelStore, progress: Progress | None) -> Recognizer:
+def _load_smaller(
+    encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+) -> None:
+    model = config.speech.smaller_model
+    if model is None or config.exact:  # what is exact waits as long as it takes
+        return
+    try:
+        encoders.smaller_recognizer = _whisper(config, model, store, progress)
+        line = f"words: {encoders.smaller_recognizer.name} when that is too slow"
+    except EmiError as error:
+        line = f"words: no smaller model when that is too slow: {error}"
+    encoders.announcements.append(line)
+
+
+def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
     from emi_models.speech.whisper import WhisperRecognizer
 
-    model = config.speech.model
     folder = Path(model) if Path(model).is_dir() else store.locate(f"whisper-{model}", progress)
     return WhisperRecognizer(
         folder,

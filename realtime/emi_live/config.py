@@ -131,18 +131,38 @@ class AudioConfig(_Section):
 
 
 class SpeechConfig(_Section):
-    """The speech stage: voice gate, then ASR on growing utterances."""
+    """The speech stage: voice gate, then incremental recognition of growing utterances."""
 
     backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = "auto"
     model: str = "base.en"  # of the catalogue (`emi models list`), or a folder in CTranslate2 format
+    smaller_model: str | None = None  # of the same kind: answers when `model` cannot keep up
     language: str = "en"
     compute_type: str = "int8"  # CTranslate2's name of a quantisation
     threads: int = Field(1, ge=1, le=64)
     voice_threshold: float = Field(0.5, gt=0, lt=1)
-    partial_every_s: Positive = 0.5  # audio between two hypotheses of a growing utterance
+    partial_every_s: float = Field(0.4, ge=0.1)  # audio between two hypotheses of an utterance
+    agreement: int = Field(2, ge=1, le=5)  # hypotheses in a row that must agree before a word is committed
     min_silence_s: Positive = 0.5  # silence that ends an utterance
     preroll_s: float = Field(0.3, ge=0, le=2)  # audio kept from before the voice was detected
-    max_utterance_s: float = Field(15.0, gt=1, le=28)  # Whisper sees 30 s at most
+    trim_s: float = Field(
+        15.0, ge=2, le=25
+    )  # audio of an utterance, from which on it is cut behind its words
+    limit_s: float = Field(20.0, ge=3, le=28)  # never more than this; Whisper sees 30 s at most
+    no_data_s: Positive = 1.0  # without sound: the device is mute or gone, and the utterance is over
+    lag_budget_s: Positive = 3.0  # of sound that waits while a hypothesis is made; more, and something gives
+    # Guards against invented words, on what Whisper says of its own segments.
+    most_no_speech: float = Field(0.6, ge=0, le=1)  # probability that nothing was said
+    least_log_probability: float = -1.0  # mean over tokens
+    most_compression: float = Field(2.4, gt=0)  # of the text, by zlib
+
+    @model_validator(mode="after")
+    def _trims_before_it_must(self) -> SpeechConfig:
+        if self.limit_s < self.trim_s + 1:
+            raise ValueError(
+                f"speech.limit_s={self.limit_s} leaves no time to cut between words after "
+                f"speech.trim_s={self.trim_s}: make it at least 1 s larger"
+            )
+        return self
 
 
 class WindowConfig(_Section):

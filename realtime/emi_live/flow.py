@@ -147,7 +147,17 @@ def stages_of(encoders: Encoders, flow: Flow) -> list[Stage]:
 
         gate, recognizer = encoders.voice_gate(), encoders.recognizer
         sound = flow.audio.reader()
-        stages.append(SpeechStage(sound, gate, recognizer, config.speech, exact=config.exact, health=health))
+        stages.append(
+            SpeechStage(
+                sound,
+                gate,
+                recognizer,
+                config.speech,
+                exact=config.exact,
+                health=health,
+                smaller=encoders.smaller_recognizer,
+            )
+        )
         words = flow.bus.subscriber("transcript")
         stages.append(TextStage(words, encoders.sentence, config.window.length_s))
     if not stages:

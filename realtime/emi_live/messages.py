@@ -20,6 +20,7 @@ __all__ = [
     "END_OF_STREAM",
     "AudioPacket",
     "Estimate",
+    "Hearing",
     "Latency",
     "ModalityReport",
     "ModalityState",
@@ -35,6 +36,7 @@ __all__ = [
 END_OF_STREAM: Final = 2**63 - 1
 
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
+Hearing = Literal["speaking", "silent", "no data"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +74,18 @@ class AudioPacket(Packet):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognised word and when it was spoken. A word that is not committed may still change."""
+    """One recognised word and when it was spoken. A word that is not committed may still change.
+
+    `number` stays with the word from the first packet that shows it to the last; `revises` is the number of
+    the partial word in whose place it came. -1: the words are not numbered, as in a script.
+    """
 
     text: str
     start_ns: int
     end_ns: int
     committed: bool
+    number: int = -1
+    revises: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,9 @@ class TranscriptPacket(Packet):
     topic: ClassVar[str] = "transcript"
 
     words: tuple[Word, ...]
+    withdrawn: tuple[int, ...] = ()  # numbers of partial words taken back with none in their place
+    hearing: Hearing = "silent"
+    behind: bool = False  # recognition cannot keep up: what is said is left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +111,8 @@ class TextPacket(Packet):
     partial: str
     last_word_ns: int | None  # end of the newest word
     transcribed_ns: int = 0  # when the transcript was published that this was made from
+    hearing: Hearing = "silent"
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +228,7 @@ def end_of_stream(topic: str, t_ns: int = 0) -> Packet:
         topic: vision, audio, transcript or text.
         t_ns: the end of the media that the stage has seen.
     """
-    common = {"t_ns": t_ns, "progress_ns": END_OF_STREAM}
+    common: dict[str, Any] = {"t_ns": t_ns, "progress_ns": END_OF_STREAM}
     match topic:
         case "vision":
             return VisionPacket(**common, faces=-1, features=None)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import astuple
+from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from emi_models.errors import EmiError
 from emi_models.speech.frames import ACCEPT, BEGIN, ERROR, FINISH, HYPOTHESIS, WORDS, read_frame, write_frame
+from emi_models.speech.recognizer import Hypothesis
 from emi_models.speech.sphinx import SphinxRecognizer
 
 if TYPE_CHECKING:
-    from emi_models.speech.recognizer import RecognizedWord, Recognizer
+    from emi_models.speech.recognizer import Recognizer
 
 __all__ = ["serve"]
 
@@ -24,16 +25,16 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
     """Answer requests until their stream ends."""
     while (frame := read_frame(requests)) is not None:
         letter, payload = frame
-        words: list[RecognizedWord] = []
+        heard = Hypothesis()
         if letter == BEGIN:
-            recognizer.begin()
+            recognizer.begin(payload.decode())
         elif letter == ACCEPT:
             recognizer.accept(np.frombuffer(payload, np.float32))
         elif letter == HYPOTHESIS:
-            words = recognizer.hypothesis()
+            heard = recognizer.hypothesis()
         elif letter == FINISH:
-            words = recognizer.finish()
-        write_frame(answers, WORDS, json.dumps([astuple(word) for word in words]).encode())
+            heard = recognizer.finish()
+        write_frame(answers, WORDS, json.dumps(asdict(heard)["segments"]).encode())
 
 
 def main() -> None:

@@ -20,30 +20,27 @@ LEAST_EXIT: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next samples of an utterance, shape (n,). One piece may be both its first and its last."""
+    """The next samples of an utterance, shape (n,), the last `voiced` of which are voice."""
 
     samples: NDArray[np.float32]
     first: bool
     last: bool
+    voiced: int = 0
 
 
 class Endpointer:
     """Cuts a stream of chunks into utterances. Pure: it counts samples and knows no clock.
 
     An utterance begins with the first chunk at `threshold`, and with up to `preroll_s` of what came before;
-    it ends when `min_silence_s` has passed below `threshold` - 0.15, or when the next chunk would make it
-    longer than `max_utterance_s`. In that case the voice goes on in a new utterance, without a sample in
-    between. No sample is in two utterances, and every chunk at the threshold is in one.
+    it ends when `min_silence_s` has passed below `threshold` - 0.15. It may be of any length. No sample is
+    in two utterances, and every chunk at the threshold is in one.
     """
 
-    def __init__(
-        self, threshold: float, min_silence_s: float, preroll_s: float, max_utterance_s: float
-    ) -> None:
+    def __init__(self, threshold: float, min_silence_s: float, preroll_s: float) -> None:
         self._enter = threshold
         self._exit = max(threshold - EXIT_MARGIN, LEAST_EXIT)
         self._min_silence = round(min_silence_s * RATE_HZ)
         self._preroll_limit = round(preroll_s * RATE_HZ)
-        self._limit = round(max_utterance_s * RATE_HZ)
         self.reset()
 
     @property
@@ -54,47 +51,32 @@ class Endpointer:
     def reset(self) -> None:
         """Forget everything; an utterance under way is over."""
         self._speaking = False
-        self._size = 0  # samples in the utterance
         self._silence = 0  # samples since its last voice
         self._preroll: deque[NDArray[np.float32]] = deque()
 
     def push(self, chunk: NDArray[np.float32], probability: float) -> list[Piece]:
-        """What this chunk, shape (n,), adds: nothing in silence, two pieces at a forced cut."""
+        """What this chunk, shape (n,), adds: nothing in silence."""
         if not self._speaking:
             if probability < self._enter:
                 self._remember(chunk)
                 return []
             samples = np.concatenate((*self._preroll, chunk))
             self._preroll.clear()
-            return [self._begin(samples)]
-        pieces = []
-        if self._size + chunk.size > self._limit:
-            pieces.append(Piece(chunk[:0], first=False, last=True))
-            if probability < self._enter and self._silence:
-                self.reset()
-                self._remember(chunk)
-                return pieces
-            pieces.append(self._begin(chunk))
-        self._silence = 0 if probability >= self._exit else self._silence + chunk.size
-        if pieces:
-            return pieces
-        self._size += chunk.size
+            self._speaking = True
+            self._silence = 0
+            return [Piece(samples, first=True, last=False, voiced=chunk.size)]
+        voiced = chunk.size if probability >= self._exit else 0
+        self._silence = 0 if voiced else self._silence + chunk.size
         over = self._silence >= self._min_silence
         if over:
             self.reset()
-        return [Piece(chunk, first=False, last=over)]
+        return [Piece(chunk, first=False, last=over, voiced=voiced)]
 
     def flush(self) -> list[Piece]:
         """The last, empty piece of the utterance under way, at a gap or the end of the stream."""
         pieces = [Piece(np.empty(0, np.float32), first=False, last=True)] if self._speaking else []
         self.reset()
         return pieces
-
-    def _begin(self, samples: NDArray[np.float32]) -> Piece:
-        self._speaking = True
-        self._size = samples.size
-        self._silence = 0
-        return Piece(samples, first=True, last=False)
 
     def _remember(self, chunk: NDArray[np.float32]) -> None:
         self._preroll.append(chunk)

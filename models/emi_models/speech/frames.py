@@ -1,8 +1,8 @@
 """What a recogniser in a process of its own and its owner say to each other: frames of one letter and bytes.
 
 A frame is a letter, the length of what follows as 4 bytes (little-endian), and that many bytes. Requests:
-`b`egin, `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is answered by one `w`ords (JSON) or `e`rror
-(text) frame.
+`b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is answered by one `w`ords
+(JSON) or `e`rror (text) frame.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 
 from emi_models.errors import EmiError, ModelUnavailableError
 from emi_models.speech.frames import ACCEPT, BEGIN, ERROR, FINISH, HYPOTHESIS, read_frame, write_frame
-from emi_models.speech.recognizer import RecognizedWord
+from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,22 +50,22 @@ class IsolatedRecognizer:
         self._closed = False
         self.name = self._start()
 
-    def begin(self) -> None:
-        """Start an utterance; if the process was lost, in a new one that does not know the microphone yet."""
+    def begin(self, prompt: str = "") -> None:
+        """Start anew; if the process was lost, in a new one that does not know the microphone yet."""
         if self._process is None and not self._closed:
             self._start()
-        self._ask(BEGIN)
+        self._ask(BEGIN, prompt.encode())
 
     def accept(self, samples: NDArray[np.float32]) -> None:
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1]."""
         self._ask(ACCEPT, np.ascontiguousarray(samples, np.float32).tobytes())
 
-    def hypothesis(self) -> list[RecognizedWord]:
+    def hypothesis(self) -> Hypothesis:
         """The words so far."""
         return self._ask(HYPOTHESIS)
 
-    def finish(self) -> list[RecognizedWord]:
-        """The words of the whole utterance."""
+    def finish(self) -> Hypothesis:
+        """The words of all that was accepted."""
         return self._ask(FINISH)
 
     def forget(self) -> None:
@@ -86,7 +86,7 @@ class IsolatedRecognizer:
             raise RecognizerLostError(f"the speech recogniser cannot be started: {error}") from error
         return str(self._receive())
 
-    def _ask(self, letter: bytes, payload: bytes = b"") -> list[RecognizedWord]:
+    def _ask(self, letter: bytes, payload: bytes = b"") -> Hypothesis:
         process = self._process
         if process is None or process.stdin is None:
             raise RecognizerLostError(
@@ -101,7 +101,12 @@ class IsolatedRecognizer:
         if not isinstance(answer, list):
             self._drop()
             raise RecognizerLostError(f"the speech recogniser answered {answer!r}")
-        return [RecognizedWord(str(text), float(a), float(b), float(p)) for text, a, b, p in answer]
+        return Hypothesis(
+            tuple(
+                Segment(**part | {"words": tuple(RecognizedWord(**w) for w in part["words"])})
+                for part in answer
+            )
+        )
 
     def _receive(self) -> object:
         process = self._process

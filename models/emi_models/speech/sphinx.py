@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelUnavailableError
-from emi_models.speech.recognizer import RecognizedWord
+from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +55,8 @@ class SphinxRecognizer:
         self._held: list[NDArray[np.int16]] = []  # sound not decoded yet, while the mean is unknown
         self._open = False
 
-    def begin(self) -> None:
-        """Start an utterance; one that was not finished is dropped."""
+    def begin(self, prompt: str = "") -> None:
+        """Start anew; what was not finished is dropped. It has no use for a prompt."""
         self._abandon()
         self._held = []
         self._open = True
@@ -73,16 +73,16 @@ class SphinxRecognizer:
         if sum(part.size for part in self._held) >= LEARNING_SAMPLES:
             self._learn()
 
-    def hypothesis(self) -> list[RecognizedWord]:
+    def hypothesis(self) -> Hypothesis:
         """The words so far; all of them may still change."""
-        return [] if self._cepstral_mean is None else self._words()
+        return Hypothesis() if self._cepstral_mean is None else self._words()
 
-    def finish(self) -> list[RecognizedWord]:
-        """The words of the whole utterance, after a second pass over its lattice."""
+    def finish(self) -> Hypothesis:
+        """The words of all that was accepted, after a second pass over their lattice."""
         if self._cepstral_mean is None:
             if not self._held:
                 self._open = False
-                return []
+                return Hypothesis()
             self._learn()
         self._decoder.end_utt()
         self._open = False
@@ -120,8 +120,8 @@ class SphinxRecognizer:
             self._decoder.end_utt()
         self._open = False
 
-    def _words(self) -> list[RecognizedWord]:
-        return [
+    def _words(self) -> Hypothesis:
+        words = tuple(
             RecognizedWord(
                 VARIANT.sub("", segment.word),
                 segment.start_frame * FRAME_S,
@@ -130,4 +130,5 @@ class SphinxRecognizer:
             )
             for segment in self._decoder.seg() or ()
             if not segment.word.startswith(NOT_A_WORD)
-        ]
+        )
+        return Hypothesis((Segment(words),) if words else ())

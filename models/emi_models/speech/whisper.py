@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.speech.recognizer import RecognizedWord
+from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,13 +17,11 @@ __all__ = ["WhisperRecognizer"]
 
 # Without tokenizer.json faster-whisper would fetch one from the network.
 FILES: Final = ("model.bin", "config.json", "tokenizer.json")
+RATE_HZ: Final = 16_000
 PARTIAL_BEAM: Final = 1
 FINAL_BEAM: Final = 5
 
-# Whisper's own guards against words in silence and against loops, at OpenAI's values.
-NO_SPEECH: Final = 0.6
-LEAST_LOG_PROBABILITY: Final = -1.0
-MOST_COMPRESSION: Final = 2.4
+REST_S: Final = 1.0  # of sound behind the last word: too little to be worth, or to survive, a second look
 
 
 class WhisperRecognizer:
@@ -56,13 +54,13 @@ class WhisperRecognizer:
                 "or choose another with --set speech.backend=pocketsphinx"
             )
         try:
-            from faster_whisper import WhisperModel
+            from emi_models.speech.whisper_model import OneLookModel
         except ImportError as error:
             raise ModelUnavailableError(
                 f"faster-whisper cannot be loaded ({error}): pip install faster-whisper"
             ) from error
         try:
-            self._model: Any = WhisperModel(
+            self._model: Any = OneLookModel(
                 str(folder),
                 device="cpu",
                 compute_type=compute_type,
@@ -77,69 +75,88 @@ class WhisperRecognizer:
         self._language = language
         self._name = f"faster-whisper {folder.name} ({compute_type})"
         self._parts: list[NDArray[np.float32]] = []
+        self._prompt = ""
 
     @property
     def name(self) -> str:
         """Engine, model folder and quantisation."""
         return self._name
 
-    def begin(self) -> None:
-        """Start an utterance; one that was not finished is dropped."""
+    def begin(self, prompt: str = "") -> None:
+        """Start anew; what was not finished is dropped.
+
+        Args:
+            prompt: the words said just before, which Whisper continues.
+        """
         self._parts = []
+        self._prompt = prompt
 
     def accept(self, samples: NDArray[np.float32]) -> None:
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1]."""
         self._parts.append(samples.astype(np.float32))
 
-    def hypothesis(self) -> list[RecognizedWord]:
+    def hypothesis(self) -> Hypothesis:
         """The words so far, by greedy search; all of them may still change."""
         return self._transcribe(PARTIAL_BEAM)
 
-    def finish(self) -> list[RecognizedWord]:
-        """The words of the whole utterance, by beam search."""
-        words = self._transcribe(FINAL_BEAM)
+    def finish(self) -> Hypothesis:
+        """The words of all that was accepted, by beam search."""
+        heard = self._transcribe(FINAL_BEAM)
         self._parts = []
-        return words
+        return heard
 
     def forget(self) -> None:
-        """Drop the utterance under way; nothing else is ever kept."""
-        self._parts = []
+        """Drop what was accepted; nothing else is ever kept."""
+        self.begin()
 
     def close(self) -> None:
         """Release the model."""
         self._parts = []
         self._model = None
 
-    def _transcribe(self, beam: int) -> list[RecognizedWord]:
+    def _transcribe(self, beam: int) -> Hypothesis:
         if not self._parts:
-            return []
+            return Hypothesis()
         samples = np.concatenate(self._parts)
         self._parts = [samples]
-        segments, _ = self._model.transcribe(
+        found, _ = self._model.transcribe(
             samples,
             language=self._language,
             beam_size=beam,
             temperature=0.0,  # its fallback to sampling is not deterministic and multiplies the time
+            initial_prompt=self._prompt or None,
             condition_on_previous_text=False,
             word_timestamps=True,
             vad_filter=False,  # the voice gate has done it
-            no_speech_threshold=NO_SPEECH,
-            log_prob_threshold=LEAST_LOG_PROBABILITY,
-            compression_ratio_threshold=MOST_COMPRESSION,
+            # What these would skip is seen and counted by `Guards`.
+            no_speech_threshold=None,
+            log_prob_threshold=None,
+            compression_ratio_threshold=None,
         )
-        end_s = samples.size / 16_000
-        return [
-            RecognizedWord(
-                text, float(min(word.start, end_s)), float(min(word.end, end_s)), float(word.probability)
+        end_s = samples.size / RATE_HZ
+        segments: list[Any] = []
+        with self._model.one_look(segments, end_s - REST_S):
+            for segment in found:
+                segments.append(segment)  # one by one: what was found so far decides on going on
+        return Hypothesis(
+            tuple(
+                Segment(
+                    _words(segment, end_s),
+                    complete=index + 1 < len(segments) or segment.end <= end_s - REST_S,
+                    no_speech=float(segment.no_speech_prob),
+                    log_probability=float(segment.avg_logprob),
+                    compression=float(segment.compression_ratio),
+                )
+                for index, segment in enumerate(segments)
             )
-            for segment in segments
-            if _is_speech(segment)
-            for word in segment.words or ()
-            if (text := word.word.strip())
-        ]
+        )
 
 
-def _is_speech(segment: Any) -> bool:
-    """Whether a segment passes the guards; without a fallback faster-whisper yields those that do not."""
-    silent = segment.no_speech_prob > NO_SPEECH and segment.avg_logprob < LEAST_LOG_PROBABILITY
-    return not silent and segment.compression_ratio <= MOST_COMPRESSION
+def _words(segment: Any, end_s: float) -> tuple[RecognizedWord, ...]:
+    return tuple(
+        RecognizedWord(
+            text, float(min(word.start, end_s)), float(min(word.end, end_s)), float(word.probability)
+        )
+        for word in segment.words or ()
+        if (text := word.word.strip())
+    )

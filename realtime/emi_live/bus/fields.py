@@ -38,6 +38,12 @@ class Fields:
             raise self._wrong(name, value, f"within [{low}, {high}]")
         return value
 
+    def integers(self, name: str, max_count: int) -> tuple[int, ...]:
+        """At most `max_count` 64-bit whole numbers."""
+        items = self.items(name, max_count)
+        fields = Fields({str(index): item for index, item in enumerate(items)}, f"{self._where}.{name}")
+        return tuple(fields.integer(str(index)) for index in range(len(items)))
+
     def optional_integer(self, name: str) -> int | None:
         """A 64-bit whole number, or None."""
         return None if self._is_null(name) else self.integer(name)

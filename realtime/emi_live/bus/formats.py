@@ -14,6 +14,7 @@ from emi_live.errors import WireError
 from emi_live.messages import (
     AudioPacket,
     Estimate,
+    Hearing,
     Latency,
     ModalityReport,
     ModalityState,
@@ -39,6 +40,8 @@ MAX_NAME: Final = 200  # characters of an engine's or a bundle's name
 MAX_REASON: Final = 500
 MAX_WALL: Final = 40  # ISO 8601 with microseconds and zone is 32
 STATES: Final[tuple[ModalityState, ...]] = get_args(ModalityState)
+HEARINGS: Final[tuple[Hearing, ...]] = get_args(Hearing)
+WORD_FIELDS: Final = ("text", "start_ns", "end_ns", "committed", "number", "revises")
 
 Array = NDArray[np.float32] | None
 
@@ -84,26 +87,38 @@ def _read_audio(fields: Fields, stamps: Stamps, array: Array) -> AudioPacket:
 
 
 def _write_transcript(packet: TranscriptPacket) -> tuple[dict[str, object], Array]:
-    words = [[word.text, word.start_ns, word.end_ns, word.committed] for word in packet.words]
-    return {"words": words}, None
+    words = [[getattr(word, name) for name in WORD_FIELDS] for word in packet.words]
+    return {
+        "words": words,
+        "withdrawn": list(packet.withdrawn),
+        "hearing": packet.hearing,
+        "behind": packet.behind,
+    }, None
 
 
 def _read_transcript(fields: Fields, stamps: Stamps, array: Array) -> TranscriptPacket:
     _no_array(array)
     words = tuple(_word(item, index) for index, item in enumerate(fields.items("words", MAX_WORDS)))
-    return TranscriptPacket(words=words, **stamps)
+    return TranscriptPacket(
+        words=words,
+        withdrawn=fields.integers("withdrawn", MAX_WORDS),
+        hearing=fields.choice("hearing", HEARINGS),
+        behind=fields.boolean("behind"),
+        **stamps,
+    )
 
 
 def _word(item: object, index: int) -> Word:
-    if not isinstance(item, (list, tuple)) or len(item) != 4:
-        raise WireError(f"words[{index}] is not [text, start_ns, end_ns, committed]")
-    names = ("text", "start_ns", "end_ns", "committed")
-    fields = Fields(dict(zip(names, item, strict=True)), f"words[{index}]")
+    if not isinstance(item, (list, tuple)) or len(item) != len(WORD_FIELDS):
+        raise WireError(f"words[{index}] is not [{', '.join(WORD_FIELDS)}]")
+    fields = Fields(dict(zip(WORD_FIELDS, item, strict=True)), f"words[{index}]")
     return Word(
         text=fields.text("text", MAX_WORD),
         start_ns=fields.integer("start_ns"),
         end_ns=fields.integer("end_ns"),
         committed=fields.boolean("committed"),
+        number=fields.integer("number", -1),
+        revises=fields.optional_integer("revises"),
     )
 
 
@@ -113,6 +128,8 @@ def _write_text(packet: TextPacket) -> tuple[dict[str, object], Array]:
         "partial": packet.partial,
         "last_word_ns": packet.last_word_ns,
         "transcribed_ns": packet.transcribed_ns,
+        "hearing": packet.hearing,
+        "behind": packet.behind,
     }, packet.embedding
 
 
@@ -123,6 +140,8 @@ def _read_text(fields: Fields, stamps: Stamps, array: Array) -> TextPacket:
         partial=fields.text("partial", MAX_TEXT),
         last_word_ns=fields.optional_integer("last_word_ns"),
         transcribed_ns=fields.integer("transcribed_ns"),
+        hearing=fields.choice("hearing", HEARINGS),
+        behind=fields.boolean("behind"),
         **stamps,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,15 +13,20 @@ from numpy.typing import NDArray
 from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import SpeechConfig
 from emi_live.health import Health
-from emi_live.messages import Packet, TranscriptPacket, Word, end_of_stream
+from emi_live.messages import Hearing, Packet, TranscriptPacket, Word, end_of_stream
 from emi_live.rings import AudioReader
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 from emi_live.stages.chunks import Chunk, ChunkReader
+from emi_live.stages.keeping_up import KeepingUp
+from emi_live.stages.timeline import Timeline
 from emi_models.speech.endpointer import Endpointer, Piece
+from emi_models.speech.guards import GuardSettings
+from emi_models.speech.incremental import IncrementalRecognizer, IncrementalSettings, Update
+from emi_models.speech.transcript import Transcript
 
 if TYPE_CHECKING:
     from emi_models.encoders.voice import VoiceGate
-    from emi_models.speech.recognizer import RecognizedWord, Recognizer
+    from emi_models.speech.recognizer import Recognizer
 
 __all__ = ["SpeechStage"]
 
@@ -29,14 +35,16 @@ KEPT_NS: Final = 30 * NS_PER_S
 
 
 class SpeechStage:
-    """Recognises what is said: voice gate, then a recogniser on growing utterances.
+    """Recognises what is said while it is said: voice gate, then incremental recognition of utterances.
 
     It works on chunks of 512 samples, counted from the start or the last gap. A packet follows each chunk
     that changed the words, and every sixth chunk in any case: so packets are the same however the sound was
-    cut into blocks. Words are partial while their utterance lasts and committed when it ends. In `exact`
-    mode the partial words are asked for every `partial_every_s` of an utterance; live, that waits
-    (`speech.coalesced`) until the stage has caught up.
+    cut into blocks. Words are partial at first and committed once hypotheses agree on them, or when their
+    utterance ends; what is committed does not change. In `exact` mode the words are asked for every
+    `partial_every_s` of an utterance; live, that waits (`speech.coalesced`) until all sound that has arrived
+    is taken in, and what is given up beyond that is `KeepingUp`'s business.
 
+    Without sound for `no_data_s` the utterance is over, and the packets say `no data`, which is not silence.
     Sound overwritten before it was read is counted as `speech.lost_samples`; a gap ends the utterance.
     """
 
@@ -52,22 +60,32 @@ class SpeechStage:
         *,
         exact: bool,
         health: Health,
+        smaller: Recognizer | None = None,
     ) -> None:
-        """Without a recogniser the packets carry progress alone."""
+        """Without a recogniser the packets carry progress alone; `smaller` answers when it is too slow."""
         self._chunks = ChunkReader(reader, self.name, health)
         self._gate = gate
-        self._recognizer = recognizer
-        self._endpointer = Endpointer(
-            config.voice_threshold, config.min_silence_s, config.preroll_s, config.max_utterance_s
+        self._endpointer = Endpointer(config.voice_threshold, config.min_silence_s, config.preroll_s)
+        self._words = None if recognizer is None else IncrementalRecognizer(recognizer, settings_of(config))
+        self._keeping_up = (
+            None
+            if exact or self._words is None
+            else KeepingUp(self._words, smaller, config.lag_budget_s, self.name, health)
         )
-        self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
         self._exact = exact
+        self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
+        self._no_data_ns = seconds_to_ns(config.no_data_s)
         self._health = health
+        self._timeline = Timeline()
+        self._transcript = Transcript()
+        self._counted: Counter[str] = Counter()
         self._quiet_chunks = 0  # since the last packet
-        self._utterance_ns = 0  # capture time of the first sample of the utterance
-        self._unasked = 0  # samples since the recogniser was last asked
+        self._open = False  # the recogniser has an utterance under way
         self._committed: deque[Word] = deque()
         self._partial: list[Word] = []
+        self._withdrawn: tuple[int, ...] = ()  # since the last packet
+        self._heard_ns: int | None = None  # when sound was last there to be read; None: never
+        self._no_data = not exact
         self._last_ns = 0
         self._arrived_ns = 0
         self.ended = False
@@ -78,23 +96,37 @@ class SpeechStage:
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the next quarter of a second of sound, if it has arrived."""
-        packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
+        packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk, now_ns)]
         if self._chunks.ended and not self.ended:
             self.ended = True
             packets += [*self._close(), end_of_stream(self.topic, self._last_ns)]
+        elif self._falls_silent(now_ns):
+            self._no_data = True
+            self._health.count("speech.no_data")
+            packets += list(self._close()) or [self._packet()]
         return packets
 
     def reset(self) -> None:
         """Drop the utterance under way; words that were committed stay said."""
+        self._drop()
         self._start_afresh()
-        self._partial = []
 
     def close(self) -> None:
         """Leave the input."""
         self._chunks.close()
 
-    def _take(self, chunk: Chunk) -> Iterator[Packet]:
+    def _falls_silent(self, now_ns: int) -> bool:
+        """Whether it is now that no sound has come for too long."""
+        return (
+            not (self._exact or self._no_data)
+            and self._heard_ns is not None
+            and now_ns - self._heard_ns >= self._no_data_ns
+        )
+
+    def _take(self, chunk: Chunk, now_ns: int) -> Iterator[Packet]:
         self._last_ns, self._arrived_ns = chunk.end_ns, chunk.arrived_ns
+        if chunk.samples.size:
+            self._heard_ns, self._no_data = now_ns, False
         if chunk.whole:
             yield from self._hear(chunk.samples)
         elif chunk.samples.size and self._endpointer.speaking:
@@ -112,7 +144,7 @@ class SpeechStage:
             yield self._packet()
 
     def _close(self) -> Iterator[Packet]:
-        """End the utterance, at a gap or the end of the stream."""
+        """End the utterance, at a gap, without sound, or at the end of the stream."""
         changed = False
         for piece in self._endpointer.flush():
             changed |= self._recognize(piece)
@@ -121,54 +153,118 @@ class SpeechStage:
             yield self._packet()
 
     def _recognize(self, piece: Piece) -> bool:
-        """Pass a piece to the recogniser; whether the words have changed."""
-        if self._recognizer is None:
+        """Pass a piece to the recogniser; whether what is shown has changed."""
+        words, keeping_up = self._words, self._keeping_up
+        if words is None:
             return False
         if piece.first:
-            self._utterance_ns = self._last_ns - piece.samples.size * NS_PER_S // SAMPLE_RATE_HZ
-            self._unasked = 0
             self._health.count("speech.utterances")
-            self._recognizer.begin()
+        if keeping_up is not None and not keeping_up.take(piece.samples.size):
+            return self._drop()
+        if piece.first or not self._open:  # not the first: what came before was left out
+            self._timeline.begin()
+            words.begin()
+            self._open = True
+        changed = False
         if piece.samples.size:
-            self._recognizer.accept(piece.samples)
-            self._unasked += piece.samples.size
-        before = self._partial
-        if piece.last:
-            self._committed += self._timed(self._recognizer.finish(), committed=True)
-            self._partial = []
-            return True
-        if self._unasked < self._partial_every:
-            return False
-        if not self._exact and self._chunks.backlog >= self._partial_every:
-            self._health.count("speech.coalesced")
-            return False
-        self._unasked = 0
-        self._partial = self._timed(self._recognizer.hypothesis(), committed=False)
-        return self._partial != before
+            self._timeline.add(piece.samples.size, self._last_ns)
+            wait = keeping_up is not None and self._chunks.backlog >= self._partial_every
+            changed = self._answered(words.push(piece.samples, piece.voiced, wait=wait))
+            if wait and words.due:
+                self._health.count("speech.coalesced")
+        if piece.last and self._open:
+            changed |= self._answered(words.finish())
+            self._open = False
+        return changed
 
-    def _timed(self, words: Sequence[RecognizedWord], *, committed: bool) -> list[Word]:
-        start_ns = self._utterance_ns
-        return [
+    def _answered(self, update: Update | None) -> bool:
+        """Take in what the recogniser said, and look how much sound has come meanwhile."""
+        if update is None:
+            return False
+        changed = self._show(update)
+        if self._keeping_up is not None:
+            self._keeping_up.answered(self._chunks.backlog)
+        return changed
+
+    def _show(self, update: Update) -> bool:
+        """Number and time the words of an update; whether what is shown has changed."""
+        spoken = (*update.certain, *update.tentative)
+        marks, withdrawn = self._transcript.show(
+            [word.text for word in update.certain], [word.text for word in update.tentative]
+        )
+        self._withdrawn += withdrawn
+        shown = [
             Word(
                 word.text,
-                start_ns + seconds_to_ns(word.start_s),
-                start_ns + seconds_to_ns(word.end_s),
-                committed,
+                self._timeline.at(word.start_s),
+                self._timeline.at(word.end_s),
+                index < len(update.certain),
+                mark.number,
+                mark.revises,
             )
-            for word in words
+            for index, (word, mark) in enumerate(zip(spoken, marks, strict=True))
         ]
+        self._committed += shown[: len(update.certain)]
+        partial = shown[len(update.certain) :]
+        changed = bool(update.certain or withdrawn) or partial != self._partial
+        self._partial = partial
+        if update.cut is not None:
+            self._health.count(f"speech.cut_{update.cut}")
+        self._count()
+        return changed
+
+    def _count(self) -> None:
+        """Tell health what has been counted elsewhere since the last time."""
+        now = Counter({"speech.words": self._transcript.certain, "speech.erased": self._transcript.erased})
+        if self._words is not None:
+            now.update({f"speech.guard_{guard}": count for guard, count in self._words.dropped.items()})
+        for name, count in (now - self._counted).items():
+            self._health.count(name, count)
+        self._counted = now
 
     def _packet(self) -> TranscriptPacket:
         self._quiet_chunks = 0
         while self._committed and self._committed[0].end_ns <= self._last_ns - KEPT_NS:
             self._committed.popleft()
-        return TranscriptPacket(
+        withdrawn, self._withdrawn = self._withdrawn, ()
+        packet = TranscriptPacket(
             t_ns=self._last_ns,
             progress_ns=self._last_ns,
             arrived_ns=self._arrived_ns,
             words=(*self._committed, *self._partial),
+            withdrawn=withdrawn,
+            hearing=self._hearing,
+            behind=self._keeping_up is not None and self._keeping_up.missing,
         )
+        self._partial = [replace(word, revises=None) for word in self._partial]  # it is said once
+        return packet
+
+    @property
+    def _hearing(self) -> Hearing:
+        if self._no_data:
+            return "no data"
+        return "speaking" if self._endpointer.speaking else "silent"
+
+    def _drop(self) -> bool:
+        """Take back the words that are not committed; whether there were any."""
+        if self._words is not None:
+            self._words.drop()
+        self._open = False
+        changed = bool(self._partial)
+        self._show(Update((), ()))
+        return changed
 
     def _start_afresh(self) -> None:
         self._gate.reset()
         self._endpointer.reset()
+
+
+def settings_of(config: SpeechConfig) -> IncrementalSettings:
+    """What the incremental recogniser is to do."""
+    return IncrementalSettings(
+        every_s=config.partial_every_s,
+        agreement=config.agreement,
+        trim_s=config.trim_s,
+        limit_s=config.limit_s,
+        guards=GuardSettings(config.most_no_speech, config.least_log_probability, config.most_compression),
+    )

@@ -69,6 +69,8 @@ class TextStage:
                 partial=" ".join(word.text for word in words if not word.committed),
                 last_word_ns=words[-1].end_ns if words else None,
                 transcribed_ns=packet.published_ns,
+                hearing=packet.hearing,
+                behind=packet.behind,
             ),
         )
 

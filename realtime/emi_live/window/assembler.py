@@ -141,7 +141,7 @@ class WindowAssembler:
         pictures_come, sound_comes = recent("vision", picture_ns), recent("audio", sound_ns)
         seen = judged("vision", recent("vision", face_ns), "no face" if pictures_come else "no frames")
         heard = judged("audio", recent("audio", voice_ns), "silence" if sound_comes else "no audio")
-        told = judged("text", recent("text", word_ns) and embedding is not None, "no words")
+        told = judged("text", recent("text", word_ns) and embedding is not None, _why_no_words(text))
         arriving = [
             t
             for t, comes in ((picture_ns, pictures_come), (sound_ns, sound_comes))
@@ -255,3 +255,9 @@ class WindowAssembler:
                 stamps.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
+
+
+def _why_no_words(text: TextPacket | None) -> str:
+    if text is not None and text.behind:
+        return "recognition is behind"
+    return "no audio" if text is not None and text.hearing == "no data" else "no words"

@@ -39,8 +39,23 @@ matrices = st.builds(matrix, st.integers(0, 30), st.integers(0, 70), st.integers
 
 visions = st.builds(VisionPacket, faces=st.integers(-1, 9), features=st.none() | vectors, **stamps)
 audios = st.builds(AudioPacket, frames=matrices, last_voice_ns=st.none() | int64, **stamps)
-words = st.builds(Word, text=texts, start_ns=int64, end_ns=int64, committed=st.booleans())
-transcripts = st.builds(TranscriptPacket, words=st.lists(words, max_size=8).map(tuple), **stamps)
+words = st.builds(
+    Word,
+    text=texts,
+    start_ns=int64,
+    end_ns=int64,
+    committed=st.booleans(),
+    number=st.integers(-1, INT64_MAX),
+    revises=st.none() | int64,
+)
+hearing = {"hearing": st.sampled_from(["speaking", "silent", "no data"]), "behind": st.booleans()}
+transcripts = st.builds(
+    TranscriptPacket,
+    words=st.lists(words, max_size=8).map(tuple),
+    withdrawn=st.lists(int64, max_size=4).map(tuple),
+    **hearing,
+    **stamps,
+)
 text_packets = st.builds(
     TextPacket,
     embedding=st.none() | vectors,
@@ -48,6 +63,7 @@ text_packets = st.builds(
     partial=texts,
     last_word_ns=st.none() | int64,
     transcribed_ns=int64,
+    **hearing,
     **stamps,
 )
 reports = st.builds(

@@ -1,0 +1,193 @@
+"""Incremental recognition over any recogniser: guards, agreement, and a buffer that stays short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from emi_models.speech.agreement import LocalAgreement
+from emi_models.speech.guards import Guards, GuardSettings
+from emi_models.speech.sound_buffer import RATE_HZ, SoundBuffer
+from emi_models.speech.trimming import Cut, cut_after, segment_cut, word_cut
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Recognizer
+    from emi_models.speech.trimming import CutKind
+
+__all__ = ["IncrementalRecognizer", "IncrementalSettings", "Update"]
+
+PROMPT_CHARACTERS: Final = 200  # of what has scrolled out of the buffer
+UNFINISHED_S: Final = 1.0  # a word this close to the newest sound may still be under way
+KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncrementalSettings:
+    """How often words are asked for, what makes them certain, and when the buffer is cut."""
+
+    every_s: float = 0.5  # sound between two hypotheses
+    agreement: int = 2  # hypotheses in a row that must agree
+    trim_s: float = 15.0  # from here on, cut where words are certain
+    limit_s: float = 20.0  # never hold more than this
+    guards: GuardSettings = field(default_factory=GuardSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a hypothesis has changed. Times count from the utterance's first sample."""
+
+    certain: tuple[RecognizedWord, ...]  # certain with this update; what was certain before stays so
+    tentative: tuple[RecognizedWord, ...]  # all that is shown beyond what is certain; replaces the last
+    cut: CutKind | None = None  # why the buffer was cut, if it was
+
+
+class IncrementalRecognizer:
+    """Recognises one utterance after the other while they are spoken. Pure: no thread, clock or device.
+
+    The words of a growing buffer are asked for every `every_s` of sound and become certain by
+    `LocalAgreement`. From `trim_s` on the buffer is cut at the end of a completed segment of certain words,
+    or else behind the last certain word; at `limit_s` regardless, and then the words before the cut are
+    certain without agreement rather than lost. The words that scrolled away are the recogniser's prompt, and
+    nothing of an utterance is carried into the next.
+    """
+
+    def __init__(self, recognizer: Recognizer, settings: IncrementalSettings | None = None) -> None:
+        self._settings = settings or IncrementalSettings()
+        self._recognizer = recognizer
+        self._every = round(self._settings.every_s * RATE_HZ)
+        self._buffer = SoundBuffer(self._settings.limit_s)
+        self._guards = Guards(self._settings.guards)
+        self._agreement = LocalAgreement(self._settings.agreement)
+        self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
+        self._said_any = False
+        self._unasked = 0  # samples since the recogniser was last asked
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The one that is asked."""
+        return self._recognizer
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How much each guard has kept out so far: words, of `carry_over` prompts."""
+        return self._guards.dropped
+
+    @property
+    def buffered_s(self) -> float:
+        """Seconds of sound in the buffer, at most `limit_s`."""
+        return self._buffer.duration_s
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to ask for the words."""
+        return self._unasked >= self._every
+
+    def begin(self) -> None:
+        """Start an utterance; one that was not finished is dropped."""
+        if self._said_any:
+            self.dropped["carry_over"] += 1
+        self._clear()
+        self._recognizer.begin()
+
+    def push(self, samples: NDArray[np.float32], voiced: int, *, wait: bool = False) -> Update | None:
+        """Take the utterance's next samples; what that changes, if the words were asked for.
+
+        Args:
+            samples: shape (n,), 16 kHz mono, in [-1, 1].
+            voiced: how many of them, at the end, are voice.
+            wait: do not ask for the words now, unless the buffer is full.
+        """
+        update: Update | None = None
+        while samples.size:
+            part, samples = samples[: self._buffer.room], samples[self._buffer.room :]
+            self._buffer.append(part, min(part.size, max(0, voiced - samples.size)))
+            self._recognizer.accept(part)
+            self._unasked += part.size
+            if not self._buffer.room or (self.due and not samples.size and not wait):
+                update = _joined(update, self._ask())
+        return update
+
+    def finish(self) -> Update:
+        """The rest of the utterance's words, all certain; the utterance is over with this call."""
+        words = self._guards.passed(self._recognizer.finish(), self._buffer, self._buffer.start_s)
+        certain = self._agreement.finish(words)
+        self._said_any |= bool(certain)
+        said_any = self._said_any
+        self._clear()
+        self._said_any = said_any
+        return Update(tuple(certain), ())
+
+    def drop(self) -> None:
+        """Forget the utterance under way, as after a failure."""
+        self._clear()
+
+    def use(self, recognizer: Recognizer) -> None:
+        """Go on with another recogniser, which hears the buffer anew; what is certain stays so."""
+        self._recognizer = recognizer
+        self._restart()
+
+    def _clear(self) -> None:
+        self._buffer.clear()
+        self._agreement.reset()
+        self._gone = ""
+        self._said_any = False
+        self._unasked = 0
+
+    def _ask(self) -> Update:
+        self._unasked = 0
+        hypothesis = self._recognizer.hypothesis()
+        words = self._guards.passed(hypothesis, self._buffer, self._buffer.start_s)
+        certain = self._agreement.insert(words)
+        cut = None
+        if self._buffer.duration_s >= self._settings.trim_s:
+            cut, forced = self._choose_cut(hypothesis)
+            certain += forced
+        self._said_any |= bool(certain)
+        if cut is not None:
+            self._cut(cut)
+        return Update(tuple(certain), self._agreement.tentative, cut.kind if cut else None)
+
+    def _choose_cut(self, hypothesis: Hypothesis) -> tuple[Cut | None, list[RecognizedWord]]:
+        """Where to cut, and the words that become certain with it, agreed upon or not."""
+        buffer, agreement = self._buffer, self._agreement
+        cut = segment_cut(
+            hypothesis.segments, buffer.start_s, agreement.last_end_s, buffer.start_s
+        ) or word_cut(agreement.in_buffer, agreement.tentative, buffer.start_s)
+        if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
+            return cut, []
+        forced = agreement.force(buffer.end_s - UNFINISHED_S)
+        if forced:
+            return Cut(cut_after(forced[-1], agreement.tentative), "limit"), forced
+        starts = [word.start_s for word in agreement.tentative]
+        half_s = buffer.start_s + buffer.duration_s / 2
+        return Cut(max(half_s, min([buffer.end_s - KEPT_S, *starts])), "limit"), []
+
+    def _cut(self, cut: Cut) -> None:
+        gone = [word.text for word in self._agreement.in_buffer if word.end_s <= cut.at_s]
+        self._gone = _last_words(" ".join([self._gone, *gone]).strip())
+        self._buffer.cut(cut.at_s)
+        self._agreement.cut(cut.at_s)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._recognizer.begin(self._gone)
+        if self._buffer.duration_s:
+            self._recognizer.accept(self._buffer.samples.copy())
+
+
+def _joined(before: Update | None, after: Update) -> Update:
+    if before is None:
+        return after
+    return Update(before.certain + after.certain, after.tentative, after.cut or before.cut)
+
+
+def _last_words(text: str) -> str:
+    """The end of a text, in whole words."""
+    if len(text) <= PROMPT_CHARACTERS:
+        return text
+    return text[-PROMPT_CHARACTERS:].partition(" ")[2]

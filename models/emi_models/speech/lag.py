@@ -1,0 +1,73 @@
+"""What to give up when recognition cannot keep up: first haste, then the large model, then the words."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+__all__ = ["LagController", "LagStep"]
+
+STRIKES: Final = 3  # late answers, all but in a row, before a step is taken
+FORGIVING_S: Final = 30.0  # of sound heard in time, before a step is taken back
+REST_S: Final = 10.0  # without words, before they are tried again; doubled each time that fails
+LONGEST_REST_S: Final = 160.0
+IN_TIME: Final = 1 / 3  # of the budget
+
+
+class LagStep(IntEnum):
+    """How far recognition has been reduced."""
+
+    NONE = 0  # every hypothesis is asked for; when sound waits, it is first taken in (coalesced)
+    SMALLER = 1  # the smaller model answers
+    MISSING = 2  # nothing is recognised; the text goes missing
+
+
+class LagController:
+    """Decides, from how much sound waits after each answer, what to give up and when to try again. Pure.
+
+    Coalescing is no step: a stage that is behind takes in all the sound that waits before it asks for words,
+    so that its questions get rarer just as its answers get slower. That holds the lag at the length of one
+    answer. This controller acts when that alone is beyond the budget.
+    """
+
+    def __init__(self, budget_s: float, *, has_smaller: bool) -> None:
+        """Allow `budget_s` of waiting sound; `has_smaller`: there is a smaller model."""
+        self._budget_s = budget_s
+        self._has_smaller = has_smaller
+        self.step = LagStep.NONE
+        self._strikes = 0
+        self._calm_s = 0.0  # sound heard since the last late answer
+        self._rest_s = REST_S  # the next rest
+        self._rested_s = 0.0
+
+    def answered(self, waiting_s: float) -> LagStep:
+        """An answer has come, and so much sound waits now; the step from here on."""
+        if waiting_s > self._budget_s:
+            self._strikes += 1
+            self._calm_s = 0.0
+        elif waiting_s <= self._budget_s * IN_TIME:
+            self._strikes = max(0, self._strikes - 1)
+        if self._strikes >= STRIKES:
+            self._strikes = 0
+            if self.step == LagStep.NONE and self._has_smaller:
+                self.step = LagStep.SMALLER
+            else:
+                self.step = LagStep.MISSING
+                self._rested_s = 0.0
+        return self.step
+
+    def heard(self, seconds: float) -> LagStep:
+        """So much sound has been taken in; the step from here on."""
+        if self.step == LagStep.MISSING:
+            self._rested_s += seconds
+            if self._rested_s >= self._rest_s:
+                self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+                self.step = LagStep.SMALLER if self._has_smaller else LagStep.NONE
+                self._calm_s = 0.0
+            return self.step
+        self._calm_s += seconds
+        if self._calm_s >= FORGIVING_S:
+            self._calm_s = 0.0
+            self._rest_s = REST_S
+            self.step = LagStep.NONE
+        return self.step
