@@ -141,7 +141,8 @@ class SpeechConfig(_Section):
     threads: int = Field(1, ge=1, le=64)
     voice_threshold: float = Field(0.5, gt=0, lt=1)
     partial_every_s: float = Field(0.4, ge=0.1)  # audio between two hypotheses of an utterance
-    agreement: int = Field(2, ge=1, le=5)  # hypotheses in a row that must agree before a word is committed
+    # Hypotheses in a row that must agree before a word is committed; None: 2 of Whisper, 6 of PocketSphinx.
+    agreement: int | None = Field(None, ge=1, le=9)
     min_silence_s: Positive = 0.5  # silence that ends an utterance
     preroll_s: float = Field(0.3, ge=0, le=2)  # audio kept from before the voice was detected
     trim_s: float = Field(

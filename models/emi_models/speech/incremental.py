@@ -31,7 +31,7 @@ class IncrementalSettings:
     """How often words are asked for, what makes them certain, and when the buffer is cut."""
 
     every_s: float = 0.5  # sound between two hypotheses
-    agreement: int = 2  # hypotheses in a row that must agree
+    agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
     trim_s: float = 15.0  # from here on, cut where words are certain
     limit_s: float = 20.0  # never hold more than this
     guards: GuardSettings = field(default_factory=GuardSettings)
@@ -62,7 +62,7 @@ class IncrementalRecognizer:
         self._every = round(self._settings.every_s * RATE_HZ)
         self._buffer = SoundBuffer(self._settings.limit_s)
         self._guards = Guards(self._settings.guards)
-        self._agreement = LocalAgreement(self._settings.agreement)
+        self._agreement = LocalAgreement(self._settings.agreement or recognizer.agreement)
         self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
         self._said_any = False
         self._unasked = 0  # samples since the recogniser was last asked

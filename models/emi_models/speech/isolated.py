@@ -16,6 +16,7 @@ import numpy as np
 from emi_models.errors import EmiError, ModelUnavailableError
 from emi_models.speech.frames import ACCEPT, BEGIN, ERROR, FINISH, HYPOTHESIS, read_frame, write_frame
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
+from emi_models.speech.sphinx import AGREEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ class IsolatedRecognizer:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self.agreement = AGREEMENT
         self.name = self._start()
 
     def begin(self, prompt: str = "") -> None:

@@ -70,6 +70,11 @@ class Recognizer(Protocol):
         """Engine and model, as shown to the user."""
         ...
 
+    @property
+    def agreement(self) -> int:
+        """How many of its hypotheses in a row must agree on a word before one can rely on it."""
+        ...
+
     def begin(self, prompt: str = "") -> None:
         """Start anew; what was not finished is dropped.
 

@@ -31,6 +31,8 @@ class WhisperRecognizer:
     utterance. Nothing is carried from one utterance to the next. One thread at a time.
     """
 
+    agreement = 2  # LocalAgreement-2: each hypothesis is made from scratch
+
     def __init__(
         self, folder: str | Path, *, language: str = "en", compute_type: str = "int8", threads: int = 1
     ) -> None:

@@ -12,7 +12,7 @@ from emi_live.messages import Packet
 from emi_live.stages import Stage
 from emi_models.encoders.face import FaceResult
 from emi_models.encoders.voice import CHUNK_SAMPLES
-from emi_models.speech.recognizer import RecognizedWord
+from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 RATE_HZ = 16_000
 WORD_SAMPLES = 4000  # a scripted word lasts a quarter of a second
@@ -40,6 +40,7 @@ class ScriptedRecognizer:
     """Hears one word in each quarter of a second of an utterance; of the last, until it is over, a sound."""
 
     name = "scripted"
+    agreement = 2
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.utterances: list[NDArray[np.float32]] = []
@@ -47,7 +48,7 @@ class ScriptedRecognizer:
         self._parts: list[NDArray[np.float32]] | None = None
         self._fail_at = fail_at
 
-    def begin(self) -> None:
+    def begin(self, prompt: str = "") -> None:
         self._parts = []
 
     def accept(self, samples: NDArray[np.float32]) -> None:
@@ -57,10 +58,10 @@ class ScriptedRecognizer:
             self._fail_at = None
             raise RuntimeError("the recogniser broke down")
 
-    def hypothesis(self) -> list[RecognizedWord]:
+    def hypothesis(self) -> Hypothesis:
         return self._words(np.concatenate(self._parts or [np.empty(0, np.float32)]).size, over=False)
 
-    def finish(self) -> list[RecognizedWord]:
+    def finish(self) -> Hypothesis:
         assert self._parts is not None
         self.utterances.append(np.concatenate([np.empty(0, np.float32), *self._parts]))
         self._parts = None
@@ -72,14 +73,15 @@ class ScriptedRecognizer:
     def close(self) -> None:
         self.closed = True
 
-    def _words(self, size: int, *, over: bool) -> list[RecognizedWord]:
+    def _words(self, size: int, *, over: bool) -> Hypothesis:
         number = len(self.utterances) - over
         whole = size // WORD_SAMPLES
         words = [f"u{number}w{k}" for k in range(whole)] + ["…"] * (not over and size % WORD_SAMPLES > 0)
-        return [
+        heard = [
             RecognizedWord(text, k * WORD_SAMPLES / RATE_HZ, (k + 1) * WORD_SAMPLES / RATE_HZ, 1.0)
             for k, text in enumerate(words)
         ]
+        return Hypothesis((Segment(tuple(heard)),))
 
 
 class BrightnessFace:

@@ -75,10 +75,13 @@ def test_words_are_partial_while_one_speaks_and_committed_after() -> None:
     rig = Rig()
     packets = rig.hear(sound("..xxxxxxxx....."), [512]) + rig.end()
     during = [packet for packet in packets if words(packet, committed=False)]
-    assert [len(words(packet, committed=False)) for packet in during] == sorted(
-        len(words(packet, committed=False)) for packet in during
-    )
-    assert not any(words(packet, committed=True) for packet in during)
+    assert during[0].t_ns < NS * 3 // 2
+    assert not words(during[0], committed=True)
+    for before, after in pairwise(packets[:-1]):  # what is committed only grows
+        assert words(after, committed=True)[: len(words(before, committed=True))] == words(
+            before, committed=True
+        )
+    assert len(words(during[-1], committed=True)) > 4
     # 0.3 s of preroll in whole chunks, 2 s of voice, 0.5 s of silence; and a quarter of a second is a word.
     assert words(packets[-2], committed=True) == [f"u0w{k}" for k in range(11)]
     assert words(packets[-2], committed=False) == []
@@ -112,7 +115,7 @@ def test_progress_is_told_at_least_every_200_ms() -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_split_gives_the_same_packets(pattern: str, writes: list[int], reads: int) -> None:
     def run(sizes: list[int], steps: int) -> list[tuple[object, ...]]:
-        rig = Rig(max_utterance_s=1.5)
+        rig = Rig(trim_s=2.0, limit_s=3.0)
         packets: list[Packet] = []
         written = 0
         for turn, block in enumerate(cut(sound(pattern), sizes)):
@@ -126,13 +129,14 @@ def test_any_split_gives_the_same_packets(pattern: str, writes: list[int], reads
 
 
 def test_no_voice_is_lost_between_utterances() -> None:
-    rig = Rig(max_utterance_s=1.5, preroll_s=0.0)
-    rig.hear(sound("x" * 20), [512])
+    rig = Rig(preroll_s=0.0, min_silence_s=0.2)
+    said = sound("xxx.xx..xxxxx")
+    rig.hear(said, [512])
     rig.end()
     assert isinstance(rig.recognizer, ScriptedRecognizer)
     heard = np.concatenate(rig.recognizer.utterances)
-    np.testing.assert_array_equal(heard, sound("x" * 20))
-    assert len(rig.recognizer.utterances) == 4
+    assert len(rig.recognizer.utterances) == 3
+    assert np.count_nonzero(heard) == np.count_nonzero(said)
 
 
 def test_a_gap_ends_the_utterance() -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.speech.guards import Guards
+from emi_models.speech.sound_buffer import SoundBuffer
 from emi_models.speech.whisper import WhisperRecognizer
 from tests.models.speech.tiny_whisper import make_tiny_whisper
 
@@ -32,7 +34,7 @@ def recognizer(model: Path) -> WhisperRecognizer:
 def test_words_come_with_times(recognizer: WhisperRecognizer) -> None:
     recognizer.begin()
     recognizer.accept(SOUND)
-    words = recognizer.finish()
+    words = recognizer.finish().words
     assert [word.text for word in words] == ["how", "good", "to", "see", "you"]
     times = [time for word in words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
@@ -43,30 +45,35 @@ def test_words_come_with_times(recognizer: WhisperRecognizer) -> None:
 
 def test_an_utterance_grows(recognizer: WhisperRecognizer) -> None:
     recognizer.begin()
-    assert recognizer.hypothesis() == []
+    assert recognizer.hypothesis().words == ()
     recognizer.accept(SOUND[:RATE_HZ])
-    early = recognizer.hypothesis()
+    early = recognizer.hypothesis().words
     assert len(early) == 5
     assert all(word.end_s <= 1.0 for word in early)
     recognizer.accept(SOUND[RATE_HZ:])
     assert recognizer.hypothesis() == recognizer.hypothesis()
-    assert len(recognizer.finish()) == 5
+    assert len(recognizer.finish().words) == 5
     recognizer.begin()
-    assert recognizer.finish() == []
+    assert recognizer.finish().words == ()
 
 
 def test_a_dropped_utterance_leaves_nothing(recognizer: WhisperRecognizer) -> None:
     recognizer.begin()
     recognizer.accept(SOUND)
     recognizer.begin()
-    assert recognizer.hypothesis() == []
+    assert recognizer.hypothesis().words == ()
 
 
 def test_a_loop_is_not_speech(saying: Callable[[str], Path]) -> None:
     looping = WhisperRecognizer(saying(" ".join(["la"] * 60)))
     looping.begin()
     looping.accept(SOUND)
-    assert looping.finish() == []
+    heard = looping.finish()
+    assert len(heard.words) > 10
+    guards, voice = Guards(), SoundBuffer(4.0)
+    voice.append(SOUND, SOUND.size)
+    assert guards.passed(heard, voice, 0.0) == []
+    assert guards.dropped["compression"] == len(heard.words)
     looping.close()
 
 

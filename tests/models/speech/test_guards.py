@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emi_models.speech.guards import GUARDS, Guards, GuardSettings, without_loops
+from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
+
+
+class Voice:
+    """Voice in the given spans."""
+
+    def __init__(self, *spans: tuple[float, float]) -> None:
+        self._spans = spans
+
+    def any_between(self, start_s: float, end_s: float) -> bool:
+        return any(begin < end_s and end > start_s for begin, end in self._spans)
+
+
+EVERYWHERE = Voice((-1e9, 1e9))
+
+
+def spoken(text: str) -> tuple[RecognizedWord, ...]:
+    return tuple(RecognizedWord(word, i * 0.5, i * 0.5 + 0.4, 0.9) for i, word in enumerate(text.split()))
+
+
+GOOD = Segment(spoken("thank you very much"), True, no_speech=0.1, log_probability=-0.3, compression=1.1)
+
+
+def texts(words: list[RecognizedWord]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def test_what_is_sound_passes_at_its_own_time() -> None:
+    guards = Guards()
+    words = guards.passed(Hypothesis((GOOD,)), EVERYWHERE, 7.0)
+    assert texts(words) == "thank you very much"
+    assert words[1].start_s == 7.5
+    assert not guards.dropped
+
+
+@pytest.mark.parametrize(
+    ("guard", "bad"),
+    [
+        ("no_speech", replace(GOOD, no_speech=0.61)),
+        ("log_probability", replace(GOOD, log_probability=-1.01)),
+        ("compression", replace(GOOD, compression=2.41)),
+    ],
+)
+def test_each_guard_drops_a_segment_by_itself_and_counts_its_words(guard: str, bad: Segment) -> None:
+    guards = Guards()
+    assert texts(guards.passed(Hypothesis((bad, GOOD)), EVERYWHERE, 0.0)) == "thank you very much"
+    assert guards.dropped == {guard: 4}
+    assert guard in GUARDS
+
+
+def test_a_guard_can_be_switched_off_and_needs_an_opinion() -> None:
+    off = Guards(GuardSettings(None, None, None))
+    bad = replace(GOOD, no_speech=1.0, log_probability=-9.0, compression=9.0)
+    assert len(off.passed(Hypothesis((bad,)), EVERYWHERE, 0.0)) == 4
+    silent = Segment(GOOD.words)
+    assert len(Guards().passed(Hypothesis((silent,)), EVERYWHERE, 0.0)) == 4
+
+
+def test_a_word_where_nobody_was_heard_is_dropped() -> None:
+    guards = Guards()
+    words = guards.passed(Hypothesis((GOOD,)), Voice((10.0, 10.9)), 10.0)
+    assert texts(words) == "thank you very"  # the third begins 0.1 s after the voice, within the margin
+    assert guards.dropped == {"voice": 1}
+
+
+@pytest.mark.parametrize(
+    ("heard", "kept"),
+    [
+        ("no no no", "no no no"),
+        ("no no no no", "no"),
+        ("so la la la la la then", "so la then"),
+        ("thank you thank you", "thank you thank you"),
+        ("thank you thank you thank you", "thank you"),
+        ("well i am here i am here I am here. now", "well i am here now"),
+        ("a b a b a", "a b a b a"),
+        ("", ""),
+    ],
+)
+def test_a_loop_leaves_its_first_turn(heard: str, kept: str) -> None:
+    assert texts(without_loops(spoken(heard))) == kept
+
+
+def test_a_loop_is_counted() -> None:
+    guards = Guards()
+    guards.passed(Hypothesis((Segment(spoken("la " * 60)),)), EVERYWHERE, 0.0)
+    assert guards.dropped == {"repetition": 59}
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=30))
+def test_no_loop_is_left(heard: list[str]) -> None:
+    kept = without_loops(spoken(" ".join(heard)))
+    assert without_loops(kept) == kept
+    ordered = iter(spoken(" ".join(heard)))
+    assert all(word in ordered for word in kept)  # a subsequence: nothing is made up or moved

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from emi_models.speech.lag import LagController, LagStep
+
+BUDGET_S = 3.0
+LATE_S, IN_TIME_S = 3.1, 0.5
+
+
+def late(lag: LagController, times: int) -> LagStep:
+    for _ in range(times):
+        lag.answered(LATE_S)
+    return lag.step
+
+
+def test_one_late_answer_is_no_reason() -> None:
+    lag = LagController(BUDGET_S, has_smaller=True)
+    for _ in range(20):
+        lag.answered(LATE_S)
+        lag.answered(IN_TIME_S)
+    assert lag.step == LagStep.NONE
+
+
+def test_first_the_model_shrinks_then_the_text_goes_missing() -> None:
+    lag = LagController(BUDGET_S, has_smaller=True)
+    assert late(lag, 3) == LagStep.SMALLER
+    assert late(lag, 3) == LagStep.MISSING
+
+
+def test_without_a_smaller_model_the_text_goes_missing() -> None:
+    assert late(LagController(BUDGET_S, has_smaller=False), 3) == LagStep.MISSING
+
+
+def test_in_time_for_long_the_large_model_comes_back() -> None:
+    lag = LagController(BUDGET_S, has_smaller=True)
+    late(lag, 3)
+    assert lag.heard(29.0) == LagStep.SMALLER
+    assert lag.heard(1.5) == LagStep.NONE
+
+
+@pytest.mark.parametrize(("has_smaller", "tried"), [(True, LagStep.SMALLER), (False, LagStep.NONE)])
+def test_missing_words_are_tried_again_ever_more_seldom(has_smaller: bool, tried: LagStep) -> None:
+    lag = LagController(BUDGET_S, has_smaller=has_smaller)
+    rests = []
+    for _ in range(7):
+        while lag.step != LagStep.MISSING:
+            late(lag, 3)
+        rest = 0
+        while lag.heard(1.0) == LagStep.MISSING:
+            rest += 1
+        rests.append(rest + 1)
+        assert lag.step == tried
+    assert rests == [10, 20, 40, 80, 160, 160, 160]
