@@ -8,9 +8,9 @@ from typing import Final
 __all__ = ["LagController", "LagStep"]
 
 STRIKES: Final = 3  # late answers, all but in a row, before a step is taken
-FORGIVING_S: Final = 30.0  # of sound heard in time, before a step is taken back
-REST_S: Final = 10.0  # without words, before they are tried again; doubled each time that fails
-LONGEST_REST_S: Final = 160.0
+FORGIVING_S: Final = 30.0  # of sound heard in time, before the large model is tried again
+REST_S: Final = 10.0  # without words, before they are tried again
+LONGEST: Final = 16  # both are doubled with every failure, up to so many times their length
 IN_TIME: Final = 1 / 3  # of the budget
 
 
@@ -37,8 +37,9 @@ class LagController:
         self.step = LagStep.NONE
         self._strikes = 0
         self._calm_s = 0.0  # sound heard since the last late answer
-        self._rest_s = REST_S  # the next rest
-        self._rested_s = 0.0
+        self._rested_s = 0.0  # sound left out since the words went missing
+        self._shrunk = 0  # times
+        self._missed = 0  # times
 
     def answered(self, waiting_s: float) -> LagStep:
         """An answer has come, and so much sound waits now; the step from here on."""
@@ -51,8 +52,10 @@ class LagController:
             self._strikes = 0
             if self.step == LagStep.NONE and self._has_smaller:
                 self.step = LagStep.SMALLER
+                self._shrunk += 1
             else:
                 self.step = LagStep.MISSING
+                self._missed += 1
                 self._rested_s = 0.0
         return self.step
 
@@ -60,14 +63,15 @@ class LagController:
         """So much sound has been taken in; the step from here on."""
         if self.step == LagStep.MISSING:
             self._rested_s += seconds
-            if self._rested_s >= self._rest_s:
-                self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+            if self._rested_s >= _doubled(REST_S, self._missed):
                 self.step = LagStep.SMALLER if self._has_smaller else LagStep.NONE
                 self._calm_s = 0.0
             return self.step
         self._calm_s += seconds
-        if self._calm_s >= FORGIVING_S:
-            self._calm_s = 0.0
-            self._rest_s = REST_S
+        if self.step == LagStep.SMALLER and self._calm_s >= _doubled(FORGIVING_S, self._shrunk):
             self.step = LagStep.NONE
         return self.step
+
+
+def _doubled(seconds: float, failures: int) -> float:
+    return float(seconds * min(2 ** max(0, failures - 1), LONGEST))

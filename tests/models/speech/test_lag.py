@@ -39,6 +39,18 @@ def test_in_time_for_long_the_large_model_comes_back() -> None:
     assert lag.heard(1.5) == LagStep.NONE
 
 
+def test_a_large_model_that_fails_again_is_tried_ever_more_seldom() -> None:
+    lag = LagController(BUDGET_S, has_smaller=True)
+    calm = []
+    for _ in range(6):
+        late(lag, 3)
+        seconds = 0
+        while lag.heard(1.0) == LagStep.SMALLER:
+            seconds += 1
+        calm.append(seconds + 1)
+    assert calm == [30, 60, 120, 240, 480, 480]
+
+
 @pytest.mark.parametrize(("has_smaller", "tried"), [(True, LagStep.SMALLER), (False, LagStep.NONE)])
 def test_missing_words_are_tried_again_ever_more_seldom(has_smaller: bool, tried: LagStep) -> None:
     lag = LagController(BUDGET_S, has_smaller=has_smaller)
