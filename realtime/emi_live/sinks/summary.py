@@ -59,6 +59,9 @@ class Summary:
         if self.count == 0:
             return Text("no estimates", style="bold")
         lines: list[RenderableType] = [self._rate(), self._latency()]
+        if words := health.counters.get("speech.words", 0):
+            erasure = health.counters.get("speech.erased", 0) / words
+            lines.append(Text(f"{words} words; {erasure:.2f} shown and taken back for each (erasure)"))
         lost = losses(health)
         lines.append(
             Text("dropped: " + ", ".join(f"{name} {count}" for name, count in lost), style=AMBER)

@@ -183,6 +183,19 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
     assert joy == ["joy", "0.25", "0.50", "20.0", "s"]
 
 
+def test_the_summary_tells_how_much_of_the_words_was_taken_back() -> None:
+    health = Health()
+    for name, count in {"speech.words": 40, "speech.erased": 10, "speech.cut_word": 3}.items():
+        health.count(name, count)
+    summary = Summary(FakeClock())
+    summary.add(estimate(0.2))
+    console, output = terminal(tty=False)
+    console.print(summary.render(health.snapshot()))
+    text = output.getvalue()
+    assert "40 words; 0.25 shown and taken back for each" in text
+    assert "nothing dropped" in text
+
+
 def test_the_summary_of_nothing() -> None:
     console, output = terminal(tty=False)
     console.print(Summary(FakeClock()).render(Health().snapshot()))
