@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from emi_models.speech.agreement import LocalAgreement
+from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement
 from emi_models.speech.guards import Guards, GuardSettings
 from emi_models.speech.sound_buffer import RATE_HZ, SoundBuffer
 from emi_models.speech.trimming import Cut, cut_after, segment_cut, word_cut
@@ -32,6 +32,7 @@ class IncrementalSettings:
 
     every_s: float = 0.5  # sound between two hypotheses
     agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
+    edge_s: float | None = None  # not by agreement: certain is what ends so long before the sound does
     trim_s: float = 15.0  # from here on, cut where words are certain
     limit_s: float = 20.0  # never hold more than this
     guards: GuardSettings = field(default_factory=GuardSettings)
@@ -62,7 +63,11 @@ class IncrementalRecognizer:
         self._every = round(self._settings.every_s * RATE_HZ)
         self._buffer = SoundBuffer(self._settings.limit_s)
         self._guards = Guards(self._settings.guards)
-        self._agreement = LocalAgreement(self._settings.agreement or recognizer.agreement)
+        self._rule: CommitRule = (
+            LocalAgreement(self._settings.agreement or recognizer.agreement)
+            if self._settings.edge_s is None
+            else AlignmentEdge(self._settings.edge_s)
+        )
         self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
         self._said_any = False
         self._unasked = 0  # samples since the recogniser was last asked
@@ -115,7 +120,7 @@ class IncrementalRecognizer:
     def finish(self) -> Update:
         """The rest of the utterance's words, all certain; the utterance is over with this call."""
         words = self._guards.passed(self._recognizer.finish(), self._buffer, self._buffer.start_s)
-        certain = self._agreement.finish(words)
+        certain = self._rule.finish(words)
         self._said_any |= bool(certain)
         said_any = self._said_any
         self._clear()
@@ -133,7 +138,7 @@ class IncrementalRecognizer:
 
     def _clear(self) -> None:
         self._buffer.clear()
-        self._agreement.reset()
+        self._rule.reset()
         self._gone = ""
         self._said_any = False
         self._unasked = 0
@@ -142,7 +147,7 @@ class IncrementalRecognizer:
         self._unasked = 0
         hypothesis = self._recognizer.hypothesis()
         words = self._guards.passed(hypothesis, self._buffer, self._buffer.start_s)
-        certain = self._agreement.insert(words)
+        certain = self._rule.insert(words, self._buffer.end_s)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
             cut, forced = self._choose_cut(hypothesis)
@@ -150,28 +155,28 @@ class IncrementalRecognizer:
         self._said_any |= bool(certain)
         if cut is not None:
             self._cut(cut)
-        return Update(tuple(certain), self._agreement.tentative, cut.kind if cut else None)
+        return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
 
     def _choose_cut(self, hypothesis: Hypothesis) -> tuple[Cut | None, list[RecognizedWord]]:
         """Where to cut, and the words that become certain with it, agreed upon or not."""
-        buffer, agreement = self._buffer, self._agreement
-        cut = segment_cut(
-            hypothesis.segments, buffer.start_s, agreement.last_end_s, buffer.start_s
-        ) or word_cut(agreement.in_buffer, agreement.tentative, buffer.start_s)
+        buffer, rule = self._buffer, self._rule
+        cut = segment_cut(hypothesis.segments, buffer.start_s, rule.last_end_s, buffer.start_s) or word_cut(
+            rule.in_buffer, rule.tentative, buffer.start_s
+        )
         if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
             return cut, []
-        forced = agreement.force(buffer.end_s - UNFINISHED_S)
+        forced = rule.force(buffer.end_s - UNFINISHED_S)
         if forced:
-            return Cut(cut_after(forced[-1], agreement.tentative), "limit"), forced
-        starts = [word.start_s for word in agreement.tentative]
+            return Cut(cut_after(forced[-1], rule.tentative), "limit"), forced
+        starts = [word.start_s for word in rule.tentative]
         half_s = buffer.start_s + buffer.duration_s / 2
         return Cut(max(half_s, min([buffer.end_s - KEPT_S, *starts])), "limit"), []
 
     def _cut(self, cut: Cut) -> None:
-        gone = [word.text for word in self._agreement.in_buffer if word.end_s <= cut.at_s]
+        gone = [word.text for word in self._rule.in_buffer if word.end_s <= cut.at_s]
         self._gone = _last_words(" ".join([self._gone, *gone]).strip())
         self._buffer.cut(cut.at_s)
-        self._agreement.cut(cut.at_s)
+        self._rule.cut(cut.at_s)
         self._restart()
 
     def _restart(self) -> None:

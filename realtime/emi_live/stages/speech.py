@@ -264,6 +264,7 @@ def settings_of(config: SpeechConfig) -> IncrementalSettings:
     return IncrementalSettings(
         every_s=config.partial_every_s,
         agreement=config.agreement,
+        edge_s=config.edge_s if config.commit == "alignment" else None,
         trim_s=config.trim_s,
         limit_s=config.limit_s,
         guards=GuardSettings(config.most_no_speech, config.least_log_probability, config.most_compression),
