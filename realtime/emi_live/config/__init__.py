@@ -1,0 +1,30 @@
+"""Every setting of the live engine, with its unit, its limits and its only default.
+
+Presets (TOML) and `--set section.key=value` hold what differs; `load_config` merges them. An unknown key is
+an error.
+"""
+
+from emi_live.config.fusion import BusConfig, FusionConfig, OutputConfig, WindowConfig
+from emi_live.config.live import LiveConfig, ModelsConfig
+from emi_live.config.media import CameraConfig, MicrophoneConfig, RingConfig, SourceConfig
+from emi_live.config.reading import load_config, read_settings, validated
+from emi_live.config.stages import AudioConfig, FaceConfig, SpeechConfig
+
+__all__ = [
+    "AudioConfig",
+    "BusConfig",
+    "CameraConfig",
+    "FaceConfig",
+    "FusionConfig",
+    "LiveConfig",
+    "MicrophoneConfig",
+    "ModelsConfig",
+    "OutputConfig",
+    "RingConfig",
+    "SourceConfig",
+    "SpeechConfig",
+    "WindowConfig",
+    "load_config",
+    "read_settings",
+    "validated",
+]

@@ -1,0 +1,120 @@
+"""Settings from presets, files and the command line, checked, with messages that name the key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from emi_live.config.live import LiveConfig
+from emi_live.errors import ConfigurationError
+
+__all__ = ["load_config", "read_settings", "validated"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(
+    preset: str | None = None,
+    settings: Iterable[str] = (),
+    overrides: Mapping[str, Mapping[str, Any] | Any] | None = None,
+) -> LiveConfig:
+    """The configuration from a preset, then `section.key=value` settings, then the CLI's own options.
+
+    Args:
+        preset: the name of a preset in `emi_configs`, or the path of a TOML file.
+        settings: `section.key=value`, the value in TOML's spelling; a bare word is a string.
+        overrides: nested values that win over both.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, an unknown key or a value out of range.
+    """
+    merged: dict[str, Any] = {} if preset is None else _read_preset(preset)
+    _merge(merged, read_settings(settings))
+    _merge(merged, overrides or {})
+    return validated(LiveConfig, merged)
+
+
+def read_settings(settings: Iterable[str], example: str = "window.hop_s=0.1") -> dict[str, Any]:
+    """Nested values from `section.key=value` settings, of which a later one wins.
+
+    Args:
+        settings: the value in TOML's spelling; a bare word is a string.
+        example: a setting that is right, for the message about one that is not.
+
+    Raises:
+        ConfigurationError: one is not of that form.
+    """
+    merged: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise ConfigurationError(
+                f"--set {setting!r} is not of the form section.key=value, e.g. --set {example}"
+            )
+        value = _toml_value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        _merge(merged, value)
+    return merged
+
+
+def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """The settings that nested values make.
+
+    Raises:
+        ConfigurationError: an unknown key, or a value out of range; the message names it.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_describe(model, error)) from error
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    path = Path(preset)
+    if not path.exists():
+        packaged = resources.files("emi_configs") / f"{preset}.toml"
+        if not packaged.is_file():
+            names = sorted(
+                p.name[:-5] for p in resources.files("emi_configs").iterdir() if p.name.endswith(".toml")
+            )
+            raise ConfigurationError(f"no preset or file is called {preset!r}; presets: {', '.join(names)}")
+        path = Path(str(packaged))
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    for key, value in extra.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _describe(model: type[BaseModel], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = model
+        for part in problem["loc"][:-1]:
+            # Sections within a section, or by name within a dictionary.
+            fields = getattr(section, "model_fields", None)
+            section = get_args(section)[-1] if fields is None else fields[str(part)].annotation
+        return f"unknown setting {key!r}; known here: {', '.join(section.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else message

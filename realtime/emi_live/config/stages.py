@@ -1,0 +1,66 @@
+"""Settings of the stages: face, audio, speech."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from emi_live.config.section import Positive, Section
+
+__all__ = ["AudioConfig", "FaceConfig", "SpeechConfig"]
+
+
+class FaceConfig(Section):
+    """The face stage: MediaPipe Face Landmarker."""
+
+    enabled: bool = True
+    max_fps: Positive = 33.0  # frames closer together than this are skipped (and counted)
+    max_faces: int = Field(2, ge=1, le=8)  # faces looked for; the largest is followed
+    min_confidence: float = Field(0.5, ge=0, le=1)
+
+
+class AudioConfig(Section):
+    """The audio stage: prosody at 50 Hz, and the voice gate that says whether somebody speaks."""
+
+    enabled: bool = True
+    voice_threshold: float = Field(0.5, gt=0, lt=1)  # Silero speech probability
+
+
+class SpeechConfig(Section):
+    """The speech stage: voice gate, then incremental recognition of growing utterances."""
+
+    backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = "auto"
+    model: str = "base.en"  # of the catalogue (`emi models list`), or a folder in CTranslate2 format
+    smaller_model: str | None = None  # of the same kind: answers when `model` cannot keep up
+    language: str = "en"
+    compute_type: str = "int8"  # CTranslate2's name of a quantisation
+    threads: int = Field(1, ge=1, le=64)
+    voice_threshold: float = Field(0.5, gt=0, lt=1)
+    partial_every_s: float = Field(0.4, ge=0.1)  # audio between two hypotheses of an utterance
+    # A word is committed when hypotheses in a row agree on it, or by the time that it is aligned to.
+    commit: Literal["agreement", "alignment"] = "agreement"
+    # Hypotheses in a row that must agree before a word is committed; None: 2 of Whisper, 6 of PocketSphinx.
+    agreement: int | None = Field(None, ge=1, le=9)
+    edge_s: float = Field(0.5, ge=0, le=5)  # alignment: words that end so close to the newest sound stay open
+    min_silence_s: Positive = 0.5  # silence that ends an utterance
+    preroll_s: float = Field(0.3, ge=0, le=2)  # audio kept from before the voice was detected
+    trim_s: float = Field(
+        15.0, ge=2, le=25
+    )  # audio of an utterance, from which on it is cut behind its words
+    limit_s: float = Field(20.0, ge=3, le=28)  # never more than this; Whisper sees 30 s at most
+    no_data_s: Positive = 1.0  # without sound: the device is mute or gone, and the utterance is over
+    lag_budget_s: Positive = 3.0  # of sound that waits while a hypothesis is made; more, and something gives
+    # Guards against invented words, on what Whisper says of its own segments.
+    most_no_speech: float = Field(0.6, ge=0, le=1)  # probability that nothing was said
+    least_log_probability: float = -1.0  # mean over tokens
+    most_compression: float = Field(2.4, gt=0)  # of the text, by zlib
+
+    @model_validator(mode="after")
+    def _trims_before_it_must(self) -> SpeechConfig:
+        if self.limit_s < self.trim_s + 1:
+            raise ValueError(
+                f"speech.limit_s={self.limit_s} leaves no time to cut between words after "
+                f"speech.trim_s={self.trim_s}: make it at least 1 s larger"
+            )
+        return self
