@@ -12,6 +12,7 @@ from emi_bench.bus.command import bus
 from emi_bench.fusion.command import fusion
 from emi_bench.live.command import live
 from emi_bench.report.command import report
+from emi_bench.speech.command import speech
 
 if TYPE_CHECKING:
     from emi_bench.systems_run import Run
@@ -29,6 +30,7 @@ def bench() -> None:
 app.command()(bus)
 app.command()(fusion)
 app.command()(live)
+app.command()(speech)
 app.command()(report)
 
 

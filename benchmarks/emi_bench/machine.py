@@ -23,9 +23,11 @@ PACKAGES = (
     "tensorrt-rtx-cu13-bindings",
     "mediapipe",
     "faster-whisper",
+    "ctranslate2",
     "pocketsphinx",
     "transformers",
     "pyzmq",
+    "jiwer",
 )
 
 

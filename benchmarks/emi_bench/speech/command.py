@@ -1,0 +1,136 @@
+"""`emi bench speech`: from the command line to a page and a file."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from emi_bench.speech.run import Progress
+
+__all__ = ["speech"]
+
+
+def speech(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A Whisper model, e.g. tiny.en or large-v3-turbo (fetched if need be), or a folder of one. "
+            "Default: that of emi-live."
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="faster-whisper or pocketsphinx. Default: what emi-live would run.")
+    ] = None,
+    clips: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is said: real (read speech of EMI_TEST_ASSETS), synthetic (eSpeak NG, with the true "
+            "times of words), or a folder with NAME.wav and NAME.txt; give it again for another. Default: "
+            "synthetic, unless something else is asked for."
+        ),
+    ] = None,
+    clock: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="unaware: computing takes no time, what is left is the policy's own wait. aware: it does, "
+            "by a simulated clock that skips waiting. real: the wall's clock. Give it again for another. "
+            "Default: unaware and aware."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=1.5, help="Hear a synthetic monologue so long: does the lag grow?")
+    ] = None,
+    nonstop: Annotated[
+        bool, typer.Option("--nonstop", help="Without a pause in the monologue that would end an utterance.")
+    ] = False,
+    conditions: Annotated[
+        bool,
+        typer.Option(
+            "--conditions", help="Hear silence, noise, music, other languages, two speakers, a telephone."
+        ),
+    ] = False,
+    condition_minutes: Annotated[
+        float, typer.Option(min=0.1, help="Of silence, noise and music each.")
+    ] = 5.0,
+    face_clip: Annotated[
+        Path | None,
+        typer.Option(
+            help="Play this clip through the whole engine, with words and without: do faces wait for words?"
+        ),
+    ] = None,
+    face_turns: Annotated[int, typer.Option(min=1, help="How often, each way.")] = 2,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting, as in emi-live.")] = None,
+    json_: Annotated[
+        str | None,
+        typer.Option("--json", help="Write the report to this file, for machines; - for the output."),
+    ] = None,
+) -> None:
+    """How good are the words, and how late? The speech stage on clips whose words and times are known.
+
+    WER: word error rate of what became certain, beside that of the same recogniser on the clip in one piece.
+    First shown, committed: milliseconds from the end of a word to when it showed, and to when it was certain;
+    of words heard rightly. Erasure: words shown and taken back, for each that stayed. RTF: share of the time
+    that it works; above 1 it cannot keep up.
+
+    For example: [bold]emi bench speech --backend pocketsphinx --clips real[/bold],
+    [bold]emi bench speech --model large-v3-turbo --clips talks/ --json turbo.json[/bold], or, for the growth
+    of the lag over half an hour, [bold]emi bench speech --minutes 30 --clock aware[/bold].
+    [bold]emi bench report turbo.json[/bold] makes a page of it.
+    """
+    from rich.console import Console
+
+    from emi_bench.speech.plan import carry_out, make_plan
+    from emi_live.cli.downloads import download_bar
+    from emi_live.errors import ConfigurationError
+
+    path = None if json_ in (None, "-") else Path(json_)
+    if path is not None and not path.parent.is_dir():  # said now, not after minutes of measuring
+        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}; make it first")
+    plan = make_plan(
+        model=model,
+        backend=backend,
+        clips=clips,
+        clocks=clock,
+        minutes=minutes,
+        nonstop=nonstop,
+        condition_s=60 * condition_minutes if conditions else None,
+        face_clip=face_clip,
+        face_turns=face_turns,
+        settings=set_ or (),
+    )
+    console = Console(stderr=True)
+    with download_bar(console) as download, _progress(console) as progress:
+        report = carry_out(plan, progress, download)
+    text = json.dumps(report.to_json(), indent=1) + "\n"
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
+    if json_ == "-":
+        typer.echo(text, nl=False)
+        return
+    from emi_bench.speech.page import page
+
+    Console(highlight=False).print(page(report))
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """A bar on stderr, if that is a terminal: what is heard, and how much of it has been."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(what: str, done_s: float, of_s: float) -> None:
+            bar.update(task, description=what, completed=done_s, total=of_s or None)
+
+        yield show
