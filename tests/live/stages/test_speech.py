@@ -192,6 +192,18 @@ def test_after_a_failure_it_hears_again_and_what_was_said_stays_said() -> None:
     assert {text[:2] for text in words(packets[-2], committed=True)} == {"u0", "u1"}
 
 
+@pytest.mark.parametrize("level_db", [None, -30.0])
+def test_five_minutes_of_silence_or_noise_are_never_given_to_a_recogniser(level_db: float | None) -> None:
+    samples = np.zeros(300 * RATE_HZ, np.float32)
+    if level_db is not None:
+        samples += 10 ** (level_db / 20) * np.random.default_rng(0).standard_normal(samples.size)
+    rig = Rig(gate=VoiceGate(), capacity_s=301.0)
+    packets = rig.hear(samples, [RATE_HZ]) + rig.end()
+    assert rig.count("speech.utterances") == 0
+    assert len(packets) > 1500
+    assert not any(words(packet) for packet in packets)
+
+
 def test_pocketsphinx_hears_the_address(assets: Path) -> None:
     sphinx = pytest.importorskip("emi_models.speech.sphinx")
     pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
