@@ -22,6 +22,7 @@ __all__ = [
     "WAVLM_LARGE",
     "SpeechSpec",
     "Wav2vecEncoder",
+    "check_sound",
     "frame_ends_ns",
     "frames_for",
 ]
@@ -31,8 +32,10 @@ KERNELS: Final = (10, 3, 3, 3, 3, 2, 2)  # of the convolutions that make frames 
 STRIDES: Final = (5, 2, 2, 2, 2, 2, 2)
 FRAME_SAMPLES: Final = 400  # 25 ms, what one frame sees of the sound before the transformer mixes them
 HOP_SAMPLES: Final = 320  # 20 ms
+OVERLAP_SAMPLES: Final = FRAME_SAMPLES - HOP_SAMPLES  # what a frame shares with the next
 PIECE_SAMPLES: Final = 12 * RATE_HZ  # attention is quadratic in the length, and the papers hear 12 s
 PIECE_FRAMES: Final = 599  # of a piece
+VARIANCE_FLOOR: Final = 1e-7  # added to the variance of the samples, as transformers' feature extractor does
 AFFECT: Final = ("arousal", "dominance", "valence")
 PREPROCESSOR: Final = "preprocessor_config.json"
 
@@ -120,19 +123,7 @@ class Wav2vecEncoder:
         Raises:
             InputError: not one channel, or not all finite.
         """
-        from emi_models.inputs import InputError
-
-        samples = np.asarray(samples)
-        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-            raise InputError(
-                f"the sound is {samples.dtype} of shape {samples.shape}, not floating point of (n,): "
-                "mix it down to one channel in [-1, 1]"
-            )
-        if bad := samples.size - int(np.isfinite(samples).sum()):
-            raise InputError(
-                f"{bad} of {samples.size} samples are NaN or infinite: decode the sound again, "
-                "or leave it out"
-            )
+        samples = check_sound(samples)
         total = frames_for(samples.size)
         features = np.empty((total, self.dim), np.float32)
         for first in range(0, total, PIECE_FRAMES):
@@ -141,20 +132,59 @@ class Wav2vecEncoder:
             features[first : first + PIECE_FRAMES] = self._encode_piece(piece)[first - start :]
         return features
 
+    @property
+    def model(self) -> Any:
+        """The model as transformers has it, in evaluation mode: for other passes over the same weights."""
+        return self._model
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the model takes sound of mean 0 and variance 1."""
+        return self._normalise
+
+    def with_affect(self, hidden: Any) -> Any:
+        """Hidden states (frames, 1024), and beside them what the head says of each: (frames, 1027).
+
+        A model without the head gives the states as they are.
+        """
+        if self._head is None:
+            return hidden
+        torch = self._torch
+        dense, bias, projection, offset = self._head
+        affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
+        return torch.cat((hidden, affect), dim=1)
+
     def _encode_piece(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
         if self._normalise:
             exact = samples.astype(np.float64)
-            samples = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-7)
+            samples = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
         with torch.inference_mode():
             taken = torch.tensor(samples, dtype=torch.float32)[None]  # aligned alike for every piece
             hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
-            if self._head is not None:
-                dense, bias, projection, offset = self._head
-                affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
-                hidden = torch.cat((hidden, affect), dim=1)
-            result: NDArray[np.float32] = hidden.numpy()
+            result: NDArray[np.float32] = self.with_affect(hidden).numpy()
         return result
+
+
+def check_sound(samples: NDArray[Any]) -> NDArray[Any]:
+    """The samples as an array of shape (n,), floating point and finite.
+
+    Raises:
+        InputError: not one channel, or not all finite.
+    """
+    from emi_models.inputs import InputError
+
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(
+            f"the sound is {samples.dtype} of shape {samples.shape}, not floating point of (n,): "
+            "mix it down to one channel in [-1, 1]"
+        )
+    if bad := samples.size - int(np.isfinite(samples).sum()):
+        raise InputError(
+            f"{bad} of {samples.size} samples are NaN or infinite: decode the sound again, or leave it out"
+        )
+    return samples
 
 
 def _check_frames(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
