@@ -25,6 +25,8 @@ class AudioConfig(Section):
 
     enabled: bool = True
     voice_threshold: float = Field(0.5, gt=0, lt=1)  # Silero speech probability
+    # So often, encode the last window's sound all at once, and say what that changes; None: never.
+    drift_every_s: Positive | None = None
 
 
 class SpeechConfig(Section):

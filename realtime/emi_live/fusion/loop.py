@@ -18,7 +18,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Estimate, Latency, ModalityReport, Trace
-from emi_live.window import Condition, WindowAssembler
+from emi_live.window import Condition, Window, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
 __all__ = ["FusionLoop", "FusionPlan"]
@@ -72,10 +72,18 @@ class FusionLoop:
         self._health = health
         self._newest_ns: int | None = None  # newest capture time that any packet spoke of
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
+        self._observers: list[Callable[[Window], None]] = []
         self.published = 0
         for modality in MODALITIES:
             if modality not in readers:
                 assembler.close(modality)
+
+    def observe(self, observer: Callable[[Window], None]) -> None:
+        """Show each window to `observer`, in the loop's thread after its estimate; before the loop runs.
+
+        What the window holds is valid until the observer returns.
+        """
+        self._observers.append(observer)
 
     def swap(self, engine: FusionEngine) -> None:
         """Answer with this engine from the next window on, and close the one before; from any thread.
@@ -217,6 +225,8 @@ class FusionLoop:
         self._publisher.publish(estimate)
         self.published += 1
         self._health.count("fusion.estimates")
+        for observe in self._observers:
+            observe(window)
 
     def _take_over(self) -> None:
         """Go on with the engine that `swap` was given, if any."""

@@ -48,6 +48,7 @@ class Window:
     sensed_ns: (
         int | None
     )  # capture time of the newest picture or sound, the older of the two; None: neither comes
+    heard_ns: NDArray[np.int64]  # when the frames of sound end, (n,); a view like `stream`
 
     @property
     def inputs(self) -> FusionInputs:
@@ -159,6 +160,7 @@ class WindowAssembler:
                 "text": self._report("text", told, end_ns, word_ns, text=text),
             },
             min(arriving, default=None),
+            audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
         )
 
     def _shown(
