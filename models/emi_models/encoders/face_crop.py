@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,7 +11,17 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CROP_MARGIN", "CROP_PX", "VISION_FPS", "FrameSampler", "crop_face", "resize_face"]
+__all__ = [
+    "CROP_MARGIN",
+    "CROP_PX",
+    "VISION_FPS",
+    "FaceSquare",
+    "FrameSampler",
+    "crop_face",
+    "cut_square",
+    "face_square",
+    "resize_face",
+]
 
 CROP_PX: Final = 224
 CROP_MARGIN: Final = 0.15  # added on each side, of the longer side of the landmarks' box: hair, ears, jaw
@@ -51,41 +62,65 @@ class FrameSampler:
         return True
 
 
-def crop_face(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The face, upright, in a square of shape (224, 224, 3); the caller owns it.
+@dataclass(frozen=True, slots=True)
+class FaceSquare:
+    """Where a face lies in a picture: a square turned with it, in pixels; pixel i covers [i, i + 1)."""
 
-    The picture is turned until the line between the eyes is level; the square is centred on the box of the
-    landmarks as they lie then, and 1.3 times as long as its longer side. What is outside the picture is
-    black. Each pixel is the mean over the area it covers.
+    x: float  # of its centre
+    y: float
+    side: float
+    angle: float  # of the line between the eyes, in radians: 0 is level, > 0 turned clockwise
+
+
+def face_square(landmarks: NDArray[np.float32], width: int, height: int) -> FaceSquare:
+    """The square that `cut_square` is to cut from a picture of that size, in pixels.
+
+    It is turned as the eyes are, centred on the box of the landmarks as they lie in it, and 1.3 times as long
+    as the box's longer side.
+
+    Args:
+        landmarks: shape (478, 2), x and y in fractions of the picture, as `FaceResult.landmarks`.
+        width: of the picture.
+        height: likewise.
+    """
+    points = landmarks.astype(np.float64) * (width, height)
+    across = points[list(RIGHT_EYE)].mean(axis=0) - points[list(LEFT_EYE)].mean(axis=0)
+    angle = math.atan2(across[1], across[0])
+    turn = _turn(angle)
+    upright = points @ turn  # by -angle: the eyes are level in it
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    side = max(1.0, (1 + 2 * CROP_MARGIN) * float((high - low).max()))
+    x, y = turn @ ((low + high) / 2)
+    return FaceSquare(float(x), float(y), side, angle)
+
+
+def cut_square(rgb: NDArray[np.uint8], square: FaceSquare, side_px: int = CROP_PX) -> NDArray[np.uint8]:
+    """What a square of the picture shows, upright, in shape (side_px, side_px, 3); the caller owns it.
+
+    What is outside the picture is black. Each pixel is the mean over the area it covers.
 
     Args:
         rgb: shape (height, width, 3).
-        landmarks: shape (478, 2), x and y in fractions of the picture, as `FaceResult.landmarks`.
+        square: of this picture.
+        side_px: of the result.
     """
     import torch
     from torch.nn import functional as F
 
     height, width = rgb.shape[:2]
-    points = landmarks.astype(np.float64) * (width, height)  # px; pixel i covers [i, i + 1)
-    across = points[list(RIGHT_EYE)].mean(axis=0) - points[list(LEFT_EYE)].mean(axis=0)
-    angle = math.atan2(across[1], across[0])
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    upright = points @ turn  # by -angle: the eyes are level in it
-    low, high = upright.min(axis=0), upright.max(axis=0)
-    side = max(1.0, (1 + 2 * CROP_MARGIN) * float((high - low).max()))
-    centre = turn @ ((low + high) / 2)
-
+    turn, side = _turn(square.angle), square.side
+    centre = np.array([square.x, square.y])
     # The part of the picture that the turned square can reach, so that a large picture costs no more.
     reach = side / 2 * (abs(turn[0, 0]) + abs(turn[0, 1])) + 1
     left, top = np.clip(np.floor(centre - reach).astype(int), 0, (width, height))
     right, bottom = np.clip(np.ceil(centre + reach).astype(int), 0, (width, height))
     if left >= right or top >= bottom:
-        return np.zeros((CROP_PX, CROP_PX, 3), np.uint8)
+        return np.zeros((side_px, side_px, 3), np.uint8)
     part = torch.from_numpy(rgb[top:bottom, left:right].astype(np.float32)).permute(2, 0, 1)[None]
 
     # Samples per pixel and axis: their mean is close to that over the pixel's area at any size of the face.
-    finer = max(2, math.ceil(side / CROP_PX))
-    count = CROP_PX * finer
+    finer = max(2, math.ceil(side / side_px))
+    count = side_px * finer
     steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count * side - side / 2
     x = centre[0] - left + turn[0, 0] * steps[None, :] + turn[0, 1] * steps[:, None]
     y = centre[1] - top + turn[1, 0] * steps[None, :] + turn[1, 1] * steps[:, None]
@@ -95,6 +130,16 @@ def crop_face(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray
         crop = F.avg_pool2d(seen, finer)[0].permute(1, 2, 0)
         result: NDArray[np.uint8] = crop.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
     return result
+
+
+def crop_face(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The face of one picture alone, upright, in a square of shape (224, 224, 3); the caller owns it."""
+    height, width = rgb.shape[:2]
+    return cut_square(rgb, face_square(landmarks, width, height))
+
+
+def _turn(angle: float) -> NDArray[np.float64]:
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def resize_face(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

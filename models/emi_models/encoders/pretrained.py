@@ -28,7 +28,7 @@ class ModelSpec:
     Two models of one architecture cannot be told apart by it: that takes the hashes of `emi models pull`.
 
     Attributes:
-        encoder_id: what checkpoints call the encoder, which is its name on the hub.
+        encoder_id: what checkpoints call the encoder: its name on the hub, or with `@` a name of our own.
         model_type: the architecture, as `config.json` calls it.
         hidden_size: the width of its hidden states.
         layers: how many transformer layers it has.
@@ -44,6 +44,8 @@ class ModelSpec:
     @property
     def remedy(self) -> str:
         """How the model comes to this machine, as the end of an error's line."""
+        if "@" in self.encoder_id:
+            return "name a folder that holds it whole, as `save_pretrained` writes it"
         by_hand = f"name a folder made by `hf download {self.encoder_id} --local-dir FOLDER`"
         return f"run `emi models pull {self.store_name}`, or {by_hand}" if self.store_name else by_hand
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["GTE_BASE", "GTE_EN_MLM_BASE", "RemoteCode", "TransformerTextEncoder"]
+__all__ = ["GTE_BASE", "GTE_EN_MLM_BASE", "TEXT_CLASSES", "RemoteCode", "TransformerTextEncoder"]
 
 MAX_TOKENS: Final = 128  # of the papers; 12 s of speech are about 40 words
 VOCABULARIES: Final = ("tokenizer.json", "vocab.txt")  # either will do
@@ -38,6 +38,8 @@ class RemoteCode:
 
 GTE_BASE: Final = ModelSpec("thenlper/gte-base", "bert", 768, 12, store_name="gte-base")
 GTE_EN_MLM_BASE: Final = ModelSpec("Alibaba-NLP/gte-en-mlm-base", "new", 768, 12)
+# Of transformers itself. All have a token of the whole text in front: [CLS], or <s> by another name.
+TEXT_CLASSES: Final = {"bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel"}
 REMOTE_CODE: Final = {
     GTE_EN_MLM_BASE.model_type: RemoteCode("Alibaba-NLP/new-impl", "40ced75c3017eb27626c9d4ea981bde21a2662f4")
 }
@@ -75,16 +77,18 @@ class TransformerTextEncoder:
         config = check_config(folder, spec)
         options = _code_options(folder, config, spec, allow_remote_code)
         import torch
-        from transformers import AutoModel, AutoTokenizer, BertModel
+        import transformers
 
         self._torch = torch
         self._model: Any = (
-            load_model(folder, spec, AutoModel, **options)
+            load_model(folder, spec, transformers.AutoModel, **options)
             if options
-            else load_model(folder, spec, BertModel, add_pooling_layer=False)
+            else load_model(
+                folder, spec, getattr(transformers, TEXT_CLASSES[spec.model_type]), add_pooling_layer=False
+            )
         )
         with quiet_transformers():
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, **options
             )
         if len(self._tokenizer) > config["vocab_size"]:

@@ -18,6 +18,8 @@ from emi_models.encoders.face_crop import (
     VISION_FPS,
     FrameSampler,
     crop_face,
+    cut_square,
+    face_square,
     resize_face,
 )
 from tests.models.encoders.media import read_frames
@@ -91,6 +93,16 @@ def test_a_crop_without_turning_or_scaling_is_the_picture_itself() -> None:
     assert crop.shape == (CROP_PX, CROP_PX, 3)
     assert crop.dtype == np.uint8
     np.testing.assert_allclose(crop.astype(int), picture[100:324, 200:424].astype(int), atol=1)
+
+
+def test_a_model_that_takes_smaller_pictures_gets_the_same_view() -> None:
+    rows, columns = np.indices((200, 200))
+    picture = np.stack((rows, columns, 200 - rows), axis=-1).astype(np.uint8)
+    square = face_square(drawn_landmarks(0.3), 200, 200)
+    whole, half = cut_square(picture, square), cut_square(picture, square, CROP_PX // 2)
+    assert half.shape == (CROP_PX // 2, CROP_PX // 2, 3)
+    means = whole.reshape(CROP_PX // 2, 2, CROP_PX // 2, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(half, means, atol=1.5)
 
 
 def test_shrinking_averages_instead_of_picking() -> None:
