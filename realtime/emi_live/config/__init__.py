@@ -5,13 +5,14 @@ an error.
 """
 
 from emi_live.config.fusion import BusConfig, FusionConfig, OutputConfig, WindowConfig
-from emi_live.config.live import LiveConfig, ModelsConfig
+from emi_live.config.live import Bundle, LiveConfig, ModelsConfig
 from emi_live.config.media import CameraConfig, MicrophoneConfig, RingConfig, SourceConfig
 from emi_live.config.reading import load_config, read_settings, validated
-from emi_live.config.stages import AudioConfig, FaceConfig, SpeechConfig
+from emi_live.config.stages import AudioConfig, FaceConfig, SpeechConfig, TextConfig
 
 __all__ = [
     "AudioConfig",
+    "Bundle",
     "BusConfig",
     "CameraConfig",
     "FaceConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "RingConfig",
     "SourceConfig",
     "SpeechConfig",
+    "TextConfig",
     "WindowConfig",
     "load_config",
     "read_settings",

@@ -1,32 +1,66 @@
-"""Settings of the stages: face, audio, speech."""
+"""Settings of the stages: face, audio, speech, text."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from emi_live.config.section import Positive, Section
 
-__all__ = ["AudioConfig", "FaceConfig", "SpeechConfig"]
+__all__ = ["AudioConfig", "FaceConfig", "SpeechConfig", "TextConfig"]
+
+FRAME_S: Final = 0.02  # of wav2vec 2.0: its times are whole numbers of it
 
 
 class FaceConfig(Section):
-    """The face stage: MediaPipe Face Landmarker."""
+    """The face stage: MediaPipe Face Landmarker; with `taemi` a vision transformer's view of the face too."""
 
     enabled: bool = True
     max_fps: Positive = 33.0  # frames closer together than this are skipped (and counted)
     max_faces: int = Field(2, ge=1, le=8)  # faces looked for; the largest is followed
     min_confidence: float = Field(0.5, ge=0, le=1)
+    # Of `taemi` alone:
+    model: Path | None = None  # folder of a ViT in transformers' format; None = the model store's
+    crop_fps: float = Field(6.0, gt=0, le=33)  # faces encoded a second; 33 fill the 400 of a window
+    batch: int = Field(4, ge=1, le=16)  # most faces that go through the ViT at once
 
 
 class AudioConfig(Section):
-    """The audio stage: prosody at 50 Hz, and the voice gate that says whether somebody speaks."""
+    """The audio stage: features at 50 Hz, and the voice gate that says whether somebody speaks."""
 
     enabled: bool = True
     voice_threshold: float = Field(0.5, gt=0, lt=1)  # Silero speech probability
+    # Of `taemi` alone:
+    model: Path | None = None  # folder of a wav2vec 2.0, HuBERT or WavLM; None = the model store's
+    # What a frame is computed from: "cached" and "recompute", a bounded past, once; "full", the last 12 s,
+    # anew at each hop.
+    context: Literal["cached", "recompute", "full"] = "cached"
+    # Of sound, between two passes of the network.
+    hop_s: float = Field(0.5, ge=FRAME_S, le=6, multiple_of=FRAME_S)
+    # Of the past, that frames look back on; 2 to 4 are recommended.
+    left_context_s: float = Field(3.0, ge=0, le=12, multiple_of=FRAME_S)
+    # Of sound to come, that a frame waits for.
+    hold_back_s: float = Field(0.24, ge=0, le=2, multiple_of=FRAME_S)
     # So often, encode the last window's sound all at once, and say what that changes; None: never.
     drift_every_s: Positive | None = None
+
+    @model_validator(mode="after")
+    def _full_has_no_edges(self) -> AudioConfig:
+        if self.context == "full" and (edges := {"left_context_s", "hold_back_s"} & self.model_fields_set):
+            raise ValueError(
+                f"audio.{min(edges)} means nothing with audio.context=full, which hears the last 12 s: "
+                "leave one of them out"
+            )
+        return self
+
+
+class TextConfig(Section):
+    """The text stage. Both of `taemi` alone."""
+
+    model: Path | None = None  # folder of a BERT-like model; None = the model store's
+    allow_remote_code: bool = False  # run code that gte-en-mlm-base came with, at its pinned revision
 
 
 class SpeechConfig(Section):

@@ -1,0 +1,81 @@
+"""What both bundles load: the face's landmarks, and the recogniser of words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emi_live.bundle.encoders import Encoders
+from emi_live.config import LiveConfig
+from emi_models.errors import EmiError
+
+if TYPE_CHECKING:
+    from emi_models.speech.recognizer import Recognizer
+    from emi_models.store import ModelStore, Progress
+
+__all__ = ["load_face", "load_speech"]
+
+
+def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    """Put the face encoder in, or say why there is none."""
+    from emi_models.encoders.face import FaceEncoder
+
+    try:
+        path = store.locate("face-landmarker", progress)
+        encoders.face = FaceEncoder(
+            path, max_faces=config.face.max_faces, min_confidence=config.face.min_confidence
+        )
+    except EmiError as error:
+        encoders.unavailable["vision"] = str(error)
+
+
+def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    """Put the speech recogniser in that `speech.backend` names, or say why there is none."""
+    backend = config.speech.backend
+    why_not_whisper = ""
+    if backend in ("auto", "faster-whisper"):
+        try:
+            encoders.recognizer = _whisper(config, config.speech.model, store, progress)
+            encoders.announcements.append(f"words: {encoders.recognizer.name}")
+            _load_smaller(encoders, config, store, progress)
+            return
+        except EmiError as error:
+            why_not_whisper = str(error)
+    if backend in ("auto", "pocketsphinx"):
+        from emi_models.speech.isolated import IsolatedRecognizer
+
+        try:
+            encoders.recognizer = IsolatedRecognizer()
+            because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
+            encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
+            return
+        except EmiError as error:
+            encoders.unavailable["text"] = why_not_whisper or str(error)
+            return
+    encoders.unavailable["text"] = why_not_whisper
+
+
+def _load_smaller(
+    encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+) -> None:
+    model = config.speech.smaller_model
+    if model is None or config.exact:  # what is exact waits as long as it takes
+        return
+    try:
+        encoders.smaller_recognizer = _whisper(config, model, store, progress)
+        line = f"words: {encoders.smaller_recognizer.name} when that is too slow"
+    except EmiError as error:
+        line = f"words: no smaller model when that is too slow: {error}"
+    encoders.announcements.append(line)
+
+
+def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
+    from emi_models.speech.whisper import WhisperRecognizer
+
+    folder = Path(model) if Path(model).is_dir() else store.locate(f"whisper-{model}", progress)
+    return WhisperRecognizer(
+        folder,
+        language=config.speech.language,
+        compute_type=config.speech.compute_type,
+        threads=config.speech.threads,
+    )
