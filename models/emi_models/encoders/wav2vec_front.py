@@ -51,9 +51,6 @@ class Wav2vecFront:
         self._model = encoder.model
         self._normalises = encoder.normalises
         self._spans = spans
-        first = self._model.feature_extractor.conv_layers[0]
-        norm = getattr(first, "layer_norm", None)
-        self._group_norm = norm if isinstance(norm, torch.nn.GroupNorm) else None
         self.reset()
 
     def reset(self) -> None:
@@ -68,38 +65,49 @@ class Wav2vecFront:
         Args:
             samples: shape (n,); but for the first step's, the first 80 are the last 80 of the step before.
         """
-        skip = OVERLAP_SAMPLES if self._heard else 0
-        taken = self._levelled(samples, skip)
-        if not frames_for(samples.size):
-            return torch.empty(0, self._model.config.hidden_size)
+        scale, offset = self._level_with(samples)
         device = next(self._model.parameters()).device
+        if not frames_for(samples.size):
+            return torch.empty(0, self._model.config.hidden_size, device=device)
+        taken = scale * (samples.astype(np.float64) - offset) if self._normalises else samples
         sound = torch.tensor(taken, dtype=torch.float32, device=device)[None, None]  # (1, 1, n)
-        layers = self._model.feature_extractor.conv_layers
-        states = layers[0](sound) if self._group_norm is None else self._first_layer(layers[0], sound)
-        for layer in layers[1:]:
+        first, *layers = self._model.feature_extractor.conv_layers
+        if isinstance(getattr(first, "layer_norm", None), torch.nn.GroupNorm):
+            states = self._by_channel(first, sound, scale, offset)
+        else:
+            states = first(sound)
+        for layer in layers:
             states = layer(states)
         self._heard = True
         projected = self._model.feature_projection(states.transpose(1, 2))
         frames: Tensor = projected[0] if isinstance(projected, tuple) else projected  # HuBERT gives one
         return frames[0]
 
-    def _levelled(self, samples: NDArray[np.float32], skip: int) -> NDArray[Any]:
-        if not self._normalises or samples.size <= skip:
-            return samples
-        self._level.add(samples[None, skip:])
+    def _level_with(self, samples: NDArray[np.float32]) -> tuple[float, float]:
+        """Scale and offset of the stream with these samples: they are taken as scale * (samples - offset)."""
+        fresh = samples[OVERLAP_SAMPLES if self._heard else 0 :]
+        if not self._normalises or (fresh.size == 0 and not self._heard):
+            return 1.0, 0.0
+        self._level.add(fresh[None])
         mean, variance = self._level.moments()
-        levelled: NDArray[Any] = (samples.astype(np.float64) - mean) / np.sqrt(variance + VARIANCE_FLOOR)
-        return levelled
+        return float(1.0 / np.sqrt(variance[0] + VARIANCE_FLOOR)), float(mean[0])
 
-    def _first_layer(self, layer: Any, sound: Tensor) -> Tensor:
-        """The layer with GroupNorm, with the stream's statistics in place of the clip's."""
-        assert self._group_norm is not None  # noqa: S101 - for the type checker
+    def _by_channel(self, layer: Any, sound: Tensor, scale: float, offset: float) -> Tensor:
+        """The layer with GroupNorm over time, with the stream's statistics in place of the clip's.
+
+        They are of the convolution of the samples as they came: what was heard at another level counts as
+        if it had been taken at this one.
+        """
         states = layer.conv(sound)  # (1, channels, columns)
-        skip = OVERLAP_COLUMNS if self._heard else 0
-        self._channels.add(states[0, :, skip:].cpu().numpy())
-        mean, variance = (torch.from_numpy(found).to(states) for found in self._channels.moments())
-        norm = self._group_norm
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        normal = (states - mean[:, None]) * scale[:, None] + norm.bias[:, None]
+        weight, bias = layer.conv.weight.double(), layer.conv.bias
+        shift = -scale * offset * weight.sum(dim=(1, 2))  # (channels,), what the offset and the bias add
+        shift = (shift if bias is None else shift + bias).cpu().numpy()
+        fresh = states[0, :, OVERLAP_COLUMNS if self._heard else 0 :].double().cpu().numpy()
+        self._channels.add((fresh - shift[:, None]) / scale)
+        raw_mean, raw_variance = self._channels.moments()
+        mean, variance = scale * raw_mean + shift, scale * scale * raw_variance
+        norm = layer.layer_norm
+        by = torch.from_numpy(1.0 / np.sqrt(variance + norm.eps)).to(states) * norm.weight
+        normal = (states - torch.from_numpy(mean).to(states)[:, None]) * by[:, None] + norm.bias[:, None]
         activated: Tensor = layer.activation(normal)
         return activated
