@@ -64,12 +64,18 @@ class VisionPacket(Packet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioPacket(Packet):
-    """A run of consecutive prosody frames, the last one ending at `t_ns`, 20 ms apart."""
+    """A run of consecutive frames, the last one ending at `t_ns`, 20 ms apart.
+
+    Without a frame it says that sound was heard up to `t_ns`, and where the voice in it ended: frames of an
+    encoder that waits for what comes next follow later, and are older than that.
+    """
 
     topic: ClassVar[str] = "audio"
 
-    frames: NDArray[np.float32]  # (n, audio_dim); n = 0: only progress
+    frames: NDArray[np.float32]  # (n, audio_dim)
     last_voice_ns: int | None  # end of the newest voice heard so far
+    replaces: bool = False  # what was said before from the time of the first frame on is replaced by these
+    behind: bool = False  # the encoder is slower than the sound, and far behind
 
 
 @dataclass(frozen=True, slots=True)

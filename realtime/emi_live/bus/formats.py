@@ -76,14 +76,24 @@ def _read_vision(fields: Fields, stamps: Stamps, array: Array) -> VisionPacket:
 
 
 def _write_audio(packet: AudioPacket) -> tuple[dict[str, object], Array]:
-    return {"last_voice_ns": packet.last_voice_ns}, packet.frames
+    return {
+        "last_voice_ns": packet.last_voice_ns,
+        "replaces": packet.replaces,
+        "behind": packet.behind,
+    }, packet.frames
 
 
 def _read_audio(fields: Fields, stamps: Stamps, array: Array) -> AudioPacket:
     if array is None or array.ndim != 2 or array.shape[0] > MAX_AUDIO_FRAMES or array.shape[1] > MAX_DIM:
         shape = None if array is None else array.shape
         raise WireError(f"audio frames must be (n ≤ {MAX_AUDIO_FRAMES}, dim ≤ {MAX_DIM}), got {shape}")
-    return AudioPacket(frames=array, last_voice_ns=fields.optional_integer("last_voice_ns"), **stamps)
+    return AudioPacket(
+        frames=array,
+        last_voice_ns=fields.optional_integer("last_voice_ns"),
+        replaces=fields.boolean("replaces"),
+        behind=fields.boolean("behind"),
+        **stamps,
+    )
 
 
 def _write_transcript(packet: TranscriptPacket) -> tuple[dict[str, object], Array]:

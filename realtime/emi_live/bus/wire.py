@@ -23,7 +23,7 @@ from emi_live.messages import Packet
 
 __all__ = ["MAX_FRAME_BYTES", "SCHEMA_VERSION", "TOPICS", "decode", "encode"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 TOPICS: Final = tuple(CODECS)
 DTYPE: Final = "<f4"
 FRAME_COUNT: Final = 3

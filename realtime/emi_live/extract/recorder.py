@@ -21,7 +21,7 @@ from emi_live.messages import (
     VisionPacket,
     Word,
 )
-from emi_live.window.assembler import AUDIO_FRAME_NS
+from emi_live.window.sound import AUDIO_FRAME_NS
 from emi_models.data.clip import Track
 from emi_models.vocabulary import MODALITIES, Modality
 

@@ -17,7 +17,7 @@ from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Estimate, Latency, ModalityReport, Trace
+from emi_live.messages import END_OF_STREAM, AudioPacket, Estimate, Latency, ModalityReport, Packet, Trace
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
@@ -186,7 +186,7 @@ class FusionLoop:
             return False
         self._newest_ns = max(self._newest_ns or packet.t_ns, packet.t_ns)
         self._assembler.add(packet)
-        if not self._plan.exact and packet.progress_ns != END_OF_STREAM:
+        if not self._plan.exact and _is_shown(packet):
             self._traces[packet.topic].append(Trace.of(packet))
         return True
 
@@ -247,6 +247,13 @@ class FusionLoop:
             if traces and traces[0].t_ns <= end_ns:
                 newest[modality] = traces[0]
         return newest
+
+
+def _is_shown(packet: Packet) -> bool:
+    """Whether a window can show something of it."""
+    if packet.progress_ns == END_OF_STREAM:
+        return False
+    return not isinstance(packet, AudioPacket) or len(packet.frames) > 0
 
 
 def _with_contributions(

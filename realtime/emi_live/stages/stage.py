@@ -33,7 +33,7 @@ class Stage(Protocol):
         ...
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """Process what has arrived, without waiting. Packets are in order of `t_ns`."""
+        """Process what has arrived, without waiting. Packets are in order of `progress_ns`."""
         ...
 
     def reset(self) -> None:

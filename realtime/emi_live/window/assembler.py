@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +25,14 @@ from emi_live.messages import (
     TextPacket,
     VisionPacket,
 )
+from emi_live.window.sound import SoundTrack
 from emi_live.window.track import FrameTrack
 from emi_live.window.verdict import Condition, Verdict, is_recent, judge
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.stream import FrameRun, StreamWindow
 from emi_models.vocabulary import MODALITIES, Modality
 
-__all__ = ["AUDIO_FRAME_NS", "Window", "WindowAssembler"]
-
-AUDIO_FRAME_NS: Final = 20_000_000  # the prosody hop
+__all__ = ["Window", "WindowAssembler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +82,22 @@ class WindowAssembler:
             "audio": seconds_to_ns(config.audio_dropout_s),
             "text": seconds_to_ns(config.text_dropout_s),
         }
-        self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames)
-        self._audio = FrameTrack(shapes.audio_dim, shapes.audio_frames)
+        # Frames of what the network was not trained on may have any width, and are counted alone.
+        self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
+        self._sound = SoundTrack(
+            FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
+        )
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
-        self._voices: deque[int] = deque()  # ends of voice, as the audio stage reported them
         self._texts: deque[TextPacket] = deque()
         self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, -1)
         self._horizon_ns = -(2**62)  # nothing at or before this can enter a window any more
-        self.discarded = 0  # packets that came too late, or out of order
+        self._discarded = 0
+
+    @property
+    def discarded(self) -> int:
+        """Packets that came too late, or out of order."""
+        return self._discarded + self._sound.discarded
 
     def progress_ns(self, modality: Modality) -> int:
         """How far the modality's stage has promised to be done."""
@@ -111,7 +116,8 @@ class WindowAssembler:
         if isinstance(packet, VisionPacket):
             self._add_vision(packet)
         elif isinstance(packet, AudioPacket):
-            self._add_audio(packet)
+            self._progress["audio"] = max(self._progress["audio"], packet.progress_ns)
+            self._sound.add(packet, self._horizon_ns)
         elif isinstance(packet, TextPacket):
             self._add_text(packet)
         else:
@@ -122,14 +128,15 @@ class WindowAssembler:
         conditions = conditions or {}
         start_ns = end_ns - self._length_ns
         self._forget(start_ns)
+        self._sound.settle(end_ns)
         vision_times, vision = self._shown("vision", self._vision, start_ns, end_ns)
-        audio_times, audio = self._shown("audio", self._audio, start_ns, end_ns)
+        audio_times, audio = self._shown("audio", self._sound.frames, start_ns, end_ns)
         text = next((packet for packet in reversed(self._texts) if packet.t_ns <= end_ns), None)
 
         face_ns = int(vision_times[-1]) if len(vision_times) else None
         sound_ns = int(audio_times[-1]) if len(audio_times) else None
         picture_ns = next((t for t in reversed(self._pictures) if t <= end_ns), None)
-        voice_ns = next((t for t in reversed(self._voices) if t <= end_ns), None)
+        voice_ns = self._sound.voice_ns(end_ns)
         word_ns = None if text is None else text.last_word_ns
         embedding = None if text is None else text.embedding
 
@@ -139,9 +146,11 @@ class WindowAssembler:
         def judged(modality: Modality, is_live: bool, why_missing: str) -> Verdict:
             return judge(is_live, conditions.get(modality, Condition()), why_missing)
 
-        pictures_come, sound_comes = recent("vision", picture_ns), recent("audio", sound_ns)
+        pictures_come = recent("vision", picture_ns)
+        sound_comes = recent("audio", self._sound.heard_ns(end_ns))
         seen = judged("vision", recent("vision", face_ns), "no face" if pictures_come else "no frames")
-        heard = judged("audio", recent("audio", voice_ns), "silence" if sound_comes else "no audio")
+        voiced = recent("audio", voice_ns)
+        heard = judged("audio", voiced and sound_ns is not None, self._why_no_voice(sound_comes, voiced))
         told = judged("text", recent("text", word_ns) and embedding is not None, _why_no_words(text))
         arriving = [
             t
@@ -188,7 +197,7 @@ class WindowAssembler:
             vision_present=seen,
             audio=audio.newest(shapes.audio_frames),
             audio_present=heard,
-            text=self._no_text if embedding is None or not told else embedding,
+            text=self._no_text if embedding is None or not told or "text" not in self._trained else embedding,
             text_present=told,
         )
 
@@ -218,32 +227,18 @@ class WindowAssembler:
             return
         newest = self._pictures[-1] if self._pictures else self._horizon_ns
         if packet.t_ns <= max(newest, self._horizon_ns):
-            self.discarded += 1
+            self._discarded += 1
             return
         self._pictures.append(packet.t_ns)
         if packet.features is not None:
             self._vision.append(np.array([packet.t_ns]), packet.features[None])
-
-    def _add_audio(self, packet: AudioPacket) -> None:
-        self._progress["audio"] = max(self._progress["audio"], packet.progress_ns)
-        if packet.last_voice_ns is not None and (not self._voices or packet.last_voice_ns > self._voices[-1]):
-            self._voices.append(packet.last_voice_ns)
-        count = len(packet.frames)
-        times = packet.t_ns - AUDIO_FRAME_NS * np.arange(count - 1, -1, -1, dtype=np.int64)
-        newest_ns = self._audio.newest_ns
-        newest = self._horizon_ns if newest_ns is None else max(newest_ns, self._horizon_ns)
-        fresh = times > newest
-        if not fresh.all():
-            self.discarded += 1
-        if fresh.any():
-            self._audio.append(times[fresh], packet.frames[fresh])
 
     def _add_text(self, packet: TextPacket) -> None:
         self._progress["text"] = max(self._progress["text"], packet.progress_ns)
         if packet.progress_ns == END_OF_STREAM:  # says that no words will come, not that there are none
             return
         if self._texts and packet.t_ns < self._texts[-1].t_ns:
-            self.discarded += 1
+            self._discarded += 1
             return
         self._texts.append(packet)
 
@@ -251,12 +246,18 @@ class WindowAssembler:
         """Drop what lies before the window, but keep the newest of each kind: ages are counted from it."""
         self._horizon_ns = max(self._horizon_ns, start_ns)
         self._vision.forget_until(start_ns)
-        self._audio.forget_until(start_ns)
-        for stamps in (self._pictures, self._voices):
-            while len(stamps) > 1 and stamps[1] <= start_ns:
-                stamps.popleft()
+        self._sound.forget(start_ns)
+        while len(self._pictures) > 1 and self._pictures[1] <= start_ns:
+            self._pictures.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
+
+    def _why_no_voice(self, sound_comes: bool, voiced: bool) -> str:
+        if self._sound.behind:
+            return "the encoder is behind"
+        if voiced:
+            return "no features yet"
+        return "silence" if sound_comes else "no audio"
 
 
 def _why_no_words(text: TextPacket | None) -> str:

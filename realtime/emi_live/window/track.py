@@ -16,7 +16,9 @@ class FrameTrack:
     Backed by one array of twice the needed size, so that forgetting costs a copy only now and then.
     """
 
-    def __init__(self, dim: int, frames: int) -> None:
+    def __init__(self, dim: int, frames: int, *, empty: bool = False) -> None:
+        """Room for `frames` of the window at first; `empty` counts frames and keeps zeros in their place."""
+        self._empty = empty
         self._values = np.zeros((max(2 * frames, 16), dim), np.float32)
         self._times = np.zeros(len(self._values), np.int64)
         self._first = 0
@@ -34,8 +36,22 @@ class FrameTrack:
         if self._last + count > len(self._times):
             self._make_room(count)
         self._times[self._last : self._last + count] = times_ns
-        self._values[self._last : self._last + count] = values
+        if not self._empty:
+            self._values[self._last : self._last + count] = values
         self._last += count
+
+    def replace_from(self, t_ns: int, times_ns: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Add frames as `append` does, in place of all that were captured after `t_ns`.
+
+        If there are any, all frames get fresh numbers, and one is left out: a run of consecutive numbers
+        shares none with the runs before.
+        """
+        count = self._last - self._first
+        kept = int(np.searchsorted(self._times[self._first : self._last], t_ns, side="right"))
+        if kept < count:
+            self._number += count + 1
+            self._last = self._first + kept
+        self.append(times_ns, values)
 
     def forget_until(self, t_ns: int) -> None:
         """Drop frames captured at or before `t_ns`."""

@@ -38,7 +38,14 @@ vectors = st.lists(float32, min_size=1, max_size=80).map(lambda values: np.array
 matrices = st.builds(matrix, st.integers(0, 30), st.integers(0, 70), st.integers(0, 2**32))
 
 visions = st.builds(VisionPacket, faces=st.integers(-1, 9), features=st.none() | vectors, **stamps)
-audios = st.builds(AudioPacket, frames=matrices, last_voice_ns=st.none() | int64, **stamps)
+audios = st.builds(
+    AudioPacket,
+    frames=matrices,
+    last_voice_ns=st.none() | int64,
+    replaces=st.booleans(),
+    behind=st.booleans(),
+    **stamps,
+)
 words = st.builds(
     Word,
     text=texts,

@@ -122,7 +122,7 @@ def changed(packet: Packet, **fields: object) -> list[bytes]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"v": 4}, "schema version 4"),
+        ({"v": 3}, "schema version 3"),
         ({"v": True}, "whole number"),
         ({"seq": -1}, "seq must be within"),
         ({"t_ns": 2**63}, "t_ns must be within"),

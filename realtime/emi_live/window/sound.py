@@ -1,0 +1,93 @@
+"""What the audio stage has said: its frames, where voice ended, and how far it has heard."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.messages import AudioPacket
+from emi_live.window.track import FrameTrack
+
+__all__ = ["AUDIO_FRAME_NS", "SoundTrack"]
+
+AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and of wav2vec 2.0 alike
+
+
+class SoundTrack:
+    """The frames of sound, each said once, or said anew by packets that replace what was said before.
+
+    Of packets that replace, only those take effect that the instant asked for needs: all up to the first
+    that reaches it. So what a window holds does not depend on how many more had arrived.
+    """
+
+    def __init__(self, frames: FrameTrack) -> None:
+        self._frames = frames
+        self._waiting: deque[AudioPacket] = deque()  # that replace
+        self._heard: deque[int] = deque()  # capture times up to which sound was heard
+        self._voices: deque[int] = deque()  # ends of voice
+        self.behind = False  # the newest packet said so
+        self.discarded = 0  # packets that came too late, or out of order
+
+    @property
+    def frames(self) -> FrameTrack:
+        """Those that are in effect."""
+        return self._frames
+
+    def add(self, packet: AudioPacket, horizon_ns: int) -> None:
+        """Take in one packet; frames at or before `horizon_ns` are of no use any more."""
+        self.behind = packet.behind
+        if not self._heard or packet.t_ns > self._heard[-1]:
+            self._heard.append(packet.t_ns)
+        voice_ns = packet.last_voice_ns
+        if voice_ns is not None and (not self._voices or voice_ns > self._voices[-1]):
+            self._voices.append(voice_ns)
+        if not packet.replaces:
+            self._append(packet, horizon_ns)
+        elif packet.t_ns > max(self._newest_ns(horizon_ns), horizon_ns):
+            self._waiting.append(packet)
+        else:
+            self.discarded += 1
+
+    def settle(self, end_ns: int) -> None:
+        """Let those packets take effect that are needed up to `end_ns`."""
+        while self._waiting and (self._frames.newest_ns is None or self._frames.newest_ns < end_ns):
+            packet = self._waiting.popleft()
+            times = _times(packet)
+            self._frames.replace_from(int(times[0]) - AUDIO_FRAME_NS // 2, times, packet.frames)
+
+    def heard_ns(self, end_ns: int) -> int | None:
+        """The newest moment up to `end_ns` that was heard; None if there is none."""
+        return next((t for t in reversed(self._heard) if t <= end_ns), None)
+
+    def voice_ns(self, end_ns: int) -> int | None:
+        """Likewise, the end of the newest voice."""
+        return next((t for t in reversed(self._voices) if t <= end_ns), None)
+
+    def forget(self, start_ns: int) -> None:
+        """Drop what lies before a window that starts there, but keep the newest of each kind."""
+        self._frames.forget_until(start_ns)
+        for stamps in (self._heard, self._voices):
+            while len(stamps) > 1 and stamps[1] <= start_ns:
+                stamps.popleft()
+
+    def _append(self, packet: AudioPacket, horizon_ns: int) -> None:
+        newest_ns = self._frames.newest_ns
+        times = _times(packet)
+        fresh = times > (horizon_ns if newest_ns is None else max(newest_ns, horizon_ns))
+        if not fresh.all():
+            self.discarded += 1
+        if fresh.any():
+            self._frames.append(times[fresh], packet.frames[fresh])
+
+    def _newest_ns(self, horizon_ns: int) -> int:
+        """Of what has been said, in effect or not."""
+        if self._waiting:
+            return self._waiting[-1].t_ns
+        return horizon_ns if self._frames.newest_ns is None else self._frames.newest_ns
+
+
+def _times(packet: AudioPacket) -> NDArray[np.int64]:
+    return packet.t_ns - AUDIO_FRAME_NS * np.arange(len(packet.frames) - 1, -1, -1, dtype=np.int64)
