@@ -2,7 +2,7 @@
 
 ::
 
-    files ─ read ─┬─ markdown ─ one page     (fusion, live, bus: a module of each bench has its part)
+    files ─ read ─┬─ markdown ─ one page     (fusion, live, bus, speech: each has its part)
                   └─ figure ─── one picture
 
 Runs without what live use needs: `python -m emi_bench.report`; the figure needs matplotlib.
