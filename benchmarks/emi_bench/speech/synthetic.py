@@ -31,7 +31,8 @@ _SYNCHRONOUS: Final = 2
 _UTF8_WITH_END_PAUSE: Final = 1 | 0x1000
 _BY_CHARACTER: Final = 1
 _RATE, _PITCH = 1, 3
-_END_OF_EVENTS, _WORD = 0, 1
+_END_OF_EVENTS, _WORD, _PHONEME = 0, 1, 7
+_PHONEME_EVENTS: Final = 1
 
 _QUIET: Final = 0.01  # of the peak: below it an utterance has ended
 _TAIL_S: Final = 0.01
@@ -56,6 +57,7 @@ class Utterance:
 
     samples: NDArray[np.float32]  # (n,), 16 kHz mono, in [-1, 1]
     words: tuple[SpokenWord, ...]  # in the order of their times
+    phonemes: tuple[SpokenWord, ...] = ()  # likewise, in eSpeak NG's own spelling
 
     @property
     def text(self) -> str:
@@ -116,7 +118,15 @@ class Synthesizer:
         times = [starts[place] / self._rate_hz for place in places.tolist()]
         times.append(end / self._rate_hz)
         spoken = (SpokenWord(*each) for each in zip(words, times[:-1], times[1:], strict=True))
-        return Utterance(_to_16_khz(samples[:end], self._rate_hz), tuple(spoken))
+        return Utterance(
+            _to_16_khz(samples[:end], self._rate_hz), tuple(spoken), self._timed(engine.phonemes, end)
+        )
+
+    def _timed(self, phonemes: list[tuple[str, int]], end: int) -> tuple[SpokenWord, ...]:
+        """Each sound until the next; eSpeak NG names pauses by an empty string or underscores."""
+        edges = [min(sample, end) / self._rate_hz for _, sample in phonemes] + [end / self._rate_hz]
+        timed = [SpokenWord(name, *edges[at : at + 2]) for at, (name, _) in enumerate(phonemes)]
+        return tuple(each for each in timed if each.text.strip("_:") and each.end_s > each.start_s)
 
 
 def monologue(
@@ -178,7 +188,7 @@ class _Event(ctypes.Structure):
         ("audio_position", ctypes.c_int),
         ("sample", ctypes.c_int),
         ("user_data", ctypes.c_void_p),
-        ("id", ctypes.c_void_p),  # a union as wide as a pointer
+        ("id", ctypes.c_char * ctypes.sizeof(ctypes.c_void_p)),  # a union; of a phoneme, its name
     ]
 
 
@@ -194,9 +204,10 @@ class _Engine:
 
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
-        self.rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
+        self.rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
         self._parts: list[NDArray[np.int16]] = []
         self._starts: dict[int, int] = {}  # place in the text, from 0, to sample
+        self.phonemes: list[tuple[str, int]] = []  # name, sample
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
         )
@@ -235,5 +246,7 @@ class _Engine:
         while (event := events[index]).type != _END_OF_EVENTS:
             if event.type == _WORD:
                 self._starts[event.text_position - 1] = event.sample
+            elif event.type == _PHONEME:
+                self.phonemes.append((event.id.decode(), event.sample))
             index += 1
         return 0

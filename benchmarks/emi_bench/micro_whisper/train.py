@@ -1,0 +1,89 @@
+"""Training in stages: short windows first, whole ones of 30 s last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from emi_bench.micro_whisper.batches import PHONEMES, Stage, batches
+from emi_bench.micro_whisper.losses import losses
+from emi_bench.micro_whisper.network import MicroWhisper, Size
+from emi_bench.speech.vocabulary import VOCABULARY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emi_bench.micro_whisper.losses import Losses
+    from emi_bench.micro_whisper.tokens import Tokens
+
+__all__ = ["Plan", "train"]
+
+# Attention over 1500 frames is thinner than over 250: each round ends as a recogniser will use it.
+ROUNDS: Final = (
+    (Stage(2_000, 4.0, 16, augmented=0.3), Stage(200, 12.0, 8), Stage(160, 30.0, 4)),
+    (Stage(2_000, 5.0, 16), Stage(300, 12.0, 8), Stage(350, 30.0, 4)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a training depends on."""
+
+    seed: int = 1
+    size: Size = field(default_factory=Size)
+    rounds: tuple[tuple[Stage, ...], ...] = ROUNDS
+    peak: float = 3e-3  # learning rate, to which each round rises and from which it falls
+    warmup: int = 100  # steps of a round
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stages in self.rounds for stage in stages)
+
+
+def train(
+    plan: Plan,
+    tokens: Tokens,
+    on_step: Callable[[int, Losses], None],
+    on_round: Callable[[int, MicroWhisper], None] = lambda _, __: None,
+) -> MicroWhisper:
+    """A trained network.
+
+    Args:
+        plan: seed, sizes, stages.
+        tokens: ids.
+        on_step: told the steps done and the losses of the last.
+        on_round: told the rounds done, with the network as it is.
+    """
+    torch.manual_seed(plan.seed)
+    network = MicroWhisper(plan.size, tokens, len(VOCABULARY), len(PHONEMES))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=plan.peak, betas=(0.9, 0.98), weight_decay=0.01)
+    network.train()
+    done = 0
+    for number, stages in enumerate(plan.rounds, start=1):
+        steps, began = sum(stage.steps for stage in stages), done
+        for index, stage in enumerate(stages):
+            for batch in batches(stage, tokens, seed=plan.seed * 1_000 + number * 10 + index):
+                for group in optimizer.param_groups:
+                    group["lr"] = plan.peak * _share(done - began, steps, plan.warmup)
+                found = losses(network(batch.features, batch.inputs), batch, tokens)
+                optimizer.zero_grad(set_to_none=True)
+                found.total().backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                done += 1
+                on_step(done, found)
+        on_round(number, network)
+    return network.eval()
+
+
+def _share(step: int, steps: int, warmup: int) -> float:
+    """Of the peak: a warm-up, then half a cosine down to a fiftieth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    along = (step - warmup) / max(1, steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
