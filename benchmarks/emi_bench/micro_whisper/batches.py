@@ -30,8 +30,8 @@ FULL_SHARE: Final = 0.15  # of the clips are as long as the window
 LONG_LIMIT_S: Final = 22.0  # of most clips in a window of 30 s: a live buffer is trimmed before it
 # Of the vocabulary in all accents, in eSpeak NG's spelling with stress left off.
 _PHONEMES: Final = (
-    "0 3 3: @ @2 @L A: A@ D E I I# I2 N O2 O: O@ T U V VR a a# aI aI2 aI3 aI@ aU aa b d eI f g h i i: j k l m "
-    "n o@ oU p r s t t# t2 u: v w z"
+    "0 3 3: @ @2 @L A: A@ D E I I# I2 N O2 O: O@ T U V VR a a# aI aI2 aI3 aI@ aU aa b d eI f g h i i: j k l "
+    "m n o@ oU p r s t t# t2 u: v w z"
 )
 PHONEMES: Final = tuple(_PHONEMES.split())
 NUMBERS: Final = {name: number for number, name in enumerate(PHONEMES, start=1)}  # 0 is silence
