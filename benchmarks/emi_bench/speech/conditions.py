@@ -19,7 +19,7 @@ __all__ = ["CONDITIONS", "make_condition"]
 
 RATE_HZ: Final = 16_000
 NOISE_RMS: Final = 10 ** (-30 / 20)  # -30 dB of full scale
-SPEECH_S: Final = 60.0
+LONGEST_S: Final = 60.0  # of speech
 SEED: Final = 20_260
 
 GERMAN: Final = (
@@ -37,7 +37,7 @@ FRENCH: Final = (
 
 
 def make_condition(name: str, seconds: float) -> Clip:
-    """The clip of a condition; `seconds` of those that last as long as one likes."""
+    """The clip of a condition: so many seconds, of speech at most a minute, of other languages a few."""
     return CONDITIONS[name](seconds)
 
 
@@ -77,23 +77,23 @@ def _music(seconds: float) -> Clip:
     return _wordless("music-like", (0.5 * samples / np.abs(samples).max()).astype(np.float32))
 
 
-def _two_speakers(_: float) -> Clip:
+def _two_speakers(seconds: float) -> Clip:
     """One is scored; the other, 6 dB softer, speaks at the same time."""
     from emi_bench.speech.synthetic import monologue
 
-    first = monologue(SPEECH_S, SEED, voice="en-us")
-    second = monologue(SPEECH_S, SEED + 1, voice="en-us+f2")
+    first = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
+    second = monologue(min(seconds, LONGEST_S), SEED + 1, voice="en-us+f2")
     return _said("two speakers at once", first.samples + 0.5 * second.samples, first)
 
 
-def _telephone(_: float) -> Clip:
+def _telephone(seconds: float) -> Clip:
     """300 to 3400 Hz, sampled at 8 kHz and 8 bits on the way (mu-law)."""
     import torch
     from torchaudio.functional import mu_law_decoding, mu_law_encoding, resample
 
     from emi_bench.speech.synthetic import monologue
 
-    said = monologue(SPEECH_S, SEED, voice="en-us")
+    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
     spectrum = np.fft.rfft(said.samples)
     frequency = np.fft.rfftfreq(said.samples.size, 1 / RATE_HZ)
     spectrum[(frequency < 300) | (frequency > 3400)] = 0
@@ -103,11 +103,11 @@ def _telephone(_: float) -> Clip:
     return _said("telephone, 8 kHz", heard, said)
 
 
-def _clean(_: float) -> Clip:
+def _clean(seconds: float) -> Clip:
     """What the last two are made of, to hold them against."""
     from emi_bench.speech.synthetic import monologue
 
-    said = monologue(SPEECH_S, SEED, voice="en-us")
+    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
     return _said("the same speech, clean", said.samples, said)
 
 

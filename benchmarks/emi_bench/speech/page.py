@@ -68,9 +68,7 @@ def _table(*columns: str, words: int = 2) -> Table:
 
 
 def _quality(pooled: Sequence[Pooled]) -> Table:
-    table = _table(
-        "words", "clock", "clips", "said", "sub", "del", "ins", "WER", "in one piece", "points lost"
-    )
+    table = _table("words", "clock", "clips", "said", "sub", "del", "ins", "WER", "one piece", "lost")
     for row in pooled:
         errors = row.errors
         table.add_row(
