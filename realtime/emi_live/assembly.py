@@ -22,6 +22,7 @@ from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
+from emi_live.errors import ConfigurationError
 from emi_live.flow import Script, open_flow, stages_of
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
@@ -88,6 +89,7 @@ class Builder:
         self._clock = clock
         self._announce = announce
         self._start_ns = start_ns
+        self._encoders = Encoders()  # those that run, once there is one
 
     def build(
         self,
@@ -99,11 +101,14 @@ class Builder:
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
+        if engine is None:
+            self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
             flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
             if encoders is None:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
+            self._encoders = encoders
             stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
@@ -150,12 +155,10 @@ class Builder:
     def load_engine(self, checkpoint: Path | None = None) -> FusionEngine:
         """The engine that the settings name, for this checkpoint or their own; says what runs."""
         from emi_engine import EngineError, load_engine
-        from emi_models.checkpoint import packaged_checkpoint
-        from emi_models.encoders import COMPACT_ENCODERS
 
         fusion = self._config.fusion
-        path = checkpoint or fusion.checkpoint or packaged_checkpoint(self._config.bundle)
-        load = partial(load_engine, path, threads=fusion.threads, expect_encoders=COMPACT_ENCODERS)
+        path = checkpoint or self._checkpoint()
+        load = partial(load_engine, path, threads=fusion.threads, expect_encoders=self._expected())
         try:
             plan = fusion.plan if checkpoint is None else None  # a plan is of one checkpoint
             engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
@@ -165,12 +168,47 @@ class Builder:
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
             engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
+        self._check_widths(engine, path)
         uses = ", ".join(engine.modalities)
         self._announce(
             f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
             f"which uses: {uses}"
         )
         return engine
+
+    def _checkpoint(self) -> Path:
+        """The settings' checkpoint, or the bundle's own."""
+        from emi_models.checkpoint import packaged_checkpoint
+
+        named = self._config.fusion.checkpoint
+        if named is None and self._config.bundle == "taemi":
+            raise ConfigurationError(
+                "the bundle taemi has no checkpoint of its own, since its training data are gated: "
+                "give yours with --checkpoint FILE; docs/taemi.md says how one is trained"
+            )
+        return named or packaged_checkpoint(self._config.bundle)
+
+    def _expected(self) -> Mapping[str, str]:
+        """The encoder ids that a checkpoint must have been trained on, by modality."""
+        from emi_models.encoders import COMPACT_ENCODERS
+
+        if self._encoders.ids or self._config.bundle != "compact":
+            return {str(modality): name for modality, name in self._encoders.ids.items()}
+        return COMPACT_ENCODERS  # of stages and encoders that a program gives
+
+    def _check_widths(self, engine: FusionEngine, path: Path) -> None:
+        """Refuse a checkpoint that names the right encoders and takes other features."""
+        from emi_models.errors import CheckpointError
+
+        for modality in engine.modalities:
+            takes = getattr(engine.shapes, f"{modality}_dim")
+            given = self._encoders.dims.get(modality, takes)
+            if takes != given:
+                engine.close()
+                raise CheckpointError(
+                    f"{path} takes {takes} values in a frame of {modality}, and "
+                    f"{self._encoders.ids[modality]} gives {given}; train one on features of this encoder"
+                )
 
     def _fusion_loop(
         self,

@@ -17,7 +17,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import end_of_stream
-from emi_live.rings import AudioRing, VideoRing
+from emi_live.rings import AudioReader, AudioRing, VideoRing
 from emi_live.sources import PushSource, Source, open_sources
 from emi_live.stages import Stage
 from emi_live.stages.runner import StageRunner
@@ -125,42 +125,93 @@ def open_flow(
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)
 
 
-def stages_of(encoders: Encoders, flow: Flow) -> list[Stage]:
-    """The stages of the compact bundle for the encoders there are.
+def stages_of(
+    encoders: Encoders,
+    flow: Flow,
+    *,
+    sound: Callable[[], AudioReader] | None = None,
+    voice: Stage | None = None,
+) -> list[Stage]:
+    """The stages of the bundle for the encoders there are.
+
+    Args:
+        encoders: those of `flow.config.bundle`.
+        flow: where media come from and packets go.
+        sound: makes a reader of the sound, in place of the ring's own.
+        voice: the audio stage, in place of the encoders' own.
 
     Raises:
         SourceError: there is none of them.
     """
-    from emi_live.stages.audio import AudioStage
-    from emi_live.stages.face import FaceStage
-
-    config, health = flow.config, flow.health
-    stages: list[Stage] = []
-    if encoders.face is not None:
-        stages.append(FaceStage(flow.video.reader(), encoders.face, config.face, health))
-    if encoders.prosody is not None and encoders.voice_gate is not None:
-        gate = encoders.voice_gate()
-        stages.append(AudioStage(flow.audio.reader(), encoders.prosody, gate, config.audio, health))
-    if encoders.recognizer is not None and encoders.voice_gate is not None:
-        from emi_live.stages.speech import SpeechStage
-        from emi_live.stages.text import TextStage
-
-        gate, recognizer = encoders.voice_gate(), encoders.recognizer
-        sound = flow.audio.reader()
-        stages.append(
-            SpeechStage(
-                sound,
-                gate,
-                recognizer,
-                config.speech,
-                exact=config.exact,
-                health=health,
-                smaller=encoders.smaller_recognizer,
-            )
-        )
-        words = flow.bus.subscriber("transcript")
-        stages.append(TextStage(words, encoders.sentence, config.window.length_s))
-    if not stages:
+    sound = sound or flow.audio.reader
+    stages = [
+        _face_stage(encoders, flow),
+        voice or _voice_stage(encoders, flow, sound),
+        *_word_stages(encoders, flow, sound),
+    ]
+    found = [stage for stage in stages if stage is not None]
+    if not found:
         why = "; ".join(encoders.unavailable.values()) or "every stage is disabled, or its stream is missing"
         raise SourceError(f"there is nothing to analyse: {why}")
-    return stages
+    return found
+
+
+def _face_stage(encoders: Encoders, flow: Flow) -> Stage | None:
+    config, health, face = flow.config.face, flow.health, encoders.face
+    if face is None:
+        return None
+    if flow.config.bundle == "compact":
+        from emi_live.stages.face import FaceStage
+
+        return FaceStage(flow.video.reader(), face, config, health)
+    if encoders.crops is None:
+        return None
+    from emi_live.stages.crops import CropStage
+
+    return CropStage(flow.video.reader(), face, encoders.crops, config, health, exact=flow.config.exact)
+
+
+def _voice_stage(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader]) -> Stage | None:
+    config, health, gate = flow.config.audio, flow.health, encoders.voice_gate
+    if gate is None:
+        return None
+    if encoders.prosody is not None:
+        from emi_live.stages.audio import AudioStage
+
+        return AudioStage(sound(), encoders.prosody, gate(), config, health)
+    if encoders.voice is None:
+        return None
+    from emi_live.stages.voice import VoiceStage
+    from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
+
+    if config.context == "full":
+        model: SlidingWav2vec | StreamingWav2vec = SlidingWav2vec(encoders.voice, hop_s=config.hop_s)
+    else:
+        model = StreamingWav2vec(
+            encoders.voice,
+            hop_s=config.hop_s,
+            left_context_s=config.left_context_s,
+            hold_back_s=config.hold_back_s,
+            strategy=config.context,
+        )
+    return VoiceStage(sound(), model, gate(), config, health, exact=flow.config.exact)
+
+
+def _word_stages(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader]) -> list[Stage]:
+    config, recognizer, gate = flow.config, encoders.recognizer, encoders.voice_gate
+    if recognizer is None or gate is None:
+        return []
+    from emi_live.stages.speech import SpeechStage
+    from emi_live.stages.text import TextStage
+
+    speech = SpeechStage(
+        sound(),
+        gate(),
+        recognizer,
+        config.speech,
+        exact=config.exact,
+        health=flow.health,
+        smaller=encoders.smaller_recognizer,
+    )
+    words = flow.bus.subscriber("transcript")
+    return [speech, TextStage(words, encoders.sentence, config.window.length_s)]

@@ -123,6 +123,15 @@ def live(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")
     ] = None,
+    audio_context: Annotated[
+        str | None,
+        typer.Option(
+            help="With --config taemi, what frames of voice are computed from. cached, recompute: a bounded "
+            "past, once; full: the last 12 s, anew at each hop, slow.",
+            rich_help_panel=TUNE,
+            metavar="cached|recompute|full",
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=TUNE)
     ] = False,
@@ -153,6 +162,7 @@ def live(
                 "duration_s": duration,
                 "fusion.engine": engine,
                 "fusion.checkpoint": checkpoint,
+                "audio.context": audio_context,
                 "models.offline": offline or None,
                 "output.json_path": json_,
                 "output.publish": publish,
@@ -217,6 +227,8 @@ def _check_source(config: LiveConfig, demo: bool) -> None:
         raise ConfigurationError(f"{' and '.join(chosen)} exclude each other; choose one")
     if demo and config.exact:
         raise ConfigurationError("the demo is a live show; leave out --mode exact")
+    if demo and config.bundle != "compact":
+        raise ConfigurationError(f"the demo shows the bundle compact; leave out bundle={config.bundle}")
     if not chosen and source.mic in (None, "none"):
         raise ConfigurationError(
             "say what to watch: --camera 0, --input FILE, or --demo for a show without either"

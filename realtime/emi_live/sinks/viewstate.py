@@ -18,7 +18,7 @@ HISTORY_BINS: Final = 240
 RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
 NOT_LOSSES: Final = frozenset(
     {
-        *("frames", "estimates", "packets", "samples", "words", "utterances", "coalesced"),
+        *("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced"),
         *("erased", "cut_segment", "cut_word", "cut_limit", "guard_carry_over"),
     }
 )

@@ -1,0 +1,138 @@
+"""The face stage of `taemi`: pictures in, a vision transformer's view of the face out, six times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import seconds_to_ns
+from emi_live.config import FaceConfig
+from emi_live.health import Health
+from emi_live.messages import Packet, VisionPacket, end_of_stream
+from emi_live.rings import Frame, VideoReader
+from emi_live.stages.pictures import PictureReader
+from emi_models.encoders.face_crop import FrameSampler, cut_square, face_square
+from emi_models.encoders.steady import SteadySquare
+
+if TYPE_CHECKING:
+    from emi_live.bundle import CropEncoder, FaceReader
+
+__all__ = ["CropStage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one picture showed, not published yet; with a crop, its features are to come."""
+
+    packet: VisionPacket
+    crop: NDArray[np.uint8] | None
+
+
+class CropStage:
+    """Looks for the face in every picture, and encodes its crop `crop_fps` times a second.
+
+    A packet follows every picture, so that a face that is lost or found again is known at once; those of
+    pictures that were not cropped have no features. The crop is cut where the face has been lately, so that
+    it does not tremble; a face that is new, or found again, is cropped where it is, in the first picture that
+    shows it.
+
+    Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
+    a batch is full, or its first crop has waited for as long as it takes to fill one. Live, what is there is
+    encoded as soon as no newer picture waits. Encoded crops are counted as `face.crops`.
+    """
+
+    name = "face"
+    topic = "vision"
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        face: FaceReader,
+        encoder: CropEncoder,
+        config: FaceConfig,
+        health: Health,
+        *,
+        exact: bool,
+    ) -> None:
+        """`face` finds the face that `encoder` is shown."""
+        self._pictures = PictureReader(reader, config.max_fps, health)
+        self._face = face
+        self._encoder = encoder
+        self._sampler = FrameSampler(config.crop_fps)
+        self._steady = SteadySquare()
+        self._batch = config.batch
+        self._patience_ns = seconds_to_ns(config.batch / config.crop_fps)
+        self._exact = exact
+        self._health = health
+        self._held: list[Held] = []  # from the first crop on that waits for a batch
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a picture."""
+        return self._pictures.wait(timeout_s)
+
+    def step(self, now_ns: int) -> Sequence[Packet]:
+        """The packets that the next picture completes."""
+        frame = self._pictures.read()
+        if frame is not None:
+            self._held.append(self._look(frame))
+        elif self._pictures.ended and not self.ended:
+            self.ended = True
+            return [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
+        return self._release() if self._is_time() else ()
+
+    def reset(self) -> None:
+        """Look for the face anew."""
+        self._face.reset()
+        self._steady.reset()
+        self._held.clear()
+
+    def close(self) -> None:
+        """Leave the input."""
+        self._pictures.close()
+
+    def _look(self, frame: Frame) -> Held:
+        seen = self._face.analyse(frame.rgb, frame.t_ns)
+        crop = None
+        if seen.landmarks is None:
+            self._steady.reset()
+        else:
+            height, width = frame.rgb.shape[:2]
+            square = self._steady.push(face_square(seen.landmarks, width, height), frame.t_ns)
+            # Asked for faces alone: the turn of a picture without one is not used up.
+            if self._sampler.take(frame.t_ns):
+                crop = cut_square(frame.rgb, square, self._encoder.side_px)
+        packet = VisionPacket(
+            t_ns=frame.t_ns,
+            progress_ns=frame.t_ns,
+            arrived_ns=frame.arrived_ns,
+            faces=seen.faces,
+            features=None,
+        )
+        return Held(packet, crop)
+
+    def _is_time(self) -> bool:
+        """Whether what is held is to wait no longer."""
+        crops = [held.packet.t_ns for held in self._held if held.crop is not None]
+        if not crops or len(crops) >= self._batch:
+            return True
+        if self._held[-1].packet.t_ns - crops[0] >= self._patience_ns:
+            return True
+        return not (self._exact or self._pictures.more)
+
+    def _release(self) -> list[Packet]:
+        """All packets that are held, with features where there is a crop."""
+        held, self._held = self._held, []
+        crops = [one.crop for one in held if one.crop is not None]
+        if not crops:
+            return [one.packet for one in held]
+        features = iter(self._encoder.encode(np.stack(crops)))
+        self._health.count("face.crops", len(crops))
+        return [
+            one.packet if one.crop is None else replace(one.packet, features=next(features).copy())
+            for one in held
+        ]
