@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -31,6 +31,10 @@ class Losses:
     looked_early: Tensor
     frames: Tensor
     phonemes: Tensor
+
+    def detached(self) -> Losses:
+        """The same numbers, without what led to them."""
+        return Losses(*(getattr(self, each.name).detach() for each in fields(self)))
 
     def total(self) -> Tensor:
         """Their weighted sum. Frames teach the encoder, and attention the decoder, long before text could."""

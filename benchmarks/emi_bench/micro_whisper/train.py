@@ -76,7 +76,7 @@ def train(
                 torch.nn.utils.clip_grad_norm_(trained, 1.0)
                 optimizer.step()
                 done += 1
-                on_step(done, found)
+                on_step(done, found.detached())
         on_round(number, network)
     return network.eval()
 

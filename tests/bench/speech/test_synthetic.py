@@ -14,8 +14,6 @@ from emi_bench.speech.vocabulary import HELD_OUT_VOICES, VOCABULARY, VOICES, dra
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-pytest.importorskip("espeakng_loader")
-
 
 def level(samples: NDArray[np.float32], start_s: float, end_s: float) -> float:
     part = samples[max(0, round(start_s * SAMPLE_RATE_HZ)) : round(end_s * SAMPLE_RATE_HZ)]
