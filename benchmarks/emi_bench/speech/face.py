@@ -13,8 +13,8 @@ from emi_bench.stats import Distribution
 from emi_bench.usage import UsageSampler
 from emi_bench.work import working
 from emi_live import LiveEngine
-from emi_live.clock import NS_PER_MS
-from emi_live.errors import SourceError
+from emi_live.clock import NS_PER_MS, NS_PER_S
+from emi_live.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ class Samples:
     in_all_ms: list[float] = field(default_factory=list)
     stage_ms: list[float] = field(default_factory=list)
     newest_ms: list[float] = field(default_factory=list)
-    pictures: int = 0
-    seconds: float = 0.0
+    pictures: int = 0  # but for the first of each turn
+    seconds: float = 0.0  # from the first to the last
     cores: list[float] = field(default_factory=list)
 
 
@@ -78,6 +78,7 @@ def measure_face(
 
     Raises:
         EmiError: as `LiveEngine` raises.
+        ConfigurationError: there is no face encoder or no recogniser on this machine.
         SourceError: the clip gives no estimate in which there is a picture.
     """
     source = config.source.model_copy(update={"input": clip})
@@ -103,11 +104,16 @@ def _play(
     witness, usage = Witness(), UsageSampler()
     live = LiveEngine(config, sinks=[witness])
     live.load()
+    for modality in ("vision",) if config.speech.backend == "none" else ("vision", "text"):
+        why = [line for line in live.announcements if line.startswith(f"{modality}: unavailable: ")]
+        if why:
+            live.close()
+            raise ConfigurationError(f"faces cannot be measured beside words: {why[0]}")
     tap, length_s = Tap(live), _length_s(config)
     with live, working("tap", tap), working("usage", usage):
         for estimate in live.estimates():
             progress(what, estimate.t_s, length_s)
-    if not witness.seen:
+    if not witness.seen or len(tap.packets["vision"]) < 2:
         return
     for one, times in passages(witness.seen, "vision", tap.packets["vision"]):
         if one.estimate.t_s > WARM_UP_S:
@@ -118,8 +124,9 @@ def _play(
         for one in settled(witness.seen, WARM_UP_S)
         if "vision" in one.estimate.traces
     ]
-    samples.pictures += live.health.snapshot().counters.get("face.frames", 0)
-    samples.seconds += witness.seen[-1].estimate.t_s
+    pictures = tap.packets["vision"]
+    samples.pictures += len(pictures) - 1
+    samples.seconds += (pictures[-1].t_ns - pictures[0].t_ns) / NS_PER_S
     samples.cores += [sample.cores for sample in usage.samples]
 
 

@@ -163,7 +163,7 @@ def carry_out(
     return SpeechReport(
         machine=Machine(),
         load_before=load_before,
-        recognizer=name or "those of the engine",
+        recognizer=name or "as in emi-live",
         settings=plan.config.speech.model_dump(mode="json"),
         normalisation=NORMALISATION,
         tail_s=TAIL_S,
