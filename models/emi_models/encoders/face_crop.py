@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CROP_MARGIN",
     "CROP_PX",
+    "STAMP_JITTER_NS",
     "VISION_FPS",
     "FaceSquare",
     "FrameSampler",

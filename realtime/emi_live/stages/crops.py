@@ -15,7 +15,7 @@ from emi_live.health import Health
 from emi_live.messages import Packet, VisionPacket, end_of_stream
 from emi_live.rings import Frame, VideoReader
 from emi_live.stages.pictures import PictureReader
-from emi_models.encoders.face_crop import FrameSampler, cut_square, face_square
+from emi_models.encoders.face_crop import STAMP_JITTER_NS, FrameSampler, cut_square, face_square
 from emi_models.encoders.steady import SteadySquare
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class CropStage:
 
     Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
     a batch is full, or its first crop has waited for as long as it takes to fill one. Live, what is there is
-    encoded as soon as no newer picture waits. Encoded crops are counted as `face.crops`.
+    encoded as soon as no newer picture waits, or the next crop is due. Encoded crops are counted as
+    `face.crops`.
     """
 
     name = "face"
@@ -65,7 +66,7 @@ class CropStage:
         self._sampler = FrameSampler(config.crop_fps)
         self._steady = SteadySquare()
         self._batch = config.batch
-        self._patience_ns = seconds_to_ns(config.batch / config.crop_fps)
+        self._patience_ns = seconds_to_ns((config.batch if exact else 1) / config.crop_fps) - STAMP_JITTER_NS
         self._exact = exact
         self._health = health
         self._held: list[Held] = []  # from the first crop on that waits for a batch

@@ -12,6 +12,8 @@ from emi_live.messages import Packet
 from emi_live.stages import Stage
 from emi_models.encoders.face import FaceResult
 from emi_models.encoders.voice import CHUNK_SAMPLES
+from emi_models.encoders.wav2vec import frames_for
+from emi_models.encoders.wav2vec_stream import WindowFrames
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 RATE_HZ = 16_000
@@ -101,6 +103,101 @@ class BrightnessFace:
 
     def close(self) -> None:
         self.closed = True
+
+
+class MeshFace(BrightnessFace):
+    """Sees a face in every picture that is not black; `place` says where its middle lies, by picture."""
+
+    def __init__(self, place: Callable[[int], tuple[float, float]] = lambda t_ns: (0.5, 0.5)) -> None:
+        super().__init__()
+        self._place = place
+        points = np.random.default_rng(0).uniform(-0.2, 0.2, (478, 2))
+        points[[33, 133]], points[[362, 263]] = (-0.1, -0.05), (0.1, -0.05)
+        self._points = points
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        seen = super().analyse(rgb, t_ns)
+        if seen.features is None:
+            return seen
+        return FaceResult(1, seen.features, None, (self._points + self._place(t_ns)).astype(np.float32))
+
+
+class BatchEncoder:
+    """A vision transformer that tells a crop's largest value, and with how many it came; it keeps crops."""
+
+    side_px = 64
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[np.uint8]] = []
+
+    def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert crops.shape[1:] == (64, 64, 3)
+        self.seen += list(crops)
+        return np.array([[crop.max(), len(crops)] for crop in crops], np.float32)
+
+
+class StepModel:
+    """A speech model that waits, steps and says each frame once: the first and the last sample of each."""
+
+    dim = 2
+
+    def __init__(self, hop_frames: int = 25, held_back: int = 12) -> None:
+        self._hop, self._held_back = hop_frames, held_back
+        self.reset()
+
+    def reset(self) -> None:
+        self._heard = np.empty(0, np.float32)
+        self._said = 0
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._heard = np.concatenate((self._heard, samples))
+        steps = frames_for(self._heard.size) // self._hop
+        return self._say(max(0, steps * self._hop - self._held_back))
+
+    def flush(self) -> NDArray[np.float32]:
+        frames = self._say(frames_for(self._heard.size))
+        self.reset()
+        return frames
+
+    def _say(self, until: int) -> NDArray[np.float32]:
+        starts = 320 * np.arange(self._said, until)
+        self._said = max(self._said, until)
+        return np.stack((self._heard[starts], self._heard[starts + 399]), axis=1)
+
+
+class WindowModel:
+    """A speech model that says the last `span` frames anew at each hop; likewise."""
+
+    dim = 2
+
+    def __init__(self, hop_frames: int = 25, span: int = 100) -> None:
+        self._hop, self._span = hop_frames, span
+        self.asked = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self._heard = np.empty(0, np.float32)
+        self._steps = 0
+
+    def push(self, samples: NDArray[np.float32]) -> WindowFrames | None:
+        self._heard = np.concatenate((self._heard, samples))
+        steps = frames_for(self._heard.size) // self._hop
+        if steps == self._steps:
+            return None
+        self._steps = steps
+        return self._window(steps * self._hop)
+
+    def flush(self) -> WindowFrames | None:
+        stop = frames_for(self._heard.size)
+        window = self._window(stop) if stop > self._steps * self._hop else None
+        self.reset()
+        return window
+
+    def _window(self, stop: int) -> WindowFrames:
+        self.asked += 1
+        first = max(0, stop - self._span)
+        starts = 320 * np.arange(first, stop)
+        return WindowFrames(first, np.stack((self._heard[starts], self._heard[starts + 399]), axis=1))
 
 
 class LengthEncoder:
