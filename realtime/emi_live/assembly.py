@@ -23,7 +23,7 @@ from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
-from emi_live.flow import Script, open_flow, stages_of
+from emi_live.flow import Flow, Script, open_flow, stages_of
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
@@ -35,6 +35,7 @@ from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
+    from emi_live.drift.watch import DriftWatch
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
@@ -61,6 +62,8 @@ class Parts:
     loop: FusionLoop
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
+    watch: DriftWatch | None = None
+    watcher: Worker | None = None  # runs `watch`, and closes it; what it uses is its own
     sources: list[Worker] = field(default_factory=list)
     stages: list[Worker] = field(default_factory=list)
     sinks: list[Worker] = field(default_factory=list)
@@ -133,8 +136,29 @@ class Builder:
             interrupts = {"speech": encoders.recognizer.close} if encoders.recognizer is not None else {}
             flow.add_stages(stages, interrupts)
             parts.stages, parts.sources = flow.stages, flow.sources
+            self._add_watch(parts, flow)
             parts.release = opened.pop_all()
         return parts
+
+    def _add_watch(self, parts: Parts, flow: Flow) -> None:
+        """Let windows be compared with a whole pass over their sound, if that is wanted."""
+        every_s, voice = self._config.audio.drift_every_s, self._encoders.voice
+        if every_s is None or voice is None:
+            return
+        from emi_live.drift.watch import DriftWatch
+
+        engine = self.drift_engine(self._checkpoint())
+        watch = DriftWatch(flow.audio.reader(), voice.encode, engine, every_s, self._health)
+        parts.loop.observe(watch.offer)
+        parts.watch = watch
+        parts.watcher = Worker(watch.name, watch, self._health, on_exit=watch.close)
+        self._announce(f"drift: every {every_s:g} s, the last window's sound is also encoded all at once")
+
+    def drift_engine(self, checkpoint: Path) -> FusionEngine:
+        """The engine by which drift is told: the plainest, since it is asked now and then."""
+        from emi_engine import load_engine
+
+        return load_engine(checkpoint, "torch", expect_encoders=self._expected())
 
     def _load_encoders(self, streams: Mapping[str, bool], progress: Progress | None) -> Encoders:
         from emi_models.store import ModelStore

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_live.bundle import Encoders
     from emi_live.bus.ends import PacketReader
+    from emi_live.drift.watch import DriftReport
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
@@ -128,6 +129,14 @@ class LiveEngine:
         except ConfigurationError:
             engine.close()
             raise
+        if parts.watch is not None:
+            parts.watch.swap(self._builder.drift_engine(checkpoint))
+
+    @property
+    def drift(self) -> list[DriftReport]:
+        """What each check of `audio.drift_every_s` found, oldest first; empty without it."""
+        watch = self._running().watch
+        return [] if watch is None else watch.reports
 
     def subscribe(self, topics: Sequence[str]) -> PacketReader:
         """The packets of the stages as they are published, for a program that records or measures.
@@ -152,7 +161,8 @@ class LiveEngine:
             self.close()
             raise
         self._start_ns = self._clock.now_ns()
-        for worker in (*parts.sinks, parts.fusion, *parts.stages, *parts.sources):
+        watchers = [] if parts.watcher is None else [parts.watcher]
+        for worker in (*parts.sinks, parts.fusion, *watchers, *parts.stages, *parts.sources):
             worker.start()
         return self
 
@@ -228,6 +238,8 @@ class LiveEngine:
         parts, self._parts = self._parts, None
         if parts is None:
             return
+        if parts.watcher is not None:  # a pass under way may take seconds, and ends by itself
+            parts.watcher.request_stop()
         for worker in parts.producers:
             worker.request_stop()
         parts.intake.abort()

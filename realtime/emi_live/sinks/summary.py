@@ -62,6 +62,8 @@ class Summary:
         if words := health.counters.get("speech.words", 0):
             erasure = health.counters.get("speech.erased", 0) / words
             lines.append(Text(f"{words} words; {erasure:.2f} shown and taken back for each (erasure)"))
+        if "drift" in health.parts and health.counters.get("drift.checks"):
+            lines.append(Text(f"drift: {health.parts['drift'].detail}"))
         lost = losses(health)
         lines.append(
             Text("dropped: " + ", ".join(f"{name} {count}" for name, count in lost), style=AMBER)

@@ -19,6 +19,7 @@ RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
 NOT_LOSSES: Final = frozenset(
     {
         *("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced"),
+        "checks",
         *("erased", "cut_segment", "cut_word", "cut_limit", "guard_carry_over"),
     }
 )
