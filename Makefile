@@ -7,7 +7,7 @@ PYTHON ?= python3
 BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
 DOCS = docs/benchmarks
 
-.PHONY: install check format test bench bench-fusion bench-gpu demo picture
+.PHONY: install check format test bench bench-fusion bench-gpu bench-speech demo picture
 
 install:            ## everything, into .venv
 	uv sync --frozen --all-extras
@@ -37,6 +37,12 @@ bench-gpu: NAME ?= fusion-gpu
 bench-gpu:          ## the same on a GPU, where little more than PyTorch is installed
 	$(BARE) emi_bench.fusion --device cuda --json $(DOCS)/$(NAME).json
 	$(BARE) emi_bench.report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
+
+bench-speech: NAME ?= speech-pocketsphinx
+bench-speech: WITH ?= --backend pocketsphinx --clips real --clips synthetic
+bench-speech:       ## words: errors, lateness, erasure, lag over 10 minutes, hard conditions; WITH='--model FOLDER' for another
+	$(RUN) emi bench speech $(WITH) --minutes 10 --nonstop --conditions --json $(DOCS)/$(NAME).json
+	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
 
 demo:
 	$(RUN) emi-live --demo

@@ -28,6 +28,7 @@ PACKAGES = (
     "transformers",
     "pyzmq",
     "jiwer",
+    "espeakng-loader",
 )
 
 

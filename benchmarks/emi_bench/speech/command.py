@@ -23,8 +23,8 @@ def speech(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A Whisper model, e.g. tiny.en or large-v3-turbo (fetched if need be), or a folder of one. "
-            "Default: that of emi-live."
+            help="A Whisper model of `emi models list`, fetched if need be, or a folder in CTranslate2's "
+            "format, e.g. of large-v3-turbo. Default: that of emi-live."
         ),
     ] = None,
     backend: Annotated[
@@ -76,15 +76,25 @@ def speech(
 ) -> None:
     """How good are the words, and how late? The speech stage on clips whose words and times are known.
 
-    WER: word error rate of what became certain, beside that of the same recogniser on the clip in one piece.
-    First shown, committed: milliseconds from the end of a word to when it showed, and to when it was certain;
-    of words heard rightly. Erasure: words shown and taken back, for each that stayed. RTF: share of the time
-    that it works; above 1 it cannot keep up.
+    [bold]WER[/bold]: word error rate of what became certain, beside that of the
+    same recogniser on the clip in one piece.
 
-    For example: [bold]emi bench speech --backend pocketsphinx --clips real[/bold],
-    [bold]emi bench speech --model large-v3-turbo --clips talks/ --json turbo.json[/bold], or, for the growth
-    of the lag over half an hour, [bold]emi bench speech --minutes 30 --clock aware[/bold].
-    [bold]emi bench report turbo.json[/bold] makes a page of it.
+    [bold]first shown, committed[/bold]: ms from the end of a word until it showed, and
+    until it was certain; of words heard rightly.
+
+    [bold]erasure[/bold]: words shown and taken back, for each that stayed.
+
+    [bold]RTF[/bold]: share of the time that it works; above 1 it cannot keep up.
+
+    For example:
+
+    [bold]emi bench speech --backend pocketsphinx --clips real[/bold]
+
+    [bold]emi bench speech --model turbo/ --clips talks/ --json turbo.json[/bold]
+
+    [bold]emi bench speech --minutes 30 --clock aware[/bold] (does the lag grow?)
+
+    [bold]emi bench report turbo.json[/bold] makes a page of a report.
     """
     from rich.console import Console
 

@@ -59,6 +59,20 @@ def test_alignment_finds_the_times_that_were_given(folder: Path) -> None:
     assert max(off) <= 0.05
 
 
+def test_alignment_of_synthetic_speech_is_near_the_truth() -> None:
+    pytest.importorskip("espeakng_loader")
+    from emi_bench.speech.synthetic import monologue
+
+    off_s = []
+    for seed, voice in enumerate(("en-us", "en-us+f2", "en+m3")):
+        said = monologue(10.0, seed, voice=voice)
+        ends_s = align(said.samples, [word.text for word in said.words])
+        off_s += [abs(found - word.end_s) for found, word in zip(ends_s, said.words, strict=True)]
+    assert len(off_s) > 30
+    assert np.median(off_s) <= 0.04
+    assert np.percentile(off_s, 90) <= 0.2
+
+
 def test_words_that_are_not_in_the_sound_are_not_found() -> None:
     with pytest.raises(NotAlignedError, match="lacks an empty text"):
         align(np.zeros(8000, np.float32), [])
