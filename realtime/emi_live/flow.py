@@ -129,7 +129,7 @@ def stages_of(
     encoders: Encoders,
     flow: Flow,
     *,
-    sound: Callable[[], AudioReader] | None = None,
+    speech: AudioReader | None = None,
     voice: Stage | None = None,
 ) -> list[Stage]:
     """The stages of the bundle for the encoders there are.
@@ -137,17 +137,16 @@ def stages_of(
     Args:
         encoders: those of `flow.config.bundle`.
         flow: where media come from and packets go.
-        sound: makes a reader of the sound, in place of the ring's own.
+        speech: the sound that words are recognised in, in place of the ring's own reader.
         voice: the audio stage, in place of the encoders' own.
 
     Raises:
         SourceError: there is none of them.
     """
-    sound = sound or flow.audio.reader
     stages = [
         _face_stage(encoders, flow),
-        voice or _voice_stage(encoders, flow, sound),
-        *_word_stages(encoders, flow, sound),
+        voice or _voice_stage(encoders, flow),
+        *_word_stages(encoders, flow, speech),
     ]
     found = [stage for stage in stages if stage is not None]
     if not found:
@@ -171,14 +170,14 @@ def _face_stage(encoders: Encoders, flow: Flow) -> Stage | None:
     return CropStage(flow.video.reader(), face, encoders.crops, config, health, exact=flow.config.exact)
 
 
-def _voice_stage(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader]) -> Stage | None:
+def _voice_stage(encoders: Encoders, flow: Flow) -> Stage | None:
     config, health, gate = flow.config.audio, flow.health, encoders.voice_gate
     if gate is None:
         return None
     if encoders.prosody is not None:
         from emi_live.stages.audio import AudioStage
 
-        return AudioStage(sound(), encoders.prosody, gate(), config, health)
+        return AudioStage(flow.audio.reader(), encoders.prosody, gate(), config, health)
     if encoders.voice is None:
         return None
     from emi_live.stages.voice import VoiceStage
@@ -194,10 +193,10 @@ def _voice_stage(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader
             hold_back_s=config.hold_back_s,
             strategy=config.context,
         )
-    return VoiceStage(sound(), model, gate(), config, health, exact=flow.config.exact)
+    return VoiceStage(flow.audio.reader(), model, gate(), config, health, exact=flow.config.exact)
 
 
-def _word_stages(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader]) -> list[Stage]:
+def _word_stages(encoders: Encoders, flow: Flow, sound: AudioReader | None) -> list[Stage]:
     config, recognizer, gate = flow.config, encoders.recognizer, encoders.voice_gate
     if recognizer is None or gate is None:
         return []
@@ -205,7 +204,7 @@ def _word_stages(encoders: Encoders, flow: Flow, sound: Callable[[], AudioReader
     from emi_live.stages.text import TextStage
 
     speech = SpeechStage(
-        sound(),
+        sound or flow.audio.reader(),
         gate(),
         recognizer,
         config.speech,

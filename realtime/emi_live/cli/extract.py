@@ -85,8 +85,9 @@ def extract(
         typer.Option(help="The clips' terms; a checkpoint inherits them.", rich_help_panel=INPUT),
     ] = None,
     bundle: Annotated[
-        BundleName, typer.Option(help="compact: as live; taemi: the paper's.", rich_help_panel=HOW)
-    ] = BundleName.compact,
+        BundleName | None,
+        typer.Option(help="The encoders: compact, or the paper's. [default: compact]", rich_help_panel=HOW),
+    ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,8 +115,8 @@ def extract(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any setting of emi-live's stages, e.g. speech.backend=pocketsphinx; with taemi also "
-            "encoders.vision=DIR. Repeatable.",
+            help="Any setting of emi-live's stages, e.g. speech.backend=pocketsphinx, or with taemi "
+            "face.model=DIR. Repeatable.",
             rich_help_panel=HOW,
             metavar="KEY=VALUE",
         ),
@@ -139,7 +140,7 @@ def extract(
     from emi_models.store import ModelStore
 
     settings = load_settings(
-        bundle.value,
+        None if bundle is None else bundle.value,
         without=without or (),
         seconds=seconds,
         preset=config,

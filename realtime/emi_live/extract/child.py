@@ -52,13 +52,13 @@ def run_child(connection: Connection, task: Task) -> None:
     with ExitStack() as opened:
         import torch
 
-        from emi_live.extract.encoders import load_clip_encoders
+        from emi_live.extract.encoders import ClipEncoders
         from emi_models.store import ModelStore
 
         torch.set_num_threads(1)  # as live use does; and the processes share the cores
         store = ModelStore(task.settings.live.models.directory, offline=True)
         try:
-            encoders = load_clip_encoders(task.settings, store)
+            encoders = ClipEncoders(task.settings, store)
             opened.callback(encoders.close)
             ready = Ready(
                 encoders=dict(encoders.ids),

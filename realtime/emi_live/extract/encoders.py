@@ -6,22 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from emi_live.extract.settings import ExtractSettings
+from emi_live.bundle import load_encoders
+from emi_live.extract.settings import SECTION_OF, ExtractSettings
+from emi_live.extract.whole import EarlyEnd, WholeSoundStage
+from emi_live.flow import Flow, stages_of
 from emi_models.encoders.transformer_text import GTE_BASE
 from emi_models.encoders.vit import VIT_BASE
 from emi_models.encoders.wav2vec import AUDEERING
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.vocabulary import Modality
+from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionShapes
+from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
-    from emi_live.flow import Flow
     from emi_live.stages import Stage
-    from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["ClipEncoders", "dims_of", "fetch_models", "load_clip_encoders"]
+__all__ = ["ClipEncoders", "dims_of", "fetch_models"]
 
 FACE_MODEL: Final = "face-landmarker"  # for taemi too: it finds the face; a folder does not replace it
 # What each modality needs of the model store, beside the speech recogniser.
@@ -35,32 +37,48 @@ MODELS: Final[Mapping[str, Mapping[Modality, tuple[str, ...]]]] = {
 }
 
 
-class ClipEncoders(Protocol):
-    """One bundle's encoders. Used by one clip at a time; `forget` comes between two."""
+class ClipEncoders:
+    """A bundle's encoders and stages as they run live, for one clip after the other; `forget` comes between.
 
-    @property
-    def ids(self) -> Mapping[Modality, str]:
-        """The encoder that runs, by modality."""
+    Of the `taemi` bundle, unless `audio.context` names another way, the sound of a clip is heard all at once,
+    as the papers do; and its last utterance ends where the clip does.
 
-    @property
-    def shapes(self) -> FusionShapes:
-        """The sizes of a 12 s window; the width of a modality without an encoder is 1."""
+    Attributes:
+        ids: the encoder that runs, by modality.
+        shapes: the sizes of a 12 s window; the width of a modality without an encoder is 1.
+        recognizer: the speech recogniser's name, "" if none runs.
+        terms: what an encoder's licence demands of features and of what is trained on them, one line each.
+        announcements: what runs, one line each.
+        unavailable: why a modality has no encoder, with the remedy.
+    """
 
-    @property
-    def recognizer(self) -> str:
-        """The speech recogniser's name, "" if none runs."""
+    def __init__(self, settings: ExtractSettings, store: ModelStore) -> None:
+        """Load those that are wanted; one that the store cannot give is told of in `unavailable`.
 
-    @property
-    def terms(self) -> Sequence[str]:
-        """What an encoder's licence demands of features and of what is trained on them, one line each."""
-
-    @property
-    def announcements(self) -> Sequence[str]:
-        """What runs, one line each."""
-
-    @property
-    def unavailable(self) -> Mapping[str, str]:
-        """Why a modality has no encoder, with the remedy."""
+        Raises:
+            EmiError: as `load_encoders`.
+        """
+        wanted = settings.wanted
+        self._settings = settings
+        self._encoders = load_encoders(
+            settings.live, store, vision="vision" in wanted, audio="audio" in wanted or "text" in wanted
+        )
+        loaded = self._encoders
+        self.unavailable: dict[str, str] = {
+            modality: reason for modality, reason in loaded.unavailable.items() if modality in wanted
+        }
+        there = [
+            modality for modality in wanted if modality in loaded.ids and modality not in self.unavailable
+        ]
+        self.ids: dict[Modality, str] = {modality: loaded.ids[modality] for modality in there}
+        dims = {
+            f"{modality}_dim": loaded.dims[modality] if modality in there else 1 for modality in MODALITIES
+        }
+        shapes = COMPACT_SHAPES if settings.bundle == "compact" else TAEMI_SHAPES
+        self.shapes: FusionShapes = replace(shapes, **dims)
+        self.recognizer: str = loaded.recognizer.name if loaded.recognizer is not None else ""
+        self.terms: Sequence[str] = loaded.terms
+        self.announcements: Sequence[str] = loaded.announcements
 
     def stages(self, flow: Flow) -> Sequence[Stage]:
         """The stages for the streams of one clip.
@@ -68,12 +86,26 @@ class ClipEncoders(Protocol):
         Raises:
             SourceError: no stage can use them.
         """
+        used, until_ns = self._encoders, self._settings.until_ns
+        if not flow.streams["video"]:
+            used = replace(used, face=None)
+        if not flow.streams["audio"]:
+            used = replace(used, prosody=None, voice=None, recognizer=None)
+        if self._settings.bundle == "compact":
+            return stages_of(used, flow)
+        speech = EarlyEnd(flow.audio, until_ns) if used.recognizer is not None else None
+        whole = None
+        if used.voice is not None and self._settings.live.audio.context == "full":
+            whole = WholeSoundStage(EarlyEnd(flow.audio, until_ns), used.voice)
+        return stages_of(used, flow, speech=speech, voice=whole)
 
     def forget(self) -> None:
         """Drop all that was seen and heard."""
+        self._encoders.forget()
 
     def close(self) -> None:
         """Release what is held."""
+        self._encoders.close()
 
 
 def dims_of(shapes: FusionShapes) -> dict[Modality, int]:
@@ -96,7 +128,8 @@ def fetch_models(
     for modality in settings.wanted:
         for name in MODELS[settings.bundle].get(modality, ()):
             if modality not in settings.folders or name == FACE_MODEL:
-                folder = f"--set encoders.{modality}=FOLDER, or " if settings.bundle == "taemi" else ""
+                section = SECTION_OF[modality]
+                folder = f"--set {section}.model=FOLDER, or " if settings.bundle == "taemi" else ""
                 with _or_without(modality, "" if name == FACE_MODEL else folder):
                     store.locate(name, progress)
     speech = settings.live.speech
@@ -127,14 +160,3 @@ def _or_without(modality: Modality, also: str = "") -> Iterator[None]:
 def _with_backend(settings: ExtractSettings, backend: str) -> ExtractSettings:
     speech = settings.live.speech.model_copy(update={"backend": backend})
     return replace(settings, live=settings.live.model_copy(update={"speech": speech}))
-
-
-def load_clip_encoders(settings: ExtractSettings, store: ModelStore) -> ClipEncoders:
-    """The encoders of the bundle, loaded; one that cannot be had is told of in `unavailable`."""
-    if settings.bundle == "compact":
-        from emi_live.extract.compact import CompactEncoders
-
-        return CompactEncoders(settings, store)
-    from emi_live.extract.taemi import TaemiEncoders
-
-    return TaemiEncoders(settings, store)

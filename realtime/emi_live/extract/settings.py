@@ -7,43 +7,51 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final
 
 from emi_live.clock import seconds_to_ns
-from emi_live.config import LiveConfig, load_config
+from emi_live.config import Bundle, LiveConfig, load_config
 from emi_live.errors import ConfigurationError
 from emi_live.messages import END_OF_STREAM
 from emi_models.vocabulary import MODALITIES, Modality
 
-__all__ = ["BUNDLES", "Bundle", "ExtractSettings", "load_settings"]
+__all__ = ["SECTION_OF", "ExtractSettings", "load_settings"]
 
-Bundle: TypeAlias = Literal["compact", "taemi"]
-BUNDLES: Final[tuple[Bundle, ...]] = get_args(Bundle)
-
-VERSION: Final = 1  # of the features; one more when the same settings give other numbers
-ENCODERS: Final = "encoders"  # the section of `--set` that live use does not have
-SECTIONS: Final = ("face", "audio", "speech", "window", "models", ENCODERS)  # that mean something here
+VERSION: Final = 2  # of the features; one more when the same settings give other numbers
+SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
+SECTION_OF: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio", "text": "text"}
 
 # The largest Whisper is too slow on a CPU to be asked twice a second: it gets each utterance when it is over.
+# And a clip that is there as a whole is heard as a whole.
 DEFAULTS: Final[Mapping[Bundle, tuple[str, ...]]] = {
     "compact": (),
     "taemi": (
         "speech.backend=faster-whisper",
         "speech.model=large-v3-turbo",
         "speech.partial_every_s=3600",
+        "audio.context=full",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractSettings:
-    """How clips are made into features; `folders` names encoders that lie outside the model store."""
+    """How clips are made into features."""
 
-    bundle: Bundle = "compact"
     live: LiveConfig = field(default_factory=LiveConfig)
     without: frozenset[Modality] = frozenset()
     seconds: float | None = 12.0  # how much of a longer clip is kept; None = all
-    folders: Mapping[Modality, Path] = field(default_factory=dict)
+
+    @property
+    def bundle(self) -> Bundle:
+        """Which encoders."""
+        return self.live.bundle
+
+    @property
+    def folders(self) -> Mapping[Modality, Path]:
+        """Encoders that lie outside the model store, as settings name them."""
+        named = {modality: getattr(self.live, section) for modality, section in SECTION_OF.items()}
+        return {modality: config.model for modality, config in named.items() if config.model is not None}
 
     @property
     def wanted(self) -> tuple[Modality, ...]:
@@ -69,15 +77,17 @@ class ExtractSettings:
             "encoders": dict(encoders),
             "recognizer": recognizer,
             "seconds": self.seconds,
-            "folders": {modality: str(folder) for modality, folder in self.folders.items()},
             "window_s": live.window.length_s,
-            **{name: getattr(live, name).model_dump(mode="json") for name in ("face", "audio", "speech")},
+            **{
+                name: getattr(live, name).model_dump(mode="json", exclude={"drift_every_s"})
+                for name in ("face", "audio", "speech", "text")
+            },
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_settings(
-    bundle: Bundle = "compact",
+    bundle: Bundle | None = None,
     *,
     without: Sequence[str] = (),
     seconds: float = 12.0,
@@ -88,11 +98,11 @@ def load_settings(
     """The settings from the command line's options.
 
     Args:
-        bundle: which encoders.
+        bundle: which encoders; None: the preset's, which is compact without one.
         without: modalities to leave out.
         seconds: how much of a longer clip is kept; 0 = all.
         preset: as of `load_config`; what it says of sources, fusion and outputs means nothing here.
-        settings: `section.key=value`, as of `load_config`, or `encoders.MODALITY=FOLDER`.
+        settings: `section.key=value`, as of `load_config`.
         offline: never use the network.
 
     Raises:
@@ -105,40 +115,43 @@ def load_settings(
         raise ConfigurationError("nothing is left to extract: leave out one --without")
     if not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"--seconds {seconds:g} cannot be; give seconds, or 0 for whole clips")
-    folders: dict[Modality, Path] = {}
-    rest = list(DEFAULTS[bundle])
     for setting in settings:
-        section, _, key = setting.partition("=")[0].strip().partition(".")
+        section = setting.partition("=")[0].strip().partition(".")[0]
         if section not in SECTIONS:
             raise ConfigurationError(
                 f"--set {setting}: {section!r} means nothing here; there are {', '.join(SECTIONS)}"
             )
-        if section == ENCODERS:
-            modality, folder = _encoder_folder(bundle, key, setting)
-            folders[modality] = folder
-        else:
-            rest.append(setting)
+    base = load_config(preset)
+    bundle = bundle or base.bundle
     overrides: dict[str, Any] = {
+        "bundle": bundle,
         "face": {"enabled": False} if "vision" in left_out else {},
         "audio": {"enabled": False} if "audio" in left_out else {},
         "speech": {"backend": "none"} if "text" in left_out else {},
         "models": {"offline": True} if offline else {},
     }
-    live = load_config(preset, rest, {name: values for name, values in overrides.items() if values})
-    return ExtractSettings(
-        bundle=bundle, live=live, without=left_out, seconds=seconds or None, folders=folders
+    live = load_config(
+        preset,
+        [*_defaults(bundle, base), *settings],
+        {name: values for name, values in overrides.items() if values},
     )
-
-
-def _encoder_folder(bundle: Bundle, key: str, setting: str) -> tuple[Modality, Path]:
-    modality = next((known for known in MODALITIES if known == key), None)
-    if modality is None:
-        raise ConfigurationError(f"--set {setting}: encoders has {', '.join(MODALITIES)}")
-    if bundle == "compact":
+    extract = ExtractSettings(live=live, without=left_out, seconds=seconds or None)
+    for modality, folder in extract.folders.items():
+        if not folder.expanduser().is_dir():
+            raise ConfigurationError(f"{SECTION_OF[modality]}.model={folder}: there is no such folder")
+    if bundle == "taemi" and live.audio.context == "full" and "hop_s" in live.audio.model_fields_set:
         raise ConfigurationError(
-            f"--set {setting}: compact encoders come from the model store; set models.directory"
+            "audio.hop_s means nothing here with audio.context=full, since clips are heard whole: "
+            "leave it out, or choose audio.context=cached"
         )
-    folder = Path(setting.partition("=")[2].strip()).expanduser()
-    if not folder.is_dir():
-        raise ConfigurationError(f"--set {setting}: there is no such folder")
-    return modality, folder
+    return extract
+
+
+def _defaults(bundle: Bundle, preset: LiveConfig) -> list[str]:
+    """Settings of the bundle that the preset does not make."""
+    found = []
+    for setting in DEFAULTS[bundle]:
+        section, _, name = setting.partition("=")[0].partition(".")
+        if name not in getattr(preset, section).model_fields_set:
+            found.append(setting)
+    return found

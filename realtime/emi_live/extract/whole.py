@@ -1,35 +1,24 @@
-"""Stages for encoders that do not run live yet: face crops at 6 fps, and the sound of a clip in one piece."""
+"""The sound of a clip in one piece, as the papers hear it, and a reader that ends where a clip does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
-from emi_live.messages import AudioPacket, Packet, VisionPacket, end_of_stream
-from emi_live.rings import AudioBlock, AudioReader, AudioRing, VideoReader
+from emi_live.messages import AudioPacket, Packet, end_of_stream
+from emi_live.rings import AudioBlock, AudioReader, AudioRing
 from emi_live.rings.audio import SAMPLE_RATE_HZ
-from emi_models.encoders.face_crop import FrameSampler, crop_face
 from emi_models.encoders.wav2vec import frame_ends_ns
 
-if TYPE_CHECKING:
-    from emi_live.bundle import FaceReader
-
-__all__ = ["CropStage", "EarlyEnd", "WholeSoundStage"]
+__all__ = ["EarlyEnd", "WholeSoundStage"]
 
 READ_SAMPLES: Final = 16_000
 PACKET_FRAMES: Final = 500  # of at most 1500 that the bus takes
-
-
-class CropEncoder(Protocol):
-    """What is needed of a vision transformer."""
-
-    def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (N, D) of crops (N, 224, 224, 3)."""
 
 
 class SoundEncoder(Protocol):
@@ -37,55 +26,6 @@ class SoundEncoder(Protocol):
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (frames, D) of samples (n,), 50 frames a second."""
-
-
-class CropStage:
-    """Looks for the face in six pictures a second, and encodes its crop; one packet for each of them.
-
-    Crops are encoded one by one, as live use will have to, so that none depends on another.
-    """
-
-    name = "face"
-    topic = "vision"
-
-    def __init__(self, reader: VideoReader, face: FaceReader, encoder: CropEncoder, until_ns: int) -> None:
-        """Pictures newer than `until_ns` are not looked at."""
-        self._reader = reader
-        self._face = face
-        self._encoder = encoder
-        self._until_ns = until_ns
-        self._sampler = FrameSampler()
-        self._last_ns = 0
-        self.ended = False
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture."""
-        return self._reader.wait(timeout_s)
-
-    def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packet of the next picture, if there is one and it is its turn."""
-        frame = self._reader.read()
-        if self.ended or (frame is None and not self._reader.ended):
-            return ()
-        if frame is None or frame.t_ns > self._until_ns:
-            self.ended = True
-            return (end_of_stream(self.topic, self._last_ns if frame is None else self._until_ns),)
-        self._last_ns = frame.t_ns
-        if not self._sampler.take(frame.t_ns):
-            return ()
-        seen = self._face.analyse(frame.rgb, frame.t_ns)
-        features = None
-        if seen.landmarks is not None:
-            features = self._encoder.encode(crop_face(frame.rgb, seen.landmarks)[None])[0]
-        return (VisionPacket(t_ns=frame.t_ns, progress_ns=frame.t_ns, faces=seen.faces, features=features),)
-
-    def reset(self) -> None:
-        """Look for the face anew."""
-        self._face.reset()
-
-    def close(self) -> None:
-        """Leave the input."""
-        self._reader.close()
 
 
 class EarlyEnd(AudioReader):

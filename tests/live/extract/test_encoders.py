@@ -65,14 +65,14 @@ def test_a_model_that_is_not_here_is_no_modality(
 
 
 def test_a_model_of_the_papers_bundle_may_be_replaced_by_a_folder() -> None:
-    with pytest.raises(ModelUnavailableError, match=r"or --set encoders\.vision=FOLDER, or --without vision"):
+    with pytest.raises(ModelUnavailableError, match=r"or --set face\.model=FOLDER, or --without vision"):
         fetch_models(load_settings("taemi"), Shelf("face-landmarker"))
     with pytest.raises(ModelUnavailableError, match=r"pull face-landmarker`; or --without vision"):
         fetch_models(load_settings("taemi"), Shelf())
 
 
 def test_a_folder_of_ones_own_replaces_a_model_but_not_the_one_that_finds_faces(tmp_path: Path) -> None:
-    options = [f"{key}={tmp_path}" for key in ("encoders.vision", "encoders.audio", "encoders.text")]
+    options = [f"{key}={tmp_path}" for key in ("face.model", "audio.model", "text.model")]
     shelf = Shelf("face-landmarker")
     fetch_models(load_settings("taemi", settings=[*options, f"speech.model={tmp_path}"]), shelf)
     assert shelf.asked == ["face-landmarker"]

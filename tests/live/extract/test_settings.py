@@ -33,8 +33,22 @@ def test_the_papers_bundle_asks_the_largest_whisper_once_an_utterance() -> None:
 
 
 def test_encoders_of_the_papers_bundle_may_lie_anywhere(tmp_path: Path) -> None:
-    settings = load_settings("taemi", settings=[f"encoders.vision={tmp_path}"])
+    settings = load_settings("taemi", settings=[f"face.model={tmp_path}"])
     assert settings.folders == {"vision": tmp_path}
+
+
+def test_a_preset_may_choose_the_bundle_and_its_settings_come_before_those_of_extraction(
+    tmp_path: Path,
+) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text('bundle = "taemi"\n[speech]\nmodel = "small"\n[audio]\ncontext = "cached"\n')
+    settings = load_settings(preset=str(preset))
+    assert settings.bundle == "taemi"
+    assert (settings.live.speech.model, settings.live.audio.context) == ("small", "cached")
+    assert settings.live.speech.partial_every_s == 3600
+    assert load_settings("taemi").live.audio.context == "full"
+    assert load_settings(preset="taemi").bundle == "taemi"
+    assert load_settings("compact", preset="robot").bundle == "compact"
 
 
 @pytest.mark.parametrize(
@@ -46,18 +60,14 @@ def test_encoders_of_the_papers_bundle_may_lie_anywhere(tmp_path: Path) -> None:
         ({"seconds": float("nan")}, "cannot be"),
         ({"settings": ["source.camera=0"]}, "means nothing here"),
         ({"settings": ["speech.speed=2"]}, "unknown setting"),
-        ({"settings": ["encoders.vision=/absent"]}, "come from the model store"),
+        ({"settings": ["face.model=/absent"]}, "belongs to the bundle taemi"),
+        ({"bundle": "taemi", "settings": ["face.model=/absent"]}, "no such folder"),
+        ({"bundle": "taemi", "settings": ["audio.hop_s=0.2"]}, "clips are heard whole"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, list[str]], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         load_settings(**options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("key", "why"), [("smell=.", "encoders has"), ("vision=/absent", "no such folder")])
-def test_an_encoders_folder_must_be_one(key: str, why: str) -> None:
-    with pytest.raises(ConfigurationError, match=why):
-        load_settings("taemi", settings=[f"encoders.{key}"])
 
 
 def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: Path) -> None:
@@ -73,6 +83,8 @@ def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: 
         load_settings(settings=["speech.partial_every_s=1"]).fingerprint(IDS, "sphinx"),
         load_settings(settings=["window.length_s=6"]).fingerprint(IDS, "sphinx"),
         load_settings("taemi").fingerprint(IDS, "sphinx"),
-        load_settings("taemi", settings=[f"encoders.text={tmp_path}"]).fingerprint(IDS, "sphinx"),
+        load_settings("taemi", settings=[f"text.model={tmp_path}"]).fingerprint(IDS, "sphinx"),
+        load_settings("taemi", settings=["audio.context=cached"]).fingerprint(IDS, "sphinx"),
+        load_settings("taemi", settings=["face.crop_fps=3"]).fingerprint(IDS, "sphinx"),
     ]
     assert len({same, *others}) == len(others) + 1
