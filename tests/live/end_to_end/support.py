@@ -40,8 +40,8 @@ def environment(assets: Path) -> dict[str, str]:
     return {**os.environ, "EMI_MODEL_DIR": str(assets / "mediapipe")}
 
 
-def emi_live(assets: Path, *args: str | Path, timeout_s: float = 240) -> Run:
-    """Run the program without a view, JSON to standard output, with the recogniser that needs no download."""
+def emi_live(assets: Path, *args: str | Path, timeout_s: float = 240, backend: str = "pocketsphinx") -> Run:
+    """Run the program without a view, JSON to standard output, by default with a recogniser that is here."""
     command = [
         PROGRAM,
         *map(str, args),
@@ -50,7 +50,7 @@ def emi_live(assets: Path, *args: str | Path, timeout_s: float = 240) -> Run:
         "-",
         "--offline",
         "--set",
-        "speech.backend=pocketsphinx",
+        f"speech.backend={backend}",
     ]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment(assets)
