@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emi_bench.bus.command import bus
+from emi_bench.drift.command import drift
 from emi_bench.fusion.command import fusion
 from emi_bench.live.command import live
 from emi_bench.report.command import report
@@ -28,6 +29,7 @@ def bench() -> None:
 
 
 app.command()(bus)
+app.command()(drift)
 app.command()(fusion)
 app.command()(live)
 app.command()(speech)

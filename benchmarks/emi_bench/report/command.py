@@ -17,7 +17,7 @@ def report(
     ] = None,
     figure: Annotated[bool, typer.Option(help="Draw the figure too; it needs matplotlib.")] = True,
 ) -> None:
-    """A table and a figure from any reports of emi bench fusion, live, bus and speech.
+    """A table and a figure from any reports of emi bench fusion, live, bus, speech and drift.
 
     For example: [bold]emi bench report fusion.json bus.json --out docs/benchmarks/mine[/bold]
     """

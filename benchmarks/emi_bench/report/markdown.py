@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emi_bench.report import bus, fusion, live, speech
+from emi_bench.report import bus, drift, fusion, live, speech
 from emi_bench.report.read import understood
 
 if TYPE_CHECKING:
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["markdown"]
 
-PARTS = {"fusion": fusion.lines, "live": live.lines, "bus": bus.lines, "speech": speech.lines}
+PARTS = {
+    "fusion": fusion.lines,
+    "live": live.lines,
+    "bus": bus.lines,
+    "speech": speech.lines,
+    "drift": drift.lines,
+}
 
 
 def markdown(reports: Sequence[Report], picture: str | None) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from emi_bench.report import bus, fusion, live, speech
+from emi_bench.report import bus, drift, fusion, live, speech
 from emi_bench.report.read import ReportError, understood
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_reports", "need_matplotlib"]
 
-PARTS = {"fusion": fusion, "live": live, "bus": bus, "speech": speech}
+PARTS = {"fusion": fusion, "live": live, "bus": bus, "speech": speech, "drift": drift}
 WIDTH = 15.0  # inches
 
 

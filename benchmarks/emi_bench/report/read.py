@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCHES", "Report", "ReportError", "read_reports", "understood"]
 
-BENCHES: Final = ("fusion", "live", "bus", "speech")
+BENCHES: Final = ("fusion", "live", "bus", "speech", "drift")
 SCHEMA: Final = 1  # of each of them
 
 

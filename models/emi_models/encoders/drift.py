@@ -33,7 +33,7 @@ class FrameDrift:
     """Cosine of each frame with the same frame of the reference; 1 is the same direction.
 
     Attributes:
-        frames: how many were compared; the figures of none are NaN.
+        frames: how many were compared.
         mean: over frames, in [-1, 1].
         p5: one frame in twenty is below it.
         worst: of all frames.
@@ -50,7 +50,7 @@ class IntensityDrift:
     """Absolute differences of the six intensities between two runs, on their scale of [0, 1].
 
     Attributes:
-        windows: how many were compared; the figures of none are NaN.
+        windows: how many were compared.
         mean: over windows and intensities.
         worst: of all of them.
         by_emotion: mean over windows, in the order of `EMOTIONS`.
@@ -88,9 +88,13 @@ def frame_cosines(found: NDArray[np.float32], reference: NDArray[np.float32]) ->
 
 
 def compare_features(cosines: NDArray[np.float64]) -> FrameDrift:
-    """Cosines of any number of frames, as `frame_cosines` gives them, in four figures."""
+    """Cosines of frames, as `frame_cosines` gives them, in four figures.
+
+    Raises:
+        InputError: there are none.
+    """
     if cosines.size == 0:
-        return FrameDrift(0, np.nan, np.nan, np.nan)
+        raise InputError("no frame to compare; a frame takes 25 ms of sound")
     return FrameDrift(
         cosines.size, float(cosines.mean()), float(np.percentile(cosines, 5)), float(cosines.min())
     )
@@ -100,7 +104,7 @@ def compare_intensities(found: NDArray[np.float32], reference: NDArray[np.float3
     """Differences of two runs of estimates at the same instants, each of shape (windows, 6).
 
     Raises:
-        InputError: the shapes differ.
+        InputError: the shapes differ, or there is no window.
     """
     if found.ndim != 2 or found.shape != reference.shape:
         raise InputError(
@@ -108,7 +112,7 @@ def compare_intensities(found: NDArray[np.float32], reference: NDArray[np.float3
             "give the same windows of both runs, (windows, 6)"
         )
     if len(found) == 0:
-        return IntensityDrift(0, np.nan, np.nan, (np.nan,) * found.shape[1])
+        raise InputError("no window to compare; give at least one of both runs")
     apart = np.abs(found.astype(np.float64) - reference.astype(np.float64))
     by_emotion = tuple(float(mean) for mean in apart.mean(axis=0))
     return IntensityDrift(len(apart), float(apart.mean()), float(apart.max()), by_emotion)

@@ -1,0 +1,1 @@
+"""How far live voice features are from a whole pass, by hop and context, and what that does to estimates."""
