@@ -63,17 +63,13 @@ def load_voice(encoders: Encoders, config: LiveConfig, store: ModelStore, progre
     if voice is None:
         return
     audio = config.audio
-    past = (
-        "the last 12 s anew"
+    how = (
+        "the last 12 s heard at once"
         if audio.context == "full"
-        else f"{audio.context}, {audio.left_context_s:g} s back, {audio.hold_back_s:g} s held back"
+        else f"{audio.context}: each {audio.hop_s:g} s, {audio.left_context_s:g} s back, "
+        f"{audio.hold_back_s:g} s held back"
     )
-    _note(
-        encoders,
-        "audio",
-        voice,
-        f"{voice.dim} columns at 50 Hz, each {audio.hop_s:g} s ({past}), voice gate Silero VAD v6",
-    )
+    _note(encoders, "audio", voice, f"{voice.dim} columns at 50 Hz ({how}), voice gate Silero VAD v6")
     if voice.encoder_id == AUDEERING.encoder_id:
         encoders.terms.append(AUDEERING_TERMS)
         encoders.announcements.append(f"licence: {AUDEERING_TERMS}")
