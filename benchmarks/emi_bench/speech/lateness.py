@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from emi_live.clock import NS_PER_MS
+from emi_live.clock import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from emi_bench.speech.score import Score
 
 __all__ = ["Lateness", "lateness"]
+
+SAME_S: Final = 1.0  # from the middle of a word, as it was heard, to its end, as it was said
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ def lateness(
     Args:
         ends_s: when each word that was said ended; None: not known.
         committed: what was heard.
-        found: the alignment of the two.
+        found: the alignment of the two. Where hardly a word is right it pairs some by chance: those that were
+            heard more than a second from where they were said are left out.
     """
     late = []
     for said, heard in found.pairs:
-        if (end_s := ends_s[said]) is not None:
-            word, end_ms = committed[heard], end_s * 1e3
+        word, end_s = committed[heard], ends_s[said]
+        if end_s is not None and abs(word.middle_ns / NS_PER_S - end_s) <= SAME_S:
+            end_ms = end_s * 1e3
             late.append(
                 Lateness(end_s, word.seen_ns / NS_PER_MS - end_ms, word.committed_ns / NS_PER_MS - end_ms)
             )

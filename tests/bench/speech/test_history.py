@@ -42,6 +42,13 @@ def test_lateness_is_of_words_heard_rightly_whose_time_is_known() -> None:
     ]
 
 
+def test_words_that_are_right_by_chance_have_no_lateness() -> None:
+    committed = history_of(SPOKEN).committed  # their middles are 0.25, 0.75, 1.25 and 1.75 s
+    said = ["so", "my", "fellow", "americans"]
+    found = score(said, [word.text for word in committed])
+    assert [one.said_s for one in lateness([0.5, 1.0, 2.3, 30.0], committed, found)] == [0.5, 1.0]
+
+
 def test_what_is_past_the_common_prefix_was_taken_back() -> None:
     found = history_of(SPOKEN)
     assert found.taken_back == 2  # fell, Americas
