@@ -60,6 +60,7 @@ class VisionPacket(Packet):
 
     faces: int  # faces seen in the frame; -1: no frame, only progress
     features: NDArray[np.float32] | None  # (vision_dim,)
+    behind: bool = False  # the encoder is so slow that its features come late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

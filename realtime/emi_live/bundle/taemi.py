@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import numpy as np
+
 from emi_live.bundle.encoders import Encoders
 from emi_live.bundle.shared import load_face
 from emi_live.config import LiveConfig
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AUDEERING_TERMS", "load_text", "load_vision", "load_voice"]
 
+WARM_SAMPLES: Final = 8_000
 AUDEERING_TERMS: Final = "features of audeering's wav2vec 2.0 are under CC BY-NC-SA 4.0: research only"
 
 Encoder = TypeVar("Encoder", VitEncoder, Wav2vecEncoder, TransformerTextEncoder)
@@ -43,6 +46,7 @@ def load_vision(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
     if crops is None or encoders.face is None:
         return
     encoders.crops = crops
+    crops.encode(np.zeros((1, crops.side_px, crops.side_px, 3), np.uint8))  # the first one takes seconds
     _note(
         encoders,
         "vision",
@@ -62,6 +66,7 @@ def load_voice(encoders: Encoders, config: LiveConfig, store: ModelStore, progre
     )
     if voice is None:
         return
+    voice.encode(np.zeros(WARM_SAMPLES, np.float32))
     audio = config.audio
     how = (
         "the last 12 s heard at once"

@@ -68,11 +68,16 @@ class Codec:
 
 
 def _write_vision(packet: VisionPacket) -> tuple[dict[str, object], Array]:
-    return {"faces": packet.faces}, packet.features
+    return {"faces": packet.faces, "behind": packet.behind}, packet.features
 
 
 def _read_vision(fields: Fields, stamps: Stamps, array: Array) -> VisionPacket:
-    return VisionPacket(faces=fields.integer("faces", -1, MAX_FACES), features=_vector(array), **stamps)
+    return VisionPacket(
+        faces=fields.integer("faces", -1, MAX_FACES),
+        features=_vector(array),
+        behind=fields.boolean("behind"),
+        **stamps,
+    )
 
 
 def _write_audio(packet: AudioPacket) -> tuple[dict[str, object], Array]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.clock import seconds_to_ns
+from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns
 from emi_live.config import FaceConfig
 from emi_live.health import Health
 from emi_live.messages import Packet, VisionPacket, end_of_stream
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from emi_live.bundle import CropEncoder, FaceReader
 
 __all__ = ["CropStage"]
+
+BEHIND_NS: Final = 500 * NS_PER_MS
+AGAIN_NS: Final = 250 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,9 @@ class CropStage:
 
     Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
     a batch is full, or its first crop has waited for as long as it takes to fill one. Live, what is there is
-    encoded as soon as no newer picture waits, or the next crop is due. Encoded crops are counted as
-    `face.crops`.
+    encoded as soon as no newer picture waits, or the next crop is due. When that takes so long that features
+    come more than half a second after their picture, packets say so (`behind`), and the part's status does;
+    it is counted as `face.fell_behind`. Encoded crops are counted as `face.crops`.
     """
 
     name = "face"
@@ -70,6 +74,8 @@ class CropStage:
         self._exact = exact
         self._health = health
         self._held: list[Held] = []  # from the first crop on that waits for a batch
+        self._encoded_ns: int | None = None  # when the oldest picture of the last batch had arrived
+        self._behind = False
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
@@ -78,6 +84,7 @@ class CropStage:
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets that the next picture completes."""
+        self._look_whether_behind(now_ns)
         frame = self._pictures.read()
         if frame is not None:
             self._held.append(self._look(frame))
@@ -113,6 +120,7 @@ class CropStage:
             arrived_ns=frame.arrived_ns,
             faces=seen.faces,
             features=None,
+            behind=self._behind,
         )
         return Held(packet, crop)
 
@@ -125,6 +133,25 @@ class CropStage:
             return True
         return not (self._exact or self._pictures.more)
 
+    def _look_whether_behind(self, now_ns: int) -> None:
+        """Right after the last batch: how late were its features?"""
+        encoded_ns, self._encoded_ns = self._encoded_ns, None
+        if self._exact or encoded_ns is None:
+            return
+        late_ns = now_ns - encoded_ns
+        if not self._behind and late_ns > BEHIND_NS:
+            self._behind = True
+            self._health.count("face.fell_behind")
+            self._health.report(
+                self.name,
+                "running",
+                f"a face takes {late_ns / NS_PER_S:.1f} s to encode; try more fusion.threads, a smaller "
+                "model as face.model, or a longer window.vision_dropout_s",
+            )
+        elif self._behind and late_ns < AGAIN_NS:
+            self._behind = False
+            self._health.report(self.name, "running", "keeps up again")
+
     def _release(self) -> list[Packet]:
         """All packets that are held, with features where there is a crop."""
         held, self._held = self._held, []
@@ -133,6 +160,7 @@ class CropStage:
             return [one.packet for one in held]
         features = iter(self._encoder.encode(np.stack(crops)))
         self._health.count("face.crops", len(crops))
+        self._encoded_ns = next(one.packet.arrived_ns for one in held if one.crop is not None)
         return [
             one.packet if one.crop is None else replace(one.packet, features=next(features).copy())
             for one in held

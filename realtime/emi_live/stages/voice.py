@@ -26,6 +26,7 @@ __all__ = ["VoiceStage"]
 
 BEHIND_S: Final = 1.0  # of sound that waits: a voice that is told so late is missing by default
 AGAIN_S: Final = 0.3
+SKIP_S: Final = 3.0  # of sound that waits: frames that come later than this are of little use
 
 
 class SpeechModel(Protocol):
@@ -59,9 +60,11 @@ class VoiceStage:
     only how far sound was heard and where voice ended in it. What the model holds back is said at a gap and
     at the end. Packets are the same however the sound was cut into blocks.
 
-    Live, a model that says all of the last seconds anew is not asked about hops that more sound has followed
-    already; they are counted as `audio.coalesced`. When sound waits for more than a second, that is said, in
-    packets (`behind`) and as the part's status, and counted as `audio.fell_behind`.
+    Live, the model may be slower than the sound. When more than a second waits, that is said, in packets
+    (`behind`) and as the part's status, and counted as `audio.fell_behind`. A model that says all of the last
+    seconds anew is then not asked about hops that more sound has followed already, counted as
+    `audio.coalesced`. Another one is not given the sound that waits, once it is three seconds, but only
+    listened to for voice (`audio.skipped_samples`), and starts afresh with what comes.
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
 
@@ -91,6 +94,7 @@ class VoiceStage:
         self._last_ns = 0
         self._progress_ns: int | None = None
         self._behind = False
+        self._skipping = False
         self._forget()
         self.ended = False
 
@@ -100,8 +104,8 @@ class VoiceStage:
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the chunks that have been completed."""
-        packets: list[Packet] = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
         self._look_whether_behind()
+        packets: list[Packet] = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
         if self._chunks.ended and not self.ended:
             self.ended = True
             packets += [*self._finish(), end_of_stream(self.topic, self._last_ns)]
@@ -121,13 +125,13 @@ class VoiceStage:
         self._heard = 0  # samples since the start or the last gap
         self._frames = 0  # frames said since then
         self._pending: list[NDArray[np.float32]] = []  # samples that the model has not been given
-        self._arrivals: deque[tuple[int, int]] = (
-            deque()
-        )  # samples heard so far, and when the last of them came
+        # Of each chunk: samples heard by then, and when the last of them came.
+        self._arrivals: deque[tuple[int, int]] = deque()
 
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
         if not self._heard:  # all frames to come are of sound that starts here
+            self._arrivals.clear()
             start_ns = chunk.end_ns - chunk.samples.size * NS_PER_S // SAMPLE_RATE_HZ
             self._progress_ns = max(start_ns, self._progress_ns or start_ns)
         self._heard += chunk.samples.size
@@ -135,16 +139,27 @@ class VoiceStage:
         if (self._gate.push(chunk.samples) >= self._threshold).any():
             self._last_voice_ns = chunk.end_ns
         if chunk.samples.size:
-            self._pending.append(chunk.samples)
-            asked = None if self._may_wait() else self._ask()
+            asked = None if self._skips(chunk) else self._ask_in_time(chunk)
             yield asked or self._packet(chunk.end_ns, self._nothing)
         if chunk.gap_after:
             yield from self._finish()
             self._forget()
 
-    def _may_wait(self) -> bool:
-        """Whether the model is not to be asked now, since it would be asked about more at once soon."""
-        return self._context == "full" and not self._exact and self._chunks.backlog >= self._hop
+    def _skips(self, chunk: Chunk) -> bool:
+        """Whether this chunk is one of those that the model is not given."""
+        if not self._skipping:
+            return False
+        self._health.count("audio.skipped_samples", chunk.samples.size)
+        self._heard = 0  # the next one may be the first of a stream of its own
+        self._skipping = self._chunks.backlog >= self._hop
+        return True
+
+    def _ask_in_time(self, chunk: Chunk) -> AudioPacket | None:
+        """What the model says of all that it has not been given, unless it will soon be asked about more."""
+        self._pending.append(chunk.samples)
+        if self._context == "full" and not self._exact and self._chunks.backlog >= self._hop:
+            return None
+        return self._ask()
 
     def _ask(self) -> AudioPacket | None:
         """Give the model what it has not heard yet; what it says, if anything."""
@@ -202,6 +217,11 @@ class VoiceStage:
         if self._exact:
             return
         waiting_s = self._chunks.backlog / SAMPLE_RATE_HZ
+        if self._context != "full" and waiting_s >= SKIP_S and not self._skipping:
+            self._skipping = True
+            self._model.reset()
+            self._heard = self._frames = 0
+            self._pending.clear()
         if not self._behind and waiting_s > BEHIND_S:
             self._behind = True
             self._health.count("audio.fell_behind")

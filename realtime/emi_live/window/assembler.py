@@ -88,6 +88,7 @@ class WindowAssembler:
             FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
         )
         self._no_text = np.zeros(shapes.text_dim, np.float32)
+        self._late_faces = False  # the newest packet said that the encoder is behind
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
         self._texts: deque[TextPacket] = deque()
         self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, -1)
@@ -148,7 +149,7 @@ class WindowAssembler:
 
         pictures_come = recent("vision", picture_ns)
         sound_comes = recent("audio", self._sound.heard_ns(end_ns))
-        seen = judged("vision", recent("vision", face_ns), "no face" if pictures_come else "no frames")
+        seen = judged("vision", recent("vision", face_ns), self._why_no_face(pictures_come))
         voiced = recent("audio", voice_ns)
         heard = judged("audio", voiced and sound_ns is not None, self._why_no_voice(sound_comes, voiced))
         told = judged("text", recent("text", word_ns) and embedding is not None, _why_no_words(text))
@@ -230,6 +231,7 @@ class WindowAssembler:
             self._discarded += 1
             return
         self._pictures.append(packet.t_ns)
+        self._late_faces = packet.behind and packet.faces > 0
         if packet.features is not None:
             self._vision.append(np.array([packet.t_ns]), packet.features[None])
 
@@ -251,6 +253,11 @@ class WindowAssembler:
             self._pictures.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
+
+    def _why_no_face(self, pictures_come: bool) -> str:
+        if self._late_faces:
+            return "the encoder is behind"
+        return "no face" if pictures_come else "no frames"
 
     def _why_no_voice(self, sound_comes: bool, voiced: bool) -> str:
         if self._sound.behind:

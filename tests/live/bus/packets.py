@@ -37,7 +37,13 @@ def matrix(rows: int, columns: int, seed: int) -> NDArray[np.float32]:
 vectors = st.lists(float32, min_size=1, max_size=80).map(lambda values: np.array(values, np.float32))
 matrices = st.builds(matrix, st.integers(0, 30), st.integers(0, 70), st.integers(0, 2**32))
 
-visions = st.builds(VisionPacket, faces=st.integers(-1, 9), features=st.none() | vectors, **stamps)
+visions = st.builds(
+    VisionPacket,
+    faces=st.integers(-1, 9),
+    features=st.none() | vectors,
+    behind=st.booleans(),
+    **stamps,
+)
 audios = st.builds(
     AudioPacket,
     frames=matrices,

@@ -155,6 +155,23 @@ def test_live_the_newest_picture_wins_and_losses_are_counted() -> None:
     assert rig.health.snapshot().counters["camera.overwritten"] == 6
 
 
+def test_an_encoder_whose_features_come_late_is_said_to_be_slow() -> None:
+    rig = Rig(exact=False)
+
+    def feed(number: int, now_ns: int) -> bool:
+        rig.ring.write(picture(100), at(number), arrived_ns=at(number))
+        return [packet.behind for packet in rig.stage.step(now_ns) if isinstance(packet, VisionPacket)][-1]
+
+    assert not feed(0, 0)
+    assert not feed(5, at(0) + 400_000_000)  # the first crop's features are there after 0.4 s
+    assert feed(10, at(5) + 600_000_000)
+    assert "a face takes 0.6 s to encode" in rig.health.status("face").detail
+    assert feed(15, at(10) + 400_000_000)
+    assert not feed(20, at(15) + 100_000_000)
+    assert rig.health.status("face").detail == "keeps up again"
+    assert rig.health.snapshot().counters["face.fell_behind"] == 1
+
+
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("returns", [21, 22, 23, 24])
 def test_a_face_that_is_found_again_is_cropped_in_its_first_picture(exact: bool, returns: int) -> None:

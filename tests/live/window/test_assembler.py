@@ -134,6 +134,13 @@ def test_no_face_no_frames_silence_and_no_audio_are_different_reasons() -> None:
     assert assembler(talking).assemble(ns(6.6)).reports["text"].reason == "no words"
 
 
+def test_a_face_whose_features_come_late_is_not_said_to_be_away() -> None:
+    seen = VisionPacket(t_ns=ns(1.9), progress_ns=ns(1.9), faces=1, features=None, behind=True)
+    assert assembler([face(0.5), seen]).assemble(ns(2.0)).reports["vision"].reason == "the encoder is behind"
+    gone = VisionPacket(t_ns=ns(1.95), progress_ns=ns(1.95), faces=0, features=None, behind=True)
+    assert assembler([face(0.5), seen, gone]).assemble(ns(2.0)).reports["vision"].reason == "no face"
+
+
 @pytest.mark.parametrize("state", ["failed", "unavailable"])
 def test_a_part_that_is_down_is_named_once_its_evidence_is_stale(state: str) -> None:
     condition = Condition(state, "camera unplugged")  # type: ignore[arg-type] # the parameter is one of its literals
