@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.clock import NS_PER_MS, seconds_to_ns
+from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns
 from emi_live.config import WindowConfig
 from emi_live.messages import (
     END_OF_STREAM,
@@ -33,6 +34,9 @@ from emi_models.stream import FrameRun, StreamWindow
 from emi_models.vocabulary import MODALITIES, Modality
 
 __all__ = ["Window", "WindowAssembler"]
+
+# A voice is known before its frames, where an encoder waits for what comes next: so much later they may be.
+LATE_NS: Final = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ class WindowAssembler:
         sound_comes = recent("audio", self._sound.heard_ns(end_ns))
         seen = judged("vision", recent("vision", face_ns), self._why_no_face(pictures_come))
         voiced = recent("audio", voice_ns)
-        heard = judged("audio", voiced and sound_ns is not None, self._why_no_voice(sound_comes, voiced))
+        timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
+        late = sound_ns is not None and not timely
+        heard = judged("audio", voiced and timely, self._why_no_voice(sound_comes, voiced, late))
         told = judged("text", recent("text", word_ns) and embedding is not None, _why_no_words(text))
         arriving = [
             t
@@ -259,8 +265,8 @@ class WindowAssembler:
             return "the encoder is behind"
         return "no face" if pictures_come else "no frames"
 
-    def _why_no_voice(self, sound_comes: bool, voiced: bool) -> str:
-        if self._sound.behind:
+    def _why_no_voice(self, sound_comes: bool, voiced: bool, late: bool) -> str:
+        if self._sound.behind or (voiced and late):
             return "the encoder is behind"
         if voiced:
             return "no features yet"

@@ -50,9 +50,11 @@ def window_frames(hop: int, span: int = 40, jitter_ns: int = 0, dim: int = 2) ->
 
 
 def assembler(
-    packets: Iterable[AudioPacket] = (), trained: frozenset[str] = frozenset(MODALITIES)
+    packets: Iterable[AudioPacket] = (),
+    trained: frozenset[str] = frozenset(MODALITIES),
+    length_s: float = 0.8,
 ) -> WindowAssembler:
-    made = WindowAssembler(WindowConfig(length_s=0.8), SHAPES, trained)  # type: ignore[arg-type] # of Modality
+    made = WindowAssembler(WindowConfig(length_s=length_s), SHAPES, trained)  # type: ignore[arg-type] # of Modality
     for packet in packets:
         made.add(packet)
     return made
@@ -128,6 +130,17 @@ def test_a_voice_is_live_while_its_frames_are_held_back_but_not_before_the_first
     report = made.assemble(ns(1.0)).reports["audio"]
     assert report.state == "live"
     assert report.age_ms == pytest.approx(700)
+
+
+def test_a_voice_whose_newest_frames_are_too_old_is_not_live() -> None:
+    """As when an encoder has skipped what it could not keep up with, and voice was listened to meanwhile."""
+    old = AudioPacket(
+        t_ns=ns(0.3), progress_ns=ns(0.3), frames=np.ones((5, 2), np.float32), last_voice_ns=ns(0.3)
+    )
+    made = assembler([old, *(heard(0.1 * k, until_s=0.3) for k in range(4, 40))], length_s=5.0)
+    assert made.assemble(ns(2.3)).reports["audio"].state == "live"
+    report = made.assemble(ns(2.4)).reports["audio"]
+    assert (report.state, report.reason) == ("missing", "the encoder is behind")
 
 
 def test_sound_that_is_heard_is_silence_though_its_frames_are_late() -> None:
