@@ -83,8 +83,8 @@ class AudioPacket(Packet):
 class Word:
     """One recognised word and when it was spoken. A word that is not committed may still change.
 
-    `number` stays with the word from the first packet that shows it to the last; `revises` is the number of
-    the partial word in whose place it came. -1: the words are not numbered, as in a script.
+    `number` stays with the word from the first packet that shows it to the last (-1: not numbered, as in a
+    script). `revises` is the number of the partial word in whose place it came, said as long as the word is.
     """
 
     text: str

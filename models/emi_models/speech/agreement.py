@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import string
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from emi_models.speech.matching import match, spoken_form
+
 if TYPE_CHECKING:
     from emi_models.speech.recognizer import RecognizedWord
 
-__all__ = ["AlignmentEdge", "CommitRule", "LocalAgreement", "spoken_form"]
+__all__ = ["AlignmentEdge", "CommitRule", "LocalAgreement"]
 
-EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡"
 ECHO_S: Final = 0.3  # a word this close to a cut may be what the cut left of the last word before it
-EARLIER_S: Final = 0.2  # a word that ends this long before the last certain one is not a new one
-
-
-def spoken_form(text: str) -> str:
-    """What is compared of a word: not case and punctuation, of which recognisers change their minds."""
-    return text.casefold().strip(EDGES)
 
 
 class CommitRule(ABC):
     """Commits a prefix of each hypothesis. Pure: it knows no sound and no clock.
 
     What is committed is never changed or taken back. A hypothesis is of all the sound in the buffer, so it
-    begins with words that are certain already; they are found by their text (the prefix of least edit
-    distance, of equals the one that ends nearest to where they ended), since recognisers time a word anew
-    in each hypothesis.
+    begins with words that are certain already: `match` finds how many, `insert` takes those that come after.
+    Certain words whose sound is still in the buffer are timed as the newest hypothesis has them, since
+    recognisers time a word anew in each.
     """
 
     def __init__(self, depth: int) -> None:
         """Remember `depth` hypotheses."""
-        self._depth = depth
+        self._recent: deque[tuple[RecognizedWord, ...]] = deque(maxlen=depth)
         self.reset()
 
     @abstractmethod
@@ -51,33 +45,40 @@ class CommitRule(ABC):
         """The certain words whose sound has not been cut off."""
         return tuple(self._certain)
 
-    @property
-    def last_end_s(self) -> float | None:
-        """When the newest certain word ends; None without one."""
-        return self._last_end_s
-
     def reset(self) -> None:
         """Forget all words, as at the start of an utterance."""
         self._certain: list[RecognizedWord] = []
-        self._echo: list[RecognizedWord] = []  # certain words just before the buffer's first sample
+        self._reach: list[int] = []  # of each of them: words of the newest hypothesis up to and with it
+        self._places: list[int] = []  # of each tentative word, in the newest hypothesis
+        self._echo: RecognizedWord | None = None  # the certain word just before the buffer's first sample
         self._cut_s = 0.0
-        self._last_end_s: float | None = None
-        self._recent: deque[tuple[RecognizedWord, ...]] = deque(maxlen=self._depth)
+        self._recent.clear()
 
-    def insert(self, words: Sequence[RecognizedWord], end_s: float) -> list[RecognizedWord]:
-        """Take the next hypothesis of the buffer, in order of time; the words that it makes certain.
+    def match(self, words: Sequence[RecognizedWord]) -> int:
+        """How many of the next hypothesis's words, in order of time, say what is certain already."""
+        found = match(self._certain, words, self._cut_s)
+        self._certain, self._reach = list(found.retimed), list(found.reach)
+        said = found.count
+        if not self._certain and self._echo is not None and words:
+            first = words[0]
+            echoes = spoken_form(first.text) == spoken_form(self._echo.text)
+            said = int(echoes and first.start_s - self._cut_s < ECHO_S)
+        return said
+
+    def insert(
+        self, words: Sequence[tuple[int, RecognizedWord]], end_s: float, *, last: bool = False
+    ) -> list[RecognizedWord]:
+        """Take what a hypothesis says beyond what is certain; the words that it makes certain.
 
         Args:
-            words: the hypothesis.
+            words: their places in the hypothesis, from `match` on, and the words; guards may have left some
+                out.
             end_s: where the buffer ends, by the clock of the words.
+            last: no sound comes after it: all its words are certain.
         """
-        self._recent.append(tuple(self._beyond_certain(words)))
-        return self._commit(self._count(end_s))
-
-    def finish(self, words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
-        """Take the last hypothesis, after which no sound comes: all its words become certain."""
-        self._recent.append(tuple(self._beyond_certain(words)))
-        return self._commit(len(self.tentative))
+        self._places = [place for place, _ in words]
+        self._recent.append(tuple(word for _, word in words))
+        return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
         """Make certain, agreed upon or not, the tentative words that end by then."""
@@ -88,32 +89,29 @@ class CommitRule(ABC):
             count += 1
         return self._commit(count)
 
-    def cut(self, at_s: float) -> None:
-        """The sound before `at_s` will not be in the next hypotheses."""
-        gone = [word for word in self._certain if word.end_s <= at_s]
-        self._echo = gone[-1:] or self._echo
-        self._certain = self._certain[len(gone) :]
+    def settled(self, words: int) -> int | None:
+        """How many certain words the first `words` of the newest hypothesis make; None if one is open."""
+        if self._places and self._places[0] < words:
+            return None
+        return sum(reach <= words for reach in self._reach)
+
+    def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
+        """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""
+        said, self._certain = self._certain[:gone], self._certain[gone:]
+        self._reach = []
+        self._echo = said[-1] if said else self._echo
         self._cut_s = at_s
+        return said
 
     def _commit(self, count: int) -> list[RecognizedWord]:
-        newest = self.tentative
-        certain = list(newest[:count])
+        certain = list(self.tentative[:count])
         if certain:
             self._certain += certain
-            self._last_end_s = certain[-1].end_s
+            self._reach += [place + 1 for place in self._places[:count]]
+            self._places = self._places[count:]
             for index, words in enumerate(self._recent):
                 self._recent[index] = words[count:]
         return certain
-
-    def _beyond_certain(self, words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
-        rest = list(words[_prefix_said(self._certain, words, self._cut_s) :])
-        if not self._certain and self._echo and rest:
-            first, before = rest[0], self._echo[-1]
-            if first.start_s - self._cut_s < ECHO_S and spoken_form(first.text) == spoken_form(before.text):
-                rest = rest[1:]
-        while rest and self._last_end_s is not None and rest[0].end_s < self._last_end_s - EARLIER_S:
-            rest = rest[1:]
-        return rest
 
 
 class LocalAgreement(CommitRule):
@@ -125,7 +123,13 @@ class LocalAgreement(CommitRule):
 
     def __init__(self, hypotheses: int = 2) -> None:
         """Commit what `hypotheses` in a row (at least 1) have said alike."""
+        self._depth = hypotheses
         super().__init__(hypotheses)
+
+    def deepen(self, hypotheses: int) -> None:
+        """Ask so many to agree from now on; those that were heard count as far as they go back."""
+        self._depth = hypotheses
+        self._recent = deque(self._recent, maxlen=hypotheses)
 
     def _count(self, end_s: float) -> int:
         if len(self._recent) < self._depth:
@@ -160,22 +164,3 @@ class AlignmentEdge(CommitRule):
                 break
             count += 1
         return count
-
-
-def _prefix_said(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> int:
-    """How many of `words` say what `certain` said; the sound of both begins at `begin_s`."""
-    if not certain:
-        return 0
-    said = [spoken_form(word.text) for word in certain]
-    end_s = certain[-1].end_s
-    row = list(range(len(said) + 1))  # edits between no word and the first j certain ones
-    best, least = 0, (row[-1], abs(end_s - begin_s))
-    for count, word in enumerate(words, start=1):
-        heard = spoken_form(word.text)
-        diagonal, row[0] = row[0], count
-        for j, other in enumerate(said, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (heard != other))
-        found = (row[-1], abs(end_s - word.end_s))
-        if found < least:
-            best, least = count, found
-    return best

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from emi_models.speech.agreement import spoken_form
+from emi_models.speech.matching import spoken_form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,27 +53,39 @@ class Guards:
         self._settings = settings or GuardSettings()
         self.dropped: Counter[str] = Counter()
 
-    def passed(self, hypothesis: Hypothesis, voice: VoiceMap, offset_s: float) -> list[RecognizedWord]:
-        """The words that pass, timed `offset_s` later; a segment fails or passes as a whole.
+    def passed(
+        self, hypothesis: Hypothesis, voice: VoiceMap, said: int = 0
+    ) -> list[tuple[int, RecognizedWord]]:
+        """The words that pass, each with its place in the hypothesis; a segment fails or passes as a whole.
 
         Args:
-            hypothesis: times count from the first sample that the recogniser was given.
-            voice: times as of the result.
-            offset_s: the time of that sample.
+            hypothesis: what was heard.
+            voice: by the same clock.
+            said: the first so many words are certain already, and not judged.
         """
-        words: list[RecognizedWord] = []
+        words: list[tuple[int, RecognizedWord]] = []
+        place = 0
         for segment in hypothesis.segments:
-            if (guard := self._against(segment)) is not None:
-                self.dropped[guard] += len(segment.words)
-                continue
-            for word in (word.later(offset_s) for word in segment.words):
-                if voice.any_between(word.start_s - VOICE_MARGIN_S, word.end_s + VOICE_MARGIN_S):
-                    words.append(word)
+            guard = self._against(segment)
+            for word in segment.words:
+                if place >= said:
+                    why = guard or (None if _voiced(word, voice) else "voice")
+                    if why is None:
+                        words.append((place, word))
+                    else:
+                        self.dropped[why] += 1
                 else:
-                    self.dropped["voice"] += 1
-        kept = without_loops(words)
-        if len(kept) < len(words):
-            self.dropped["repetition"] += len(words) - len(kept)
+                    words.append((place, word))
+                place += 1
+        looping = loops([word.text for _, word in words])
+        kept = []
+        for index, (place, word) in enumerate(words):
+            if place < said:
+                continue
+            if index in looping:
+                self.dropped["repetition"] += 1
+            else:
+                kept.append((place, word))
         return kept
 
     def _against(self, segment: Segment) -> str | None:
@@ -91,21 +103,25 @@ class Guards:
         return "compression" if _above(segment.compression, limits.compression) else None
 
 
-def without_loops(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
-    """The words without the repetitions of a loop: its first turn stays.
+def loops(texts: Sequence[str]) -> set[int]:
+    """Which words repeat a loop, by their place; its first turn is not among them.
 
     A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times.
     """
-    kept = list(words)
+    kept = [(place, spoken_form(text)) for place, text in enumerate(texts)]
     for size in range(1, LONGEST_LOOP + 1):
         least = WORD_TURNS if size == 1 else LOOP_TURNS
         start = 0
         while start + least * size <= len(kept):
-            turns = _turns([spoken_form(word.text) for word in kept[start:]], size)
+            turns = _turns([form for _, form in kept[start:]], size)
             if turns >= least:
                 del kept[start + size : start + turns * size]
             start += 1
-    return kept
+    return set(range(len(texts))) - {place for place, _ in kept}
+
+
+def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:
+    return voice.any_between(word.start_s - VOICE_MARGIN_S, word.end_s + VOICE_MARGIN_S)
 
 
 def _turns(texts: Sequence[str], size: int) -> int:

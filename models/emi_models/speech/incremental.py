@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement
 from emi_models.speech.guards import Guards, GuardSettings
 from emi_models.speech.sound_buffer import RATE_HZ, SoundBuffer
-from emi_models.speech.trimming import Cut, cut_after, segment_cut, word_cut
+from emi_models.speech.trimming import Cut, limit_cut, segment_cut, word_cut
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -23,7 +23,6 @@ __all__ = ["IncrementalRecognizer", "IncrementalSettings", "Update"]
 
 PROMPT_CHARACTERS: Final = 200  # of what has scrolled out of the buffer
 UNFINISHED_S: Final = 1.0  # a word this close to the newest sound may still be under way
-KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +118,7 @@ class IncrementalRecognizer:
 
     def finish(self) -> Update:
         """The rest of the utterance's words, all certain; the utterance is over with this call."""
-        words = self._guards.passed(self._recognizer.finish(), self._buffer, self._buffer.start_s)
-        certain = self._rule.finish(words)
-        self._said_any |= bool(certain)
+        _, certain = self._take(self._recognizer.finish(), last=True)
         said_any = self._said_any
         self._clear()
         self._said_any = said_any
@@ -134,6 +131,8 @@ class IncrementalRecognizer:
     def use(self, recognizer: Recognizer) -> None:
         """Go on with another recogniser, which hears the buffer anew; what is certain stays so."""
         self._recognizer = recognizer
+        if isinstance(self._rule, LocalAgreement):
+            self._rule.deepen(self._settings.agreement or recognizer.agreement)
         self._restart()
 
     def _clear(self) -> None:
@@ -145,9 +144,7 @@ class IncrementalRecognizer:
 
     def _ask(self) -> Update:
         self._unasked = 0
-        hypothesis = self._recognizer.hypothesis()
-        words = self._guards.passed(hypothesis, self._buffer, self._buffer.start_s)
-        certain = self._rule.insert(words, self._buffer.end_s)
+        hypothesis, certain = self._take(self._recognizer.hypothesis(), last=False)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
             cut, forced = self._choose_cut(hypothesis)
@@ -157,26 +154,31 @@ class IncrementalRecognizer:
             self._cut(cut)
         return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
 
+    def _take(self, heard: Hypothesis, *, last: bool) -> tuple[Hypothesis, list[RecognizedWord]]:
+        """The hypothesis by the utterance's clock, and the words that it makes certain."""
+        hypothesis = heard.later(self._buffer.start_s)
+        said = self._rule.match(hypothesis.words)
+        beyond = self._guards.passed(hypothesis, self._buffer, said)
+        certain = self._rule.insert(beyond, self._buffer.end_s, last=last)
+        self._said_any |= bool(certain)
+        return hypothesis, certain
+
     def _choose_cut(self, hypothesis: Hypothesis) -> tuple[Cut | None, list[RecognizedWord]]:
         """Where to cut, and the words that become certain with it, agreed upon or not."""
         buffer, rule = self._buffer, self._rule
-        cut = segment_cut(hypothesis.segments, buffer.start_s, rule.last_end_s, buffer.start_s) or word_cut(
-            rule.in_buffer, rule.tentative, buffer.start_s
-        )
+        cut = segment_cut(hypothesis.segments, rule) or word_cut(rule)
+        if cut is not None and cut.at_s <= buffer.start_s:
+            cut = None
         if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
             return cut, []
         forced = rule.force(buffer.end_s - UNFINISHED_S)
-        if forced:
-            return Cut(cut_after(forced[-1], rule.tentative), "limit"), forced
-        starts = [word.start_s for word in rule.tentative]
-        half_s = buffer.start_s + buffer.duration_s / 2
-        return Cut(max(half_s, min([buffer.end_s - KEPT_S, *starts])), "limit"), []
+        behind = word_cut(rule, "limit") if forced else None
+        return behind or limit_cut(rule, buffer.start_s, buffer.end_s), forced
 
     def _cut(self, cut: Cut) -> None:
-        gone = [word.text for word in self._rule.in_buffer if word.end_s <= cut.at_s]
+        gone = [word.text for word in self._rule.cut(cut.gone, cut.at_s)]
         self._gone = _last_words(" ".join([self._gone, *gone]).strip())
         self._buffer.cut(cut.at_s)
-        self._rule.cut(cut.at_s)
         self._restart()
 
     def _restart(self) -> None:

@@ -8,9 +8,10 @@ from typing import Final
 __all__ = ["LagController", "LagStep"]
 
 STRIKES: Final = 3  # late answers, all but in a row, before a step is taken
-FORGIVING_S: Final = 30.0  # of sound heard in time, before the large model is tried again
+FORGIVING_S: Final = 30.0  # without a late answer, before the large model is tried again
 REST_S: Final = 10.0  # without words, before they are tried again
 LONGEST: Final = 16  # both are doubled with every failure, up to so many times their length
+FORGETTING_S: Final = 300.0  # of the large model in time, after which failures are forgotten
 IN_TIME: Final = 1 / 3  # of the budget
 
 
@@ -36,8 +37,8 @@ class LagController:
         self._has_smaller = has_smaller
         self.step = LagStep.NONE
         self._strikes = 0
-        self._calm_s = 0.0  # sound heard since the last late answer
-        self._rested_s = 0.0  # sound left out since the words went missing
+        self._calm_s = 0.0  # since the last late answer
+        self._rested_s = 0.0  # since the words went missing
         self._shrunk = 0  # times
         self._missed = 0  # times
 
@@ -59,8 +60,8 @@ class LagController:
                 self._rested_s = 0.0
         return self.step
 
-    def heard(self, seconds: float) -> LagStep:
-        """So much sound has been taken in; the step from here on."""
+    def passed(self, seconds: float) -> LagStep:
+        """So much time has passed, by the sound taken in, silence too; the step from here on."""
         if self.step == LagStep.MISSING:
             self._rested_s += seconds
             if self._rested_s >= _doubled(REST_S, self._missed):
@@ -70,6 +71,9 @@ class LagController:
         self._calm_s += seconds
         if self.step == LagStep.SMALLER and self._calm_s >= _doubled(FORGIVING_S, self._shrunk):
             self.step = LagStep.NONE
+            self._calm_s = 0.0
+        if self.step == LagStep.NONE and self._calm_s >= FORGETTING_S:
+            self._shrunk = self._missed = 0
         return self.step
 
 

@@ -56,6 +56,15 @@ class Hypothesis:
         """All words, in order of time."""
         return tuple(word for segment in self.segments for word in segment.words)
 
+    def later(self, seconds: float) -> Hypothesis:
+        """The same by a clock that started so much earlier."""
+        return Hypothesis(
+            tuple(
+                replace(segment, words=tuple(word.later(seconds) for word in segment.words))
+                for segment in self.segments
+            )
+        )
+
 
 class Recognizer(Protocol):
     """Turns sound into words. Knows no clock: the same sound, cut alike, gives the same words.

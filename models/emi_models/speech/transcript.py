@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from emi_models.speech.agreement import spoken_form
+from emi_models.speech.matching import spoken_form
 
 __all__ = ["Mark", "Transcript"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word's number, unique in its transcript, and the number of the word whose place it takes."""
+    """A word's number, unique in its transcript, and the number of the word whose place it took."""
 
     number: int
     revises: int | None = None
@@ -48,7 +48,7 @@ class Transcript:
         for kind, a0, a1, b0, b1 in SequenceMatcher(None, before, now, autojunk=False).get_opcodes():
             old = [mark for _, mark in self._open[a0:a1]]
             if kind == "equal":
-                marks += [Mark(mark.number) for mark in old]
+                marks += old
                 continue
             marks += [self._new(old[index].number if index < len(old) else None) for index in range(b1 - b0)]
             withdrawn += [mark.number for mark in old[b1 - b0 :]]

@@ -8,55 +8,56 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from emi_models.speech.agreement import CommitRule
     from emi_models.speech.recognizer import RecognizedWord, Segment
 
-__all__ = ["Cut", "CutKind", "cut_after", "segment_cut", "word_cut"]
+__all__ = ["Cut", "CutKind", "limit_cut", "segment_cut", "word_cut"]
 
 CutKind = Literal["segment", "word", "limit"]
 BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
+KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Drop the sound before `at_s`."""
+    """Drop the sound before `at_s`, and with it the first `gone` certain words in the buffer."""
 
     at_s: float
     kind: CutKind
+    gone: int
 
 
-def segment_cut(
-    segments: Sequence[Segment], offset_s: float, certain_end_s: float | None, start_s: float
-) -> Cut | None:
-    """At the end of the last completed segment all of whose words are certain; None if there is none.
-
-    Args:
-        segments: of the hypothesis, timed from `offset_s`.
-        offset_s: the time of the hypothesis's first sample.
-        certain_end_s: when the last certain word ends.
-        start_s: where the buffer begins: a cut there would be none.
-    """
-    if certain_end_s is None:
-        return None
-    ends = [
-        segment.words[-1].end_s + offset_s
-        for segment in segments
-        if segment.complete and segment.words and segment.words[-1].end_s + offset_s <= certain_end_s
-    ]
-    return Cut(ends[-1], "segment") if ends and ends[-1] > start_s else None
+def segment_cut(segments: Sequence[Segment], rule: CommitRule) -> Cut | None:
+    """Behind the last completed segment of the newest hypothesis without a word that is open; or None."""
+    words = [word for segment in segments for word in segment.words]
+    count, cut = 0, None
+    for segment in segments:
+        count += len(segment.words)
+        gone = rule.settled(count)
+        if gone is None:
+            break
+        if segment.complete and segment.words and gone:
+            cut = Cut(_behind(segment.words[-1], words[count:]), "segment", gone)
+    return cut
 
 
-def word_cut(
-    certain: Sequence[RecognizedWord], tentative: Sequence[RecognizedWord], start_s: float
-) -> Cut | None:
+def word_cut(rule: CommitRule, kind: CutKind = "word") -> Cut | None:
     """Behind the last certain word in the buffer; None if there is none."""
+    certain = rule.in_buffer
     if not certain:
         return None
-    at_s = cut_after(certain[-1], tentative)
-    return Cut(at_s, "word") if at_s > start_s else None
+    return Cut(_behind(certain[-1], rule.tentative), kind, len(certain))
 
 
-def cut_after(word: RecognizedWord, following: Sequence[RecognizedWord]) -> float:
-    """Behind a word and before the next: in the middle of the pause between them, if there is one."""
-    latest = word.end_s + BEHIND_WORD_S
-    next_s = next((other.start_s for other in following if other.start_s >= word.start_s), None)
-    return word.end_s if next_s is None else min(latest, max(word.end_s, (word.end_s + next_s) / 2))
+def limit_cut(rule: CommitRule, start_s: float, end_s: float) -> Cut:
+    """Of a full buffer without a certain word to cut behind: in its second half, before the open words."""
+    starts = [word.start_s for word in rule.tentative]
+    at_s = max((start_s + end_s) / 2, min([end_s - KEPT_S, *starts]))
+    return Cut(at_s, "limit", sum(word.end_s <= at_s for word in rule.in_buffer))
+
+
+def _behind(word: RecognizedWord, following: Sequence[RecognizedWord]) -> float:
+    """Behind a word and before the next: in the middle between them, which may have been timed to overlap."""
+    if not following:
+        return word.end_s
+    return min(word.end_s + BEHIND_WORD_S, max(word.start_s, (word.end_s + following[0].start_s) / 2))

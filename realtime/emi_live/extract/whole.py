@@ -87,9 +87,10 @@ class WholeSoundStage:
             return ()
         if not self._reader.ended:
             return ()
-        self.ended = True
         end_ns = self._first_ns + self._heard * NS_PER_S // SAMPLE_RATE_HZ
-        return [*self._encode(), end_of_stream(self.topic, end_ns)]
+        packets = [*self._encode(), end_of_stream(self.topic, end_ns)]
+        self.ended = True  # not before: what fails is tried again
+        return packets
 
     def reset(self) -> None:
         """Forget what was heard."""

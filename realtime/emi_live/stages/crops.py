@@ -89,8 +89,9 @@ class CropStage:
         if frame is not None:
             self._held.append(self._look(frame))
         elif self._pictures.ended and not self.ended:
-            self.ended = True
-            return [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
+            packets = [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
+            self.ended = True  # not before: what fails is tried again
+            return packets
         return self._release() if self._is_time() else ()
 
     def reset(self) -> None:

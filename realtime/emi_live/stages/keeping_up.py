@@ -45,9 +45,12 @@ class KeepingUp:
         """Whether nothing is recognised for now."""
         return self._step == LagStep.MISSING
 
+    def heard(self, samples: int) -> None:
+        """So many samples were heard, of speech or silence."""
+        self._go_to(self._lag.passed(samples / SAMPLE_RATE_HZ), 0.0)
+
     def take(self, samples: int) -> bool:
         """So many samples of an utterance are there; whether they are to be recognised."""
-        self._go_to(self._lag.heard(samples / SAMPLE_RATE_HZ), 0.0)
         if self.missing:
             self._health.count(f"{self._part}.skipped_samples", samples)
         return not self.missing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -98,8 +97,8 @@ class SpeechStage:
         """The packets of the next quarter of a second of sound, if it has arrived."""
         packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk, now_ns)]
         if self._chunks.ended and not self.ended:
-            self.ended = True
             packets += [*self._close(), end_of_stream(self.topic, self._last_ns)]
+            self.ended = True  # not before: what fails is tried again
         elif self._falls_silent(now_ns):
             self._no_data = True
             self._health.count("speech.no_data")
@@ -127,6 +126,8 @@ class SpeechStage:
         self._last_ns, self._arrived_ns = chunk.end_ns, chunk.arrived_ns
         if chunk.samples.size:
             self._heard_ns, self._no_data = now_ns, False
+            if self._keeping_up is not None:
+                self._keeping_up.heard(chunk.samples.size)
         if chunk.whole:
             yield from self._hear(chunk.samples)
         elif chunk.samples.size and self._endpointer.speaking:
@@ -227,17 +228,15 @@ class SpeechStage:
         while self._committed and self._committed[0].end_ns <= self._last_ns - KEPT_NS:
             self._committed.popleft()
         withdrawn, self._withdrawn = self._withdrawn, ()
-        packet = TranscriptPacket(
+        return TranscriptPacket(
             t_ns=self._last_ns,
-            progress_ns=self._last_ns,
+            progress_ns=self._last_ns - self._endpointer.speaking,  # its last words may come at the same time
             arrived_ns=self._arrived_ns,
             words=(*self._committed, *self._partial),
             withdrawn=withdrawn,
             hearing=self._hearing,
             behind=self._keeping_up is not None and self._keeping_up.missing,
         )
-        self._partial = [replace(word, revises=None) for word in self._partial]  # it is said once
-        return packet
 
     @property
     def _hearing(self) -> Hearing:

@@ -107,8 +107,8 @@ class VoiceStage:
         self._look_whether_behind()
         packets: list[Packet] = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
         if self._chunks.ended and not self.ended:
-            self.ended = True
             packets += [*self._finish(), end_of_stream(self.topic, self._last_ns)]
+            self.ended = True  # not before: what fails is tried again
         return packets
 
     def reset(self) -> None:
@@ -191,7 +191,9 @@ class VoiceStage:
         end = (self._frames - 1) * HOP_SAMPLES + FRAME_SAMPLES
         while len(self._arrivals) > 1 and self._arrivals[0][0] < end:
             self._arrivals.popleft()
-        self._progress_ns = self._last_ns - (self._heard - end) * NS_PER_S // SAMPLE_RATE_HZ
+        end_ns = self._last_ns - (self._heard - end) * NS_PER_S // SAMPLE_RATE_HZ
+        # Later than what was promised to be over, even where the stamps of the sound went back.
+        self._progress_ns = max(end_ns, (self._progress_ns or 0) + (not replaces))
         return self._packet(self._progress_ns, values, replaces=replaces, arrived_ns=self._arrivals[0][1])
 
     def _packet(

@@ -49,6 +49,7 @@ class ScriptedRecognizer:
         self.closed = False
         self._parts: list[NDArray[np.float32]] | None = None
         self._fail_at = fail_at
+        self.fails_to_finish = False
 
     def begin(self, prompt: str = "") -> None:
         self._parts = []
@@ -65,6 +66,9 @@ class ScriptedRecognizer:
 
     def finish(self) -> Hypothesis:
         assert self._parts is not None
+        if self.fails_to_finish:
+            self.fails_to_finish = False
+            raise RuntimeError("the recogniser broke down at the end")
         self.utterances.append(np.concatenate([np.empty(0, np.float32), *self._parts]))
         self._parts = None
         return self._words(self.utterances[-1].size, over=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emi_live.config import SpeechConfig
 from emi_live.health import Health
-from emi_live.messages import Packet, TranscriptPacket
+from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket
 from emi_live.rings import AudioRing
 from emi_live.stages.speech import SpeechStage
 from emi_models.encoders.voice import VoiceGate
@@ -190,6 +190,19 @@ def test_after_a_failure_it_hears_again_and_what_was_said_stays_said() -> None:
     rig.stage.reset()
     packets = rig.hear(sound("xxxx...."), [512], start_ns=3 * NS) + rig.end()
     assert {text[:2] for text in words(packets[-2], committed=True)} == {"u0", "u1"}
+
+
+def test_a_failure_at_the_very_end_is_tried_again_and_the_stream_ends() -> None:
+    recognizer = ScriptedRecognizer()
+    rig = Rig(recognizer)
+    rig.hear(sound("xxxx"), [512])
+    recognizer.fails_to_finish = True
+    rig.ring.close()
+    with pytest.raises(RuntimeError, match="at the end"):
+        run_stage(rig.stage)
+    assert not rig.stage.ended
+    rig.stage.reset()
+    assert run_stage(rig.stage)[-1].progress_ns == END_OF_STREAM
 
 
 @pytest.mark.parametrize("level_db", [None, -30.0])

@@ -133,7 +133,8 @@ def audio(fakes: bool) -> Rig:
     return Rig(stage, lambda n: ring.write(piece, n * 100 * MS), ring.close)
 
 
-def speech(fakes: bool) -> Rig:
+def speech(fakes: bool, *, gaps: bool = False) -> Rig:
+    """With `gaps`, each piece of speech is of whole chunks and followed by a gap."""
     ring = AudioRing()
     gate: Any = LoudnessGate() if fakes else VoiceGate()
     recognizer = ScriptedRecognizer() if fakes else None
@@ -145,6 +146,8 @@ def speech(fakes: bool) -> Rig:
         exact=True,
         health=Health(),
     )
+    if gaps:
+        return Rig(stage, lambda n: ring.write(sound("x", 0.512), n * 900 * MS), ring.close)
     pieces = [sound("x", 0.2), sound(".", 0.2)]
     return Rig(stage, lambda n: ring.write(pieces[n % 8 // 4], n * 200 * MS), ring.close)
 
@@ -161,6 +164,7 @@ RIGS: dict[str, Callable[[], Rig]] = {
     "audio, fakes": lambda: audio(fakes=True),
     "speech without a recogniser": lambda: speech(fakes=False),
     "speech, fakes": lambda: speech(fakes=True),
+    "speech, cut off": lambda: speech(fakes=True, gaps=True),
     "text": text,
 }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +105,23 @@ def test_words_are_certain_long_before_the_utterance_ends() -> None:
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("segment", [0, 9])
-def test_a_ten_minute_monologue_keeps_every_word_and_a_short_buffer(assets: Path, segment: int) -> None:
+@pytest.mark.parametrize(("segment", "jitter_s"), [(0, 0.03), (9, 0.03), (0, 0.2), (9, 0.2)])
+def test_a_ten_minute_monologue_keeps_every_word_and_a_short_buffer(
+    assets: Path, segment: int, jitter_s: float
+) -> None:
     spoken = librivox(assets, TEN_MINUTES_S - 10)
-    recognizer = TimedRecognizer(spoken, segment=segment, jitter_s=0.03)
+    recognizer = TimedRecognizer(spoken, segment=segment, jitter_s=jitter_s)
     heard = Heard(recognizer).hear(TEN_MINUTES_S).finish()
-    assert heard.texts == texts(spoken)
+    changes = [
+        (kind, max(a1 - a0, b1 - b0))
+        for kind, a0, a1, b0, b1 in SequenceMatcher(
+            None, texts(spoken), heard.texts, autojunk=False
+        ).get_opcodes()
+        if kind != "equal"
+    ]
+    assert not any(kind == "delete" for kind, _ in changes)
+    # Times that are 0.2 s off put a cut into a word, where it is shorter than that and there is no pause.
+    assert sum(count for _, count in changes) <= (0 if jitter_s < 0.1 else len(spoken) // 100)
     assert heard.longest_s <= SETTINGS.trim_s + SETTINGS.every_s + 0.04
     assert recognizer.most_samples <= SETTINGS.limit_s * RATE_HZ
     assert set(heard.cuts) == {"segment" if segment else "word"}

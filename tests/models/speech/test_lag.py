@@ -35,8 +35,8 @@ def test_without_a_smaller_model_the_text_goes_missing() -> None:
 def test_in_time_for_long_the_large_model_comes_back() -> None:
     lag = LagController(BUDGET_S, has_smaller=True)
     late(lag, 3)
-    assert lag.heard(29.0) == LagStep.SMALLER
-    assert lag.heard(1.5) == LagStep.NONE
+    assert lag.passed(29.0) == LagStep.SMALLER
+    assert lag.passed(1.5) == LagStep.NONE
 
 
 def test_a_large_model_that_fails_again_is_tried_ever_more_seldom() -> None:
@@ -45,7 +45,7 @@ def test_a_large_model_that_fails_again_is_tried_ever_more_seldom() -> None:
     for _ in range(6):
         late(lag, 3)
         seconds = 0
-        while lag.heard(1.0) == LagStep.SMALLER:
+        while lag.passed(1.0) == LagStep.SMALLER:
             seconds += 1
         calm.append(seconds + 1)
     assert calm == [30, 60, 120, 240, 480, 480]
@@ -59,8 +59,21 @@ def test_missing_words_are_tried_again_ever_more_seldom(has_smaller: bool, tried
         while lag.step != LagStep.MISSING:
             late(lag, 3)
         rest = 0
-        while lag.heard(1.0) == LagStep.MISSING:
+        while lag.passed(1.0) == LagStep.MISSING:
             rest += 1
         rests.append(rest + 1)
         assert lag.step == tried
     assert rests == [10, 20, 40, 80, 160, 160, 160]
+
+
+def test_failures_are_forgotten_after_long_calm() -> None:
+    lag = LagController(BUDGET_S, has_smaller=False)
+    rests = []
+    for calm_s in (60, 400, 0):
+        late(lag, 3)
+        rest = 0
+        while lag.passed(1.0) == LagStep.MISSING:
+            rest += 1
+        rests.append(rest + 1)
+        lag.passed(float(calm_s))
+    assert rests == [10, 20, 10]

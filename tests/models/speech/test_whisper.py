@@ -72,7 +72,7 @@ def test_a_loop_is_not_speech(saying: Callable[[str], Path]) -> None:
     assert len(heard.words) > 10
     guards, voice = Guards(), SoundBuffer(4.0)
     voice.append(SOUND, SOUND.size)
-    assert guards.passed(heard, voice, 0.0) == []
+    assert guards.passed(heard, voice) == []
     assert guards.dropped["compression"] == len(heard.words)
     looping.close()
 

@@ -103,7 +103,7 @@ class TimedRecognizer:
         text, start_s, end_s = word
         share = (min(end_s, end) - max(start_s, begin)) / (end_s - start_s)
         if share < HEARD:
-            text = f"~{self._random.integers(1000)}" if end_s > end else f"~{text}"
+            text = f"~{self.asked}" if end_s > end else f"~{text}"
         shift = self._random.uniform(-self._jitter_s, self._jitter_s)
         start, stop = max(start_s - begin + shift, 0.0), min(end_s + shift, end) - begin
         return RecognizedWord(text, start, max(stop, start), 0.9)
