@@ -248,6 +248,40 @@ _GTE = ModelEntry(
     bundle="taemi",
 )
 
+# At least six public projects (manifests, installers, catalogues of desktop programs) give the same sizes and
+# hashes for this commit; not computed from a copy of our own. CTranslate2's model.bin is not pickled.
+_TURBO_REVISION = "0a363e9161cbc7ed1431c9597a8ceaf0c4f78fcf"
+_TURBO = ModelEntry(
+    name="whisper-large-v3-turbo",
+    role="speech",
+    purpose="speech: words, larger (taemi)",
+    files=_hub_files(
+        "dropbox-dash/faster-whisper-large-v3-turbo",
+        _TURBO_REVISION,
+        {
+            "config.json": (2_263, "b0253ea6c0d3bea6b1e19e91a02acfd3b53f4467362efcb5a3e6b16c9b3a9b7e"),
+            "model.bin": (
+                1_617_884_929,
+                "e76620f83d5f5b69efd3d87e3dc180c1bd21df9fbebacfd4335e5e1efcc018da",
+            ),
+            "preprocessor_config.json": (
+                340,
+                "7ccc62c6f2765af1f3b46c00c9b5894426835a05021c8b9c01eecb6dfb542711",
+            ),
+            "tokenizer.json": (2_710_337, "297b13372ac43916285644fb9687add3cc62ee2a1adb60da3dc25cc94c1871fd"),
+            "vocabulary.json": (
+                1_068_114,
+                "c69260f2ab26d659b7c398f9a2b2b48ed0df16c3b47d7326782fd9cba71690c1",
+            ),
+        },
+    ),
+    revision=_TURBO_REVISION,
+    licence="MIT",
+    licence_note="",
+    homepage="https://huggingface.co/dropbox-dash/faster-whisper-large-v3-turbo",
+    bundle="taemi",
+)
+
 CATALOGUE: Final[dict[str, ModelEntry]] = {
-    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE)
+    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE, _TURBO)
 }

@@ -55,7 +55,9 @@ def list_models(
 
     console = _console()
     with_path = console.width >= WIDE
-    table = Table("model", "for", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", no_wrap=True)  # it is typed
+    table.add_column("for")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("licence")
     table.add_column("where")
