@@ -68,3 +68,30 @@ def test_a_preset_that_is_not_toml_says_where(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xfe nonsense")
     with pytest.raises(ConfigurationError, match=r"broken\.toml cannot be read"):
         load_config(str(broken))
+
+
+def test_the_paper_s_preset_holds_only_what_differs() -> None:
+    config = load_config("taemi")
+    assert (config.bundle, config.speech.model) == ("taemi", "large-v3-turbo")
+    assert config.audio.context == "cached"
+    assert load_config("taemi", overrides={"audio": {"context": "full"}}).audio.context == "full"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["face.crop_fps=3"], r"face\.crop_fps belongs to the bundle taemi, and compact runs"),
+        (["audio.context=cached"], r"audio\.context belongs to the bundle taemi"),  # though it is the default
+        (["text.model=bert"], r"text\.model belongs to the bundle taemi"),
+        (
+            ["bundle=taemi", "audio.context=full", "audio.hold_back_s=0.1"],
+            r"audio\.hold_back_s means nothing",
+        ),
+        (["bundle=taemi", "audio.hop_s=0.51"], r"audio\.hop_s: .*multiple of 0\.02"),
+        (["bundle=taemi", "face.crop_fps=50"], r"face\.crop_fps: .*less than or equal to 33"),
+    ],
+)
+def test_a_setting_without_effect_or_out_of_range_is_refused(settings: list[str], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        load_config(settings=settings)
+    assert "\n" not in str(caught.value)
