@@ -63,7 +63,7 @@ class Parts:
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
     watch: DriftWatch | None = None
-    watcher: Worker | None = None  # runs `watch`, and closes it; what it uses is its own
+    watcher: Worker | None = None  # runs `watch`, and closes it; of what others use it only reads the weights
     sources: list[Worker] = field(default_factory=list)
     stages: list[Worker] = field(default_factory=list)
     sinks: list[Worker] = field(default_factory=list)
@@ -136,22 +136,29 @@ class Builder:
             interrupts = {"speech": encoders.recognizer.close} if encoders.recognizer is not None else {}
             flow.add_stages(stages, interrupts)
             parts.stages, parts.sources = flow.stages, flow.sources
-            self._add_watch(parts, flow)
+            if config.audio.drift_every_s is not None:
+                self._add_watch(parts, flow, engine, config.audio.drift_every_s, opened)
             parts.release = opened.pop_all()
         return parts
 
-    def _add_watch(self, parts: Parts, flow: Flow) -> None:
-        """Let windows be compared with a whole pass over their sound, if that is wanted."""
-        every_s, voice = self._config.audio.drift_every_s, self._encoders.voice
-        if every_s is None or voice is None:
+    def _add_watch(
+        self, parts: Parts, flow: Flow, engine: FusionEngine, every_s: float, opened: ExitStack
+    ) -> None:
+        """Let windows be compared with a whole pass over their sound."""
+        voice = self._encoders.voice
+        if voice is None or "audio" not in engine.modalities:
+            why = "no speech model runs" if voice is None else "the checkpoint does not use sound"
+            self._announce(f"drift: not watched: {why}")
             return
         from emi_live.drift.watch import DriftWatch
 
-        engine = self.drift_engine(self._checkpoint())
-        watch = DriftWatch(flow.audio.reader(), voice.encode, engine, every_s, self._health)
+        # In exact mode too nothing waits for it: it skips windows whose sound it has missed.
+        reader, second = flow.audio.reader(loose=True), self.drift_engine(self._checkpoint())
+        watch = DriftWatch(reader, voice.encode, second, every_s, self._health)
         parts.loop.observe(watch.offer)
         parts.watch = watch
         parts.watcher = Worker(watch.name, watch, self._health, on_exit=watch.close)
+        opened.callback(watch.close_if_idle)
         self._announce(f"drift: every {every_s:g} s, the last window's sound is also encoded all at once")
 
     def drift_engine(self, checkpoint: Path) -> FusionEngine:

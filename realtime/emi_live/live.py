@@ -124,13 +124,16 @@ class LiveEngine:
         """
         parts = self._running()
         engine = self._builder.load_engine(checkpoint)
+        second = None if parts.watch is None else self._builder.drift_engine(checkpoint)
         try:
             parts.loop.swap(engine)
         except ConfigurationError:
             engine.close()
+            if second is not None:
+                second.close()
             raise
-        if parts.watch is not None:
-            parts.watch.swap(self._builder.drift_engine(checkpoint))
+        if parts.watch is not None and second is not None:
+            parts.watch.swap(second)
 
     @property
     def drift(self) -> list[DriftReport]:
@@ -238,7 +241,7 @@ class LiveEngine:
         parts, self._parts = self._parts, None
         if parts is None:
             return
-        if parts.watcher is not None:  # a pass under way may take seconds, and ends by itself
+        if parts.watcher is not None:
             parts.watcher.request_stop()
         for worker in parts.producers:
             worker.request_stop()
@@ -254,6 +257,8 @@ class LiveEngine:
             worker.request_stop()
             if not worker.join(max(0.0, deadline - time.monotonic())):
                 left_behind.append(worker.name)
+        if parts.watcher is not None and not parts.watcher.join(max(0.0, deadline - time.monotonic())):
+            logger.debug("a whole pass over the last window's sound is under way, and ends by itself")
         parts.limits.close()
         if left_behind:  # what they still use must not be released under them
             logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)

@@ -84,6 +84,8 @@ class DriftWatch:
         self._lock = threading.Lock()  # around the two below
         self._window: tuple[int, NDArray[np.int64], StreamWindow] | None = None
         self._successors: list[FusionEngine] = []
+        self._running = False
+        self._closed = False
         self._reports: deque[DriftReport] = deque(maxlen=KEPT_REPORTS)
 
     @property
@@ -105,6 +107,7 @@ class DriftWatch:
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the sound is over or `stop` is set."""
+        self._running = True
         while not stop.is_set():
             with self._lock:
                 window = self._window
@@ -128,10 +131,18 @@ class DriftWatch:
             self._successors.append(engine)
 
     def close(self) -> None:
-        """Leave the ring and close the engine; the thread must have ended."""
+        """Leave the ring and close the engine; the thread must have ended. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._reader.close()
         self._take_over()
         self._engine.close()
+
+    def close_if_idle(self) -> None:
+        """Close, unless the thread runs: then it does so itself, after the pass that is under way."""
+        if not self._running:
+            self.close()
 
     def check(self, end_ns: int, heard_ns: NDArray[np.int64], live: StreamWindow) -> DriftReport | None:
         """Compare one window, its frames of sound ending at `heard_ns`, (n,); None without unbroken sound."""

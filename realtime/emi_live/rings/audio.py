@@ -58,9 +58,9 @@ class AudioRing(Ring):
         self._anchors: deque[_Anchor] = deque()
         self._arrivals: deque[tuple[int, int]] = deque()  # of each write: the index after it, when it came
 
-    def reader(self) -> AudioReader:
-        """A new reader, positioned at the next sample to be written."""
-        return AudioReader(self)
+    def reader(self, *, loose: bool = False) -> AudioReader:
+        """A new reader, positioned at the next sample to be written; for a `loose` one no writer waits."""
+        return AudioReader(self, loose=loose)
 
     def write(
         self,
@@ -117,8 +117,8 @@ class AudioRing(Ring):
 class AudioReader(Reader):
     """One reader's position in an `AudioRing`; used by one thread."""
 
-    def __init__(self, ring: AudioRing) -> None:
-        super().__init__(ring)
+    def __init__(self, ring: AudioRing, *, loose: bool = False) -> None:
+        super().__init__(ring, loose=loose)
         self._ring = ring
         self.lost = 0  # samples overwritten before they were read
 

@@ -56,13 +56,14 @@ class Ring:
 class Reader:
     """One reader's position in a ring, at first at the next item to be written; used by one thread."""
 
-    def __init__(self, ring: Ring) -> None:
-        """Join the ring."""
+    def __init__(self, ring: Ring, *, loose: bool = False) -> None:
+        """Join the ring; a `loose` reader is never waited for, and loses what is overwritten."""
         self._base = ring
         self._changed = ring._changed
         with self._changed:
             self.position = ring._end  # index of the next item to read
-            ring._readers.append(self)
+            if not loose:
+                ring._readers.append(self)
 
     @property
     def backlog(self) -> int:

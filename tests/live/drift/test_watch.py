@@ -147,4 +147,11 @@ def test_it_goes_on_with_the_checkpoint_that_answers() -> None:
     assert bench.engine.closed
     assert not second.closed
     bench.watch.close()
+    bench.watch.close()
     assert second.closed
+
+
+def test_one_that_never_ran_is_closed_by_whoever_made_it() -> None:
+    bench = Bench()
+    bench.watch.close_if_idle()
+    assert bench.engine.closed

@@ -221,3 +221,14 @@ def test_a_block_belongs_to_its_reader() -> None:
     ring.write(ramp(500, 100), time_of(100))
     np.testing.assert_array_equal(block.samples, ramp(0, 100))
     assert block.samples.dtype == np.float32
+
+
+def test_no_writer_waits_for_a_loose_reader() -> None:
+    ring = AudioRing(1.0, lossless=True)
+    loose = ring.reader(loose=True)
+    for second in range(3):
+        ring.write(np.ones(16_000, np.float32), second * NS_PER_S, timeout_s=0.0)
+    block = loose.read(16_000)
+    assert block is not None
+    assert (block.start, block.gap_before, loose.lost) == (32_000, True, 32_000)
+    loose.close()
