@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["IncrementalRecognizer", "IncrementalSettings", "Update"]
 
 PROMPT_CHARACTERS: Final = 200  # of what has scrolled out of the buffer
+LONGEST_WAIT_S: Final = 5.0  # of sound, before words are asked for though more of it waits
 UNFINISHED_S: Final = 1.0  # a word this close to the newest sound may still be under way
 
 
@@ -60,6 +61,7 @@ class IncrementalRecognizer:
         self._settings = settings or IncrementalSettings()
         self._recognizer = recognizer
         self._every = round(self._settings.every_s * RATE_HZ)
+        self._longest = max(self._every, round(LONGEST_WAIT_S * RATE_HZ))
         self._buffer = SoundBuffer(self._settings.limit_s)
         self._guards = Guards(self._settings.guards)
         self._rule: CommitRule = (
@@ -104,7 +106,7 @@ class IncrementalRecognizer:
         Args:
             samples: shape (n,), 16 kHz mono, in [-1, 1].
             voiced: how many of them, at the end, are voice.
-            wait: do not ask for the words now, unless the buffer is full.
+            wait: do not ask for the words now, unless the buffer is full or they were last asked for 5 s ago.
         """
         update: Update | None = None
         while samples.size:
@@ -112,7 +114,8 @@ class IncrementalRecognizer:
             self._buffer.append(part, min(part.size, max(0, voiced - samples.size)))
             self._recognizer.accept(part)
             self._unasked += part.size
-            if not self._buffer.room or (self.due and not samples.size and not wait):
+            waits = wait and self._unasked < self._longest
+            if not self._buffer.room or (self.due and not samples.size and not waits):
                 update = _joined(update, self._ask())
         return update
 

@@ -7,7 +7,8 @@ from typing import Final
 
 __all__ = ["LagController", "LagStep"]
 
-STRIKES: Final = 3  # late answers, all but in a row, before a step is taken
+STRIKES: Final = 3  # late answers, all but in a row, or seconds of no headway, before a step is taken
+HEADWAY_S: Final = 0.5  # by which waiting sound must shrink with each second taken in, beyond the budget
 FORGIVING_S: Final = 30.0  # without a late answer, before the large model is tried again
 REST_S: Final = 10.0  # without words, before they are tried again
 LONGEST: Final = 16  # both are doubled with every failure, up to so many times their length
@@ -37,6 +38,8 @@ class LagController:
         self._has_smaller = has_smaller
         self.step = LagStep.NONE
         self._strikes = 0
+        self._taken_s = 0.0  # since the two below were last looked at
+        self._waited_s = 0.0  # how much sound waited then
         self._calm_s = 0.0  # since the last late answer
         self._rested_s = 0.0  # since the words went missing
         self._shrunk = 0  # times
@@ -44,11 +47,29 @@ class LagController:
 
     def answered(self, waiting_s: float) -> LagStep:
         """An answer has come, and so much sound waits now; the step from here on."""
+        self._taken_s, self._waited_s = 0.0, waiting_s
         if waiting_s > self._budget_s:
-            self._strikes += 1
-            self._calm_s = 0.0
+            self._strike()
         elif waiting_s <= self._budget_s * IN_TIME:
             self._strikes = max(0, self._strikes - 1)
+        return self.step
+
+    def taken(self, seconds: float, waiting_s: float) -> LagStep:
+        """So much sound has been taken in, and so much waits now; the step from here on.
+
+        It counts against a recogniser that is slow at taking in sound, rather than at answering, when what
+        waits is beyond the budget and hardly gets less.
+        """
+        self._taken_s += seconds
+        if self._taken_s >= 1.0:
+            if waiting_s > self._budget_s and waiting_s > self._waited_s - HEADWAY_S * self._taken_s:
+                self._strike()
+            self._taken_s, self._waited_s = 0.0, waiting_s
+        return self.step
+
+    def _strike(self) -> None:
+        self._strikes += 1
+        self._calm_s = 0.0
         if self._strikes >= STRIKES:
             self._strikes = 0
             if self.step == LagStep.NONE and self._has_smaller:
@@ -58,7 +79,6 @@ class LagController:
                 self.step = LagStep.MISSING
                 self._missed += 1
                 self._rested_s = 0.0
-        return self.step
 
     def passed(self, seconds: float) -> LagStep:
         """So much time has passed, by the sound taken in, silence too; the step from here on."""

@@ -49,8 +49,11 @@ class KeepingUp:
         """So many samples were heard, of speech or silence."""
         self._go_to(self._lag.passed(samples / SAMPLE_RATE_HZ), 0.0)
 
-    def take(self, samples: int) -> bool:
-        """So many samples of an utterance are there; whether they are to be recognised."""
+    def take(self, samples: int, waiting: int) -> bool:
+        """So many samples of an utterance are there, and so many wait; whether they are to be recognised."""
+        if not self.missing:
+            waiting_s = waiting / SAMPLE_RATE_HZ
+            self._go_to(self._lag.taken(samples / SAMPLE_RATE_HZ, waiting_s), waiting_s)
         if self.missing:
             self._health.count(f"{self._part}.skipped_samples", samples)
         return not self.missing

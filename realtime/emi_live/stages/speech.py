@@ -160,7 +160,7 @@ class SpeechStage:
             return False
         if piece.first:
             self._health.count("speech.utterances")
-        if keeping_up is not None and not keeping_up.take(piece.samples.size):
+        if keeping_up is not None and not keeping_up.take(piece.samples.size, self._chunks.backlog):
             return self._drop()
         if piece.first or not self._open:  # not the first: what came before was left out
             self._timeline.begin()

@@ -77,3 +77,17 @@ def test_failures_are_forgotten_after_long_calm() -> None:
         rests.append(rest + 1)
         lag.passed(float(calm_s))
     assert rests == [10, 20, 10]
+
+
+def test_one_that_is_slow_at_taking_in_sound_is_late_without_answering() -> None:
+    lag = LagController(BUDGET_S, has_smaller=False)
+    for second in range(8):
+        lag.taken(1.0, 3.5 + 0.1 * second)
+    assert lag.step == LagStep.MISSING
+
+
+def test_sound_that_piled_up_once_is_taken_in_without_a_step() -> None:
+    lag = LagController(BUDGET_S, has_smaller=False)
+    for waiting_s in (10.0, 9.1, 8.2, 7.2, 6.3, 5.4, 4.5, 3.6, 2.7):
+        lag.taken(1.0, waiting_s)
+    assert lag.step == LagStep.NONE

@@ -107,6 +107,19 @@ def test_asking_for_words_changes_none(assets: Path) -> None:
     curious.close()
 
 
+def test_how_the_sound_is_cut_changes_no_word(assets: Path) -> None:
+    from emi_models.speech.sphinx import SphinxRecognizer
+
+    samples = read_sound(assets / "speech" / "LJ001-0004.wav")
+    heard = []
+    for block in (160, 5000, samples.size):
+        recognizer = SphinxRecognizer()
+        heard.append(recognize(recognizer, samples, block))
+        recognizer.close()
+    assert heard[0] == heard[1] == heard[2]
+    assert len(heard[0]) > 5
+
+
 @pytest.mark.parametrize("size", [0, 1, 511, 8000])
 def test_a_short_utterance_is_harmless(recognizer: Recognizer, size: int) -> None:
     assert recognize(recognizer, np.zeros(size, np.float32)) == ()
