@@ -95,3 +95,17 @@ def test_a_setting_without_effect_or_out_of_range_is_refused(settings: list[str]
     with pytest.raises(ConfigurationError, match=why) as caught:
         load_config(settings=settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["speech.trim_s=20"], "make it at least 1 s larger"),
+        (["speech.edge_s=0.3"], "speech.edge_s has no effect with speech.commit=agreement"),
+        (["speech.commit=alignment", "speech.agreement=3"], "speech.agreement has no effect"),
+        (["speech.backend=pocketsphinx", "speech.smaller_model=tiny.en"], "is a Whisper model"),
+    ],
+)
+def test_speech_settings_that_contradict_each_other_are_refused(settings: list[str], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        load_config(settings=settings)

@@ -48,6 +48,8 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
             encoders.recognizer = IsolatedRecognizer()
             because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
             encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
+            if config.speech.smaller_model is not None:
+                encoders.announcements.append("words: no smaller model: PocketSphinx has but one")
             return
         except EmiError as error:
             encoders.unavailable["text"] = why_not_whisper or str(error)
@@ -59,7 +61,12 @@ def _load_smaller(
     encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
 ) -> None:
     model = config.speech.smaller_model
-    if model is None or config.exact:  # what is exact waits as long as it takes
+    if model is None:
+        return
+    if config.exact:
+        encoders.announcements.append(
+            "words: no smaller model is needed: exact mode waits as long as it takes"
+        )
         return
     try:
         encoders.smaller_recognizer = _whisper(config, model, store, progress)

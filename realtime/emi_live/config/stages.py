@@ -100,3 +100,15 @@ class SpeechConfig(Section):
                 f"speech.trim_s={self.trim_s}: make it at least 1 s larger"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_no_setting_without_effect(self) -> SpeechConfig:
+        other = "edge_s" if self.commit == "agreement" else "agreement"
+        if other in self.model_fields_set:
+            raise ValueError(
+                f"speech.{other} has no effect with speech.commit={self.commit}: leave it out, or "
+                f"set speech.commit={'alignment' if other == 'edge_s' else 'agreement'}"
+            )
+        if self.backend == "pocketsphinx" and self.smaller_model is not None:
+            raise ValueError("speech.smaller_model is a Whisper model, and speech.backend=pocketsphinx runs")
+        return self
