@@ -19,7 +19,14 @@ from emi_models.encoders.transformer_text import (
     TEXT_CLASSES,
 )
 from emi_models.encoders.vit import VIT_BASE
-from emi_models.encoders.wav2vec import AFFECT, AUDEERING, CLASSES, SpeechSpec
+from emi_models.encoders.wav2vec import (
+    AFFECT,
+    AUDEERING,
+    CLASSES,
+    HUBERT_LARGE,
+    WAVLM_LARGE,
+    SpeechSpec,
+)
 from emi_models.errors import ModelIntegrityError
 
 if TYPE_CHECKING:
@@ -56,6 +63,9 @@ def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSp
     affect = _has_affect_head(folder, found.hidden_size)
     if affect == found.affect:
         return found
+    for known in (HUBERT_LARGE, WAVLM_LARGE):
+        if not affect and _sizes_of(found) == _sizes_of(known):
+            return known
     return replace(_derived(folder, found), affect=affect)
 
 

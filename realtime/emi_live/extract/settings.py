@@ -32,6 +32,8 @@ DEFAULTS: Final[Mapping[Bundle, tuple[str, ...]]] = {
         "audio.context=full",
     ),
 }
+# Settings that change no feature: what live use alone heeds.
+NO_FEATURE: Final = {"smaller_model", "threads", "lag_budget_s", "no_data_s", "drift_every_s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class ExtractSettings:
             "seconds": self.seconds,
             "window_s": live.window.length_s,
             **{
-                name: getattr(live, name).model_dump(mode="json", exclude={"drift_every_s"})
+                name: getattr(live, name).model_dump(mode="json", exclude=NO_FEATURE)
                 for name in ("face", "audio", "speech", "text")
             },
         }

@@ -74,6 +74,7 @@ def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: 
     same = load_settings().fingerprint(IDS, "sphinx")
     assert len(same) == 16
     assert load_settings(settings=["models.offline=true"]).fingerprint(IDS, "sphinx") == same
+    assert load_settings(settings=["speech.threads=2"]).fingerprint(IDS, "sphinx") == same
     others = [
         load_settings().fingerprint(IDS, "whisper"),
         load_settings().fingerprint({"vision": "v"}, "sphinx"),

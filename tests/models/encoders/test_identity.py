@@ -11,7 +11,7 @@ import torch
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
 from emi_models.encoders.transformer_text import GTE_EN_MLM_BASE, TransformerTextEncoder
 from emi_models.encoders.vit import VIT_BASE, VitEncoder
-from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
+from emi_models.encoders.wav2vec import AUDEERING, HUBERT_LARGE, Wav2vecEncoder
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from tests.models.encoders.tiny_models import (
     BERT,
@@ -75,6 +75,12 @@ def test_the_published_sizes_without_the_head_are_not_the_published_model(tmp_pa
     folder, _, _ = tiny_speech(tmp_path, head=False)
     spec = identify_speech(folder, SPEECH)
     assert spec == replace(SPEECH, encoder_id=f"wav2vec2-32x2@{digest(folder)}", store_name="", affect=False)
+
+
+def test_other_published_speech_models_go_by_their_own_names(tmp_path: Path) -> None:
+    folder, _, _ = tiny_speech(tmp_path, "hubert", head=False)
+    edit_json(folder / "config.json", hidden_size=1024, num_hidden_layers=24)
+    assert identify_speech(folder) is HUBERT_LARGE
 
 
 def test_a_text_model_like_bert_is_one_of_those_that_run(tmp_path: Path) -> None:
