@@ -26,8 +26,8 @@ __all__ = ["PHONEMES", "Batch", "Stage", "batches", "collate"]
 
 FRAME_S: Final = 0.02
 MAX_WINDOW_S: Final = 30.0
-FULL_SHARE: Final = 0.15  # of the clips are as long as the window
-LONG_LIMIT_S: Final = 22.0  # of most clips in a window of 30 s: a live buffer is trimmed before it
+FULL_SHARE: Final = 0.1  # of the clips are as long as the window
+MAX_CLIP_S: Final = 22.0  # of all others: a live buffer is trimmed before it
 # Of the vocabulary in all accents, in eSpeak NG's spelling with stress left off.
 _PHONEMES: Final = (
     "0 3 3: @ @2 @L A: A@ D E I I# I2 N O2 O: O@ T U V VR a a# aI aI2 aI3 aI@ aU aa b d eI f g h i i: j k l "
@@ -45,6 +45,7 @@ class Stage:
     steps: int
     window_s: float  # of sound and padding
     batch: int
+    longest_s: float = MAX_CLIP_S  # clips; the window, if it is shorter
     augmented: float = 0.8  # share of the clips
     speakers: int = 100  # at a time
 
@@ -90,7 +91,7 @@ class _Batches(IterableDataset[Batch]):
         window_s = self._stage.window_s
         if rng.random() < FULL_SHARE:
             return maker.draw(window_s, full=True)
-        return maker.draw(min(window_s, LONG_LIMIT_S))
+        return maker.draw(min(window_s, self._stage.longest_s))
 
 
 def collate(

@@ -13,7 +13,7 @@ from emi_bench.micro_whisper.evaluate import load, transcribe
 from emi_bench.micro_whisper.export import export
 from emi_bench.micro_whisper.network import MicroWhisper, Size
 from emi_bench.micro_whisper.tokens import Tokens, make_tokenizer
-from emi_bench.micro_whisper.train import Plan, train
+from emi_bench.micro_whisper.train import Plan, Round, train
 from emi_bench.speech.synthetic import Synthesizer
 from emi_bench.speech.vocabulary import VOCABULARY
 
@@ -35,7 +35,7 @@ def test_a_short_training_learns_and_its_folder_loads_and_transcribes(tmp_path: 
     losses: list[float] = []
     rounds: list[int] = []
     trained = train(
-        Plan(size=TINY, rounds=(stages,), warmup=4, peak=1e-2),
+        Plan(size=TINY, rounds=(Round(stages, peak=1e-2, warmup=4),)),
         TOKENS,
         lambda _, found: losses.append(float(found.total())),
         lambda number, _: rounds.append(number),
