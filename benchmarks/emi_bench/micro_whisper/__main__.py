@@ -22,10 +22,10 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the model; files of its names are replaced")],
     seed: Annotated[int, typer.Option(help="of the weights and of the data")] = 1,
     threads: Annotated[int, typer.Option(help="of torch")] = 2,
-    clips: Annotated[int, typer.Option(help="clips of a set to measure on")] = 200,
+    clips: Annotated[int, typer.Option(help="clips of a set to measure on")] = 100,
     json_path: Annotated[Path | None, typer.Option("--json", help="where to write what was measured")] = None,
 ) -> None:
-    """Train a micro-Whisper on synthetic speech; an hour or two on two cores."""
+    """Train a micro-Whisper on synthetic speech, export it, and measure it."""
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -71,13 +71,17 @@ Where nothing is said, the errors are the words that were heard all the same, pe
 def _rows(scores: Sequence[Scores]) -> str:
     rows = []
     for score in scores:
+        begun = f"| {score.name} | {score.clips} | {score.words} | "
+        if not score.words:
+            rows.append(f"{begun}{score.word_error_rate:.2f} a clip | | | |")
+            continue
         times = score.times
+        row = f"{begun}{100 * score.word_error_rate:.1f} % | "
         if times is None:
-            rows.append(f"| {score.name} | {score.clips} | 0 | {score.word_error_rate:.2f} a clip | | | |")
+            rows.append(f"{row}| | |")
             continue
         rows.append(
-            f"| {score.name} | {score.clips} | {score.words} | {100 * score.word_error_rate:.1f} % "
-            f"| {times.median_start_s:.2f}, {times.p90_start_s:.2f} s "
+            f"{row}{times.median_start_s:.2f}, {times.p90_start_s:.2f} s "
             f"| {times.median_end_s:.2f}, {times.p90_end_s:.2f} s "
             f"| {100 * times.starts_within_150_ms:.0f} % |"
         )
