@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -133,6 +135,7 @@ class FaceEncoder:
         )
         self._first_ns = None
         self._last_ms = 0
+        _ignore_profiling_signals()
         with native_stderr_logged(logger):
             try:
                 self._landmarker = vision.FaceLandmarker.create_from_options(options)
@@ -149,6 +152,18 @@ class FaceEncoder:
 
         image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
         return self._landmarker.detect_for_video(image, t_ms)
+
+
+def _ignore_profiling_signals() -> None:
+    """Have Python know that SIGPROF is ignored.
+
+    MediaPipe's threads are sent SIGPROF by timers of a profiler that is linked into it. It sets the signal to
+    be ignored, once and unseen by Python; whoever then puts back all the handlers that Python knows of, as
+    Lightning does after training, makes the next one end the process.
+    """
+    if signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:
+        with suppress(ValueError):  # not in the main thread, where alone Python allows it
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
 
 def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +154,34 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     damaged.write_bytes(b"not a model" * 100)
     with pytest.raises(ModelIntegrityError, match="MediaPipe cannot use"):
         FaceEncoder(damaged)
+
+
+AFTER_LIGHTNING = """
+import signal, sys, time
+import subprocess
+import sys
+
+import numpy as np
+from emi_models.encoders.face import FaceEncoder
+
+FaceEncoder(sys.argv[1]).close()
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    if (handler := signal.getsignal(number)) is not None:
+        signal.signal(number, handler)
+encoder = FaceEncoder(sys.argv[1])
+until = time.process_time() + 0.5
+frame = 0
+while time.process_time() < until:
+    encoder.analyse(np.zeros((64, 64, 3), np.uint8), frame * 40_000_000)
+    frame += 1
+encoder.close()
+"""
+
+
+@pytest.mark.assets
+def test_a_library_that_puts_all_signal_handlers_back_does_not_end_the_process(assets: Path) -> None:
+    model = assets / "mediapipe" / "face_landmarker.task"
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_LIGHTNING, str(model)], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
