@@ -76,7 +76,7 @@ class SpeechConfig(Section):
     partial_every_s: float = Field(0.4, ge=0.1)  # audio between two hypotheses of an utterance
     # A word is committed when hypotheses in a row agree on it, or by the time that it is aligned to.
     commit: Literal["agreement", "alignment"] = "agreement"
-    # Hypotheses in a row that must agree before a word is committed; None: 2 of Whisper, 4 of PocketSphinx.
+    # Hypotheses in a row that must agree before a word is committed; None: 2 of Whisper, 6 of PocketSphinx.
     agreement: int | None = Field(None, ge=1, le=9)
     edge_s: float = Field(0.5, ge=0, le=5)  # alignment: words that end so close to the newest sound stay open
     min_silence_s: Positive = 0.5  # silence that ends an utterance
