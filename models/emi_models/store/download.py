@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.store.catalogue import HUB
+from emi_models.store.entry import HUB
 from emi_models.store.places import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from emi_models.store.catalogue import ModelFile
+    from emi_models.store.entry import ModelFile
 
 __all__ = ["Download", "address"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from emi_models.store.catalogue import ModelFile
+    from emi_models.store.entry import ModelFile
 
 __all__ = ["Ledger", "sha256_of"]
 

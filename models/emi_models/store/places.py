@@ -11,7 +11,7 @@ from emi_models.store.status import ModelStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from emi_models.store.catalogue import ModelEntry, ModelFile, WheelCopy
+    from emi_models.store.entry import ModelEntry, ModelFile, WheelCopy
     from emi_models.store.status import ModelState
 
 __all__ = ["look", "part_of", "usable", "user_cache", "wheel_folder"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from emi_models.store.catalogue import ModelEntry, ModelFile
+    from emi_models.store.entry import ModelEntry, ModelFile
     from emi_models.store.ledger import Ledger
     from emi_models.store.status import Progress
 

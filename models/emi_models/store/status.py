@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from emi_models.store.catalogue import ModelEntry
+    from emi_models.store.entry import ModelEntry
 
 __all__ = ["ModelState", "ModelStatus", "Progress", "PullEvent"]
 

@@ -18,7 +18,7 @@ from emi_models.store.pull import pull_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from emi_models.store.catalogue import ModelEntry
+    from emi_models.store.entry import ModelEntry
     from emi_models.store.status import ModelStatus, Progress, PullEvent
 
 __all__ = ["ModelStore"]
@@ -64,7 +64,8 @@ class ModelStore:
     def entry(self, name: str) -> ModelEntry:
         """The catalogue's entry; raises ModelUnavailableError for a name that is not in it."""
         if name not in self.catalogue:
-            close = get_close_matches(name, self.catalogue, n=1)
+            begun = [other for other in self.catalogue if other.startswith(name)]
+            close = begun or get_close_matches(name, self.catalogue, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(self.catalogue)}"
             raise ModelUnavailableError(f"no model is called {name!r}; {hint}")
         return self.catalogue[name]

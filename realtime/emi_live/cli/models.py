@@ -80,9 +80,7 @@ def list_models(
 @app.command("pull")
 def pull_models(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
-    all_models: Annotated[
-        bool, typer.Option("--all", help="Every model, not the compact bundle's alone.")
-    ] = False,
+    all_models: Annotated[bool, typer.Option("--all", help="Those of the bundle taemi too.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -103,7 +101,8 @@ def pull_models(
         raise typer.BadParameter("name models or give --all, not both")
     store = ModelStore(offline=offline)
     # A wrong name fails before any download.
-    wanted = [name for name, entry in store.catalogue.items() if all_models or entry.bundle == "compact"]
+    bundles = ("compact", "taemi") if all_models else ("compact",)
+    wanted = [name for name, entry in store.catalogue.items() if entry.bundle in bundles]
     chosen = [store.entry(name).name for name in names or wanted]
     console = _console(stderr=True)
     try:
