@@ -114,6 +114,7 @@ def test_starting_and_stopping_leaves_no_thread() -> None:
         ("ä" * 40, "a" * 40, "emi keys"),
         (make_pair().public.decode(), make_pair().secret.decode(), "does not belong"),
     ],
+    ids=["no secret", "no public", "short", "not ASCII", "of two pairs"],
 )
 def test_keys_that_cannot_work_are_refused(public: str | None, secret: str | None, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
