@@ -52,9 +52,10 @@ class LiveEngine:
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
     stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
-    them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`), and
-    `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for. `push_frame` and
-    `push_audio` may be called from one thread each; `estimates` and `latest` belong to one thread.
+    them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
+    and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
+    `push_frame` and `push_audio` may be called from one thread each; `estimates` and `latest` belong to one
+    thread.
     """
 
     def __init__(

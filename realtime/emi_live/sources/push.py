@@ -50,9 +50,9 @@ class _Stream:
                 if self._promised_ns is not None and t_ns < self._promised_ns:
                     late_s = (self._promised_ns - t_ns) / NS_PER_S
                     raise ConfigurationError(
-                        f"{self._what} of t_ns={t_ns} came {late_s:.2f} s too late: up to there it was taken "
-                        "as complete; push both streams in order of time (advance() and end_*() say what will not "
-                        f"come), or set a larger source.push_lead_s (now {self._lead_s:g})"
+                        f"{self._what} of t_ns={t_ns} came {late_s:.2f} s too late: windows have "
+                        "gone on without it; push both streams in order of time (advance() and end_*() say "
+                        f"what will not come), or set a larger source.push_lead_s (now {self._lead_s:g})"
                     )
                 yield
         finally:
