@@ -121,6 +121,7 @@ class Builder:
                 engine, flow.bus, {stage.topic for stage in stages}, flow.streams, flow.intake, len(sinks) + 1
             )
             opened.callback(loop.close)
+            flow.intake.waits_for = lambda: loop.waits_for
             attempts = 1 if config.exact else FUSION_ATTEMPTS
             fusion = Worker("fusion", loop, health, restart=Backoff(attempts=attempts))
 

@@ -51,9 +51,11 @@ class LiveEngine:
                 ...
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
-    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: end
-    those that will not come (`end_video`, `end_audio`), and `end` when all is pushed. `push_frame` and
-    `push_audio` may be called from one thread each; `estimates` and `latest` belong to one thread.
+    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
+    them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
+    and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
+    `push_frame` and `push_audio` may be called from one thread each; `estimates` and `latest` belong to one
+    thread.
     """
 
     def __init__(
@@ -187,6 +189,14 @@ class LiveEngine:
     ) -> None:
         """Give one block of sound, as `Intake.push_audio`."""
         self._pushed().push_audio(pcm, t_ns, rate_hz)
+
+    def advance(self, t_ns: int) -> None:
+        """Nothing captured before `t_ns` will be pushed any more; in exact mode no window waits for it.
+
+        Say it while a stream pauses (a muted microphone): estimates then need not wait until the other
+        stream is `source.push_lead_s` ahead.
+        """
+        self._pushed().advance(t_ns)
 
     def end_video(self) -> None:
         """No more pictures will be pushed."""
