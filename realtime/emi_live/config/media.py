@@ -19,6 +19,12 @@ class SourceConfig(Section):
     # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera,
     # a file's own sound beside a file.
     mic: str | None = None
+    # Tracks of the file: number from 1 among those of their kind, or language. None = the default track, else
+    # the first that can be decoded.
+    audio_track: int | str | None = None
+    video_track: int | str | None = None
+    # A longer hole in all streams of a file at once is no pause but a lie of the time stamps, and is skipped.
+    max_gap_s: Positive = 120.0
 
     @property
     def is_pushed(self) -> bool:
