@@ -108,6 +108,9 @@ class Builder:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
             flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
+            for source in flow.opened_sources:
+                for line in getattr(source, "announcements", ()):
+                    self._announce(line)
             if encoders is None:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)

@@ -6,6 +6,7 @@
     └── LiveError
         ├── ConfigurationError      exit 2: an option, preset or combination that cannot work
         ├── SourceError             exit 3: no picture and no sound can be had from what was asked for
+        │   └── PartialSourceError  exit 1: the source broke down before its end; what came of it is good
         ├── OverrunError            a reader asked for samples that were overwritten
         ├── StalledError            in exact mode, media was pushed and nobody consumed the estimates
         ├── StageError              a stage failed and could not be restarted
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigurationError",
     "LiveError",
     "OverrunError",
+    "PartialSourceError",
     "SourceError",
     "StageError",
     "StalledError",
@@ -45,6 +47,12 @@ class SourceError(LiveError, OSError):
     """No picture and no sound can be had from what was asked for."""
 
     exit_code = 3
+
+
+class PartialSourceError(SourceError):
+    """A source broke down before its end; the estimates of what could be read are good."""
+
+    exit_code = 1
 
 
 class OverrunError(LiveError, LookupError):

@@ -13,6 +13,7 @@ from emi_live.health import Health
 from emi_live.resample import StreamingResampler
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.rings.audio import GAP_NS, SAMPLE_RATE_HZ
+from emi_live.rings.video import MAX_SIDE_PX
 
 __all__ = ["Intake"]
 
@@ -60,6 +61,11 @@ class Intake:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
             raise ConfigurationError(
                 f"a frame must be uint8 of shape (height, width, 3), RGB; got {rgb.dtype} {rgb.shape}"
+            )
+        if max(rgb.shape) > MAX_SIDE_PX:
+            raise ConfigurationError(
+                f"a frame of {rgb.shape[1]} x {rgb.shape[0]} pixels is too large; "
+                f"give at most {MAX_SIDE_PX} in either direction"
             )
         if self._last_frame_ns is not None and t_ns <= self._last_frame_ns:
             self._health.count("video.out_of_order")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 from emi_live.assembly import Builder, Parts
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import LiveConfig
-from emi_live.errors import ConfigurationError, StageError
+from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
@@ -236,7 +236,8 @@ class LiveEngine:
         """Return if nothing has failed for good.
 
         Raises:
-            StageError: the fusion loop has.
+            StageError: the fusion loop has, or a stage that was given up.
+            SourceError: a source has; PartialSourceError, a file that could not be read to its end.
             LiveError: a sink can write no more, e.g. to a full disk.
         """
         parts = self._running()
@@ -245,6 +246,11 @@ class LiveEngine:
         for sink in parts.sinks:
             if sink.error is not None:
                 raise sink.error
+        for worker in (*parts.sources, *parts.stages):
+            if isinstance(worker.broken, SourceError):
+                raise worker.broken
+            if worker.broken is not None:
+                raise StageError(f"the {worker.name} part failed: {worker.broken}") from worker.broken
 
     def close(self) -> None:
         """Stop and release everything, within about a second; safe to call again."""

@@ -16,7 +16,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.rings.audio import GAP_NS, SAMPLE_RATE_HZ
 
-__all__ = ["StreamingResampler"]
+__all__ = ["MAX_RATE_HZ", "MIN_RATE_HZ", "StreamingResampler"]
 
 MIN_RATE_HZ: Final = 1_000
 MAX_RATE_HZ: Final = 768_000
@@ -45,7 +45,8 @@ class StreamingResampler:
                 f"sound at {rate_hz} Hz cannot be used; give {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
             )
         self._rate_hz = rate_hz
-        self._filter = None if rate_hz == SAMPLE_RATE_HZ else _filter(rate_hz)
+        # A rate as near as 16 001 Hz is taken as 16 kHz.
+        self._filter = None if _affordable_ratio(rate_hz) == 1 else _filter(rate_hz)
         self._stamps: deque[tuple[int, int]] = deque()  # (input index, capture time) of recent blocks
         self._end_ns: int | None = None  # capture time at which the input of the run ends so far
         self._received = 0

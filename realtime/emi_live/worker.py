@@ -61,6 +61,7 @@ class Worker:
         """
         self.name = name
         self.error: Exception | None = None  # the first one
+        self.broken: Exception | None = None  # the one after which it was given up
         self._body = body
         self._health = health
         self._restart = restart
@@ -127,10 +128,14 @@ class Worker:
         """Report the failure and wait out the back-off; False when the body shall not run again."""
         self.error = self.error or error
         self._health.count(f"{self.name}.failures")
+        if self._health.status(self.name).state == "ended":  # the body has said how: what came of it is good
+            self.broken = error
+            return False
         self._health.report(self.name, "failed", f"{type(error).__name__}: {error}")
         logger.debug("%s failed", self.name, exc_info=error)
         restart = self._restart
         if restart is None or (restart.attempts is not None and failures >= restart.attempts):
+            self.broken = error
             return False
         if self._stop.wait(restart.delay_s(failures)):
             return False

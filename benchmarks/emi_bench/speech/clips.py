@@ -72,7 +72,7 @@ def read_sound(path: Path) -> NDArray[np.float32]:
     from emi_live.errors import SourceError
     from emi_live.resample import StreamingResampler
     from emi_live.sources.container import open_container, require_file
-    from emi_live.sources.decode import sounds
+    from emi_live.sources.decode import StreamReader
 
     require_file(path)
     blocks: list[NDArray[np.float32]] = []
@@ -81,7 +81,8 @@ def read_sound(path: Path) -> NDArray[np.float32]:
         stream = next((s for s in container.streams.audio if s.codec_context), None)
         if stream is None:
             raise SourceError(f"{path} has no sound; give a recording of speech")
-        for sound in sounds(container, stream, (container.start_time or 0) * 1_000, lambda: None):
+        reader = StreamReader(container, stream, (container.start_time or 0) * 1_000)
+        for sound in reader.sounds():
             if resampler is None:
                 resampler = StreamingResampler(sound.rate_hz)
             blocks += [block for block, _ in resampler.push(sound.pcm.mean(axis=1), sound.t_ns)]

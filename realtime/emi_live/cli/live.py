@@ -62,6 +62,18 @@ def live(
             metavar="NAME|none",
         ),
     ] = None,
+    audio_track: Annotated[
+        str | None,
+        typer.Option(
+            help="Which sound track of a file. Default: the default one.",
+            rich_help_panel=WATCH,
+            metavar="N|LANG",
+        ),
+    ] = None,
+    video_track: Annotated[
+        str | None,
+        typer.Option(help="Which picture track of a file.", rich_help_panel=WATCH, metavar="N|LANG"),
+    ] = None,
     demo: Annotated[
         bool,
         typer.Option("--demo", metavar=FLAG, help="A scripted show instead of media.", rich_help_panel=WATCH),
@@ -158,6 +170,8 @@ def live(
                 "source.camera": _camera(camera),
                 "source.input": input_,
                 "source.mic": mic,
+                "source.audio_track": audio_track,
+                "source.video_track": video_track,
                 "mode": mode,
                 "duration_s": duration,
                 "fusion.engine": engine,

@@ -22,6 +22,12 @@ class SourceConfig(Section):
     # Exact mode, pushed media: once one stream has been pushed so far beyond the other, that one is taken as
     # having nothing until then; what comes older than that is refused.
     push_lead_s: Positive = 30.0
+    # Tracks of the file: number from 1 among those of their kind, or language. None = the default track, else
+    # the first that can be decoded.
+    audio_track: int | str | None = None
+    video_track: int | str | None = None
+    # A longer hole in all streams of a file at once is no pause but a lie of the time stamps, and is skipped.
+    max_gap_s: Positive = 120.0
 
     @property
     def is_pushed(self) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emi_live.rings.base import Reader, Ring
 
-__all__ = ["Frame", "VideoReader", "VideoRing"]
+__all__ = ["MAX_SIDE_PX", "Frame", "VideoReader", "VideoRing"]
+
+MAX_SIDE_PX: Final = 16_384  # OpenCV and MediaPipe abort the process at 32,767
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-__all__ = ["is_cover", "open_container", "require_file"]
+__all__ = ["broken", "is_cover", "is_cut_off", "open_container", "require_file", "stated_length_s"]
 
 TEXT_FORMATS: Final = frozenset(
     {"tty", "bin", "xbin", "adf", "idf"}
 )  # FFmpeg would draw text as pictures of a screen
+
+
+KEEPS_CLOCK: Final = "matroska,webm"  # states the time at which the media end, not their length
+TS_PACKET, TS_SYNC = 188, 0x47  # of MPEG transport streams
+PLAYLIST_BYTES: Final = 65_536
 
 
 def require_file(path: Path) -> None:
@@ -54,8 +59,10 @@ def open_container(path: Path) -> InputContainer:
         options = {"protocol_whitelist": "file"}
         container: InputContainer = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except av.error.PermissionError as error:
+        if hint := _playlist(path):
+            raise SourceError(f"{path} {hint}") from error
         raise SourceError(f"{path} may not be read; check its permissions") from error
-    except (av.FFmpegError, ValueError) as error:
+    except broken() as error:
         raise SourceError(_describe(path, error)) from error
     if container.format.name in TEXT_FORMATS:
         container.close()
@@ -63,12 +70,76 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
+def broken() -> tuple[type[Exception], ...]:
+    """What PyAV raises on bad media: its own error, and what its code does on values that cannot be."""
+    import av
+
+    builtin = (ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, OSError)
+    return (av.FFmpegError, *builtin, TypeError, ValueError)
+
+
 def is_cover(stream: Stream) -> bool:
     """Whether a video stream is only a picture attached to a sound file."""
     return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 
+def stated_length_s(container: InputContainer) -> float | None:
+    """How long the file says that it is, from its first media on; None when it does not."""
+    if container.duration is None or container.duration < 0:
+        return None
+    length, start = container.duration, container.start_time or 0
+    if container.format.name == KEEPS_CLOCK and 0 < start < length:
+        length -= start  # of a recording that kept its clock, the length is stated from 0 on
+    return length / 1e6
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the file is shorter than its first bytes say, or ends within a packet."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(TS_PACKET + 1)
+    if start[:4] in (b"RIFF", b"RIFX"):
+        stated = int.from_bytes(start[4:8], "little" if start[:4] == b"RIFF" else "big")
+        return stated not in (0, 2**32 - 1) and size < stated + 8
+    if len(start) > TS_PACKET and start[0] == start[TS_PACKET] == TS_SYNC:
+        return size % TS_PACKET != 0
+    return False
+
+
+def _playlist(path: Path) -> str:
+    """What to do with a list of media or the description of a stream; empty if it is none."""
+    with path.open("rb") as file:
+        text = file.read(PLAYLIST_BYTES).decode("utf-8", "replace").lstrip("\ufeff")
+    if text.startswith("#EXTM3U"):
+        if "#EXT-X-KEY" in text and "METHOD=NONE" not in text:
+            return (
+                "is a playlist (HLS) of encrypted media; decrypt it first: "
+                "ffmpeg -allowed_extensions ALL -i LIST -c copy clip.mkv"
+            )
+        if "http://" in text or "https://" in text:
+            return (
+                "is a playlist of media on the network, which --input does not fetch; give the list's "
+                "address to --camera, or download the media: "
+                "ffmpeg -protocol_whitelist file,http,https,tcp,tls -i LIST -c copy clip.mkv"
+            )
+        return "is a playlist whose media cannot be read; put them where the list says"
+    if text.startswith("ffconcat"):
+        return (
+            "is a list of files that FFmpeg does not consider safe; join them first: "
+            "ffmpeg -f concat -safe 0 -i LIST -c copy joined.mkv"
+        )
+    if text.startswith("v=0") and "\nm=" in text:
+        return (
+            "describes a stream on the network (SDP), which --input does not receive; give the stream's "
+            "address to --camera, or record it: "
+            "ffmpeg -protocol_whitelist file,udp,rtp -i SDP -c copy clip.mkv"
+        )
+    return ""
+
+
 def _describe(path: Path, error: Exception) -> str:
+    if hint := _playlist(path):
+        return f"{path} {hint}"
     with path.open("rb") as file:
         start = file.read(12)
     if start[4:8] == b"ftyp":

@@ -1,4 +1,8 @@
-"""One stream of a media file as pictures or sound with media times; damaged parts are skipped and counted."""
+"""One stream of a media file as pictures or sound with media times; damaged parts are skipped and counted.
+
+Nothing that a file says reaches native code unchecked: sizes, shapes of pixels, channels and rates
+are checked of every frame, since a damaged header can change them in the middle.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
+from emi_live.resample import MAX_RATE_HZ, MIN_RATE_HZ
+from emi_live.rings.video import MAX_SIDE_PX
+from emi_live.sources.container import broken
+from emi_live.sources.stamps import Lie, Stamp, StreamName, Timeline
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler, VideoFrame
@@ -20,12 +28,26 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-__all__ = ["Picture", "Sound", "pictures", "sounds"]
+__all__ = ["MAX_GAP_NS", "Picture", "Sound", "StreamReader", "UnusableError"]
 
+MAX_GAP_NS: Final = 120 * NS_PER_S  # a hole in all streams at once that is longer is skipped
 MAX_READ_FAILURES: Final = 64  # a container that fails this often to give a packet is given up
 DEFAULT_FRAME_NS: Final = NS_PER_S // 25  # how long a picture lasts when the file does not say
+MAX_PIXELS: Final = 36_000_000  # 8K has 33 million; a larger picture is scaled down
+MAX_DECODED_PIXELS: Final = 8 * MAX_PIXELS  # a picture that says it is larger is damaged: it needs gigabytes
+MAX_ASPECT: Final = 10  # no pixel is ten times as wide as high; of anamorphic film it is 2
+MAX_CHANNELS: Final = 64  # also FFmpeg's own limit for mixing
+MAX_SAMPLES: Final = 16_000_000  # of all channels of one frame
+ASTRAY_NS: Final = (
+    5 * NS_PER_S
+)  # a frame this far past all its packets has a stamp of the decoder's invention
+LEAST_LOSS_NS: Final = (
+    NS_PER_S  # an end that cannot be decoded is a failure from here on, and 5 % of what was read
+)
 
-OnDamage = Callable[[], None]
+
+class UnusableError(ValueError):
+    """A frame is one that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +57,7 @@ class Picture:
     t_ns: int  # media time, 0 = where the container starts
     frame: VideoFrame
     pixel_aspect: Fraction
+    stated_aspect: Fraction | None
     converter: VideoReformatter  # of the stream: making one for each picture costs more than the conversion
 
     @property
@@ -42,17 +65,36 @@ class Picture:
         """When a camera would have given it."""
         return self.t_ns
 
+    def changed_shape(self) -> str:
+        """In words, why it is not shown in the size or shape that the file states; empty if it is."""
+        width, height, stated = self.frame.width, self.frame.height, self.stated_aspect
+        if stated and stated != self.pixel_aspect:
+            return f"pixels {float(stated):.3g} times as wide as high are not credible; shown as square"
+        wide = max(1, round(width * self.pixel_aspect))
+        size = shown_size(width, height, self.pixel_aspect)
+        if size == (wide, height):
+            return ""
+        return f"pictures of {wide} x {height} pixels are too large; scaled to {size[0]} x {size[1]}"
+
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture upright and with square pixels, shape (height, width, 3)."""
-        width = max(1, round(self.frame.width * self.pixel_aspect))
-        square = self.converter.reformat(self.frame, width, self.frame.height, "rgb24", threads=1)
-        pixels = np.asarray(square.to_ndarray(), np.uint8)
-        return np.rot90(pixels, round(self.frame.rotation / 90))
+        """The picture upright, with square pixels and of a bounded size, shape (height, width, 3).
+
+        Raises:
+            UnusableError: its pixels cannot be converted.
+        """
+        width, height = shown_size(self.frame.width, self.frame.height, self.pixel_aspect)
+        try:
+            square = self.converter.reformat(self.frame, width, height, "rgb24", threads=1)
+            pixels = np.asarray(square.to_ndarray(), np.uint8)
+        except broken() as error:
+            name = getattr(self.frame.format, "name", "unknown")
+            raise UnusableError(f"pixels of format {name} cannot be converted") from error
+        return upright(pixels, _display_matrix(self.frame))
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """One decoded block, shape (n, channels) with one or two channels, float32 in [-1, 1]."""
+    """One decoded block, shape (n, channels), float32 in [-1, 1]; of known layouts one or two channels."""
 
     t_ns: int
     pcm: NDArray[np.float32]
@@ -64,94 +106,248 @@ class Sound:
         return self.t_ns + int(self.pcm.shape[0]) * NS_PER_S // self.rate_hz
 
 
-def pictures(
-    container: InputContainer, stream: VideoStream, origin_ns: int, on_damage: OnDamage
-) -> Iterator[Picture]:
-    """The pictures of a stream in order; one without a stamp follows the one before at the stream's rate."""
-    from av.video.reformatter import VideoReformatter
+class StreamReader:
+    """Reads one stream of a file to its end, or as far as that is possible; then `failure` says why not.
 
-    rate = stream.average_rate
-    usual_ns = round(NS_PER_S / rate) if rate else DEFAULT_FRAME_NS
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    converter = VideoReformatter()
-    expected_ns = 0
-    for frame in _frames(container, stream, on_damage):
-        t_ns = _media_ns(frame, origin_ns, expected_ns)
-        expected_ns = t_ns + usual_ns
-        yield Picture(t_ns, frame, aspect, converter)
+    Each is to have a container of its own. `beside`, the other stream of the file that is used, is a
+    witness to the time stamps of this one.
+    """
 
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream | AudioStream,
+        origin_ns: int,
+        *,
+        beside: VideoStream | AudioStream | None = None,
+        max_gap_ns: int = MAX_GAP_NS,
+        on_count: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`on_count` is told `damaged`, and each `Lie`, as often as it happens."""
+        self._container = container
+        self._stream: Any = stream
+        self._beside = beside
+        self._origin_ns = origin_ns
+        self.on_count = on_count
+        self.kind: StreamName = "video" if stream.type == "video" else "audio"
+        self._timeline: Timeline[Packet[Any]] = Timeline(max_gap_ns, self._note_lie)
+        self._lies: list[tuple[Lie, int]] = []
+        self._expected_ns = 0
+        self.packets = 0  # that held anything
+        self.damaged = 0  # packets and frames that were skipped
+        self.end_ns = 0  # where the decoded media end
+        self.trouble = ""  # the last error, in words
+        self.failure = ""  # why the rest of the stream could not be read; empty when it was read to its end
 
-def sounds(
-    container: InputContainer, stream: AudioStream, origin_ns: int, on_damage: OnDamage
-) -> Iterator[Sound]:
-    """The blocks of a stream in order; one without a stamp follows the one before without a gap."""
-    downmix = _Downmix()
-    expected_ns = 0
-    for frame in _frames(container, stream, on_damage):
-        if frame.samples == 0:
-            continue
-        t_ns = _media_ns(frame, origin_ns, expected_ns)
-        sound = Sound(t_ns, downmix.apply(frame), frame.sample_rate)
-        expected_ns = sound.ready_ns
-        yield sound
+    @property
+    def lies(self) -> list[tuple[Lie, int]]:
+        """What was corrected of the time stamps, and at which media time."""
+        return self._lies
+
+    def pictures(self) -> Iterator[Picture]:
+        """The pictures in order; one without a stamp follows the one before at the stream's rate."""
+        from av.video.reformatter import VideoReformatter
+
+        rate = self._stream.average_rate
+        usual_ns = round(NS_PER_S / rate) if rate and rate > 0 else DEFAULT_FRAME_NS
+        stated = self._stream.sample_aspect_ratio
+        aspect = credible_aspect(stated)
+        converter = VideoReformatter()
+        for frame in self._frames():
+            if not 0 < frame.width * frame.height <= MAX_DECODED_PIXELS:
+                self.skip(f"a picture of {frame.width} x {frame.height} pixels")
+                continue
+            t_ns = self._media_ns(frame)
+            self._expected_ns = t_ns + usual_ns
+            self.end_ns = max(self.end_ns, t_ns)
+            yield Picture(t_ns, frame, aspect, stated, converter)
+
+    def sounds(self) -> Iterator[Sound]:
+        """The blocks in order; one without a stamp follows the one before without a gap."""
+        downmix = _Downmix()
+        for frame in self._frames():
+            if frame.samples == 0:
+                continue
+            t_ns = self._media_ns(frame)
+            try:
+                pcm = downmix.apply(frame)
+            except broken() as error:
+                self.skip(_words(error))
+                continue
+            if pcm.shape[0] == 0:
+                continue
+            sound = Sound(t_ns, pcm, frame.sample_rate)
+            self._expected_ns = sound.ready_ns
+            self.end_ns = max(self.end_ns, sound.ready_ns)
+            yield sound
+
+    def skip(self, why: str) -> None:
+        """Count something that was left out, and remember why."""
+        self.damaged += 1
+        self.trouble = why
+        self.on_count("damaged")
+
+    def _note_lie(self, lie: Lie, stream: StreamName, t_ns: int) -> None:
+        if stream == self.kind:  # the other stream's reader sees its own
+            self._lies.append((lie, t_ns))
+            self.on_count(lie)
+
+    def _frames(self) -> Iterator[Any]:
+        for stamp, packet in self._timeline.correct(self._packets()):
+            if packet.stream.index != self._stream.index:
+                continue
+            self.packets += packet.size > 0
+            self._write_stamp(packet, stamp)
+            try:
+                frames = packet.decode()
+            except EOFError:  # flushed before: the container was read on after a failure
+                continue
+            except broken() as error:
+                self.skip(_words(error))
+                continue
+            yield from frames
+        lost_ns = self._timeline.newest_ns(self.kind) - self.end_ns
+        if not self.failure and lost_ns > max(LEAST_LOSS_NS, self.end_ns // 20):
+            self.failure = self.trouble or "nothing more could be decoded"
+
+    def _write_stamp(self, packet: Packet[Any], stamp: Stamp) -> None:
+        stated = self._stamp(packet)
+        base = packet.time_base
+        if stamp != stated and base:
+            for name, t_ns in (("pts", stamp.pts_ns), ("dts", stamp.dts_ns)):
+                ticks = None if t_ns is None else round(Fraction(t_ns + self._origin_ns, NS_PER_S) / base)
+                setattr(packet, name, ticks)
+
+    def _packets(self) -> Iterator[tuple[Stamp, Packet[Any]]]:
+        streams = [self._stream] if self._beside is None else [self._stream, self._beside]
+        for _ in range(MAX_READ_FAILURES):
+            try:
+                for packet in self._container.demux(streams):
+                    yield self._stamp(packet), packet
+            except broken() as error:  # IndexError: a stream that appeared after the file was opened
+                self.skip(_words(error))
+            else:
+                return
+        self.failure = self.trouble
+
+    def _stamp(self, packet: Packet[Any]) -> Stamp:
+        name: StreamName = "video" if packet.stream.type == "video" else "audio"
+        base = packet.time_base
+        if not base or base < 0:
+            return Stamp(name, None, None)
+
+        def media_ns(ticks: int | None) -> int | None:
+            return None if ticks is None else round(ticks * NS_PER_S * base) - self._origin_ns
+
+        return Stamp(
+            name,
+            media_ns(packet.pts),
+            media_ns(packet.dts),
+            max(0, round((packet.duration or 0) * NS_PER_S * base)),
+        )
+
+    def _media_ns(self, frame: VideoFrame | AudioFrame) -> int:
+        if frame.pts is None or not frame.time_base:
+            return self._expected_ns
+        t_ns = round(frame.pts * NS_PER_S * frame.time_base) - self._origin_ns
+        astray = (
+            t_ns > self._timeline.newest_ns(self.kind) + ASTRAY_NS and t_ns > self._expected_ns + ASTRAY_NS
+        )
+        return self._expected_ns if astray else int(t_ns)
 
 
 class _Downmix:
-    """Any sample format and layout to float32 of one or two channels, folded as ITU-R BS.775 has it.
+    """Any sample format and layout to float32; known layouts are folded to stereo as ITU-R BS.775 has it.
 
-    A plain mean over 5.1 would bury the centre channel, which carries the speech.
+    A plain mean over 5.1 would bury the centre channel, which carries the speech. Samples are read packed, as
+    one plane: over the planes of more than eight channels, numpy would read memory that is not theirs.
     """
 
     def __init__(self) -> None:
         self._resampler: AudioResampler | None = None
         self._source: tuple[str, str, int] | None = None
+        self._can_fold = True
 
     def apply(self, frame: AudioFrame) -> NDArray[np.float32]:
+        channels, rate_hz = frame.layout.nb_channels, frame.sample_rate
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise UnusableError(f"sound of {channels} channels; give 1 to {MAX_CHANNELS}")
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            raise UnusableError(f"sound at {rate_hz} Hz; give {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
+        if frame.samples * channels > MAX_SAMPLES:
+            raise UnusableError(f"a block of {frame.samples} samples of {channels} channels")
+        source = (frame.format.name, frame.layout.name, rate_hz)
+        if source != self._source:
+            self._source, self._can_fold = source, True
+            self._resampler = None
+        frame.pts = None  # the stamp is read already, and the converter must not act on a jump in it
+        if channels > 2 and self._can_fold and not frame.layout.name.endswith("channels"):
+            try:
+                return self._convert(frame, "stereo")
+            except broken():  # no rule for this layout
+                self._can_fold, self._resampler = False, None
+        return self._convert(frame, frame.layout)
+
+    def _convert(self, frame: AudioFrame, layout: Any) -> NDArray[np.float32]:
         import av
 
-        source = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if source != self._source:
-            known = frame.layout.nb_channels > 2 and not frame.layout.name.endswith("channels")
-            layout = "stereo" if known else frame.layout
-            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=frame.sample_rate)
-            self._source = source
-        assert self._resampler is not None  # noqa: S101  # made above
-        frame.pts = None  # the stamp is read already, and the converter must not act on a jump in it
-        parts = [part.to_ndarray() for part in self._resampler.resample(frame)]
-        pcm = np.concatenate(parts, axis=1).T.astype(np.float32, copy=False)
-        return np.clip(pcm, -1.0, 1.0)
+        if self._resampler is None:
+            self._resampler = av.AudioResampler(format="flt", layout=layout, rate=frame.sample_rate)
+        parts = []
+        for part in self._resampler.resample(frame):
+            values = np.frombuffer(part.planes[0], np.float32)  # one plane, whose size numpy checks
+            channels = part.layout.nb_channels
+            if values.size < part.samples * channels:
+                raise UnusableError(f"a block of {part.samples} samples that holds fewer")
+            parts.append(values[: part.samples * channels].reshape(part.samples, channels))
+        if not parts:
+            return np.zeros((0, 1), np.float32)
+        return np.clip(np.concatenate(parts), -1.0, 1.0)
 
 
-def _frames(
-    container: InputContainer, stream: VideoStream | AudioStream, on_damage: OnDamage
-) -> Iterator[Any]:
-    import av
-
-    for packet in _packets(container, stream, on_damage):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            on_damage()
-            continue
-        yield from frames
+def shown_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Width and height with square pixels, made smaller where OpenCV and MediaPipe could not take them."""
+    wide = width * pixel_aspect
+    scale = min(Fraction(1), Fraction(MAX_SIDE_PX) / wide, Fraction(MAX_SIDE_PX, height))
+    if wide * height * scale * scale > MAX_PIXELS:
+        scale = Fraction((MAX_PIXELS / (wide * height)) ** 0.5).limit_denominator(1_000_000)
+    if scale == 1:
+        return max(1, round(wide)), height
+    return max(1, int(wide * scale)), max(1, int(height * scale))
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream | AudioStream, on_damage: OnDamage
-) -> Iterator[Packet[Any]]:
-    import av
-
-    for _ in range(MAX_READ_FAILURES):
-        try:
-            yield from container.demux(stream)
-        except av.FFmpegError:
-            on_damage()
-        else:
-            return
+def credible_aspect(stated: Fraction | None) -> Fraction:
+    """The shape of a pixel, width to height; 1 where the file states none or an impossible one."""
+    if not stated or not Fraction(1, MAX_ASPECT) <= stated <= MAX_ASPECT:
+        return Fraction(1)
+    return stated
 
 
-def _media_ns(frame: VideoFrame | AudioFrame, origin_ns: int, expected_ns: int) -> int:
-    if frame.pts is None or frame.time_base is None:
-        return expected_ns
-    t_ns = round(Fraction(frame.pts * NS_PER_S) * frame.time_base)
-    return int(t_ns) - origin_ns
+def upright(pixels: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
+    """A picture turned and mirrored as its display matrix says, to the nearest quarter turn."""
+    if matrix is None:
+        return pixels
+    (a, b), (c, d) = matrix[:2, :2].astype(np.int64).tolist()
+    if a * d == b * c:  # damaged: it would show nothing
+        return pixels
+    across, down = (a, d)
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, across, down = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+def _display_matrix(frame: VideoFrame) -> NDArray[np.int32] | None:
+    from av.sidedata.sidedata import Type
+
+    try:
+        found = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV does not know all kinds of side data, e.g. EXIF; it does know the angle
+        turn = np.deg2rad(90 * round(frame.rotation / 90))
+        turned = [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+        return np.rint(turned).astype(np.int32)
+    stated = None if found is None else np.frombuffer(bytes(found), np.int32)
+    return stated.reshape(3, 3) if stated is not None and stated.size == 9 else None
+
+
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

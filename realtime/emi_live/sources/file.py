@@ -5,25 +5,40 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
-from emi_live.errors import SourceError
+from emi_live.errors import PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sources.container import is_cover, open_container, require_file
-from emi_live.sources.decode import Picture, Sound, pictures, sounds
+from emi_live.sources.container import is_cut_off, open_container, require_file, stated_length_s
+from emi_live.sources.decode import MAX_GAP_NS, Picture, Sound, StreamReader, UnusableError
+from emi_live.sources.stamps import StreamName
+from emi_live.sources.tracks import Track, candidates, tracks_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 __all__ = ["FileSource"]
 
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_S: Final = 0.1  # how long one wait for the right moment lasts before the clock is read again
+PICTURES_TO_TRY: Final = 16  # a track of which so many pictures cannot be converted is not used
+WORDS: Final = {"video": "picture", "audio": "sound"}
+LIES: Final = {
+    "discontinuities": "the time stamps jump at {:.1f} s; time goes on there without a hole "
+    "(file.discontinuities counts such places)",
+    "refused_stamps": "a time stamp at {:.1f} s cannot be true and was not used "
+    "(file.refused_stamps counts them)",
+}
 LATE_NS: Final = 200 * NS_PER_MS  # a picture this late at real pace is left out, as a camera would
 
 
@@ -31,11 +46,31 @@ LATE_NS: Final = 200 * NS_PER_MS  # a picture this late at real pace is left out
 class _End:
     """One stream has no more media."""
 
-    stream: Literal["video", "audio"]
+    stream: StreamName
     ready_ns: int
 
 
 Media: TypeAlias = Picture | Sound | _End
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A track that can be decoded, and the first of it."""
+
+    track: Track
+    beside: Track | None
+    reader: StreamReader
+    first: Picture | Sound
+    rest: Iterator[Picture | Sound]
+    counts: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A track of which nothing can be used."""
+
+    why: str
+    damaged: bool  # it holds something, which cannot be decoded
 
 
 class FileSource:
@@ -43,20 +78,30 @@ class FileSource:
 
     Time 0 is the container's start. Without `pace`, media are pushed as fast as the intake takes them and
     stamped `origin_ns` plus media time; with it, at real pace by that clock and stamped with the start of
-    play plus media time. Cover art is not a picture, a rotated recording is turned upright, surround sound is
-    folded to stereo. Damaged packets are skipped and counted as `file.damaged`; pictures too late at real
-    pace as `file.late`.
+    play plus media time. Cover art is not a picture, a rotated or mirrored recording is turned upright,
+    surround sound is folded to stereo. Damaged packets are skipped and counted as `file.damaged`; pictures
+    too late at real pace as `file.late`; time stamps that lie are corrected and counted as `file.discontinuities`
+    and `file.refused_stamps`.
 
     With `audio=False` the file's sound is not read, and the sound of the intake is left to another source.
     """
 
     def __init__(
-        self, path: Path, health: Health, *, pace: Clock | None = None, origin_ns: int = 0, audio: bool = True
+        self,
+        path: Path,
+        health: Health,
+        *,
+        pace: Clock | None = None,
+        origin_ns: int = 0,
+        audio: bool = True,
+        audio_track: int | str | None = None,
+        video_track: int | str | None = None,
+        max_gap_s: float = MAX_GAP_NS / NS_PER_S,
     ) -> None:
         """Open the file and decode the first of each stream.
 
         Raises:
-            ConfigurationError: the path is not that of a file.
+            ConfigurationError: the path is not that of a file, or the file has no such track.
             SourceError: the file cannot be read, or nothing in it can be decoded.
         """
         self._path = path
@@ -67,10 +112,17 @@ class FileSource:
         self._running = False
         self._media: Iterator[Media] = iter(())
         self._announce: Callable[[Media], None] = lambda item: None  # the next media of a stream
+        self._max_gap_ns = round(max_gap_s * NS_PER_S)
+        self._readers: list[StreamReader] = []
+        self._unusable: list[str] = []  # tracks that were tried, in words
+        self._failures: list[str] = []  # streams of which nothing could be read, in words
+        self._told = False
+        self.announcements: list[str] = []  # which tracks are used, where there is a choice
         require_file(path)
         with ExitStack() as opened:
-            self._open(opened)
+            self._open(opened, {"video": video_track, "audio": audio_track})
             self._opened = opened.pop_all()
+        self._tell_lies()
 
     @property
     def name(self) -> str:
@@ -98,7 +150,11 @@ class FileSource:
         return self._description
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push all media; each stream ends where its own media end."""
+        """Push all media; each stream ends where its own media end.
+
+        Raises:
+            PartialSourceError: after all that could be read, a stream could not be read to its end.
+        """
         start_ns = self._origin_ns if self._pace is None else self._pace.now_ns()
         end_ns = 0
         self._running = True
@@ -120,7 +176,7 @@ class FileSource:
             intake.end_video()
             if self._owns_audio:
                 intake.end_audio()
-        self._health.report(self.name, "ended", "" if stop.is_set() else self._shortfall(end_ns / NS_PER_S))
+        self._health.report(self.name, "ended", "" if stop.is_set() else self._verdict(end_ns))
 
     def close(self) -> None:
         """Close the file of a source that was never run; while it runs, that is for `run` to do."""
@@ -137,7 +193,12 @@ class FileSource:
         elif self._pace is not None and self._pace.now_ns() - start_ns - item.t_ns > LATE_NS:
             self._health.count("file.late")
         else:
-            intake.push_frame(item.rgb(), start_ns + item.t_ns)
+            try:
+                rgb = item.rgb()
+            except UnusableError:
+                self._count("damaged")
+            else:
+                intake.push_frame(rgb, start_ns + item.t_ns)
 
     def _announced(self, media: Iterator[Media]) -> Iterator[Media]:
         """The media of one stream: of each the time is said before anything else is pushed."""
@@ -154,59 +215,154 @@ class FileSource:
                 return False
         return True
 
-    def _open(self, opened: ExitStack) -> None:
+    def _open(self, opened: ExitStack, wanted: Mapping[StreamName, int | str | None]) -> None:
         # Picture and sound each get a container of their own: however far apart the file holds them, each is
         # read on its own, and nothing has to be buffered to merge them by time.
         container = opened.enter_context(open_container(self._path))
-        origin_ns = (container.start_time or 0) * 1_000  # libav counts microseconds
-        streams: list[Iterator[Media]] = []
-        facts: list[str] = []
-
-        first: Picture | Sound | None = None
-        video = next((s for s in container.streams.video if s.codec_context and not is_cover(s)), None)
-        if video is not None:
-            shown = pictures(container, video, origin_ns, self._count_damage)
-            first = next(shown, None)
-            if first is not None:
-                streams.append(_with_end(first, shown, "video"))
-                facts.append(f"{video.codec_context.name} {video.width}x{video.height}")
-        self._has_video = first is not None
-
-        first = None
-        if self._owns_audio and any(s.codec_context for s in container.streams.audio):
-            separate = opened.enter_context(open_container(self._path))
-            sound = next(s for s in separate.streams.audio if s.codec_context)
-            heard = sounds(separate, sound, origin_ns, self._count_damage)
-            first = next(heard, None)
-            if first is not None:
-                streams.append(_with_end(first, heard, "audio"))
-                facts.append(f"{sound.codec_context.name} {sound.rate} Hz {sound.layout.name}")
-        self._has_audio = first is not None
-
-        if not streams:
-            found = ", ".join(sorted(s.type for s in container.streams)) or "nothing"
-            wanted = "picture or sound" if self._owns_audio else "picture"
-            raise SourceError(
-                f"{self._path} holds no {wanted} that can be decoded (found: {found}); try another file"
-            )
-        self._media = heapq.merge(*map(self._announced, streams), key=_ready_ns)
-        self._duration_s = None if container.duration is None else container.duration / 1e6
+        self._duration_s = stated_length_s(container)
+        kinds: tuple[StreamName, ...] = ("video", "audio") if self._owns_audio else ("video",)
+        there: dict[StreamName, list[Track]] = {}
+        to_try: dict[StreamName, list[Track]] = {}
+        for kind in ("video", "audio"):
+            there[kind] = tracks_of(container, kind)
+            to_try[kind] = candidates(there[kind], wanted[kind] if kind in kinds else None, kind, self._path)
+        beside = {kind: tracks[0] for kind, tracks in to_try.items() if tracks}
+        found: dict[StreamName, _Opened] = {}
+        for kind in kinds:
+            self._choose(opened, kind, to_try[kind], beside, found)
+        if "video" in found and "audio" in found and found["video"].beside != found["audio"].track:
+            again = self._try(opened, found["video"].track, found["audio"].track)
+            if isinstance(again, _Opened):  # both are to see the same packets
+                found["video"] = again
+        self._has_video, self._has_audio = "video" in found, "audio" in found
+        if not found:
+            self._refuse(container)
+        self.announcements += [f"file: {text}" for text in self._unusable]
+        for kind, one in found.items():
+            self._note_choice(kind, one, there[kind])
+            for name, count in one.counts.items():
+                self._health.count(f"file.{name}", count)
+            one.reader.on_count = self._count
+        self._readers = [one.reader for one in found.values()]
+        self._media = heapq.merge(
+            *(self._announced(_with_end(one.first, one.rest, kind)) for kind, one in found.items()),
+            key=_ready_ns,
+        )
+        facts = [one.track.facts for one in found.values()]
         if self._duration_s is not None:
             facts.append(f"{self._duration_s:.1f} s")
         self._description = f"{self._path.name}: {', '.join(facts)}"
 
+    def _choose(
+        self,
+        opened: ExitStack,
+        kind: StreamName,
+        to_try: Sequence[Track],
+        beside: dict[StreamName, Track],
+        found: dict[StreamName, _Opened],
+    ) -> None:
+        """The first track of a kind that can be decoded; what is wrong with those before it is noted."""
+        other = beside.get("audio" if kind == "video" else "video")
+        broken: list[str] = []
+        for track in to_try:
+            one = self._try(opened, track, other)
+            if isinstance(one, _Opened):
+                found[kind], beside[kind] = one, track
+                return
+            self._unusable.append(f"{kind} track {track.number} cannot be used: {one.why}")
+            if one.damaged:
+                broken.append(f"its {WORDS[kind]} could not be read ({one.why})")
+        self._failures += broken[:1]
+
+    def _try(self, opened: ExitStack, track: Track, beside: Track | None) -> _Opened | _Refused:
+        """Open a track and decode the first of it."""
+        with ExitStack() as kept:
+            container = kept.enter_context(open_container(self._path))
+            counts: Counter[str] = Counter()
+            if track.index >= len(container.streams):  # damaged: not what it was a moment ago
+                return _Refused("it is not there any more", damaged=True)
+            witness = None if beside is None else container.streams[beside.index]
+            reader = StreamReader(
+                container,
+                container.streams[track.index],  # type: ignore[arg-type]  # of the kind that the track is
+                (container.start_time or 0) * 1_000,  # libav counts microseconds
+                beside=witness,  # type: ignore[arg-type]  # as above
+                max_gap_ns=self._max_gap_ns,
+                on_count=lambda name: counts.update((name,)),
+            )
+            media: Iterator[Picture | Sound] = reader.pictures() if track.kind == "video" else reader.sounds()
+            first = next(_usable(media, reader), None)
+            if first is None:
+                nothing = "nothing in it can be decoded" if reader.packets else "it is empty"
+                why = f"{track.facts}: {reader.trouble or nothing}"
+                return _Refused(why, damaged=reader.damaged > 0)
+            if isinstance(first, Picture) and (changed := first.changed_shape()):
+                self.announcements.append(f"file: {changed}")
+            opened.push(kept.pop_all())
+            return _Opened(track, beside, reader, first, media, counts)
+
+    def _refuse(self, container: InputContainer) -> NoReturn:
+        found = ", ".join(sorted(stream.type for stream in container.streams)) or "nothing"
+        wanted = "picture or sound" if self._owns_audio else "picture"
+        why = "; ".join(self._unusable)
+        raise SourceError(
+            f"{self._path} holds no {wanted} that can be decoded (found: {found}"
+            f"{'; ' + why if why else ''}); try another file"
+        )
+
+    def _note_choice(self, kind: StreamName, one: _Opened, there: Sequence[Track]) -> None:
+        if len(there) > 1:
+            others = "; ".join(str(track) for track in there if track != one.track)
+            self.announcements.append(
+                f"file: {WORDS[kind]}: track {one.track}; not used: {others}; "
+                f"choose with --{kind}-track N|LANG"
+            )
+
+    def _verdict(self, end_ns: int) -> str:
+        """How far the file was read where that is not to its end; failures are raised, the rest is returned.
+
+        Raises:
+            PartialSourceError: a stream could not be read to its end.
+        """
+        failures = list(self._failures)
+        stated = "" if self._duration_s is None else f" of {self._duration_s:.1f} s"
+        for reader in self._readers:
+            if reader.failure:
+                failures.append(
+                    f"its {WORDS[reader.kind]} could be read to {reader.end_ns / NS_PER_S:.1f} s{stated} "
+                    f"({reader.damaged} damaged packets were skipped; {reader.failure})"
+                )
+        if failures:
+            text = "; ".join(failures)
+            self._health.report(self.name, "ended", text)
+            raise PartialSourceError(f"{self._path}: {text}; get a better copy, or use what there is")
+        return self._shortfall(end_ns / NS_PER_S)
+
     def _shortfall(self, end_s: float) -> str:
         """In words, that the file is cut off; empty if it is not."""
         stated_s = self._duration_s or 0.0
-        if stated_s - end_s <= max(1.0, 0.05 * stated_s):  # some containers only estimate their length
-            return ""
-        logger.warning(
-            "%s: the media end at %.1f s of %.1f s; the file may be cut off", self._path, end_s, stated_s
-        )
-        return f"the media end at {end_s:.1f} s of {stated_s:.1f} s; the file may be cut off"
+        text = ""
+        # Some containers only estimate their length; one whose stamps lie does not know it.
+        if stated_s - end_s > max(1.0, 0.05 * stated_s) and not any(reader.lies for reader in self._readers):
+            text = f"the media end at {end_s:.1f} s of {stated_s:.1f} s; the file may be cut off"
+        elif is_cut_off(self._path):
+            text = f"the file ends in the middle of a packet, at {end_s:.1f} s; it may be cut off"
+        if text:
+            logger.warning("%s: %s", self._path, text)
+        return text
 
-    def _count_damage(self) -> None:
-        self._health.count("file.damaged")
+    def _count(self, name: str) -> None:
+        self._health.count(f"file.{name}")
+        if name != "damaged" and not self._told:
+            self._tell_lies()
+
+    def _tell_lies(self) -> None:
+        """Say once that time stamps were corrected."""
+        lies = [lie for reader in self._readers for lie in reader.lies]
+        if lies:
+            self._told = True
+            lie, t_ns = lies[0]
+            logger.warning("%s: %s", self._path, LIES[lie].format(t_ns / NS_PER_S))
 
 
 def _advance(intake: Intake, start_ns: int, item: Media) -> None:
@@ -221,9 +377,7 @@ def _ready_ns(item: Media) -> int:
     return item.ready_ns
 
 
-def _with_end(
-    first: Picture | Sound, rest: Iterable[Picture | Sound], stream: Literal["video", "audio"]
-) -> Iterator[Media]:
+def _with_end(first: Picture | Sound, rest: Iterable[Picture | Sound], stream: StreamName) -> Iterator[Media]:
     """The media of one stream, then its end."""
     yield first
     ready_ns = first.ready_ns
@@ -231,3 +385,15 @@ def _with_end(
         ready_ns = item.ready_ns
         yield item
     yield _End(stream, ready_ns)
+
+
+def _usable(media: Iterator[Picture | Sound], reader: StreamReader) -> Iterator[Picture | Sound]:
+    """The media from the first on that can be converted; none if that takes too long."""
+    for item in islice(media, PICTURES_TO_TRY):
+        if isinstance(item, Picture):
+            try:
+                item.rgb()
+            except UnusableError as error:
+                reader.skip(str(error))
+                continue
+        yield item

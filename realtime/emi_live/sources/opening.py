@@ -32,6 +32,8 @@ def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Sourc
     named_mic = wanted.mic is not None and wanted.mic != NO_MICROPHONE
     if wanted.camera is not None and wanted.input is not None:
         raise ConfigurationError("a camera and a file exclude each other; choose one")
+    if wanted.input is None and (wanted.audio_track, wanted.video_track) != (None, None):
+        raise ConfigurationError("a track is chosen of a file; give the file with --input")
     if named_mic and config.exact:
         raise ConfigurationError("a microphone cannot be replayed; add --mode live, or leave out --mic")
     sources: list[Source] = []
@@ -51,7 +53,15 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
         from emi_live.sources.file import FileSource
 
         pace = None if config.exact else clock
-        yield FileSource(wanted.input, health, pace=pace, audio=wanted.mic is None)
+        yield FileSource(
+            wanted.input,
+            health,
+            pace=pace,
+            audio=wanted.mic is None,
+            audio_track=wanted.audio_track,
+            video_track=wanted.video_track,
+            max_gap_s=wanted.max_gap_s,
+        )
     if wanted.camera is not None:
         from emi_live.sources.camera import CameraSource
 

@@ -241,7 +241,11 @@ def test_bad_paths_are_bad_use(tmp_path: Path) -> None:
         ("text.mp4", b"Dear diary, today I laughed a lot.\n" * 40, "is not a media file"),
         ("text.txt", b"Dear diary, today I laughed a lot.\n" * 40, "is a text file"),
         ("noise.mkv", bytes(range(256)) * 40, "is not a media file"),
-        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n", "is not a media file"),
+        (
+            "list.m3u8",
+            b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n",
+            "is a playlist of media on the network",
+        ),
         ("words.srt", b"1\n00:00:01,000 --> 00:00:02,000\nhello\n", "holds no picture or sound"),
     ],
 )
