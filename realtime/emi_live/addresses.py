@@ -20,15 +20,18 @@ HIDDEN: Final = "…"
 # One slash too: `rtsp:/x` is a misspelling, and `Path` makes it of `rtsp://x`.
 SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 AT: Final = re.compile(r"@|%40")
-CREDENTIALS: Final = re.compile(r"[^/\s]*[:%][^\s]*(?:@|%40)")  # user:password@, without a scheme
+CREDENTIALS: Final = re.compile(r"[^/\s]*[:%]\S*(?:@|%40)")  # user:password@, without a scheme
 # A part of a path that may be a stream's key: long, and letters with digits.
 STREAM_KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_~+-]{16,}")
 LOCAL: Final = frozenset({"file", "ipc", "inproc", "tcp"})  # whose paths are names of files, or none
 
 # What a query says of the picture. Every other value may be a secret.
 HARMLESS: Final = frozenset(
-    "channel subtype stream streamtype camera cam resolution width height w h fps framerate rate size profile "
-    "codec videocodec audiocodec compression quality transport tcp udp timeout action cmd type listen".split()
+    {
+        *("channel", "subtype", "stream", "streamtype", "camera", "cam", "profile", "codec", "videocodec"),
+        *("resolution", "size", "width", "height", "w", "h", "fps", "framerate", "rate", "quality"),
+        *("compression", "transport", "tcp", "udp", "timeout", "listen"),
+    }
 )
 
 # In a longer text an address ends at a space, and not with what belongs to the sentence around it.
@@ -50,8 +53,8 @@ def safe_address(where: int | str | Path) -> str:
     text = str(where)
     scheme = SCHEME.match(text)
     if scheme is None:
-        typed = CREDENTIALS.match(text)  # a URL whose scheme was forgotten
-        return text if typed is None else f"{HIDDEN}@{_safe_rest(text[typed.end() :], keys=True)}"
+        forgotten = CREDENTIALS.match(text) is not None  # a URL without its scheme
+        return _safe_rest(_without_user(text), keys=True) if forgotten else text
     name, rest = scheme.group(), text[scheme.end() :]
     if name.startswith(("file:", "ipc:")):
         return text
@@ -84,12 +87,12 @@ def _safe_word(word: str) -> str:
 def _without_user(rest: str) -> str:
     """What follows the scheme, with everything that may be a user or a password hidden."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    last = None
-    for last in AT.finditer(rest):
-        pass
-    if last is None or (not AT.search(authority) and _is_host(authority)):
-        return rest
-    return f"{HIDDEN}@{rest[last.end() :]}"
+    beyond = AT.search(rest, len(authority))
+    user = list(AT.finditer(authority))
+    if beyond is None:
+        return rest if not user else f"{HIDDEN}@{rest[user[-1].end() :]}"
+    # A password may hold a slash or a question mark, so what follows can be its second half.
+    return rest if not user and _is_host(authority) else HIDDEN
 
 
 def _is_host(authority: str) -> bool:

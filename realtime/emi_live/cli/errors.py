@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 from typer.main import get_command
 
+from emi_live.addresses import safe_text
 from emi_live.errors import LiveError
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 
@@ -52,7 +53,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except EmiError as error:
         if debug:
-            traceback.print_exc()
+            typer.echo(safe_text(traceback.format_exc()), err=True, nl=False)
         _fail(str(error), exit_code(error))
     except typer.TyperException as error:  # of the command line: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
@@ -86,5 +87,5 @@ def run_app(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {safe_text(' '.join(message.split()))}", err=True)
     raise SystemExit(code) from None

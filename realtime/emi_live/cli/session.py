@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from rich.console import Console
 
+from emi_live.addresses import SafeFormatter, safe_address
 from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
@@ -35,7 +36,9 @@ CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 def set_up_logging(debug: bool, view: bool) -> None:
     """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
-    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -98,7 +101,7 @@ def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | Non
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
-        stored = f"estimates go to {output.json_path or output.publish}"
+        stored = f"estimates go to {output.json_path or safe_address(output.publish or str())}"
         sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
     return sinks
 
@@ -110,4 +113,4 @@ def _in_words(config: LiveConfig, demo: bool) -> str:
     if source.input is not None:
         return f"{source.input.name} ({'exact' if config.exact else 'at real pace'})"
     microphone = "no microphone" if source.mic == "none" else f"microphone {source.mic or 'default'}"
-    return microphone if source.camera is None else f"camera {source.camera}, {microphone}"
+    return microphone if source.camera is None else f"camera {safe_address(source.camera)}, {microphone}"
