@@ -101,7 +101,7 @@ def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | Non
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
-        stored = f"estimates go to {output.json_path or safe_address(output.publish or str())}"
+        stored = f"estimates go to {output.json_path or safe_address(output.publish or '')}"
         sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
     return sinks
 

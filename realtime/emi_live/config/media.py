@@ -35,6 +35,7 @@ class CameraConfig(Section):
     open_timeout_s: Positive = 5.0
     read_timeout_s: Positive = 2.0
     frozen_after_s: Positive = 2.0  # identical frames for this long are a frozen camera
+    max_damaged: int = Field(30, ge=0)  # damaged pictures in a row that are passed over; one more is a loss
     reopen_first_s: Positive = 0.25  # back-off after a loss: first wait, doubled up to the last
     reopen_last_s: Positive = 3.0
 

@@ -92,6 +92,8 @@ class PortAudioInputs:
 class PortAudioFeed:
     """One running input stream."""
 
+    resting = False  # a microphone never is
+
     def __init__(
         self, portaudio: Any, device: int | str | None, config: MicrophoneConfig, clock: Clock
     ) -> None:
