@@ -141,6 +141,15 @@ def live(
             "--debug", metavar=FLAG, help="Log to standard error, and show traces.", rich_help_panel=TUNE
         ),
     ] = False,
+    list_devices: Annotated[
+        bool,
+        typer.Option(
+            "--list-devices",
+            metavar=FLAG,
+            help="Show cameras and microphones, and exit.",
+            rich_help_panel=WATCH,
+        ),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", metavar=FLAG, help="Show the version and exit.")
     ] = False,
@@ -149,6 +158,13 @@ def live(
         from importlib.metadata import version as installed_version
 
         typer.echo(f"emi-live {installed_version('emi-live')}")
+        return
+    if list_devices:
+        from rich.console import Console
+
+        from emi_live.cli.devices import show_devices
+
+        show_devices(Console())
         return
     with report_errors(debug):
         from emi_live.config import load_config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from emi_live.addresses import has_scheme, safe_address
 from emi_live.config.section import Positive, Section
 
 __all__ = ["CameraConfig", "MicrophoneConfig", "RingConfig", "SourceConfig"]
@@ -19,6 +20,25 @@ class SourceConfig(Section):
     # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera,
     # a file's own sound beside a file.
     mic: str | None = None
+
+    @field_validator("mic")
+    @classmethod
+    def _known_words_in_any_case(cls, mic: str | None) -> str | None:
+        word = None if mic is None else mic.strip().lower()
+        return word if word in ("none", "default") else mic
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _a_file_is_not_an_address(cls, given: object) -> object:
+        """An address would lose a slash in `Path`, and then be looked for as a file."""
+        if isinstance(given, str | Path) and has_scheme(given) and not Path(given).exists():
+            scheme, _, rest = str(given).partition(":")
+            address = safe_address(f"{scheme}://{rest.lstrip('/')}")
+            raise ValueError(
+                f"--input takes a file, and {address} is an address: watch it as it plays with --camera "
+                f"{address}, or save it first with `curl -LO {address}` and give that file"
+            )
+        return given
 
     @property
     def is_pushed(self) -> bool:
