@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
-from emi_live.addresses import SafeFormatter, safe_address
+from emi_live.addresses import safe_address
 from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
@@ -26,24 +24,20 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig
     from emi_live.flow import Script
     from emi_live.sinks import Sink
+    from emi_live.sources import Source
 
-__all__ = ["run_session", "set_up_logging"]
-
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
+__all__ = ["run_session"]
 
 
-def set_up_logging(debug: bool, view: bool) -> None:
-    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
-    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter(LOG_FORMAT))
-    logging.basicConfig(level=level, handlers=[handler])
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
+def run_session(
+    config: LiveConfig,
+    console: Console,
+    *,
+    demo: bool,
+    picture: Path | None,
+    health: Health | None = None,
+    sources: list[Source] | None = None,
+) -> None:
     """Run one engine with the sinks asked for until its media end, then sum up; raises as `LiveEngine` does.
 
     Args:
@@ -51,8 +45,10 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         console: for progress, what runs, and the summary.
         demo: play the script in place of media.
         picture: where to save the view at the end; None = nowhere.
+        health: counters and states; a new one by default.
+        sources: are open already; None = open those of the settings.
     """
-    health = Health()
+    health = health or Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
@@ -61,6 +57,8 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         engine = LiveEngine(
             config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
         )
+        if sources is not None:
+            engine.adopt(sources)
         engine.load()
     _announce(console, engine.announcements)
     summary = Summary()

@@ -39,8 +39,8 @@ class Feed(Protocol[T_co]):
     """One opened device, read by one thread."""
 
     @property
-    def resting(self) -> bool:
-        """Whether nothing comes on purpose, as between two pictures of a recording."""
+    def recorded(self) -> bool:
+        """Whether it is a recording: nothing may come of it for long, and it can be played from its start."""
         ...
 
     def next(self, timeout_s: float) -> T_co | None:
@@ -147,8 +147,13 @@ class DeviceLoop(Generic[T]):
             self._feed = None
 
     def _skip_backlog(self) -> None:
-        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it."""
+        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it.
+
+        A recording is opened again, and so played from its start.
+        """
         try:
+            if self._feed is not None and self._feed.recorded:
+                self._release()
             while self._feed is not None and self._feed.next(0.0) is not None:
                 pass
         except DeviceLostError:
@@ -185,6 +190,6 @@ class DeviceLoop(Generic[T]):
         while not stop.is_set():
             if (item := feed.next(POLL_S)) is not None:
                 return item
-            if self._clock.now_ns() >= deadline_ns and not feed.resting:
+            if self._clock.now_ns() >= deadline_ns and not feed.recorded:
                 raise DeviceLostError(f"{self._nothing} for {patience_s:.1f} s")
         return None

@@ -119,7 +119,7 @@ class Grabber:
         self._loss: DeviceLostError | SourceError | None = None
         self._max_damaged = max_damaged
         self._damaged = 0  # in a row
-        self.resting = False  # the next picture of a recording is there, and not due yet
+        self.recorded = False
         self._worker = Worker("camera-reader", self._read, Health(), on_exit=self._notice_exit)
         self._worker.start()
 
@@ -149,7 +149,6 @@ class Grabber:
             self._lose(error)
             return
         pacer = Pacer()
-        recorded = False
         try:
             may_wait = MAX_BUFFERED  # pictures that may still have been waiting when the device was opened
             while not stop.is_set():
@@ -158,24 +157,19 @@ class Grabber:
                     raise DeviceLostError("the camera gave no picture")
                 t_ns = self._clock.now_ns()  # before decoding, which takes milliseconds
                 due_ns = pacer.due_ns(capture.media_ns, capture.length_ns, t_ns)
-                recorded = due_ns is not None
+                self.recorded = due_ns is not None
                 may_wait = may_wait - 1 if t_ns - before_ns < BUFFERED_NS else 0
                 if due_ns is not None:
-                    self._rest_until(due_ns, stop)
+                    self._clock.wait_until(due_ns, stop)
                     self._offer(capture.rgb(), self._clock.now_ns(), recorded=True)
                 elif may_wait > 0:
                     self._health.count("camera.buffered")
                 else:
                     self._offer(capture.rgb(), t_ns)
         except DeviceLostError as error:
-            self._lose(_end_of_recording(capture, error) if recorded else error)
+            self._lose(_end_of_recording(capture, error) if self.recorded else error)
         finally:
             capture.release()
-
-    def _rest_until(self, due_ns: int, stop: threading.Event) -> None:
-        self.resting = True
-        self._clock.wait_until(due_ns, stop)
-        self.resting = False
 
     def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int, *, recorded: bool = False) -> None:
         if rgb is None:

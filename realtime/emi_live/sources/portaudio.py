@@ -94,7 +94,7 @@ class PortAudioInputs:
 class PortAudioFeed:
     """One running input stream."""
 
-    resting = False  # a microphone never is
+    recorded = False
 
     def __init__(self, portaudio: Any, device: int | None, config: MicrophoneConfig, clock: Clock) -> None:
         info = portaudio.query_devices(device, "input")

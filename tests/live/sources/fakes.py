@@ -41,7 +41,7 @@ class ScriptedFeed(Generic[T]):
     At the end of the script it calls `at_end`.
     """
 
-    resting = False
+    recorded = False
 
     def __init__(
         self, steps: Iterable[T | float | DeviceLostError], clock: FakeClock, at_end: Callable[[], None]

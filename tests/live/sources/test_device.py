@@ -11,7 +11,7 @@ from emi_live.health import Health
 from emi_live.sources.device import DeviceLoop, DeviceLostError, FeedEndedError
 from emi_live.worker import Backoff
 from tests.fakes import FakeClock
-from tests.live.sources.fakes import ScriptedDevice, Stop
+from tests.live.sources.fakes import ScriptedDevice, ScriptedFeed, Stop
 
 Script = list[str | float | DeviceLostError] | DeviceLostError
 
@@ -128,13 +128,28 @@ def test_a_recording_that_ends_is_not_opened_again() -> None:
     assert bench.device.feeds[0].closed == 1
 
 
-def test_a_feed_that_rests_is_not_lost() -> None:
-    bench = Bench(["first", "a", 60.0, "b"])
-    bench.loop.open()
-    bench.device.feeds[0].resting = True
-    bench.loop.run(bench.accept, bench.stop)
+def test_a_recording_is_played_from_its_start_and_may_stand_still() -> None:
+    class Recording(ScriptedFeed[str]):
+        recorded = True
+
+    bench = Bench()
+    feeds = [Recording(["a", 60.0, "b"], bench.clock, bench.stop.set) for _ in range(2)]
+    opened = iter(feeds)
+    loop = DeviceLoop[str](
+        "camera",
+        lambda: next(opened),
+        bench.clock,
+        bench.health,
+        nothing="no picture arriving",
+        first_s=5.0,
+        silent_s=2.0,
+        backoff=Backoff(0.25, 3.0),
+    )
+    loop.open()
+    loop.run(bench.accept, bench.stop)
     assert bench.items == ["a", "b"]
     assert bench.lost == 0
+    assert [feed.closed for feed in feeds] == [1, 1]
 
 
 def test_waits_double_up_to_the_last_and_start_afresh_after_a_return() -> None:

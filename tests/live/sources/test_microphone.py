@@ -293,7 +293,7 @@ def test_a_sound_server_that_dies_is_missed_and_found_again(running: Any) -> Non
 
 def test_an_absent_microphone_is_no_source(pulse: PulseServer) -> None:
     with pytest.raises(
-        SourceError, match=r"microphone 'nosuch' cannot be opened .*; inputs here: .*'pulse'"
+        SourceError, match=r"microphone 'nosuch' is not here; inputs here: .*'pulse'"
     ) as caught:
         MicrophoneSource("nosuch", MicrophoneConfig(), MonotonicClock(), Health())
     assert caught.value.exit_code == 3
