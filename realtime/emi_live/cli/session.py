@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,14 +54,18 @@ def run_session(
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
-    with console.status("loading …"), download_bar(console) as progress:
+    with ExitStack() as opened, console.status("loading …"), download_bar(console) as progress:
+        for sink in sinks:  # until the engine has them
+            opened.callback(sink.close)
         engine = LiveEngine(
             config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
         )
         if sources is not None:
             engine.adopt(sources)
         engine.load()
+        opened.pop_all()
     _announce(console, engine.announcements)
+    _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
     try:
@@ -92,14 +97,18 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
 def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
+    published = None
     if output.json_path is not None:
         sinks.append(JsonLinesSink(output.json_path))
     if output.publish is not None:
-        sinks.append(PublishSink(output.publish, config.bus))
+        publisher = PublishSink(output.publish, config.bus)
+        publisher.open()  # a port that is taken is said before models load, and `:*` becomes a number
+        sinks.append(publisher)
+        published = publisher.address
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
-        stored = f"estimates go to {output.json_path or safe_address(output.publish or '')}"
+        stored = f"estimates go to {output.json_path or published or picture}"
         sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
     return sinks
 
