@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from emi_live.addresses import SafeFormatter, safe_address, safe_text
+from emi_live.health import Health
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,14 @@ def test_no_secret_is_ever_shown(secret: str, place: str) -> None:
     assert secret not in safe_address(address)
     assert secret not in safe_text(f"it said: {address}")
     assert safe_address(safe_address(address)) == safe_address(address)
+
+
+def test_the_state_of_a_part_is_safe(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health()
+    with caplog.at_level("INFO", logger="emi_live.health"):
+        health.report("camera", "failed", "http://me:secret@10.0.0.2/cam: it is broken off")
+    assert health.status("camera").detail == "http://…@10.0.0.2/cam: it is broken off"
+    assert "secret" not in caplog.text
 
 
 def test_logs_and_their_traces_are_safe() -> None:

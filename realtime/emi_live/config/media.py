@@ -27,6 +27,16 @@ class SourceConfig(Section):
         word = None if mic is None else mic.strip().lower()
         return word if word in ("none", "default") else mic
 
+    @field_validator("camera")
+    @classmethod
+    def _an_address_has_two_slashes(cls, camera: int | str | None) -> int | str | None:
+        if isinstance(camera, str) and has_scheme(camera) and "://" not in camera:
+            scheme, _, rest = safe_address(camera).partition(":")
+            raise ValueError(
+                f"--camera {scheme}:{rest} has one slash where an address has two: {scheme}:/{rest}"
+            )
+        return camera
+
     @field_validator("input", mode="before")
     @classmethod
     def _a_file_is_not_an_address(cls, given: object) -> object:

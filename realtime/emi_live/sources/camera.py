@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from emi_live.addresses import has_scheme, safe_address
+from emi_live.addresses import safe_address
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
@@ -93,6 +93,11 @@ class CameraSource:
         """Never: sound comes from a microphone."""
         return False
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a recording, which is played once; known for sure when it states its length."""
+        return self._loop.recorded
+
     def run(self, intake: Intake, stop: threading.Event) -> None:
         """Push pictures until `stop` is set; then release the camera and end the pictures, not the sound.
 
@@ -122,10 +127,6 @@ class CameraSource:
 def _refuse_what_is_no_camera(where: str) -> None:
     shown = safe_address(where)
     if not is_url(where):
-        if has_scheme(where):
-            raise ConfigurationError(
-                f"--camera {shown} has one slash where an address has two: {_spelt(shown)}"
-            )
         if Path(where).is_file():
             raise ConfigurationError(f"{where} is a media file, not a camera; use --input {where}")
         if Path(where).is_fifo():
@@ -134,8 +135,3 @@ def _refuse_what_is_no_camera(where: str) -> None:
             )
     elif where.lower().startswith("file:"):
         raise ConfigurationError(f"{shown} is a media file, not a camera; use --input {shown[7:]}")
-
-
-def _spelt(address: str) -> str:
-    scheme, _, rest = address.partition(":")
-    return f"{scheme}://{rest.lstrip('/')}"

@@ -100,6 +100,11 @@ class DeviceLoop(Generic[T]):
         self._running = False
         self._lost: tuple[int, str] | None = None  # since when, by the clock and in words
 
+    @property
+    def recorded(self) -> bool:
+        """Whether what is open now is a recording."""
+        return self._feed is not None and self._feed.recorded
+
     def open(self) -> None:
         """Open the device and wait until something comes of it.
 
@@ -152,7 +157,7 @@ class DeviceLoop(Generic[T]):
         A recording is opened again, and so played from its start.
         """
         try:
-            if self._feed is not None and self._feed.recorded:
+            if self.recorded:
                 self._release()
             while self._feed is not None and self._feed.next(0.0) is not None:
                 pass

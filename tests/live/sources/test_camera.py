@@ -160,17 +160,9 @@ def test_a_media_file_is_not_a_camera(tmp_path: Path) -> None:
         CameraSource(str(clip), CameraConfig(), FakeClock(), Health())
 
 
-@pytest.mark.parametrize(
-    ("where", "remedy"),
-    [
-        ("rtsp:/me:secret@10.0.0.2/main", "has one slash .*: rtsp://…@10.0.0.2/main"),
-        ("file:///clip.mp4", "use --input /clip.mp4"),
-    ],
-)
-def test_a_misspelt_address_is_bad_use(where: str, remedy: str) -> None:
-    with pytest.raises(ConfigurationError, match=remedy) as caught:
-        CameraSource(where, CameraConfig(), FakeClock(), Health())
-    assert "secret" not in str(caught.value)
+def test_the_address_of_a_file_is_not_a_camera() -> None:
+    with pytest.raises(ConfigurationError, match=r"use --input /clip\.mp4"):
+        CameraSource("file:///clip.mp4", CameraConfig(), FakeClock(), Health())
 
 
 def test_a_pipe_is_not_a_camera(tmp_path: Path) -> None:
