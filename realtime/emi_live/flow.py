@@ -97,7 +97,13 @@ class Flow:
 
 
 def open_flow(
-    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, scripted: bool = False
+    config: LiveConfig,
+    health: Health,
+    clock: Clock,
+    opened: ExitStack,
+    *,
+    scripted: bool = False,
+    sources: list[Source] | None = None,
 ) -> Flow:
     """The opened sources, rings and bus that the configuration asks for, without a stage yet.
 
@@ -107,13 +113,15 @@ def open_flow(
         clock: of capture times.
         opened: gets whatever is to be closed at the end.
         scripted: open no source; the stages know by themselves what they show.
+        sources: are open already; None = open those of the configuration.
 
     Raises:
         ConfigurationError: the settings contradict each other.
         SourceError: a source that was asked for cannot be opened.
     """
     exact = config.exact
-    sources = [] if scripted else open_sources(config, clock, health)
+    if sources is None:
+        sources = [] if scripted else open_sources(config, clock, health)
     for source in sources:
         opened.callback(source.close)
     streams = {

@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from emi_live.addresses import safe_text
+
 __all__ = ["Health", "HealthSnapshot", "PartState", "PartStatus"]
 
 PartState = Literal["starting", "running", "failed", "unavailable", "absent", "ended"]
@@ -48,7 +50,8 @@ class Health:
             self._counters[name] += amount
 
     def report(self, part: str, state: PartState, detail: str = "") -> None:
-        """Record a part's state; a change is logged once."""
+        """Record a part's state, without the secrets of addresses; a change is logged once."""
+        detail = safe_text(detail)
         status = PartStatus(state, detail)
         with self._lock:
             previous = self._parts.get(part)

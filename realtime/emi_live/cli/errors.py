@@ -6,6 +6,7 @@ files, 3 no usable source, 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from contextlib import contextmanager
@@ -14,16 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 from typer.main import get_command
 
+from emi_live.addresses import SafeFormatter, safe_text
 from emi_live.errors import LiveError
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app"]
+__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app", "set_up_logging"]
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 
@@ -35,6 +39,16 @@ def exit_code(error: EmiError) -> int:
     return (
         EXIT_MODEL if isinstance(error, CheckpointError | ModelIntegrityError | ModelUnavailableError) else 1
     )
+
+
+def set_up_logging(debug: bool, view: bool) -> None:
+    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager
@@ -52,7 +66,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except EmiError as error:
         if debug:
-            traceback.print_exc()
+            typer.echo(safe_text(traceback.format_exc()), err=True, nl=False)
         _fail(str(error), exit_code(error))
     except typer.TyperException as error:  # of the command line: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
@@ -86,5 +100,5 @@ def run_app(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {safe_text(' '.join(message.split()))}", err=True)
     raise SystemExit(code) from None

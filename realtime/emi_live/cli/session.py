@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
+from emi_live.addresses import safe_address
 from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
@@ -25,22 +25,20 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig
     from emi_live.flow import Script
     from emi_live.sinks import Sink
+    from emi_live.sources import Source
 
-__all__ = ["run_session", "set_up_logging"]
-
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
+__all__ = ["run_session"]
 
 
-def set_up_logging(debug: bool, view: bool) -> None:
-    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
-    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
-    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
+def run_session(
+    config: LiveConfig,
+    console: Console,
+    *,
+    demo: bool,
+    picture: Path | None,
+    health: Health | None = None,
+    sources: list[Source] | None = None,
+) -> None:
     """Run one engine with the sinks asked for until its media end, then sum up; raises as `LiveEngine` does.
 
     Args:
@@ -48,18 +46,26 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         console: for progress, what runs, and the summary.
         demo: play the script in place of media.
         picture: where to save the view at the end; None = nowhere.
+        health: counters and states; a new one by default.
+        sources: are open already; None = open those of the settings.
     """
-    health = Health()
+    health = health or Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
-    with console.status("loading …"), download_bar(console) as progress:
+    with ExitStack() as opened, console.status("loading …"), download_bar(console) as progress:
+        for sink in sinks:  # until the engine has them
+            opened.callback(sink.close)
         engine = LiveEngine(
             config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
         )
+        if sources is not None:
+            engine.adopt(sources)
         engine.load()
+        opened.pop_all()
     _announce(console, engine.announcements)
+    _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
     try:
@@ -93,14 +99,18 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
 def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
+    published = None
     if output.json_path is not None:
         sinks.append(JsonLinesSink(output.json_path))
     if output.publish is not None:
-        sinks.append(PublishSink(output.publish, config.bus))
+        publisher = PublishSink(output.publish, config.bus)
+        publisher.open()  # a port that is taken is said before models load, and `:*` becomes a number
+        sinks.append(publisher)
+        published = publisher.address
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
-        stored = f"estimates go to {output.json_path or output.publish}"
+        stored = f"estimates go to {output.json_path or published or picture}"
         sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
     return sinks
 
@@ -112,4 +122,4 @@ def _in_words(config: LiveConfig, demo: bool) -> str:
     if source.input is not None:
         return f"{source.input.name} ({'exact' if config.exact else 'at real pace'})"
     microphone = "no microphone" if source.mic == "none" else f"microphone {source.mic or 'default'}"
-    return microphone if source.camera is None else f"camera {source.camera}, {microphone}"
+    return microphone if source.camera is None else f"camera {safe_address(source.camera)}, {microphone}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from emi_live.addresses import has_scheme, safe_address
 from emi_live.config.section import Positive, Section
 
 __all__ = ["CameraConfig", "MicrophoneConfig", "RingConfig", "SourceConfig"]
@@ -29,6 +30,35 @@ class SourceConfig(Section):
     # A longer hole in all streams of a file at once is no pause but a lie of the time stamps, and is skipped.
     max_gap_s: Positive = 120.0
 
+    @field_validator("mic")
+    @classmethod
+    def _known_words_in_any_case(cls, mic: str | None) -> str | None:
+        word = None if mic is None else mic.strip().lower()
+        return word if word in ("none", "default") else mic
+
+    @field_validator("camera")
+    @classmethod
+    def _an_address_has_two_slashes(cls, camera: int | str | None) -> int | str | None:
+        if isinstance(camera, str) and has_scheme(camera) and "://" not in camera:
+            scheme, _, rest = safe_address(camera).partition(":")
+            raise ValueError(
+                f"--camera {scheme}:{rest} has one slash where an address has two: {scheme}:/{rest}"
+            )
+        return camera
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _a_file_is_not_an_address(cls, given: object) -> object:
+        """An address would lose a slash in `Path`, and then be looked for as a file."""
+        if isinstance(given, str | Path) and has_scheme(given) and not Path(given).exists():
+            scheme, _, rest = str(given).partition(":")
+            address = safe_address(f"{scheme}://{rest.lstrip('/')}")
+            raise ValueError(
+                f"--input takes a file, and {address} is an address: watch it as it plays with --camera "
+                f"{address}, or save it first with `curl -LO {address}` and give that file"
+            )
+        return given
+
     @property
     def is_pushed(self) -> bool:
         """Whether media come from code; with `mic` "none", pictures alone."""
@@ -44,6 +74,7 @@ class CameraConfig(Section):
     open_timeout_s: Positive = 5.0
     read_timeout_s: Positive = 2.0
     frozen_after_s: Positive = 2.0  # identical frames for this long are a frozen camera
+    max_damaged: int = Field(30, ge=0)  # damaged pictures in a row that are passed over; one more is a loss
     reopen_first_s: Positive = 0.25  # back-off after a loss: first wait, doubled up to the last
     reopen_last_s: Positive = 3.0
 

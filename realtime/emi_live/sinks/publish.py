@@ -52,6 +52,7 @@ class PublishSink:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._gate: KeyGate | None = None
+        self._bound: str | None = None
         self._last: list[bytes] | None = None
 
     @property
@@ -62,9 +63,7 @@ class PublishSink:
     @property
     def address(self) -> str:
         """The address that is bound, with the port that `:*` became once the sink is open."""
-        if self._socket is None:
-            return self._address
-        return str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
+        return self._bound or self._address
 
     def open(self) -> None:
         """Bind the address; the thread that opens may hand the sink to another before the first write.
@@ -91,6 +90,7 @@ class PublishSink:
             self._keys.guard(self._socket)
         try:
             self._socket.bind(self._address)
+            self._bound = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
             if path is not None:
                 path.chmod(0o600)
         except (zmq.ZMQError, OSError) as error:
@@ -121,7 +121,7 @@ class PublishSink:
             self._gate.close()
         if self._context is not None:
             self._context.term()
-        self._socket = self._gate = self._context = None
+        self._socket = self._gate = self._context = self._bound = None
 
     @staticmethod
     def _someone_joined(socket: zmq.Socket[bytes]) -> bool:
@@ -143,6 +143,10 @@ def _checked(address: str) -> str:
         and (port == "*" or (port.isdecimal() and 0 < int(port) < 65536))
     )
     ipc = scheme == "ipc" and rest.startswith("/")
+    if tcp and ":" in host and not host.startswith("["):
+        raise ConfigurationError(
+            f"--publish {address}: an IPv6 address stands in brackets: tcp://[{host}]:{port}"
+        )
     if not separator or not (tcp or ipc):
         raise ConfigurationError(
             f"--publish {address} is not an address: use tcp://127.0.0.1:5561 or ipc:///folder/name"

@@ -6,15 +6,17 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from emi_live.addresses import safe_address
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed
-from emi_live.sources.grabber import CameraPicture, Grabber
+from emi_live.sources.grabber import CameraPicture, Capture, Grabber
 from emi_live.sources.liveness import FreezeDetector
-from emi_live.sources.opencv import OpenCvCapture, advice, is_url, printable
+from emi_live.sources.opencv import OpenCvCapture, advice, is_url
+from emi_live.sources.stream import StreamCapture
 from emi_live.worker import Backoff
 
 __all__ = ["CameraSource"]
@@ -22,6 +24,8 @@ __all__ = ["CameraSource"]
 
 class CameraSource:
     """One camera, by index, device path or URL; the newest picture always wins.
+
+    A recording on a server is played at its own pace, and ends.
 
     A picture's capture time is read right after it was grabbed. A camera that gives no picture, or the very
     same one for `frozen_after_s`, is reported as `failed` and opened again for as long as it takes.
@@ -50,15 +54,18 @@ class CameraSource:
             SourceError: there is no such camera, or it gives no picture.
         """
         where = int(where) if isinstance(where, str) and where.isdecimal() else where
-        if isinstance(where, str) and not is_url(where) and Path(where).is_file():
-            raise ConfigurationError(f"{where} is a media file, not a camera; use --input {where}")
-        self._where = where
+        if isinstance(where, str):
+            _refuse_what_is_no_camera(where)
         self._health = health
+
+        def open_capture() -> Capture:
+            return StreamCapture(str(where), config) if is_url(where) else OpenCvCapture(where, config)
+
         self._freeze = FreezeDetector(seconds_to_ns(config.frozen_after_s))
         self._frozen_text = f"the same frame again for {config.frozen_after_s:.1f} s"
         self._loop = DeviceLoop[CameraPicture](
             self.name,
-            connect or (lambda: Grabber(lambda: OpenCvCapture(where, config), clock, health)),
+            connect or (lambda: Grabber(open_capture, clock, health, max_damaged=config.max_damaged)),
             clock,
             health,
             nothing="no picture arriving",
@@ -69,7 +76,7 @@ class CameraSource:
         try:
             self._loop.open()
         except DeviceLostError as error:
-            raise SourceError(f"camera {printable(where)}: {error}; {advice(where)}") from error
+            raise SourceError(f"camera {safe_address(where)}: {error}; {advice(where)}") from error
 
     @property
     def name(self) -> str:
@@ -86,11 +93,20 @@ class CameraSource:
         """Never: sound comes from a microphone."""
         return False
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a recording, which is played once; known for sure when it states its length."""
+        return self._loop.recorded
+
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push pictures until `stop` is set; then release the camera and end the pictures, not the sound."""
+        """Push pictures until `stop` is set; then release the camera and end the pictures, not the sound.
+
+        Raises:
+            SourceError: a recording is broken off.
+        """
 
         def accept(picture: CameraPicture) -> bool:
-            state = self._freeze.observe(picture.rgb, picture.t_ns)
+            state = "live" if picture.recorded else self._freeze.observe(picture.rgb, picture.t_ns)
             if state == "frozen":
                 raise DeviceLostError(self._frozen_text)
             if state == "live":
@@ -106,3 +122,16 @@ class CameraSource:
     def close(self) -> None:
         """Release the camera; `run` does it, so this is for a source that was never run."""
         self._loop.close()
+
+
+def _refuse_what_is_no_camera(where: str) -> None:
+    shown = safe_address(where)
+    if not is_url(where):
+        if Path(where).is_file():
+            raise ConfigurationError(f"{where} is a media file, not a camera; use --input {where}")
+        if Path(where).is_fifo():
+            raise ConfigurationError(
+                f"{where} is a pipe, not a camera; write what comes out of it to a file, and use --input FILE"
+            )
+    elif where.lower().startswith("file:"):
+        raise ConfigurationError(f"{shown} is a media file, not a camera; use --input {shown[7:]}")

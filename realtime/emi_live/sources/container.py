@@ -22,6 +22,10 @@ TEXT_FORMATS: Final = frozenset(
 KEEPS_CLOCK: Final = "matroska,webm"  # states the time at which the media end, not their length
 TS_PACKET, TS_SYNC = 188, 0x47  # of MPEG transport streams
 PLAYLIST_BYTES: Final = 65_536
+NO_PIPE: Final = (
+    "a pipe can be read once, and picture and sound are each read on their own; "
+    "write it to a file first (`… > clip.mkv`), or push its media from Python"
+)
 
 
 def require_file(path: Path) -> None:
@@ -31,6 +35,8 @@ def require_file(path: Path) -> None:
         ConfigurationError: there is none, or it is a folder or a device.
         SourceError: it is empty.
     """
+    if str(path) == "-":
+        raise ConfigurationError(f"--input - is not taken: {NO_PIPE}")
     try:
         status = path.stat()
     except OSError as error:
@@ -39,6 +45,8 @@ def require_file(path: Path) -> None:
         ) from error
     if stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"{path} is a folder; give the path of a media file in it")
+    if stat.S_ISFIFO(status.st_mode):
+        raise ConfigurationError(f"{path} is a pipe: {NO_PIPE}")
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a file; a camera is opened with --camera {path}")
     if status.st_size == 0:

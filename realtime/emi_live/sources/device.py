@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from emi_live.clock import Clock, seconds_to_ns
@@ -11,9 +12,16 @@ from emi_live.errors import LiveError
 from emi_live.health import Health
 from emi_live.worker import Backoff
 
-__all__ = ["DeviceLoop", "DeviceLostError", "Feed"]
+__all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError"]
 
 POLL_S: Final = 0.1  # longest wait for a device before looking at `stop` and at the clock
+
+# After how many seconds a loss is said to have lasted how long.
+STEPS: Final = (
+    *((seconds, f"{seconds} s") for seconds in (10, 30)),
+    *((60 * minutes, f"{minutes} min") for minutes in (1, 2, 5, 10, 30)),
+    *((3_600 * hours, f"{hours} h") for hours in (1, 2, 6, 12, 24)),
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -23,8 +31,17 @@ class DeviceLostError(LiveError):
     """A device gives nothing usable any more; its message says in a few words why."""
 
 
+class FeedEndedError(DeviceLostError):
+    """A recording was played to its end; nothing is wrong."""
+
+
 class Feed(Protocol[T_co]):
     """One opened device, read by one thread."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a recording: nothing may come of it for long, and it can be played from its start."""
+        ...
 
     def next(self, timeout_s: float) -> T_co | None:
         """What has arrived; None if nothing did within `timeout_s`.
@@ -42,8 +59,8 @@ class Feed(Protocol[T_co]):
 class DeviceLoop(Generic[T]):
     """Keeps one device open, and opens it again with growing waits whenever it is lost.
 
-    A loss is counted as `PART.lost` and reported as `failed` with its reason; the part is `running` again
-    with the next item that is accepted.
+    A loss is counted as `PART.lost` and reported as `failed`, with since when and why; the part is `running`
+    again with the next item that is accepted.
     """
 
     def __init__(
@@ -81,6 +98,12 @@ class DeviceLoop(Generic[T]):
         self._feed: Feed[T] | None = None
         self._failures = 0
         self._running = False
+        self._lost: tuple[int, str] | None = None  # since when, by the clock and in words
+
+    @property
+    def recorded(self) -> bool:
+        """Whether what is open now is a recording."""
+        return self._feed is not None and self._feed.recorded
 
     def open(self) -> None:
         """Open the device and wait until something comes of it.
@@ -96,7 +119,7 @@ class DeviceLoop(Generic[T]):
         self._health.report(self._part, "starting", "open")
 
     def run(self, accept: Callable[[T], bool], stop: threading.Event) -> None:
-        """Give every item to `accept` until `stop` is set, then release the device.
+        """Give every item to `accept` until `stop` is set or a recording ends, then release the device.
 
         `accept` says whether the item was a sign of life; it may raise `DeviceLostError` itself.
         """
@@ -106,11 +129,13 @@ class DeviceLoop(Generic[T]):
             while not stop.is_set():
                 try:
                     self._follow(accept, stop)
+                except FeedEndedError:
+                    return
                 except DeviceLostError as loss:
                     self._release()
                     self._failures += 1
                     self._health.count(f"{self._part}.lost")
-                    self._health.report(self._part, "failed", str(loss))
+                    self._report_loss(loss)
                     stop.wait(self._backoff.delay_s(self._failures))
         finally:
             self._running = False
@@ -127,8 +152,13 @@ class DeviceLoop(Generic[T]):
             self._feed = None
 
     def _skip_backlog(self) -> None:
-        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it."""
+        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it.
+
+        A recording is opened again, and so played from its start.
+        """
         try:
+            if self.recorded:
+                self._release()
             while self._feed is not None and self._feed.next(0.0) is not None:
                 pass
         except DeviceLostError:
@@ -142,7 +172,18 @@ class DeviceLoop(Generic[T]):
             patience_s = self._silent_s
             if accept(item):
                 self._failures = 0
+                self._lost = None
                 self._health.report(self._part, "running")
+
+    def _report_loss(self, loss: DeviceLostError) -> None:
+        """Say since when it is lost, and again whenever that has become much longer; each is one log line."""
+        now_ns = self._clock.now_ns()
+        if self._lost is None:
+            self._lost = now_ns, f"{datetime.now():%H:%M:%S}"
+        since_ns, since = self._lost
+        steps = [step for step, _ in STEPS if now_ns - since_ns >= seconds_to_ns(step)]
+        when = f"lost for {dict(STEPS)[steps[-1]]}, since {since}" if steps else f"lost at {since}"
+        self._health.report(self._part, "failed", f"{when}, trying again: {loss}")
 
     def _open_feed(self) -> Feed[T]:
         self._feed = self._connect()
@@ -154,6 +195,6 @@ class DeviceLoop(Generic[T]):
         while not stop.is_set():
             if (item := feed.next(POLL_S)) is not None:
                 return item
-            if self._clock.now_ns() >= deadline_ns:
+            if self._clock.now_ns() >= deadline_ns and not feed.recorded:
                 raise DeviceLostError(f"{self._nothing} for {patience_s:.1f} s")
         return None

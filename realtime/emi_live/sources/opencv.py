@@ -1,9 +1,8 @@
-"""Opening a camera or a network stream with OpenCV, and saying what is wrong when that fails."""
+"""Opening a camera of this machine with OpenCV, and saying what is wrong when that fails."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.clock import seconds_to_ns
+from emi_live.addresses import safe_address
 from emi_live.config import CameraConfig
 from emi_live.sources.device import DeviceLostError
 
 if TYPE_CHECKING:
     from cv2 import VideoCapture
 
-__all__ = ["OpenCvCapture", "advice", "is_url", "printable"]
+__all__ = ["OpenCvCapture", "advice", "is_url"]
 
 
 def is_url(where: int | str) -> bool:
@@ -26,30 +25,30 @@ def is_url(where: int | str) -> bool:
     return isinstance(where, str) and "://" in where
 
 
-def printable(where: int | str) -> str:
-    """The camera as it may be shown: a URL without its password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:…@", str(where))
-
-
 def advice(where: int | str) -> str:
     """What to do about a camera that cannot be opened."""
     if is_url(where):
-        return f"check that `ffplay {printable(where)}` shows it"
+        return f"check that `ffplay {safe_address(where)}` shows it"
     devices = sorted(str(path) for path in Path("/dev").glob("video*"))
+    path = f"/dev/video{where}" if isinstance(where, int) else where
+    if not path.startswith("/"):
+        return "a camera is a number (0), a device (/dev/video0) or an address (rtsp://HOST/…, http://HOST/…)"
     if not devices:
         return "there is no /dev/video* here: plug a camera in, or give a stream's URL with --camera"
-    path = f"/dev/video{where}" if isinstance(where, int) else where
     if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
         return f"this user may not use {path}: `sudo usermod -aG video $USER`, then log in again"
     return f"it may be in use by another program; devices here: {', '.join(devices)}"
 
 
 class OpenCvCapture:
-    """One `cv2.VideoCapture`, set up for the lowest delay. Used by one thread.
+    """One camera on this machine by `cv2.VideoCapture`, set up for the lowest delay. Used by one thread.
 
     Raises:
         DeviceLostError: the device cannot be opened.
     """
+
+    length_ns = 0
+    media_ns = None
 
     def __init__(self, where: int | str, config: CameraConfig) -> None:
         # The libraries below write straight to the terminal, into the middle of the view; a user's choice
@@ -66,7 +65,7 @@ class OpenCvCapture:
             raise DeviceLostError("it cannot be opened")
 
     def grab(self) -> bool:
-        """Wait for the next picture, at most the configured time-out on a network stream."""
+        """Wait for the next picture."""
         return bool(self._capture.grab())
 
     def rgb(self) -> NDArray[np.uint8] | None:
@@ -85,15 +84,6 @@ class OpenCvCapture:
 
     def _open(self, where: int | str, config: CameraConfig) -> VideoCapture:
         cv2 = self._cv2
-        if is_url(where):
-            options = {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: seconds_to_ns(config.open_timeout_s) // 1_000_000,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: seconds_to_ns(config.read_timeout_s) // 1_000_000,
-                cv2.CAP_PROP_N_THREADS: 1,  # each further decoding thread would hold back one more picture
-            }
-            flat = [number for pair in options.items() for number in pair]
-            stream: VideoCapture = cv2.VideoCapture(where, cv2.CAP_FFMPEG, flat)
-            return stream
         capture: VideoCapture = cv2.VideoCapture(
             where, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -13,6 +14,8 @@ from emi_live.sources.push import PushSource
 from emi_live.sources.source import Source
 
 __all__ = ["open_sources"]
+
+logger = logging.getLogger(__name__)
 
 NO_MICROPHONE = "none"
 DEFAULT_MICROPHONE = "default"
@@ -47,6 +50,7 @@ def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Sourc
 
 def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) -> Iterator[Source]:
     wanted = config.source
+    listens = False  # to the default microphone, beside a camera
     if wanted.is_pushed:
         yield PushSource(audio=wanted.mic is None, lead_s=wanted.push_lead_s if config.exact else None)
     if wanted.input is not None:
@@ -65,8 +69,15 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
     if wanted.camera is not None:
         from emi_live.sources.camera import CameraSource
 
-        yield CameraSource(wanted.camera, config.camera, clock, health)
-    if named_mic or (wanted.camera is not None and wanted.mic is None):
+        camera = CameraSource(wanted.camera, config.camera, clock, health)
+        listens = wanted.mic is None and not camera.recorded
+        if camera.recorded and wanted.mic is None:  # the room's sound does not belong to it, and never ends
+            logger.warning(
+                "the camera is a recording: it is played once, at its own pace, without sound; to hear it, "
+                "save it and use --input FILE"
+            )
+        yield camera
+    if named_mic or listens:
         from emi_live.sources.microphone import MicrophoneSource
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +21,10 @@ from emi_live.sources.device import DeviceLostError
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["PortAudioFeed", "PortAudioInputs", "SoundBlock", "load_sounddevice"]
+__all__ = ["PortAudioFeed", "PortAudioInputs", "SoundBlock", "find_microphone", "load_sounddevice"]
 
 QUEUE_BLOCKS: Final = 64  # 2 s of 32 ms blocks; past that the oldest is dropped
+NO_MICROPHONE: Final = "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
 MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and the callback has no clock
 
 
@@ -84,7 +85,8 @@ class PortAudioInputs:
                     portaudio._terminate()
                 portaudio._initialize()
             self._opened = True
-            return PortAudioFeed(portaudio, self._device, self._config, self._clock)
+            device = None if self._device is None else find_microphone(portaudio, self._device)
+            return PortAudioFeed(portaudio, device, self._config, self._clock)
         except (portaudio.PortAudioError, ValueError) as error:
             raise DeviceLostError(_describe(portaudio, self._device, error)) from error
 
@@ -92,9 +94,9 @@ class PortAudioInputs:
 class PortAudioFeed:
     """One running input stream."""
 
-    def __init__(
-        self, portaudio: Any, device: int | str | None, config: MicrophoneConfig, clock: Clock
-    ) -> None:
+    recorded = False
+
+    def __init__(self, portaudio: Any, device: int | None, config: MicrophoneConfig, clock: Clock) -> None:
         info = portaudio.query_devices(device, "input")
         self._rate_hz = round(info["default_samplerate"])
         self._clock = clock
@@ -174,7 +176,7 @@ def load_sounddevice() -> ModuleType:
     return module
 
 
-def _channels(portaudio: Any, device: int | str | None, info: dict[str, Any], rate_hz: int) -> int:
+def _channels(portaudio: Any, device: int | None, info: dict[str, Any], rate_hz: int) -> int:
     """One if the device can, else all it has: some drivers open a stereo microphone only as such."""
     try:
         portaudio.check_input_settings(device, channels=1, dtype="float32", samplerate=rate_hz)
@@ -183,14 +185,64 @@ def _channels(portaudio: Any, device: int | str | None, info: dict[str, Any], ra
     return 1
 
 
-def _describe(portaudio: Any, device: int | str | None, error: Exception) -> str:
-    inputs: list[str] = []
-    with suppress(portaudio.PortAudioError):
-        inputs += (
-            f"{d['index']} {d['name']!r}" for d in portaudio.query_devices() if d["max_input_channels"]
+def find_microphone(portaudio: Any, wanted: int | str) -> int:
+    """The index of the input meant by an index, a name, or words of a name, in capitals or not.
+
+    Args:
+        portaudio: the module `sounddevice`.
+        wanted: what a person typed.
+
+    Raises:
+        DeviceLostError: none or several are meant, or an output; the message lists the inputs.
+    """
+    listed = list(portaudio.query_devices())
+    here = [device for device in listed if device["max_input_channels"]]
+    found = _matches(wanted, listed)
+    inputs = [device for device in found if device["max_input_channels"]]
+    if len(inputs) == 1:
+        return int(inputs[0]["index"])
+    if not here:
+        raise DeviceLostError(NO_MICROPHONE)
+    if inputs:
+        raise DeviceLostError(
+            f"microphone {wanted!r} may be any of {len(inputs)} inputs: {_shown(inputs)}; choose one by its "
+            "number with --mic"
         )
+    reason = f"is an output ({_shown(found)})" if found else "is not here"
+    raise DeviceLostError(
+        f"microphone {wanted!r} {reason}; inputs here: {_shown(here)}; choose one with --mic, or use "
+        "--mic none"
+    )
+
+
+def _matches(wanted: int | str, listed: Sequence[Any]) -> list[Any]:
+    """The devices that fit best: by the very name, else in another case, else with every word in the name."""
+    if isinstance(wanted, int):
+        return [device for device in listed if device["index"] == wanted]
+    folded = wanted.casefold()
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == wanted,
+        lambda name: name.casefold() == folded,
+        lambda name: all(word in name.casefold() for word in folded.split()),
+    )
+    found: list[Any] = []
+    for fits in rules:
+        found = [device for device in listed if fits(device["name"])]
+        if any(device["max_input_channels"] for device in found):
+            break
+    return found
+
+
+def _shown(devices: Iterable[Any]) -> str:
+    return ", ".join(f"{device['index']} {device['name']!r}" for device in devices)
+
+
+def _describe(portaudio: Any, device: int | str | None, error: Exception) -> str:
+    inputs: list[Any] = []
+    with suppress(portaudio.PortAudioError):
+        inputs += (listed for listed in portaudio.query_devices() if listed["max_input_channels"])
     if not inputs:
-        return "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
+        return NO_MICROPHONE
     wanted = "the default microphone" if device is None else f"microphone {device!r}"
     reason = str(error).splitlines()[0]
-    return f"{wanted} cannot be opened ({reason}); inputs here: {', '.join(inputs)}; choose one with --mic"
+    return f"{wanted} cannot be opened ({reason}); inputs here: {_shown(inputs)}; choose one with --mic"

@@ -95,11 +95,13 @@ def test_a_camera_that_is_cut_off_comes_back(assets: Path, face_stream: StreamSe
     def vision(line: dict[str, Any]) -> str:
         return str(line["modalities"]["vision"]["state"])
 
-    with running(assets, "--camera", face_stream.url, "--mic", "none") as program:
+    # The server takes one client, once: a stall while models load on a busy machine must not cost it.
+    patient = ("--set", "camera.read_timeout_s=20")
+    with running(assets, "--camera", face_stream.url, "--mic", "none", *patient) as program:
         seen = lines_until(program.stdout, lambda line: vision(line) == "live" and line["t"] >= 2, most=60)
         face_stream.stop()
         lost = lines_until(program.stdout, lambda line: vision(line) == "failed", most=40)
-        assert lost[-1]["modalities"]["vision"]["reason"]
+        assert "trying again" in lost[-1]["modalities"]["vision"]["reason"]
         face_stream.start()
         back = lines_until(program.stdout, lambda line: vision(line) == "live", most=60)
     times = [line["t"] for line in (*seen, *lost, *back)]

@@ -133,6 +133,20 @@ def test_with_keys_only_their_holder_gets_estimates() -> None:
         assert not wrong.poll(200)
 
 
+def test_an_ipv6_address_without_brackets_is_told_how_to_write_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"stands in brackets: tcp://\[::1\]:5669"):
+        PublishSink("tcp://::1:5669", no_keys())
+
+
+def test_the_port_is_told_once_it_is_known() -> None:
+    sink = PublishSink("tcp://127.0.0.1:*", no_keys())
+    assert sink.address == "tcp://127.0.0.1:*"
+    sink.open()
+    bound = sink.address
+    sink.close()
+    assert int(bound.removeprefix("tcp://127.0.0.1:")) > 0
+
+
 def test_an_address_in_use_is_one_clear_line_and_is_free_after_close() -> None:
     with opened(LOCAL, no_keys()) as first:
         address = first.address

@@ -41,6 +41,8 @@ class ScriptedFeed(Generic[T]):
     At the end of the script it calls `at_end`.
     """
 
+    recorded = False
+
     def __init__(
         self, steps: Iterable[T | float | DeviceLostError], clock: FakeClock, at_end: Callable[[], None]
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,7 +19,7 @@ from emi_live.sources.camera import CameraSource
 from emi_live.sources.device import DeviceLostError
 from emi_live.sources.grabber import CameraPicture
 from emi_live.sources.liveness import FreezeDetector
-from emi_live.sources.opencv import advice, printable
+from emi_live.sources.opencv import advice
 from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 
@@ -94,7 +96,7 @@ def test_a_frozen_camera_is_noticed_reopened_and_its_picture_withheld() -> None:
 
 
 def test_the_reason_of_a_freeze_is_said() -> None:
-    scene, reasons = Scene(), []
+    scene, reasons = Scene(), list[tuple[object, str]]()
 
     class Listening(Health):
         def report(self, part: str, state: object, detail: str = "") -> None:
@@ -107,7 +109,8 @@ def test_the_reason_of_a_freeze_is_said() -> None:
         [*scene.moving(2), *scene.still(30)], scene.moving(3), clock=clock, stop=stop
     )
     CameraSource("0", CameraConfig(), clock, Listening(), connect=device).run(RecordingIntake(), stop)
-    assert ("failed", "the same frame again for 2.0 s") in reasons
+    (failed,) = [detail for state, detail in reasons if state == "failed"]
+    assert re.fullmatch(r"lost at \d\d:\d\d:\d\d, trying again: the same frame again for 2.0 s", failed)
     assert reasons[-2:] == [("running", ""), ("ended", "")]
 
 
@@ -157,10 +160,20 @@ def test_a_media_file_is_not_a_camera(tmp_path: Path) -> None:
         CameraSource(str(clip), CameraConfig(), FakeClock(), Health())
 
 
-def test_what_is_printed_of_an_address() -> None:
-    assert printable("rtsp://me:secret@10.0.0.2:554/main") == "rtsp://me:…@10.0.0.2:554/main"
-    assert printable("http://10.0.0.2:8080/cam@home") == "http://10.0.0.2:8080/cam@home"
-    assert printable(0) == "0"
+def test_the_address_of_a_file_is_not_a_camera() -> None:
+    with pytest.raises(ConfigurationError, match=r"use --input /clip\.mp4"):
+        CameraSource("file:///clip.mp4", CameraConfig(), FakeClock(), Health())
+
+
+def test_a_pipe_is_not_a_camera(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match=r"is a pipe, not a camera; .* --input FILE"):
+        CameraSource(str(tmp_path / "pipe"), CameraConfig(), FakeClock(), Health())
+
+
+def test_a_name_is_not_a_camera() -> None:
+    with pytest.raises(SourceError, match=r"a camera is a number \(0\), a device"):
+        CameraSource("webcam", CameraConfig(), FakeClock(), Health())
 
 
 def test_advice_on_a_device_names_what_there_is() -> None:

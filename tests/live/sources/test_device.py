@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health
-from emi_live.sources.device import DeviceLoop, DeviceLostError
+from emi_live.sources.device import DeviceLoop, DeviceLostError, FeedEndedError
 from emi_live.worker import Backoff
 from tests.fakes import FakeClock
-from tests.live.sources.fakes import ScriptedDevice, Stop
+from tests.live.sources.fakes import ScriptedDevice, ScriptedFeed, Stop
 
 Script = list[str | float | DeviceLostError] | DeviceLostError
 
@@ -95,7 +97,59 @@ def test_the_loss_is_reported_with_its_reason() -> None:
 
     bench.stop = Watching(bench.clock)
     bench.run()
-    assert seen == ["failed: the camera gave no picture"]
+    (failed,) = seen
+    assert re.fullmatch(r"failed: lost at \d\d:\d\d:\d\d, trying again: the camera gave no picture", failed)
+
+
+def test_a_long_loss_says_for_how_long_and_since_when_in_few_log_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone = DeviceLostError("it cannot be opened")
+    bench = Bench(["first", "a", gone], *[gone] * 100, ["b"])
+    with caplog.at_level("WARNING", logger="emi_live.health"):
+        bench.run()
+    said = [re.sub(r"\d\d:\d\d:\d\d", "T", record.getMessage()) for record in caplog.records]
+    assert said == [
+        f"camera: failed (lost {when}, trying again: it cannot be opened)"
+        for when in (
+            *("at T", "for 10 s, since T", "for 30 s, since T"),
+            *("for 1 min, since T", "for 2 min, since T"),
+        )
+    ]
+    assert bench.health.status("camera").state == "running"
+    assert bench.lost == 101
+
+
+def test_a_recording_that_ends_is_not_opened_again() -> None:
+    bench = Bench(["first", "a", FeedEndedError("the recording has ended")])
+    bench.run()
+    assert bench.items == ["a"]
+    assert bench.lost == 0
+    assert bench.device.feeds[0].closed == 1
+
+
+def test_a_recording_is_played_from_its_start_and_may_stand_still() -> None:
+    class Recording(ScriptedFeed[str]):
+        recorded = True
+
+    bench = Bench()
+    feeds = [Recording(["a", 60.0, "b"], bench.clock, bench.stop.set) for _ in range(2)]
+    opened = iter(feeds)
+    loop = DeviceLoop[str](
+        "camera",
+        lambda: next(opened),
+        bench.clock,
+        bench.health,
+        nothing="no picture arriving",
+        first_s=5.0,
+        silent_s=2.0,
+        backoff=Backoff(0.25, 3.0),
+    )
+    loop.open()
+    loop.run(bench.accept, bench.stop)
+    assert bench.items == ["a", "b"]
+    assert bench.lost == 0
+    assert [feed.closed for feed in feeds] == [1, 1]
 
 
 def test_waits_double_up_to_the_last_and_start_afresh_after_a_return() -> None:

@@ -228,6 +228,7 @@ def test_bad_paths_are_bad_use(tmp_path: Path) -> None:
         (tmp_path / "absent.mp4", "cannot be found"),
         (tmp_path / "absent" / "clip.mp4", "cannot be found"),
         (Path("/dev/null"), "is not a file"),
+        (Path("-"), "a pipe can be read once.*write it to a file first"),
     ):
         with pytest.raises(ConfigurationError, match=message) as caught:
             FileSource(path, Health())

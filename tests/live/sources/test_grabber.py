@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_live.clock import NS_PER_MS
+from emi_live.clock import NS_PER_MS, NS_PER_S
+from emi_live.errors import SourceError
 from emi_live.health import Health
-from emi_live.sources.device import DeviceLostError
-from emi_live.sources.grabber import Grabber
+from emi_live.sources.device import DeviceLostError, FeedEndedError
+from emi_live.sources.grabber import Grabber, Pacer
 from tests.fakes import FakeClock
 
 
@@ -36,6 +37,9 @@ class Camera:
         for _ in range(pictures):
             assert self.waiting.acquire(timeout=5)
 
+    length_ns = 0
+    media_ns: int | None = None
+
     def grab(self) -> bool:
         self.waiting.release()
         self._allowed.acquire()
@@ -56,8 +60,8 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def start(camera: Camera, clock: FakeClock, health: Health | None = None) -> Grabber:
-    grabber = Grabber(lambda: camera, clock, health or Health())
+def start(camera: Camera, clock: FakeClock, health: Health | None = None, max_damaged: int = 30) -> Grabber:
+    grabber = Grabber(lambda: camera, clock, health or Health(), max_damaged=max_damaged)
     assert camera.waiting.acquire(timeout=5)
     return grabber
 
@@ -103,6 +107,108 @@ def test_damaged_pictures_are_counted(clock: FakeClock) -> None:
     assert grabber.next(0.0) is None
     assert health.snapshot().counters["camera.damaged"] == 2
     finish(grabber, camera)
+
+
+def test_too_many_damaged_pictures_in_a_row_are_a_loss(clock: FakeClock) -> None:
+    camera, health = Camera(clock), Health()
+    grabber = start(camera, clock, health, max_damaged=2)
+    camera.damaged = True
+    camera.let(2)
+    camera.damaged = False
+    camera.let(1)
+    camera.damaged = True
+    camera.let(2)
+    assert grabber.next(0.0) is not None
+    camera._allowed.release()
+    assert camera.released.wait(5)
+    with pytest.raises(DeviceLostError, match="3 damaged pictures in a row"):
+        grabber.next(1.0)
+    assert health.snapshot().counters["camera.damaged"] == 5
+    grabber.close()
+
+
+class Recording(Camera):
+    """A server that sends pictures of a recording, half a second of it each, as fast as they are taken."""
+
+    length_ns = 2 * NS_PER_S
+
+    def __init__(self, clock: FakeClock, pictures: int) -> None:
+        super().__init__(clock)
+        self._pictures = pictures
+
+    def grab(self) -> bool:
+        if self._grabbed == self._pictures:
+            return False
+        self.media_ns = self._grabbed * NS_PER_S // 2
+        self._grabbed += 1
+        return True
+
+
+def play(recording: Recording, clock: FakeClock, health: Health) -> Grabber:
+    grabber = Grabber(lambda: recording, clock, health)
+    assert recording.released.wait(5)
+    return grabber
+
+
+def test_a_recording_is_paced_by_its_stamps_and_ends(clock: FakeClock) -> None:
+    health = Health()
+    grabber = play(Recording(clock, 4), clock, health)
+    assert clock.waits == [0, NS_PER_S // 2, NS_PER_S, 3 * NS_PER_S // 2]
+    picture = grabber.next(1.0)
+    assert picture is not None
+    assert picture.recorded
+    assert picture.t_ns == 3 * NS_PER_S // 2
+    with pytest.raises(FeedEndedError):
+        grabber.next(1.0)
+    assert "camera.buffered" not in health.snapshot().counters
+
+
+def test_a_recording_that_breaks_off_is_no_end(clock: FakeClock) -> None:
+    recording = Recording(clock, 2)
+    grabber = play(recording, clock, Health())
+    assert grabber.next(1.0) is not None
+    with pytest.raises(SourceError, match=r"breaks off at 0\.5 s of 2\.0 s"):
+        grabber.next(1.0)
+
+
+def test_a_pacer_takes_a_server_that_sends_minutes_at_once_for_a_recording() -> None:
+    pacer, due = Pacer(), list[int | None]()
+    for second in range(100):  # at 20 times its pace, of no stated length
+        due.append(pacer.due_ns(second * NS_PER_S, 0, second * NS_PER_S // 20))
+    assert due[:60] == [None] * 60
+    assert due[60:] == [second * NS_PER_S for second in range(60, 100)]
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 4.0])
+def test_a_pacer_takes_a_fast_or_slow_camera_for_a_camera(speed: float) -> None:
+    pacer = Pacer()
+    assert all(
+        pacer.due_ns(second * NS_PER_S, 0, round(second * NS_PER_S / speed)) is None
+        for second in range(9_000)
+    )
+
+
+def test_a_pacer_lets_a_playlist_begin_with_what_the_server_holds() -> None:
+    pacer = Pacer()
+    assert all(pacer.due_ns(k * NS_PER_S, 0, max(0, k - 30) * NS_PER_S) is None for k in range(3_600))
+
+
+def test_a_stream_that_outlives_its_stated_length_is_a_camera() -> None:
+    pacer = Pacer()
+    due = [pacer.due_ns(k * NS_PER_S // 10, NS_PER_S, k * NS_PER_S // 10) for k in range(100)]
+    assert due[:21] == [k * NS_PER_S // 10 for k in range(21)]
+    assert due[21:] == [None] * 79
+
+
+def test_a_recording_is_not_hurried_after_a_stall_nor_held_up_by_a_wrong_stamp() -> None:
+    pacer = Pacer()
+    hour = 3_600 * NS_PER_S
+    assert pacer.due_ns(0, hour, 0) == 0
+    assert pacer.due_ns(NS_PER_S, hour, 5 * NS_PER_S) == 5 * NS_PER_S  # stalled for 4 s
+    assert pacer.due_ns(2 * NS_PER_S, hour, 5 * NS_PER_S) == 6 * NS_PER_S
+    assert pacer.due_ns(1_000 * NS_PER_S, hour, 6 * NS_PER_S) == 6 * NS_PER_S
+    assert pacer.due_ns(3 * NS_PER_S, hour, 6 * NS_PER_S) == 6 * NS_PER_S
+    assert pacer.due_ns(None, hour, 6 * NS_PER_S) is None
 
 
 def test_a_camera_that_ends_is_lost_after_its_last_picture(clock: FakeClock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from emi_live.health import Health
 from emi_live.sources.adc_time import AdcTimeline
 from emi_live.sources.device import DeviceLostError
 from emi_live.sources.microphone import MicrophoneSource
-from emi_live.sources.portaudio import QUEUE_BLOCKS, PortAudioInputs, SoundBlock
+from emi_live.sources.portaudio import QUEUE_BLOCKS, PortAudioInputs, SoundBlock, find_microphone
 from tests.fakes import FakeClock
 from tests.live.pulse import PulseServer
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
@@ -38,9 +38,12 @@ class FakePortAudio:
     class PortAudioError(Exception):
         """As sounddevice's."""
 
-    def __init__(self, *, mono: bool = True, inputs: int = 1) -> None:
+    def __init__(
+        self, *, mono: bool = True, inputs: int = 1, names: Sequence[str] = (), outputs: Iterable[str] = ()
+    ) -> None:
         self._mono = mono
-        self._inputs = inputs
+        self._names = names or [f"mic {k}" for k in range(inputs)]
+        self._outputs = outputs
         self.restarts = 0
         self.active = True
         self.options: dict[str, Any] = {}
@@ -48,16 +51,20 @@ class FakePortAudio:
 
     def query_devices(self, device: object = None, kind: str | None = None) -> Any:
         listed = [
-            {"index": k, "name": f"mic {k}", "max_input_channels": 2, "default_samplerate": 16_000.0}
-            for k in range(self._inputs)
+            {
+                "index": k,
+                "name": name,
+                "max_input_channels": 0 if name in self._outputs else 2,
+                "default_samplerate": 16_000.0,
+            }
+            for k, name in enumerate(self._names)
         ]
         if kind is None:
             return listed
-        if device not in (None, 0):
-            raise ValueError(f"No input device matching {device!r}")
-        if not listed:
+        usable = [info for info in listed if info["max_input_channels"]]
+        if not usable:
             raise self.PortAudioError("Error querying device -1")
-        return listed[0]
+        return next(info for info in usable if device in (None, info["index"]))
 
     def check_input_settings(self, device: object, channels: int, **_: object) -> None:
         if channels == 1 and not self._mono:
@@ -192,9 +199,34 @@ def test_portaudio_is_started_afresh_only_to_reopen() -> None:
 
 def test_an_unknown_microphone_is_answered_with_those_there_are() -> None:
     with pytest.raises(
-        DeviceLostError, match=r"microphone 'x' cannot be opened .*; inputs here: 0 'mic 0', 1 'mic 1'"
+        DeviceLostError, match=r"microphone 'x' is not here; inputs here: 0 'mic 0', 1 'mic 1'; choose one"
     ):
         inputs(FakePortAudio(inputs=2), FakeClock(), "x")()
+
+
+@pytest.mark.parametrize("wanted", [2, "USB Mic", "usb mic", "MIC usb", "Küche", "KÜCHE"])
+def test_a_microphone_is_found_by_number_name_case_and_words(wanted: int | str) -> None:
+    names = ["HDMI", "Built-in Mic", "USB Mic"] if "ü" not in str(wanted).lower() else ["x", "y", "Küche"]
+    assert find_microphone(FakePortAudio(names=names, outputs={"HDMI"}), wanted) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("mic", r"may be any of 2 inputs: 1 'Built-in Mic', 2 'USB Mic'; choose one by its number"),
+        ("hdmi", r"microphone 'hdmi' is an output \(0 'HDMI'\); inputs here: 1 'Built-in Mic', 2 'USB Mic'"),
+        (0, r"microphone 0 is an output \(0 'HDMI'\); inputs here: 1 "),
+        (7, r"microphone 7 is not here; inputs here: 1 "),
+    ],
+)
+def test_what_is_no_microphone_is_answered_with_those_there_are(wanted: int | str, message: str) -> None:
+    fake = FakePortAudio(names=["HDMI", "Built-in Mic", "USB Mic"], outputs={"HDMI"})
+    with pytest.raises(DeviceLostError, match=message):
+        inputs(fake, FakeClock(), wanted)()
+
+
+def test_one_name_in_full_wins_over_those_that_contain_it() -> None:
+    assert find_microphone(FakePortAudio(names=["default mic", "Default"]), "default") == 1
 
 
 def test_no_microphone_at_all_says_so() -> None:
@@ -261,7 +293,7 @@ def test_a_sound_server_that_dies_is_missed_and_found_again(running: Any) -> Non
 
 def test_an_absent_microphone_is_no_source(pulse: PulseServer) -> None:
     with pytest.raises(
-        SourceError, match=r"microphone 'nosuch' cannot be opened .*; inputs here: .*'pulse'"
+        SourceError, match=r"microphone 'nosuch' is not here; inputs here: .*'pulse'"
     ) as caught:
         MicrophoneSource("nosuch", MicrophoneConfig(), MonotonicClock(), Health())
     assert caught.value.exit_code == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from emi_live.sources import Source, open_sources
 from emi_live.sources.file import FileSource
 from tests.live.pulse import PulseServer
 from tests.live.stream import StreamServer
+from tests.live.webcam import web_camera
 
 
 def configure(**source: object) -> LiveConfig:
@@ -51,6 +53,38 @@ def test_contradictions_are_bad_use(assets: Path) -> None:
         opened(configure(camera=0, input=assets / "av/face_and_speech.mp4"))
     with pytest.raises(ConfigurationError, match="a microphone cannot be replayed"):
         opened(configure(input=assets / "av/face_and_speech.mp4", mic="default"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"camera": "rtsp:/me:secret@h/x"}, "--camera rtsp:/….* has one slash .*: rtsp://…@h/x"),
+        ({"input": "http://me:secret@h/x.mp4"}, "http://…@h/x.mp4 is an address: .* --camera .*`curl -LO"),
+        ({"input": Path("http://me:secret@h/x.mp4")}, "http://…@h/x.mp4 is an address: "),
+    ],
+)
+def test_a_misplaced_or_misspelt_address_is_bad_use(source: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        configure(**source)
+    assert "secret" not in str(caught.value)
+
+
+def test_none_and_default_are_words_in_any_case() -> None:
+    assert configure(camera=0, mic="None").source.mic == "none"
+    assert configure(mic="DEFAULT").source.mic == "default"
+    assert configure(mic="Jabra None").source.mic == "Jabra None"
+
+
+def test_a_recording_is_watched_without_the_microphone_of_the_room(
+    tmp_path: Path, pulse: PulseServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=96x64:rate=10:duration=1", "clip.mp4"]
+    subprocess.run(clip, check=True, cwd=tmp_path)
+    with web_camera(folder=tmp_path) as server:
+        assert [source.name for source in opened(configure(camera=server.url("clip.mp4")))] == ["camera"]
+        assert "save it and use --input FILE" in caplog.text
+        both = opened(configure(camera=server.url("clip.mp4"), mic="default"))
+        assert [source.name for source in both] == ["camera", "microphone"]
 
 
 def test_a_camera_and_a_microphone(face_stream: StreamServer, pulse: PulseServer) -> None:
