@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from functools import partial
@@ -20,6 +21,7 @@ from emi_live.sinks.picture import PictureSink
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
+from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -49,6 +51,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         demo: play the script in place of media.
         picture: where to save the view at the end; None = nowhere.
     """
+    os.environ.update(library_caches(os.environ))
     health = Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
