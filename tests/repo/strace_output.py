@@ -21,8 +21,8 @@ RESOLVER_FILE: Final = "/etc/resolv.conf"  # read by whoever is about to look up
 RESOLVERS: Final = ("resolve", "avahi", "mdns", "nscd")
 # The last ones are memory that processes share: PyTorch's tensors, Python's locks.
 DEVICES: Final = (
-    "/dev/shm/torch_",
-    "/dev/shm/sem.mp-",
+    "/dev/shm/torch_",  # noqa: S108 # is looked for, not made
+    "/dev/shm/sem.mp-",  # noqa: S108 # as above
     "/dev/null",
     "/dev/zero",
     "/dev/tty",

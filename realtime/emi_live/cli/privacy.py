@@ -211,19 +211,19 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
         if status.here:
             continue
         if not store.fetches:
-            yield Fact(
-                "contacts", f"nobody for {name}", "it is not here, and is not fetched"
-            )
+            yield Fact("contacts", f"nobody for {name}", "it is not here, and is not fetched")
             continue
         none = False
         hosts: Counter[str] = Counter()
         for file in status.entry.files:
-            hosts[urlsplit(address(file, os.environ)).hostname or "?"] += file.size
+            url = urlsplit(address(file, os.environ))
+            hosts[f"{url.scheme}://{url.hostname}"] += file.size
         for host, size in hosts.items():
+            size_mb = f"{size / 1e6:.1f} MB"
             yield Fact(
                 "contacts",
                 host,
-                f"once, to fetch {name}: {size / 1e6:.1f} MB, by https, no cookie or account",
+                f"once, and whom it names, to fetch {name}: {size_mb}, no cookie, no account",
             )
     if none:
         yield Fact("contacts", "nobody", "no address beyond this machine, no look-up of a name")
