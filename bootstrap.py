@@ -4,8 +4,8 @@
     python3 bootstrap.py emi-live --demo
     python3 bootstrap.py pytest
 
-Needs Linux, Python 3.11 or 3.12 and a package index. The first run downloads about 3.5 GB, which take 6.5 GB of
-disk, most of it PyTorch with its CUDA libraries.
+Needs Linux, Python 3.11 or 3.12 and a package index. The first run downloads about 3.5 GB and takes 6.5 GB of
+disk, most of it for PyTorch with its CUDA libraries.
 """
 
 from __future__ import annotations
