@@ -1,7 +1,7 @@
 """Nothing leaves the machine, and nothing is written but in our own folders: each command, under strace.
 
 The commands run in a network namespace that has loopback and nothing else, with an empty home and without
-`CI`, with which some libraries send nothing; without a UTF-8 locale too, since it costs nothing more. Culprits
+`CI`, with which some libraries send nothing; without a UTF-8 locale too, since it costs no more. Culprits
 run beside them, which the same reader has to catch.
 """
 

@@ -74,6 +74,7 @@ def privacy(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in emi-live.")
     ] = None,
     mode: Annotated[str | None, typer.Option(metavar="live|exact", help="As in emi-live.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="As in emi-live.")] = None,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="As in emi-live.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="As in emi-live.")] = None,
     offline: Annotated[bool, typer.Option("--offline", metavar=FLAG, help="As in emi-live.")] = False,
@@ -100,7 +101,9 @@ def privacy(
         section: {name: value for name, value in values.items() if value is not None}
         for section, values in options.items()
     }
-    settings = load_config(config, set_ or (), given if mode is None else {**given, "mode": mode})
+    run = {"mode": mode, "duration_s": duration}
+    given |= {name: value for name, value in run.items() if value is not None}
+    settings = load_config(config, set_ or (), given)
     found = list(facts(settings, picture=picture, demo=demo))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
