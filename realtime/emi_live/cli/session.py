@@ -79,7 +79,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
 
 def _announce(console: Console, lines: list[str]) -> None:
     for line in lines:
-        style = "yellow" if ": unavailable: " in line or line.startswith("privacy: ") else "dim"
+        style = "yellow" if ": unavailable: " in line else "dim"
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
