@@ -4,8 +4,8 @@
     python3 bootstrap.py emi-live --demo
     python3 bootstrap.py pytest
 
-Needs Python 3.11 or 3.12 and a package index. The first run downloads about 3 GB (PyTorch with its CUDA
-libraries).
+Needs Linux, Python 3.11 or 3.12 and a package index. The first run downloads about 3.5 GB and takes 6.5 GB of
+disk, most of it for PyTorch with its CUDA libraries.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
         str(ROOT),
     ]
     if not (ROOT / ".venv").exists():
-        print("installing into .venv (once; about 3 GB) …", file=sys.stderr)
+        print("installing into .venv (once; downloads about 3.5 GB, takes 6.5 GB of disk) …", file=sys.stderr)
         sync.remove("--quiet")
         sync.append("--compile-bytecode")  # the first start is then as quick as the next
     if subprocess.run(sync, env={**os.environ, "UV_LINK_MODE": "copy"}).returncode != 0:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import emi_models  # noqa: F401 # before a test imports a library: it tells them to send nothing home
+
 ROOT = Path(__file__).parent.parent
 DEFAULT_ASSETS = ROOT.parent / "shared" / "assets"
 

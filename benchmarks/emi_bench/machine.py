@@ -86,7 +86,7 @@ class Machine:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:  # no /proc on this system
@@ -113,7 +113,8 @@ def _gpus() -> list[Gpu]:
         done = subprocess.run(  # noqa: S603  # found on PATH, and only asked
             [tool, f"--query-gpu={GPU_QUERY}", "--format=csv,noheader"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=30,
             check=False,
         )

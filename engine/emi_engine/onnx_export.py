@@ -141,7 +141,7 @@ def _made_from(model: bytes) -> str | None:
 def _cache_name(checkpoint: LoadedCheckpoint, precision: Precision, batch: int | None) -> str:
     """A name for this export of this checkpoint by this code and these exporter versions."""
     modules = sorted(files("emi_models.networks").iterdir(), key=lambda module: module.name)
-    sources = [module.read_text() for module in modules if module.name.endswith(".py")]
+    sources = [module.read_text(encoding="utf-8") for module in modules if module.name.endswith(".py")]
     makers = "/".join([*sources, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
     maker = hashlib.sha256(makers.encode()).hexdigest()
     kind = "" if (precision, batch) == ("fp32", None) else f"-{precision}-batch{batch or ''}"

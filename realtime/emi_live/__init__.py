@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import emi_models  # noqa: F401 # before any library: it tells them to send nothing home
+
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig, load_config
     from emi_live.fusion.sharing import SharedEngine

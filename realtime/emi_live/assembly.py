@@ -31,6 +31,7 @@ from emi_live.sinks.feed import EstimateFeed, SinkRunner
 from emi_live.sources import PushSource, Source
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker
+from emi_models import telemetry
 from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Builder:
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
+        for line in telemetry.warnings():
+            self._announce(line)
         if engine is None:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:

@@ -18,7 +18,7 @@ PAGES = {
 PROGRAMS = (
     "emi-live",
     *(f"emi {name}" for name in ("bench fusion", "bench live", "compile", "convert", "eval")),
-    *(f"emi {name}" for name in ("extract", "models list", "train")),
+    *(f"emi {name}" for name in ("extract", "models list", "privacy", "train")),
 )
 
 

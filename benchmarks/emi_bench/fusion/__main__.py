@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emi_bench.fusion.console import bench_fusion
 from emi_bench.fusion.settings import FusionSettings, SettingsError
+from emi_models.characters import accept_any_text
 from emi_models.errors import CheckpointError, EmiError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the arguments say; exit code: 0 done, 1 nothing can run here, 2 bad use, 130 interrupted."""
+    accept_any_text()
     default = FusionSettings()
     parser = argparse.ArgumentParser(
         prog="python -m emi_bench.fusion", description="How fast is each fusion engine on this machine?"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emi_bench.report.console import make_report
 from emi_bench.report.read import ReportError
+from emi_models.characters import accept_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what the arguments say; the exit code: 0 done, 2 a file is no report or cannot be written."""
+    accept_any_text()
     parser = argparse.ArgumentParser(
         prog="python -m emi_bench.report", description="A table and a figure from reports of emi bench."
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.encoders.follow import Box, FaceFollower
+from emi_models.encoders.mediapipe_parts import import_mediapipe
 from emi_models.encoders.quiet import native_stderr_logged
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 
@@ -121,6 +122,7 @@ class FaceEncoder:
             self._landmarker = None
 
     def _open(self) -> None:
+        import_mediapipe()
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.FaceLandmarkerOptions(

@@ -40,6 +40,11 @@ class Ledger:
     def __init__(self, file: Path) -> None:
         self._file = file
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._file
+
     def matches(self, path: Path, pin: ModelFile, *, rehash: bool = False) -> bool:
         """Whether `path` is a file with the pinned bytes; hashed only if it changed since last found good.
 

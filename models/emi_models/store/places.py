@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emi_models.store.entry import ModelEntry, ModelFile, WheelCopy
     from emi_models.store.status import ModelState
 
-__all__ = ["look", "part_of", "usable", "user_cache", "wheel_folder"]
+__all__ = ["library_caches", "look", "part_of", "usable", "user_cache", "wheel_folder"]
 
 
 def user_cache(environ: Mapping[str, str]) -> Path:
@@ -22,6 +22,20 @@ def user_cache(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says to ignore a relative path.
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "emi-live"
+
+
+def library_caches(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that make libraries keep what they can get again in our cache, for a program that is ours.
+
+    A variable that the user has set stays, and so does a matplotlib that the user has set up. An embedding
+    program's libraries are its own business: only the commands apply this.
+    """
+    cache = user_cache(environ)
+    wanted = {"TORCHINDUCTOR_CACHE_DIR": cache / "torch"}  # PyTorch makes it in any case, else under /tmp
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not ((Path(base) if base.startswith("/") else Path.home() / ".config") / "matplotlib").is_dir():
+        wanted["MPLCONFIGDIR"] = cache / "matplotlib"
+    return {name: str(path) for name, path in wanted.items() if not environ.get(name)}
 
 
 def wheel_folder(copy: WheelCopy) -> Path | None:

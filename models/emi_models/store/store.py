@@ -61,6 +61,16 @@ class ModelStore:
         self._pull_refused = "--offline keeps off the network" if offline else ""
         self._locate_refused = self._pull_refused or ("EMI_MODEL_DIR keeps off the network" if named else "")
 
+    @property
+    def fetches(self) -> bool:
+        """Whether `locate` may use the network for what is not here."""
+        return not self._locate_refused
+
+    @property
+    def ledger_path(self) -> Path:
+        """The file that says which model files were found right; it may not exist yet."""
+        return self._ledger.path
+
     def entry(self, name: str) -> ModelEntry:
         """The catalogue's entry; raises ModelUnavailableError for a name that is not in it."""
         if name not in self.catalogue:

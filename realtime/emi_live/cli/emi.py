@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
@@ -83,6 +84,9 @@ def _forward_to(point: EntryPoint) -> Callable[[typer.Context], None]:
 
 def _run(point: EntryPoint, args: Sequence[str], debug: bool) -> NoReturn:
     with report_errors(debug or "--debug" in args):
+        from emi_models.store.places import library_caches  # here, so that `emi --help` does not load it
+
+        os.environ.update(library_caches(os.environ))
         try:
             app = point.load()
         except (ImportError, AttributeError) as error:

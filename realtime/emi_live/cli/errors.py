@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from emi_live.addresses import SafeFormatter, safe_text
 from emi_live.errors import LiveError
+from emi_models.characters import accept_any_text
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def run_app(
         name: what was typed before that, for the help; None = the process's own name.
         debug: show traces in any case.
     """
+    accept_any_text()
     given = sys.argv[1:] if args is None else list(args)
     with report_errors(debug or "--debug" in given):
         result = get_command(app).main(given, prog_name=name, standalone_mode=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,7 @@ from emi_live.sinks.picture import PictureSink
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
+from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -49,6 +51,7 @@ def run_session(
         health: counters and states; a new one by default.
         sources: are open already; None = open those of the settings.
     """
+    os.environ.update(library_caches(os.environ))
     health = health or Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,

@@ -9,12 +9,9 @@ from typing import Final
 from rich.box import ASCII, ROUNDED, Box
 
 from emi_live.messages import ModalityState
+from emi_models.characters import IN_ASCII
 
 __all__ = ["ASCII_GLYPHS", "UNICODE_GLYPHS", "Glyphs", "glyphs_for"]
-
-IN_ASCII: Final = str.maketrans(
-    {"·": "-", "–": "-", "—": "-", "→": "->", "×": "x", "…": "...", "’": "'", "“": '"', "”": '"'}  # noqa: RUF001 # meant
-)
 
 
 @dataclass(frozen=True, slots=True)

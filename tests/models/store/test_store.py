@@ -11,6 +11,7 @@ import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.store import ModelEntry, ModelFile, ModelStore, PullEvent, WheelCopy
+from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -261,3 +262,15 @@ def test_two_at_once_fetch_it_once(stores: Stores, hub: Hub) -> None:
     assert found == [stores.default_root / "words"] * 2
     assert [path for path, _ in hub.requests] == ["/words/config.json", "/words/model.bin"]
     assert stores.open().verify("words").state == "store"
+
+
+def test_libraries_keep_their_caches_in_ours_unless_the_user_has_a_say(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    ours = tmp_path / "cache" / "emi-live"
+    assert library_caches(environ) == {
+        "TORCHINDUCTOR_CACHE_DIR": str(ours / "torch"),
+        "MPLCONFIGDIR": str(ours / "matplotlib"),
+    }
+    assert set(library_caches({**environ, "MPLCONFIGDIR": "/theirs"})) == {"TORCHINDUCTOR_CACHE_DIR"}
+    (tmp_path / "config" / "matplotlib").mkdir(parents=True)  # it may hold a matplotlibrc
+    assert set(library_caches(environ)) == {"TORCHINDUCTOR_CACHE_DIR"}

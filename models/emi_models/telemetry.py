@@ -1,0 +1,125 @@
+"""The switches by which libraries are told to send nothing home, thrown before the first of them is imported.
+
+Importing any of our packages imports this module. ONNX Runtime reads its switch when it is itself imported:
+where a program did that before, it is too late, and `warnings` says so. Facts: docs/decisions/0017.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+__all__ = ["LATE", "SWITCHES", "Switch", "mediapipe_release", "switch_off", "warnings"]
+
+ON: Final = frozenset({"1", "true", "yes", "on"})  # what the libraries take for "do not send", in any case
+CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from this release on it opens a connection, and has no switch
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One environment variable that keeps a library from sending.
+
+    Attributes:
+        variable: its name; "1" means that nothing is sent.
+        library: whose it is.
+        module: the module whose import reads it; None = it is read whenever it matters.
+        without: what the library does without it.
+    """
+
+    variable: str
+    library: str
+    module: str | None
+    without: str
+
+    def is_thrown(self, environ: Mapping[str, str]) -> bool:
+        """Whether the library sends nothing."""
+        return environ.get(self.variable, "").strip().lower() in ON
+
+
+SWITCHES: Final = (
+    Switch(
+        "ORT_DISABLE_TELEMETRY",
+        "onnxruntime",
+        "onnxruntime",
+        "from 1.29 on: a look-up and a TLS connection to its maker, and a device id in the cache folder",
+    ),
+    Switch(
+        "HF_HUB_DISABLE_TELEMETRY",
+        "huggingface_hub, transformers",
+        "huggingface_hub",
+        "details of the session in the headers of every download from the hub",
+    ),
+    Switch("DO_NOT_TRACK", "libraries that follow donottrack.sh", None, "what each of them likes"),
+)
+
+
+def switch_off(
+    environ: MutableMapping[str, str] = os.environ, modules: Mapping[str, object] = sys.modules
+) -> tuple[Switch, ...]:
+    """Throw every switch that the user has not set; a value of the user's own, even 0, stays.
+
+    An empty value counts as not set: the libraries take it for "send".
+
+    Returns:
+        The switches thrown too late, since their library has been imported before. Such a library is told by
+        its own call to send nothing further.
+    """
+    late = tuple(switch for switch in SWITCHES if switch.module in modules and not switch.is_thrown(environ))
+    for switch in SWITCHES:
+        if not environ.get(switch.variable, "").strip():
+            environ[switch.variable] = "1"
+    for switch in late:
+        if switch.is_thrown(environ):
+            stop = getattr(modules[str(switch.module)], "disable_telemetry_events", None)
+            if stop is not None:
+                stop()
+    return late
+
+
+def warnings(late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What may leave this machine although it should not: one line each, with the remedy; empty if nothing.
+
+    Args:
+        late: as `switch_off` gives it; None = as it was when this process imported its first package of ours.
+        environ: the environment variables now.
+    """
+    lines = []
+    for switch in SWITCHES:
+        if not switch.is_thrown(environ):
+            lines.append(
+                f"privacy: {switch.variable}={environ.get(switch.variable, '')!r} lets {switch.library} send "
+                "usage data: set it to 1, or unset it"
+            )
+        elif switch in (LATE if late is None else late):
+            lines.append(
+                f"privacy: {switch.library} was imported before emi_live and without {switch.variable}=1: it "
+                "may have contacted its maker; import emi_live first, or set it before Python starts"
+            )
+    if (release := mediapipe_release()) is not None and _numbers(release) >= CHATTY_MEDIAPIPE:
+        lines.append(
+            f"privacy: mediapipe {release} contacts its maker and has no switch: "
+            "pip install 'mediapipe<0.10.35'"
+        )
+    return lines
+
+
+def mediapipe_release() -> str | None:
+    """The installed release of MediaPipe; None without it."""
+    from importlib.metadata import PackageNotFoundError, version  # here, so that our import stays cheap
+
+    try:
+        return version("mediapipe")
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
+
+
+LATE: Final = switch_off()  # work at import: any later is too late

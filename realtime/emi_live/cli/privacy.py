@@ -1,0 +1,388 @@
+"""`emi privacy`: what a configuration opens, contacts, sends, writes and keeps in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import typer
+
+from emi_live.cli.errors import DebugOption
+from emi_models import telemetry
+
+if TYPE_CHECKING:
+    from emi_live.config import LiveConfig
+    from emi_models.store import ModelStore
+
+__all__ = ["Fact", "app", "facts", "models_wanted"]
+
+HELP = """Say what a configuration opens, contacts, sends, writes and keeps in memory.
+
+Give it the options of your emi-live command. Nothing is opened, contacted or written.
+
+[bold]Examples[/bold]
+
+  emi privacy --camera 0
+  emi privacy --camera rtsp://host/stream --publish tcp://127.0.0.1:5561
+  emi privacy --input talk.mp4 --json talk.jsonl --offline
+"""
+
+Kind = Literal["opens", "contacts", "sends", "writes", "memory", "telemetry", "never"]
+HEADINGS: Final[dict[Kind, str]] = {
+    "opens": "Opens",
+    "contacts": "Contacts",
+    "sends": "Sends",
+    "writes": "Writes",
+    "memory": "Keeps in memory, until it ends",
+    "telemetry": "Libraries",
+    "never": "Never",
+}
+SAMPLE_BYTES: Final = 4
+PUBLISHED: Final = "each estimate: time, six intensities, states, and the words of the last seconds"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+FLAG = " "  # typer would show <bool>, as if a value had to follow
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that a run does, or does not."""
+
+    kind: Kind
+    what: str
+    detail: str
+
+
+@app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def privacy(
+    camera: Annotated[str | None, typer.Option(metavar="N|PATH|URL", help="As in emi-live.")] = None,
+    input_: Annotated[Path | None, typer.Option("--input", metavar="FILE", help="As in emi-live.")] = None,
+    mic: Annotated[str | None, typer.Option(metavar="NAME|none", help="As in emi-live.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", metavar=FLAG, help="As in emi-live.")] = False,
+    json_: Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="As in emi-live.")] = None,
+    publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
+    config: Annotated[str | None, typer.Option(metavar="PRESET|FILE", help="As in emi-live.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in emi-live.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(metavar="live|exact", help="As in emi-live.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="As in emi-live.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="As in emi-live.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="As in emi-live.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", metavar=FLAG, help="As in emi-live.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--as-json", metavar=FLAG, help="One JSON array of kind, what, detail.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    from emi_live.config import load_config
+
+    source = {
+        "camera": int(camera) if camera is not None and camera.isdecimal() else camera,
+        "input": input_,
+        "mic": mic,
+    }
+    output = {"json_path": json_, "publish": publish, "ui": None if ui else False}
+    options: dict[str, dict[str, Any]] = {
+        "source": source,
+        "output": output,
+        "fusion": {"engine": engine, "checkpoint": checkpoint},
+        "models": {"offline": offline or None},
+    }
+    given: dict[str, Any] = {
+        section: {name: value for name, value in values.items() if value is not None}
+        for section, values in options.items()
+    }
+    run = {"mode": mode, "duration_s": duration}
+    given |= {name: value for name, value in run.items() if value is not None}
+    settings = load_config(config, set_ or (), given)
+    found = list(facts(settings, picture=picture, demo=demo))
+    if as_json:
+        typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
+        return
+    _show(found)
+
+
+def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False) -> Iterator[Fact]:
+    """Everything that a run of these settings opens, contacts, sends, writes and keeps.
+
+    Args:
+        config: the settings of the run.
+        picture: where the view is saved at the end; None = nowhere.
+        demo: the scripted show runs in place of media and encoders.
+
+    Raises:
+        ConfigurationError: settings that a run would refuse, such as an open address without keys.
+    """
+    from emi_models.store import ModelStore
+
+    store = ModelStore(config.models.directory, offline=config.models.offline)
+    wanted = [] if demo else models_wanted(config)
+    yield from _opens(config, demo)
+    yield from _contacts(config, store, wanted)
+    yield from _sends(config)
+    yield from _writes_what_is_asked_for(config, picture)
+    yield from _writes_in_its_cache(config, store, wanted)
+    yield from _memory(config, demo)
+    yield from _telemetry()
+    yield Fact(
+        "never", "who it is", "no identity: nothing is computed that tells one face or voice from another"
+    )
+    yield Fact("never", "pictures and sound", "neither is written or sent; only what the lines above name is")
+
+
+def models_wanted(config: LiveConfig) -> list[str]:
+    """The models of the catalogue that a run looks for, as the store calls them."""
+    video, audio = _streams(config)
+    taemi, words = config.bundle == "taemi", config.speech.backend != "none"
+    names = []
+    if video and config.face.enabled:
+        names.append("face-landmarker")
+        if taemi and config.face.model is None:
+            names.append("vit-base-in21k")
+    if audio and taemi and config.audio.enabled and config.audio.model is None:
+        names.append("wav2vec2-emotion")
+    if audio and config.speech.backend in ("auto", "faster-whisper"):
+        smaller = None if config.exact else config.speech.smaller_model
+        names += [
+            f"whisper-{size}" for size in (config.speech.model, smaller) if size and not Path(size).is_dir()
+        ]
+    if audio and words and (not taemi or config.text.model is None):
+        names.append("gte-base" if taemi else "all-minilm-l6-v2")
+    return names
+
+
+def _streams(config: LiveConfig) -> tuple[bool, bool]:
+    """Whether pictures, and whether sound can come."""
+    source = config.source
+    return source.is_pushed or source.camera is not None or source.input is not None, source.mic != "none"
+
+
+def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
+    source = config.source
+    if demo:
+        yield Fact("opens", "no device", "the show is a script, and features recorded in the package")
+    elif source.is_pushed:
+        yield Fact(
+            "opens", "no device", "a program pushes pictures and sound; with emi-live, say what to watch"
+        )
+    if source.input is not None and not demo:
+        yield Fact("opens", f"file {source.input}", "its pictures, and its sound unless --mic says otherwise")
+    if source.camera is not None and not demo and not _is_url(source.camera):
+        yield Fact("opens", f"camera {source.camera}", "pictures, as long as it runs")
+    named = source.mic not in (None, "none")
+    if not demo and (named or (source.camera is not None and source.mic is None)):
+        name = "default microphone" if source.mic in (None, "default") else f"microphone {source.mic}"
+        yield Fact(
+            "opens", name, "sound, as long as it runs, through PortAudio and this machine's own sound server"
+        )
+    yield Fact("opens", f"checkpoint {_checkpoint(config)}", "read only")
+
+
+def _checkpoint(config: LiveConfig) -> str:
+    from emi_models.checkpoint import packaged_checkpoint
+
+    if config.fusion.checkpoint is not None:
+        return str(config.fusion.checkpoint)
+    return "none named" if config.bundle == "taemi" else str(packaged_checkpoint(config.bundle))
+
+
+def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
+    from emi_live.addresses import safe_address
+    from emi_models.store.download import address
+
+    none = True
+    camera = config.source.camera
+    if camera is not None and _is_url(camera):
+        none = False
+        where = (
+            "on this machine"
+            if _is_loopback(str(camera))
+            else "a look-up of its name, and a connection to it"
+        )
+        yield Fact("contacts", f"camera {safe_address(camera)}", where)
+    for name in wanted:
+        status = store.status(name)
+        if status.here:
+            continue
+        if not store.fetches:
+            yield Fact("contacts", f"nobody for {name}", "it is not here, and is not fetched")
+            continue
+        none = False
+        hosts: Counter[str] = Counter()
+        for file in status.entry.files:
+            url = urlsplit(address(file, os.environ))
+            hosts[f"{url.scheme}://{url.hostname}"] += file.size
+        for host, size in hosts.items():
+            size_mb = f"{size / 1e6:.1f} MB"
+            yield Fact(
+                "contacts",
+                host,
+                f"once, and whom it names, to fetch {name}: {size_mb}, no cookie, no account",
+            )
+    if none:
+        yield Fact("contacts", "nobody", "no address beyond this machine, no look-up of a name")
+
+
+def _sends(config: LiveConfig) -> Iterator[Fact]:
+    from emi_live.bus.curve import CurveKeys
+    from emi_live.bus.endpoints import Endpoints
+    from emi_live.bus.wire import TOPICS
+    from emi_live.sinks.publish import PublishSink
+
+    keys = CurveKeys.of(config.bus) is not None
+    guarded = "CURVE: encrypted, for holders of the key pair" if keys else "no keys"
+    if config.output.publish is not None:
+        PublishSink(config.output.publish, config.bus)  # refuses what a run would refuse
+        reach = "this machine alone" if _is_loopback(config.output.publish) else "other machines can connect"
+        yield Fact("sends", f"--publish {config.output.publish}", f"{PUBLISHED}; {reach}; {guarded}")
+    bus = config.bus
+    if bus.transport == "inproc":
+        yield Fact("sends", "between its own threads", "no socket that another process could open")
+    elif bus.transport == "ipc":
+        yield Fact(
+            "sends", "bus over Unix sockets", f"features and estimates, in a folder for you alone; {guarded}"
+        )
+    else:
+        endpoints = Endpoints(bus)
+        first, last = (endpoints.to_bind(topic) for topic in (TOPICS[0], TOPICS[-1]))
+        reach = "this machine alone" if _is_loopback(first) else "other machines can connect"
+        yield Fact("sends", f"bus on {first} to {last}", f"features and estimates; {reach}; {guarded}")
+
+
+def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Iterator[Fact]:
+    output = config.output
+    if output.json_path == "-":
+        yield Fact("writes", "standard output (--json -)", PUBLISHED)
+    elif output.json_path is not None:
+        yield Fact("writes", f"--json {output.json_path}", PUBLISHED)
+    if picture is not None:
+        yield Fact("writes", f"--picture {picture}", "the view as it was at the end, with its words")
+    if output.publish is not None and output.publish.startswith("ipc://"):
+        yield Fact("writes", output.publish.removeprefix("ipc://"), "the socket of --publish, for you alone")
+    if output.ui and output.json_path != "-":
+        yield Fact("writes", "this terminal", "the view: intensities, states and words; a summary at the end")
+    if config.bus.transport == "ipc":
+        folder = config.bus.directory or "a folder under $XDG_RUNTIME_DIR or the temporary folder"
+        yield Fact("writes", str(folder), "sockets of the bus, removed at the end")
+
+
+def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
+    from emi_models.store.places import library_caches, user_cache
+
+    cache = user_cache(os.environ)
+    absent = [name for name in wanted if not store.status(name).here]
+    if absent and store.fetches:
+        yield Fact("writes", str(store.root), f"what is fetched: {', '.join(absent)}")
+    if wanted:
+        yield Fact(
+            "writes", str(store.ledger_path), "which model files were found right: paths, sizes, hashes"
+        )
+        yield Fact("writes", "a temporary file", "what native libraries log as they load; gone at once")
+    checkpoint = config.fusion.checkpoint
+    if checkpoint is not None and not checkpoint.with_suffix(".onnx").is_file():
+        yield Fact("writes", str(cache / "onnx"), "the checkpoint's network, where ONNX Runtime runs it")
+    if config.fusion.engine.startswith("tensorrt"):
+        yield Fact("writes", str(cache / "plans"), "the checkpoint's network for this GPU")
+    caches = {**library_caches(os.environ), **os.environ}
+    yield Fact("writes", caches["TORCHINDUCTOR_CACHE_DIR"], "what PyTorch compiles; mostly nothing")
+
+
+def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
+    from emi_live.rings.audio import SAMPLE_RATE_HZ
+    from emi_live.sinks.publish import HIGH_WATER_MARK
+
+    video, audio = _streams(config)
+    if audio and not demo:
+        size = config.rings.audio_s * SAMPLE_RATE_HZ * SAMPLE_BYTES / 1e6
+        yield Fact(
+            "memory", "sound", f"the last {config.rings.audio_s:g} s ({size:.1f} MB), then overwritten"
+        )
+        if config.speech.backend != "none":
+            yield Fact(
+                "memory",
+                "sound of what is being said",
+                f"at most {config.speech.limit_s:g} s, for the recogniser",
+            )
+    if video and not demo:
+        yield Fact("memory", "pictures", f"the last {config.rings.video_frames}, then overwritten")
+    yield Fact(
+        "memory", "features and words", f"the last {config.window.length_s:g} s: what estimates are made from"
+    )
+    queued = config.bus.high_water_mark
+    yield Fact(
+        "memory", "packets between parts", f"at most {queued} an edge, dropped as soon as they are read"
+    )
+    if config.output.publish is not None:
+        yield Fact(
+            "memory", "published estimates", f"the last one, and at most {HIGH_WATER_MARK} for a slow client"
+        )
+
+
+def _telemetry() -> Iterator[Fact]:
+    for switch in telemetry.SWITCHES:
+        state = "off" if switch.is_thrown(os.environ) else "ON"
+        late = ", but thrown after the import" if switch in telemetry.LATE else ""
+        value = os.environ.get(switch.variable, "")
+        yield Fact(
+            "telemetry",
+            switch.library,
+            f"{state}{late} ({switch.variable}={value}); without it: {switch.without}",
+        )
+    release = telemetry.mediapipe_release()
+    if release is not None:
+        loud = any("mediapipe" in line for line in telemetry.warnings())
+        state = "ON: it contacts its maker" if loud else "off: this release has none (0.10.35 and later do)"
+        yield Fact("telemetry", f"mediapipe {release}", state)
+
+
+def _is_url(camera: int | str) -> bool:
+    from emi_live.addresses import has_scheme
+
+    return has_scheme(camera)
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether an address is one of this machine, by its spelling alone: nothing is looked up."""
+    import ipaddress
+
+    if address.startswith(("ipc:", "file:")):
+        return True
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _show(found: list[Fact]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from emi_live.sinks.glyphs import glyphs_for
+
+    console = Console()
+    printable = glyphs_for(console.encoding).printable  # names of files may hold anything
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(overflow="fold", ratio=2)
+    table.add_column(overflow="fold", ratio=3)
+    before = None
+    for fact in found:
+        if fact.kind != before:
+            if before is not None:
+                table.add_row("", "")
+            table.add_row(Text(HEADINGS[fact.kind], style="bold"), "")
+        table.add_row(Text(f"  {printable(fact.what)}"), Text(printable(fact.detail)))
+        before = fact.kind
+    console.print(table)
+    for line in telemetry.warnings():
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emi_live.bundle import load_encoders
+from emi_live.cli.errors import run_app
+from emi_live.cli.privacy import Fact, app, facts, models_wanted
+from emi_live.config import LiveConfig, OutputConfig, RingConfig
+from emi_live.errors import ConfigurationError
+from emi_models.errors import ModelUnavailableError
+from emi_models.store import ModelStore
+from emi_models.telemetry import SWITCHES
+
+
+def told(picture: Path | None = None, demo: bool = False, **settings: Any) -> list[Fact]:
+    return list(facts(LiveConfig.model_validate(settings), picture=picture, demo=demo))
+
+
+def lines(found: list[Fact], kind: str) -> list[str]:
+    return [f"{fact.what}: {fact.detail}" for fact in found if fact.kind == kind]
+
+
+class AskedStore(ModelStore):
+    """A store that has nothing, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(offline=True)
+        self.asked: list[str] = []
+
+    def locate(self, name: str, progress: object = None) -> Path:
+        self.asked.append(name)
+        raise ModelUnavailableError(f"{name} is not here")
+
+
+@pytest.mark.parametrize("bundle", ["compact", "taemi"])
+def test_the_models_it_names_are_those_that_a_run_asks_for(bundle: str) -> None:
+    speech = {"smaller_model": "tiny.en"}
+    config = LiveConfig.model_validate({"bundle": bundle, "source": {"camera": 0}, "speech": speech})
+    store = AskedStore()
+    load_encoders(config, store, vision=True, audio=True, progress=None).close()
+    # the smaller one is asked for once the larger one is there
+    assert set(models_wanted(config)) - {"whisper-tiny.en"} == set(store.asked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ({"source": {"camera": 0, "mic": "none"}}, {"whisper-base.en", "all-minilm-l6-v2"}),
+        ({"source": {"camera": 0}, "face": {"enabled": False}}, {"face-landmarker"}),
+        ({"source": {"camera": 0}, "speech": {"backend": "none"}}, {"whisper-base.en", "all-minilm-l6-v2"}),
+        ({"source": {"camera": 0}, "speech": {"backend": "pocketsphinx"}}, {"whisper-base.en"}),
+    ],
+)
+def test_models_that_the_settings_leave_out_are_not_named(
+    settings: dict[str, Any], left_out: set[str]
+) -> None:
+    everything = {"face-landmarker", "whisper-base.en", "all-minilm-l6-v2"}
+    assert set(models_wanted(LiveConfig.model_validate(settings))) == everything - left_out
+
+
+def test_every_source_and_output_appears(tmp_path: Path) -> None:
+    found = told(
+        source={"camera": 2, "mic": "Studio"},
+        output={"json_path": str(tmp_path / "a.jsonl"), "publish": "tcp://127.0.0.1:5561"},
+        bus={"transport": "tcp", "base_port": 6000},
+        picture=tmp_path / "b.svg",
+    )
+    assert any("camera 2" in line for line in lines(found, "opens"))
+    assert any("microphone Studio" in line for line in lines(found, "opens"))
+    published, bus = lines(found, "sends")
+    assert "tcp://127.0.0.1:5561" in published
+    assert "this machine alone" in published
+    assert "tcp://127.0.0.1:6000 to tcp://127.0.0.1:600" in bus
+    for name in ("a.jsonl", "b.svg", "this terminal", "verified.json"):
+        assert any(name in line for line in lines(found, "writes")), name
+    # a new output has to be told of here too; append and force say how a file is opened
+    assert set(OutputConfig.model_fields) <= {"json_path", "publish", "ui", "append", "force"}
+
+
+def test_nothing_is_asked_for_that_was_not() -> None:
+    found = told(source={"input": "clip.mp4"}, output={"ui": False}, models={"offline": True})
+    [opened, _] = lines(found, "opens")
+    assert "clip.mp4" in opened
+    written = "\n".join(lines(found, "writes"))
+    assert not any(word in written for word in ("--json", "--picture", "terminal", "fetched"))
+
+
+def test_a_model_that_is_not_here_is_fetched_from_its_host_unless_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMI_MODEL_MIRROR", raising=False)
+    models = {"directory": str(tmp_path)}
+    fetched = lines(told(source={"camera": 0}, models=models), "contacts")
+    assert any(
+        "https://storage.googleapis.com: once, and whom it names, to fetch face-landmarker: 3.8 MB" in line
+        for line in fetched
+    )
+    offline = lines(told(source={"camera": 0}, models={**models, "offline": True}), "contacts")
+    assert all(line.startswith("nobody") for line in offline)
+    monkeypatch.setenv("EMI_MODEL_MIRROR", "http://mirror.example:8080")
+    mirrored = lines(told(source={"camera": 0}, models=models), "contacts")
+    assert any("http://mirror.example" in line for line in mirrored)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("rtsp://admin:s3cret@192.0.2.7/live", "a look-up of its name, and a connection to it"),
+        ("http://127.0.0.1:8090/cam.mjpg", "on this machine"),
+    ],
+)
+def test_a_network_camera_is_a_contact_and_its_password_is_not_shown(address: str, said: str) -> None:
+    found = told(source={"camera": address, "mic": "none"})
+    assert any(said in line for line in lines(found, "contacts"))
+    assert "s3cret" not in str(found)
+
+
+def test_an_open_address_without_keys_is_refused_as_a_run_would() -> None:
+    with pytest.raises(ConfigurationError, match="CURVE"):
+        told(source={"camera": 0}, output={"publish": "tcp://0.0.0.0:5561"})
+
+
+def test_what_is_kept_follows_the_settings() -> None:
+    rings = RingConfig(audio_s=5, video_frames=3)
+    kept = lines(told(source={"camera": 0}, rings=rings.model_dump()), "memory")
+    assert any(line.startswith("sound: the last 5 s (0.3 MB)") for line in kept)
+    assert any(line.startswith("pictures: the last 3,") for line in kept)
+    demo = lines(told(demo=True), "memory")
+    assert not any(line.startswith(("sound", "pictures")) for line in demo)
+
+
+def test_the_switches_of_libraries_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    first, *_ = lines(told(demo=True), "telemetry")
+    assert first.startswith("onnxruntime: ON")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    shown = lines(told(demo=True), "telemetry")
+    assert shown[0].startswith("onnxruntime: off")
+    assert len(shown) == len(SWITCHES) + 1
+
+
+def test_for_machines_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_app(app, ["--input", "clip.mp4", "--json", "-", "--as-json"], "emi privacy")
+    assert end.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"kind": "opens", "what": "file clip.mp4"}.items() <= found[0].items()
+    assert any(fact["what"] == "standard output (--json -)" for fact in found)
