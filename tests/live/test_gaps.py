@@ -7,13 +7,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from emi_live import LiveEngine, load_config
+from emi_live.bundle import Encoders
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import AudioConfig, BusConfig, FaceConfig, SpeechConfig, WindowConfig
@@ -32,8 +36,9 @@ from emi_live.stages.text import TextStage
 from emi_live.stages.voice import VoiceStage
 from emi_live.window import WindowAssembler
 from emi_live.worker import Worker
+from emi_models.encoders.wav2vec import HOP_SAMPLES, frames_for
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
+from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import FakeEngine
 from tests.live.stages.fakes import (
     BatchEncoder,
@@ -49,6 +54,23 @@ from tests.live.stages.fakes import (
 RATE_HZ = 16_000
 HOP_NS = NS_PER_S // 2
 GUARD_S = 60.0  # only a hang takes so long
+
+
+class Prosody:
+    """Frames as the real encoder times them, all zeros; of long sound it keeps no more than it needs."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._left = 0  # samples heard of the next frame
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        heard = self._left + samples.size
+        count = frames_for(heard)
+        self._left = heard - count * HOP_SAMPLES
+        return np.zeros((count, 2), np.float32)
+
 
 Kind: TypeAlias = Literal["compact", "cached", "full"]
 
@@ -251,3 +273,30 @@ def test_what_is_missing_is_said_while_it_is() -> None:
     assert not reports[18.0]["text"].committed  # its words have left the window meanwhile
     assert reports[22.5]["vision"].state == "live"
     assert counters["speech.no_data"] == 1
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize(
+    ("name", "modality", "missing", "there", "until_s"),
+    [
+        ("late_audio_70s.mkv", "audio", 69.8, 70.4, 75.0),
+        ("muted_80s.webm", "audio", 83.8, 84.4, 95.0),
+        ("slideshow_100s.mp4", "vision", 99.8, 100.0, 200.0),
+    ],
+)
+def test_files_with_long_gaps_are_answered_to_their_end(
+    assets: Path, name: str, modality: Modality, missing: float, there: float, until_s: float
+) -> None:
+    encoders = Encoders(
+        face=BrightnessFace(),
+        prosody=Prosody(),  # type: ignore[arg-type]
+        voice_gate=LoudnessGate,  # type: ignore[arg-type]
+    )
+    shapes = FusionShapes(vision_frames=20, vision_dim=58, audio_frames=200, audio_dim=2, text_dim=4)
+    config = load_config(settings=[f'source.input="{assets / "faults" / name}"', "bus.high_water_mark=20"])
+    with LiveEngine(config, engine=FakeEngine(shapes), encoders=encoders) as live:
+        reports = {round(estimate.t_s, 1): estimate.modalities for estimate in live.estimates()}
+    assert list(reports) == [round(0.2 * index, 1) for index in range(1, len(reports) + 1)]
+    assert max(reports) >= until_s
+    assert reports[missing][modality].reason == ("no audio" if modality == "audio" else "no frames")
+    assert reports[there][modality].reason not in ("no audio", "no frames")
