@@ -299,10 +299,23 @@ def test_what_comes_later_than_promised_is_left_out_and_counted() -> None:
 
 def test_a_promise_before_the_first_media_shows_nothing_and_is_waited_for_no_more() -> None:
     made = assembler()
-    nothing = {"t_ns": NOTHING_YET, "progress_ns": ns(70.0)}
-    made.add(VisionPacket(**nothing, faces=-1, features=None))
-    made.add(AudioPacket(**nothing, frames=np.zeros((0, 0), np.float32), last_voice_ns=None))
-    made.add(TextPacket(**nothing, embedding=None, committed="", partial="", last_word_ns=None))
+    until_ns = ns(70.0)
+    made.add(VisionPacket(t_ns=NOTHING_YET, progress_ns=until_ns, faces=-1, features=None))
+    made.add(
+        AudioPacket(
+            t_ns=NOTHING_YET, progress_ns=until_ns, frames=np.zeros((0, 0), np.float32), last_voice_ns=None
+        )
+    )
+    made.add(
+        TextPacket(
+            t_ns=NOTHING_YET,
+            progress_ns=until_ns,
+            embedding=None,
+            committed="",
+            partial="",
+            last_word_ns=None,
+        )
+    )
     assert made.ready(ns(70.0))
     reasons = {name: report.reason for name, report in made.assemble(ns(0.2)).reports.items()}
     assert reasons == {"vision": "no frames", "audio": "no audio", "text": "no audio"}
