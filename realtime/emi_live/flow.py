@@ -161,8 +161,8 @@ def _check_room(config: LiveConfig, lead_s: float) -> None:
             enough = math.ceil((needs_s - ring_s[media]) / packet_s[media] / 2)
             smaller = f", or source.push_lead_s (now {lead_s:g}) smaller" if lead_s else ""
             raise ConfigurationError(
-                f"in exact mode {needs_s:.1f} s of {media} may have to wait for the other stream, and the queues "
-                f"hold {holds_s:.1f} s: set bus.high_water_mark to at least {enough}{smaller}"
+                f"in exact mode {needs_s:.1f} s of {media} may have to wait for the other stream, and the "
+                f"queues hold {holds_s:.1f} s: set bus.high_water_mark to at least {enough}{smaller}"
             )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from emi_live import LiveEngine, load_config
+from emi_live.bundle import Encoders
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import AudioConfig, BusConfig, FaceConfig, SpeechConfig, WindowConfig
@@ -32,8 +36,9 @@ from emi_live.stages.text import TextStage
 from emi_live.stages.voice import VoiceStage
 from emi_live.window import WindowAssembler
 from emi_live.worker import Worker
+from emi_models.encoders.wav2vec import HOP_SAMPLES, frames_for
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
+from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import FakeEngine
 from tests.live.stages.fakes import (
     BatchEncoder,
@@ -49,6 +54,23 @@ from tests.live.stages.fakes import (
 RATE_HZ = 16_000
 HOP_NS = NS_PER_S // 2
 GUARD_S = 60.0  # only a hang takes so long
+
+
+class Prosody:
+    """Frames as the real encoder times them, all zeros; of long sound it keeps no more than it needs."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._left = 0  # samples heard of the next frame
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        heard = self._left + samples.size
+        count = frames_for(heard)
+        self._left = heard - count * HOP_SAMPLES
+        return np.zeros((count, 2), np.float32)
+
 
 Kind: TypeAlias = Literal["compact", "cached", "full"]
 
@@ -72,12 +94,9 @@ class ListSource:
         self._video, self._audio, self._pause_s = video, audio, pause_s
 
     def __call__(self, intake: Intake, stop: threading.Event) -> None:
-        if not self._video:
-            intake.end_video()
-        if not self._audio:
-            intake.end_audio()
-        streams = self._announced(intake, self._video), self._announced(intake, self._audio)
-        for item in heapq.merge(*streams, key=lambda item: item.ready_ns):
+        video = self._announced(self._video, intake.advance_video, intake.end_video)
+        audio = self._announced(self._audio, intake.advance_audio, intake.end_audio)
+        for item in heapq.merge(video, audio, key=lambda item: item.ready_ns):
             if self._pause_s:
                 stop.wait(self._pause_s)
             if stop.is_set():
@@ -86,13 +105,14 @@ class ListSource:
                 intake.push_audio(item.data.astype(np.float32), item.t_ns)
             else:
                 intake.push_frame(item.data.astype(np.uint8), item.t_ns)
-        intake.end_video()
-        intake.end_audio()
 
-    def _announced(self, intake: Intake, items: Sequence[Item]) -> Iterator[Item]:
+    def _announced(
+        self, items: Sequence[Item], advance: Callable[[int], None], end: Callable[[], None]
+    ) -> Iterator[Item]:
         for item in items:
-            (intake.advance_audio if item.data.ndim == 1 else intake.advance_video)(item.t_ns)
+            advance(item.t_ns)
             yield item
+        end()
 
 
 def stages(kind: Kind, video: VideoRing, audio: AudioRing, bus: Bus, health: Health) -> list[Stage]:
@@ -127,13 +147,13 @@ def run(
     pause_s: float = 0.0,
     backwards: bool = False,
 ) -> tuple[list[Estimate], dict[str, int]]:
-    """All estimates of the media, through rings and queues that hold some seconds at most, and the counters."""
+    """All estimates, through rings and queues that hold a few seconds at most, and the counters."""
     health, clock = Health(), MonotonicClock()
     shapes = FusionShapes(
         vision_frames=20, vision_dim=58 if kind == "compact" else 2, audio_frames=200, audio_dim=2, text_dim=1
     )
     with ExitStack() as opened:
-        bus = opened.enter_context(Bus(BusConfig(high_water_mark=32), health, lossless=True))
+        bus = opened.enter_context(Bus(BusConfig(high_water_mark=4), health, lossless=True))
         frames, sound = VideoRing(2, lossless=True), AudioRing(2.0, lossless=True)
         intake = Intake(frames, sound, health)
         made = stages(kind, frames, sound, bus, health)
@@ -219,13 +239,16 @@ def spans(most: int) -> st.SearchStrategy[list[tuple[float, int]]]:
     return st.lists(st.tuples(gaps, st.integers(1, most)), max_size=3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     kind=st.sampled_from(["compact", "cached", "full"]),
-    seen=spans(8),
-    heard=spans(20),
+    seen=spans(30),
+    heard=spans(50),
     sizes=st.lists(st.sampled_from([160, 512, 1024, 4000]), min_size=2, max_size=2),
 )
+@example("compact", [(0.0, 60)], [(20.0, 5)], [512, 160])
+@example("cached", [(0.0, 4), (40.0, 1)], [(0.0, 200)], [512, 160])
+@example("full", [(12.0, 30)], [(0.0, 40), (20.0, 40)], [512, 160])
 def test_any_gaps_give_every_hop_and_the_same_answers(
     kind: Kind, seen: list[tuple[float, int]], heard: list[tuple[float, int]], sizes: list[int]
 ) -> None:
@@ -235,7 +258,7 @@ def test_any_gaps_give_every_hop_and_the_same_answers(
     assert times == [HOP_NS * (index + 1) for index in range(len(times))]
     assert times[-1] >= max([item.ready_ns for item in (*video, *blocks(heard, 512))], default=0) - HOP_NS
     assert counters.get("window.discarded", 0) == 0
-    again, _ = run(kind, video, blocks(heard, sizes[1]), pause_s=0.002, backwards=True)
+    again, _ = run(kind, video, blocks(heard, sizes[1]), pause_s=0.001, backwards=True)
     assert answers(again) == answers(estimates)
 
 
@@ -250,3 +273,30 @@ def test_what_is_missing_is_said_while_it_is() -> None:
     assert not reports[18.0]["text"].committed  # its words have left the window meanwhile
     assert reports[22.5]["vision"].state == "live"
     assert counters["speech.no_data"] == 1
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize(
+    ("name", "modality", "missing", "there", "until_s"),
+    [
+        ("late_audio_70s.mkv", "audio", 69.8, 70.4, 75.0),
+        ("muted_80s.webm", "audio", 83.8, 84.4, 95.0),
+        ("slideshow_100s.mp4", "vision", 99.8, 100.0, 200.0),
+    ],
+)
+def test_files_with_long_gaps_are_answered_to_their_end(
+    assets: Path, name: str, modality: Modality, missing: float, there: float, until_s: float
+) -> None:
+    encoders = Encoders(
+        face=BrightnessFace(),
+        prosody=Prosody(),  # type: ignore[arg-type]
+        voice_gate=LoudnessGate,  # type: ignore[arg-type]
+    )
+    shapes = FusionShapes(vision_frames=20, vision_dim=58, audio_frames=200, audio_dim=2, text_dim=4)
+    config = load_config(settings=[f'source.input="{assets / "faults" / name}"', "bus.high_water_mark=20"])
+    with LiveEngine(config, engine=FakeEngine(shapes), encoders=encoders) as live:
+        reports = {round(estimate.t_s, 1): estimate.modalities for estimate in live.estimates()}
+    assert list(reports) == [round(0.2 * index, 1) for index in range(1, len(reports) + 1)]
+    assert max(reports) >= until_s
+    assert reports[missing][modality].reason == ("no audio" if modality == "audio" else "no frames")
+    assert reports[there][modality].reason not in ("no audio", "no frames")

@@ -42,6 +42,12 @@ class EarlyEnd(AudioReader):
         """Whether all that there is to hear has been read."""
         return self._over or super().ended
 
+    @property
+    def progress_ns(self) -> int | None:
+        """As `Reader.progress_ns`, but just behind the end at most, however far a gap reaches."""
+        known = self._until_ns + 1 if self._over else super().progress_ns
+        return None if known is None else min(known, self._until_ns + 1)
+
     def read(self, max_samples: int) -> AudioBlock | None:
         """As `AudioReader.read`; None once it is over."""
         block = None if self._over else super().read(max_samples)

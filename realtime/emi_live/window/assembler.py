@@ -96,6 +96,7 @@ class WindowAssembler:
         self._late_faces = False  # the newest packet said that the encoder is behind
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
         self._texts: deque[TextPacket] = deque()
+        self._silent_until_ns = NOTHING_YET  # the end of the newest gap in the sound, as was promised
         self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, NOTHING_YET)
         self._horizon_ns = -(2**62)  # nothing at or before this can enter a window any more
         self._discarded = 0
@@ -122,9 +123,10 @@ class WindowAssembler:
         if isinstance(packet, VisionPacket):
             self._add_vision(packet)
         elif isinstance(packet, AudioPacket):
-            promised_ns = self._progress["audio"]
-            self._progress["audio"] = max(promised_ns, packet.progress_ns)
-            self._sound.add(packet, max(self._horizon_ns, promised_ns))
+            self._progress["audio"] = max(self._progress["audio"], packet.progress_ns)
+            self._sound.add(packet, max(self._horizon_ns, self._silent_until_ns))
+            if packet.t_ns < packet.progress_ns < END_OF_STREAM:
+                self._silent_until_ns = max(self._silent_until_ns, packet.progress_ns)
         elif isinstance(packet, TextPacket):
             self._add_text(packet)
         else:

@@ -112,6 +112,20 @@ def test_nobody_waits_for_what_comes_after_the_end() -> None:
     assert reader.read(RATE_HZ) is None
 
 
+def test_a_gap_is_known_to_the_end_alone_however_far_it_reaches() -> None:
+    def until(known_ns: int, *, over: bool) -> int | None:
+        ring = AudioRing(60.0, lossless=True)
+        reader = EarlyEnd(ring, NS_PER_S)
+        ring.advance(known_ns)
+        if over:
+            ring.write(ramp(160), 5 * NS_PER_S)
+            assert reader.read(RATE_HZ) is None
+        return reader.progress_ns
+
+    assert until(NS_PER_S // 2, over=False) == NS_PER_S // 2
+    assert until(5 * NS_PER_S, over=False) == until(5 * NS_PER_S, over=True) == NS_PER_S + 1
+
+
 def test_no_sound_is_no_frame() -> None:
     track, duration_ns, _ = heard([])
     assert (len(track.t_ns), duration_ns) == (0, 0)

@@ -13,6 +13,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.messages import (
     END_OF_STREAM,
+    NOTHING_YET,
     AudioPacket,
     Packet,
     TextPacket,
@@ -282,3 +283,40 @@ def test_an_hour_of_packets_keeps_its_memory() -> None:
     assert len(made._pictures) <= 21
     assert len(made._sound._voices) <= 21
     assert len(made._sound._heard) <= 21
+
+
+def test_what_comes_later_than_promised_is_left_out_and_counted() -> None:
+    promise = VisionPacket(t_ns=ns(1.0), progress_ns=ns(3.0), faces=-1, features=None)
+    silence = AudioPacket(
+        t_ns=ns(1.0), progress_ns=ns(3.0), frames=np.zeros((0, 0), np.float32), last_voice_ns=None
+    )
+    made = assembler([face(1.0), sound(1.0, voice_s=1.0), promise, silence, face(2.0), sound(2.0)])
+    assert made.discarded == 2
+    window = made.assemble(ns(2.5))
+    assert window.reports["vision"].frames == 1
+    assert window.reports["audio"].frames == 5
+
+
+def test_a_promise_before_the_first_media_shows_nothing_and_is_waited_for_no_more() -> None:
+    made = assembler()
+    until_ns = ns(70.0)
+    made.add(VisionPacket(t_ns=NOTHING_YET, progress_ns=until_ns, faces=-1, features=None))
+    made.add(
+        AudioPacket(
+            t_ns=NOTHING_YET, progress_ns=until_ns, frames=np.zeros((0, 0), np.float32), last_voice_ns=None
+        )
+    )
+    made.add(
+        TextPacket(
+            t_ns=NOTHING_YET,
+            progress_ns=until_ns,
+            embedding=None,
+            committed="",
+            partial="",
+            last_word_ns=None,
+        )
+    )
+    assert made.ready(ns(70.0))
+    reasons = {name: report.reason for name, report in made.assemble(ns(0.2)).reports.items()}
+    assert reasons == {"vision": "no frames", "audio": "no audio", "text": "no audio"}
+    assert made.discarded == 0
