@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,7 +109,7 @@ def test_files_joined_end_to_end_play_one_after_the_other(parts: list[float], au
     assert len(lies) == len(parts) - 1
     for name in ("video", "audio"):
         times = presented(corrected, name)
-        steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(times)]
         assert min(steps) > 0
         assert max(steps) <= 2 * NS_PER_S  # the difference of the streams' ends, once
     assert presented(corrected, "video")[-1] <= (sum(parts) + len(parts)) * NS_PER_S
