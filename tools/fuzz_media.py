@@ -5,8 +5,8 @@
     python tools/fuzz_media.py --out result.json --only 17 --keep bad   # one of them again, and keep its file
 
 Run it with the Python of the environment that has emi-live. The face model comes from EMI_MODEL_DIR, or from
-`mediapipe` in EMI_TEST_ASSETS. File I of a seed is always the same, so a run that was stopped goes on where it
-was when started again with the same `--out` and `--seed`. What counts as bad:
+`mediapipe` in EMI_TEST_ASSETS. File I of a seed is always the same, so a run that was stopped goes on where
+it was when it is started again with the same --out and --seed. What counts as bad:
 
     hang           not done within the time limit
     abort          ended by a signal: a fault of native code
@@ -15,7 +15,7 @@ was when started again with the same `--out` and `--seed`. What counts as bad:
     empty success  exit 0 without one estimate
     short success  exit 0, but FFmpeg's own tool decodes far more pictures (fast mode only; look at it by eye)
 
-The result is one JSON object: seed, mode, n, counts by outcome and by exit code, the bad ones with their reasons.
+The result is one JSON object: seed, mode, n, counts by outcome and by exit code, the bad ones with reasons.
 """
 
 from __future__ import annotations

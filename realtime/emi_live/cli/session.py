@@ -81,8 +81,8 @@ def run_session(
     finally:
         if summary.count:
             console.print(summary.render(health.snapshot()))
-        if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
-            console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
+        console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _announce(console: Console, lines: list[str]) -> None:

@@ -130,6 +130,9 @@ class StreamReader:
         self._origin_ns = origin_ns
         self.on_count = on_count
         self.kind: StreamName = "video" if stream.type == "video" else "audio"
+        # Before memory is taken for it: of a damaged header, FFmpeg would believe any size.
+        limit = {"max_pixels": str(MAX_DECODED_PIXELS)} if self.kind == "video" else {}
+        self._stream.codec_context.options = {**self._stream.codec_context.options, **limit}
         self._timeline: Timeline[Packet[Any]] = Timeline(max_gap_ns, self._note_lie)
         self._lies: list[tuple[Lie, int]] = []
         self._expected_ns = 0

@@ -79,9 +79,9 @@ class FileSource:
     Time 0 is the container's start. Without `pace`, media are pushed as fast as the intake takes them and
     stamped `origin_ns` plus media time; with it, at real pace by that clock and stamped with the start of
     play plus media time. Cover art is not a picture, a rotated or mirrored recording is turned upright,
-    surround sound is folded to stereo. Damaged packets are skipped and counted as `file.damaged`; pictures
-    too late at real pace as `file.late`; time stamps that lie are corrected and counted as `file.discontinuities`
-    and `file.refused_stamps`.
+    surround sound is folded to stereo. Counted are damaged packets that were skipped, as `file.damaged`,
+    pictures too late at real pace, as `file.late`, and corrections of time stamps that lie, as
+    `file.discontinuities` and `file.refused_stamps`.
 
     With `audio=False` the file's sound is not read, and the sound of the intake is left to another source.
     """

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -27,6 +27,7 @@ StreamName: TypeAlias = Literal["video", "audio"]
 Lie: TypeAlias = Literal["discontinuities", "refused_stamps"]
 
 BACK_NS: Final = 500 * NS_PER_MS  # a decode time this far back is not jitter
+JITTER_NS: Final = 20 * NS_PER_MS  # of decode times, which should not go back at all
 AHEAD_NS: Final = NS_PER_S  # a hole longer than this is looked at
 RETURN_NS: Final = 2 * NS_PER_S  # how near a later packet must come to the old line to be back on it
 REORDER_NS: Final = 10 * NS_PER_S  # a picture is rarely shown this long after it can be decoded
@@ -69,7 +70,7 @@ class _Line:
     step_ns: int = 0
     newest_ns: int = 0  # latest presentation time so far
     started: bool = False
-    others_end_ns: dict[StreamName, int] = field(default_factory=dict)  # at the last packet of this stream
+    others_end_ns: int = 0  # how far the other stream had come at the last packet of this one
 
 
 class Timeline(Generic[T]):
@@ -103,6 +104,10 @@ class Timeline(Generic[T]):
             return stamp
         line = self._lines[stamp.stream]
         at_ns = key_ns + line.offset_ns
+        if stamp.dts_ns is not None and at_ns < line.at_ns and self._joins(line, stamp.stream, key_ns):
+            at_ns = (
+                key_ns + line.offset_ns
+            )  # too small a step back to be noticed, but the other stream went too
         if not self._follows(line, stamp, at_ns, AHEAD_NS):
             if self._returns(stamp, line, at_ns):
                 self._on_lie("refused_stamps", stamp.stream, line.end_ns)
@@ -122,8 +127,7 @@ class Timeline(Generic[T]):
             line.step_ns = step_ns
         line.at_ns, line.end_ns = at_ns, at_ns + line.step_ns
         line.started = True
-        for name, other in self._lines.items():
-            line.others_end_ns[name] = other.end_ns
+        line.others_end_ns = self._lines[_other(corrected.stream)].end_ns
         if corrected.pts_ns is not None:
             line.newest_ns = max(line.newest_ns, corrected.pts_ns)
             line.reorder_ns = max(0, corrected.pts_ns - at_ns)
@@ -131,58 +135,61 @@ class Timeline(Generic[T]):
 
     def _follows(self, line: _Line, stamp: Stamp, at_ns: int, hole_ns: int) -> bool:
         """Whether the media around it account for a stamp, but for a hole of `hole_ns` in all streams."""
-        if at_ns < line.at_ns:  # of the first packets, decode times lie before the start
-            return at_ns - line.at_ns >= -(BACK_NS if line.started else self._max_gap_ns)
+        if not line.started and stamp.pts_ns is not None:  # decode times may lie far before the start
+            at_ns = stamp.pts_ns
+        if at_ns < line.at_ns:
+            return at_ns - line.at_ns >= -BACK_NS
         return at_ns - line.end_ns - self._others_advance_ns(line, stamp.stream) <= hole_ns
 
     def _others_advance_ns(self, line: _Line, own: StreamName) -> int:
-        """How far another stream has come since the last packet of this one."""
-        advances = [
-            other.end_ns - line.others_end_ns.get(name, 0)
-            for name, other in self._lines.items()
-            if name != own
-        ]
-        return max(0, *advances)
+        """How far the other stream has come since the last packet of this one."""
+        other = _other(own)
+        return max(0, self._lines[other].end_ns - line.others_end_ns)
 
     def _returns(self, stamp: Stamp, line: _Line, at_ns: int) -> bool:
         """Whether a later packet of the stream is back where this one was expected."""
-        for later in islice(self._coming(stamp.stream), WITNESSES):
+        near_ns = min(RETURN_NS, abs(at_ns - line.end_ns) // 2)
+        for number, later in enumerate(islice(self._coming(stamp.stream), WITNESSES), 1):
             key_ns = later.dts_ns if later.dts_ns is not None else later.pts_ns
-            if key_ns is None:
-                continue
-            from_line_ns = abs(key_ns + line.offset_ns - line.end_ns)
-            if from_line_ns <= RETURN_NS and from_line_ns < abs(key_ns + line.offset_ns - at_ns):
+            expected_ns = line.end_ns + number * line.step_ns
+            if key_ns is not None and abs(key_ns + line.offset_ns - expected_ns) < near_ns:
                 return True
         return False
 
     def _start_again(self, line: _Line, stamp: Stamp, key_ns: int) -> None:
         """Go on at the expected time, as the other stream did if it has jumped already."""
-        name: StreamName = "audio" if stamp.stream == "video" else "video"
-        other = self._lines[name]
-        if other.epoch > line.epoch:
-            ahead_ns = key_ns + other.offset_ns - line.end_ns
-            if -OVERLAP_NS <= ahead_ns <= self._max_gap_ns:
-                line.offset_ns, line.epoch = other.offset_ns, other.epoch
-                return
+        if self._joins(line, stamp.stream, key_ns):
+            return
+        name = _other(stamp.stream)
         self._on_lie("discontinuities", stamp.stream, line.end_ns)
         self._epochs += 1
         line.epoch = self._epochs
         line.offset_ns = line.end_ns - key_ns
-        jump = self._jump_of(name, other)
+        jump = self._jump_of(name, self._lines[name])
         if jump is not None and abs(jump[1] - key_ns) <= TOGETHER_NS:  # neither may start before its own end
             line.offset_ns = max(line.offset_ns, jump[0] - jump[1])
 
+    def _joins(self, line: _Line, own: StreamName, key_ns: int) -> bool:
+        """Move the stream as the other one was moved, if that has jumped alone so far and it fits."""
+        other = self._lines[_other(own)]
+        fits = -OVERLAP_NS <= key_ns + other.offset_ns - line.end_ns <= self._max_gap_ns
+        if other.epoch <= line.epoch or not fits:
+            return False
+        line.offset_ns, line.epoch = other.offset_ns, other.epoch
+        return True
+
     def _jump_of(self, name: StreamName, line: _Line) -> tuple[int, int] | None:
         """Where a stream ends and what its next stamp says, at the next place where these differ."""
-        end_ns = line.end_ns
+        last_ns, end_ns = line.at_ns, line.end_ns
         for later in self._coming(name):
             key_ns = later.dts_ns if later.dts_ns is not None else later.pts_ns
             if key_ns is None:
                 continue
             at_ns = key_ns + line.offset_ns
-            if not -BACK_NS <= at_ns - end_ns <= TOGETHER_NS:
+            back_ns = BACK_NS if later.dts_ns is None else JITTER_NS
+            if at_ns < last_ns - back_ns or at_ns > end_ns + TOGETHER_NS:
                 return end_ns, key_ns
-            end_ns = at_ns + min(later.duration_ns or line.step_ns, LONGEST_STEP_NS)
+            last_ns, end_ns = at_ns, at_ns + min(later.duration_ns or line.step_ns, LONGEST_STEP_NS)
         return None
 
     def _key(self, stamp: Stamp) -> int | None:
@@ -222,3 +229,7 @@ class Timeline(Generic[T]):
                 return False
             self._ahead.append(found)
         return True
+
+
+def _other(stream: StreamName) -> StreamName:
+    return "audio" if stream == "video" else "video"
