@@ -19,12 +19,6 @@ TEXT_FORMATS: Final = frozenset(
 )  # FFmpeg would draw text as pictures of a screen
 
 
-NO_PIPE: Final = (
-    "a pipe can be read once, and picture and sound are each read on their own; "
-    "write it to a file first (`… > clip.mkv`), or push its media from Python"
-)
-
-
 def require_file(path: Path) -> None:
     """Return if there is a file at `path`.
 
@@ -32,8 +26,12 @@ def require_file(path: Path) -> None:
         ConfigurationError: there is none, or it is a folder or a device.
         SourceError: it is empty.
     """
+    no_pipe = (
+        "a pipe can be read once, and picture and sound are each read on their own; "
+        "write it to a file first (`… > clip.mkv`), or push its media from Python"
+    )
     if str(path) == "-":
-        raise ConfigurationError(f"--input - is not taken: {NO_PIPE}")
+        raise ConfigurationError(f"--input - is not taken: {no_pipe}")
     try:
         status = path.stat()
     except OSError as error:
@@ -43,7 +41,7 @@ def require_file(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"{path} is a folder; give the path of a media file in it")
     if stat.S_ISFIFO(status.st_mode):
-        raise ConfigurationError(f"{path} is a pipe: {NO_PIPE}")
+        raise ConfigurationError(f"{path} is a pipe: {no_pipe}")
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a file; a camera is opened with --camera {path}")
     if status.st_size == 0:
