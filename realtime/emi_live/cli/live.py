@@ -62,10 +62,6 @@ def live(
             metavar="NAME|none",
         ),
     ] = None,
-    list_devices: Annotated[
-        bool,
-        typer.Option("--list-devices", help="Show cameras and microphones, and exit.", rich_help_panel=WATCH),
-    ] = False,
     demo: Annotated[
         bool,
         typer.Option("--demo", metavar=FLAG, help="A scripted show instead of media.", rich_help_panel=WATCH),
@@ -117,6 +113,10 @@ def live(
             metavar="live|exact",
         ),
     ] = None,
+    list_devices: Annotated[
+        bool,
+        typer.Option("--list-devices", help="Show cameras and microphones, and exit.", rich_help_panel=WATCH),
+    ] = False,
     duration: Annotated[
         float | None, typer.Option(help="Stop after this many seconds.", rich_help_panel=TUNE, metavar="S")
     ] = None,
