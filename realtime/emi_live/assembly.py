@@ -28,7 +28,7 @@ from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.sinks.feed import EstimateFeed, SinkRunner
-from emi_live.sources import PushSource, Source
+from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker
 from emi_models import telemetry
@@ -94,7 +94,6 @@ class Builder:
         self._announce = announce
         self._start_ns = start_ns
         self._encoders = Encoders()  # those that run, once there is one
-        self.sources: list[Source] | None = None  # open already; None = `build` opens those of the settings
 
     def build(
         self,
@@ -111,10 +110,7 @@ class Builder:
         if engine is None:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
-            sources, self.sources = self.sources, None
-            flow = open_flow(
-                config, health, self._clock, opened, scripted=script is not None, sources=sources
-            )
+            flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
             for source in flow.opened_sources:
                 for line in getattr(source, "announcements", ()):
                     self._announce(line)

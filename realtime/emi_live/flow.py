@@ -97,13 +97,7 @@ class Flow:
 
 
 def open_flow(
-    config: LiveConfig,
-    health: Health,
-    clock: Clock,
-    opened: ExitStack,
-    *,
-    scripted: bool = False,
-    sources: list[Source] | None = None,
+    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, scripted: bool = False
 ) -> Flow:
     """The opened sources, rings and bus that the configuration asks for, without a stage yet.
 
@@ -113,15 +107,13 @@ def open_flow(
         clock: of capture times.
         opened: gets whatever is to be closed at the end.
         scripted: open no source; the stages know by themselves what they show.
-        sources: are open already; None = open those of the configuration.
 
     Raises:
         ConfigurationError: the settings contradict each other.
         SourceError: a source that was asked for cannot be opened.
     """
     exact = config.exact
-    if sources is None:
-        sources = [] if scripted else open_sources(config, clock, health)
+    sources = [] if scripted else open_sources(config, clock, health)
     for source in sources:
         opened.callback(source.close)
     streams = {

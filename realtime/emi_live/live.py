@@ -16,7 +16,7 @@ from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
-from emi_live.sources import PushSource, Source
+from emi_live.sources import PushSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,14 +113,6 @@ class LiveEngine:
         self._parts = self._builder.build(
             self._script, self._sinks, self._progress, self._engine, self._encoders
         )
-
-    def adopt(self, sources: list[Source]) -> None:
-        """Take sources that are open already, in place of opening those of the settings; before `load`.
-
-        So a program learns at once of a camera that is not there, before anything heavy is imported. They
-        belong to the engine from then on.
-        """
-        self._builder.sources = sources
 
     def swap(self, checkpoint: Path) -> None:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.

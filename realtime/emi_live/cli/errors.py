@@ -6,7 +6,6 @@ files, 3 no usable source, 130 interrupted.
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 from typer.main import get_command
 
-from emi_live.addresses import SafeFormatter, safe_text
+from emi_live.addresses import safe_text
 from emi_live.errors import LiveError
 from emi_models.characters import accept_any_text
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
@@ -23,12 +22,10 @@ from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, Mo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app", "set_up_logging"]
+__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app"]
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 
@@ -40,16 +37,6 @@ def exit_code(error: EmiError) -> int:
     return (
         EXIT_MODEL if isinstance(error, CheckpointError | ModelIntegrityError | ModelUnavailableError) else 1
     )
-
-
-def set_up_logging(debug: bool, view: bool) -> None:
-    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
-    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter(LOG_FORMAT))
-    logging.basicConfig(level=level, handlers=[handler])
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
-from emi_live.cli.errors import report_errors, run_app, set_up_logging
+from emi_live.cli.errors import report_errors, run_app
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -125,6 +125,10 @@ def live(
             metavar="live|exact",
         ),
     ] = None,
+    list_devices: Annotated[
+        bool,
+        typer.Option("--list-devices", help="Show cameras and microphones, and exit.", rich_help_panel=WATCH),
+    ] = False,
     duration: Annotated[
         float | None, typer.Option(help="Stop after this many seconds.", rich_help_panel=TUNE, metavar="S")
     ] = None,
@@ -153,15 +157,6 @@ def live(
             "--debug", metavar=FLAG, help="Log to standard error, and show traces.", rich_help_panel=TUNE
         ),
     ] = False,
-    list_devices: Annotated[
-        bool,
-        typer.Option(
-            "--list-devices",
-            metavar=FLAG,
-            help="Show cameras and microphones, and exit.",
-            rich_help_panel=WATCH,
-        ),
-    ] = False,
     version: Annotated[
         bool, typer.Option("--version", metavar=FLAG, help="Show the version and exit.")
     ] = False,
@@ -180,7 +175,6 @@ def live(
         return
     with report_errors(debug):
         from emi_live.config import load_config
-        from emi_live.health import Health
 
         overrides = _overrides(
             {
@@ -205,17 +199,11 @@ def live(
 
         from rich.console import Console
 
-        console, health, sources = Console(stderr=True), Health(), None
+        console = Console(stderr=True)
+        with console.status("loading …"):  # PyTorch alone takes seconds
+            from emi_live.cli.session import run_session, set_up_logging
         set_up_logging(debug, settings.output.ui)
-        if not demo:  # before PyTorch, which alone takes seconds: what is not there is said at once
-            from emi_live.clock import MonotonicClock
-            from emi_live.sources import open_sources
-
-            with console.status("opening what to watch …"):
-                sources = open_sources(settings, MonotonicClock(), health)
-        with console.status("loading …"):
-            from emi_live.cli.session import run_session
-        run_session(settings, console, demo=demo, picture=picture, health=health, sources=sources)
+        run_session(settings, console, demo=demo, picture=picture)
 
 
 def main() -> NoReturn:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from contextlib import ExitStack
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from rich.console import Console
 
-from emi_live.addresses import safe_address
+from emi_live.addresses import SafeFormatter, safe_address
 from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
@@ -27,20 +28,24 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig
     from emi_live.flow import Script
     from emi_live.sinks import Sink
-    from emi_live.sources import Source
 
-__all__ = ["run_session"]
+__all__ = ["run_session", "set_up_logging"]
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
-def run_session(
-    config: LiveConfig,
-    console: Console,
-    *,
-    demo: bool,
-    picture: Path | None,
-    health: Health | None = None,
-    sources: list[Source] | None = None,
-) -> None:
+def set_up_logging(debug: bool, view: bool) -> None:
+    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
     """Run one engine with the sinks asked for until its media end, then sum up; raises as `LiveEngine` does.
 
     Args:
@@ -48,25 +53,18 @@ def run_session(
         console: for progress, what runs, and the summary.
         demo: play the script in place of media.
         picture: where to save the view at the end; None = nowhere.
-        health: counters and states; a new one by default.
-        sources: are open already; None = open those of the settings.
     """
     os.environ.update(library_caches(os.environ))
-    health = health or Health()
+    health = Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
-    with ExitStack() as opened, console.status("loading …"), download_bar(console) as progress:
-        for sink in sinks:  # until the engine has them
-            opened.callback(sink.close)
+    with console.status("loading …"), download_bar(console) as progress:
         engine = LiveEngine(
             config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
         )
-        if sources is not None:
-            engine.adopt(sources)
         engine.load()
-        opened.pop_all()
     _announce(console, engine.announcements)
     _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
@@ -102,18 +100,16 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
 def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
-    published = None
     if output.json_path is not None:
         sinks.append(JsonLinesSink(output.json_path))
     if output.publish is not None:
-        publisher = PublishSink(output.publish, config.bus)
-        publisher.open()  # a port that is taken is said before models load, and `:*` becomes a number
-        sinks.append(publisher)
-        published = publisher.address
+        published = PublishSink(output.publish, config.bus)
+        published.open()  # an address that is taken is told of now, not after the models are loaded
+        sinks.append(published)
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
-        stored = f"estimates go to {output.json_path or published or picture}"
+        stored = f"estimates go to {output.json_path or output.publish}"
         sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
     return sinks
 

@@ -22,10 +22,6 @@ TEXT_FORMATS: Final = frozenset(
 KEEPS_CLOCK: Final = "matroska,webm"  # states the time at which the media end, not their length
 TS_PACKET, TS_SYNC = 188, 0x47  # of MPEG transport streams
 PLAYLIST_BYTES: Final = 65_536
-NO_PIPE: Final = (
-    "a pipe can be read once, and picture and sound are each read on their own; "
-    "write it to a file first (`… > clip.mkv`), or push its media from Python"
-)
 
 
 def require_file(path: Path) -> None:
@@ -35,8 +31,12 @@ def require_file(path: Path) -> None:
         ConfigurationError: there is none, or it is a folder or a device.
         SourceError: it is empty.
     """
+    no_pipe = (
+        "a pipe can be read once, and picture and sound are each read on their own; "
+        "write it to a file first (`… > clip.mkv`), or push its media from Python"
+    )
     if str(path) == "-":
-        raise ConfigurationError(f"--input - is not taken: {NO_PIPE}")
+        raise ConfigurationError(f"--input - is not taken: {no_pipe}")
     try:
         status = path.stat()
     except OSError as error:
@@ -46,7 +46,7 @@ def require_file(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"{path} is a folder; give the path of a media file in it")
     if stat.S_ISFIFO(status.st_mode):
-        raise ConfigurationError(f"{path} is a pipe: {NO_PIPE}")
+        raise ConfigurationError(f"{path} is a pipe: {no_pipe}")
     if not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"{path} is not a file; a camera is opened with --camera {path}")
     if status.st_size == 0:

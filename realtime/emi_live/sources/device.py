@@ -98,21 +98,21 @@ class DeviceLoop(Generic[T]):
         self._feed: Feed[T] | None = None
         self._failures = 0
         self._running = False
+        self.recorded = False  # whether what was opened is a recording
         self._lost: tuple[int, str] | None = None  # since when, by the clock and in words
 
-    @property
-    def recorded(self) -> bool:
-        """Whether what is open now is a recording."""
-        return self._feed is not None and self._feed.recorded
-
     def open(self) -> None:
-        """Open the device and wait until something comes of it.
+        """Open the device and wait until something comes of it; a recording is closed again until `run`.
 
         Raises:
             DeviceLostError: it cannot be opened, or gives nothing.
         """
         try:
-            self._await_item(self._open_feed(), self._first_s, threading.Event())
+            feed = self._open_feed()
+            self._await_item(feed, self._first_s, threading.Event())
+            self.recorded = feed.recorded
+            if self.recorded:  # `run` plays it from its start
+                self._release()
         except BaseException:
             self._release()
             raise
@@ -152,13 +152,8 @@ class DeviceLoop(Generic[T]):
             self._feed = None
 
     def _skip_backlog(self) -> None:
-        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it.
-
-        A recording is opened again, and so played from its start.
-        """
+        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it."""
         try:
-            if self.recorded:
-                self._release()
             while self._feed is not None and self._feed.next(0.0) is not None:
                 pass
         except DeviceLostError:
