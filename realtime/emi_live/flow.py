@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from emi_live.breaks import Breaks
 from emi_live.bus import Bus
 from emi_live.clock import Clock
 from emi_live.config import LiveConfig
@@ -119,7 +120,8 @@ def open_flow(
     audio = AudioRing(config.rings.audio_s, lossless=exact)
     pushed = any(isinstance(source, PushSource) for source in sources)
     patience_s = PUSH_TIMEOUT_S if pushed and exact else None
-    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock)
+    breaks = Breaks(clock, exact=exact)
+    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock, breaks=breaks)
     bus = Bus(config.bus, health, lossless=exact, clock=clock)
     opened.callback(bus.close)
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)

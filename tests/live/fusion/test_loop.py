@@ -210,7 +210,9 @@ def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
 def test_estimates_are_valid_json_with_the_contract_s_keys() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     line = json.loads(json.dumps(estimates[-1].to_json(), allow_nan=False))
-    assert list(line) == ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    keys = ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    assert list(line) == [*keys, "schema", "source", "session"]
+    assert line["schema"] == 1
     assert line["modalities"]["vision"] == {"state": "live", "used": True, "age_ms": 0.0, "frames": 11}
     assert line["modalities"]["text"]["committed"] == ""
     assert line["t"] == 1.0
