@@ -15,6 +15,7 @@ import typer
 from typer.main import get_command
 
 from emi_live.errors import LiveError
+from emi_models.encoders.quiet import own_standard_error
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def run_app(
         debug: show traces in any case.
     """
     given = sys.argv[1:] if args is None else list(args)
+    own_standard_error()
     with report_errors(debug or "--debug" in given):
         result = get_command(app).main(given, prog_name=name, standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
