@@ -34,7 +34,7 @@ SoundLayout: TypeAlias = Literal["channels_last", "channels_first", "interleaved
 
 MAX_SIDE_PX: Final = 16_384  # native libraries abort at 32,767
 MAX_CHANNELS: Final = 64
-SAFE_PLANES: Final = 8  # PyAV's planes of planar sound with more channels lead numpy out of bounds
+SAFE_PLANES: Final = 7  # of planar sound with more channels, PyAV counts planes that are not there
 MAX_STAMP_NS: Final = 2**62  # what is added to a stamp must not overflow
 
 # From each format to RGB, by channel; a picture of one channel is repeated.
@@ -184,7 +184,7 @@ def sound_of(
 def _from_video_frame(frame: Any) -> NDArray[np.uint8]:
     _check_size(frame.height, frame.width)
     array: NDArray[np.uint8] = _converted(lambda: frame.to_ndarray(format="rgb24"), frame)
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _from_audio_frame(frame: Any, rate_hz: Any) -> SoundBlock:
