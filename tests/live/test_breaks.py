@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from emi_live.breaks import Breaks
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.rings import AudioReader, AudioRing, VideoRing
+from emi_live.rings import AudioBlock, AudioReader, AudioRing, VideoRing
 from emi_live.stages.chunks import ChunkReader
 from tests.fakes import FakeClock
 
@@ -39,7 +41,7 @@ class Room:
         return np.concatenate([block.samples for block in blocks_of(self.audio)])
 
 
-def blocks_of(reader: AudioReader) -> list:  # type: ignore[type-arg]  # of AudioBlock
+def blocks_of(reader: AudioReader) -> list[AudioBlock]:
     blocks = []
     while (block := reader.read(10**9)) is not None:
         blocks.append(block)
@@ -124,11 +126,12 @@ def test_a_pause_takes_neither_pictures_nor_sound() -> None:
 def test_windows_say_what_the_break_was_and_words_stand_while_muted() -> None:
     clock = FakeClock(NS_PER_S)
     breaks = Breaks(clock, exact=False)
-    for kind in ("muted", "paused"):
+    kinds: tuple[Literal["muted", "paused"], ...] = ("muted", "paused")
+    for kind in kinds:
         clock.advance(NS_PER_S)
-        breaks.set(kind, True)  # type: ignore[arg-type]  # one of both
+        breaks.set(kind, True)
         clock.advance(NS_PER_S)
-        breaks.set(kind, False)  # type: ignore[arg-type]  # one of both
+        breaks.set(kind, False)
     assert breaks.at(NS_PER_S) == {}
     muted, paused = breaks.at(2 * NS_PER_S), breaks.at(4 * NS_PER_S)
     assert (muted["audio"].state, muted["audio"].detail) == ("paused", "muted")

@@ -166,7 +166,7 @@ def test_sound_out_of_range_is_clipped_counted_and_told_once(caplog: pytest.LogC
     door = Door()
     for index in range(3):  # int16 values, as floats
         door.intake.push_audio(
-            np.array([0.5, 12_000.0, -32_768.0, 1.0], np.float64), index * NS_PER_S // 4_000
+            np.array([0.5, 12_000.0, -32_768.0, 1.0], np.float32), index * NS_PER_S // 4_000
         )
     np.testing.assert_array_equal(door.heard(), np.tile(np.array([0.5, 1, -1, 1], np.float32), 3))
     assert door.counters["audio.clipped"] == 6
