@@ -441,8 +441,13 @@ _running_engines: Final[weakref.WeakSet[LiveEngine]] = weakref.WeakSet()
 
 def _leave_to_the_parent() -> None:
     """In a forked child, never release what engines hold: it would wait for threads that are not there."""
-    for engine in _running_engines:
+    engines = [engine for engine in _running_engines if engine._parts is not None]
+    for engine in engines:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._parts))
+    libc = ctypes.CDLL(None)
+    if engines and hasattr(libc, "on_exit"):  # glibc's: it hands the exit code on
+        # After Python's own end, the child leaves at once: destructors of ONNX Runtime would wait likewise.
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):
