@@ -174,9 +174,9 @@ def sound_of(
         array = array.T
     if array.ndim == 2 and array.size and not 1 <= array.shape[1] <= min(MAX_CHANNELS, len(array)):
         raise ConfigurationError(
-            f"sound of {len(array)} samples in {array.shape[1]} channels cannot be meant; of (channels, n) say "
-            "layout='channels_first', of packed samples layout='interleaved' and channels=N, and give PyAV's "
-            "frames as they are"
+            f"sound of {len(array)} samples in {array.shape[1]} channels cannot be meant; for (channels, n) "
+            "say layout='channels_first', for packed samples layout='interleaved' and channels=N, and give "
+            "PyAV's frames as they are"
         )
     return SoundBlock(_samples_of(array), rate, None)
 

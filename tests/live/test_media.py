@@ -208,7 +208,7 @@ def test_whole_numbers_of_any_library_are_stamps_and_rates() -> None:
 
 @pytest.mark.parametrize("t_ns", [1.5, 2.0, float("nan"), np.float64(3), True, np.True_, "now", [1]])
 def test_what_is_no_whole_number_is_no_stamp(t_ns: Any) -> None:
-    with pytest.raises(ConfigurationError, match="t_ns must be whole nanoseconds, got .*leave t_ns out"):
+    with pytest.raises(ConfigurationError, match=r"t_ns must be whole nanoseconds, got .*leave t_ns out"):
         stamp_of(t_ns)
 
 

@@ -1,4 +1,4 @@
-"""Estimates reach a program however it asks: iterators in threads, asyncio, a callback, or the newest alone."""
+"""Estimates reach a program however it asks: iterators in threads, asyncio, a callback, or the newest."""
 
 from __future__ import annotations
 
