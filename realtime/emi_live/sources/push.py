@@ -10,7 +10,7 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.media import picture_of, sound_of, stamp_of
-from emi_live.sources.stamps import StampGuard
+from emi_live.sources.push_stamps import StampGuard
 
 if TYPE_CHECKING:
     from emi_live.media import PictureFormat, SoundLayout
