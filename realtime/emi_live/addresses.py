@@ -27,7 +27,8 @@ LOCAL: Final = frozenset({"file", "ipc", "inproc", "tcp"})  # whose paths are na
 
 # What a query says of the picture. Every other value may be a secret.
 HARMLESS: Final = frozenset(
-    ["channel", "subtype", "stream", "streamtype", "camera", "cam", "resolution", "width", "height", "w", "h", "fps", "framerate", "rate", "size", "profile", "codec", "videocodec", "audiocodec", "compression", "quality", "transport", "tcp", "udp", "timeout", "action", "cmd", "type", "listen"]
+    "channel subtype stream streamtype camera cam resolution width height w h fps framerate rate size profile "
+    "codec videocodec audiocodec compression quality transport tcp udp timeout action cmd type listen".split()
 )
 
 # In a longer text an address ends at a space, and not with what belongs to the sentence around it.

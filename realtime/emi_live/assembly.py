@@ -128,6 +128,7 @@ class Builder:
                 engine, flow, {stage.topic for stage in stages}, len(sinks) + 1, scripted=script is not None
             )
             opened.callback(loop.close)
+            flow.intake.waits_for = lambda: loop.waits_for
             attempts = 1 if config.exact else FUSION_ATTEMPTS
             fusion = Worker("fusion", loop, health, restart=Backoff(attempts=attempts))
 

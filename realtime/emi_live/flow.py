@@ -5,6 +5,7 @@ Live use puts the window and the fusion engine behind it, extraction a recorder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from emi_live.breaks import Breaks
 from emi_live.bus import Bus
 from emi_live.clock import Clock
 from emi_live.config import LiveConfig
-from emi_live.errors import SourceError
+from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import end_of_stream
 from emi_live.rings import AudioReader, AudioRing, VideoRing
 from emi_live.sources import PushSource, Source, open_sources
 from emi_live.stages import Stage
+from emi_live.stages.pictures import EARLY
 from emi_live.stages.runner import StageRunner
 from emi_live.worker import Backoff, Worker
 
@@ -31,6 +33,9 @@ __all__ = ["Flow", "Script", "open_flow", "stages_of"]
 
 PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
 EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
+
+CROP_GAP_S: Final = 1.0  # `stages.crops.GAP_NS`, which is not imported for its numbers alone
+CHUNK_S: Final = 0.032  # of sound, which at least every packet is about
 
 Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
 
@@ -116,15 +121,43 @@ def open_flow(
         "video": scripted or any(source.has_video for source in sources),
         "audio": scripted or any(source.has_audio for source in sources),
     }
+    pushed = any(isinstance(source, PushSource) for source in sources)
+    if exact:
+        _check_room(config, config.source.push_lead_s if pushed and all(streams.values()) else 0.0)
     video = VideoRing(config.rings.video_frames, lossless=exact)
     audio = AudioRing(config.rings.audio_s, lossless=exact)
-    pushed = any(isinstance(source, PushSource) for source in sources)
     patience_s = PUSH_TIMEOUT_S if pushed and exact else None
     breaks = Breaks(clock, exact=exact)
     intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock, breaks=breaks)
     bus = Bus(config.bus, health, lossless=exact, clock=clock)
     opened.callback(bus.close)
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)
+
+
+def _check_room(config: LiveConfig, lead_s: float) -> None:
+    """Refuse queues that would be full before the other stream is waited for no more.
+
+    That is, after what its stage holds back until more has come (`taemi` alone), and after the lead of pushed
+    media.
+    """
+    face, audio = config.face, config.audio
+    of_taemi = config.bundle == "taemi"
+    needed_s = {
+        "pictures": lead_s + of_taemi * (audio.hop_s + audio.hold_back_s),  # while sound is held back
+        "sound": lead_s + of_taemi * (face.batch / face.crop_fps + CROP_GAP_S),
+    }
+    packets = 2 * config.bus.high_water_mark  # at either end of an edge
+    packet_s = {"pictures": EARLY / face.max_fps, "sound": CHUNK_S}
+    ring_s = {"pictures": 0.0, "sound": config.rings.audio_s}
+    for media, needs_s in needed_s.items():
+        holds_s = packets * packet_s[media] + ring_s[media]
+        if holds_s < needs_s:
+            enough = math.ceil((needs_s - ring_s[media]) / packet_s[media] / 2)
+            smaller = f", or source.push_lead_s (now {lead_s:g}) smaller" if lead_s else ""
+            raise ConfigurationError(
+                f"in exact mode {needs_s:.1f} s of {media} may have to wait for the other stream, and the "
+                f"queues hold {holds_s:.1f} s: set bus.high_water_mark to at least {enough}{smaller}"
+            )
 
 
 def stages_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from emi_live.breaks import Breaks
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, StalledError
 from emi_live.health import Health
 from emi_live.resample import StreamingResampler
 from emi_live.rings import AudioRing, VideoRing
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 class Intake:
     """Checks media, brings sound to 16 kHz mono, and writes the rings.
 
-    Frames come from one thread and sound from one thread; they may be the same.
+    Frames come from one thread and sound from one thread; they may be the same. A source also says how far it
+    has read each stream (`advance_video`, `advance_audio`), so that in exact mode nothing waits in a gap.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class Intake:
         self._resampler: StreamingResampler | None = None
         self._last_frame_ns: int | None = None
         self.first_ns: int | None = None  # capture time of the first media pushed
+        # In exact mode: whose packets the window waits for, and up to when. None: for none.
+        self.waits_for: Callable[[], tuple[str, int] | None] = lambda: None
+        self._newest_ns: dict[str, int] = {}  # capture time of the newest media pushed, by stream
 
     def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
         """Add one picture, shape (height, width, 3), RGB, captured at `t_ns`.
@@ -75,10 +80,15 @@ class Intake:
             return
         self._last_frame_ns = t_ns
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
+        self._newest_ns["video"] = t_ns
         if not self.breaks.takes_picture(t_ns):
+            self.advance_video(t_ns + 1)
             return
         self._health.count("video.frames")
-        self._video.write(rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s)
+        try:
+            self._video.write(rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s)
+        except StalledError as error:
+            raise self._explained(error) from None
 
     def push_audio(
         self,
@@ -122,8 +132,22 @@ class Intake:
         if self._resampler is None or self._resampler.rate_hz != rate_hz:
             self._flush_audio()
             self._resampler = StreamingResampler(rate_hz)
-        for block, start_ns in self._resampler.push(samples, t_ns):
-            self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
+        self._newest_ns["audio"] = t_ns
+        self._write_audio(self._resampler.push(samples, t_ns), arrived_ns)
+
+    def advance_video(self, t_ns: int) -> None:
+        """No frame captured before `t_ns` will be pushed any more; any thread may call."""
+        self._video.advance(t_ns)
+
+    def advance_audio(self, t_ns: int) -> None:
+        """No sound captured before `t_ns` will be pushed any more; not while sound is being pushed.
+
+        Where that leaves a gap, what the resampler still holds is written, as the next block would have it.
+        """
+        end_ns = None if self._resampler is None else self._resampler.end_ns
+        if end_ns is not None and t_ns - end_ns >= GAP_NS:
+            self._flush_audio()
+        self._audio.advance(t_ns)
 
     def end_video(self) -> None:
         """No more frames will come."""
@@ -172,6 +196,32 @@ class Intake:
 
     def _flush_audio(self) -> None:
         if self._resampler is not None:
-            arrived_ns = self._clock.now_ns()
-            for block, start_ns in self._resampler.flush():
+            self._write_audio(self._resampler.flush(), self._clock.now_ns())
+
+    def _write_audio(self, blocks: Iterable[tuple[NDArray[np.float32], int]], arrived_ns: int) -> None:
+        try:
+            for block, start_ns in blocks:
                 self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
+        except StalledError as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: StalledError) -> StalledError:
+        """The error with what is waited for and what helps."""
+        waited = self.waits_for()
+        if waited is None:
+            return StalledError(
+                f"{error}: nobody takes the estimates; consume estimates() while pushing, or use mode='live'"
+            )
+        modality, until_ns = waited
+        stream = "video" if modality == "vision" else "audio"
+        media = {"vision": "pictures", "audio": "sound", "text": "the words in the sound"}[modality]
+        at_s = (until_ns - (self.first_ns or 0)) / NS_PER_S
+        pushed_ns = self._newest_ns.get(stream)
+        if pushed_ns is None or pushed_ns < until_ns:
+            why = (
+                "of which nothing so late was pushed; push both streams in order of time, or say "
+                f"advance(t_ns) or end_{stream}()"
+            )
+        else:
+            why = "whose stage is slower than what is pushed; choose a smaller model, or push again later"
+        return StalledError(f"{error}: the window that ends at {at_s:.1f} s waits for {media}, {why}")

@@ -54,8 +54,9 @@ class LiveEngine:
     Or `async with LiveEngine(config) as live: async for estimate in live: …`, or `on_estimate`.
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
-    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: end
-    those that will not come (`end_video`, `end_audio`), and `end` when all is pushed.
+    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
+    them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
+    and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
 
     Any thread may call any method; docs/embedding.md says more.
     """
@@ -297,6 +298,14 @@ class LiveEngine:
     def paused(self) -> bool:
         """Whether the engine is paused."""
         return self._running().intake.breaks.is_on("paused")
+
+    def advance(self, t_ns: int) -> None:
+        """Nothing captured before `t_ns` will be pushed any more; in exact mode no window waits for it.
+
+        Say it while a stream pauses (a muted microphone): estimates then need not wait until the other
+        stream is `source.push_lead_s` ahead.
+        """
+        self._pushed().advance(t_ns)
 
     def end_video(self) -> None:
         """No more pictures will be pushed."""

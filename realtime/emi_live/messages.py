@@ -2,7 +2,9 @@
 
 Times are integer nanoseconds of the engine's clock. `progress_ns` is a stage's promise that no packet of the
 same topic with `t_ns <= progress_ns` is still to come; `END_OF_STREAM` promises that none will come at all.
-It is what `exact` mode waits for. Arrays belong to whoever receives the packet.
+It is what `exact` mode waits for. In a gap of the media a stage gives a new promise and says nothing else
+that is new: `t_ns` stays that of its last packet, and is `NOTHING_YET` before the first media. Arrays belong
+to whoever receives the packet.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 __all__ = [
     "END_OF_STREAM",
     "JSON_SCHEMA",
+    "NOTHING_YET",
     "AudioPacket",
     "Estimate",
     "Hearing",
@@ -37,6 +40,7 @@ __all__ = [
 
 END_OF_STREAM: Final = 2**63 - 1
 JSON_SCHEMA: Final = 1  # of `Estimate.to_json`; new fields do not change it, a new meaning does
+NOTHING_YET: Final = -(2**62)  # a capture time before all others
 
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
 Hearing = Literal["speaking", "silent", "no data"]

@@ -55,6 +55,11 @@ class StreamingResampler:
         self._start_run()
 
     @property
+    def end_ns(self) -> int | None:
+        """Capture time at which the sound held ends; None if none is."""
+        return self._end_ns
+
+    @property
     def rate_hz(self) -> int:
         """The rate of the sound pushed."""
         return self._rate_hz

@@ -204,6 +204,47 @@ def test_media_pushed_that_nobody_consumes_is_an_error_with_a_remedy() -> None:
         door.intake.push_audio(np.zeros(40_000, np.float32), 0)
 
 
+@pytest.mark.parametrize(
+    ("waited", "told"),
+    [
+        (("vision", 2 * NS_PER_S), "waits for pictures, of which nothing so late was pushed.*end_video"),
+        (("audio", 2 * NS_PER_S), "ends at 2.0 s waits for sound, of which nothing so late.*end_audio"),
+        (("vision", 3), "waits for pictures, whose stage is slower"),
+    ],
+)
+def test_a_stall_names_the_stream_that_is_waited_for(waited: tuple[str, int], told: str) -> None:
+    door = Door(lossless=True, timeout_s=0.01)
+    door.intake.waits_for = lambda: waited
+    for k in range(4):
+        door.intake.push_frame(rgb(), k)
+    with pytest.raises(StalledError, match=told):
+        door.intake.push_frame(rgb(), 4)
+
+
+def test_how_far_a_stream_was_read_is_known_once_all_of_it_has_been_taken() -> None:
+    door = Door(lossless=True)
+    door.intake.push_audio(np.zeros(4800, np.float32), 0, 48_000)
+    assert door.audio.progress_ns is None
+    door.intake.advance_audio(NS_PER_S)
+    assert door.audio.progress_ns is None  # the sound before comes first, with what the resampler held
+    assert door.heard().size == 1600
+    assert door.audio.progress_ns == NS_PER_S
+    door.intake.advance_audio(NS_PER_S // 2)
+    assert door.audio.progress_ns == NS_PER_S
+    door.intake.push_audio(np.zeros(4800, np.float32), 2 * NS_PER_S, 48_000)
+    assert door.heard().size < 1600
+
+
+def test_progress_wakes_a_reader_once_and_a_live_ring_keeps_none() -> None:
+    exact, live = Door(lossless=True), Door()
+    for door in (exact, live):
+        door.intake.advance_video(5)
+    assert exact.video.wait(0.0)
+    assert not exact.video.wait(0.0)
+    assert not live.video.wait(0.0)
+    assert live.video.progress_ns is None
+
+
 def test_a_stall_at_the_end_still_closes_the_stream() -> None:
     door = Door(lossless=True, timeout_s=0.01)
     door.intake.push_audio(np.zeros(96_006, np.float32), 0, 48_000)  # what the resampler holds will not fit

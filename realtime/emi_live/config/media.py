@@ -19,6 +19,9 @@ class SourceConfig(Section):
     # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera,
     # a file's own sound beside a file.
     mic: str | None = None
+    # Exact mode, pushed media: once one stream has been pushed so far beyond the other, that one is taken as
+    # having nothing until then; what comes older than that is refused.
+    push_lead_s: Positive = 30.0
 
     @property
     def is_pushed(self) -> bool:

@@ -17,7 +17,16 @@ from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, AudioPacket, Estimate, Latency, ModalityReport, Packet, Trace
+from emi_live.messages import (
+    END_OF_STREAM,
+    NOTHING_YET,
+    AudioPacket,
+    Estimate,
+    Latency,
+    ModalityReport,
+    Packet,
+    Trace,
+)
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models.vocabulary import MODALITIES, Modality
 
@@ -73,6 +82,7 @@ class FusionLoop:
         self._clock = clock
         self._health = health
         self._newest_ns: int | None = None  # newest capture time that any packet spoke of
+        self._waits_for: tuple[Modality, int] | None = None  # in exact mode; with the window's end
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
         self._observers: list[Callable[[Window], None]] = []
         self.published = 0
@@ -86,6 +96,14 @@ class FusionLoop:
         What the window holds is valid until the observer returns.
         """
         self._observers.append(observer)
+
+    @property
+    def waits_for(self) -> tuple[Modality, int] | None:
+        """In exact mode, whose packets are waited for, and the capture time that they must reach.
+
+        None: none are, e.g. while nobody takes the estimates.
+        """
+        return self._waits_for
 
     def swap(self, engine: FusionEngine) -> None:
         """Answer with this engine from the next window on, and close the one before; from any thread.
@@ -145,29 +163,37 @@ class FusionLoop:
 
     def _run_exact(self, stop: threading.Event) -> None:
         end_ns: int | None = None
-        origin_ns = 0
+        origin_ns: int | None = None
         while not stop.is_set():
-            if end_ns is None and self._newest_ns is not None:
-                origin_ns = self._plan.origin_ns() or 0
+            if end_ns is None and (origin_ns := self._origin_exact()) is not None:
                 end_ns = origin_ns + self._plan.hop_ns
             # Only streams that lag behind the window are read, so that those ahead of it feel back-pressure.
+            # One that is in a gap does not lag: its stage promises how far the gap goes.
+            needed_ns = END_OF_STREAM if end_ns is None else end_ns
             behind = [
-                reader
-                for modality, reader in self._readers.items()
-                if self._assembler.progress_ns(modality) < (end_ns or 0)
+                modality for modality in self._readers if self._assembler.progress_ns(modality) < needed_ns
             ]
             if behind:
-                if not self._take(behind[0]):
-                    behind[0].wait(WAIT_S)
+                reader = self._readers[behind[0]]
+                self._waits_for = behind[0], needed_ns
+                if not self._take(reader):
+                    reader.wait(WAIT_S)
                 continue
-            if end_ns is None:  # nothing but ends of streams ever came
-                end_ns = origin_ns + self._plan.hop_ns
+            self._waits_for = None
+            if end_ns is None or origin_ns is None:  # nothing but ends of streams ever came
+                origin_ns = 0
+                end_ns = self._plan.hop_ns
             if self.published and self._media_over(end_ns - self._plan.hop_ns):
                 return
             self._emit(end_ns, origin_ns)
             if self._duration_over(end_ns, origin_ns):
                 return
             end_ns += self._plan.hop_ns
+
+    def _origin_exact(self) -> int | None:
+        """Where t = 0 is; None while no media have come."""
+        origin_ns = self._plan.origin_ns()
+        return 0 if origin_ns is None and self._newest_ns is not None else origin_ns
 
     def _media_over(self, end_ns: int) -> bool:
         """Whether a window that ended there has seen all that there will ever be."""
@@ -185,7 +211,8 @@ class FusionLoop:
         packet = reader.read()
         if packet is None:
             return False
-        self._newest_ns = max(self._newest_ns or packet.t_ns, packet.t_ns)
+        if packet.t_ns != NOTHING_YET:
+            self._newest_ns = max(NOTHING_YET if self._newest_ns is None else self._newest_ns, packet.t_ns)
         self._assembler.add(packet)
         if not self._plan.exact and _is_shown(packet):
             self._traces[packet.topic].append(Trace.of(packet))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -65,6 +66,7 @@ class FileSource:
         self._owns_audio = audio
         self._running = False
         self._media: Iterator[Media] = iter(())
+        self._announce: Callable[[Media], None] = lambda item: None  # the next media of a stream
         require_file(path)
         with ExitStack() as opened:
             self._open(opened)
@@ -106,6 +108,7 @@ class FileSource:
                 intake.end_video()
             if not self._has_audio and self._owns_audio:
                 intake.end_audio()
+            self._announce = partial(_advance, intake, start_ns)
             for item in self._media:
                 if stop.is_set() or not self._wait_until(start_ns + item.ready_ns, stop):
                     break
@@ -135,6 +138,12 @@ class FileSource:
             self._health.count("file.late")
         else:
             intake.push_frame(item.rgb(), start_ns + item.t_ns)
+
+    def _announced(self, media: Iterator[Media]) -> Iterator[Media]:
+        """The media of one stream: of each the time is said before anything else is pushed."""
+        for item in media:
+            self._announce(item)
+            yield item
 
     def _wait_until(self, due_ns: int, stop: threading.Event) -> bool:
         """False when `stop` was set first."""
@@ -180,7 +189,7 @@ class FileSource:
             raise SourceError(
                 f"{self._path} holds no {wanted} that can be decoded (found: {found}); try another file"
             )
-        self._media = heapq.merge(*streams, key=_ready_ns)
+        self._media = heapq.merge(*map(self._announced, streams), key=_ready_ns)
         self._duration_s = None if container.duration is None else container.duration / 1e6
         if self._duration_s is not None:
             facts.append(f"{self._duration_s:.1f} s")
@@ -198,6 +207,14 @@ class FileSource:
 
     def _count_damage(self) -> None:
         self._health.count("file.damaged")
+
+
+def _advance(intake: Intake, start_ns: int, item: Media) -> None:
+    """Say that nothing of the item's stream comes before it."""
+    if isinstance(item, Picture):
+        intake.advance_video(start_ns + item.t_ns)
+    elif isinstance(item, Sound):
+        intake.advance_audio(start_ns + item.t_ns)
 
 
 def _ready_ns(item: Media) -> int:

@@ -46,7 +46,8 @@ def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Sourc
 def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) -> Iterator[Source]:
     wanted = config.source
     if wanted.is_pushed:
-        yield PushSource(audio=wanted.mic is None, clock=clock, health=health, exact=config.exact)
+        lead_s = wanted.push_lead_s if config.exact else None
+        yield PushSource(audio=wanted.mic is None, lead_s=lead_s, clock=clock, health=health)
     if wanted.input is not None:
         from emi_live.sources.file import FileSource
 

@@ -80,7 +80,7 @@ class StampGuard:
             self._played_ns += duration_ns
         else:
             taken = self._clock.now_ns()
-        if taken is None or (duration_ns and self._goes_back(taken)):
+        if taken is None or (duration_ns and not self._exact and self._goes_back(taken)):
             return None
         self._end_ns = max(taken + duration_ns, self._end_ns if self._end_ns is not None else taken)
         return taken

@@ -25,6 +25,7 @@ __all__ = ["CropStage"]
 
 BEHIND_NS: Final = 500 * NS_PER_MS
 AGAIN_NS: Final = 250 * NS_PER_MS
+GAP_NS: Final = NS_PER_S  # beyond the time that a batch takes to fill: nothing is going to fill it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class CropStage:
     shows it.
 
     Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
-    a batch is full, or its first crop has waited for as long as it takes to fill one. Live, what is there is
+    a batch is full, or its first crop has waited for as long as it takes to fill one; when pictures stay out
+    for a second longer than that, it goes without the next. Live, what is there is
     encoded as soon as no newer picture waits, or the next crop is due. When that takes so long that features
     come more than half a second after their picture, packets say so (`behind`), and the part's status does;
     it is counted as `face.fell_behind`. Encoded crops are counted as `face.crops`.
@@ -87,12 +89,18 @@ class CropStage:
         self._look_whether_behind(now_ns)
         frame = self._pictures.read()
         if frame is not None:
+            waited = self._release() if self._is_overdue(frame.t_ns) else []
             self._held.append(self._look(frame))
-        elif self._pictures.ended and not self.ended:
+            return [*waited, *(self._release() if self._is_time() else ())]
+        if self._pictures.ended:
+            if self.ended:
+                return ()
             packets = [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
             self.ended = True  # not before: what fails is tried again
             return packets
-        return self._release() if self._is_time() else ()
+        if self._is_overdue(self._pictures.progress_ns) or self._is_time():
+            return [*self._release(), *self._pictures.promise()]
+        return ()
 
     def reset(self) -> None:
         """Look for the face anew."""
@@ -133,6 +141,13 @@ class CropStage:
         if self._held[-1].packet.t_ns - crops[0] >= self._patience_ns:
             return True
         return not (self._exact or self._pictures.more)
+
+    def _is_overdue(self, t_ns: int | None) -> bool:
+        """Exact: whether what is held goes before a picture of that time is looked at."""
+        if not self._exact or t_ns is None or not self._held:
+            return False
+        first_ns = next(held.packet.t_ns for held in self._held if held.crop is not None)
+        return t_ns - first_ns >= self._patience_ns + GAP_NS
 
     def _look_whether_behind(self, now_ns: int) -> None:
         """Right after the last batch: how late were its features?"""

@@ -36,10 +36,12 @@ class FaceStage:
         return self._pictures.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packet of the next picture, if there is one."""
+        """The packet of the next picture, if there is one; in a gap, how far the pictures were read."""
         frame = self._pictures.read()
         if frame is None:
-            if not self._pictures.ended or self.ended:
+            if not self._pictures.ended:
+                return self._pictures.promise()
+            if self.ended:
                 return ()
             self.ended = True
             return (end_of_stream(self.topic, self._pictures.newest_ns or 0),)

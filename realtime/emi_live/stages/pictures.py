@@ -6,7 +6,9 @@ from typing import Final
 
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health
+from emi_live.messages import NOTHING_YET, VisionPacket
 from emi_live.rings import Frame, VideoReader
+from emi_live.stages.stage import Promise
 
 __all__ = ["PictureReader"]
 
@@ -22,6 +24,7 @@ class PictureReader:
 
     def __init__(self, reader: VideoReader, max_fps: float, health: Health) -> None:
         self._reader = reader
+        self._promise = Promise(reader)
         self._shortest_ns = round(EARLY * NS_PER_S / max_fps)
         self._health = health
         self._overwritten = 0
@@ -43,8 +46,8 @@ class PictureReader:
         return self._reader.backlog > 0
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture, or for the end."""
-        return self._reader.wait(timeout_s)
+        """Wait for a picture, for progress, or for the end."""
+        return self._promise.wait(timeout_s)
 
     def read(self) -> Frame | None:
         """The next picture; None if there is none, or it comes too early."""
@@ -59,6 +62,19 @@ class PictureReader:
         self._newest_ns = frame.t_ns
         self._health.count("face.frames")
         return frame
+
+    @property
+    def progress_ns(self) -> int | None:
+        """All pictures to come were captured at or after this; None if it is not known, or pictures wait."""
+        return self._reader.progress_ns
+
+    def promise(self) -> list[VisionPacket]:
+        """A packet of progress alone if it is time for one; all pictures before must have been told of."""
+        progress_ns = self._promise.due()
+        if progress_ns is None:
+            return []
+        t_ns = NOTHING_YET if self._newest_ns is None else self._newest_ns
+        return [VisionPacket(t_ns=t_ns, progress_ns=progress_ns, faces=-1, features=None)]
 
     def close(self) -> None:
         """Leave the ring."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import SpeechConfig
 from emi_live.health import Health
-from emi_live.messages import Hearing, Packet, TranscriptPacket, Word, end_of_stream
+from emi_live.messages import NOTHING_YET, Hearing, Packet, TranscriptPacket, Word, end_of_stream
 from emi_live.rings import AudioReader
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 from emi_live.stages.chunks import Chunk, ChunkReader
@@ -31,6 +32,7 @@ __all__ = ["SpeechStage"]
 
 PROGRESS_CHUNKS: Final = 6  # 192 ms: nobody waits longer to learn that nothing was said
 KEPT_NS: Final = 30 * NS_PER_S
+HOLE_STEP_NS: Final = NS_PER_S  # between two packets that let words grow old while no sound comes
 
 
 class SpeechStage:
@@ -44,6 +46,8 @@ class SpeechStage:
     is taken in, and what is given up beyond that is `KeepingUp`'s business.
 
     Without sound for `no_data_s` the utterance is over, and the packets say `no data`, which is not silence.
+    In `exact` mode it is over where a gap begins, and `no data` is said at set times of the gap for as long
+    as there are words; packets that repeat the last one say how far the sound has been read.
     Sound overwritten before it was read is counted as `speech.lost_samples`; a gap ends the utterance.
     """
 
@@ -86,6 +90,8 @@ class SpeechStage:
         self._heard_ns: int | None = None  # when sound was last there to be read; None: never
         self._no_data = not exact
         self._last_ns = 0
+        self._after_gap = False  # no sound has come since one
+        self._told: TranscriptPacket | None = None  # the last packet
         self._arrived_ns = 0
         self.ended = False
 
@@ -96,6 +102,7 @@ class SpeechStage:
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the next quarter of a second of sound, if it has arrived."""
         packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk, now_ns)]
+        packets += self._pass(self._chunks.hole_until_ns)
         if self._chunks.ended and not self.ended:
             packets += [*self._close(), end_of_stream(self.topic, self._last_ns)]
             self.ended = True  # not before: what fails is tried again
@@ -103,6 +110,9 @@ class SpeechStage:
             self._no_data = True
             self._health.count("speech.no_data")
             packets += list(self._close()) or [self._packet()]
+        elif (progress_ns := self._chunks.promise()) is not None:
+            nothing = TranscriptPacket(t_ns=NOTHING_YET, progress_ns=0, words=(), hearing="no data")
+            packets.append(replace(self._told or nothing, withdrawn=(), progress_ns=progress_ns))
         return packets
 
     def reset(self) -> None:
@@ -122,7 +132,22 @@ class SpeechStage:
             and now_ns - self._heard_ns >= self._no_data_ns
         )
 
+    def _pass(self, until_ns: int | None) -> Iterator[Packet]:
+        """What is said of a gap up to there, the same however it becomes known."""
+        if not self._after_gap or until_ns is None:
+            return
+        step_ns = HOLE_STEP_NS if self._no_data else self._no_data_ns
+        while (due_ns := self._last_ns + step_ns) < until_ns and (self._committed or not self._no_data):
+            if not self._no_data:
+                self._no_data, step_ns = True, HOLE_STEP_NS
+                self._health.count("speech.no_data")
+            self._last_ns = due_ns
+            yield self._packet()
+
     def _take(self, chunk: Chunk, now_ns: int) -> Iterator[Packet]:
+        if chunk.samples.size:
+            yield from self._pass(chunk.start_ns)
+            self._after_gap = False
         self._last_ns, self._arrived_ns = chunk.end_ns, chunk.arrived_ns
         if chunk.samples.size:
             self._heard_ns, self._no_data = now_ns, False
@@ -134,6 +159,7 @@ class SpeechStage:
             self._recognize(Piece(chunk.samples, first=False, last=False))
         if chunk.gap_after:
             yield from self._close()
+            self._after_gap = self._exact
 
     def _hear(self, chunk: NDArray[np.float32]) -> Iterator[Packet]:
         probability = float(self._gate.push(chunk)[0])
@@ -228,7 +254,7 @@ class SpeechStage:
         while self._committed and self._committed[0].end_ns <= self._last_ns - KEPT_NS:
             self._committed.popleft()
         withdrawn, self._withdrawn = self._withdrawn, ()
-        return TranscriptPacket(
+        self._told = TranscriptPacket(
             t_ns=self._last_ns,
             progress_ns=self._last_ns - self._endpointer.speaking,  # its last words may come at the same time
             arrived_ns=self._arrived_ns,
@@ -237,6 +263,7 @@ class SpeechStage:
             hearing=self._hearing,
             behind=self._keeping_up is not None and self._keeping_up.missing,
         )
+        return self._told
 
     @property
     def _hearing(self) -> Hearing:

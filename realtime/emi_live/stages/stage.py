@@ -1,13 +1,17 @@
-"""The seam between a stage and the worker that runs it."""
+"""The seam between a stage and the worker that runs it, and what a stage promises while no media come."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from emi_live.messages import Packet
+from emi_live.clock import NS_PER_MS
+from emi_live.messages import NOTHING_YET, Packet
+from emi_live.rings.base import Reader
 
-__all__ = ["Stage"]
+__all__ = ["Promise", "Stage"]
+
+PROMISE_STEP_NS: Final = 250 * NS_PER_MS  # four packets for a second of a gap that is read bit by bit
 
 
 class Stage(Protocol):
@@ -43,3 +47,36 @@ class Stage(Protocol):
     def close(self) -> None:
         """Leave the input, so that in exact mode nothing upstream waits for this stage any more."""
         ...
+
+
+class Promise:
+    """When a stage is to say how far its source has read, beyond the media that the stage was given.
+
+    A promise is due when it says a quarter of a second more than the last one, or when nothing has come for
+    as long as one wait: so a long gap costs few packets, and whoever waits for less gets that too. Such
+    packets say nothing else: so what is made of them does not depend on when they are sent.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        """Follow the source of this reader."""
+        self._reader = reader
+        self._idle = False  # the last wait was in vain
+        self._given_ns = NOTHING_YET
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for media, progress or the end."""
+        woken = self._reader.wait(timeout_s)
+        self._idle = not woken
+        return woken
+
+    def due(self) -> int | None:
+        """The `progress_ns` to publish now; None for none. Ask once all media were read and published."""
+        until_ns = self._reader.progress_ns
+        if until_ns is None:
+            return None
+        promised_ns = until_ns - 1  # what was captured at that time may come
+        step_ns = 1 if self._idle else PROMISE_STEP_NS
+        if promised_ns - self._given_ns < step_ns:
+            return None
+        self._given_ns = promised_ns
+        return promised_ns

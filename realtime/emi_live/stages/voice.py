@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emi_live.clock import NS_PER_S
 from emi_live.config import AudioConfig
 from emi_live.health import Health
-from emi_live.messages import AudioPacket, Packet, end_of_stream
+from emi_live.messages import NOTHING_YET, AudioPacket, Packet, end_of_stream
 from emi_live.rings import AudioReader
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 from emi_live.stages.chunks import Chunk, ChunkReader
@@ -58,7 +58,8 @@ class VoiceStage:
 
     A packet follows each chunk of 512 samples: with the frames that have become known, or without any, saying
     only how far sound was heard and where voice ended in it. What the model holds back is said at a gap and
-    at the end. Packets are the same however the sound was cut into blocks.
+    at the end. Packets are the same however the sound was cut into blocks. In a gap of a lossless stream,
+    packets without a frame say how far it has been read.
 
     Live, the model may be slower than the sound. When more than a second waits, that is said, in packets
     (`behind`) and as the part's status, and counted as `audio.fell_behind`. A model that says all of the last
@@ -93,6 +94,7 @@ class VoiceStage:
         self._last_voice_ns: int | None = None
         self._last_ns = 0
         self._progress_ns: int | None = None
+        self._told_ns = NOTHING_YET  # the newest `t_ns` of all packets
         self._behind = False
         self._skipping = False
         self._forget()
@@ -109,6 +111,15 @@ class VoiceStage:
         if self._chunks.ended and not self.ended:
             packets += [*self._finish(), end_of_stream(self.topic, self._last_ns)]
             self.ended = True  # not before: what fails is tried again
+        elif (progress_ns := self._chunks.promise()) is not None:
+            packets.append(
+                AudioPacket(
+                    t_ns=self._told_ns,
+                    progress_ns=progress_ns,
+                    frames=self._nothing,
+                    last_voice_ns=self._last_voice_ns,
+                )
+            )
         return packets
 
     def reset(self) -> None:
@@ -205,6 +216,7 @@ class VoiceStage:
         arrived_ns: int | None = None,
     ) -> AudioPacket:
         assert self._progress_ns is not None  # noqa: S101  # since the first chunk
+        self._told_ns = max(self._told_ns, t_ns)
         return AudioPacket(
             t_ns=t_ns,
             progress_ns=self._progress_ns,

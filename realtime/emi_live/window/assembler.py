@@ -20,6 +20,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns
 from emi_live.config import WindowConfig
 from emi_live.messages import (
     END_OF_STREAM,
+    NOTHING_YET,
     AudioPacket,
     ModalityReport,
     Packet,
@@ -98,7 +99,7 @@ class WindowAssembler:
         self._late_faces = False  # the newest packet said that the encoder is behind
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
         self._texts: deque[TextPacket] = deque()
-        self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, -1)
+        self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, NOTHING_YET)
         self._horizon_ns = -(2**62)  # nothing at or before this can enter a window any more
         self._discarded = 0
 
@@ -120,7 +121,7 @@ class WindowAssembler:
 
     @property
     def discarded(self) -> int:
-        """Packets that came too late, or out of order."""
+        """Packets that came too late, later than was promised, or out of order."""
         return self._discarded + self._sound.discarded
 
     def progress_ns(self, modality: Modality) -> int:
@@ -140,8 +141,9 @@ class WindowAssembler:
         if isinstance(packet, VisionPacket):
             self._add_vision(packet)
         elif isinstance(packet, AudioPacket):
-            self._progress["audio"] = max(self._progress["audio"], packet.progress_ns)
-            self._sound.add(packet, self._horizon_ns)
+            promised_ns = self._progress["audio"]
+            self._progress["audio"] = max(promised_ns, packet.progress_ns)
+            self._sound.add(packet, max(self._horizon_ns, promised_ns))
         elif isinstance(packet, TextPacket):
             self._add_text(packet)
         else:
@@ -180,7 +182,9 @@ class WindowAssembler:
         timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
         late = sound_ns is not None and not timely
         heard = judged("audio", voiced and timely, self._why_no_voice(sound_comes, voiced, late))
-        told = judged("text", recent("text", word_ns) and embedding is not None, _why_no_words(text))
+        told = judged(
+            "text", recent("text", word_ns) and embedding is not None, self._why_no_words(text, end_ns)
+        )
         arriving = [
             t
             for t, comes in ((picture_ns, pictures_come), (sound_ns, sound_comes))
@@ -251,11 +255,12 @@ class WindowAssembler:
         )
 
     def _add_vision(self, packet: VisionPacket) -> None:
-        self._progress["vision"] = max(self._progress["vision"], packet.progress_ns)
+        promised_ns = self._progress["vision"]
+        self._progress["vision"] = max(promised_ns, packet.progress_ns)
         if packet.faces < 0:
             return
         newest = self._pictures[-1] if self._pictures else self._horizon_ns
-        if packet.t_ns <= max(newest, self._horizon_ns):
+        if packet.t_ns <= max(newest, self._horizon_ns, promised_ns):
             self._discarded += 1
             return
         self._pictures.append(packet.t_ns)
@@ -265,7 +270,8 @@ class WindowAssembler:
 
     def _add_text(self, packet: TextPacket) -> None:
         self._progress["text"] = max(self._progress["text"], packet.progress_ns)
-        if packet.progress_ns == END_OF_STREAM:  # says that no words will come, not that there are none
+        # Says that no words will come, or that no sound has come yet; not that there are none.
+        if packet.progress_ns == END_OF_STREAM or packet.t_ns == NOTHING_YET:
             return
         if self._texts and packet.t_ns < self._texts[-1].t_ns:
             self._discarded += 1
@@ -294,8 +300,11 @@ class WindowAssembler:
             return "no features yet"
         return "silence" if sound_comes else "no audio"
 
-
-def _why_no_words(text: TextPacket | None) -> str:
-    if text is not None and text.behind:
-        return "recognition is behind"
-    return "no audio" if text is not None and text.hearing == "no data" else "no words"
+    def _why_no_words(self, text: TextPacket | None, end_ns: int) -> str:
+        if text is None:
+            # Known not to be late, while sound is listened to and has not begun.
+            waits_for_sound = self._progress["text"] >= end_ns and self._progress["audio"] < END_OF_STREAM
+            return "no audio" if waits_for_sound and self._sound.heard_ns(end_ns) is None else "no words"
+        if text.behind:
+            return "recognition is behind"
+        return "no audio" if text.hearing == "no data" else "no words"

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.messages import AudioPacket
+from emi_live.messages import NOTHING_YET, AudioPacket
 from emi_live.window.track import FrameTrack
 
 __all__ = ["AUDIO_FRAME_NS", "SoundTrack"]
@@ -41,9 +41,9 @@ class SoundTrack:
         self._frames = frames
 
     def add(self, packet: AudioPacket, horizon_ns: int) -> None:
-        """Take in one packet; frames at or before `horizon_ns` are of no use any more."""
+        """Take in one packet; frames at or before `horizon_ns` are left out, unless they replace others."""
         self.behind = packet.behind
-        if not self._heard or packet.t_ns > self._heard[-1]:
+        if packet.t_ns > (self._heard[-1] if self._heard else NOTHING_YET):
             self._heard.append(packet.t_ns)
         voice_ns = packet.last_voice_ns
         if voice_ns is not None and (not self._voices or voice_ns > self._voices[-1]):

@@ -33,7 +33,8 @@ class Pushing:
         self.health = Health()
         video, sound = VideoRing(4), AudioRing(30.0)
         self.video, self.sound = video.reader(), sound.reader()
-        self.source = PushSource(audio=audio, clock=self.clock, health=self.health, exact=exact)
+        lead_s = 1.0 if exact else None
+        self.source = PushSource(audio=audio, lead_s=lead_s, clock=self.clock, health=self.health)
         self._intake = Intake(video, sound, self.health, clock=self.clock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.source.run, args=(self._intake, self._stop))
