@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,7 +30,7 @@ from emi_live.flow import Flow, Script, open_flow, stages_of
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sinks.feed import EstimateFeed, SinkRunner
+from emi_live.sinks.feed import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker
@@ -37,10 +40,11 @@ from emi_models.vocabulary import MODALITIES, Modality
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_live.drift.watch import DriftWatch
+    from emi_live.messages import Estimate
     from emi_live.sinks import Sink
     from emi_models.store import Progress
 
-__all__ = ["Builder", "Parts"]
+__all__ = ["Builder", "Parts", "source_of"]
 
 # The parts that each modality depends on, in the order in which trouble is looked for.
 PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
@@ -49,6 +53,7 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     "text": ("text model", "microphone", "file", "speech", "text"),
 }
 
+BACKLOG_S: Final = 5.0  # live: how far behind somebody who reads estimates one by one may be
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
 
 
@@ -59,7 +64,8 @@ class Parts:
     intake: Intake
     pushed: PushSource | None  # None: media are captured
     bus: Bus
-    feed: EstimateFeed  # of `LiveEngine.estimates`
+    box: EstimateBox  # of `LiveEngine.estimates`
+    feed: Worker  # fills it
     loop: FusionLoop
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
@@ -102,6 +108,7 @@ class Builder:
         progress: Progress | None,
         engine: FusionEngine | None = None,
         encoders: Encoders | None = None,
+        on_estimate: Callable[[Estimate], object] | None = None,
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
@@ -124,7 +131,7 @@ class Builder:
             engine = engine or self.load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
-                engine, flow.bus, {stage.topic for stage in stages}, flow.streams, flow.intake, len(sinks) + 1
+                engine, flow, {stage.topic for stage in stages}, len(sinks) + 1, scripted=script is not None
             )
             opened.callback(loop.close)
             flow.intake.waits_for = lambda: loop.waits_for
@@ -134,8 +141,14 @@ class Builder:
             def total() -> int | None:
                 return loop.published if fusion.finished else None
 
-            feed = EstimateFeed(flow.bus.subscriber("estimate"), total)
-            parts = Parts(flow.intake, flow.pushed, flow.bus, feed, loop, fusion, limits)
+            box, *others = boxes = self._boxes(calls=on_estimate is not None)
+            feed = FeedRunner(EstimateFeed(flow.bus.subscriber("estimate"), total), boxes)
+            feeder = Worker("estimates", feed, health)
+            parts = Parts(flow.intake, flow.pushed, flow.bus, box, feeder, loop, fusion, limits)
+            if on_estimate is not None:
+                caller = CallbackRunner(on_estimate, others[0], health)
+                end = partial(others[0].end, discard=True)
+                parts.sinks.append(Worker("on_estimate", caller, health, on_stop=end))
             for sink in sinks:
                 opened.callback(sink.close)
                 runner = SinkRunner(sink, EstimateFeed(flow.bus.subscriber("estimate"), total))
@@ -251,13 +264,14 @@ class Builder:
     def _fusion_loop(
         self,
         engine: FusionEngine,
-        bus: Bus,
+        flow: Flow,
         topics: set[str],
-        streams: Mapping[str, bool],
-        intake: Intake,
         consumers: int,
+        *,
+        scripted: bool,
     ) -> FusionLoop:
-        config = self._config
+        config, bus, intake = self._config, flow.bus, flow.intake
+        source = "demo" if scripted else source_of(config)
         plan = FusionPlan(
             hop_ns=seconds_to_ns(config.window.hop_s),
             exact=config.exact,
@@ -265,16 +279,22 @@ class Builder:
             duration_ns=None if config.duration_s is None else seconds_to_ns(config.duration_s),
             bundle=config.bundle,
             contributions=config.fusion.contributions,
+            source=source,
+            session=_session(config, source),
         )
         return FusionLoop(
             plan,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
-                config.window, engine.shapes, frozenset(engine.modalities), engine.header.spans_s
+                config.window,
+                engine.shapes,
+                frozenset(engine.modalities),
+                engine.header.spans_s,
+                intake.breaks.at,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),
-            lambda: self._conditions(streams),
+            lambda: self._conditions(flow.streams, flow.pushed),
             self._clock,
             self._health,
         )
@@ -285,14 +305,52 @@ class Builder:
             return self._start_ns
         return (lambda: 0) if self._config.source.input is not None else (lambda: intake.first_ns)
 
-    def _conditions(self, streams: Mapping[str, bool]) -> dict[Modality, Condition]:
-        """What is known of each modality from the parts that it depends on."""
+    def _boxes(self, *, calls: bool) -> list[EstimateBox]:
+        """Where estimates wait for `estimates()`, and for `on_estimate` if there is one."""
+        config = self._config
+        waiting = math.ceil(BACKLOG_S / config.window.hop_s)
+        capacity = config.bus.high_water_mark if config.exact else max(2, waiting)
+        box = EstimateBox(capacity, self._health, lossless=config.exact, optional=calls)
+        return [box, EstimateBox(capacity, self._health, lossless=config.exact)] if calls else [box]
+
+    def _conditions(
+        self, streams: Mapping[str, bool], pushed: PushSource | None
+    ) -> dict[Modality, Condition]:
+        """What is known of each modality from the parts that it depends on, and from pushed stamps."""
         conditions: dict[Modality, Condition] = {}
+        late = {} if pushed is None else pushed.why_late()
         for modality, parts in PARTS.items():
-            if not streams["video" if modality == "vision" else "audio"]:
+            stream = "video" if modality == "vision" else "audio"
+            if not streams[stream]:
                 conditions[modality] = Condition("absent")
+            elif stream in late:
+                conditions[modality] = Condition("ok", late[stream])
             for status in map(self._health.status, parts):
                 if status.state == "failed" or status.state == "unavailable":
                     conditions[modality] = Condition(status.state, status.detail)
                     break
         return conditions
+
+
+def source_of(config: LiveConfig) -> str:
+    """What is watched, in words that are safe to show and store."""
+    from emi_live.addresses import safe_address
+
+    source = config.source
+    named = [] if source.mic in (None, "none") else [f"microphone {safe_address(source.mic or '')}"]
+    if source.is_pushed:
+        return "pushed media"
+    if source.input is not None:
+        return ", ".join((safe_address(source.input), *named))
+    if source.camera is None:
+        return ", ".join(named)
+    if source.mic is None:
+        named = ["default microphone"]
+    return ", ".join((f"camera {safe_address(source.camera)}", *named))
+
+
+def _session(config: LiveConfig, source: str) -> str:
+    """A name that tells this run from others; in exact mode it is the source's, as every number is."""
+    if config.exact:
+        return hashlib.sha256(f"{config.bundle} {source}".encode("utf-8", "replace")).hexdigest()[:8]
+    return secrets.token_hex(4)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from emi_live.breaks import Breaks
 from emi_live.bus import Bus
 from emi_live.clock import Clock
 from emi_live.config import LiveConfig
@@ -126,7 +127,8 @@ def open_flow(
     video = VideoRing(config.rings.video_frames, lossless=exact)
     audio = AudioRing(config.rings.audio_s, lossless=exact)
     patience_s = PUSH_TIMEOUT_S if pushed and exact else None
-    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock)
+    breaks = Breaks(clock, exact=exact)
+    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock, breaks=breaks)
     bus = Bus(config.bus, health, lossless=exact, clock=clock)
     opened.callback(bus.close)
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)

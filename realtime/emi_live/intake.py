@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_live.breaks import Breaks
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.errors import ConfigurationError, StalledError
 from emi_live.health import Health
@@ -18,6 +21,10 @@ from emi_live.rings.video import MAX_SIDE_PX
 __all__ = ["Intake"]
 
 PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+NOT_SOUND: Final = np.float32(2.0**31)  # beyond every sample format: nothing that a microphone gave
+BRIDGE_NS: Final = NS_PER_S  # of silence, where muted sound did not come: enough to end an utterance
+
+logger = logging.getLogger(__name__)
 
 
 class Intake:
@@ -35,13 +42,20 @@ class Intake:
         *,
         push_timeout_s: float | None = None,
         clock: Clock | None = None,
+        breaks: Breaks | None = None,
     ) -> None:
-        """Write these rings; media are stamped by `clock` as they come in, beside their capture time."""
+        """Write these rings; media are stamped by `clock` as they come in, beside their capture time.
+
+        What was captured in one of `breaks` is not used.
+        """
         self._video = video
         self._audio = audio
         self._health = health
         self._timeout_s = push_timeout_s
         self._clock = clock or MonotonicClock()
+        self.breaks = breaks or Breaks(self._clock, exact=False)
+        self._sound_end_ns: int | None = None  # capture time at which the sound ends that came so far
+        self._told_of_range = False
         self._resampler: StreamingResampler | None = None
         self._last_frame_ns: int | None = None
         self.first_ns: int | None = None  # capture time of the first media pushed
@@ -73,6 +87,9 @@ class Intake:
         self._last_frame_ns = t_ns
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
         self._newest_ns["video"] = t_ns
+        if not self.breaks.takes_picture(t_ns):
+            self.advance_video(t_ns + 1)
+            return
         self._health.count("video.frames")
         try:
             self._video.write(rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s)
@@ -88,7 +105,9 @@ class Intake:
         """Add a block of sound, shape (n,) or (n, channels), whose first sample was captured at `t_ns`.
 
         Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at
-        block edges. Samples that are not finite become silence and are counted as `audio.not_finite`.
+        block edges. Samples that are not finite become silence and are counted as `audio.not_finite`; those
+        outside [-1, 1] are clipped and counted as `audio.clipped`, and what no sample format can hold is
+        silence.
 
         Raises:
             ConfigurationError: not a block of samples.
@@ -112,6 +131,10 @@ class Intake:
         if broken.any():
             self._health.count("audio.not_finite", int(broken.sum()))
             samples[broken] = 0.0
+        self._clip(samples)
+        self.breaks.silence(samples, t_ns, rate_hz)
+        self._bridge(t_ns, arrived_ns)
+        self._sound_end_ns = t_ns + samples.size * NS_PER_S // rate_hz
         if self._resampler is None or self._resampler.rate_hz != rate_hz:
             self._flush_audio()
             self._resampler = StreamingResampler(rate_hz)
@@ -147,6 +170,35 @@ class Intake:
         """No more media of either kind, at once and from any thread; whoever waits for them is released."""
         self._video.close()
         self._audio.close()
+
+    def _clip(self, samples: NDArray[np.float32]) -> None:
+        """Bring samples into [-1, 1], in place."""
+        size = np.abs(samples)
+        outside = size > 1.0
+        if not outside.any():
+            return
+        peak = float(size.max())
+        self._health.count("audio.clipped", int(outside.sum()))
+        samples[size > NOT_SOUND] = 0.0
+        np.clip(samples, -1.0, 1.0, out=samples)
+        if not self._told_of_range:
+            self._told_of_range = True
+            logger.warning(
+                "sound goes up to %g, and is clipped to [-1, 1]; if int16 became float, divide it by 32768",
+                peak,
+            )
+
+    def _bridge(self, t_ns: int, arrived_ns: int) -> None:
+        """Where sound was not even pushed while it was muted, silence stands for it, and no gap."""
+        end_ns = self._sound_end_ns
+        if end_ns is None or t_ns - end_ns < GAP_NS or not self.breaks.explain(end_ns, t_ns):
+            return
+        self._flush_audio()
+        bridge_ns = min(t_ns - end_ns, BRIDGE_NS)
+        silence = np.zeros(bridge_ns * SAMPLE_RATE_HZ // NS_PER_S, np.float32)
+        self._audio.write(
+            silence, t_ns - bridge_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s, seamless=True
+        )
 
     def _flush_audio(self) -> None:
         if self._resampler is not None:

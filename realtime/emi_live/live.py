@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
-import threading
+import os
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_live.assembly import Builder, Parts
-from emi_live.clock import Clock, MonotonicClock
+from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
+from emi_live.sinks.feed import AsyncEstimates, EstimateReader
 from emi_live.sources import PushSource
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from emi_engine import FusionEngine
     from emi_live.bundle import Encoders
     from emi_live.bus.ends import PacketReader
     from emi_live.drift.watch import DriftReport
+    from emi_live.media import PictureFormat, SoundLayout
     from emi_live.sinks import Sink
+    from emi_live.sinks.feed import EstimateBox
     from emi_models.store import Progress
 
 __all__ = ["LiveEngine"]
@@ -45,17 +46,19 @@ class LiveEngine:
     ::
 
         with LiveEngine(config) as live:
-            live.push_frame(rgb, t_ns)          # (height, width, 3) uint8 RGB
+            live.push_frame(rgb)            # (height, width, 3) uint8 RGB, captured now
             live.push_audio(pcm, t_ns, 48_000)  # (n,) or (n, channels)
             for estimate in live.estimates():
-                ...
+                print(estimate["joy"])
+
+    Or `async with LiveEngine(config) as live: async for estimate in live: …`, or `on_estimate`.
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
     stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
     them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
     and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
-    `push_frame` and `push_audio` may be called from one thread each; `estimates` and `latest` belong to one
-    thread.
+
+    Any thread may call any method; docs/embedding.md says more.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class LiveEngine:
         health: Health | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
+        on_estimate: Callable[[Estimate], object] | None = None,
     ) -> None:
         """Prepare an engine; nothing is opened, loaded or started before `with`.
 
@@ -81,6 +85,8 @@ class LiveEngine:
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: told of every download of encoder weights.
+            on_estimate: called with each estimate, in a thread of its own; what it raises is logged and
+                counted as `on_estimate.failures`.
         """
         self.config = config or LiveConfig()
         self.health = health or Health()
@@ -91,9 +97,12 @@ class LiveEngine:
         self._encoders = encoders
         self._clock = clock or MonotonicClock()
         self._progress = progress
-        self._stop = threading.Event()
+        self._on_estimate = on_estimate
         self._start_ns: int | None = None
         self._parts: Parts | None = None
+        self._pid = os.getpid()  # of the process in which it was loaded
+        self._ended = False  # it ran, and was closed
+        self._told_end = False  # somebody has taken the last estimate
         self._builder = Builder(
             self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
         )
@@ -101,30 +110,43 @@ class LiveEngine:
     def load(self) -> None:
         """Load the models and open the devices, which takes seconds; `with` does it if it is not done.
 
-        Once loaded, this does nothing until `close`.
+        Once loaded, this does nothing until `close`; after that the engine may be used again.
 
         Raises:
-            ConfigurationError: settings that contradict each other.
+            ConfigurationError: settings that contradict each other, or the engine was closed with what it was
+                given.
             SourceError: nothing to watch or listen to.
             CheckpointError: the checkpoint is not one for the encoders that run.
         """
         if self._parts is not None:
+            self._running()
             return
+        given = {"sinks": self._sinks, "engine": self._engine, "encoders": self._encoders}
+        if self._ended and (closed := [name for name, what in given.items() if what]):
+            raise ConfigurationError(
+                f"this engine has ended, and closed the {' and '.join(closed)} that it was given; make a new "
+                "LiveEngine with new ones"
+            )
+        self._pid = os.getpid()
+        self._start_ns, self._told_end = None, False
+        self.announcements.clear()
         self._parts = self._builder.build(
-            self._script, self._sinks, self._progress, self._engine, self._encoders
+            self._script, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
         )
+        _running_engines.add(self)
 
-    def swap(self, checkpoint: Path) -> None:
+    def swap(self, checkpoint: str | Path) -> None:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
 
+        Any checkpoint for the encoders that run will do, whatever its windows.
         Where its engine runs ONNX, have that beside the checkpoint: exports take seconds and Python's lock.
 
         Raises:
             CheckpointError: the checkpoint is not one for the encoders that run.
             EngineError: the engine of the settings cannot run it; the one that runs goes on.
-            ConfigurationError: it is one for other windows, or the engine is not running.
+            ConfigurationError: it takes other features, or the engine is not running.
         """
-        parts = self._running()
+        parts, checkpoint = self._running(), Path(checkpoint)
         engine = self._builder.load_engine(checkpoint)
         second = None if parts.watch is None else self._builder.drift_engine(checkpoint)
         try:
@@ -167,7 +189,7 @@ class LiveEngine:
             raise
         self._start_ns = self._clock.now_ns()
         watchers = [] if parts.watcher is None else [parts.watcher]
-        for worker in (*parts.sinks, parts.fusion, *watchers, *parts.stages, *parts.sources):
+        for worker in (parts.feed, *parts.sinks, parts.fusion, *watchers, *parts.stages, *parts.sources):
             worker.start()
         return self
 
@@ -177,18 +199,105 @@ class LiveEngine:
         """Stop every thread, close every socket and device."""
         self.close()
 
-    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
-        """Give one picture, as `Intake.push_frame`."""
-        self._pushed().push_frame(rgb, t_ns)
+    async def __aenter__(self) -> Self:
+        """As `with`, without holding up the event loop while models load."""
+        import asyncio
+
+        entering = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:  # the thread goes on: what it starts is to be stopped
+            await asyncio.wait({entering})
+            if entering.exception() is None:
+                await asyncio.to_thread(self.close)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As the end of `with`."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def push_frame(
+        self,
+        picture: Any,
+        t_ns: int | None = None,
+        *,
+        format: PictureFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
+    ) -> None:
+        """Give one picture.
+
+        A picture that is not newer than the one before is counted as `video.out_of_order` and left out. Live,
+        stamps that jump away from the clock are counted as `video.stamps_refused` and left out.
+
+        Args:
+            picture: uint8 or float in [0, 1], (height, width, 3) or (height, width); an array, a list, a PIL
+                image, a torch tensor (also channels first), or an `av.VideoFrame`.
+            t_ns: capture time by `time.monotonic_ns()`. None: a PyAV frame's `pts`, else now.
+            format: `rgb24`, `bgr24` (OpenCV), `gray`, `rgba` or `bgra`; by default grey or RGB.
+
+        Raises:
+            ConfigurationError: not such a picture or stamp, or after the end.
+            StalledError: exact mode, and nothing downstream made room in time.
+        """
+        self._pushed().push_frame(picture, t_ns, format)
 
     def push_audio(
         self,
-        pcm: NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32],
-        t_ns: int,
-        rate_hz: int = 16_000,
+        pcm: Any,
+        t_ns: int | None = None,
+        rate_hz: int | None = None,
+        *,
+        layout: SoundLayout = "channels_last",
+        channels: int | None = None,
     ) -> None:
-        """Give one block of sound, as `Intake.push_audio`."""
-        self._pushed().push_audio(pcm, t_ns, rate_hz)
+        """Give one block of sound.
+
+        Samples outside [-1, 1] are clipped and counted as `audio.clipped`; those that are not finite are
+        silence, counted as `audio.not_finite`. Stamps are treated as those of pictures.
+
+        Args:
+            pcm: float in [-1, 1], int16, int32, int8 or uint8, (n,) or (n, channels); an array, a list, a
+                torch tensor, or an `av.AudioFrame` of any format.
+            t_ns: capture time of the first sample, by `time.monotonic_ns()`. None: a PyAV frame's `pts`,
+                else as the sound comes.
+            rate_hz: samples a second; by default 16,000, or the frame's own.
+            layout: `channels_first` for (channels, n); `interleaved` for one row, with `channels`.
+            channels: how many, of interleaved sound.
+
+        Raises:
+            ConfigurationError: not such sound or stamp, or after the end.
+            StalledError: exact mode, and nothing downstream made room in time.
+        """
+        self._pushed().push_audio(pcm, t_ns, rate_hz, layout, channels)
+
+    def mute_audio(self, on: bool = True) -> None:
+        """Hear nothing from now on, as while a robot speaks; False ends it. Captured or pushed sound.
+
+        Meanwhile sound is taken as silence: no gap is seen, and nothing of it is recognised, however late it
+        comes. The audio modality is `missing`, "muted"; words said before stand for their time.
+        """
+        self._running().intake.breaks.set("muted", on)
+
+    def pause(self) -> None:
+        """See and hear nothing until `resume`; estimates go on, all modalities `missing`, "paused"."""
+        self._running().intake.breaks.set("paused", True)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._running().intake.breaks.set("paused", False)
+
+    @property
+    def muted(self) -> bool:
+        """Whether sound is muted."""
+        return self._running().intake.breaks.is_on("muted")
+
+    @property
+    def paused(self) -> bool:
+        """Whether the engine is paused."""
+        return self._running().intake.breaks.is_on("paused")
 
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be pushed any more; in exact mode no window waits for it.
@@ -210,27 +319,37 @@ class LiveEngine:
         """No more media will be pushed: `estimates()` ends after the last window."""
         self._pushed().end()
 
-    def estimates(self) -> Iterator[Estimate]:
-        """Estimates as they come, until the media or the duration end.
+    def estimates(self) -> EstimateReader:
+        """Estimates as they come, until the media or the duration end; each goes to one reader.
+
+        Live, a reader that is more than 5 s behind skips to newer ones, counted as `estimates.skipped`; in
+        exact mode the engine waits for it.
 
         Raises:
             EmiError: as `check`, at the end.
+            ConfigurationError: all estimates of this run have been taken.
         """
-        yield from self._running().feed.iterate(self._stop)
-        if self._parts is not None:
-            self.check()
+        return EstimateReader(self._box_to_read(), self._same_process, self._at_end)
 
-    def latest(self) -> Estimate | None:
-        """The newest estimate not yet taken, without waiting, or None; for the loop of a robot or a game.
+    def __aiter__(self) -> AsyncEstimates:
+        """As `estimates`, for `async for`."""
+        return AsyncEstimates(self._box_to_read(), self._same_process, self._at_end)
+
+    def latest(self, max_age_s: float | None = None) -> Estimate | None:
+        """The newest estimate, taken or not, without waiting; for the loop of a robot or a game.
+
+        None: there is none yet, or it was made more than `max_age_s` ago. `estimate.age_s` tells its age, and
+        `estimate.seq` whether it is another one than before.
 
         Raises:
             EmiError: as `check`.
         """
-        feed, newest = self._running().feed, None
-        while (estimate := feed.next(0.0)) is not None:
-            newest = estimate
+        newest = self._running().box.newest()
         self.check()
-        return newest
+        if newest is None or max_age_s is None:
+            return newest
+        age_ns = self._clock.now_ns() - newest.published_ns
+        return newest if age_ns <= max_age_s * NS_PER_S else None
 
     def check(self) -> None:
         """Return if nothing has failed for good.
@@ -243,7 +362,7 @@ class LiveEngine:
         parts = self._running()
         if parts.fusion.finished and parts.fusion.error is not None:
             raise StageError(f"the fusion loop failed: {parts.fusion.error}") from parts.fusion.error
-        for sink in parts.sinks:
+        for sink in (parts.feed, *parts.sinks):
             if sink.error is not None:
                 raise sink.error
         for worker in (*parts.sources, *parts.stages):
@@ -253,33 +372,18 @@ class LiveEngine:
                 raise StageError(f"the {worker.name} part failed: {worker.broken}") from worker.broken
 
     def close(self) -> None:
-        """Stop and release everything, within about a second; safe to call again."""
+        """Stop and release everything, within about a second; safe to call again, from any thread.
+
+        In a forked child it does nothing: what runs is the parent's.
+        """
+        if os.getpid() != self._pid:
+            return
         parts, self._parts = self._parts, None
         if parts is None:
             return
-        if parts.watcher is not None:
-            parts.watcher.request_stop()
-        for worker in parts.producers:
-            worker.request_stop()
-        parts.intake.abort()
-        if parts.fusion.join(LAST_WORDS_S):
-            for worker in parts.sinks:  # these end by themselves, once they have the last estimate
-                worker.join(LAST_WORDS_S)
-        self._stop.set()
-        parts.bus.stop()  # releases whoever waits for room
-        deadline = time.monotonic() + JOIN_S
-        left_behind = []
-        for worker in (*parts.producers, *parts.sinks):
-            worker.request_stop()
-            if not worker.join(max(0.0, deadline - time.monotonic())):
-                left_behind.append(worker.name)
-        if parts.watcher is not None and not parts.watcher.join(max(0.0, deadline - time.monotonic())):
-            logger.debug("a whole pass over the last window's sound is under way, and ends by itself")
-        parts.limits.close()
-        if left_behind:  # what they still use must not be released under them
-            logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
-        else:
-            parts.release.close()
+        self._ended = True
+        _running_engines.discard(self)
+        _shut_down(parts)
 
     def _pushed(self) -> PushSource:
         source = self._running().pushed
@@ -289,9 +393,77 @@ class LiveEngine:
             )
         return source
 
+    def _box_to_read(self) -> EstimateBox:
+        box = self._running().box
+        if self._told_end:
+            raise ConfigurationError(
+                "all estimates of this run have been taken: leave `with`, and begin another run"
+            )
+        return box
+
+    def _at_end(self) -> None:
+        self._told_end = True
+        if self._parts is not None:
+            self.check()
+
     def _running(self) -> Parts:
+        self._same_process()
         if self._parts is None:
             raise ConfigurationError(
-                "the engine is not running; use it inside `with LiveEngine(config) as live:`"
+                f"the engine {'has ended' if self._ended else 'is not running'}; "
+                "use it inside `with LiveEngine(config) as live:`"
             )
         return self._parts
+
+    def _same_process(self) -> None:
+        if self._parts is not None and os.getpid() != self._pid:
+            raise ConfigurationError(
+                f"this engine runs in process {self._pid}, and its threads are not in a forked child; "
+                "make a LiveEngine here, or start the child by multiprocessing's spawn"
+            )
+
+
+def _shut_down(parts: Parts) -> None:
+    """Stop every thread in the order of the flow, and release what none of them uses any more."""
+    if parts.watcher is not None:
+        parts.watcher.request_stop()
+    for worker in parts.producers:
+        worker.request_stop()
+    parts.intake.abort()
+    parts.box.end(discard=True)
+    if parts.fusion.join(LAST_WORDS_S):
+        for worker in parts.sinks:  # these end by themselves, once they have the last estimate
+            worker.join(LAST_WORDS_S)
+    parts.bus.stop()  # releases whoever waits for room
+    deadline = time.monotonic() + JOIN_S
+    left_behind = []
+    for worker in (*parts.producers, *parts.sinks, parts.feed):
+        worker.request_stop()
+        if not worker.join(max(0.0, deadline - time.monotonic())):
+            left_behind.append(worker.name)
+    if parts.watcher is not None and not parts.watcher.join(max(0.0, deadline - time.monotonic())):
+        logger.debug("a whole pass over the last window's sound is under way, and ends by itself")
+    parts.limits.close()
+    if left_behind:  # what they still use must not be released under them
+        logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
+    else:
+        parts.release.close()
+
+
+# Those that have been loaded and not closed.
+_running_engines: Final[weakref.WeakSet[LiveEngine]] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child, never release what engines hold: it would wait for threads that are not there."""
+    engines = [engine for engine in _running_engines if engine._parts is not None]
+    for engine in engines:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._parts))
+    libc = ctypes.CDLL(None)
+    if engines and hasattr(libc, "on_exit"):  # glibc's: it hands the exit code on
+        # After Python's own end, the child leaves at once: destructors of ONNX Runtime would wait likewise.
+        libc.on_exit(libc._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -9,6 +9,7 @@ to whoever receives the packet.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
@@ -20,6 +21,7 @@ from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 __all__ = [
     "END_OF_STREAM",
+    "JSON_SCHEMA",
     "NOTHING_YET",
     "AudioPacket",
     "Estimate",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 END_OF_STREAM: Final = 2**63 - 1
+JSON_SCHEMA: Final = 1  # of `Estimate.to_json`; new fields do not change it, a new meaning does
 NOTHING_YET: Final = -(2**62)  # a capture time before all others
 
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
@@ -184,10 +187,31 @@ class Estimate(Packet):
     latency: Latency
     engine: str
     bundle: str
+    source: str = ""  # what is watched, without passwords
+    session: str = ""  # tells runs apart; in exact mode the same for every run of a source
     # For whoever measures, not in `to_json`; empty in exact mode, whose capture times are a file's own.
     started_ns: int = 0  # when the window was begun, all that had arrived being taken
     # Of the newest packet that each modality had in the window.
     traces: Mapping[Modality, Trace] = field(default_factory=dict, hash=False)
+
+    def __getitem__(self, emotion: str) -> float:
+        """The intensity of one emotion by its name, in [0, 1].
+
+        Raises:
+            KeyError: not one of the six.
+        """
+        if emotion not in EMOTIONS:
+            raise KeyError(f"{emotion!r} is not an emotion of an estimate; there are {', '.join(EMOTIONS)}")
+        return self.intensities[EMOTIONS.index(emotion)]
+
+    def as_dict(self) -> dict[str, float]:
+        """The six intensities by name, not rounded."""
+        return dict(zip(EMOTIONS, self.intensities, strict=True))
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was made, at the moment of asking."""
+        return (time.monotonic_ns() - self.published_ns) / 1e9
 
     def to_json(self) -> dict[str, Any]:
         """The estimate as the JSON contract has it: plain types, finite numbers or None."""
@@ -221,6 +245,9 @@ class Estimate(Packet):
             },
             "engine": self.engine,
             "bundle": self.bundle,
+            "schema": JSON_SCHEMA,
+            "source": self.source,
+            "session": self.session,
         }
 
 

@@ -94,7 +94,12 @@ class Worker:
             self._on_stop()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end; False if it is still running after `timeout_s`."""
+        """Wait for the thread to end; False if it is still running after `timeout_s`.
+
+        The thread itself may call this, and does not wait: it ends when it returns.
+        """
+        if self._thread is threading.current_thread():
+            return True
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self.alive

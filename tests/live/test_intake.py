@@ -154,6 +154,27 @@ def test_the_first_media_of_either_kind_is_remembered() -> None:
     assert door.intake.first_ns == 500
 
 
+@pytest.mark.parametrize("value", [1e15, -1e15, 3e38])
+def test_what_no_sample_format_can_hold_is_silence_and_counted(value: float) -> None:
+    door = Door()
+    door.intake.push_audio(np.array([0.5, value, 0.5], np.float32), 0)
+    np.testing.assert_array_equal(door.heard(), np.array([0.5, 0.0, 0.5], np.float32))
+    assert door.counters["audio.clipped"] == 1
+
+
+def test_sound_out_of_range_is_clipped_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door()
+    for index in range(3):  # int16 values, as floats
+        door.intake.push_audio(
+            np.array([0.5, 12_000.0, -32_768.0, 1.0], np.float32), index * NS_PER_S // 4_000
+        )
+    np.testing.assert_array_equal(door.heard(), np.tile(np.array([0.5, 1, -1, 1], np.float32), 3))
+    assert door.counters["audio.clipped"] == 6
+    [record] = caplog.records
+    assert "goes up to 32768" in record.message
+    assert "divide it by 32768" in record.message
+
+
 def test_a_block_pushed_may_be_used_again_by_its_owner() -> None:
     door = Door()
     mine = np.full(16, 0.5, np.float32)

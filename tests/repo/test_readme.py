@@ -64,3 +64,26 @@ def test_every_option_of_the_commands_exists(program: str) -> None:
 def test_the_files_it_points_to_exist(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_examples_of_the_embedding_page_run(assets: Path) -> None:
+    """One after the other in one process, which they share the loading of libraries in."""
+    page = (ROOT / "docs/embedding.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(examples) == 3
+    # The recogniser takes most of the time to load, and is not what the page is about.
+    fast = 'LiveEngine(__import__("emi_live").load_config(settings=["speech.backend=none"]))'
+    examples = [example.replace("LiveEngine()", fast) for example in examples]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", "\n".join(examples)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "EMI_MODEL_DIR": str(assets / "mediapipe")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("empathic_pain") == 5
+    assert "Traceback" not in done.stderr

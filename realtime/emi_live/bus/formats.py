@@ -37,6 +37,7 @@ MAX_WORDS: Final = 1024  # in 30 s: ten times the fastest speech
 MAX_WORD: Final = 256  # characters of one word, which a recogniser may make up
 MAX_TEXT: Final = 16 * KIB  # characters of a window's words
 MAX_NAME: Final = 200  # characters of an engine's or a bundle's name
+MAX_SOURCE: Final = 1000  # of what is watched: a path or an address
 MAX_REASON: Final = 500
 MAX_WALL: Final = 40  # ISO 8601 with microseconds and zone is 32
 STATES: Final[tuple[ModalityState, ...]] = get_args(ModalityState)
@@ -188,6 +189,8 @@ def _write_estimate(packet: Estimate) -> tuple[dict[str, object], Array]:
         },
         "engine": packet.engine,
         "bundle": packet.bundle,
+        "source": packet.source,
+        "session": packet.session,
         "started_ns": packet.started_ns,
         "traces": {
             name: None if (trace := packet.traces.get(name)) is None else asdict(trace) for name in MODALITIES
@@ -218,6 +221,8 @@ def _read_estimate(fields: Fields, stamps: Stamps, array: Array) -> Estimate:
         latency=latency,
         engine=fields.text("engine", MAX_NAME),
         bundle=fields.text("bundle", MAX_NAME),
+        source=fields.text("source", MAX_SOURCE),
+        session=fields.text("session", MAX_NAME),
         started_ns=fields.integer("started_ns"),
         traces=traces,
         **stamps,

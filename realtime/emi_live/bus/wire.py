@@ -23,11 +23,11 @@ from emi_live.messages import Packet
 
 __all__ = ["MAX_FRAME_BYTES", "SCHEMA_VERSION", "TOPICS", "decode", "encode"]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 TOPICS: Final = tuple(CODECS)
 DTYPE: Final = "<f4"
 FRAME_COUNT: Final = 3
-MAX_FIELDS: Final = 32  # of one record; an estimate has 15
+MAX_FIELDS: Final = 32  # of one record; an estimate has 17
 MAX_FRAME_BYTES: Final = max(max(codec.max_header, codec.max_payload) for codec in CODECS.values())
 
 

@@ -17,6 +17,7 @@ from typer.main import get_command
 from emi_live.addresses import safe_text
 from emi_live.errors import LiveError
 from emi_models.characters import accept_any_text
+from emi_models.encoders.quiet import own_standard_error
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def run_app(
     """
     accept_any_text()
     given = sys.argv[1:] if args is None else list(args)
+    own_standard_error()
     with report_errors(debug or "--debug" in given):
         result = get_command(app).main(given, prog_name=name, standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)

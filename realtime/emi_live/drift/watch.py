@@ -17,6 +17,7 @@ from emi_live.health import Health
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 from emi_models.encoders.drift import compare_features, frame_cosines
 from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES
+from emi_models.inputs import InputError
 from emi_models.stream import FrameRun, StreamWindow
 from emi_models.vocabulary import EMOTIONS
 
@@ -152,7 +153,11 @@ class DriftWatch:
             return None
         self._take_over()
         drift = compare_features(frame_cosines(live.audio.values, whole))
-        answers = [self._answer(live, frames) for frames in (live.audio.values, whole)]
+        try:
+            answers = [self._answer(live, frames) for frames in (live.audio.values, whole)]
+        except InputError:  # a window of the checkpoint before
+            self._health.count(f"{PART}.skipped")
+            return None
         change = tuple((answers[0] - answers[1]).tolist())
         report = DriftReport(end_ns, drift.frames, drift.mean, drift.p5, change)
         self._reports.append(report)

@@ -49,6 +49,8 @@ class FusionPlan:
     duration_ns: int | None
     bundle: str
     contributions: bool = False
+    source: str = ""
+    session: str = ""
 
 
 class FusionLoop:
@@ -106,20 +108,19 @@ class FusionLoop:
     def swap(self, engine: FusionEngine) -> None:
         """Answer with this engine from the next window on, and close the one before; from any thread.
 
+        Windows are cut for it from then on: frames, modalities and spans may be others.
+
         Raises:
-            ConfigurationError: the engine takes other windows than those that are cut here, or the loop is
-                closed; then it is still the caller's.
+            ConfigurationError: the engine takes other features than those that come, or the loop is closed;
+                then it is still the caller's.
         """
         mine, its = self._engine, engine
-        for what, one, other in (
-            ("shapes", mine.shapes, its.shapes),
-            ("modalities", mine.modalities, its.modalities),
-            ("spans", dict(mine.header.spans_s), dict(its.header.spans_s)),
-        ):
-            if one != other:
+        for modality in its.modalities:
+            one, other = (getattr(shapes, f"{modality}_dim") for shapes in (mine.shapes, its.shapes))
+            if modality in mine.modalities and one != other:
                 raise ConfigurationError(
-                    f"the checkpoint cannot take over: its {what} are {other}, those of the one that runs "
-                    f"{one}; start anew with it"
+                    f"the checkpoint cannot take over: its shapes are {its.shapes}, with {other} values in a "
+                    f"frame of {modality}, and {one} come; start anew with it"
                 )
         with self._lock:
             if self._closed:
@@ -246,6 +247,8 @@ class FusionLoop:
             ),
             engine=self._engine.name,
             bundle=self._plan.bundle,
+            source=self._plan.source,
+            session=self._plan.session,
             started_ns=started_ns,
             traces=traces,
         )
@@ -262,6 +265,7 @@ class FusionLoop:
         for engine in successors:
             session, before = engine.session(), self._engine
             self._engine, self._session = engine, session
+            self._assembler.retune(engine.shapes, frozenset(engine.modalities), engine.header.spans_s)
             before.close()
 
     def _newest_traces(self, end_ns: int) -> dict[Modality, Trace]:

@@ -69,23 +69,27 @@ class AudioRing(Ring):
         *,
         arrived_ns: int = 0,
         timeout_s: float | None = None,
+        seamless: bool = False,
     ) -> None:
         """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
+
+        With `seamless`, time that passed since the last sample is no gap: nothing was to be heard in it.
 
         Raises:
             StalledError: lossless, and a reader made no room within `timeout_s`.
         """
         for offset in range(0, samples.size, self.capacity // 2):
             part = samples[offset : offset + self.capacity // 2]
-            self._write_part(part, t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ, arrived_ns, timeout_s)
+            start_ns = t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ
+            self._write_part(part, start_ns, arrived_ns, timeout_s, seamless)
 
     def _write_part(
-        self, part: NDArray[np.float32], t_ns: int, arrived_ns: int, timeout_s: float | None
+        self, part: NDArray[np.float32], t_ns: int, arrived_ns: int, timeout_s: float | None, seamless: bool
     ) -> None:
         with self._changed:
             if not self._wait_for_room(part.size, timeout_s):
                 return
-            self._anchor(t_ns)
+            self._anchor(t_ns, seamless)
             first = self._end % self.capacity
             head = min(part.size, self.capacity - first)
             self._buffer[first : first + head] = part[:head]
@@ -98,13 +102,13 @@ class AudioRing(Ring):
                 self._arrivals.popleft()
             self._changed.notify_all()
 
-    def _anchor(self, t_ns: int) -> None:
+    def _anchor(self, t_ns: int, seamless: bool) -> None:
         if not self._anchors:
             self._anchors.append(_Anchor(self._end, t_ns, gap=False))
             return
         error_ns = t_ns - _time_of(self._anchors[-1], self._end)
         if abs(error_ns) >= GAP_NS:
-            self._anchors.append(_Anchor(self._end, t_ns, gap=error_ns > 0))
+            self._anchors.append(_Anchor(self._end, t_ns, gap=error_ns > 0 and not seamless))
         elif abs(error_ns) >= DRIFT_NS:
             self._anchors.append(_Anchor(self._end, t_ns, gap=False))
 

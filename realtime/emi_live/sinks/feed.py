@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from emi_live.bus.ends import PacketReader
+from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sinks.sink import Sink
 
-__all__ = ["EstimateFeed", "SinkRunner"]
+__all__ = [
+    "AsyncEstimates",
+    "CallbackRunner",
+    "EstimateBox",
+    "EstimateFeed",
+    "EstimateReader",
+    "FeedRunner",
+    "SinkRunner",
+]
 
 LAST_WORDS_S: Final = 1.0  # how long to wait for estimates that were published but have not arrived
 SLICE_S: Final = 0.1
+
+logger = logging.getLogger(__name__)
 
 
 class EstimateFeed:
@@ -87,3 +101,225 @@ class SinkRunner:
         finally:
             self._feed.close()
             self._sink.close()
+
+
+class EstimateBox:
+    """Estimates that wait for a program to take them, and the newest of all; any thread may use it.
+
+    Live, at most `capacity` wait: if more come, the oldest are skipped, and counted as `estimates.skipped`
+    once anybody has asked for them one by one. Lossless, whoever puts one in waits for room, unless the box
+    is `optional` and nobody has asked yet.
+    """
+
+    def __init__(self, capacity: int, health: Health, *, lossless: bool, optional: bool = False) -> None:
+        self._capacity = capacity
+        self._health = health
+        self._lossless = lossless
+        self._optional = optional
+        self._changed = threading.Condition()
+        self._waiting: deque[Estimate] = deque()
+        self._newest: Estimate | None = None
+        self._readers = 0
+        self._asked = False
+        self._over = False
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether the last estimate has been taken."""
+        with self._changed:
+            return self._over and not self._waiting
+
+    def put(self, estimate: Estimate, stop: threading.Event) -> None:
+        """Add one; lossless, wait for room until `stop` or `end`."""
+        with self._changed:
+            while self._must_wait() and not stop.is_set():
+                self._changed.wait(SLICE_S)
+            if self._over:
+                return
+            self._newest = estimate
+            self._waiting.append(estimate)
+            while len(self._waiting) > self._capacity:
+                self._waiting.popleft()
+                if self._asked:
+                    self._health.count("estimates.skipped")
+            self._tell()
+
+    def end(self, *, discard: bool = False) -> None:
+        """No more will come; `discard` those that wait too, so that nobody waits for anything any more."""
+        with self._changed:
+            self._over = True
+            if discard:
+                self._waiting.clear()
+            self._tell()
+
+    def poll(self) -> tuple[Estimate | None, bool]:
+        """The next estimate, if one waits, and whether none will come any more. Never waits."""
+        with self._changed:
+            estimate = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return estimate, estimate is None and self._over
+
+    def take(self) -> Estimate | None:
+        """The next estimate, waiting for it; None after the last."""
+        with self._changed:
+            while not self._waiting and not self._over:
+                self._changed.wait()
+            estimate = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return estimate
+
+    def newest(self) -> Estimate | None:
+        """The newest of all, taken or not; without a reader, those before it need not be kept any more."""
+        with self._changed:
+            if self._readers == 0:
+                self._waiting.clear()
+                self._asked = False
+                self._changed.notify_all()
+            return self._newest
+
+    def join(self) -> None:
+        """Somebody reads one by one."""
+        with self._changed:
+            self._readers += 1
+            self._asked = True
+
+    def leave(self) -> None:
+        """He reads no more."""
+        with self._changed:
+            self._readers -= 1
+
+    @contextmanager
+    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+        """A span in which `listener` is called, by another thread, when there is something to look for."""
+        with self._changed:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._listeners.remove(listener)
+
+    def _must_wait(self) -> bool:
+        full = len(self._waiting) >= self._capacity
+        return self._lossless and full and not self._over and (self._asked or not self._optional)
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+
+class EstimateReader(Iterator[Estimate]):
+    """Estimates one by one, in any thread and in several: each goes to whoever asks first."""
+
+    def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
+        """`before` each wait, and `at_end`, something may be wrong and raised."""
+        self._box = box
+        self._before = before
+        self._at_end = at_end
+        self._open = True
+        box.join()
+
+    def __next__(self) -> Estimate:
+        self._before()
+        estimate = self._box.take()
+        if estimate is None:
+            self.close()
+            self._at_end()
+            raise StopIteration
+        return estimate
+
+    def close(self) -> None:
+        """Read no more; dropping the iterator does the same."""
+        if self._open:
+            self._open = False
+            self._box.leave()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AsyncEstimates(AsyncIterator[Estimate]):
+    """The same for `async for`, in one event loop; waiting takes no thread."""
+
+    def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
+        """As of `EstimateReader`."""
+        self._box = box
+        self._before = before
+        self._at_end = at_end
+        self._open = True
+        box.join()
+
+    async def __anext__(self) -> Estimate:
+        import asyncio
+
+        self._before()
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits
+                loop.call_soon_threadsafe(woken.set)
+
+        with self._box.telling(wake):
+            while True:
+                woken.clear()
+                estimate, over = self._box.poll()
+                if estimate is not None:
+                    return estimate
+                if over:
+                    break
+                await woken.wait()
+        self.close()
+        self._at_end()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._open:
+            self._open = False
+            self._box.leave()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class FeedRunner:
+    """The body of the worker that fills boxes: the one thread that reads the subscription."""
+
+    def __init__(self, feed: EstimateFeed, boxes: Sequence[EstimateBox]) -> None:
+        self._feed = feed
+        self._boxes = boxes
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread until the last estimate, or `stop`."""
+        try:
+            for estimate in self._feed.iterate(stop):
+                for box in self._boxes:
+                    box.put(estimate, stop)
+        finally:
+            self._feed.close()
+            for box in self._boxes:
+                box.end()
+
+
+class CallbackRunner:
+    """The body of the worker that calls a program with each estimate; what it raises is reported."""
+
+    def __init__(self, callback: Callable[[Estimate], object], box: EstimateBox, health: Health) -> None:
+        self._callback = callback
+        self._box = box
+        self._health = health
+        self._failed = False
+        box.join()
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread until the last estimate, or `stop`."""
+        while not stop.is_set() and (estimate := self._box.take()) is not None:
+            try:
+                self._callback(estimate)
+            except Exception as error:  # a program's own, which must not end the engine
+                self._health.count("on_estimate.failures")
+                level = logging.DEBUG if self._failed else logging.ERROR
+                logger.log(level, "on_estimate raised %s: %s", type(error).__name__, error, exc_info=error)
+                self._failed = True

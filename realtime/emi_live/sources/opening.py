@@ -52,7 +52,8 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
     wanted = config.source
     listens = False  # to the default microphone, beside a camera
     if wanted.is_pushed:
-        yield PushSource(audio=wanted.mic is None, lead_s=wanted.push_lead_s if config.exact else None)
+        lead_s = wanted.push_lead_s if config.exact else None
+        yield PushSource(audio=wanted.mic is None, lead_s=lead_s, clock=clock, health=health)
     if wanted.input is not None:
         from emi_live.sources.file import FileSource
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from emi_live.clock import NS_PER_S, seconds_to_ns
+from emi_live.clock import NS_PER_S, Clock, MonotonicClock, seconds_to_ns
 from emi_live.errors import ConfigurationError, SourceError
+from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.media import picture_of, sound_of, stamp_of
+from emi_live.sources.push_stamps import StampGuard
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from emi_live.media import PictureFormat, SoundLayout
 
 __all__ = ["PushSource"]
 
@@ -79,7 +81,7 @@ class _Stream:
 class PushSource:
     """Passes on what a program pushes while `run` holds the door open.
 
-    Frames and sound may be pushed from one thread each, which are not the one in `run`.
+    Any thread may push; what several push at once goes in one after the other.
 
     In exact mode the two streams are promised to be pushed within `lead_s` of each other: when one is further
     ahead, the other is taken as having nothing until then, so that no window waits for what never comes.
@@ -87,73 +89,107 @@ class PushSource:
 
     name = "push"
 
-    def __init__(self, *, video: bool = True, audio: bool = True, lead_s: float | None = None) -> None:
-        """Say which kinds of media will come; without `lead_s`, nothing waits for either."""
-        self._video = video
-        self._audio = audio
-        self._lead_ns = None if lead_s is None else seconds_to_ns(lead_s)
-        self._frames = _Stream("a picture", lead_s or 0.0)
-        self._sound = _Stream("sound", lead_s or 0.0)
+    def __init__(
+        self,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        lead_s: float | None = None,
+        clock: Clock | None = None,
+        health: Health | None = None,
+    ) -> None:
+        """Say which kinds of media will come; without `lead_s` it is live, and `clock` checks stamps."""
+        self._streams = {"video": video, "audio": audio}
         self._intake: Intake | None = None
         self._attached = threading.Event()
         self._ended = threading.Event()
+        self._over: set[str] = set()  # streams that were ended
+        self._locks = {"video": threading.Lock(), "audio": threading.Lock()}
+        clock, health = clock or MonotonicClock(), health or Health()
+        exact = lead_s is not None
+        self._stamps = {
+            "video": StampGuard("video", clock, health, exact=exact),
+            "audio": StampGuard("audio", clock, health, exact=exact),
+        }
+        self._lead_ns = None if lead_s is None else seconds_to_ns(lead_s)
+        self._frames = _Stream("a picture", lead_s or 0.0)
+        self._sound = _Stream("sound", lead_s or 0.0)
 
     @property
     def has_video(self) -> bool:
         """Whether pictures will be pushed."""
-        return self._video
+        return self._streams["video"]
 
     @property
     def has_audio(self) -> bool:
         """Whether sound will be pushed."""
-        return self._audio
+        return self._streams["audio"]
 
-    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
-        """Give one picture, as `Intake.push_frame`.
-
-        Raises:
-            ConfigurationError: also, if it is older than what was promised.
-        """
-        door = self._door()
-        if self._lead_ns is not None:
-            self._sound.promise(t_ns - self._lead_ns)
-        with self._frames.push(t_ns):
-            door.push_frame(rgb, t_ns)
+    def push_frame(self, picture: Any, t_ns: Any = None, picture_format: PictureFormat | None = None) -> None:
+        """Give one picture, as `LiveEngine.push_frame`."""
+        intake = self._door("video", "push_frame")
+        rgb, media_ns = picture_of(picture, picture_format)
+        stamp = stamp_of(t_ns)
+        with self._locks["video"]:
+            taken_ns = self._stamps["video"].place(stamp, media_ns, 0)
+            if taken_ns is None:
+                return
+            if self._lead_ns is not None:
+                self._sound.promise(taken_ns - self._lead_ns)
+            with self._frames.push(taken_ns):
+                intake.push_frame(rgb, taken_ns)
 
     def push_audio(
-        self, pcm: NDArray[np.float32] | NDArray[np.int16] | NDArray[np.int32], t_ns: int, rate_hz: int
+        self,
+        pcm: Any,
+        t_ns: Any = None,
+        rate_hz: Any = None,
+        layout: SoundLayout = "channels_last",
+        channels: int | None = None,
     ) -> None:
-        """Give one block of sound, as `Intake.push_audio`.
-
-        Raises:
-            ConfigurationError: also, if it is older than what was promised.
-        """
-        door = self._door()
-        if self._lead_ns is not None:
-            self._frames.promise(t_ns - self._lead_ns)
-        with self._sound.push(t_ns):
-            door.push_audio(pcm, t_ns, rate_hz)
+        """Give one block of sound, as `LiveEngine.push_audio`."""
+        intake = self._door("audio", "push_audio")
+        sound = sound_of(pcm, rate_hz, layout, channels)
+        stamp = stamp_of(t_ns)
+        if not sound.pcm.size:
+            return
+        with self._locks["audio"]:
+            taken_ns = self._stamps["audio"].place(stamp, sound.t_ns, sound.duration_ns)
+            if taken_ns is None:
+                return
+            if self._lead_ns is not None:
+                self._frames.promise(taken_ns - self._lead_ns)
+            with self._sound.push(taken_ns):
+                intake.push_audio(sound.pcm, taken_ns, sound.rate_hz)
 
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be pushed; exact mode need not wait for it."""
-        self._door()
+        self._attach()
         if self._lead_ns is not None:
             self._frames.promise(t_ns)
             self._sound.promise(t_ns)
 
+    def why_late(self) -> dict[str, str]:
+        """By stream, why media that come are of no use now: their stamps are wrong, or they come late."""
+        found = {stream: stamps.reason() for stream, stamps in self._stamps.items()}
+        return {stream: reason for stream, reason in found.items() if reason is not None}
+
     def end_video(self) -> None:
         """No more pictures will be pushed."""
-        self._door().end_video()
+        self._attach().end_video()
+        self._over.add("video")
 
     def end_audio(self) -> None:
         """No more sound will be pushed."""
-        self._door().end_audio()
+        self._over.add("audio")
+        intake = self._attach()
+        with self._locks["audio"]:
+            intake.end_audio()
 
     def end(self) -> None:
         """No more media will be pushed; may be said before `run`."""
-        if self._intake is not None:
-            self._intake.end_video()
-            self._intake.end_audio()
+        self._over |= {"video", "audio"}
+        self._finish()
         self._ended.set()
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
@@ -164,13 +200,29 @@ class PushSource:
         self._attached.set()
         while not stop.is_set() and not self._ended.wait(SLICE_S):
             pass
-        intake.end_video()
-        intake.end_audio()
+        self._finish()
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _door(self) -> Intake:
+    def _finish(self) -> None:
+        if self._intake is not None:
+            self._intake.end_video()
+            with self._locks["audio"]:
+                self._intake.end_audio()
+
+    def _door(self, stream: str, call: str) -> Intake:
+        if not self._streams[stream]:
+            raise ConfigurationError(
+                f"{call}: this engine was told that no {stream} comes; leave out source.mic='none'"
+            )
+        if stream in self._over:
+            raise ConfigurationError(
+                f"{call} after the end of {stream}: nothing more is taken; start another run to go on"
+            )
+        return self._attach()
+
+    def _attach(self) -> Intake:
         if not self._attached.wait(ATTACH_TIMEOUT_S) or self._intake is None:
             raise SourceError(
                 "the engine does not take media yet; push inside `with LiveEngine(config) as live:`"

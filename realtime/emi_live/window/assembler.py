@@ -9,7 +9,7 @@ its presence flag is off and the network puts its learned missing token there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,7 @@ class WindowAssembler:
         shapes: FusionShapes,
         trained: frozenset[Modality],
         spans_s: Mapping[str, float] | None = None,
+        breaks: Callable[[int], Mapping[Modality, Condition]] | None = None,
     ) -> None:
         """Assemble windows of `shapes`; modalities outside `trained` are reported as not used.
 
@@ -77,11 +78,13 @@ class WindowAssembler:
             trained: the modalities that it takes.
             spans_s: seconds of a sequence that it is shown, back from the newest frame of the window: a
                 checkpoint's own, where they are shorter than the window.
+            breaks: which modalities are muted or paused at the end of a window.
         """
         self._shapes = shapes
         self._trained = trained
         self._length_ns = seconds_to_ns(config.length_s)
         self._spans_ns = {name: seconds_to_ns(span) for name, span in (spans_s or {}).items()}
+        self._breaks = breaks
         self._dropout_ns: dict[Modality, int] = {
             "vision": seconds_to_ns(config.vision_dropout_s),
             "audio": seconds_to_ns(config.audio_dropout_s),
@@ -100,6 +103,22 @@ class WindowAssembler:
         self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, NOTHING_YET)
         self._horizon_ns = -(2**62)  # nothing at or before this can enter a window any more
         self._discarded = 0
+
+    def retune(
+        self, shapes: FusionShapes, trained: frozenset[Modality], spans_s: Mapping[str, float]
+    ) -> None:
+        """Cut the next windows for another network; what was collected stays, where it is of its kind."""
+        before, was = self._shapes, self._trained
+        self._shapes, self._trained = shapes, trained
+        self._spans_ns = {name: seconds_to_ns(span) for name, span in spans_s.items()}
+        self._no_text = np.zeros(shapes.text_dim, np.float32)
+        # Of a modality that was only counted there are no values yet: it starts anew.
+        if shapes.vision_dim != before.vision_dim or ("vision" in trained) != ("vision" in was):
+            self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
+        if shapes.audio_dim != before.audio_dim or ("audio" in trained) != ("audio" in was):
+            self._sound.start_anew(
+                FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
+            )
 
     @property
     def discarded(self) -> int:
@@ -134,7 +153,10 @@ class WindowAssembler:
 
     def assemble(self, end_ns: int, conditions: Mapping[Modality, Condition] | None = None) -> Window:
         """The window that ends at `end_ns`, from the packets added so far and not newer than that."""
-        conditions = conditions or {}
+        conditions = dict(conditions or {})
+        for modality, condition in (self._breaks(end_ns) if self._breaks else {}).items():
+            if condition.state == "paused" or conditions.get(modality, condition).state == "ok":
+                conditions[modality] = condition
         start_ns = end_ns - self._length_ns
         self._forget(start_ns)
         self._sound.settle(end_ns)

@@ -36,6 +36,10 @@ class SoundTrack:
         """Those that are in effect."""
         return self._frames
 
+    def start_anew(self, frames: FrameTrack) -> None:
+        """Keep frames there from now on; what is known of voice and of what was heard stays."""
+        self._frames = frames
+
     def add(self, packet: AudioPacket, horizon_ns: int) -> None:
         """Take in one packet; frames at or before `horizon_ns` are left out, unless they replace others."""
         self.behind = packet.behind

@@ -12,9 +12,12 @@ __all__ = ["Condition", "Verdict", "is_recent", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is known of a modality beside its packets: whether its part can work at all, and why not."""
+    """What is known of a modality beside its packets: whether its part can work at all, and why not.
 
-    state: Literal["ok", "failed", "unavailable", "absent"] = "ok"
+    `paused`: nothing is taken, as the program asked. The detail of `ok` says why nothing usable may come.
+    """
+
+    state: Literal["ok", "failed", "unavailable", "absent", "paused"] = "ok"
     detail: str = ""
 
 
@@ -38,8 +41,10 @@ def is_recent(t_ns: int | None, end_ns: int, within_ns: int) -> bool:
 
 def judge(recent: bool, condition: Condition, why_missing: str) -> Verdict:
     """Live while the newest usable evidence is recent; else what is wrong with its part, or is missing."""
+    if condition.state == "paused":
+        return Verdict("missing", condition.detail)
     if recent:
         return Verdict("live", None)
     if condition.state == "failed" or condition.state == "unavailable":
         return Verdict(condition.state, condition.detail)
-    return Verdict("missing", "no source" if condition.state == "absent" else why_missing)
+    return Verdict("missing", "no source" if condition.state == "absent" else condition.detail or why_missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from emi_live.bus import Bus
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
 from emi_live.stages import Stage
-from emi_models.checkpoint import load_checkpoint, packaged_checkpoint, save_checkpoint
+from emi_models.checkpoint import CheckpointHeader, load_checkpoint, packaged_checkpoint, save_checkpoint
+from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import CheckpointError, EmiError
+from emi_models.inputs import COMPACT_SHAPES
+from emi_models.networks.taemi import Taemi
+from emi_models.systems import describe_config
 from emi_models.vocabulary import EMOTIONS
-from tests.engine.conftest import write_checkpoint
+from tests.engine.conftest import CONFIG, write_checkpoint
 from tests.fakes import SMALL_SHAPES, FakeEngine
 
 
@@ -110,7 +115,34 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
     assert swapped == sorted(swapped)
 
 
-def test_a_checkpoint_for_other_windows_or_encoders_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_bundle_with_other_windows_swaps_in_by_its_name(tmp_path: Path) -> None:
+    """As `emi train` makes one on compact features, whose windows are those of its clips."""
+    shapes = replace(COMPACT_SHAPES, vision_frames=150, audio_frames=300)
+    config = replace(CONFIG, shapes=shapes)
+    header = CheckpointHeader(
+        system="taemi",
+        config=describe_config(config),
+        modalities=config.modalities,
+        encoders=COMPACT_ENCODERS,
+        data="none",
+        licence="Apache-2.0",
+        scores={},
+        created_by="test",
+    )
+    save_checkpoint(trained := tmp_path / "trained.safetensors", Taemi(config), header)
+    estimates: list[Estimate] = []
+    with LiveEngine(LiveConfig(duration_s=3.0), script=script) as live:
+        for estimate in live.estimates():
+            estimates.append(estimate)
+            if len(estimates) == 3:
+                live.swap(str(trained))
+        live.check()
+    assert live.announcements[-1].startswith("fusion: ")
+    assert "trained.safetensors, which uses: vision, audio, text" in live.announcements[-1]
+    assert len(estimates) + missed(live) == 15
+
+
+def test_a_checkpoint_for_other_features_or_encoders_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
     class Other(FakeEngine):
         """Takes windows of other shapes."""
 

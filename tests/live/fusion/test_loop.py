@@ -16,8 +16,8 @@ from emi_live.errors import ConfigurationError
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
-from emi_live.window import WindowAssembler
-from emi_models.inputs import FusionInputs
+from emi_live.window import Window, WindowAssembler
+from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
@@ -174,6 +174,59 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
         loop.swap(FakeEngine())
 
 
+class Recording(FakeEngine):
+    """Keeps the sizes of the windows that it was asked about."""
+
+    def __init__(self, shapes: FusionShapes, uses: tuple[Modality, ...] = MODALITIES) -> None:
+        super().__init__(shapes)
+        self._uses = uses
+        self.frames: list[int] = []
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return self._uses
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        window.check(self.shapes)
+        self.frames.append(int(window.vision_mask.sum()))
+        return super().infer(window)
+
+
+def test_a_successor_with_other_windows_takes_over_between_two() -> None:
+    """First one that sees 20 pictures, then one that sees 5, one of sound alone, and one of 20 again."""
+    clock, writer = FakeClock(), ListWriter()
+    first = Recording(SMALL_SHAPES)
+    few = Recording(replace(SMALL_SHAPES, vision_frames=5, audio_frames=70))
+    deaf = Recording(replace(SMALL_SHAPES, vision_dim=9), ("audio",))
+    last = Recording(SMALL_SHAPES)
+    engines = [first, few, deaf, last]
+    loop = FusionLoop(
+        FusionPlan(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        {"vision": ListReader(clip(8.0), clock)},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        first,
+        writer,
+        dict,
+        clock,
+        Health(),
+    )
+
+    def swap(window: Window) -> None:
+        if len(writer.packets) % 10 == 0 and len(writer.packets) < 40:
+            loop.swap(engines[len(writer.packets) // 10])
+
+    loop.observe(swap)
+    loop(threading.Event())
+    assert [len(engine.frames) for engine in engines[:3]] == [10, 10, 10]
+    assert len(writer.packets) == 41
+    assert max(first.frames) == 19
+    assert set(few.frames) == {5}
+    assert last.frames[:3] == [0, 2, 4]  # pictures are kept anew once they are used again
+    assert [engine.closed for engine in engines] == [True, True, True, False]
+    used = [packet.modalities["vision"].used for packet in writer.packets if isinstance(packet, Estimate)]
+    assert used == [True] * 20 + [False] * 11 + [True] * 10
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_duration_ends_the_run(exact: bool) -> None:
     estimates, _ = run(clip(5.0), exact=exact, duration_s=1.0)
@@ -210,7 +263,9 @@ def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
 def test_estimates_are_valid_json_with_the_contract_s_keys() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     line = json.loads(json.dumps(estimates[-1].to_json(), allow_nan=False))
-    assert list(line) == ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    keys = ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    assert list(line) == [*keys, "schema", "source", "session"]
+    assert line["schema"] == 1
     assert line["modalities"]["vision"] == {"state": "live", "used": True, "age_ms": 0.0, "frames": 11}
     assert line["modalities"]["text"]["committed"] == ""
     assert line["t"] == 1.0
