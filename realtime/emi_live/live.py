@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from emi_live.bus.ends import PacketReader
     from emi_live.drift.watch import DriftReport
     from emi_live.sinks import Sink
+    from emi_live.worker import Worker
     from emi_models.store import Progress
 
 __all__ = ["LiveEngine"]
 
 LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish what is under way
+SLICE_S: Final = 0.1  # how often a wait for sinks looks at whether the engine was closed
 JOIN_S: Final = 0.7  # for all parts together; one that needs longer is left behind, and said so
 
 logger = logging.getLogger(__name__)
@@ -201,14 +203,26 @@ class LiveEngine:
         self._pushed().end()
 
     def estimates(self) -> Iterator[Estimate]:
-        """Estimates as they come, until the media or the duration end.
+        """Estimates as they come, until the media or the duration end and the sinks have written them.
+
+        In exact mode the end waits for sinks as long as they take, in live mode for a moment.
 
         Raises:
             EmiError: as `check`, at the end.
         """
         yield from self._running().feed.iterate(self._stop)
         if self._parts is not None:
+            self._await_sinks(self._parts.sinks)
+        if self._parts is not None:
             self.check()
+
+    def _await_sinks(self, sinks: list[Worker]) -> None:
+        """Return when every sink has its last estimate, or, in live mode, has had time enough to get it."""
+        deadline = None if self.config.exact else time.monotonic() + LAST_WORDS_S
+        for worker in sinks:
+            while not worker.join(SLICE_S) and not self._stop.is_set():
+                if deadline is not None and time.monotonic() > deadline:
+                    break
 
     def latest(self) -> Estimate | None:
         """The newest estimate not yet taken, without waiting, or None; for the loop of a robot or a game.

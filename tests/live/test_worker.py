@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from emi_live.errors import StageError
 from emi_live.health import Health
 from emi_live.worker import Backoff, Worker
 
@@ -42,6 +45,41 @@ def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     assert str(worker.error) == "attempt 1"
     assert health.snapshot().counters["face.failures"] == 2
     assert health.status("face").state == "ended"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_body_that_ends_itself_the_hard_way_is_run_again_too(kind: type[BaseException]) -> None:
+    health = Health()
+    attempts: list[int] = []
+
+    def body(stop: threading.Event) -> None:
+        attempts.append(len(attempts))
+        if len(attempts) < 3:
+            raise kind("a library called exit")
+
+    worker = Worker("face", body, health, restart=NO_WAIT)
+    worker.start()
+    assert worker.join(5.0)
+    assert len(attempts) == 3
+    assert health.snapshot().counters["face.failures"] == 2
+    assert isinstance(worker.error, StageError)
+    assert str(worker.error) == f"{kind.__name__}: a library called exit"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, RuntimeError])
+def test_what_a_body_raises_when_it_is_stopped_is_no_failure(kind: type[BaseException]) -> None:
+    health = Health()
+
+    def body(stop: threading.Event) -> None:
+        assert stop.wait(5.0)
+        raise kind
+
+    worker = Worker("speech", body, health, restart=NO_WAIT)
+    worker.start()
+    worker.request_stop()
+    assert worker.join(5.0)
+    assert worker.error is None
+    assert "speech.failures" not in health.snapshot().counters
 
 
 def test_attempts_are_bounded_and_the_failure_stays_visible() -> None:

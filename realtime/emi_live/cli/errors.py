@@ -6,6 +6,7 @@ files, 3 no usable source, 130 interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, Mo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app"]
+__all__ = ["EXIT_INTERRUPTED", "DebugOption", "end_on_signals", "exit_code", "report_errors", "run_app"]
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
@@ -63,6 +64,16 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         _fail(message, error.exit_code)
     except typer.Abort:
         raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does: in order, and with the summary.
+
+    A hang-up that is ignored stays ignored, as `nohup` wants it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def run_app(

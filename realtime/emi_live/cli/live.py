@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
-from emi_live.cli.errors import report_errors, run_app
+from emi_live.cli.errors import end_on_signals, report_errors, run_app
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def live(
         typer.echo(f"emi-live {installed_version('emi-live')}")
         return
     with report_errors(debug):
+        end_on_signals()
         from emi_live.config import load_config
 
         overrides = _overrides(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -50,7 +50,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         picture: where to save the view at the end; None = nowhere.
     """
     health = Health()
-    sinks = _sinks(config, health, _in_words(config, demo), picture)
+    sinks = _sinks(config, health, _in_words(config, demo), picture, console)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
@@ -61,7 +61,6 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         engine.load()
     _announce(console, engine.announcements)
     summary = Summary()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
     try:
         with engine as live:
             for estimate in live.estimates():
@@ -71,7 +70,8 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             live.check()
     finally:
         if summary.count:
-            console.print(summary.render(health.snapshot()))
+            with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
+                console.print(summary.render(health.snapshot()))
 
 
 def _announce(console: Console, lines: list[str]) -> None:
@@ -88,11 +88,13 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
     return partial(demo_stages, length_s=config.window.length_s)
 
 
-def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
+def _sinks(
+    config: LiveConfig, health: Health, watched: str, picture: Path | None, console: Console
+) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
     if output.json_path is not None:
-        sinks.append(JsonLinesSink(output.json_path))
+        sinks.append(JsonLinesSink(output.json_path, lambda line: _announce(console, [line])))
     if output.publish is not None:
         sinks.append(PublishSink(output.publish, config.bus))
     if picture is not None:
