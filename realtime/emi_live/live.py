@@ -17,6 +17,7 @@ from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sources import PushSource
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,8 +248,10 @@ class LiveEngine:
         if parts.fusion.finished and parts.fusion.error is not None:
             raise StageError(f"the fusion loop failed: {parts.fusion.error}") from parts.fusion.error
         for sink in parts.sinks:
-            if sink.error is not None:
+            if isinstance(sink.error, EmiError):
                 raise sink.error
+            if sink.error is not None:
+                raise StageError(f"{sink.name} failed: {sink.error}") from sink.error
 
     def close(self) -> None:
         """Stop and release everything, within about a second; safe to call again."""

@@ -195,7 +195,8 @@ def main() -> NoReturn:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # whoever read it is gone
-                stream.flush()
+                if stream is not None:  # closed by whoever started the program: `>&-`
+                    stream.flush()
         os._exit(code)
 
 

@@ -68,6 +68,10 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
                 if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
                     break
             live.check()
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            _announce(console, _lost(health))  # nobody asks `check` any more
+        raise
     finally:
         if summary.count:
             with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
@@ -78,6 +82,14 @@ def _announce(console: Console, lines: list[str]) -> None:
     for line in lines:
         style = "yellow" if ": unavailable: " in line else "dim"
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _lost(health: Health) -> list[str]:
+    """What a sink could not write, one line each."""
+    parts = health.snapshot().parts
+    return [
+        part.detail for name, part in parts.items() if name.startswith("sink-") and part.state == "failed"
+    ]
 
 
 def _script(config: LiveConfig, demo: bool) -> Script | None:

@@ -33,9 +33,9 @@ def to_line(estimate: Estimate) -> bytes:
 class JsonLinesSink:
     """Writes one JSON object per estimate to a file, or to standard output for `-`, each line at once.
 
-    A pipe whose reader is slow holds `write` up. When the reader of a pipe goes away, as `head` does, the sink
-    is `finished` and says nothing. Nothing is buffered in the process: a write that waits in one thread cannot
-    hold up whoever flushes standard output in another.
+    A pipe whose reader is slow holds `write` up. When the reader of a pipe goes away, as `head` does, the
+    sink is `finished` and says nothing. Nothing is buffered in the process: a write that waits in one thread
+    cannot hold up whoever flushes standard output in another.
     """
 
     name = "json"

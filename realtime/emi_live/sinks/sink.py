@@ -35,7 +35,7 @@ class Sink(Protocol):
         ...
 
     def write(self, estimate: Estimate) -> None:
-        """Pass one estimate on. Waiting for a reader holds up this sink only, and in exact mode the engine."""
+        """Pass one estimate on. A wait for a reader holds up this sink and, in exact mode, the engine."""
         ...
 
     def idle(self) -> None:
