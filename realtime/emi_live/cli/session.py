@@ -108,7 +108,7 @@ def _sinks(
     if output.json_path is not None:
         sinks.append(JsonLinesSink(output.json_path, lambda line: _announce(console, [line])))
     if output.publish is not None:
-        sinks.append(PublishSink(output.publish, config.bus))
+        sinks.append(PublishSink(output.publish, config.bus, health))
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":

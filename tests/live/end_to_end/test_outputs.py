@@ -135,7 +135,7 @@ def test_a_pipe_that_is_read_slowly_gets_every_line(assets: Path, wave: Path) ->
         os.close(writer)
         got = os.read(reader, 1)
         assert process.stderr is not None
-        # The pipe holds all but the last lines. Nothing is read until the engine itself has nothing more to do.
+        # The pipe holds all but the last lines. Nothing is read until the engine has nothing more to do.
         threading.Event().wait(3.0)
         while chunk := os.read(reader, 65536):
             got += chunk
@@ -162,7 +162,7 @@ def test_outputs_that_fail_end_with_one_line_and_a_code(assets: Path, wave: Path
             capture_output=True,
             text=True,
             env=environment(assets),
-            preexec_fn=before,  # noqa: PLW1509  # no thread of this process holds a lock that it needs
+            preexec_fn=before,  # no thread of this process holds a lock that it needs
             check=False,
             timeout=120,
         )
