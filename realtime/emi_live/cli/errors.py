@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from emi_live.errors import LiveError
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,5 +98,5 @@ def run_app(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     raise SystemExit(code) from None

@@ -20,6 +20,7 @@ from emi_live.sinks.picture import PictureSink
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -81,7 +82,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
 def _announce(console: Console, lines: list[str]) -> None:
     for line in lines:
         style = "yellow" if ": unavailable: " in line else "dim"
-        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(line), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _lost(health: Health) -> list[str]:
