@@ -9,7 +9,7 @@ __all__ = ["LIMIT", "printable"]
 
 LIMIT: Final = 2000  # characters; longer texts are cut
 # Cc: control characters, ESC and C1 among them. Cf: bidi overrides and invisible ones. Zl, Zp: line
-# separators. Cs: half a character, as names of files that are not UTF-8 have. Co, Cn: no character that a font knows.
+# separators. Cs: half a character, as names of files that are not UTF-8 have. Co, Cn: no known character.
 HIDDEN: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"})
 JOINERS: Final = "\u200c\u200d"  # needed within words of some scripts, and within emoji
 
