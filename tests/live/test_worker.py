@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from emi_live.bus.formats import MAX_REASON
 from emi_live.errors import StageError
 from emi_live.health import Health
 from emi_live.worker import Backoff, Worker
@@ -146,3 +147,18 @@ def test_joining_a_worker_that_never_started_is_fine() -> None:
 def test_back_off_doubles_up_to_its_last_value() -> None:
     backoff = Backoff(first_s=0.25, last_s=3.0)
     assert [backoff.delay_s(n) for n in (1, 2, 3, 4, 5, 99)] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_what_a_library_says_is_escaped_and_fits_a_reason_on_the_bus() -> None:
+    health = Health()
+
+    def body(stop: threading.Event) -> None:
+        raise RuntimeError("\x1b]0;owned\x07\n" + "x" * 5000)
+
+    worker = Worker("camera", body, health)
+    worker.start()
+    assert worker.join(5.0)
+    detail = health.status("camera").detail
+    assert detail.startswith("RuntimeError: \\x1b]0;owned\\x07\\nxxx")
+    assert detail.isprintable()
+    assert len(detail) <= MAX_REASON

@@ -33,10 +33,19 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Writes a record's message so that text of files and libraries in it cannot steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+
 def set_up_logging(debug: bool, view: bool) -> None:
     """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
-    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
