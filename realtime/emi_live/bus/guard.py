@@ -142,8 +142,13 @@ class PortGuard:
     def _connection(self, file: int) -> sockets.socket | None:
         """A handle of our own to a file of ZeroMQ's; None if that number is now anything else's."""
         try:
-            connection = sockets.socket(fileno=os.dup(file))
+            own = os.dup(file)
         except OSError:
+            return None
+        try:
+            connection = sockets.socket(fileno=own)
+        except OSError:  # no socket any more
+            os.close(own)
             return None
         try:
             name = connection.getsockname()

@@ -85,6 +85,9 @@ ZMTP_NULL = (
 
 def subscribe_until_cut(flood: sockets.socket) -> None:
     flood.sendall(b"".join(ZMTP_NULL))
+    heard = b""
+    while b"READY" not in heard:  # what comes before is no subscription yet, and ends the connection
+        heard += flood.recv(1000)
     for start in range(0, FLOOD, 1000):
         topics = (f"{number:09d}".encode() for number in range(start, start + 1000))
         try:
