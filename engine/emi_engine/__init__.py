@@ -2,12 +2,13 @@
 
 import emi_models  # noqa: F401 # before any library: it tells them to send nothing home
 from emi_engine.errors import EngineError, EngineUnavailableError
-from emi_engine.load import DEVICES, ENGINES, Device, EngineKind, load_engine
+from emi_engine.load import DEVICES, ENGINES, FALLBACKS, Device, EngineKind, load_engine
 from emi_engine.protocol import FusionEngine, FusionSession
 
 __all__ = [
     "DEVICES",
     "ENGINES",
+    "FALLBACKS",
     "Device",
     "EngineError",
     "EngineKind",

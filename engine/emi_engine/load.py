@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from emi_engine.torch_engine import TorchDevice
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["DEVICES", "ENGINES", "Device", "EngineKind", "load_engine"]
+__all__ = ["DEVICES", "ENGINES", "FALLBACKS", "Device", "EngineKind", "load_engine"]
 
 EngineKind = Literal[
     "auto", "incremental", "onnxruntime", "torch", "torch-compile", "tensorrt", "tensorrt-rtx"
 ]
 ENGINES: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
+# Who takes over from an engine that fails at every window: the fast ones first, the plainest last.
+FALLBACKS: Final[tuple[EngineKind, ...]] = ("onnxruntime", "incremental", "torch")
 Device = Literal["auto", "cpu", "cuda"]
 ON_GPU_ONLY: Final = ("tensorrt", "tensorrt-rtx")
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["export_onnx", "onnx_model"]
 
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
+MAX_MODEL: Final = 2 << 30  # bytes: protobuf has no larger messages
 HASH_KEY: Final = "emi_checkpoint_sha256"
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def onnx_model(
     places = (beside.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
     for place in places:
         try:
+            if not place.is_file() or place.stat().st_size > MAX_MODEL:
+                continue
             model = place.read_bytes()
         except OSError:
             continue  # not there

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from emi_models.errors import CheckpointError
+from emi_models.printable import printable
 from emi_models.systems import SYSTEMS, build_network, describe_config
 from emi_models.vocabulary import EMOTIONS, MODALITIES
 
@@ -38,6 +39,12 @@ __all__ = [
 
 FORMAT_VERSION: Final = 1
 _KEY: Final = "emi_checkpoint"  # the one metadata entry, a JSON object
+# Limits of what a file may announce, looked at before anything of that size is made: docs/decisions/0020.
+MAX_FILE: Final = 2 << 30  # bytes; the largest system of the papers has 40 MB
+MAX_HEADER: Final = 4 << 20  # bytes; ours have a few KB
+MAX_FRAMES: Final = 1500  # of one modality in a window: 12 s at 125 a second
+MAX_WINDOW: Final = 8_000_000  # values of a window; TAEMI's has 0.9 million
+MAX_HEADS: Final = 32  # of attention, each of which compares all frames with all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +99,10 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
         raise CheckpointError(
             f"the header's emotions are {header.emotions!r}; those of this network's task are {expected!r}"
         )
+    try:
+        _check_window(header.config)
+    except ValueError as error:
+        raise CheckpointError(f"nothing was saved, since it could not be loaded: {error}") from error
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in network.state_dict().items()}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
@@ -106,7 +117,8 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
 
 def content_hash(path: Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def packaged_checkpoint(name: str) -> Path:
@@ -132,10 +144,13 @@ def read_header(path: Path) -> CheckpointHeader:
         CheckpointError: there is no such file, or it is not an emi-live checkpoint of a known format.
     """
     try:
+        _check_size(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no readable checkpoint: {error}; fetch or save it again") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+        ) from error
     if _KEY not in metadata:
         raise CheckpointError(
             f"{path} is safetensors but no emi-live checkpoint; save it with save_checkpoint"
@@ -144,7 +159,9 @@ def read_header(path: Path) -> CheckpointHeader:
         story = json.loads(metadata[_KEY])
         header = _parse(story)
     except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} has a header that cannot be understood: {error}") from error
+        raise CheckpointError(
+            f"{path} has a header that cannot be understood: {printable(error, 300)}"
+        ) from error
     return header
 
 
@@ -176,14 +193,22 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
             if found != expected:
                 names = sorted(set(found.items()) ^ set(expected.items()))
                 raise CheckpointError(
-                    f"{path} does not hold the weights of its own configuration: {names[0][0]} is missing, "
+                    f"{path} does not hold the weights of its own configuration: "
+                    f"{printable(names[0][0], 100)} is missing, "
                     "unexpected or of another shape; save it again"
                 )
+            for name in expected:  # by the header: nothing of that size is read yet
+                if (kind := file.get_slice(name).get_dtype()) != "F32":
+                    raise CheckpointError(
+                        f"{path}: weight {name} is {kind}, not finite float32; fetch or save it again"
+                    )
             # Copies: the file may be replaced while they are in use; and results depend in their last bit on
             # how weights are aligned in memory, which in the file hangs on the length of its header.
             weights = {name: file.get_tensor(name).clone() for name in expected}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no readable checkpoint: {error}; fetch or save it again") from error
+        raise CheckpointError(
+            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+        ) from error
     for name, tensor in weights.items():
         if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
             raise CheckpointError(
@@ -191,6 +216,36 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
             )
     network.load_state_dict(weights, assign=True)
     return LoadedCheckpoint(network.eval(), header, content_hash(path))
+
+
+def _check_size(path: Path) -> None:
+    """Return if file and header are of sizes that a checkpoint has; else raise ValueError or OSError."""
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("it is not a file")
+    if size > MAX_FILE:
+        raise ValueError(f"it has {size} bytes, the limit is {MAX_FILE}")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > min(MAX_HEADER, size):
+        raise ValueError(f"it announces a header of {header} bytes, the limit is {min(MAX_HEADER, size)}")
+
+
+def _check_window(config: Mapping[str, object]) -> None:
+    """Return if a window of this configuration fits in memory many times over; else raise ValueError."""
+    shapes, heads = config.get("shapes"), config.get("heads", 1)
+    if not isinstance(shapes, dict):
+        return  # refused with better words when the network is built
+    sizes = {name: size for name, size in shapes.items() if isinstance(size, int)}
+    frames = {name: sizes.get(f"{name}_frames", 1) for name in ("vision", "audio")}
+    values = sum(frames[name] * sizes.get(f"{name}_dim", 1) for name in frames) + sizes.get("text_dim", 1)
+    if max(frames.values()) > MAX_FRAMES or values > MAX_WINDOW:
+        raise ValueError(
+            f"a window of {frames['vision']} frames of vision and {frames['audio']} of audio has {values} "
+            f"values; at most {MAX_FRAMES} frames and {MAX_WINDOW} values are run"
+        )
+    if isinstance(heads, int) and heads > MAX_HEADS:
+        raise ValueError(f"{heads} heads of attention; at most {MAX_HEADS} are run")
 
 
 def _parse(story: object) -> CheckpointHeader:
@@ -211,6 +266,7 @@ def _parse(story: object) -> CheckpointHeader:
     if header.emotions != _emotions_of(header.config):
         raise ValueError(f"emotions {header.emotions!r} are not {_emotions_of(header.config)!r}")
     _check_spans(header.spans_s)
+    _check_window(header.config)
     if missing := set(header.modalities) - set(header.encoders):
         raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")
     return header

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from emi_live.blas import blas_threads
 from emi_live.bundle import Encoders, load_encoders
@@ -35,6 +37,7 @@ from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker
 from emi_models import telemetry
+from emi_models.errors import EmiError
 from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from emi_models.store import Progress
 
 __all__ = ["Builder", "Parts", "source_of"]
+
+logger = logging.getLogger(__name__)
 
 # The parts that each modality depends on, in the order in which trouble is looked for.
 PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
@@ -100,6 +105,8 @@ class Builder:
         self._announce = announce
         self._start_ns = start_ns
         self._encoders = Encoders()  # those that run, once there is one
+        self._loaded: WeakKeyDictionary[FusionEngine, Path] = WeakKeyDictionary()  # checkpoints of engines
+        self._spent: set[str] = set()  # engines that failed at it
 
     def build(
         self,
@@ -220,6 +227,7 @@ class Builder:
             engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
         self._check_widths(engine, path)
+        self._loaded[engine] = path
         uses = ", ".join(engine.modalities)
         self._announce(
             f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
@@ -297,7 +305,37 @@ class Builder:
             lambda: self._conditions(flow.streams, flow.pushed),
             self._clock,
             self._health,
+            self._fall_back,
         )
+
+    def _fall_back(self, failed: FusionEngine, error: Exception) -> FusionEngine | None:
+        """The next engine for the checkpoint of one that fails at every window; None: there is no other.
+
+        An engine that a program brought itself has no checkpoint that is known here, and no other engine.
+        """
+        from emi_engine import FALLBACKS, load_engine
+
+        fusion = self._config.fusion
+        path = self._loaded.get(failed)
+        if path is None or getattr(fusion, "strict", False):
+            return None
+        self._spent.add(failed.name)
+        cause = f"{failed.name} failed: {' '.join(str(error).split())}"
+        for kind in FALLBACKS:
+            try:
+                engine = load_engine(path, kind, threads=fusion.threads, expect_encoders=self._expected())
+            except EmiError as reason:
+                logger.info("fusion: %s cannot take over: %s", kind, reason)
+                continue
+            if engine.name not in self._spent and engine.shapes == failed.shapes:
+                line = f"{cause}; {engine.name} runs in its place"
+                self._loaded[engine] = path
+                self._announce(f"fusion: {line}")
+                self._health.report("fusion", "running", line)
+                logger.warning("fusion: %s", line)
+                return engine
+            engine.close()
+        return None
 
     def _origin(self, intake: Intake) -> Callable[[], int | None]:
         """Where t = 0 is: the start of a live run, of a file, or the first media pushed in exact mode."""

@@ -9,13 +9,16 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from emi_live.addresses import safe_text
+from emi_models.printable import printable
 
 __all__ = ["Health", "HealthSnapshot", "PartState", "PartStatus"]
 
 PartState = Literal["starting", "running", "failed", "unavailable", "absent", "ended"]
+
+MAX_DETAIL: Final = 400  # characters: the bus takes 500 of a reason, and a library's error may have thousands
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +53,18 @@ class Health:
             self._counters[name] += amount
 
     def report(self, part: str, state: PartState, detail: str = "") -> None:
-        """Record a part's state, without the secrets of addresses; a change is logged once."""
-        detail = safe_text(detail)
+        """Record a part's state; a change is logged once.
+
+        What a library says is escaped and cut, and secrets of addresses are hidden.
+        """
+        detail = printable(safe_text(detail), MAX_DETAIL)
         status = PartStatus(state, detail)
         with self._lock:
             previous = self._parts.get(part)
             self._parts[part] = status
         if previous != status:
             level = logging.WARNING if state == "failed" else logging.INFO
-            logger.log(level, "%s: %s%s", part, state, f" ({detail})" if detail else "")
+            logger.log(level, "%s: %s%s", part, state, f" ({status.detail})" if detail else "")
 
     def status(self, part: str) -> PartStatus:
         """The part's state; `absent` if it never reported."""

@@ -21,6 +21,7 @@ from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sinks.feed import AsyncEstimates, EstimateReader
 from emi_live.sources import PushSource
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from emi_live.media import PictureFormat, SoundLayout
     from emi_live.sinks import Sink
     from emi_live.sinks.feed import EstimateBox
+    from emi_live.worker import Worker
     from emi_models.store import Progress
 
 __all__ = ["LiveEngine"]
 
 LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish what is under way
+SLICE_S: Final = 0.1  # how often a wait for sinks looks at whether the engine was closed
 JOIN_S: Final = 0.7  # for all parts together; one that needs longer is left behind, and said so
 
 logger = logging.getLogger(__name__)
@@ -323,7 +326,8 @@ class LiveEngine:
         """Estimates as they come, until the media or the duration end; each goes to one reader.
 
         Live, a reader that is more than 5 s behind skips to newer ones, counted as `estimates.skipped`; in
-        exact mode the engine waits for it.
+        exact mode the engine waits for it. The end comes when the sinks have written their last estimate: in
+        exact mode however long they take, in live mode after a moment.
 
         Raises:
             EmiError: as `check`, at the end.
@@ -363,8 +367,10 @@ class LiveEngine:
         if parts.fusion.finished and parts.fusion.error is not None:
             raise StageError(f"the fusion loop failed: {parts.fusion.error}") from parts.fusion.error
         for sink in (parts.feed, *parts.sinks):
-            if sink.error is not None:
+            if isinstance(sink.error, EmiError):
                 raise sink.error
+            if sink.error is not None:
+                raise StageError(f"{sink.name} failed: {sink.error}") from sink.error
         for worker in (*parts.sources, *parts.stages):
             if isinstance(worker.broken, SourceError):
                 raise worker.broken
@@ -404,7 +410,17 @@ class LiveEngine:
     def _at_end(self) -> None:
         self._told_end = True
         if self._parts is not None:
+            self._await_sinks(self._parts.sinks)
+        if self._parts is not None:
             self.check()
+
+    def _await_sinks(self, sinks: list[Worker]) -> None:
+        """Return when every sink has its last estimate, or, in live mode, has had time enough to get it."""
+        deadline = None if self.config.exact else time.monotonic() + LAST_WORDS_S
+        for worker in sinks:
+            while not worker.join(SLICE_S) and self._parts is not None:
+                if deadline is not None and time.monotonic() > deadline:
+                    break
 
     def _running(self) -> Parts:
         self._same_process()

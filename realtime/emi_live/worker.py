@@ -1,7 +1,8 @@
 """Threads with an owner, a name and a way to stop. Nothing else in emi-live creates one.
 
 This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts
-the body again after a back-off where the caller asked for that.
+the body again after a back-off where the caller asked for that. A SystemExit, KeyboardInterrupt or
+GeneratorExit that a library raises in a thread ends only that thread: it is a failure like any other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from emi_live.errors import StageError
 from emi_live.health import Health
 
 __all__ = ["Backoff", "Worker"]
@@ -111,7 +113,7 @@ class Worker:
                 started_s = time.monotonic()
                 try:
                     self._body(self._stop)
-                except Exception as error:  # the boundary of a thread: nothing above could see it
+                except BaseException as error:  # a thread's boundary: nothing above could see it
                     if self._stop.is_set():  # what it was doing was taken from it
                         logger.debug("%s was interrupted", self.name, exc_info=error)
                         return
@@ -129,20 +131,29 @@ class Worker:
             if self._on_exit is not None:
                 self._on_exit()
 
-    def _keep_going(self, error: Exception, failures: int) -> bool:
+    def _keep_going(self, error: BaseException, failures: int) -> bool:
         """Report the failure and wait out the back-off; False when the body shall not run again."""
-        self.error = self.error or error
+        self.error = self.error or _as_exception(error)
         self._health.count(f"{self.name}.failures")
         if self._health.status(self.name).state == "ended":  # the body has said how: what came of it is good
-            self.broken = error
+            self.broken = _as_exception(error)
             return False
         self._health.report(self.name, "failed", f"{type(error).__name__}: {error}")
         logger.debug("%s failed", self.name, exc_info=error)
         restart = self._restart
         if restart is None or (restart.attempts is not None and failures >= restart.attempts):
-            self.broken = error
+            self.broken = _as_exception(error)
             return False
         if self._stop.wait(restart.delay_s(failures)):
             return False
         self._health.report(self.name, "running", f"restarted after failure {failures}")
         return True
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """The error, or one that whoever raises it elsewhere does not end the program with."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = StageError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

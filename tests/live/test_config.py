@@ -109,3 +109,23 @@ def test_a_setting_without_effect_or_out_of_range_is_refused(settings: list[str]
 def test_speech_settings_that_contradict_each_other_are_refused(settings: list[str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         load_config(settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = " + "[" * 100_000, "cannot be read as TOML: maximum recursion depth"),
+        ("#" * ((1 << 20) + 1), "is longer than 1048576 characters"),
+    ],
+    ids=["nested", "long"],
+)
+def test_a_hostile_file_of_settings_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=words):
+        load_config(str(path))
+
+
+def test_a_setting_nested_without_end_is_one_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"window\.hop_s"):
+        load_config(settings=["window.hop_s=" + "[" * 100_000])

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from emi_live.bus.formats import MAX_REASON
+from emi_live.errors import StageError
 from emi_live.health import Health
 from emi_live.worker import Backoff, Worker
 
@@ -42,6 +46,41 @@ def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     assert str(worker.error) == "attempt 1"
     assert health.snapshot().counters["face.failures"] == 2
     assert health.status("face").state == "ended"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_body_that_ends_itself_the_hard_way_is_run_again_too(kind: type[BaseException]) -> None:
+    health = Health()
+    attempts: list[int] = []
+
+    def body(stop: threading.Event) -> None:
+        attempts.append(len(attempts))
+        if len(attempts) < 3:
+            raise kind("a library called exit")
+
+    worker = Worker("face", body, health, restart=NO_WAIT)
+    worker.start()
+    assert worker.join(5.0)
+    assert len(attempts) == 3
+    assert health.snapshot().counters["face.failures"] == 2
+    assert isinstance(worker.error, StageError)
+    assert str(worker.error) == f"{kind.__name__}: a library called exit"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, RuntimeError])
+def test_what_a_body_raises_when_it_is_stopped_is_no_failure(kind: type[BaseException]) -> None:
+    health = Health()
+
+    def body(stop: threading.Event) -> None:
+        assert stop.wait(5.0)
+        raise kind
+
+    worker = Worker("speech", body, health, restart=NO_WAIT)
+    worker.start()
+    worker.request_stop()
+    assert worker.join(5.0)
+    assert worker.error is None
+    assert "speech.failures" not in health.snapshot().counters
 
 
 def test_attempts_are_bounded_and_the_failure_stays_visible() -> None:
@@ -108,3 +147,18 @@ def test_joining_a_worker_that_never_started_is_fine() -> None:
 def test_back_off_doubles_up_to_its_last_value() -> None:
     backoff = Backoff(first_s=0.25, last_s=3.0)
     assert [backoff.delay_s(n) for n in (1, 2, 3, 4, 5, 99)] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_what_a_library_says_is_escaped_and_fits_a_reason_on_the_bus() -> None:
+    health = Health()
+
+    def body(stop: threading.Event) -> None:
+        raise RuntimeError("\x1b]0;owned\x07\n" + "x" * 5000)
+
+    worker = Worker("camera", body, health)
+    worker.start()
+    assert worker.join(5.0)
+    detail = health.status("camera").detail
+    assert detail.startswith("RuntimeError: \\x1b]0;owned\\x07\\nxxx")
+    assert detail.isprintable()
+    assert len(detail) <= MAX_REASON

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +107,63 @@ def test_a_header_that_is_wrong_is_refused(path: Path, change: dict[str, object]
     with pytest.raises(CheckpointError, match=words) as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+WINDOW_17_GB = {"vision_frames": 65536, "vision_dim": 65536, "audio_frames": 1, "audio_dim": 1, "text_dim": 1}
+WINDOW_1_GB = {"vision_frames": 1, "vision_dim": 1, "audio_frames": 4096, "audio_dim": 65536, "text_dim": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"shapes": WINDOW_17_GB}, "65536 frames of vision"),
+        ({"shapes": WINDOW_1_GB}, "4096 of audio has 268435458 values"),
+        ({"shapes": {**WINDOW_1_GB, "audio_frames": 1000}}, "at most 1500 frames and 8000000 values"),
+        ({"d_model": 1024, "heads": 1024}, "1024 heads"),
+    ],
+)
+def test_a_window_that_would_fill_the_memory_is_refused_before_it_is_made(
+    path: Path, config: dict[str, object], words: str
+) -> None:
+    rewrite(path, {"config": {**HEADER.config, **config}})
+    tracemalloc.start()
+    try:
+        for read in (read_header, load_checkpoint):
+            with pytest.raises(CheckpointError, match=words):
+                read(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("header", [1 << 40, (4 << 20) + 1, 2**64 - 1])
+def test_a_header_longer_than_any_is_not_read(path: Path, header: int) -> None:
+    with path.open("wb") as file:
+        file.write(header.to_bytes(8, "little"))
+        file.truncate(16 << 20)  # sparse
+    with pytest.raises(CheckpointError, match=f"announces a header of {header} bytes, the limit is 4194304"):
+        load_checkpoint(path)
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(CheckpointError, match="it has 3221225472 bytes, the limit is"):
+        load_checkpoint(path)
+
+
+def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    for place in (path.with_name("pipe"), Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match="it is not a file"):
+            load_checkpoint(place)
+
+
+def test_names_in_a_file_cannot_steer_the_terminal(path: Path) -> None:
+    weights = load_file(path)
+    weights["a\x1b]0;owned\x07"] = torch.zeros(1)
+    story = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
+    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(story)})
+    with pytest.raises(CheckpointError, match=r"a\\x1b\]0;owned\\x07 is missing") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("story", ["", "[]", "null", "{", '{"format_version": 1}', "[" * 100_000])

@@ -11,21 +11,53 @@ import io
 import math
 import re
 import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Literal, TypeGuard
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 
+from emi_models.data.pickle_scan import KEY_BITS, TORCH_PICKLES, Refusal, scan
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Held", "Refusal", "load_torch", "stand_in"]
+__all__ = ["ZIP", "Budget", "Held", "budgeted", "load_torch", "stand_in"]
+
+ZIP: Final = b"PK\x03\x04"
 
 
-class Refusal(Exception):  # noqa: N818  # not an error of ours to the user: it becomes one with the file's name
-    """A pickle asked for what no array needs; says for what."""
+class Budget:
+    """How many bytes the stand-ins may still take in hand for one file; the same bytes again count anew."""
+
+    def __init__(self, size: int) -> None:
+        self.left = BUDGET_TIMES * size + BUDGET_FREE
+
+    def charge(self, size: int) -> None:
+        """Take `size` bytes off; raises Refusal when there are none left."""
+        self.left -= size
+        if self.left < 0:
+            raise Refusal("it makes far more of its bytes than a file of arrays does")
+
+
+BUDGET_TIMES: Final = 4  # a byte may be text first, then an array, then a tensor
+BUDGET_FREE: Final = 64 << 20  # bytes: small files may share one storage among many tensors
+_budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
+
+
+@contextmanager
+def budgeted(size: int) -> Iterator[Budget]:
+    """Within it, whatever stand-ins do counts against the budget of a file of this size."""
+    budget = Budget(size)
+    token = _budget.set(budget)
+    try:
+        yield budget
+    finally:
+        _budget.reset(token)
 
 
 def stand_in(module: str, name: str) -> object:
@@ -46,6 +78,15 @@ def load_torch(data: bytes) -> object:
 
     Its warnings are about odd files, which are refused soon after, or are of no use to whoever has them.
     """
+    if data.startswith(ZIP):
+        with ZipFile(io.BytesIO(data)) as archive:
+            if (budget := _budget.get()) is not None:
+                budget.charge(sum(entry.file_size for entry in archive.infolist()))
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    scan(archive.read(name))
+    else:
+        scan(data, TORCH_PICKLES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found: object = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -142,6 +183,9 @@ class _Call:
         self._function = function
 
     def __call__(self, *args: object) -> object:
+        budget = _budget.get()
+        if budget is not None:
+            budget.charge(sum(len(arg) for arg in args if isinstance(arg, bytes | str)))
         return self._function(*args)
 
     def __setstate__(self, state: object) -> None:
@@ -190,9 +234,17 @@ def _ordered(*pairs: object) -> dict[object, object]:
         case ():
             return {}
         case (list() as items,):
+            if not all(isinstance(item, tuple) and len(item) == 2 and _is_key(item[0]) for item in items):
+                raise Refusal(
+                    "it makes an ordered dict of no pairs, or of keys that are neither text nor integers"
+                )
             return dict(items)
         case _:
             raise Refusal("it makes an ordered dict of no list")
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) or (isinstance(key, int) and key.bit_length() <= KEY_BITS)
 
 
 def _storage(raw: object) -> _Storage:
@@ -212,6 +264,8 @@ def _tensor(storage: object, offset: object, size: object, stride: object, *_: o
     count = math.prod(size)
     if count > storage.flat.numel():  # an expanded tensor: more numbers than were saved
         raise Refusal(f"it makes a tensor {size} of {storage.flat.numel()} numbers")
+    if (budget := _budget.get()) is not None:
+        budget.charge(count * storage.flat.element_size())
     view = torch.as_strided(storage.flat, size, stride, start[0])  # raises if it reaches past the storage
     array: NDArray[np.generic] = (view.float() if view.dtype == torch.bfloat16 else view).contiguous().numpy()
     return Held(array)

@@ -16,6 +16,7 @@ from emi_models.vocabulary import EMOTIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import TextIO
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,7 @@ __all__ = [
 
 SPLITS: Final = ("train", "valid", "test")
 # Exactly so and in this order; the same six as EMOTIONS.
+MAX_LINE: Final = 1 << 20  # characters of a line; a rating has about a hundred
 OFFICIAL_HEADER: Final = (
     *("Filename", "Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy"),
 )
@@ -118,7 +120,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark in front
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(_lines(file), strict=True)
             for row in reader:
                 if any(cell.strip() for cell in row):
                     yield reader.line_num, row
@@ -126,6 +128,14 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} cannot be read: {error.strerror}; give a CSV of ratings") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV in UTF-8: {error}; save it as one") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, none longer than `MAX_LINE`: one of a gigabyte would be read into memory whole."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise csv.Error(f"a line has {MAX_LINE} characters or more")
+        yield line
 
 
 def stack_targets(targets: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:

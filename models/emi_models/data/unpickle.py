@@ -8,9 +8,7 @@ any other name is refused, with that name.
 from __future__ import annotations
 
 import io
-import pickletools
 import re
-import warnings
 from pickle import Unpickler, UnpicklingError  # noqa: TID251  # restricted by its find_class
 from typing import TYPE_CHECKING, Final, TypeAlias
 from zipfile import BadZipFile, ZipFile
@@ -18,7 +16,8 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from emi_models.data.errors import DataError
-from emi_models.data.pickled_names import Held, Refusal, load_torch, stand_in
+from emi_models.data.pickle_scan import Refusal, scan
+from emi_models.data.pickled_names import ZIP, Budget, Held, budgeted, load_torch, stand_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +40,6 @@ _NONSENSE: Final = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
     *(RuntimeError, TypeError, UnpicklingError, ValueError, BadZipFile, OSError),
 )
-_ZIP: Final = b"PK\x03\x04"
 _TORCH: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before it wrote zip files
 _REMEDY: Final = "only numpy arrays, torch tensors and plain values are read; save it as .npy or .safetensors"
 
@@ -71,10 +69,11 @@ def read_pickle(path: Path, max_bytes: int = MAX_BYTES) -> Plain:
 def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
     """As `read_pickle`, from bytes; `name` is what errors call them."""
     try:
-        if data.startswith((_ZIP, _TORCH)):
-            return _plain(_from_torch(data, max_bytes), max_bytes, {}, 0)
-        _check_memo(data)
-        return _plain(_Restricted(io.BytesIO(data)).load(), max_bytes, {}, 0)
+        with budgeted(len(data)) as budget:
+            if data.startswith((ZIP, _TORCH)):
+                return _plain(_from_torch(data, max_bytes), max_bytes, budget, {}, 0)
+            scan(data)
+            return _plain(_Restricted(io.BytesIO(data)).load(), max_bytes, budget, {}, 0)
     except Refusal as refusal:
         raise DataError(f"{name} is refused: {refusal}; {_REMEDY}") from refusal
     except _NONSENSE as error:
@@ -94,7 +93,7 @@ class _Restricted(Unpickler):
 
 
 def _from_torch(data: bytes, max_bytes: int) -> object:
-    if data.startswith(_ZIP):
+    if data.startswith(ZIP):
         with ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > max_bytes:
@@ -102,18 +101,7 @@ def _from_torch(data: bytes, max_bytes: int) -> object:
     return load_torch(data)
 
 
-def _check_memo(data: bytes) -> None:
-    """Refuse a place in the unpickler's memo far past the others: it would allocate all in between."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in names, which are no names of ours
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if opcode.name not in ("PUT", "BINPUT", "LONG_BINPUT"):
-                continue
-            if isinstance(argument, int) and argument > count:
-                raise Refusal(f"it stores value {argument} after {count} steps")
-
-
-def _plain(value: object, max_bytes: int, done: dict[int, Plain], depth: int) -> Plain:
+def _plain(value: object, max_bytes: int, budget: Budget, done: dict[int, Plain], depth: int) -> Plain:
     """A copy of what was loaded in which stand-ins and tensors are arrays."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -126,13 +114,15 @@ def _plain(value: object, max_bytes: int, done: dict[int, Plain], depth: int) ->
         case Held():
             result = value.finished()
         case torch.Tensor():
-            result = _array(value, max_bytes)
+            result = _array(value, max_bytes, budget)
         case list():
-            result = [_plain(item, max_bytes, done, depth + 1) for item in value]
+            result = [_plain(item, max_bytes, budget, done, depth + 1) for item in value]
         case tuple():
-            result = tuple(_plain(item, max_bytes, done, depth + 1) for item in value)
+            result = tuple(_plain(item, max_bytes, budget, done, depth + 1) for item in value)
         case dict():
-            result = {_key(key): _plain(item, max_bytes, done, depth + 1) for key, item in value.items()}
+            result = {
+                _key(key): _plain(item, max_bytes, budget, done, depth + 1) for key, item in value.items()
+            }
         case _:
             raise Refusal(f"it holds a {type(value).__name__}")
     done[id(value)] = result
@@ -145,12 +135,13 @@ def _key(key: object) -> str | int:
     return key
 
 
-def _array(tensor: torch.Tensor, max_bytes: int) -> NDArray[np.generic]:
+def _array(tensor: torch.Tensor, max_bytes: int, budget: Budget) -> NDArray[np.generic]:
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise Refusal(f"it holds a tensor that is not plain numbers ({tensor.layout}, {tensor.dtype})")
     size = tensor.numel() * tensor.element_size()  # an expanded tensor is larger than its file
     if size > max_bytes:
         raise Refusal(f"it holds a tensor of {size} bytes, the limit is {max_bytes}")
+    budget.charge(size)
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()

@@ -16,6 +16,7 @@ import zmq
 
 from emi_live.bus.curve import CurveKeys, KeyGate
 from emi_live.bus.endpoints import Endpoints
+from emi_live.bus.guard import PortGuard, harden, keep_alive
 from emi_live.bus.handle import SLICE_MS, Handle
 from emi_live.bus.publisher import Publisher
 from emi_live.bus.subscription import Subscription
@@ -29,9 +30,7 @@ __all__ = ["Bus"]
 
 logger = logging.getLogger(__name__)
 
-MAX_NOTICE_BYTES: Final = 1024  # a subscription is a topic and a byte
 RECONNECT_MS: Final = 20  # for a subscriber that was made before its publisher
-HEARTBEAT_MS: Final = 2000  # how often a TCP peer is asked whether it lives
 CLOSE_TIMEOUT_S: Final = 2.0
 
 
@@ -60,6 +59,7 @@ class Bus:
         self._token = b"\xffemi-joined-" + secrets.token_hex(8).encode() + b"-"
         self._numbers = itertools.count()
         self._publishers: dict[str, Publisher] = {}
+        self._guards: list[PortGuard] = []
         self._subscriptions: list[Subscription] = []
         self._endpoints = Endpoints(config)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -90,11 +90,14 @@ class Bus:
         self._set_common(socket)
         socket.sndhwm = self._config.high_water_mark
         socket.sndtimeo = SLICE_MS
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_NOTICE_BYTES)
+        tcp = self._config.transport == "tcp"
+        harden(socket, tcp=tcp)
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         socket.setsockopt(zmq.XPUB_NODROP, int(self._lossless))
         if self._keys is not None:
             self._keys.guard(socket)
+        guard = PortGuard(socket, f"bus.{topic}", self._health) if tcp else None
+        self._guards += [] if guard is None else [guard]
         try:
             address = self._endpoints.to_bind(topic)
             socket.bind(address)
@@ -107,6 +110,8 @@ class Bus:
         except ConfigurationError:
             socket.close()
             raise
+        if guard is not None:
+            guard.start()
         publisher = Publisher(
             topic,
             Handle(socket, f"the publisher of {topic}"),
@@ -161,6 +166,8 @@ class Bus:
         self.stop()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         stuck = [handle for handle in self._handles() if not _close(handle, deadline)]
+        for guard in self._guards:
+            guard.close()
         if self._gate is not None:
             self._gate.close()
         if stuck:  # closing a socket under a running thread would crash the process
@@ -175,7 +182,7 @@ class Bus:
         socket.linger = 0
         if self._config.transport == "tcp":
             socket.setsockopt(zmq.IPV6, int(":" in self._config.host))
-            socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            keep_alive(socket)
 
     def _subscriber_count(self, topic: str) -> int:
         return sum(topic in s.topics and not s.handle.closed for s in self._subscriptions)

@@ -120,9 +120,10 @@ class Publisher:
 
     def _read_notices(self, socket: zmq.Socket[bytes]) -> None:
         for _ in range(MAX_NOTICES):
-            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            try:  # without asking for EVENTS, where pyzmq reads all that has come and keeps Python's lock
+                notice = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
                 return
-            notice = socket.recv(zmq.NOBLOCK)
             name = notice[1:]
             if not name.startswith(self._token) or not name.endswith(self.topic.encode()):
                 continue

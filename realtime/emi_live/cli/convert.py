@@ -13,6 +13,7 @@ import typer
 from emi_live.cli.clips import bad_use, open_data
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,4 +140,4 @@ def _show(story: dict[str, Any], console: Console) -> None:
     if len(refused) > SHOWN:
         warnings.append(f"… and {len(refused) - SHOWN} more are left out; --json lists them all")
     for warning in warnings:
-        console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(warning), style="yellow", markup=False, highlight=False, soft_wrap=True)

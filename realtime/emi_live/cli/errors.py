@@ -6,6 +6,7 @@ files, 3 no usable source, 130 interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ from emi_live.errors import LiveError
 from emi_models.characters import accept_any_text
 from emi_models.encoders.quiet import own_standard_error
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_INTERRUPTED", "DebugOption", "exit_code", "report_errors", "run_app"]
+__all__ = ["EXIT_INTERRUPTED", "DebugOption", "end_on_signals", "exit_code", "report_errors", "run_app"]
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
@@ -68,6 +70,16 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does: in order, and with the summary.
+
+    A hang-up that is ignored stays ignored, as `nohup` wants it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def run_app(
     app: typer.Typer, args: Sequence[str] | None = None, name: str | None = None, debug: bool = False
 ) -> NoReturn:
@@ -91,5 +103,5 @@ def run_app(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {safe_text(' '.join(message.split()))}", err=True)
+    typer.echo(f"error: {printable(safe_text(' '.join(message.split())))}", err=True)
     raise SystemExit(code) from None

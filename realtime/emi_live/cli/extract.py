@@ -13,6 +13,7 @@ import typer
 
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +157,7 @@ def extract(
         settings, why_not_whisper = fetch_models(settings, store, progress)
     if why_not_whisper:
         line = f"words: not faster-whisper: {why_not_whisper}"
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
     task = Task(
         settings=settings,
         out=out,
@@ -198,7 +199,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
     if report.strangers:
         warnings.append(f"{report.strangers} clips in {out} are of none of these files; they stay")
     for line in warnings[:SHOWN]:
-        console.print(f"  {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {printable(line)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if len(warnings) > SHOWN:
         console.print(f"  … and {len(warnings) - SHOWN} more", style="yellow")
     if warnings:

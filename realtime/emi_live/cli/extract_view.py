@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from emi_models.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -57,7 +59,7 @@ class ExtractView:
 
     def say(self, line: str) -> None:
         """Print one line."""
-        self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def ready(self, what: Ready, done: int, todo: int) -> None:
         """Say what runs, and start counting."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
-from emi_live.cli.errors import report_errors, run_app
+from emi_live.cli.errors import end_on_signals, report_errors, run_app
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def live(
         show_devices(Console())
         return
     with report_errors(debug):
+        end_on_signals()
         from emi_live.config import load_config
 
         overrides = _overrides(
@@ -219,7 +220,8 @@ def main() -> NoReturn:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # whoever read it is gone
-                stream.flush()
+                if stream is not None:  # closed by whoever started the program: `>&-`
+                    stream.flush()
         os._exit(code)
 
 

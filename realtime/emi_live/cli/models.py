@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 
 from emi_live.cli.errors import DebugOption
 from emi_models.errors import ModelUnavailableError
@@ -67,7 +68,7 @@ def list_models(
         entry = status.entry
         licence = f"{entry.licence}; {entry.licence_note}" if entry.licence_note else entry.licence
         where = f"[{'green' if status.here else 'yellow'}]{_where(status)}[/]"
-        path = (f"[dim]{status.path}[/dim]",) if with_path else ()
+        path = (f"[dim]{escape(str(status.path))}[/dim]",) if with_path else ()
         size = f"{entry.size / 1e6:.1f} MB"
         table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, *path)
     console.print(table)

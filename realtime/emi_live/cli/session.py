@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from emi_live.sinks.picture import PictureSink
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
+from emi_models.printable import printable
 from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
@@ -35,11 +36,18 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
+class _PrintableFormatter(SafeFormatter):
+    """Writes a record's message so that text of files and libraries in it cannot steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+
 def set_up_logging(debug: bool, view: bool) -> None:
     """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter(LOG_FORMAT))
+    handler.setFormatter(_PrintableFormatter(LOG_FORMAT))
     logging.basicConfig(level=level, handlers=[handler])
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -56,7 +64,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     """
     os.environ.update(library_caches(os.environ))
     health = Health()
-    sinks = _sinks(config, health, _in_words(config, demo), picture)
+    sinks = _sinks(config, health, _in_words(config, demo), picture, console)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
@@ -68,7 +76,6 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     _announce(console, engine.announcements)
     _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
     try:
         with engine as live:
             for estimate in live.estimates():
@@ -76,9 +83,14 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
                 if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
                     break
             live.check()
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            _announce(console, _lost(health))  # nobody asks `check` any more
+        raise
     finally:
         if summary.count:
-            console.print(summary.render(health.snapshot()))
+            with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
+                console.print(summary.render(health.snapshot()))
     if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
         console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
@@ -86,7 +98,15 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
 def _announce(console: Console, lines: list[str]) -> None:
     for line in lines:
         style = "yellow" if ": unavailable: " in line else "dim"
-        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(line), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def _lost(health: Health) -> list[str]:
+    """What a sink could not write, one line each."""
+    parts = health.snapshot().parts
+    return [
+        part.detail for name, part in parts.items() if name.startswith("sink-") and part.state == "failed"
+    ]
 
 
 def _script(config: LiveConfig, demo: bool) -> Script | None:
@@ -97,13 +117,15 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
     return partial(demo_stages, length_s=config.window.length_s)
 
 
-def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
+def _sinks(
+    config: LiveConfig, health: Health, watched: str, picture: Path | None, console: Console
+) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
     if output.json_path is not None:
-        sinks.append(JsonLinesSink(output.json_path))
+        sinks.append(JsonLinesSink(output.json_path, lambda line: _announce(console, [line])))
     if output.publish is not None:
-        published = PublishSink(output.publish, config.bus)
+        published = PublishSink(output.publish, config.bus, health)
         published.open()  # an address that is taken is told of now, not after the models are loaded
         sinks.append(published)
     if picture is not None:

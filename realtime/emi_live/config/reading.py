@@ -6,16 +6,20 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from emi_live.config.live import LiveConfig
 from emi_live.errors import ConfigurationError
+from emi_models.printable import printable
 
 __all__ = ["load_config", "read_settings", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+MAX_TOML: Final = 1 << 20  # characters; a file of every setting has a few thousand
 
 
 def load_config(
@@ -86,15 +90,21 @@ def _read_preset(preset: str) -> dict[str, Any]:
             raise ConfigurationError(f"no preset or file is called {preset!r}; presets: {', '.join(names)}")
         path = Path(str(packaged))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read as TOML: {error}") from error
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_TOML + 1)
+        if len(text) > MAX_TOML:
+            raise ConfigurationError(
+                f"{path} is longer than {MAX_TOML} characters; name a TOML file of settings"
+            )
+        return tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be read as TOML: {printable(error, 300)}") from error
 
 
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_engine import FusionEngine
+from emi_engine import EngineError, FusionEngine
 from emi_live.bus.ends import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
@@ -28,10 +29,12 @@ from emi_live.messages import (
     Trace,
 )
 from emi_live.window import Condition, Window, WindowAssembler
+from emi_models.inputs import InputError
 from emi_models.vocabulary import MODALITIES, Modality
 
 __all__ = ["FusionLoop", "FusionPlan"]
 
+FAILURES = 3  # of an engine, in a row, before the next one answers: one bad window is no reason to change
 WAIT_S = 0.1  # longest wait for a packet before looking at `stop` again
 
 
@@ -66,8 +69,12 @@ class FusionLoop:
         conditions: Callable[[], Mapping[Modality, Condition]],
         clock: Clock,
         health: Health,
+        fallback: Callable[[FusionEngine, Exception], FusionEngine | None] = lambda engine, error: None,
     ) -> None:
-        """A modality without a reader never contributes; `conditions` tells the window why."""
+        """A modality without a reader never contributes; `conditions` tells the window why.
+
+        `fallback` gives the engine to go on with when one has failed `FAILURES` times in a row, or None.
+        """
         self._plan = plan
         self._readers = readers
         self._assembler = assembler
@@ -81,6 +88,8 @@ class FusionLoop:
         self._conditions = conditions
         self._clock = clock
         self._health = health
+        self._fallback = fallback
+        self._failures = 0  # of the engine that runs, in a row
         self._newest_ns: int | None = None  # newest capture time that any packet spoke of
         self._waits_for: tuple[Modality, int] | None = None  # in exact mode; with the window's end
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
@@ -227,7 +236,7 @@ class FusionLoop:
         window = self._assembler.assemble(end_ns, self._conditions())
         self._health.count("window.discarded", self._assembler.discarded - discarded)
         assembled = time.perf_counter_ns()
-        raw = self._session.infer(window.stream, counterfactuals=self._plan.contributions)
+        raw = self._infer(window)
         inferred = time.perf_counter_ns()
         shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
         sensed_ms = None
@@ -258,13 +267,43 @@ class FusionLoop:
         for observe in self._observers:
             observe(window)
 
+    def _infer(self, window: Window) -> NDArray[np.float32]:
+        """The engine's answer; one that fails is asked again, then its fallback is.
+
+        So a window whose engine failed still gets its estimate, from an engine that works. Values that are
+        not finite are a failure. The last engine's error is raised: there is nothing left to answer with.
+        """
+        while True:
+            try:
+                raw = self._session.infer(window.stream, counterfactuals=self._plan.contributions)
+                if not np.isfinite(raw).all():
+                    raise EngineError(f"{self._engine.name} gave values that are not finite")
+            except InputError:  # the window's fault, which no other engine would take either
+                raise
+            except Exception as error:  # a runtime's own, whatever it is
+                self._health.count("fusion.engine_failures")
+                self._failures += 1
+                if self._failures < FAILURES:
+                    self._session.restart()
+                    continue
+                successor = self._fallback(self._engine, error)
+                if successor is None:
+                    raise
+                session, before = successor.session(), self._engine
+                self._engine, self._session, self._failures = successor, session, 0
+                with suppress(Exception):  # it is broken, and may not even close
+                    before.close()
+            else:
+                self._failures = 0
+                return raw
+
     def _take_over(self) -> None:
         """Go on with the engine that `swap` was given, if any."""
         with self._lock:
             successors, self._successors = self._successors, []
         for engine in successors:
             session, before = engine.session(), self._engine
-            self._engine, self._session = engine, session
+            self._engine, self._session, self._failures = engine, session, 0
             self._assembler.retune(engine.shapes, frozenset(engine.modalities), engine.header.spans_s)
             before.close()
 

@@ -271,7 +271,7 @@ class AsyncEstimates(AsyncIterator[Estimate]):
                     break
                 await woken.wait()
         self.close()
-        self._at_end()
+        await asyncio.to_thread(self._at_end)  # which may wait for sinks
         raise StopAsyncIteration
 
     def close(self) -> None:

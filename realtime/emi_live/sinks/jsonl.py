@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
+import select
+import stat
 import sys
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from emi_live.errors import ConfigurationError, LiveError
 from emi_live.messages import Estimate
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["JsonLinesSink", "to_line"]
 
 STANDARD_OUTPUT: Final = "-"
+ROOM_MS: Final = 100  # how long a pipe that its owner made non-blocking is polled for room at a time
 
 
 def to_line(estimate: Estimate) -> bytes:
@@ -25,25 +33,30 @@ def to_line(estimate: Estimate) -> bytes:
 class JsonLinesSink:
     """Writes one JSON object per estimate to a file, or to standard output for `-`, each line at once.
 
-    When the reader of a pipe goes away, as `head` does, the sink is `finished` and says nothing.
+    A pipe whose reader is slow holds `write` up. When the reader of a pipe goes away, as `head` does, the
+    sink is `finished` and says nothing. Nothing is buffered in the process: a write that waits in one thread
+    cannot hold up whoever flushes standard output in another.
     """
 
     name = "json"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file, which is emptied first.
+    def __init__(self, path: str | os.PathLike[str], tell: Callable[[str], None] | None = None) -> None:
+        """Open the file, which is emptied first; a named pipe waits for its reader.
+
+        Args:
+            path: where to write; `-` is standard output.
+            tell: is told in one line that a named pipe has no reader yet.
 
         Raises:
             ConfigurationError: it cannot be written.
         """
         self._path = os.fspath(path)
-        self._to_stdout = self._path == STANDARD_OUTPUT
-        self._stream: BinaryIO | None
-        if self._to_stdout:
-            self._stream = sys.stdout.buffer
-            return
+        self._stream: io.FileIO | None
         try:
-            self._stream = open(self._path, "wb")  # noqa: SIM115 # closed by close()
+            if self._path == STANDARD_OUTPUT:
+                self._stream = io.FileIO(os.dup(_standard_output()), "w")
+            else:
+                self._stream = _open(self._path, tell)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigurationError(
@@ -59,39 +72,78 @@ class JsonLinesSink:
         """Nothing is left to do: the constructor has opened the file."""
 
     def write(self, estimate: Estimate) -> None:
-        """Write one line and flush it.
+        """Write one line; returns when all of it is with the system.
 
         Raises:
             LiveError: the disk is full or has failed.
         """
         if self._stream is None:
             return
+        line = to_line(estimate) + b"\n"
         try:
-            self._stream.write(to_line(estimate) + b"\n")
-            self._stream.flush()
+            _write_all(self._stream, line)
         except BrokenPipeError:
             self._abandon()
         except OSError as error:
             self._abandon()
-            remedy = "free some space" if error.errno == errno.ENOSPC else "choose another file"
-            raise LiveError(f"--json {self._path}: {error.strerror}; {remedy}") from error
+            raise self._failed(error) from error
 
     def idle(self) -> None:
-        """Nothing is due: every line is flushed as it is written."""
+        """Nothing is due: every line is written at once."""
 
     def close(self) -> None:
-        """Close the file; standard output stays open for the rest of the program."""
+        """Close the file; standard output stays open for the rest of the program.
+
+        Raises:
+            LiveError: what was written did not all reach the disk.
+        """
         stream, self._stream = self._stream, None
-        if stream is not None and not self._to_stdout:
-            stream.close()
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> LiveError:
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another file"
+        return LiveError(f"--json {self._path}: {error.strerror}; {remedy}")
 
     def _abandon(self) -> None:
-        """Drop the stream with what it still buffers, so that nothing tries to flush it at exit."""
         stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        if not self._to_stdout:
-            stream.close()
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _standard_output() -> int:
+    if sys.stdout is None:  # closed by whoever started the program: `>&-`
+        raise ValueError("standard output is closed")
+    return sys.stdout.fileno()
+
+
+def _open(path: str, tell: Callable[[str], None] | None) -> io.FileIO:
+    """The file, emptied. A named pipe without a reader is waited for; signals end that wait."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_pipe = False
+    if is_pipe and tell is not None:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            tell(f"waiting for a reader of {path} …")
+    return io.FileIO(path, "w")
+
+
+def _write_all(stream: io.FileIO, line: bytes) -> None:
+    left = memoryview(line)
+    while left:
+        written = stream.write(left)
+        if written is None:  # another program made the pipe non-blocking, and it is full
+            poll = select.poll()
+            poll.register(stream, select.POLLOUT)
+            poll.poll(ROOM_MS)
+        else:
+            left = left[written:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from emi_live.clock import MonotonicClock
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, LiveError
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sinks.terminal import FRAME_COUNTER, NOTICE
@@ -45,7 +46,7 @@ class PictureSink:
     finished = False  # there is nobody who could go away
 
     def __init__(self, path: Path, health: Health, *, source: str = "") -> None:
-        """Check that there is a folder to write to.
+        """Check that the file can be written.
 
         Args:
             path: the SVG file, overwritten.
@@ -53,12 +54,22 @@ class PictureSink:
             source: what is being watched, in words.
 
         Raises:
-            ConfigurationError: it is not a path of an SVG file in a folder that exists.
+            ConfigurationError: it is not a path of an SVG file, or no file can be written there.
         """
         if path.suffix != ".svg" or not path.parent.is_dir():
             raise ConfigurationError(
                 f"--picture {path} cannot be written: name an .svg file in a folder that exists"
             )
+        try:
+            existed = path.exists()
+            with path.open("ab"):
+                pass
+            if not existed:
+                path.unlink()
+        except OSError as error:
+            raise ConfigurationError(
+                f"--picture {path} cannot be written: {error.strerror}; name another file or folder"
+            ) from error
         self._path = path
         self._health = health
         self._keeper: StateKeeper | None = StateKeeper(MonotonicClock(), source, NOTICE)
@@ -75,7 +86,17 @@ class PictureSink:
         """Nothing is due."""
 
     def close(self) -> None:
-        """Write the picture."""
+        """Write the picture.
+
+        Raises:
+            LiveError: the disk is full or has failed.
+        """
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            self._path.write_text(to_svg(keeper.state(self._health.snapshot())), encoding="utf-8")
+        if keeper is None:
+            return
+        picture = to_svg(keeper.state(self._health.snapshot()))
+        try:
+            self._path.write_text(picture, encoding="utf-8")
+        except OSError as error:
+            remedy = "free some space" if error.errno == errno.ENOSPC else "choose another file"
+            raise LiveError(f"--picture {self._path}: {error.strerror}; {remedy}") from error

@@ -11,8 +11,10 @@ import zmq
 
 from emi_live.bus.curve import CurveKeys, KeyGate
 from emi_live.bus.endpoints import claim_socket_path
+from emi_live.bus.guard import PortGuard, harden
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
+from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sinks.jsonl import to_line
 
@@ -22,22 +24,26 @@ TOPIC: Final = b"estimate"
 HIGH_WATER_MARK: Final = (
     50  # estimates kept for a slow client, 10 s at the default hop; then it loses the newest
 )
-MAX_NOTICE_BYTES: Final = 1024  # a subscription is a topic and a byte
-MAX_NOTICES: Final = 256  # (un)subscriptions looked at per call: a flood of them cannot hold up the sink
-HEARTBEAT_MS: Final = 2000  # how often a client is asked whether it lives
+MAX_NOTICES: Final = 1024  # (un)subscriptions looked at per call: a flood of them cannot hold up the sink
 
 
 class PublishSink:
     """Sends each estimate to every subscriber, and the last one again when somebody subscribes.
 
     A client that subscribes late so has the present state within about 100 ms; those already there see that
-    line twice, with the same `seq`. A client too slow to keep up loses estimates and delays nobody.
+    line twice, with the same `seq`. A client too slow to keep up loses estimates and delays nobody. Clients
+    that are too many, or ask for too much, are cut off and counted as `publish.refused`.
     """
 
     name = "publish"
 
-    def __init__(self, address: str, config: BusConfig) -> None:
+    def __init__(self, address: str, config: BusConfig, health: Health | None = None) -> None:
         """Check the address and the keys in `config`; nothing is opened yet.
+
+        Args:
+            address: where to bind.
+            config: holds the keys, if there are any.
+            health: where clients that are refused are counted.
 
         Raises:
             ConfigurationError: the address is not one, or is not loopback and there are no keys.
@@ -53,6 +59,8 @@ class PublishSink:
         self._socket: zmq.Socket[bytes] | None = None
         self._gate: KeyGate | None = None
         self._bound: str | None = None
+        self._guard: PortGuard | None = None
+        self._health = health or Health()
         self._last: list[bytes] | None = None
 
     @property
@@ -82,12 +90,13 @@ class PublishSink:
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.linger = 0
         self._socket.sndhwm = HIGH_WATER_MARK
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_NOTICE_BYTES)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        harden(self._socket, tcp=path is None)
         self._socket.setsockopt(zmq.IPV6, int("[" in self._address))
         if self._keys is not None:
             self._keys.guard(self._socket)
+        if path is None:
+            self._guard = PortGuard(self._socket, self.name, self._health)
         try:
             self._socket.bind(self._address)
             self._bound = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
@@ -99,6 +108,8 @@ class PublishSink:
             raise ConfigurationError(
                 f"--publish {self._address} cannot be bound: {reason}; choose another port or address"
             ) from error
+        if self._guard is not None:
+            self._guard.start()
 
     def write(self, estimate: Estimate) -> None:
         """Send one estimate to those who are subscribed; never waits."""
@@ -117,19 +128,22 @@ class PublishSink:
         """Release the address at once."""
         if self._socket is not None:
             self._socket.close(linger=0)
+        if self._guard is not None:
+            self._guard.close()
         if self._gate is not None:
             self._gate.close()
         if self._context is not None:
             self._context.term()
-        self._socket = self._gate = self._context = self._bound = None
+        self._socket = self._gate = self._guard = self._context = self._bound = None
 
     @staticmethod
     def _someone_joined(socket: zmq.Socket[bytes]) -> bool:
         joined = False
         for _ in range(MAX_NOTICES):
-            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            try:  # without asking for EVENTS, where pyzmq reads all that has come and keeps Python's lock
+                notice = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
                 break
-            notice = socket.recv(zmq.NOBLOCK)
             joined = joined or (notice[:1] == b"\x01" and TOPIC.startswith(notice[1:]))
         return joined
 

@@ -35,7 +35,7 @@ class Sink(Protocol):
         ...
 
     def write(self, estimate: Estimate) -> None:
-        """Pass one estimate on; never waits for whoever reads it."""
+        """Pass one estimate on. A wait for a reader holds up this sink and, in exact mode, the engine."""
         ...
 
     def idle(self) -> None:
@@ -43,5 +43,9 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish and release everything; a second call does nothing."""
+        """Finish and release everything; a second call does nothing.
+
+        Raises:
+            LiveError: what is due at the end could not be written.
+        """
         ...

@@ -361,4 +361,5 @@ def test_fifty_starts_and_stops_leave_no_thread_file_or_socket(transport: str) -
                 assert reader.wait(5.0)
         if round_number == 4:  # by now the interpreter and libzmq hold what they keep for good
             before = (process.num_fds(), process.num_threads())
-    assert (process.num_fds(), process.num_threads()) == before
+    assert process.num_fds() == before[0]
+    assert process.num_threads() <= before[1]  # one that had ended may still have been counted then

@@ -165,6 +165,29 @@ def test_a_swap_that_fails_moves_nobody_to_another_engine() -> None:
         assert answered(live) == 5
 
 
+def test_an_engine_that_breaks_is_replaced_by_the_next_and_said() -> None:
+    with LiveEngine(LiveConfig(duration_s=1.0), script=script) as live:
+        assert live._parts is not None
+        engine = live._parts.loop._engine
+        first = engine.name
+        engine.close()  # every window is refused from now on
+        estimates = list(live.estimates())
+        part = live.health.status("fusion")
+    names = {estimate.engine for estimate in estimates}
+    assert len(names) == 1
+    assert first not in names
+    assert any(line.startswith(f"fusion: {first} failed: ") for line in live.announcements)
+    assert part.state in ("running", "ended")
+
+
+def test_strict_knows_no_other_engine_than_the_one_named() -> None:
+    live = LiveEngine(LiveConfig(duration_s=1.0), script=script)
+    object.__setattr__(live.config.fusion, "strict", True)
+    with live:
+        assert live._parts is not None
+        assert live._builder._fall_back(live._parts.loop._engine, RuntimeError("broken")) is None
+
+
 def test_two_live_engines_share_one_network() -> None:
     from emi_engine import load_engine
 

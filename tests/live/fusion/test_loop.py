@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_engine import EngineError
+from emi_engine import EngineError, FusionEngine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.errors import ConfigurationError
@@ -17,7 +17,7 @@ from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
-from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.inputs import FusionInputs, FusionShapes, InputError
 from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
@@ -142,7 +142,7 @@ class Failing(FakeEngine):
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         self.asked += 1
         if self.asked == 3:
-            raise EngineError("a passing trouble")
+            raise InputError("a passing trouble")
         return super().infer(window)
 
 
@@ -159,7 +159,7 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
         clock,
         health,
     )
-    with pytest.raises(EngineError):
+    with pytest.raises(InputError):
         loop(threading.Event())
     loop(threading.Event())
     times = [round(packet.t_ns / NS_PER_S, 1) for packet in writer.packets]
@@ -225,6 +225,68 @@ def test_a_successor_with_other_windows_takes_over_between_two() -> None:
     assert [engine.closed for engine in engines] == [True, True, True, False]
     used = [packet.modalities["vision"].used for packet in writer.packets if isinstance(packet, Estimate)]
     assert used == [True] * 20 + [False] * 11 + [True] * 10
+
+
+class Broken(FakeEngine):
+    """Fails at every window from the third on, by an error or by what it answers."""
+
+    name = "broken"
+
+    def __init__(self, how: str, works: int = 2) -> None:
+        super().__init__()
+        self.how, self.works, self.asked = how, works, 0
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        self.asked += 1
+        answer = super().infer(window)
+        if self.asked > self.works:
+            if self.how == "raises":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            answer[0, 3] = np.nan if self.how == "nan" else np.inf
+        return answer
+
+
+def broken_run(engine: Broken, successors: list[FusionEngine]) -> tuple[FusionLoop, ListWriter, Health]:
+    health, writer = Health(), ListWriter()
+
+    def fallback(failed: FusionEngine, error: Exception) -> FusionEngine | None:
+        return successors.pop(0) if successors else None
+
+    loop = FusionLoop(
+        FusionPlan(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
+        {"vision": ListReader(clip(5.0))},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        engine,
+        writer,
+        dict,
+        FakeClock(),
+        health,
+        fallback,
+    )
+    return loop, writer, health
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "inf"])
+def test_an_engine_that_keeps_failing_is_replaced_and_no_hop_is_lost(how: str) -> None:
+    first, second, last = Broken(how), Broken(how, works=0), FakeEngine()
+    loop, writer, health = broken_run(first, [second, last])
+    loop(threading.Event())
+    estimates = [packet for packet in writer.packets if isinstance(packet, Estimate)]
+    assert [round(estimate.t_s, 1) for estimate in estimates] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [estimate.engine for estimate in estimates] == ["broken", "broken", "fake", "fake", "fake"]
+    assert all(np.isfinite(estimate.intensities).all() for estimate in estimates)
+    assert (first.asked, second.asked) == (2 + 3, 3)
+    assert first.closed
+    assert second.closed
+    assert health.snapshot().counters["fusion.engine_failures"] == 6
+
+
+@pytest.mark.parametrize("how", ["raises", "nan"])
+def test_the_last_engine_s_failure_ends_the_loop_and_publishes_nothing_of_it(how: str) -> None:
+    loop, writer, _ = broken_run(Broken(how), [])
+    with pytest.raises((RuntimeError, EngineError), match=r"illegal memory access|not finite"):
+        loop(threading.Event())
+    assert len(writer.packets) == 2
 
 
 @pytest.mark.parametrize("exact", [True, False])

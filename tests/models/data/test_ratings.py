@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from emi_models.data.errors import DataError
-from emi_models.data.ratings import OFFICIAL_HEADER, read_ratings, read_split, stack_targets
+from emi_models.data.ratings import OFFICIAL_HEADER, csv_rows, read_ratings, read_split, stack_targets
 from emi_models.vocabulary import EMOTIONS
 from tests.models.data.folders import write_split
 
@@ -123,3 +124,17 @@ def test_unrated_rows_are_nan() -> None:
     assert np.isnan(stacked[0]).all()
     assert (stacked[1] == 1).all()
     assert stack_targets([]).shape == (0, 6)
+
+
+def test_a_line_without_an_end_is_refused_and_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    with path.open("wb") as file:
+        file.write(b"Filename,")
+        file.truncate(1 << 30)  # sparse: a gigabyte of zeros without a line break
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="a line has 1048576 characters or more"):
+            list(csv_rows(path))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from emi_models.data.errors import DataError
+from emi_models.data.pickle_scan import scan
 from emi_models.data.unpickle import read_pickle, unpickle
 from tests.models.data.pickles import Calls, dumped, write_pickle
 
@@ -43,7 +44,7 @@ PLAIN = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers(-(2**63), 2**63), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -227,8 +228,8 @@ FLOATS = b"cnumpy\ndtype\n(V\x66\x34\ntR(I3\nV<\nNNNI-1\nI-1\nI0\ntb"
         (dumped({1, 2}), "it holds a set"),
         (dumped(b"bytes"), "it holds a bytes"),
         (dumped(1j), "it asks for"),
-        (dumped({(1, 2): 1}), "a tuple as a key"),
-        (dumped({np.float32(0.5): 1}), "a float as a key"),
+        (dumped({(1, 2): 1}), "a key that is neither text"),
+        (dumped({np.float32(0.5): 1}), "a key that is neither text"),
         (dumped([[[[[[[[[[1]]]]]]]]]]), "nests deeper than 8"),
         (NDARRAY + b".", "it holds a _Call"),
         (NDARRAY + b"((I1000000000000\ntVf4\ntR.", "without giving its bytes"),
@@ -305,6 +306,73 @@ def test_damaged_pickles_raise_nothing_else(data: st.DataObject) -> None:
     damaged = whole[:at] + data.draw(st.binary(max_size=3)) + whole[at + data.draw(st.integers(0, 3)) :]
     with suppress(DataError):
         unpickle(damaged, "x.pkl")
+
+
+def doubling_key(levels: int) -> bytes:
+    """A dict whose key is a tuple of two of the same tuple, and so on: its hash takes 2 ** levels steps."""
+    return b"\x80\x04}(K\x01\x85" + b"2\x86" * levels + b"Nu."
+
+
+def nested_lists(levels: int) -> bytes:
+    return b"\x80\x04" + b"]" * levels + b"a" * (levels - 1) + b"."
+
+
+def colliding(keys: int) -> bytes:
+    """Integers that all have the same hash: multiples of the prime that Python's are taken modulo."""
+    value: dict[object, object] = dict.fromkeys((2**61 - 1) * 2**shift for shift in range(3, 3 + keys))
+    return dumped(value)
+
+
+def text_over_and_over(size: int, times: int) -> bytes:
+    """One text that is encoded as bytes again and again."""
+    text = b"X" + size.to_bytes(4, "little") + b"a" * size + b"q\x00"
+    call = b"(c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86Rt"
+    return b"\x80\x02" + text + b"]" + call * times + b"."
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (doubling_key(5), "a key that is neither text nor an integer of 64 bits"),
+        (doubling_key(100), "a key that is neither text nor an integer of 64 bits"),
+        (b"\x80\x04}N2\x86Ns.", "a key that is neither text"),
+        (b"\x80\x04(K\x01\x85Nd.", "a key that is neither text"),
+        (colliding(900), "a key that is neither text nor an integer of 64 bits"),
+        (dumped({2.0**61 - 1: None}), "a key that is neither text"),
+        (dumped({1, 2}), "it holds a set"),
+        (dumped(frozenset([1])), "it holds a set"),
+        (nested_lists(1_000_000), "it takes more than 1000000 steps"),
+        (b"\x80\x04(" + b"]" * 2_000_000 + b"l.", "it takes more than 1000000 steps"),
+        (b"\x80\x02\x8b\x00\x00\x10\x00" + b"\x01" * (1 << 20) + b".", "it holds an integer of 8388601 bits"),
+        (dumped(2**2000), "it holds an integer of 2001 bits"),
+        (dumped(Calls(collections.OrderedDict, [((1, 2), 3)])), "keys that are neither"),
+        (text_over_and_over(1 << 20, 100), "far more of its bytes than a file of arrays"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_would_take_minutes_or_gigabytes_is_refused_unread(data: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=rf"^x\.pkl is refused: .*{words}"):
+        unpickle(data, "x.pkl")
+
+
+def test_the_pickle_within_a_file_of_torch_is_looked_at_too() -> None:
+    for zipped in (True, False):
+        with pytest.raises(DataError, match="a key that is neither text nor an integer"):
+            unpickle(saved({((1, 2), 3): torch.ones(1)}, zipped=zipped), "x.pt")
+
+
+def test_views_of_one_storage_may_not_become_gigabytes() -> None:
+    base = torch.zeros(1 << 20)
+    views = [base[index:] for index in range(100)]  # 4 MB each once copied, of a file of 4 MB
+    with pytest.raises(DataError, match="far more of its bytes"):
+        unpickle(saved(views, zipped=True), "x.pt")
+
+
+def test_deep_lists_are_refused_and_steps_are_counted_alike() -> None:
+    with pytest.raises(DataError, match="nests deeper than 8"):
+        unpickle(nested_lists(1000), "x.pkl")
+    assert scan(nested_lists(1000)) == 2001
+    assert scan(dumped([1.0] * 1000)) < 2100
 
 
 def test_a_shared_list_is_copied_once() -> None:
