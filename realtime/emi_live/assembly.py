@@ -48,6 +48,7 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     "text": ("text model", "microphone", "file", "speech", "text"),
 }
 
+WORDS_BUDGET_S: Final = 1.0  # for a hypothesis and its embedding; later than that, recognition is behind
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
 
 
@@ -263,7 +264,11 @@ class Builder:
             plan,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
-                config.window, engine.shapes, frozenset(engine.modalities), engine.header.spans_s
+                config.window,
+                engine.shapes,
+                frozenset(engine.modalities),
+                engine.header.spans_s,
+                config.speech.partial_every_s + WORDS_BUDGET_S,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

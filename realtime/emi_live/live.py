@@ -90,6 +90,7 @@ class LiveEngine:
         self._clock = clock or MonotonicClock()
         self._progress = progress
         self._stop = threading.Event()
+        self._marks = 0
         self._start_ns: int | None = None
         self._parts: Parts | None = None
         self._builder = Builder(
@@ -134,6 +135,12 @@ class LiveEngine:
             raise
         if parts.watch is not None and second is not None:
             parts.watch.swap(second)
+
+    def mark(self) -> int:
+        """Mark this moment: the next estimate carries the mark's number, from 1; returns it. For one thread."""
+        self._running().loop.mark(self._marks + 1)
+        self._marks += 1
+        return self._marks
 
     @property
     def drift(self) -> list[DriftReport]:

@@ -108,6 +108,8 @@ def _write_transcript(packet: TranscriptPacket) -> tuple[dict[str, object], Arra
         "withdrawn": list(packet.withdrawn),
         "hearing": packet.hearing,
         "behind": packet.behind,
+        "behind_s": packet.behind_s,
+        "left_out_s": packet.left_out_s,
     }, None
 
 
@@ -119,6 +121,8 @@ def _read_transcript(fields: Fields, stamps: Stamps, array: Array) -> Transcript
         withdrawn=fields.integers("withdrawn", MAX_WORDS),
         hearing=fields.choice("hearing", HEARINGS),
         behind=fields.boolean("behind"),
+        behind_s=fields.number("behind_s"),
+        left_out_s=fields.number("left_out_s"),
         **stamps,
     )
 
@@ -145,6 +149,8 @@ def _write_text(packet: TextPacket) -> tuple[dict[str, object], Array]:
         "transcribed_ns": packet.transcribed_ns,
         "hearing": packet.hearing,
         "behind": packet.behind,
+        "behind_s": packet.behind_s,
+        "left_out_s": packet.left_out_s,
     }, packet.embedding
 
 
@@ -157,6 +163,8 @@ def _read_text(fields: Fields, stamps: Stamps, array: Array) -> TextPacket:
         transcribed_ns=fields.integer("transcribed_ns"),
         hearing=fields.choice("hearing", HEARINGS),
         behind=fields.boolean("behind"),
+        behind_s=fields.number("behind_s"),
+        left_out_s=fields.number("left_out_s"),
         **stamps,
     )
 
@@ -188,6 +196,7 @@ def _write_estimate(packet: Estimate) -> tuple[dict[str, object], Array]:
         },
         "engine": packet.engine,
         "bundle": packet.bundle,
+        "marker": packet.marker,
         "started_ns": packet.started_ns,
         "traces": {
             name: None if (trace := packet.traces.get(name)) is None else asdict(trace) for name in MODALITIES
@@ -218,6 +227,7 @@ def _read_estimate(fields: Fields, stamps: Stamps, array: Array) -> Estimate:
         latency=latency,
         engine=fields.text("engine", MAX_NAME),
         bundle=fields.text("bundle", MAX_NAME),
+        marker=fields.optional_integer("marker"),
         started_ns=fields.integer("started_ns"),
         traces=traces,
         **stamps,
