@@ -137,7 +137,7 @@ class LiveEngine:
             parts.watch.swap(second)
 
     def mark(self) -> int:
-        """Mark this moment: the next estimate carries the mark's number, from 1; returns it. For one thread."""
+        """Mark this moment: the next estimate carries the number that is returned, from 1. For one thread."""
         self._running().loop.mark(self._marks + 1)
         self._marks += 1
         return self._marks

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +18,9 @@ from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
+from emi_live.sinks.keys import Controls, Keyboard
 from emi_live.sinks.picture import PictureSink
+from emi_live.sinks.progress import ProgressLine
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
@@ -50,7 +54,9 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         picture: where to save the view at the end; None = nowhere.
     """
     health = Health()
-    sinks = _sinks(config, health, _in_words(config, demo), picture)
+    controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), lambda: engine.mark())
+    sinks = _sinks(config, health, _in_words(config, demo), picture, controls)
+    view = next((sink for sink in sinks if isinstance(sink, TerminalSink) and not sink.plain), None)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
@@ -62,16 +68,43 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     _announce(console, engine.announcements)
     summary = Summary()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
+    line = None if view is not None else _progress_line(config, health, console)
     try:
-        with engine as live:
+        with _keyboard(controls, health, view), engine as live:
             for estimate in live.estimates():
                 summary.add(estimate)
+                if line is not None:
+                    line.show(estimate)
                 if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
                     break
             live.check()
+    except KeyboardInterrupt:
+        if not controls.quitting or config.source.input is not None:  # a file was not read to its end
+            raise
     finally:
+        if view is not None:
+            view.close()  # in case its thread was left behind
+        if line is not None:
+            line.close()
         if summary.count:
             console.print(summary.render(health.snapshot()))
+
+
+def _keyboard(
+    controls: Controls, health: Health, view: TerminalSink | None
+) -> AbstractContextManager[object]:
+    """The keys of the view, where there is one."""
+    if view is None:
+        return nullcontext()
+    return Keyboard(controls, health, suspend=view.close, resume=view.open)
+
+
+def _progress_line(config: LiveConfig, health: Health, console: Console) -> ProgressLine | None:
+    """How far a file is, where no view says so and `--json -` does not write to the same terminal."""
+    shared = config.output.json_path == "-" and sys.stdout is not None and sys.stdout.isatty()
+    if not config.exact or shared or (config.output.ui and config.output.json_path != "-"):
+        return None
+    return ProgressLine(console, health, until_s=config.duration_s)
 
 
 def _announce(console: Console, lines: list[str]) -> None:
@@ -88,7 +121,9 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
     return partial(demo_stages, length_s=config.window.length_s)
 
 
-def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | None) -> list[Sink]:
+def _sinks(
+    config: LiveConfig, health: Health, watched: str, picture: Path | None, controls: Controls
+) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
     if output.json_path is not None:
@@ -99,7 +134,16 @@ def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | Non
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
         stored = f"estimates go to {output.json_path or output.publish}"
-        sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
+        sinks.append(
+            TerminalSink(
+                health,
+                source=watched,
+                notice=stored if len(sinks) else NOTICE,
+                controls=controls,
+                exact=config.exact,
+                until_s=config.duration_s,
+            )
+        )
     return sinks
 
 

@@ -78,7 +78,7 @@ class WindowAssembler:
             trained: the modalities that it takes.
             spans_s: seconds of a sequence that it is shown, back from the newest frame of the window: a
                 checkpoint's own, where they are shorter than the window.
-            words_due_s: how long after a voice a hypothesis covers it, at the latest, if recognition keeps up.
+            words_due_s: how long after a voice a hypothesis covers it, if recognition keeps up.
         """
         self._shapes = shapes
         self._trained = trained

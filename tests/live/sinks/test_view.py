@@ -13,8 +13,10 @@ from rich.console import Console
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate
+from emi_live.sinks.counters import Loss
 from emi_live.sinks.glyphs import ASCII_GLYPHS, UNICODE_GLYPHS, Glyphs, glyphs_for
 from emi_live.sinks.picture import to_svg
+from emi_live.sinks.progress import Progress
 from emi_live.sinks.view import render
 from emi_live.sinks.viewstate import StateKeeper, ViewState
 from emi_models.vocabulary import EMOTIONS
@@ -74,7 +76,16 @@ states = st.builds(
     frame_rate_hz=st.none() | st.floats(0, 1e4),
     speed=st.none() | st.floats(0, 1e4),
     silent_s=st.floats(0, 1e5),
-    losses=st.lists(st.tuples(st.just("bus.vision.dropped"), st.integers(1, 10**9)), max_size=20).map(tuple),
+    losses=st.lists(
+        st.builds(Loss, st.just("bus.x"), st.integers(1, 10**9), st.text(max_size=90), st.booleans()),
+        max_size=9,
+    ).map(tuple),
+    progress=st.none()
+    | st.builds(Progress, st.floats(0, 1e6), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e4)),
+    keys=st.none() | st.booleans(),
+    paused=st.booleans(),
+    helping=st.booleans(),
+    markers=st.integers(0, 10**6),
 )
 
 
@@ -117,7 +128,7 @@ def test_80_by_24_shows_everything() -> None:
         "57 ms from capture",
         "30 frames/s",
         "window 0.4 fusion 3.1 ms",
-        "bus vision dropped 12 · camera overwritten 3",
+        "12 messages lost on bus vision · 3 pictures skipped (newer ones came first)",
         NOTICE,
         "0.31",
     ):
@@ -171,7 +182,7 @@ def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
 def test_a_stall_and_the_start_are_told() -> None:
     assert "no estimate for 7 s" in shown(dataclasses.replace(busy(), silent_s=7.2))
     assert "waiting for the first estimate" in shown(ViewState())
-    assert "nothing dropped" in shown(ViewState())
+    assert "nothing lost" in shown(ViewState())
 
 
 def test_without_capture_latency_the_speed_is_shown() -> None:
