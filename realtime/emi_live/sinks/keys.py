@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
@@ -25,7 +26,9 @@ KEYS: Final = {"q": "quit", "space": "pause the view", "m": "marker", "?": "help
 POLL_S: Final = 0.1
 JOIN_S: Final = 0.5
 MAX_READ: Final = 64  # bytes at a time: a paste must not hold anything up
-ESCAPE: Final = 0x1B
+ESCAPES: Final = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL
+)  # arrows, function keys, Alt and a key
 
 
 class Controls:
@@ -134,9 +137,8 @@ class Keyboard:
                 return
             if not read:  # the terminal is gone
                 return
-            if read[0] != ESCAPE:  # an arrow, a function key
-                for key in read.decode("utf-8", "ignore"):
-                    self._controls.press(key)
+            for key in ESCAPES.sub("", read.decode("utf-8", "ignore")):
+                self._controls.press(key)
 
     def _give_up(self) -> None:
         self._controls.active = False

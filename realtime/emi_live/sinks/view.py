@@ -55,10 +55,10 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
     It is complete from 50 × 14; below that, lines are cut. Each colour has a word or a place beside it, so
     that nothing is lost with `NO_COLOR`.
     """
-    borders = height >= 20 and width >= 50
-    frame = 2 if borders else 0
     footer = _footer(state, width, height, glyphs)
     around = LINES_AROUND - 1 + len(footer)
+    borders = width >= 50 and height > around + len(EMOTIONS) + len(MODALITIES) + 6
+    frame = 2 if borders else 0
     left = height - around - len(EMOTIONS) - len(MODALITIES) - 3 * frame
     rows = 1 + max(0, min(TALL - 1, (left - MIN_TEXT_ROWS) // len(EMOTIONS)))
     text_rows = max(1, left - (rows - 1) * len(EMOTIONS) + (rows == TALL))
