@@ -211,12 +211,11 @@ def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> 
     else:
         report = estimate.modalities["text"]
         text = Text().append(glyphs.printable(report.committed or "").strip(), style="bold")
+        why = Text(glyphs.printable(report.reason or "no words yet"), style="dim")
         partial = glyphs.printable(report.partial or "").strip()
         if partial:
             text.append(" " if text.plain else "").append(partial, style="dim italic")
-        lines = (
-            _wrap(text, max(1, inner), rows, glyphs) if text.plain else [Text("no words yet", style="dim")]
-        )
+        lines = _wrap(text, max(1, inner), rows, glyphs) if text.plain else [_fit(why, inner, glyphs)]
     return [*lines, *[Text("")] * (rows - len(lines))][:rows]
 
 
