@@ -59,6 +59,7 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
 }
 
 BACKLOG_S: Final = 5.0  # live: how far behind somebody who reads estimates one by one may be
+WORDS_BUDGET_S: Final = 1.0  # for a hypothesis and its embedding; later than that, recognition is behind
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
 
 
@@ -298,7 +299,8 @@ class Builder:
                 engine.shapes,
                 frozenset(engine.modalities),
                 engine.header.spans_s,
-                intake.breaks.at,
+                words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
+                breaks=intake.breaks.at,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from emi_live.addresses import safe_text
 from emi_models.printable import printable
 
 __all__ = ["Health", "HealthSnapshot", "PartState", "PartStatus"]
+
+FIRST_ESTIMATE: Final = "fusion.estimates"  # the counter that moves when the run has really begun
 
 PartState = Literal["starting", "running", "failed", "unavailable", "absent", "ended"]
 
@@ -37,6 +39,8 @@ class HealthSnapshot:
 
     counters: dict[str, int]
     parts: dict[str, PartStatus]
+    before: dict[str, int] = field(default_factory=dict)  # the counters as they were at the first estimate
+    facts: dict[str, float] = field(default_factory=dict)  # what is known of the media, e.g. their length
 
 
 class Health:
@@ -46,11 +50,20 @@ class Health:
         self._lock = threading.Lock()
         self._counters: Counter[str] = Counter()
         self._parts: dict[str, PartStatus] = {}
+        self._before: dict[str, int] = {}
+        self._facts: dict[str, float] = {}
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter, e.g. `camera.overwritten` or `bus.vision.dropped`."""
         with self._lock:
+            if name == FIRST_ESTIMATE and not self._counters[name]:
+                self._before = dict(self._counters)
             self._counters[name] += amount
+
+    def note(self, name: str, value: float) -> None:
+        """Record a fact, e.g. `file.duration_s`, the length of the file in seconds."""
+        with self._lock:
+            self._facts[name] = value
 
     def report(self, part: str, state: PartState, detail: str = "") -> None:
         """Record a part's state; a change is logged once.
@@ -74,4 +87,6 @@ class Health:
     def snapshot(self) -> HealthSnapshot:
         """All counters and states at one instant."""
         with self._lock:
-            return HealthSnapshot(dict(self._counters), dict(self._parts))
+            return HealthSnapshot(
+                dict(self._counters), dict(self._parts), dict(self._before), dict(self._facts)
+            )

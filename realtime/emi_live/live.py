@@ -101,6 +101,7 @@ class LiveEngine:
         self._clock = clock or MonotonicClock()
         self._progress = progress
         self._on_estimate = on_estimate
+        self._marks = 0
         self._start_ns: int | None = None
         self._parts: Parts | None = None
         self._pid = os.getpid()  # of the process in which it was loaded
@@ -161,6 +162,12 @@ class LiveEngine:
             raise
         if parts.watch is not None and second is not None:
             parts.watch.swap(second)
+
+    def mark(self) -> int:
+        """Mark this moment: the next estimate carries the number that is returned, from 1. For one thread."""
+        self._running().loop.mark(self._marks + 1)
+        self._marks += 1
+        return self._marks
 
     @property
     def drift(self) -> list[DriftReport]:

@@ -112,6 +112,8 @@ class TranscriptPacket(Packet):
     withdrawn: tuple[int, ...] = ()  # numbers of partial words taken back with none in their place
     hearing: Hearing = "silent"
     behind: bool = False  # recognition cannot keep up: what is said is left out
+    behind_s: float = 0.0  # of the utterance before `t_ns`, that no hypothesis covers yet
+    left_out_s: float = 0.0  # of speech that was left out since recognition was given up, while `behind`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,8 @@ class TextPacket(Packet):
     transcribed_ns: int = 0  # when the transcript was published that this was made from
     hearing: Hearing = "silent"
     behind: bool = False
+    behind_s: float = 0.0
+    left_out_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,7 @@ class Estimate(Packet):
     bundle: str
     source: str = ""  # what is watched, without passwords
     session: str = ""  # tells runs apart; in exact mode the same for every run of a source
+    marker: int | None = None  # the number of the mark that was set just before; None: none was
     # For whoever measures, not in `to_json`; empty in exact mode, whose capture times are a file's own.
     started_ns: int = 0  # when the window was begun, all that had arrived being taken
     # Of the newest packet that each modality had in the window.
@@ -232,7 +237,7 @@ class Estimate(Packet):
             if report.contribution is not None:
                 entry["contribution"] = _named(report.contribution)
             reports[name] = entry
-        return {
+        line: dict[str, Any] = {
             "seq": self.seq,
             "t": round(self.t_s, 3),
             "wall": self.wall,
@@ -249,6 +254,9 @@ class Estimate(Packet):
             "source": self.source,
             "session": self.session,
         }
+        if self.marker is not None:
+            line["marker"] = self.marker
+        return line
 
 
 def _named(values: tuple[float, ...]) -> dict[str, float]:

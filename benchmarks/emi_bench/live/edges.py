@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from emi_live.sinks.viewstate import losses
+from emi_live.sinks.counters import losses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Edge:
 
 def edges_of(health: HealthSnapshot) -> list[Edge]:
     """Every edge, those without a loss too; in the order of the flow."""
-    counted = dict(losses(health))
+    counted = {loss.name: loss.count for loss in losses(health)}
     edges = [
         Edge(name, {counter: counted.pop(counter) for counter in counters if counter in counted})
         for name, counters in EDGES.items()

@@ -109,6 +109,8 @@ def _write_transcript(packet: TranscriptPacket) -> tuple[dict[str, object], Arra
         "withdrawn": list(packet.withdrawn),
         "hearing": packet.hearing,
         "behind": packet.behind,
+        "behind_s": packet.behind_s,
+        "left_out_s": packet.left_out_s,
     }, None
 
 
@@ -120,6 +122,8 @@ def _read_transcript(fields: Fields, stamps: Stamps, array: Array) -> Transcript
         withdrawn=fields.integers("withdrawn", MAX_WORDS),
         hearing=fields.choice("hearing", HEARINGS),
         behind=fields.boolean("behind"),
+        behind_s=fields.number("behind_s"),
+        left_out_s=fields.number("left_out_s"),
         **stamps,
     )
 
@@ -146,6 +150,8 @@ def _write_text(packet: TextPacket) -> tuple[dict[str, object], Array]:
         "transcribed_ns": packet.transcribed_ns,
         "hearing": packet.hearing,
         "behind": packet.behind,
+        "behind_s": packet.behind_s,
+        "left_out_s": packet.left_out_s,
     }, packet.embedding
 
 
@@ -158,6 +164,8 @@ def _read_text(fields: Fields, stamps: Stamps, array: Array) -> TextPacket:
         transcribed_ns=fields.integer("transcribed_ns"),
         hearing=fields.choice("hearing", HEARINGS),
         behind=fields.boolean("behind"),
+        behind_s=fields.number("behind_s"),
+        left_out_s=fields.number("left_out_s"),
         **stamps,
     )
 
@@ -191,6 +199,7 @@ def _write_estimate(packet: Estimate) -> tuple[dict[str, object], Array]:
         "bundle": packet.bundle,
         "source": packet.source,
         "session": packet.session,
+        "marker": packet.marker,
         "started_ns": packet.started_ns,
         "traces": {
             name: None if (trace := packet.traces.get(name)) is None else asdict(trace) for name in MODALITIES
@@ -223,6 +232,7 @@ def _read_estimate(fields: Fields, stamps: Stamps, array: Array) -> Estimate:
         bundle=fields.text("bundle", MAX_NAME),
         source=fields.text("source", MAX_SOURCE),
         session=fields.text("session", MAX_NAME),
+        marker=fields.optional_integer("marker"),
         started_ns=fields.integer("started_ns"),
         traces=traces,
         **stamps,

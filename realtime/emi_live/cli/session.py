@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,9 @@ from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
+from emi_live.sinks.keys import Controls, Keyboard
 from emi_live.sinks.picture import PictureSink
+from emi_live.sinks.progress import ProgressLine
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
@@ -64,7 +67,9 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     """
     os.environ.update(library_caches(os.environ))
     health = Health()
-    sinks = _sinks(config, health, _in_words(config, demo), picture, console)
+    controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), lambda: engine.mark())
+    sinks = _sinks(config, health, _in_words(config, demo), picture, console, controls)
+    view = next((sink for sink in sinks if isinstance(sink, TerminalSink) and not sink.plain), None)
     # More threads make small networks slower and take cores from the face. A setting of the whole process,
     # so the program makes it, not the engine that others embed.
     torch.set_num_threads(config.fusion.threads)
@@ -76,23 +81,48 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     _announce(console, engine.announcements)
     _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
+    line = None if view is not None else _progress_line(config, health, console)
     try:
-        with engine as live:
+        with _keyboard(controls, health, view), engine as live:
             for estimate in live.estimates():
                 summary.add(estimate)
+                if line is not None:
+                    line.show(estimate)
                 if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
                     break
             live.check()
     except KeyboardInterrupt:
         with suppress(OSError):
             _announce(console, _lost(health))  # nobody asks `check` any more
-        raise
+        if not controls.quitting or config.source.input is not None:  # a file was not read to its end
+            raise
     finally:
+        if view is not None:
+            view.close()  # in case its thread was left behind
+        if line is not None:
+            line.close()
         if summary.count:
             with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
                 console.print(summary.render(health.snapshot()))
     if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
         console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _keyboard(
+    controls: Controls, health: Health, view: TerminalSink | None
+) -> AbstractContextManager[object]:
+    """The keys of the view, where there is one."""
+    if view is None:
+        return nullcontext()
+    return Keyboard(controls, health, suspend=view.close, resume=view.open)
+
+
+def _progress_line(config: LiveConfig, health: Health, console: Console) -> ProgressLine | None:
+    """How far a file is, where no view says so and `--json -` does not write to the same terminal."""
+    shared = config.output.json_path == "-" and sys.stdout is not None and sys.stdout.isatty()
+    if not config.exact or shared or (config.output.ui and config.output.json_path != "-"):
+        return None
+    return ProgressLine(console, health, until_s=config.duration_s)
 
 
 def _announce(console: Console, lines: list[str]) -> None:
@@ -118,7 +148,12 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
 
 
 def _sinks(
-    config: LiveConfig, health: Health, watched: str, picture: Path | None, console: Console
+    config: LiveConfig,
+    health: Health,
+    watched: str,
+    picture: Path | None,
+    console: Console,
+    controls: Controls,
 ) -> list[Sink]:
     output = config.output
     sinks: list[Sink] = []
@@ -132,7 +167,16 @@ def _sinks(
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
         stored = f"estimates go to {output.json_path or output.publish}"
-        sinks.append(TerminalSink(health, source=watched, notice=stored if len(sinks) else NOTICE))
+        sinks.append(
+            TerminalSink(
+                health,
+                source=watched,
+                notice=stored if len(sinks) else NOTICE,
+                controls=controls,
+                exact=config.exact,
+                until_s=config.duration_s,
+            )
+        )
     return sinks
 
 

@@ -80,9 +80,10 @@ class FusionLoop:
         self._assembler = assembler
         self._engine = engine
         self._session = engine.session()
-        self._lock = threading.Lock()  # around the two below
+        self._lock = threading.Lock()  # around the three below
         self._successors: list[FusionEngine] = []
         self._closed = False
+        self._marker: int | None = None  # set since the last estimate
         self._hop = 1  # of live mode, the next one due; kept over a restart
         self._publisher = publisher
         self._conditions = conditions
@@ -135,6 +136,11 @@ class FusionLoop:
             if self._closed:
                 raise ConfigurationError("the engine has ended; start another one with the checkpoint")
             self._successors.append(engine)
+
+    def mark(self, number: int) -> None:
+        """Let the next estimate carry this number; from any thread."""
+        with self._lock:
+            self._marker = number
 
     def close(self) -> None:
         """Close the engine, and those that did not come to answer; the loop must have ended."""
@@ -229,6 +235,8 @@ class FusionLoop:
 
     def _emit(self, end_ns: int, origin_ns: int) -> None:
         self._take_over()
+        with self._lock:
+            marker, self._marker = self._marker, None
         traces = self._newest_traces(end_ns)
         started_ns = 0 if self._plan.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
@@ -258,6 +266,7 @@ class FusionLoop:
             bundle=self._plan.bundle,
             source=self._plan.source,
             session=self._plan.session,
+            marker=marker,
             started_ns=started_ns,
             traces=traces,
         )

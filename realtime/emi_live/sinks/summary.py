@@ -13,8 +13,8 @@ from rich.text import Text
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import HealthSnapshot
 from emi_live.messages import Estimate
+from emi_live.sinks.counters import losses
 from emi_live.sinks.view import AMBER, EMOTION_COLOURS
-from emi_live.sinks.viewstate import losses
 from emi_models.vocabulary import EMOTIONS
 
 __all__ = ["Summary"]
@@ -65,11 +65,10 @@ class Summary:
         if "drift" in health.parts and health.counters.get("drift.checks"):
             lines.append(Text(f"drift: {health.parts['drift'].detail}"))
         lost = losses(health)
-        lines.append(
-            Text("dropped: " + ", ".join(f"{name} {count}" for name, count in lost), style=AMBER)
-            if lost
-            else Text("nothing dropped")
-        )
+        faults = ", ".join(loss.words for loss in lost if loss.fault)
+        lines.append(Text(f"lost: {faults}", style=AMBER) if faults else Text("nothing lost"))
+        if skipped := ", ".join(loss.words for loss in lost if not loss.fault):
+            lines.append(Text(f"as it should be: {skipped}", style="dim"))
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
         table.add_column("")
         for heading in ("mean", "peak", "at"):

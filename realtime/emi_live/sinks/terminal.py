@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from typing import Final
 
 from rich.console import Console
@@ -11,8 +13,10 @@ from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.sinks.glyphs import Glyphs, glyphs_for
+from emi_live.sinks.keys import Controls
+from emi_live.sinks.progress import ProgressMeter
 from emi_live.sinks.view import render
-from emi_live.sinks.viewstate import StateKeeper
+from emi_live.sinks.viewstate import StateKeeper, ViewState
 from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 __all__ = ["NOTICE", "TerminalSink", "plain_line"]
@@ -39,6 +43,9 @@ class TerminalSink:
         *,
         source: str = "",
         notice: str = NOTICE,
+        controls: Controls | None = None,
+        exact: bool = False,
+        until_s: float | None = None,
         console: Console | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -48,13 +55,22 @@ class TerminalSink:
             health: where drops and frames are counted.
             source: what is being watched, in words.
             notice: the line at the bottom; the default holds only without `--json` and `--publish`.
+            controls: what the keys have set; None: there are no keys.
+            exact: the run reads a file as fast as it can, and its progress is shown.
+            until_s: where such a run stops before the file does.
             console: where to; default: standard output.
             clock: for rates and redraws.
         """
         self._health = health
         self._console = console or Console()
         self._clock = clock or MonotonicClock()
-        self._keeper = StateKeeper(self._clock, source, notice)
+        meter = ProgressMeter(self._clock, until_s) if exact else None
+        self._keeper = StateKeeper(self._clock, source, notice, meter=meter)
+        self._controls = controls
+        self._changes = 0  # of the controls, that have been drawn
+        self._kept: ViewState | None = None  # what is shown while the view is paused
+        # Around the drawing, which Ctrl-Z in the main thread interrupts; it may come while that thread opens.
+        self._lock = threading.RLock()
         self._glyphs = glyphs_for(self._console.encoding)
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._live: Live | None = None
@@ -67,8 +83,17 @@ class TerminalSink:
         """Never: the terminal stays."""
         return False
 
+    @property
+    def plain(self) -> bool:
+        """Whether lines are written in place of a view."""
+        return self._plain
+
     def open(self) -> None:
         """Take over the screen."""
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
         if self._live is None and not self._plain:
             self._live = Live(
                 console=self._console,
@@ -89,13 +114,15 @@ class TerminalSink:
 
     def idle(self) -> None:
         """Draw what is due."""
-        self._draw_if_due(FRAME_NS if self._fresh else REFRESH_NS)
+        pressed = self._controls is not None and self._controls.changes != self._changes
+        self._draw_if_due(FRAME_NS if self._fresh or pressed else REFRESH_NS)
 
     def close(self) -> None:
-        """Give the screen back; what it showed before is there again."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
+        """Give the screen back; what it showed before is there again. `open` takes it anew."""
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
 
     def _draw_if_due(self, period_ns: int) -> None:
         now_ns = self._clock.now_ns()
@@ -106,12 +133,28 @@ class TerminalSink:
             self._print(self._newest)
 
     def _draw(self) -> None:
-        if self._live is None:
-            return
-        width, height = self._console.size
+        with self._lock:
+            if self._live is None:
+                return
+            width, height = self._console.size
+            self._live.update(render(self._state(), width, height, self._glyphs), refresh=True)
+            self._drawn_ns, self._fresh = self._clock.now_ns(), False
+
+    def _state(self) -> ViewState:
+        """What to show now, or since the view was paused."""
+        controls = self._controls
         state = self._keeper.state(self._health.snapshot())
-        self._live.update(render(state, width, height, self._glyphs), refresh=True)
-        self._drawn_ns, self._fresh = self._clock.now_ns(), False
+        if controls is None:
+            return dataclasses.replace(state, keys=False)
+        self._changes = controls.changes
+        self._kept = (self._kept or state) if controls.paused else None
+        return dataclasses.replace(
+            self._kept or state,
+            keys=controls.active,
+            paused=controls.paused,
+            helping=controls.helping,
+            markers=controls.markers,
+        )
 
     def _print(self, estimate: Estimate) -> None:
         line = plain_line(estimate, self._glyphs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
 from emi_live.messages import Estimate, ModalityReport, ModalityState
 from emi_live.sinks.glyphs import UNICODE_GLYPHS, Glyphs
+from emi_live.sinks.progress import Progress
 from emi_live.sinks.viewstate import HISTORY_BIN_S, ViewState
 from emi_models.vocabulary import EMOTIONS, MODALITIES
 
@@ -32,6 +34,19 @@ NUMBER: Final = len("0.00")
 SILENT_S: Final = 2.0  # without an estimate for this long, the view says so
 MIN_TEXT_ROWS: Final = 4  # lines of words kept before the bars grow taller
 LINES_AROUND: Final = 4  # header, rates, losses, notice
+MIN_KEYS_HEIGHT: Final = 16  # lines, from which on the keys have one beside the notice; else they replace it
+WORKING_S: Final = 5.0  # exact mode: after this long without a step, how long it has been is told
+LEAST_BAR: Final = 10  # cells of the progress
+MOST_BAR: Final = 40
+LOST: Final = "trying again"  # what the reason of a device says that was lost, and is opened again
+HELP: Final = (
+    ("q", "quit, with a summary"),
+    ("space", "pause the view; capture goes on"),
+    ("m", "set a marker: counted here, and named in the next line of --json"),
+    ("?", "this help; any key closes it"),
+    ("Ctrl-C", "stop at once, with a summary"),
+    ("Ctrl-Z", "suspend; fg goes on"),
+)
 
 
 def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_GLYPHS) -> RenderableType:
@@ -40,9 +55,11 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
     It is complete from 50 × 14; below that, lines are cut. Each colour has a word or a place beside it, so
     that nothing is lost with `NO_COLOR`.
     """
-    borders = height >= 20 and width >= 50
+    footer = _footer(state, width, height, glyphs)
+    around = LINES_AROUND - 1 + len(footer)
+    borders = width >= 50 and height > around + len(EMOTIONS) + len(MODALITIES) + 6
     frame = 2 if borders else 0
-    left = height - LINES_AROUND - len(EMOTIONS) - len(MODALITIES) - 3 * frame
+    left = height - around - len(EMOTIONS) - len(MODALITIES) - 3 * frame
     rows = 1 + max(0, min(TALL - 1, (left - MIN_TEXT_ROWS) // len(EMOTIONS)))
     text_rows = max(1, left - (rows - 1) * len(EMOTIONS) + (rows == TALL))
     inner = width - (4 if borders else 2)
@@ -50,14 +67,37 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
     span = f"history of {columns * HISTORY_BIN_S:g} s" if columns else ""
     parts: list[RenderableType] = [
         _header(state, width, glyphs),
+    ]
+    if state.helping:
+        parts += _section("keys", "", _help(height - around - frame, inner, glyphs), borders, glyphs)
+        return Group(*parts, _rates(state, width, glyphs), _losses(state, width, glyphs), *footer)
+    parts += [
         *_section("intensity", span, _bars(state, inner, rows, columns, glyphs), borders, glyphs),
         *_section("modality", "", _modalities(state.estimate, inner, glyphs), borders, glyphs),
         *_section("words", "", _words(state.estimate, inner, text_rows, glyphs), borders, glyphs),
         _rates(state, width, glyphs),
         _losses(state, width, glyphs),
-        _join(glyphs.printable(state.notice).split(f" {glyphs.dot} "), "dim", width, glyphs),
+        *footer,
     ]
     return Group(*parts)
+
+
+def _footer(state: ViewState, width: int, height: int, glyphs: Glyphs) -> list[Text]:
+    """What is said of the run, and the keys where somebody can press them."""
+    notice = _join(glyphs.printable(state.notice).split(f" {glyphs.dot} "), "dim", width, glyphs)
+    if state.keys is None:
+        return [notice]
+    pieces = ["q quit", "space go on" if state.paused else "space pause", "m marker", "? help"]
+    keys = _join([*(pieces if state.keys else ()), "Ctrl-C stops"], "", width, glyphs)
+    return [notice, keys] if height >= MIN_KEYS_HEIGHT else [keys]
+
+
+def _help(rows: int, inner: int, glyphs: Glyphs) -> list[Text]:
+    lines = [
+        _fit(Text(f"{key:<8}", style="bold").append(does, style="not bold"), inner, glyphs)
+        for key, does in HELP
+    ]
+    return [*lines, *[Text("")] * (rows - len(lines))][: max(1, rows)]
 
 
 def _section(
@@ -80,8 +120,12 @@ def _header(state: ViewState, width: int, glyphs: Glyphs) -> Text:
         start.append(f"  {glyphs.printable(state.source)}")
     end = Text()
     if estimate is not None:
-        if state.silent_s >= SILENT_S:
+        if state.paused:
+            end.append("PAUSED", style="bold reverse").append("  ")
+        elif state.silent_s >= SILENT_S and state.progress is None:
             end.append(f"no estimate for {state.silent_s:.0f} s  ", style=AMBER)
+        if state.markers:
+            end.append(f"marker {state.markers}  ", style="bold")
         minutes, seconds = divmod(estimate.t_s, 60)
         end.append(f"{int(minutes):02d}:{seconds:04.1f}", style="bold")
         engine = f"  {estimate.bundle} {glyphs.dot} {estimate.engine}"
@@ -133,7 +177,8 @@ def _modalities(estimate: Estimate | None, inner: int, glyphs: Glyphs) -> list[T
             report = estimate.modalities[name]
             unused = report.state == "live" and not report.used
             style = STATE_STYLES[report.state]
-            line.append(f"{glyphs.states[report.state]} {report.state:<12}", style=style)
+            lost = report.state == "failed" and LOST in (report.reason or "")
+            line.append(f"{glyphs.states[report.state]} {'lost' if lost else report.state:<12}", style=style)
             line.append(f"{_age(report.age_ms, glyphs):>7}  ", style="dim" if unused else "")
             line.append(glyphs.printable(_detail(report, glyphs)), style="dim" if unused else "")
         lines.append(_fit(line, inner, glyphs))
@@ -166,12 +211,11 @@ def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> 
     else:
         report = estimate.modalities["text"]
         text = Text().append(glyphs.printable(report.committed or "").strip(), style="bold")
+        why = Text(glyphs.printable(report.reason or "no words yet"), style="dim")
         partial = glyphs.printable(report.partial or "").strip()
         if partial:
             text.append(" " if text.plain else "").append(partial, style="dim italic")
-        lines = (
-            _wrap(text, max(1, inner), rows, glyphs) if text.plain else [Text("no words yet", style="dim")]
-        )
+        lines = _wrap(text, max(1, inner), rows, glyphs) if text.plain else [_fit(why, inner, glyphs)]
     return [*lines, *[Text("")] * (rows - len(lines))][:rows]
 
 
@@ -199,6 +243,8 @@ def _wrap(text: Text, width: int, rows: int, glyphs: Glyphs) -> list[Text]:
 
 def _rates(state: ViewState, width: int, glyphs: Glyphs) -> Text:
     estimate = state.estimate
+    if state.progress is not None:
+        return _progress(state, state.progress, width, glyphs)
     pieces: list[str] = []
     if state.estimate_rate_hz is not None:
         pieces.append(f"{state.estimate_rate_hz:.1f} estimates/s")
@@ -214,22 +260,40 @@ def _rates(state: ViewState, width: int, glyphs: Glyphs) -> Text:
     return _join(pieces, "", width, glyphs)
 
 
+def _progress(state: ViewState, progress: Progress, width: int, glyphs: Glyphs) -> Text:
+    """A bar and what it means; without a bar where the file does not say how long it is."""
+    pieces = progress.pieces(glyphs)
+    if state.silent_s >= WORKING_S:
+        pieces.append(f"{state.silent_s:.0f} s since the last step")
+    share = progress.share
+    if share is None or width < 2 * LEAST_BAR:
+        return _join(pieces, "", width, glyphs)
+    size = max(LEAST_BAR, min(MOST_BAR, width // 3))
+    filled, rest = glyphs.meter(share, size)
+    line = Text(" ").append(filled, style="cyan").append(rest, style=TRACK)
+    return line.append_text(_join(pieces, "", width - size - 1, glyphs))
+
+
 def _losses(state: ViewState, width: int, glyphs: Glyphs) -> Text:
-    if not state.losses:
-        return _fit(Text(" nothing dropped", style="dim"), width, glyphs)
-    pieces = [f"{name.replace('.', ' ').replace('_', ' ')} {count}" for name, count in state.losses]
-    return _join(pieces, AMBER, width, glyphs)
+    faults = [glyphs.printable(loss.words) for loss in state.losses if loss.fault]
+    skipped = [glyphs.printable(loss.words) for loss in state.losses if not loss.fault]
+    if not faults:
+        return _join(["nothing lost", *skipped], "dim", width, glyphs)
+    return _join([*faults, *skipped], AMBER, width, glyphs, plain_from=len(faults))
 
 
-def _join(pieces: list[str], style: str, width: int, glyphs: Glyphs) -> Text:
-    """As many of the pieces as fit on one line, the first ones first."""
-    line = " "
-    for piece in pieces:
-        longer = f"{line} {glyphs.dot} {piece}" if line.strip() else f" {piece}"
-        if len(longer) > width and line.strip():
-            return _fit(Text(f"{line} {glyphs.ellipsis}", style=style), width, glyphs)
-        line = longer
-    return _fit(Text(line, style=style), width, glyphs)
+def _join(
+    pieces: list[str], style: str, width: int, glyphs: Glyphs, *, plain_from: int | None = None
+) -> Text:
+    """As many of the pieces as fit on one line, the first ones first; those from `plain_from` on are dim."""
+    line = Text("")
+    for index, piece in enumerate(pieces):
+        dim = plain_from is not None and index >= plain_from
+        start = f" {glyphs.dot} " if index else " "
+        if index and line.cell_len + cell_len(start + piece) > width:
+            return _fit(line.append(f" {glyphs.ellipsis}", style=style), width, glyphs)
+        line.append(start + piece, style="dim" if dim else style)
+    return _fit(line, width, glyphs)
 
 
 def _fit(line: Text, width: int, glyphs: Glyphs) -> Text:

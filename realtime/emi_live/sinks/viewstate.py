@@ -9,20 +9,15 @@ from typing import Final
 from emi_live.clock import NS_PER_S, Clock
 from emi_live.health import HealthSnapshot
 from emi_live.messages import Estimate
+from emi_live.sinks.counters import Loss, losses
+from emi_live.sinks.progress import Progress, ProgressMeter
 from emi_models.vocabulary import EMOTIONS
 
-__all__ = ["HISTORY_BIN_S", "StateKeeper", "ViewState", "losses"]
+__all__ = ["HISTORY_BIN_S", "StateKeeper", "ViewState"]
 
 HISTORY_BIN_S: Final = 0.5  # of capture time: one column of a history
 HISTORY_BINS: Final = 240
 RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
-NOT_LOSSES: Final = frozenset(
-    {
-        *("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced"),
-        "checks",
-        *("erased", "cut_segment", "cut_word", "cut_limit", "guard_carry_over"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,12 @@ class ViewState:
     frame_rate_hz: float | None = None
     speed: float | None = None  # seconds of media per second
     silent_s: float = 0.0  # since the newest estimate came
-    losses: tuple[tuple[str, int], ...] = ()  # what was dropped where, without zeros
+    losses: tuple[Loss, ...] = ()  # what was lost or skipped, the largest fault first
+    progress: Progress | None = None  # through a file in exact mode; None: live
+    keys: bool | None = None  # whether keys are read; None: nobody is there to press them
+    paused: bool = False  # whether this is kept from an earlier instant
+    helping: bool = False  # whether the keys are explained
+    markers: int = 0  # set so far
 
     def history_of(self, emotion: int, columns: int) -> list[float | None]:
         """The last values of one emotion, oldest first, one per column; None where there was no estimate."""
@@ -51,10 +51,14 @@ class ViewState:
 class StateKeeper:
     """Gathers estimates into the state of the view; used by one thread."""
 
-    def __init__(self, clock: Clock, source: str = "", notice: str = "") -> None:
+    def __init__(
+        self, clock: Clock, source: str = "", notice: str = "", *, meter: ProgressMeter | None = None
+    ) -> None:
+        """`meter` follows the progress through a file; None: the run is live."""
         self._clock = clock
         self._source = source
         self._notice = notice
+        self._meter = meter
         self._estimate: Estimate | None = None
         self._bins: deque[tuple[float, ...] | None] = deque(maxlen=HISTORY_BINS)
         self._bin_index: int | None = None
@@ -66,6 +70,8 @@ class StateKeeper:
         """Take in one estimate; `frames` is how many pictures had come by then."""
         self._estimate = estimate
         self._arrived_ns = self._clock.now_ns()
+        if self._meter is not None:
+            self._meter.add(estimate.t_s)
         self._marks.append((self._arrived_ns, estimate.t_s, frames))
         while len(self._marks) > 2 and self._arrived_ns - self._marks[0][0] > RATE_SPAN_NS:
             self._marks.popleft()
@@ -104,13 +110,5 @@ class StateKeeper:
             speed=speed,
             silent_s=(now_ns - self._arrived_ns) / NS_PER_S,
             losses=losses(health),
+            progress=None if self._meter is None else self._meter.progress(health),
         )
-
-
-def losses(health: HealthSnapshot) -> tuple[tuple[str, int], ...]:
-    """The counters that say that something was lost, refused or late, in order of name, without zeros."""
-    return tuple(
-        (name, count)
-        for name, count in sorted(health.counters.items())
-        if count and name.rpartition(".")[2] not in NOT_LOSSES
-    )

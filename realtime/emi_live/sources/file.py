@@ -159,6 +159,8 @@ class FileSource:
         end_ns = 0
         self._running = True
         self._health.report(self.name, "running", self._description)
+        if self._duration_s is not None:
+            self._health.note("file.duration_s", self._duration_s)
         try:
             if not self._has_video:
                 intake.end_video()

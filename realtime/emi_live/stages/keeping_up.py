@@ -39,11 +39,17 @@ class KeepingUp:
         self._step = LagStep.NONE
         self._part = part
         self._health = health
+        self._left_out = 0  # samples, since nothing was recognised any more
 
     @property
     def missing(self) -> bool:
         """Whether nothing is recognised for now."""
         return self._step == LagStep.MISSING
+
+    @property
+    def left_out_s(self) -> float:
+        """Seconds of speech left out since then; 0 while words are recognised."""
+        return self._left_out / SAMPLE_RATE_HZ if self.missing else 0.0
 
     def heard(self, samples: int) -> None:
         """So many samples were heard, of speech or silence."""
@@ -55,6 +61,7 @@ class KeepingUp:
             waiting_s = waiting / SAMPLE_RATE_HZ
             self._go_to(self._lag.taken(samples / SAMPLE_RATE_HZ, waiting_s), waiting_s)
         if self.missing:
+            self._left_out += samples
             self._health.count(f"{self._part}.skipped_samples", samples)
         return not self.missing
 
@@ -67,6 +74,7 @@ class KeepingUp:
         if step == self._step:
             return
         worse, self._step = step > self._step, step
+        self._left_out = 0
         recognizer = self._smaller if step == LagStep.SMALLER and self._smaller else self._full
         if step != LagStep.MISSING and recognizer is not self._words.recognizer:
             self._words.use(recognizer)

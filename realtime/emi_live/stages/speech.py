@@ -92,6 +92,7 @@ class SpeechStage:
         self._last_ns = 0
         self._after_gap = False  # no sound has come since one
         self._told: TranscriptPacket | None = None  # the last packet
+        self._covered_ns: int | None = None  # up to here, hypotheses cover what was said; None: all of it
         self._arrived_ns = 0
         self.ended = False
 
@@ -190,6 +191,7 @@ class SpeechStage:
             return self._drop()
         if piece.first or not self._open:  # not the first: what came before was left out
             self._timeline.begin()
+            self._covered_ns = self._last_ns - piece.samples.size * NS_PER_S // SAMPLE_RATE_HZ
             words.begin()
             self._open = True
         changed = False
@@ -208,6 +210,7 @@ class SpeechStage:
         """Take in what the recogniser said, and look how much sound has come meanwhile."""
         if update is None:
             return False
+        self._covered_ns = self._last_ns
         changed = self._show(update)
         if self._keeping_up is not None:
             self._keeping_up.answered(self._chunks.backlog)
@@ -262,8 +265,17 @@ class SpeechStage:
             withdrawn=withdrawn,
             hearing=self._hearing,
             behind=self._keeping_up is not None and self._keeping_up.missing,
+            behind_s=self._behind_s,
+            left_out_s=0.0 if self._keeping_up is None else self._keeping_up.left_out_s,
         )
         return self._told
+
+    @property
+    def _behind_s(self) -> float:
+        """Of the utterance under way, how much no hypothesis covers."""
+        if not self._open or self._covered_ns is None:
+            return 0.0
+        return max(0, self._last_ns - self._covered_ns) / NS_PER_S
 
     @property
     def _hearing(self) -> Hearing:

@@ -71,6 +71,8 @@ class TextStage:
                 transcribed_ns=packet.published_ns,
                 hearing=packet.hearing,
                 behind=packet.behind,
+                behind_s=packet.behind_s,
+                left_out_s=packet.left_out_s,
             ),
         )
 

@@ -38,6 +38,7 @@ __all__ = ["Window", "WindowAssembler"]
 
 # A voice is known before its frames, where an encoder waits for what comes next: so much later they may be.
 LATE_NS: Final = NS_PER_S
+WORDS_DUE_S: Final = 1.4  # from a voice to the hypothesis that covers it, by default; later is behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class WindowAssembler:
         trained: frozenset[Modality],
         spans_s: Mapping[str, float] | None = None,
         breaks: Callable[[int], Mapping[Modality, Condition]] | None = None,
+        words_due_s: float = WORDS_DUE_S,
     ) -> None:
         """Assemble windows of `shapes`; modalities outside `trained` are reported as not used.
 
@@ -79,6 +81,7 @@ class WindowAssembler:
             spans_s: seconds of a sequence that it is shown, back from the newest frame of the window: a
                 checkpoint's own, where they are shorter than the window.
             breaks: which modalities are muted or paused at the end of a window.
+            words_due_s: how long after a voice a hypothesis covers it, if recognition keeps up.
         """
         self._shapes = shapes
         self._trained = trained
@@ -95,9 +98,15 @@ class WindowAssembler:
         self._sound = SoundTrack(
             FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
         )
+        self._words_due_ns = seconds_to_ns(words_due_s)
+        self._unheard_ns: int | None = None  # the first voice that no hypothesis covers
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._late_faces = False  # the newest packet said that the encoder is behind
         self._pictures: deque[int] = deque()  # capture times of all analysed frames, with a face or without
+        self._new_pictures = False  # some came since the last window
+        # The first window after the newest picture came, and windows in a row whose new ones were too old.
+        self._came_ns, self._late_arrivals = 0, 0
+        self._seen_ns = -(2**62)  # capture time of the newest of all pictures
         self._texts: deque[TextPacket] = deque()
         self._silent_until_ns = NOTHING_YET  # the end of the newest gap in the sound, as was promised
         self._progress: dict[Modality, int] = dict.fromkeys(MODALITIES, NOTHING_YET)
@@ -178,8 +187,11 @@ class WindowAssembler:
             return judge(is_live, conditions.get(modality, Condition()), why_missing)
 
         pictures_come = recent("vision", picture_ns)
+        if self._new_pictures:
+            self._new_pictures, self._came_ns = False, end_ns
+            self._late_arrivals = 0 if pictures_come else self._late_arrivals + 1
         sound_comes = recent("audio", self._sound.heard_ns(end_ns))
-        seen = judged("vision", recent("vision", face_ns), self._why_no_face(pictures_come))
+        seen = judged("vision", recent("vision", face_ns), self._why_no_face(pictures_come, end_ns))
         voiced = recent("audio", voice_ns)
         timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
         late = sound_ns is not None and not timely
@@ -261,6 +273,7 @@ class WindowAssembler:
         self._progress["vision"] = max(promised_ns, packet.progress_ns)
         if packet.faces < 0:
             return
+        self._new_pictures, self._seen_ns = True, max(self._seen_ns, packet.t_ns)
         newest = self._pictures[-1] if self._pictures else self._horizon_ns
         if packet.t_ns <= max(newest, self._horizon_ns, promised_ns):
             self._discarded += 1
@@ -290,10 +303,14 @@ class WindowAssembler:
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
 
-    def _why_no_face(self, pictures_come: bool) -> str:
+    def _why_no_face(self, pictures_come: bool, end_ns: int) -> str:
         if self._late_faces:
             return "the encoder is behind"
-        return "no face" if pictures_come else "no frames"
+        if pictures_come:
+            return "no face"
+        if self._late_arrivals > 1 and is_recent(self._came_ns, end_ns, LATE_NS):
+            return f"frames come {(self._came_ns - self._seen_ns) / NS_PER_S:.0f} s late"
+        return "no frames"
 
     def _why_no_voice(self, sound_comes: bool, voiced: bool, late: bool) -> str:
         if self._sound.behind or (voiced and late):
@@ -303,10 +320,32 @@ class WindowAssembler:
         return "silence" if sound_comes else "no audio"
 
     def _why_no_words(self, text: TextPacket | None, end_ns: int) -> str:
+        if text is not None and text.behind:
+            left_out = f": {text.left_out_s:.0f} s left out" if text.left_out_s >= 1 else ""
+            return f"recognition is behind{left_out}"
+        if self._recognition_waits(text) and (waits_ns := self._unrecognised_ns(text, end_ns)) is not None:
+            return f"recognising, {waits_ns / NS_PER_S:.0f} s behind"
         if text is None:
             # Known not to be late, while sound is listened to and has not begun.
             waits_for_sound = self._progress["text"] >= end_ns and self._progress["audio"] < END_OF_STREAM
             return "no audio" if waits_for_sound and self._sound.heard_ns(end_ns) is None else "no words"
-        if text.behind:
-            return "recognition is behind"
         return "no audio" if text.hearing == "no data" else "no words"
+
+    def _recognition_waits(self, text: TextPacket | None) -> bool:
+        """Whether the recogniser still has something to say."""
+        return self._progress["text"] < END_OF_STREAM or (text is not None and text.behind_s > 0)
+
+    def _unrecognised_ns(self, text: TextPacket | None, end_ns: int) -> int | None:
+        """How long a voice has been waiting for its words; None if there is none, or it waits not long.
+
+        The recogniser says nothing while it is busy. So this is told by the voice that the audio stage heard
+        after what the newest packet of text covers.
+        """
+        covered_ns = None if text is None else text.t_ns - seconds_to_ns(text.behind_s)
+        if self._unheard_ns is None or (covered_ns is not None and covered_ns >= self._unheard_ns):
+            self._unheard_ns = self._sound.voice_after(covered_ns, end_ns)
+        if self._unheard_ns is None and text is not None and text.behind_s:  # nobody else listens for voice
+            self._unheard_ns = covered_ns
+        if self._unheard_ns is None or end_ns - self._unheard_ns <= self._words_due_ns:
+            return None
+        return end_ns - self._unheard_ns

@@ -70,6 +70,10 @@ class SoundTrack:
         """Likewise, the end of the newest voice."""
         return next((t for t in reversed(self._voices) if t <= end_ns), None)
 
+    def voice_after(self, t_ns: int | None, end_ns: int) -> int | None:
+        """The first end of voice after `t_ns`, up to `end_ns`; None if there is none."""
+        return next((t for t in self._voices if (t_ns is None or t > t_ns) and t <= end_ns), None)
+
     def forget(self, start_ns: int) -> None:
         """Drop what lies before a window that starts there, but keep the newest of each kind."""
         self._frames.forget_until(start_ns)

@@ -61,7 +61,12 @@ words = st.builds(
     number=st.integers(-1, INT64_MAX),
     revises=st.none() | int64,
 )
-hearing = {"hearing": st.sampled_from(["speaking", "silent", "no data"]), "behind": st.booleans()}
+hearing = {
+    "hearing": st.sampled_from(["speaking", "silent", "no data"]),
+    "behind": st.booleans(),
+    "behind_s": numbers,
+    "left_out_s": numbers,
+}
 transcripts = st.builds(
     TranscriptPacket,
     words=st.lists(words, max_size=8).map(tuple),
@@ -101,6 +106,7 @@ estimates = st.builds(
     latency=latencies,
     engine=texts,
     bundle=texts,
+    marker=st.none() | counts,
     started_ns=int64,
     traces=st.dictionaries(st.sampled_from(MODALITIES), traces),
     **stamps,

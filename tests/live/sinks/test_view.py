@@ -13,8 +13,10 @@ from rich.console import Console
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate
+from emi_live.sinks.counters import Loss, losses
 from emi_live.sinks.glyphs import ASCII_GLYPHS, UNICODE_GLYPHS, Glyphs, glyphs_for
 from emi_live.sinks.picture import to_svg
+from emi_live.sinks.progress import LENGTH_FACT, Progress, ProgressLine, ProgressMeter
 from emi_live.sinks.view import render
 from emi_live.sinks.viewstate import StateKeeper, ViewState
 from emi_models.vocabulary import EMOTIONS
@@ -74,7 +76,16 @@ states = st.builds(
     frame_rate_hz=st.none() | st.floats(0, 1e4),
     speed=st.none() | st.floats(0, 1e4),
     silent_s=st.floats(0, 1e5),
-    losses=st.lists(st.tuples(st.just("bus.vision.dropped"), st.integers(1, 10**9)), max_size=20).map(tuple),
+    losses=st.lists(
+        st.builds(Loss, st.just("bus.x"), st.integers(1, 10**9), st.text(max_size=90), st.booleans()),
+        max_size=9,
+    ).map(tuple),
+    progress=st.none()
+    | st.builds(Progress, st.floats(0, 1e6), st.none() | st.floats(0, 1e6), st.none() | st.floats(0, 1e4)),
+    keys=st.none() | st.booleans(),
+    paused=st.booleans(),
+    helping=st.booleans(),
+    markers=st.integers(0, 10**6),
 )
 
 
@@ -117,7 +128,7 @@ def test_80_by_24_shows_everything() -> None:
         "57 ms from capture",
         "30 frames/s",
         "window 0.4 fusion 3.1 ms",
-        "bus vision dropped 12 · camera overwritten 3",
+        "12 messages lost on bus vision · 3 pictures skipped (newer ones came first)",
         NOTICE,
         "0.31",
     ):
@@ -171,7 +182,7 @@ def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
 def test_a_stall_and_the_start_are_told() -> None:
     assert "no estimate for 7 s" in shown(dataclasses.replace(busy(), silent_s=7.2))
     assert "waiting for the first estimate" in shown(ViewState())
-    assert "nothing dropped" in shown(ViewState())
+    assert "nothing lost" in shown(ViewState())
 
 
 def test_without_capture_latency_the_speed_is_shown() -> None:
@@ -218,3 +229,116 @@ def test_the_picture_is_whole_and_refers_to_nothing_on_the_network() -> None:
     assert "url(http" not in svg
     assert 'url("http' not in svg
     assert to_svg(busy(), 100, 30) == svg
+
+
+def lost(*counted: tuple[str, int]) -> list[str]:
+    health = Health()
+    health.count("fusion.estimates")
+    for name, count in counted:
+        health.count(name, count)
+    return [loss.words for loss in losses(health.snapshot())]
+
+
+def test_losses_have_units_and_plain_names_and_the_largest_fault_comes_first() -> None:
+    assert lost(
+        ("camera.overwritten", 900),
+        ("audio.lost_samples", 6_400),
+        ("fusion.missed_hops", 40),
+        ("video.frames", 1_000),
+        ("camera.damaged", 1),
+    ) == [
+        "40 estimates left out (too slow)",
+        "0.4 s of sound lost before the voice",
+        "1 damaged picture",
+        "900 pictures skipped (newer ones came first)",
+    ]
+
+
+def test_a_counter_that_nobody_described_is_shown_too() -> None:
+    assert lost(("radar.went_blind", 2)) == ["radar: 2 went blind"]
+    assert lost(("radar.failures", 1), ("speech.guard_loop", 3)) == [
+        "radar failed 1 time",
+        "3 invented words withheld (loop)",
+    ]
+
+
+def test_what_came_while_models_loaded_is_not_lost_but_a_damaged_file_is_told() -> None:
+    health = Health()
+    health.count("bus.vision.dropped", 70)
+    health.count("file.damaged", 2)
+    health.count("fusion.estimates")
+    health.count("fusion.estimates")
+    assert [loss.words for loss in losses(health.snapshot())] == ["2 damaged pieces of the file"]
+    health.count("bus.vision.dropped", 1)
+    assert "1 message lost on bus vision" in [loss.words for loss in losses(health.snapshot())]
+
+
+def through_a_file(length_s: float | None, until_s: float | None = None) -> ViewState:
+    clock, health = FakeClock(), Health()
+    if length_s is not None:
+        health.note(LENGTH_FACT, length_s)
+    keeper = StateKeeper(clock, "talk.mp4 (exact)", NOTICE, meter=ProgressMeter(clock, until_s))
+    for hop in range(1, 101):  # 20 s of media in 10 s
+        clock.advance(NS_PER_S // 10)
+        keeper.add(estimate(hop / 5), 0)
+    clock.advance(15 * NS_PER_S)
+    return keeper.state(health.snapshot())
+
+
+def test_exact_mode_shows_progress_and_no_alarm() -> None:
+    text = shown(through_a_file(80.0))
+    assert " 25 % · 00:20 of 01:20 · 00:30 to go" in text
+    assert "no estimate" not in text
+    assert "03:20" not in text
+    assert " 50 % · 00:20 of 00:40 · 00:10 to go" in shown(through_a_file(80.0, 40.0))
+    unknown = shown(through_a_file(None))
+    assert " 00:20 · 2.0\N{MULTIPLICATION SIGN} real time · 15 s since the last step" in unknown
+    assert "%" not in unknown
+
+
+def test_the_progress_line_is_for_terminals_and_goes_away() -> None:
+    def written(tty: bool) -> str:
+        clock, health, output = FakeClock(), Health(), io.StringIO()
+        health.note(LENGTH_FACT, 80.0)
+        console = Console(file=output, width=80, force_terminal=tty, _environ={"TERM": "xterm"})
+        line = ProgressLine(console, health, clock=clock)
+        for hop in range(1, 101):
+            clock.advance(NS_PER_S // 10)
+            line.show(estimate(hop / 5))
+        line.close()
+        line.close()
+        return output.getvalue()
+
+    assert written(False) == ""
+    text = written(True)
+    assert " 25 % · 00:19 of 01:20 · 00:30 to go" in text or " 25 % · 00:20 of 01:20" in text
+    assert "\n" not in text
+    assert text.endswith("\r\x1b[K")
+    assert text.count("\r") < 60
+
+
+def test_a_device_that_is_opened_again_is_lost_not_failed() -> None:
+    one = estimate()
+    report = dataclasses.replace(
+        one.modalities["vision"],
+        state="failed",
+        used=False,
+        reason="lost at 12:00:01, trying again: the camera gave no picture",
+    )
+    text = shown(busy(dataclasses.replace(one, modalities={**one.modalities, "vision": report})))
+    assert "✖ lost" in text
+    assert "✖ failed" not in text
+    assert "lost at 12:00:01, trying again" in text
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (200, 60)])
+def test_the_keys_are_named_at_the_bottom_and_explained(size: tuple[int, int]) -> None:
+    state = dataclasses.replace(busy(), keys=True, markers=3)
+    assert shown(state, *size).rstrip().endswith("q quit · space pause · m marker · ? help · Ctrl-C stops")
+    assert "marker 3" in shown(state, *size)
+    paused = shown(dataclasses.replace(state, paused=True, helping=True), *size)
+    assert "PAUSED" in paused
+    assert "space go on" in paused
+    assert "pause the view; capture goes on" in paused
+    assert shown(dataclasses.replace(state, keys=False), *size).rstrip().endswith(" Ctrl-C stops")
+    assert "q quit" not in shown(dataclasses.replace(state, keys=False), *size)

@@ -145,3 +145,19 @@ def test_too_slow_altogether_words_are_left_out_visibly_and_tried_again() -> Non
     assert not room.packets[-1][1].behind
     assert room.count("skipped_samples") > 0
     assert set(within(spoken, 45.0, 60.0)) <= set(room.texts)
+
+
+def test_packets_say_how_much_of_the_utterance_no_hypothesis_covers() -> None:
+    quick = Room(speech(1.0, 6.0)).run(8.0)
+    assert max(packet.behind_s for _, packet in quick.packets) <= 0.4
+    assert quick.packets[-1][1].behind_s == 0  # silence needs no words
+    slow = Room(speech(1.0, 6.0), takes_s=2.0).run(14.0)
+    assert max(packet.behind_s for _, packet in slow.packets) > 0.8
+    assert slow.packets[-1][1].behind_s == 0
+
+
+def test_packets_say_how_much_was_left_out() -> None:
+    room = Room(speech(1.0, 60.0), takes_s=8.0).run(60.0)
+    left_out = [packet.left_out_s for _, packet in room.packets if packet.behind]
+    assert max(left_out) > 1
+    assert all(packet.left_out_s == 0 for _, packet in room.packets if not packet.behind)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -320,3 +321,79 @@ def test_a_promise_before_the_first_media_shows_nothing_and_is_waited_for_no_mor
     reasons = {name: report.reason for name, report in made.assemble(ns(0.2)).reports.items()}
     assert reasons == {"vision": "no frames", "audio": "no audio", "text": "no audio"}
     assert made.discarded == 0
+
+
+def talk(until_s: float, from_s: float = 0.1) -> list[Packet]:
+    """Sound until then, in which somebody has been speaking since `from_s`."""
+    return [sound(i / 10, 5, i / 10 if i / 10 >= from_s else None) for i in range(1, round(until_s * 10) + 1)]
+
+
+def told(t_s: float, *, behind: bool = False, behind_s: float = 0.0, left_out_s: float = 0.0) -> TextPacket:
+    """No words, as known at `t_s`."""
+    return replace(words(t_s, None, ""), behind=behind, behind_s=behind_s, left_out_s=left_out_s)
+
+
+def why_no_words(packets: Iterable[Packet], *ends_s: float) -> list[str | None]:
+    made = assembler(packets)
+    return [made.assemble(ns(end_s)).reports["text"].reason for end_s in ends_s]
+
+
+def test_words_that_are_still_being_recognised_are_not_said_to_be_none() -> None:
+    # The recogniser has been busy since 1.0 s: while it is, nothing comes of it.
+    assert why_no_words([*talk(9.0, 1.0), told(1.0)], 2.0, 2.6, 5.0, 9.0) == [
+        "no words",  # in time: nobody would know yet
+        "recognising, 2 s behind",
+        "recognising, 4 s behind",
+        "recognising, 8 s behind",  # longer than the window
+    ]
+
+
+def test_the_lag_is_counted_from_the_first_voice_that_waits_and_ends_with_its_words() -> None:
+    made = assembler([*talk(8.0, 3.0), told(1.0)])
+    assert made.assemble(ns(3.2)).reports["text"].reason == "no words"
+    assert made.assemble(ns(7.0)).reports["text"].reason == "recognising, 4 s behind"
+    made.add(told(7.0, behind_s=2.0))  # a hypothesis covers what was said until 5.0
+    assert made.assemble(ns(7.2)).reports["text"].reason == "recognising, 2 s behind"
+    made.add(told(7.9))
+    assert made.assemble(ns(8.0)).reports["text"].reason == "no words"  # a cough
+
+
+def test_recognition_that_never_said_anything_is_behind_too() -> None:
+    assert why_no_words(talk(5.0, 2.0), 2.2, 5.0) == ["no words", "recognising, 3 s behind"]
+    assert why_no_words([sound(i / 10) for i in range(1, 51)], 5.0) == ["no words"]  # nobody spoke
+
+
+def test_without_an_audio_stage_the_text_itself_says_how_far_it_is() -> None:
+    assert why_no_words([told(2.0, behind_s=0.2)], 2.2, 6.0) == ["no words", "recognising, 4 s behind"]
+
+
+def test_words_that_were_left_out_are_said_to_be() -> None:
+    quiet = told(3.0, behind=True)
+    assert why_no_words([*talk(3.0), quiet], 3.0) == ["recognition is behind"]
+    assert why_no_words([*talk(3.0), replace(quiet, left_out_s=12.3)], 3.0) == [
+        "recognition is behind: 12 s left out"
+    ]
+
+
+def test_a_text_that_will_never_come_is_not_waited_for() -> None:
+    made = assembler([*talk(5.0), told(1.0)])
+    made.add(end_of_stream("text"))
+    assert made.assemble(ns(5.0)).reports["text"].reason == "no words"
+
+
+def test_pictures_whose_stamps_lag_are_told_from_pictures_that_stopped() -> None:
+    made = assembler()
+    reasons = []
+    for hop in range(1, 40):
+        end_s = hop / 5
+        if end_s <= 4.0:
+            made.add(face(end_s - 3.0))
+        reasons.append(made.assemble(ns(end_s)).reports["vision"].reason)
+    assert reasons[10] == "frames come 3 s late"
+    assert reasons[-1] == "no frames"
+    slow = assembler([face(0.1)])  # one picture, in time
+    assert [slow.assemble(ns(hop / 5)).reports["vision"].reason for hop in (1, 6, 8)] == [
+        None,
+        "no frames",
+        "no frames",
+    ]
