@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from emi_engine.load import Step, no_step
 from emi_live.blas import blas_threads
 from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
@@ -85,8 +86,13 @@ class Builder:
         clock: Clock,
         announce: Callable[[str], None],
         start_ns: Callable[[], int | None],
+        step: Step = no_step,
     ) -> None:
-        """`announce` is told what runs; `start_ns` gives the moment at which a live run started."""
+        """`announce` is told what runs, `step` entered around what takes a while.
+
+        `start_ns` gives the moment at which a live run started.
+        """
+        self._step = step
         self._config = config
         self._health = health
         self._clock = clock
@@ -107,7 +113,11 @@ class Builder:
         if engine is None:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
-            flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
+            with self._step("opening the media"):
+                flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
+            if engine is None:
+                with self._step("loading PyTorch"):
+                    import torch  # noqa: F401  # seconds, of which none is spent before the media are open
             if encoders is None:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
@@ -173,7 +183,12 @@ class Builder:
         config = self._config
         store = ModelStore(config.models.directory, offline=config.models.offline)
         encoders = load_encoders(
-            config, store, vision=streams["video"], audio=streams["audio"], progress=progress
+            config,
+            store,
+            vision=streams["video"],
+            audio=streams["audio"],
+            progress=progress,
+            step=self._step,
         )
         for line in encoders.announcements:
             self._announce(line)
@@ -189,15 +204,20 @@ class Builder:
 
         fusion = self._config.fusion
         path = checkpoint or self._checkpoint()
-        load = partial(load_engine, path, threads=fusion.threads, expect_encoders=self._expected())
+        load = partial(
+            load_engine, path, threads=fusion.threads, expect_encoders=self._expected(), step=self._step
+        )
         try:
             plan = fusion.plan if checkpoint is None else None  # a plan is of one checkpoint
-            engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
+            with self._step("starting the network"):
+                engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
         except EngineError as error:
-            if fusion.engine == "auto" or checkpoint is not None:  # a run that goes on is not moved unseen
+            # A run that goes on is not moved unseen, nor one that wants this engine or none.
+            if fusion.engine == "auto" or fusion.strict or checkpoint is not None:
                 raise
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
-            engine = load("auto")
+            with self._step("starting another engine"):
+                engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
         self._check_widths(engine, path)
         uses = ", ".join(engine.modalities)

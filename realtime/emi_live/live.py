@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from emi_engine.load import no_step
 from emi_live.assembly import Builder, Parts
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import LiveConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine
+    from emi_engine.load import Step
     from emi_live.bundle import Encoders
     from emi_live.bus.ends import PacketReader
     from emi_live.drift.watch import DriftReport
@@ -67,6 +69,7 @@ class LiveEngine:
         health: Health | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
+        step: Step | None = None,
     ) -> None:
         """Prepare an engine; nothing is opened, loaded or started before `with`.
 
@@ -79,6 +82,7 @@ class LiveEngine:
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: told of every download of encoder weights.
+            step: entered around each part of loading, e.g. "loading the face model"; nothing is printed here.
         """
         self.config = config or LiveConfig()
         self.health = health or Health()
@@ -93,7 +97,12 @@ class LiveEngine:
         self._start_ns: int | None = None
         self._parts: Parts | None = None
         self._builder = Builder(
-            self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
+            self.config,
+            self.health,
+            self._clock,
+            self.announcements.append,
+            lambda: self._start_ns,
+            step or no_step,
         )
 
     def load(self) -> None:

@@ -41,7 +41,6 @@ in use is refused, and built anew only when you say --force.
 
 Without --out the plan goes into your cache, where the engine looks for it.
 """
-FLAG: Final = " "  # typer would show <bool>, as if a value had to follow
 WINDOWS: Final = 8  # random ones, on which the price of a precision is measured: a second or some
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -82,12 +81,10 @@ def compile_(
     ] = None,
     refit: Annotated[
         bool,
-        typer.Option("--refit", metavar=FLAG, help="Let weights be exchanged later; may run slower."),
+        typer.Option("--refit", help="Let weights be exchanged later; may run slower."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The plan's file.", metavar="FILE")] = None,
-    force: Annotated[
-        bool, typer.Option("--force", metavar=FLAG, help="Build it also where a plan lies already.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build it also where a plan lies already.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console

@@ -38,7 +38,6 @@ out, like any bad one, and listed. `emi train` converts too what it needs;
 after Ctrl-C both go on where they were.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 RATE_APART: Final = 1.2  # faces in a second against what is assumed, from which it is worth a word
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -58,9 +57,7 @@ def convert(
         Path | None,
         typer.Option(help="Where converted features are kept. [default: DIR/emi-cache]", metavar="DIR"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=FLAG, help="All of it as JSON, for scripts.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console

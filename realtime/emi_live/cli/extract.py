@@ -50,7 +50,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 INPUT = "What to extract"
 HOW = "How"
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +102,7 @@ def extract(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", metavar=FLAG, help="Fail on the first bad file.", rich_help_panel=HOW),
+        typer.Option("--strict", help="Fail on the first bad file.", rich_help_panel=HOW),
     ] = False,
     config: Annotated[
         str | None,
@@ -122,7 +121,7 @@ def extract(
         ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=HOW)
+        bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=HOW)
     ] = False,
     debug: DebugOption = False,
 ) -> None:

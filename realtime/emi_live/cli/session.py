@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import torch
 from rich.console import Console
 
 from emi_live.cli.downloads import download_bar
@@ -22,6 +23,10 @@ from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, TerminalSink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.status import Status
+
     from emi_live.config import LiveConfig
     from emi_live.flow import Script
     from emi_live.sinks import Sink
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["run_session", "set_up_logging"]
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+logger = logging.getLogger(__name__)
+
 CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
@@ -51,12 +58,14 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     """
     health = Health()
     sinks = _sinks(config, health, _in_words(config, demo), picture)
-    # More threads make small networks slower and take cores from the face. A setting of the whole process,
-    # so the program makes it, not the engine that others embed.
-    torch.set_num_threads(config.fusion.threads)
-    with console.status("loading …"), download_bar(console) as progress:
+    with console.status("starting …") as status, download_bar(console) as progress:
         engine = LiveEngine(
-            config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
+            config,
+            sinks=sinks,
+            script=_script(config, demo),
+            health=health,
+            progress=progress,
+            step=LoadingSteps(status, config.fusion.threads),
         )
         engine.load()
     _announce(console, engine.announcements)
@@ -72,6 +81,32 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     finally:
         if summary.count:
             console.print(summary.render(health.snapshot()))
+
+
+class LoadingSteps:
+    """Shows on the status line what is being loaded; with `--debug`, each step is logged with its time."""
+
+    def __init__(self, status: Status, threads: int) -> None:
+        """`threads` is how many PyTorch gets as soon as it is there."""
+        self._status = status
+        self._threads = threads
+        self._start = time.monotonic()
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Show one step while it lasts; what it is within is shown again after it."""
+        outer = self._status.status
+        self._status.update(f"{what} … ({time.monotonic() - self._start:.0f} s so far)")
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            logger.debug("%s: %.1f s", what, time.monotonic() - start)
+            self._status.update(outer)
+        # More threads make small networks slower and take cores from the face. A setting of the whole
+        # process, so the program makes it, not the engine that others embed.
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self._threads)
 
 
 def _announce(console: Console, lines: list[str]) -> None:
@@ -92,9 +127,11 @@ def _sinks(config: LiveConfig, health: Health, watched: str, picture: Path | Non
     output = config.output
     sinks: list[Sink] = []
     if output.json_path is not None:
-        sinks.append(JsonLinesSink(output.json_path))
+        sinks.append(JsonLinesSink(output.json_path, append=output.append))
     if output.publish is not None:
-        sinks.append(PublishSink(output.publish, config.bus))
+        published = PublishSink(output.publish, config.bus)
+        published.open()  # an address that is taken is told of now, not after the models are loaded
+        sinks.append(published)
     if picture is not None:
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":

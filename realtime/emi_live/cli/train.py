@@ -38,7 +38,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 WHAT = "What to train on"
 HOW = "How"
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,11 +94,11 @@ def train(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", metavar=FLAG, help="Go on with the run in --out.", rich_help_panel=HOW),
+        typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=HOW),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", metavar=FLAG, help="Throw away the run in --out.", rich_help_panel=HOW),
+        typer.Option("--force", help="Throw away the run in --out.", rich_help_panel=HOW),
     ] = False,
     debug: DebugOption = False,
 ) -> None:

@@ -30,8 +30,8 @@ class JsonLinesSink:
 
     name = "json"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file, which is emptied first.
+    def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
+        """Open the file, which is emptied first unless lines are to be appended.
 
         Raises:
             ConfigurationError: it cannot be written.
@@ -43,7 +43,7 @@ class JsonLinesSink:
             self._stream = sys.stdout.buffer
             return
         try:
-            self._stream = open(self._path, "wb")  # noqa: SIM115 # closed by close()
+            self._stream = open(self._path, "ab" if append else "wb")  # noqa: SIM115 # closed by close()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigurationError(
