@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure emi-live on this machine.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
-@app.callback()
-def bench() -> None:
-    """Measure emi-live on this machine; every table names machine, versions and n."""
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Measure emi-live on this machine; every table names machine, versions and n.
+
+    For example: [bold]emi bench fusion --quick[/bold], [bold]emi bench live --quick[/bold].
+    With [bold]--quick[/bold] each takes two minutes at most on two cores.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 app.command()(bus)
@@ -61,6 +67,13 @@ def systems(
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from emi_live.cli.clips import check_data
+    from emi_live.cli.preflight import check_out_folder
+
+    check_data(data)
+    check_out_folder("--out", out)
+    check_out_folder("--runs", runs)
 
     from emi_bench.systems import compare_systems
 

@@ -35,13 +35,14 @@ def bus(
     from emi_bench.bus.page import BusReport, page
     from emi_bench.machine import Machine
     from emi_bench.usage import load_average
+    from emi_live.cli.preflight import check_writable
     from emi_live.errors import ConfigurationError
 
     wanted = list(dict.fromkeys(transport or TRANSPORTS))
     if unknown := [name for name in wanted if name not in TRANSPORTS]:
         raise ConfigurationError(f"--transport {unknown[0]} is not one of {', '.join(TRANSPORTS)}")
-    if json_ is not None and not json_.parent.is_dir():
-        raise ConfigurationError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    if json_ is not None:
+        check_writable("--json", json_)
     load_before = load_average()
     packets = make_packets()
     first, packet = next(iter(packets.items()))

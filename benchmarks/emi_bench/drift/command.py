@@ -94,11 +94,11 @@ def drift(
     """
     from rich.console import Console
 
-    from emi_live.errors import ConfigurationError
+    from emi_live.cli.preflight import check_writable
 
     path = None if json_ in (None, "-") else Path(json_)
-    if path is not None and not path.parent.is_dir():  # said now, not after minutes of measuring
-        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if path is not None:  # said now, not after minutes of measuring
+        check_writable("--json", path)
     settings = _settings(strategy or ["cached"], hop or HOPS, left or LEFTS, hold or HOLDS)
     sounds = _sounds(clips or _default_clips(assets))
 

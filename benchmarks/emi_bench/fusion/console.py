@@ -6,8 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from emi_bench.fusion.engines import choose
 from emi_bench.fusion.page import page
-from emi_bench.fusion.run import measure_fusion
 from emi_bench.fusion.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ def bench_fusion(settings: FusionSettings, json_path: Path | None) -> None:
     """
     if json_path is not None and not json_path.parent.is_dir():
         raise SettingsError(f"--json {json_path}: there is no folder {json_path.parent}; make it first")
+    choose(settings.checked(), ("cpu", "cuda"))  # a wrong name is told of before torch is loaded
+    if settings.checkpoint is not None:
+        from emi_models.checkpoint import read_header
+
+        read_header(settings.checkpoint)
+    from emi_bench.fusion.run import measure_fusion
+
     report = measure_fusion(settings, _say)
     sys.stdout.write(page(report))
     if json_path is not None:

@@ -41,6 +41,7 @@ def live(
     """
     from rich.console import Console
 
+    from emi_live.cli.preflight import check_before_loading, check_writable
     from emi_live.config import load_config
     from emi_live.errors import ConfigurationError
 
@@ -52,18 +53,20 @@ def live(
         raise ConfigurationError("a camera never ends; say for how long to measure, e.g. --duration 60")
     if flash_beep and mic is not None:
         raise ConfigurationError("--flash-beep makes its own sound; leave out --mic")
-    if json_ is not None and not json_.parent.is_dir():  # said now, not after a minute of measuring
-        raise ConfigurationError(f"--json {json_}: there is no folder {json_.parent}; make it first")
+    if json_ is not None:  # said now, not after a minute of measuring
+        check_writable("--json", json_)
     source = {"input": input_, "camera": int(camera) if camera and camera.isdecimal() else camera, "mic": mic}
     overrides: dict[str, object] = {
         "source": {key: value for key, value in source.items() if value is not None}
     }
     if duration is not None:
         overrides["duration_s"] = duration
+    overrides["fusion"] = {"strict": True}  # no other engine is measured in place of the one asked for
     config = load_config(settings=set_ or (), overrides=overrides)
     if flash_beep and not config.source.is_pushed:
         raise ConfigurationError("--flash-beep brings its own media; leave out the settings of source.*")
 
+    check_before_loading(config)
     from emi_bench.live.page import page
     from emi_bench.live.run import measure_flash_beep, measure_live
 

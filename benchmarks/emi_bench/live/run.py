@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-import torch
-
 from emi_bench.live.decode import Response, Sight, decode
 from emi_bench.live.echo import LIGHT, SOUND, EchoEngine, light_and_sound
 from emi_bench.live.edges import edges_of
@@ -146,6 +144,8 @@ def measure_flash_beep(
 
 
 def _live(config: LiveConfig) -> LiveConfig:
+    import torch
+
     torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
     return config.model_copy(update={"mode": "live"})
 

@@ -100,11 +100,11 @@ def speech(
 
     from emi_bench.speech.plan import carry_out, make_plan
     from emi_live.cli.downloads import download_bar
-    from emi_live.errors import ConfigurationError
+    from emi_live.cli.preflight import check_writable
 
     path = None if json_ in (None, "-") else Path(json_)
-    if path is not None and not path.parent.is_dir():  # said now, not after minutes of measuring
-        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if path is not None:  # said now, not after minutes of measuring
+        check_writable("--json", path)
     plan = make_plan(
         model=model,
         backend=backend,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_checkpoint, check_out_folder
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -88,6 +89,16 @@ def compile_(
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
+
+    from emi_engine import EngineUnavailableError
+    from emi_engine.load import runtime_missing
+
+    if reason := runtime_missing(engine.value):
+        raise EngineUnavailableError(f"{engine.value}: {reason}, or choose another engine")
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+    if out is not None:
+        check_out_folder("--out", out.parent)
 
     from emi_engine.tensorrt.job import PlanJob
     from emi_engine.tensorrt.library import find_library

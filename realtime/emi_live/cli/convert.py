@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.clips import bad_use, open_data
+from emi_live.cli.clips import bad_use, check_data, open_data
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
 
@@ -62,6 +62,7 @@ def convert(
 ) -> None:
     from rich.console import Console
 
+    check_data(data)
     console = Console(stderr=True)
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # what it would log is listed below
         from emi_models.data.vidmimic import VidmimicClips

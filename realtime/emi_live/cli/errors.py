@@ -68,7 +68,12 @@ def report_errors(debug: bool = False) -> Iterator[None]:
 
 
 def run_app(
-    app: typer.Typer, args: Sequence[str] | None = None, name: str | None = None, debug: bool = False
+    app: typer.Typer,
+    args: Sequence[str] | None = None,
+    name: str | None = None,
+    debug: bool = False,
+    *,
+    once: bool = False,
 ) -> NoReturn:
     """Run a command to its end, reporting errors as `report_errors` does; always raises SystemExit.
 
@@ -79,19 +84,19 @@ def run_app(
         args: what was typed after the name; None = the process's own arguments.
         name: what was typed before that, for the help; None = the process's own name.
         debug: show traces in any case.
+        once: an option that takes one value and is given several times is an error; else the last one counts.
     """
     given = sys.argv[1:] if args is None else list(args)
     with report_errors(debug or "--debug" in given):
-        result = tidy(get_command(app)).main(given, prog_name=name, standalone_mode=False)
+        result = tidy(get_command(app), once=once).main(given, prog_name=name, standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     raise AssertionError("unreachable: SystemExit was raised")
 
 
-def tidy(command: Command) -> Command:
+def tidy(command: Command, *, once: bool = False) -> Command:
     """The same command, with its subcommands, as all of ours behave.
 
-    In its help a switch shows no `<bool>`, as if a value had to follow. An option that takes one value and
-    is given several times is an error: typer would take the last one silently.
+    In its help a switch shows no `<bool>`, as if a value had to follow. `once` is that of `run_app`.
     """
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
@@ -99,13 +104,15 @@ def tidy(command: Command) -> Command:
     understand = command.parse_args
 
     def parse_args(context: Context, args: list[str]) -> list[str]:
-        if not context.resilient_parsing:  # of completion, where half a line is typed
+        if (help_option := command.get_help_option(context)) is not None:  # made only now
+            help_option.metavar = " "
+        if once and not context.resilient_parsing:  # of completion, where half a line is typed
             _refuse_repeats(command, context, args)
         return understand(context, args)
 
     command.parse_args = parse_args  # type: ignore[assignment, method-assign]
     for each in getattr(command, "commands", {}).values():
-        tidy(each)
+        tidy(each, once=once)
     return command
 
 

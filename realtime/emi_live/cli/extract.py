@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from emi_live.cli.complete import complete_preset
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_out_folder
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -107,7 +109,10 @@ def extract(
     config: Annotated[
         str | None,
         typer.Option(
-            help="As for emi-live: a preset or a TOML file.", rich_help_panel=HOW, metavar="PRESET|FILE"
+            help="As for emi-live: a preset or a TOML file.",
+            rich_help_panel=HOW,
+            metavar="PRESET|FILE",
+            autocompletion=complete_preset,
         ),
     ] = None,
     set_: Annotated[
@@ -148,6 +153,7 @@ def extract(
     )
     listing = list_videos(videos)
     ratings = rate(listing.videos, labels, split_by)
+    check_out_folder("--out", out)
     console = Console(stderr=True)
     with download_bar(console) as progress:
         models = settings.live.models

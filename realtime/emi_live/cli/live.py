@@ -41,7 +41,7 @@ HELP = """Say live how strongly six emotions show in a face, a voice and words.
   emi-live --camera rtsp://host/stream  a network camera
   emi-live talk.mp4                     a file: the same numbers on every run
   emi-live talk.mp4 --json - | jq .intensities
-  emi doctor                            what works here, and how to fix the rest
+  emi doctor                            what works here, and what to fix
 
 Everything stays on this machine. Intensities say what shows, not what is felt.
 """
@@ -56,7 +56,7 @@ TUNE = "How it runs"
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def live(
     media: Annotated[
-        list[str] | None,
+        str | None,
         typer.Argument(help="A media file, as with --input.", metavar="[FILE]", show_default=False),
     ] = None,
     camera: Annotated[
@@ -228,7 +228,7 @@ def main() -> NoReturn:
     pressed Ctrl-C waits for it, and all that is ours has been released by then.
     """
     try:
-        run_app(app, name="emi-live")
+        run_app(app, name="emi-live", once=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         logging.shutdown()
@@ -242,15 +242,13 @@ def _camera(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def _input(media: list[str] | None, named: Path | None) -> Path | None:
+def _input(media: str | None, named: Path | None) -> Path | None:
     """The one file to read, with or without the option."""
-    files = [media_argument(text) for text in media or ()]
-    if len(files) + (named is not None) > 1:
-        given = [*map(str, files), *([] if named is None else [f"--input {named}"])]
-        raise ConfigurationError(
-            f"{len(given)} files are given: {', '.join(given)}; start emi-live once for each"
-        )
-    return files[0] if files else named
+    if media is None:
+        return named
+    if named is not None:
+        raise ConfigurationError(f"two files are given: {media} and --input {named}; start emi-live for each")
+    return media_argument(media)
 
 
 def _overrides(options: dict[str, Any]) -> dict[str, Any]:
