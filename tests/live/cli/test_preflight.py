@@ -31,7 +31,9 @@ for program, *args in json.loads(sys.argv[1]):
     code = None
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            run_emi(args, entry_points(group=GROUP)) if program == "emi" else run_app(app, args, program, once=True)
+            if program == "emi":
+                run_emi(args, entry_points(group=GROUP))
+            run_app(app, args, program, once=True)
         except SystemExit as ended:
             code = ended.code
     heavy = {"torch", "cv2", "mediapipe", "transformers", "onnxruntime", "lightning"} & set(sys.modules)
