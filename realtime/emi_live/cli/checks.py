@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from emi_live.errors import LiveError, SourceError
+from emi_models.errors import ModelIntegrityError
 
 if TYPE_CHECKING:
     from emi_models.store import ModelStore
@@ -261,10 +262,16 @@ def models(store: ModelStore) -> Iterator[Check]:
         status = store.status(name)
         size = f"{entry.size / 1e6:.1f} MB"
         fix, facts = f"emi models pull {name}", {"bytes": entry.size, "state": status.state}
+        wrong = "; ".join(status.problems) if status.state == "damaged" else ""
         if status.here:
+            try:
+                store.locate(name)  # hashes it, once
+            except ModelIntegrityError as error:
+                wrong = str(error)
+        if wrong:
+            yield Check(name, "fail", f"damaged: {wrong}", fix, facts)
+        elif status.here:
             yield Check(name, "ok", f"here, {size}, for {entry.purpose}", facts=facts)
-        elif status.state == "damaged":
-            yield Check(name, "fail", f"damaged: {'; '.join(status.problems)}", fix, facts)
         else:
             hosts = ", ".join(sorted({str(urlsplit(file.url).hostname) for file in entry.files}))
             instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
@@ -279,16 +286,18 @@ def _sphinx_stands_in(role: str) -> bool:
 def engines() -> Iterator[Check]:
     """What can run the network."""
     from emi_engine import ENGINES
-    from emi_engine.load import runtime_missing
+    from emi_engine.load import ON_GPU_ONLY, runtime_missing
 
     lacking = {kind: reason for kind in ENGINES if (reason := runtime_missing(kind))}
-    here = [kind for kind in ENGINES if kind not in lacking and kind != "auto"]
-    facts = {"here": here, "missing": lacking}
+    here = [kind for kind in ENGINES if kind not in (*lacking, *ON_GPU_ONLY, "auto")]
+    on_gpu = [kind for kind in ON_GPU_ONLY if kind not in lacking]
+    facts = {"here": here, "on_gpu": on_gpu, "missing": lacking}
     if not {"onnxruntime", "torch"} & set(here):
         yield Check("engines", "fail", "none can run", "pip install onnxruntime onnx onnxscript", facts)
         return
+    more = f"; with an NVIDIA GPU also {', '.join(on_gpu)}" if on_gpu else ""
     away = f"; not installed: {', '.join(lacking)} (docs/engines.md)" if lacking else ""
-    yield Check("engines", "ok", f"{', '.join(here)}{away}", facts=facts)
+    yield Check("engines", "ok", f"{', '.join(here)}{more}{away}", facts=facts)
 
 
 def network(store: ModelStore) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
@@ -31,6 +32,10 @@ def speeds(store: ModelStore) -> Iterator[Check]:
     """One line each for face, words and network; nothing is fetched for it."""
     from emi_live.config import load_config
 
+    busy, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if busy > cores / 2:
+        says = f"other programs keep {busy:.1f} of {cores} cores busy: the times below are too long"
+        yield Check("load", "warn", says, "emi doctor, once they have ended", {"load": busy, "cores": cores})
     config = load_config(overrides={"models": {"offline": True}})
     for about, measure in (
         ("face speed", lambda: _face(store)),
