@@ -46,8 +46,8 @@ def doctor(
 ) -> None:
     from rich.console import Console
 
-    console, found = Console(), []
-    with Console(stderr=True).status("looking …") as status:
+    console, found = Console(stderr=json_), []  # the status line and what is printed share one
+    with console.status("looking …") as status:
 
         def meter(level_dbfs: float) -> None:
             status.update(f"listening {bar(level_dbfs)} {level_dbfs:.0f} dBFS", spinner="line")

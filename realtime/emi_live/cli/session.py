@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
+from rich.text import Text
 
 from emi_live.cli.downloads import download_bar
 from emi_live.health import Health
@@ -83,6 +84,17 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             console.print(summary.render(health.snapshot()))
 
 
+class _Elapsed:
+    """A text that says, each time it is drawn, how long a step has taken."""
+
+    def __init__(self, what: str, start: float) -> None:
+        self._what = what
+        self._start = start
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._what} … {time.monotonic() - self._start:.1f} s")
+
+
 class LoadingSteps:
     """Shows on the status line what is being loaded; with `--debug`, each step is logged with its time."""
 
@@ -90,14 +102,12 @@ class LoadingSteps:
         """`threads` is how many PyTorch gets as soon as it is there."""
         self._status = status
         self._threads = threads
-        self._start = time.monotonic()
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
         """Show one step while it lasts; what it is within is shown again after it."""
-        outer = self._status.status
-        self._status.update(f"{what} … ({time.monotonic() - self._start:.0f} s so far)")
-        start = time.monotonic()
+        outer, start = self._status.status, time.monotonic()
+        self._status.update(_Elapsed(what, start))
         try:
             yield
         finally:
