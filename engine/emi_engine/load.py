@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.errors import EngineUnavailableError
@@ -19,7 +22,17 @@ if TYPE_CHECKING:
     from emi_engine.torch_engine import TorchDevice
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["DEVICES", "ENGINES", "FALLBACKS", "Device", "EngineKind", "load_engine"]
+__all__ = [
+    "DEVICES",
+    "ENGINES",
+    "FALLBACKS",
+    "Device",
+    "EngineKind",
+    "Step",
+    "load_engine",
+    "no_step",
+    "runtime_missing",
+]
 
 EngineKind = Literal[
     "auto", "incremental", "onnxruntime", "torch", "torch-compile", "tensorrt", "tensorrt-rtx"
@@ -30,6 +43,26 @@ FALLBACKS: Final[tuple[EngineKind, ...]] = ("onnxruntime", "incremental", "torch
 Device = Literal["auto", "cpu", "cuda"]
 ON_GPU_ONLY: Final = ("tensorrt", "tensorrt-rtx")
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+
+# Entered around each part of loading that takes a while; the text says what is done, e.g. "loading PyTorch".
+Step = Callable[[str], AbstractContextManager[object]]
+
+
+def no_step(what: str) -> AbstractContextManager[object]:
+    """The step of those who do not want to know."""
+    return nullcontext()
+
+
+def runtime_missing(kind: EngineKind) -> str | None:
+    """Why this engine cannot run here, if its packages are not installed; none of them is imported."""
+    if kind in ("tensorrt", "tensorrt-rtx"):
+        from emi_engine.tensorrt.library import MODULES, REMEDIES
+
+        if not any(find_spec(name) for name in MODULES[kind]):
+            return f"{MODULES[kind][0]} is not installed; {REMEDIES[kind]}"
+    wanted = () if kind in ("torch", "torch-compile") else ("onnx", "onnxscript", "onnxruntime")
+    lacking = [name for name in wanted if find_spec(name) is None]
+    return f"{lacking[0]} is not installed; `pip install {' '.join(lacking)}`" if lacking else None
 
 
 def load_engine(
@@ -43,6 +76,7 @@ def load_engine(
     plan: Path | None = None,
     expect_encoders: Mapping[str, str] | None = None,
     cache: Path | None = None,
+    step: Step = no_step,
 ) -> FusionEngine:
     """An engine that runs the checkpoint, ready for its first window.
 
@@ -61,6 +95,7 @@ def load_engine(
         plan: a plan of `emi compile`; None: the cached one, else a new one. TensorRT only.
         expect_encoders: as for `emi_models.checkpoint.load_checkpoint`.
         cache: where exports and plans are kept; default: `emi-live` in the user's cache.
+        step: entered around what takes a while.
 
     Raises:
         CheckpointError: the checkpoint is damaged, belongs to other encoders, or answers to another task.
@@ -87,7 +122,7 @@ def load_engine(
             f"the engine `{kind}` has no plans; leave {plan} out, or choose {' or '.join(ON_GPU_ONLY)}"
         )
     make = _MAKERS.get(kind, _tensorrt)
-    return make(_Wanted(loaded, checkpoint, kind, device, precision, batch, threads, plan, cache))
+    return make(_Wanted(loaded, checkpoint, kind, device, precision, batch, threads, plan, cache, step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +138,7 @@ class _Wanted:
     threads: int
     plan: Path | None
     cache: Path | None
+    step: Step
 
     def need(self, device: Device, precisions: tuple[Precision, ...]) -> None:
         """Return if no other device and precision is asked for than these; else raise."""
@@ -151,7 +187,7 @@ def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
     from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
     from emi_engine.parity import prove_parity
 
-    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache)
+    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache, step=wanted.step)
     engine = OnnxRuntimeEngine(wanted.loaded, model, threads=wanted.threads)
     prove_parity(engine, wanted.loaded)
     return engine
@@ -166,7 +202,9 @@ def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
         raise _no_onnx(error) from error
     need_cuda_provider()  # before the export, which takes seconds
     precision, batch = wanted.precision or "fp32", wanted.batch
-    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch)
+    model = onnx_model(
+        wanted.loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch, step=wanted.step
+    )
     engine = OnnxRuntimeCudaEngine(wanted.loaded, model, precision=precision, batch=batch)
     prove_parity(engine, wanted.loaded, precision)
     return engine

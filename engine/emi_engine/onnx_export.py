@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from importlib.resources import files
 from io import BytesIO
@@ -35,6 +35,7 @@ from emi_models.store.places import user_cache
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from emi_engine.load import Step
     from emi_engine.precision import Precision
     from emi_models.checkpoint import LoadedCheckpoint
 
@@ -54,12 +55,13 @@ def onnx_model(
     *,
     precision: Precision = "fp32",
     batch: int | None = None,
+    step: Step | None = None,
 ) -> bytes:
     """The network of a checkpoint in ONNX, as `export_onnx` gives it, from the first place that has it.
 
     Looks at the `.onnx` file next to `beside`, the checkpoint's own file, which is in fp32 and for any batch,
     then into the cache (default: the user's); else exports, and keeps the result in the cache if it can be
-    written. A file of another checkpoint is not used.
+    written. A file of another checkpoint is not used. `step` is entered around an export.
     """
     kept = (cache or user_cache(os.environ) / "onnx") / _cache_name(checkpoint, precision, batch)
     places = (beside.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
@@ -74,7 +76,8 @@ def onnx_model(
             return model
         _log.warning("%s does not belong to the checkpoint in use; it is not used", place)
     _log.info("exporting the network to ONNX: once for a checkpoint, some seconds")
-    model = export_onnx(checkpoint, precision, batch)
+    with step("exporting the network to ONNX (once)") if step else nullcontext():
+        model = export_onnx(checkpoint, precision, batch)
     try:
         _write(kept, model)
     except OSError as error:

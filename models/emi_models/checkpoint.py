@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file that holds a network's weights and, in its header, its whole story."""
+"""Checkpoints: one safetensors file that holds a network's weights and, in its header, its whole story.
+
+Reading a header does not load torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from emi_models.errors import CheckpointError
 from emi_models.printable import printable
-from emi_models.systems import SYSTEMS, build_network, describe_config
 from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
     Raises:
         CheckpointError: the header contradicts the network, or a weight is not finite.
     """
+    from safetensors.torch import save
+
+    from emi_models.systems import SYSTEMS, describe_config
+
     if (
         SYSTEMS.get(header.system, (None, None))[1] is not type(network)
         or dict(header.config) != describe_config(network.config)
@@ -137,11 +141,16 @@ def packaged_checkpoint(name: str) -> Path:
     return path
 
 
-def read_header(path: Path) -> CheckpointHeader:
+def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) -> CheckpointHeader:
     """The story of a checkpoint, without reading its weights.
 
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        expect_encoders: as for `load_checkpoint`.
+
     Raises:
-        CheckpointError: there is no such file, or it is not an emi-live checkpoint of a known format.
+        CheckpointError: there is no such file, it is not an emi-live checkpoint of a known format, or it is
+            one for other encoders.
     """
     try:
         _check_size(path)
@@ -162,6 +171,13 @@ def read_header(path: Path) -> CheckpointHeader:
         raise CheckpointError(
             f"{path} has a header that cannot be understood: {printable(error, 300)}"
         ) from error
+    for modality, running in (expect_encoders or {}).items():
+        trained = header.encoders.get(modality, running)
+        if trained != running:
+            raise CheckpointError(
+                f"{path} was trained on {modality} features of {trained}, but {running} is running; "
+                "choose the bundle or the checkpoint that match"
+            )
     return header
 
 
@@ -176,14 +192,11 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
     Raises:
         CheckpointError: the file is damaged, of another format or for other encoders, or does not fit itself.
     """
-    header = read_header(path)
-    for modality, running in (expect_encoders or {}).items():
-        trained = header.encoders.get(modality, running)
-        if trained != running:
-            raise CheckpointError(
-                f"{path} was trained on {modality} features of {trained}, but {running} is running; "
-                "choose the bundle or the checkpoint that match"
-            )
+    header = read_header(path, expect_encoders)
+    import torch
+
+    from emi_models.systems import build_network
+
     with torch.device("meta"):  # sizes are compared before anything of that size is allocated
         network = build_network(header.system, header.config, header.modalities)
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}

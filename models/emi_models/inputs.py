@@ -1,4 +1,7 @@
-"""What every fusion network takes: the last window of features, its masks and its presence flags."""
+"""What every fusion network takes: the last window of features, its masks and its presence flags.
+
+Importing this does not load torch, which takes seconds; the first window does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 
 from emi_models.errors import EmiError
 from emi_models.vocabulary import MODALITIES
@@ -74,6 +76,8 @@ class FusionInputs:
     @classmethod
     def empty(cls, shapes: FusionShapes, batch: int = 1) -> FusionInputs:
         """Windows in which nothing is present: zeros and False, of the given sizes."""
+        import torch
+
         return cls(
             vision=torch.zeros(batch, shapes.vision_frames, shapes.vision_dim),
             vision_mask=torch.zeros(batch, shapes.vision_frames, dtype=torch.bool),
@@ -88,6 +92,8 @@ class FusionInputs:
     @classmethod
     def stack(cls, windows: Sequence[FusionInputs]) -> FusionInputs:
         """All rows of several windows as one batch, in order; the frame counts must agree."""
+        import torch
+
         if not windows:
             raise InputError("no window to stack; give at least one")
         columns = zip(*(window.tensors() for window in windows), strict=True)
@@ -112,6 +118,8 @@ class FusionInputs:
 
         Shares the feature tensors; only the presence flags are new.
         """
+        import torch
+
         gone = {f"{modality}_present": torch.zeros_like(self.text_present) for modality in modalities}
         if unknown := set(modalities) - set(MODALITIES):
             raise InputError(f"no such modality: {sorted(unknown)}; there are {', '.join(MODALITIES)}")
@@ -123,6 +131,8 @@ class FusionInputs:
         Raises:
             InputError: a shape, a type or a value is wrong; the message names the tensor and both sides.
         """
+        import torch
+
         for name, tensor, expected in zip(self.names(), self.tensors(), self._layout(shapes), strict=True):
             if tuple(tensor.shape) != expected or self.batch < 1:
                 raise InputError(

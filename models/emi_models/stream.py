@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from emi_models.inputs import FusionInputs, InputError
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from emi_models.inputs import FusionShapes
     from emi_models.vocabulary import Modality
@@ -99,6 +99,8 @@ class StreamWindow:
 
     def inputs(self, shapes: FusionShapes) -> FusionInputs:
         """The window for a network that knows of no streams: a batch of one, padded, tensors of its own."""
+        import torch  # here, since it takes seconds
+
         vision, vision_mask = _padded(self.vision.values, shapes.vision_frames)
         audio, audio_mask = _padded(self.audio.values, shapes.audio_frames)
         return FusionInputs(
@@ -118,8 +120,10 @@ def _check_type(name: str, values: NDArray[np.float32]) -> None:
         raise InputError(f"{name} is {values.dtype}, not float32; convert it before building the window")
 
 
-def _padded(frames: NDArray[np.float32], capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(frames: NDArray[np.float32], capacity: int) -> tuple[Tensor, Tensor]:
     """Frames (1, capacity, dim) with zeros behind them, and their mask (1, capacity)."""
+    import torch
+
     padded = np.zeros((1, capacity, frames.shape[1]), np.float32)
     padded[0, : len(frames)] = frames
     mask = np.zeros((1, capacity), np.bool_)

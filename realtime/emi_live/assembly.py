@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from emi_engine.load import Step, no_step
 from emi_live.blas import blas_threads
 from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
@@ -98,8 +99,13 @@ class Builder:
         clock: Clock,
         announce: Callable[[str], None],
         start_ns: Callable[[], int | None],
+        step: Step = no_step,
     ) -> None:
-        """`announce` is told what runs; `start_ns` gives the moment at which a live run started."""
+        """`announce` is told what runs, `step` entered around what takes a while.
+
+        `start_ns` gives the moment at which a live run started.
+        """
+        self._step = step
         self._config = config
         self._health = health
         self._clock = clock
@@ -125,10 +131,10 @@ class Builder:
         if engine is None:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
-            flow = open_flow(config, health, self._clock, opened, scripted=script is not None)
-            for source in flow.opened_sources:
-                for line in getattr(source, "announcements", ()):
-                    self._announce(line)
+            flow = self._open_media(opened, scripted=script is not None)
+            if engine is None:
+                with self._step("loading PyTorch"):
+                    import torch  # noqa: F401  # seconds, of which none is spent before the media are open
             if encoders is None:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
@@ -169,6 +175,15 @@ class Builder:
             parts.release = opened.pop_all()
         return parts
 
+    def _open_media(self, opened: ExitStack, *, scripted: bool) -> Flow:
+        """The sources, rings and bus; what a file has to choose from is announced."""
+        with self._step("opening the media"):
+            flow = open_flow(self._config, self._health, self._clock, opened, scripted=scripted)
+        for source in flow.opened_sources:
+            for line in getattr(source, "announcements", ()):
+                self._announce(line)
+        return flow
+
     def _add_watch(
         self, parts: Parts, flow: Flow, engine: FusionEngine, every_s: float, opened: ExitStack
     ) -> None:
@@ -201,7 +216,12 @@ class Builder:
         config = self._config
         store = ModelStore(config.models.directory, offline=config.models.offline)
         encoders = load_encoders(
-            config, store, vision=streams["video"], audio=streams["audio"], progress=progress
+            config,
+            store,
+            vision=streams["video"],
+            audio=streams["audio"],
+            progress=progress,
+            step=self._step,
         )
         for line in encoders.announcements:
             self._announce(line)
@@ -217,15 +237,20 @@ class Builder:
 
         fusion = self._config.fusion
         path = checkpoint or self._checkpoint()
-        load = partial(load_engine, path, threads=fusion.threads, expect_encoders=self._expected())
+        load = partial(
+            load_engine, path, threads=fusion.threads, expect_encoders=self._expected(), step=self._step
+        )
         try:
             plan = fusion.plan if checkpoint is None else None  # a plan is of one checkpoint
-            engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
+            with self._step("starting the network"):
+                engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
         except EngineError as error:
-            if fusion.engine == "auto" or checkpoint is not None:  # a run that goes on is not moved unseen
+            # A run that goes on is not moved unseen, nor one that wants this engine or none.
+            if fusion.engine == "auto" or fusion.strict or checkpoint is not None:
                 raise
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
-            engine = load("auto")
+            with self._step("starting another engine"):
+                engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
         self._check_widths(engine, path)
         self._loaded[engine] = path
@@ -280,7 +305,9 @@ class Builder:
         scripted: bool,
     ) -> FusionLoop:
         config, bus, intake = self._config, flow.bus, flow.intake
-        source = "demo" if scripted else source_of(config)
+        source = (
+            "demo" if scripted else source_of(config).encode("utf-8", "replace").decode()
+        )  # a file name may be no text
         plan = FusionPlan(
             hop_ns=seconds_to_ns(config.window.hop_s),
             exact=config.exact,

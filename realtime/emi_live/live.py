@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from emi_engine.load import no_step
 from emi_live.assembly import Builder, Parts
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.config import LiveConfig
@@ -25,6 +26,7 @@ from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
+    from emi_engine.load import Step
     from emi_live.bundle import Encoders
     from emi_live.bus.ends import PacketReader
     from emi_live.drift.watch import DriftReport
@@ -76,6 +78,7 @@ class LiveEngine:
         clock: Clock | None = None,
         progress: Progress | None = None,
         on_estimate: Callable[[Estimate], object] | None = None,
+        step: Step | None = None,
     ) -> None:
         """Prepare an engine; nothing is opened, loaded or started before `with`.
 
@@ -90,6 +93,7 @@ class LiveEngine:
             progress: told of every download of encoder weights.
             on_estimate: called with each estimate, in a thread of its own; what it raises is logged and
                 counted as `on_estimate.failures`.
+            step: entered around each part of loading, e.g. "loading the face model"; nothing is printed here.
         """
         self.config = config or LiveConfig()
         self.health = health or Health()
@@ -108,7 +112,12 @@ class LiveEngine:
         self._ended = False  # it ran, and was closed
         self._told_end = False  # somebody has taken the last estimate
         self._builder = Builder(
-            self.config, self.health, self._clock, self.announcements.append, lambda: self._start_ns
+            self.config,
+            self.health,
+            self._clock,
+            self.announcements.append,
+            lambda: self._start_ns,
+            step or no_step,
         )
 
     def load(self) -> None:

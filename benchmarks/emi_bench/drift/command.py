@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from emi_bench.partial import keeping_what_was_found, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +72,10 @@ def drift(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For PyTorch. Default: its own.")] = None,
     assets: Annotated[Path | None, typer.Option(help="Where speech/ of the test media is.")] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A minute: one hop, one past, and without --model or clips, two clips."),
+    ] = False,
     json_: Annotated[
         str | None,
         typer.Option("--json", help="Write the report to this file, for machines; - for the output."),
@@ -87,20 +92,26 @@ def drift(
     not counted. GFLOP/s: work for a second of sound. RTF: share of the time that it works, above 1 it cannot
     keep up.
 
-    For example: [bold]emi bench drift --model wav2vec2-emotion/ --checkpoint taemi.safetensors[/bold],
+    For example: [bold]emi bench drift --quick[/bold],
+    [bold]emi bench drift --model wav2vec2-emotion/ --checkpoint taemi.safetensors[/bold],
     [bold]emi bench drift talk.wav --hop 0.5 --left 3 --hold 0 --hold 0.24 --hold 1.2[/bold], or
     [bold]emi bench drift --model random-large --json drift.json[/bold].
     [bold]emi bench report drift.json[/bold] makes a page of it.
     """
     from rich.console import Console
 
-    from emi_live.errors import ConfigurationError
+    from emi_live.cli.preflight import check_writable
 
     path = None if json_ in (None, "-") else Path(json_)
-    if path is not None and not path.parent.is_dir():  # said now, not after minutes of measuring
-        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}; make it first")
-    settings = _settings(strategy or ["cached"], hop or HOPS, left or LEFTS, hold or HOLDS)
-    sounds = _sounds(clips or _default_clips(assets))
+    if path is not None:  # said now, not after minutes of measuring
+        check_writable("--json", path)
+    settings = _settings(
+        strategy or ["cached"],
+        hop or (HOPS[1:2] if quick else HOPS),
+        left or (LEFTS[1:2] if quick else LEFTS),
+        hold or HOLDS,
+    )
+    sounds = _sounds(clips or _default_clips(assets)[: 2 if quick else None])
 
     from tempfile import TemporaryDirectory
 
@@ -113,14 +124,15 @@ def drift(
     if threads is not None:
         torch.set_num_threads(threads)
     console = Console(stderr=True)
-    with TemporaryDirectory(prefix="emi-drift-") as scratch, _progress(console) as progress:
+    with (
+        keeping_what_was_found(json_),
+        TemporaryDirectory(prefix="emi-drift-") as scratch,
+        _progress(console) as progress,
+    ):
         listener = open_listener(model, Path(scratch))
         report = measure_drift(listener, open_judge(checkpoint, listener), sounds, settings, progress)
-    text = json.dumps(report.to_json(), indent=1) + "\n"
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
+    write_report(json_, report)
     if json_ == "-":
-        typer.echo(text, nl=False)
         return
     Console(highlight=False).print(page(report))
 
@@ -174,9 +186,9 @@ def _sounds(paths: Sequence[Path]) -> list[tuple[str, NDArray[np.float32]]]:
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
     """A bar on stderr, if that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("loading", total=None)
 

@@ -10,6 +10,7 @@ import numpy as np
 from emi_bench.drift.report import Cell, Clip, DriftReport, WholePass
 from emi_bench.drift.work import WorkCounter
 from emi_bench.machine import Machine
+from emi_bench.partial import Interrupted
 from emi_bench.stats import Distribution
 from emi_bench.usage import load_average
 from emi_models.encoders.drift import (
@@ -74,14 +75,18 @@ def measure_drift(
         progress(f"{name}, in one pass", done, total)
         wholes.append(listener.encoder.encode(samples))
     cells: list[Cell] = []
-    for setting in settings:
-        run = _Run(listener, judge, setting)
-        for (name, samples), reference in zip(clips, wholes, strict=True):
-            done = 1 + len(clips) * (1 + len(cells)) + run.clips
-            progress(f"{name}, hop {setting.hop_s:g} s, left {setting.left_s:g} s", done, total)
-            run.hear(samples, reference)
-        cells.append(run.cell(work.step(setting) / setting.hop_s))
-    return DriftReport(
+    interrupted = False
+    try:
+        for setting in settings:
+            run = _Run(listener, judge, setting)
+            for (name, samples), reference in zip(clips, wholes, strict=True):
+                done = 1 + len(clips) * (1 + len(cells)) + run.clips
+                progress(f"{name}, hop {setting.hop_s:g} s, left {setting.left_s:g} s", done, total)
+                run.hear(samples, reference)
+            cells.append(run.cell(work.step(setting) / setting.hop_s))
+    except KeyboardInterrupt:
+        interrupted = True
+    report = DriftReport(
         machine=Machine(),
         load_before=load_before,
         torch_threads=torch.get_num_threads(),
@@ -94,6 +99,9 @@ def measure_drift(
         whole=whole,
         cells=cells,
     )
+    if interrupted:
+        raise Interrupted(report)
+    return report
 
 
 class _Run:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
+from emi_bench.fusion.engines import choose
 from emi_bench.fusion.page import page
-from emi_bench.fusion.run import measure_fusion
 from emi_bench.fusion.settings import SettingsError
+from emi_bench.partial import keeping_what_was_found, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +26,17 @@ def bench_fusion(settings: FusionSettings, json_path: Path | None) -> None:
     """
     if json_path is not None and not json_path.parent.is_dir():
         raise SettingsError(f"--json {json_path}: there is no folder {json_path.parent}; make it first")
-    report = measure_fusion(settings, _say)
+    choose(settings.checked(), ("cpu", "cuda"))  # a wrong name is told of before torch is loaded
+    if settings.checkpoint is not None:
+        from emi_models.checkpoint import read_header
+
+        read_header(settings.checkpoint)
+    from emi_bench.fusion.run import measure_fusion
+
+    with keeping_what_was_found(json_path):
+        report = measure_fusion(settings, _say)
     sys.stdout.write(page(report))
-    if json_path is not None:
-        json_path.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_report(json_path, report)
 
 
 def _say(line: str) -> None:

@@ -7,9 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.fusion.settings import SettingsError
-from emi_engine.incremental import IncrementalEngine
 from emi_engine.load import load_engine
-from emi_engine.torch_compiled import CompiledTorchEngine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,10 +63,14 @@ class Engine:
             EngineError: it cannot run here, or not this network; the message is the reason.
         """
         if self.kind == "torch-graph":  # of use beside `torch` and `torch-compile` alone
+            from emi_engine.torch_compiled import CompiledTorchEngine
+
             return CompiledTorchEngine(
                 subject.loaded, device=self.device, precision=self.precision, batch=batch, compiled=False
             )
         if not self.running_sums:
+            from emi_engine.incremental import IncrementalEngine
+
             whole = partial(load_engine, subject.path, "onnxruntime", cache=cache)
             return IncrementalEngine(subject.loaded, whole, running_sums=False)
         return load_engine(

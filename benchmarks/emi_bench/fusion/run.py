@@ -23,6 +23,7 @@ from emi_bench.fusion.stream import StreamSource
 from emi_bench.fusion.subjects import Subject, subjects
 from emi_bench.fusion.turns import take_turns, wall_clock
 from emi_bench.machine import Machine
+from emi_bench.partial import Interrupted
 from emi_bench.stats import Distribution
 from emi_engine.errors import EngineError
 from emi_engine.precision import TOLERANCES
@@ -63,15 +64,24 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
     with tempfile.TemporaryDirectory(prefix="emi-bench-") as folder, _numpy_on_one_thread() as numpy_threads:
         studied = subjects(settings, Path(folder))
         run = _Run(settings, say, Path(folder), _rates(engines, devices, say))
-        for subject in studied:
-            for batch in settings.batches:
-                run.windows(subject, engines, batch)
-            if settings.streams:
-                run.stream(subject, engines)
+        interrupted = False
+        steps = [partial(run.windows, each, engines, batch) for each in studied for batch in settings.batches]
+        steps += [partial(run.stream, each, engines) for each in studied if settings.streams]
+        began = time.monotonic()
+        try:
+            for done, step in enumerate(steps):
+                left_s = (time.monotonic() - began) / done * (len(steps) - done) if done else None
+                to_go = "" if left_s is None else f", about {left_s:.0f} s to go"
+                say(f"part {done + 1} of {len(steps)}{to_go}")
+                step()
+        except KeyboardInterrupt:
+            interrupted = True
     if not run.results:
+        if interrupted:
+            raise KeyboardInterrupt
         reasons = "; ".join(dict.fromkeys(f"{gone.engine}: {gone.reason}" for gone in run.unavailable))
         raise EngineError(f"no engine can run here: {reasons}")
-    return FusionReport(
+    report = FusionReport(
         machine=Machine(),
         load_before=load_before,
         torch_threads=torch.get_num_threads(),
@@ -84,6 +94,9 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
         parity=list(run.parity.values()),
         results=run.results,
     )
+    if interrupted:
+        raise Interrupted(report)
+    return report
 
 
 @dataclass(slots=True)

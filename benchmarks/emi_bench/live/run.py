@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
-
-import torch
 
 from emi_bench.live.decode import Response, Sight, decode
 from emi_bench.live.echo import LIGHT, SOUND, EchoEngine, light_and_sound
@@ -13,6 +12,7 @@ from emi_bench.live.flasher import Flasher
 from emi_bench.live.report import FlashBeep, LiveReport
 from emi_bench.live.stations import Seen, distributions, estimate_passage, settled, stations_of
 from emi_bench.machine import Machine
+from emi_bench.partial import Interrupted
 from emi_bench.stats import Distribution
 from emi_bench.usage import UsageSampler, load_average
 from emi_bench.work import working
@@ -96,10 +96,33 @@ def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = l
     live = LiveEngine(_live(config), sinks=[witness])
     live.load()
     tap = Tap(live)
-    with live, working("tap", tap), working("usage", sampler):
-        for estimate in live.estimates():
-            on_estimate(estimate)
-    return _report(live, witness, tap, sampler, load_before, _name_of(config), None)
+    interrupted = _run(live, tap, sampler, on_estimate)
+    report = _report(live, witness, tap, sampler, load_before, _name_of(config), None)
+    if interrupted:
+        raise Interrupted(report)
+    return report
+
+
+def _run(
+    live: LiveEngine,
+    tap: Tap,
+    sampler: UsageSampler,
+    on_estimate: Callable[[Estimate], None],
+    *bodies: tuple[str, Callable[[threading.Event], None]],
+) -> bool:
+    """Run to the end, or to Ctrl-C: then True, and what was seen until then is whole."""
+    interrupted = False
+    with ExitStack() as running:
+        running.enter_context(live)
+        watching: list[tuple[str, Callable[[threading.Event], None]]] = [("tap", tap), ("usage", sampler)]
+        for name, body in (*watching, *bodies):
+            running.enter_context(working(name, body))
+        try:
+            for estimate in live.estimates():
+                on_estimate(estimate)
+        except KeyboardInterrupt:
+            interrupted = True
+    return interrupted
 
 
 def measure_flash_beep(
@@ -132,9 +155,7 @@ def measure_flash_beep(
         light_stamp_error_s=light_stamp_error_s,
         sound_stamp_error_s=sound_stamp_error_s,
     )
-    with live, working("tap", tap), working("usage", sampler), working("flash-beep", flasher):
-        for estimate in live.estimates():
-            on_estimate(estimate)
+    interrupted = _run(live, tap, sampler, on_estimate, ("flash-beep", flasher))
     live.announcements += parts
     hop_ns = seconds_to_ns(config.window.hop_s)
     seen = settled(witness.seen, WARM_UP_S)
@@ -142,10 +163,15 @@ def measure_flash_beep(
         light=_response("light", flasher.light, seen, "vision", LIGHT, hop_ns),
         sound=_response("sound", flasher.sound, seen, "audio", SOUND, hop_ns),
     )
-    return _report(live, witness, tap, sampler, load_before, "flash and beep", found)
+    report = _report(live, witness, tap, sampler, load_before, "flash and beep", found)
+    if interrupted:
+        raise Interrupted(report)
+    return report
 
 
 def _live(config: LiveConfig) -> LiveConfig:
+    import torch
+
     torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
     return config.model_copy(update={"mode": "live"})
 

@@ -39,6 +39,7 @@ class Report:
         versions = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
         load = self.found["load_before"]
         busy = "" if load is None else f"; load average before the run {load:.1f}"
+        busy += "; PARTIAL: the run was interrupted" if self.found.get("partial") else ""
         return (
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {gpus}, "
             f"{machine['system']}, Python {machine['python']}, {versions}{busy}"

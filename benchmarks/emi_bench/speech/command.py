@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from emi_bench.partial import keeping_what_was_found, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,9 @@ def speech(
     ] = None,
     face_turns: Annotated[int, typer.Option(min=1, help="How often, each way.")] = 2,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting, as in emi-live.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two minutes: one clip of each kind, by one clock.")
+    ] = False,
     json_: Annotated[
         str | None,
         typer.Option("--json", help="Write the report to this file, for machines; - for the output."),
@@ -88,6 +92,8 @@ def speech(
 
     For example:
 
+    [bold]emi bench speech --quick[/bold]
+
     [bold]emi bench speech --backend pocketsphinx --clips real[/bold]
 
     [bold]emi bench speech --model turbo/ --clips talks/ --json turbo.json[/bold]
@@ -100,31 +106,33 @@ def speech(
 
     from emi_bench.speech.plan import carry_out, make_plan
     from emi_live.cli.downloads import download_bar
-    from emi_live.errors import ConfigurationError
+    from emi_live.cli.preflight import check_writable
 
     path = None if json_ in (None, "-") else Path(json_)
-    if path is not None and not path.parent.is_dir():  # said now, not after minutes of measuring
-        raise ConfigurationError(f"--json {path}: there is no folder {path.parent}; make it first")
+    if path is not None:  # said now, not after minutes of measuring
+        check_writable("--json", path)
     plan = make_plan(
         model=model,
         backend=backend,
         clips=clips,
-        clocks=clock,
+        clocks=clock or (["aware"] if quick else None),
         minutes=minutes,
         nonstop=nonstop,
         condition_s=60 * condition_minutes if conditions else None,
         face_clip=face_clip,
         face_turns=face_turns,
         settings=set_ or (),
+        most_clips=1 if quick else None,
     )
     console = Console(stderr=True)
-    with download_bar(console) as download, _progress(console) as progress:
+    with (
+        keeping_what_was_found(json_),
+        download_bar(console) as download,
+        _progress(console) as progress,
+    ):
         report = carry_out(plan, progress, download)
-    text = json.dumps(report.to_json(), indent=1) + "\n"
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
+    write_report(json_, report)
     if json_ == "-":
-        typer.echo(text, nl=False)
         return
     from emi_bench.speech.page import page
 
@@ -134,9 +142,9 @@ def speech(
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
     """A bar on stderr, if that is a terminal: what is heard, and how much of it has been."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("loading", total=None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -45,6 +46,7 @@ class Plan:
     condition_s: float | None  # of silence, noise and music each; None: no conditions
     face_clip: Path | None
     face_turns: int
+    most_clips: int | None = None  # of each set; None: all
 
     @property
     def words(self) -> bool:
@@ -64,6 +66,7 @@ def make_plan(
     face_clip: Path | None = None,
     face_turns: int = 2,
     settings: Iterable[str] = (),
+    most_clips: int | None = None,
 ) -> Plan:
     """A plan that can be carried out, as far as can be seen without loading anything.
 
@@ -107,6 +110,7 @@ def make_plan(
         condition_s=condition_s,
         face_clip=face_clip,
         face_turns=face_turns,
+        most_clips=most_clips,
     )
 
 
@@ -126,6 +130,7 @@ def carry_out(
         EmiError: a clip cannot be read, a part is not installed, or the recogniser broke down.
     """
     from emi_bench.machine import Machine
+    from emi_bench.partial import Interrupted
     from emi_bench.speech.recognizers import load_recognizers, warm_up
     from emi_bench.speech.report import SpeechReport, pool
     from emi_bench.speech.run import Listener
@@ -134,7 +139,7 @@ def carry_out(
 
     need_jiwer()
     load_before = load_average()
-    reports, conditions, name = [], [], ""
+    reports, conditions, name, interrupted = [], [], "", False
     if plan.words:
         clips = list(_clips(plan))
         encoders = load_recognizers(plan.config, download)
@@ -148,19 +153,22 @@ def carry_out(
             listener = Listener(
                 recognizer, plan.config.speech, smaller=encoders.smaller_recognizer, progress=progress
             )
-            reports = [listener.report(clip, plan.clocks) for clip in clips]
+            for clip in clips:
+                reports.append(listener.report(clip, plan.clocks))
             clocks = [clock for clock in plan.clocks if clock != "unaware"] or plan.clocks
             for condition in CONDITIONS if plan.condition_s is not None else ():
                 clip = make_condition(condition, plan.condition_s or 0.0)
                 conditions.append(listener.report(clip, clocks[:1], offline=False))
+        except KeyboardInterrupt:
+            interrupted = True
         finally:
             encoders.close()
     face = None
-    if plan.face_clip is not None:
+    if plan.face_clip is not None and not interrupted:
         from emi_bench.speech.face import measure_face
 
         face = measure_face(plan.config, plan.face_clip, plan.face_turns, progress)
-    return SpeechReport(
+    report = SpeechReport(
         machine=Machine(),
         load_before=load_before,
         recognizer=name or "as in emi-live",
@@ -172,16 +180,20 @@ def carry_out(
         conditions=conditions,
         face=face,
     )
+    if interrupted:
+        raise Interrupted(report)
+    return report
 
 
 def _clips(plan: Plan) -> Iterator[Clip]:
     for name in plan.sets:
         if name == "real":
-            yield from real_clips()
+            clips = real_clips()
         elif name == "synthetic":
-            yield from _synthetic()
+            clips = _synthetic()
         else:
-            yield from folder_clips(Path(name))
+            clips = folder_clips(Path(name))
+        yield from islice(clips, plan.most_clips)
     if plan.minutes is not None:
         from emi_bench.speech.synthetic import monologue
         from emi_bench.speech.vocabulary import HELD_OUT_VOICES

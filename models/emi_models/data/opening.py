@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 from emi_models.data.errors import DataError
 from emi_models.data.manifest import MANIFEST
 from emi_models.data.ratings import SPLITS, split_file
-from emi_models.data.store import ManifestClips
-from emi_models.data.vidmimic import VidmimicClips
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from emi_models.data.conversion import Progress
+    from emi_models.data.store import ManifestClips
+    from emi_models.data.vidmimic import VidmimicClips
 
-__all__ = ["OpenOptions", "open_clips"]
+__all__ = ["OpenOptions", "check_folder", "open_clips"]
 
 
 class OpenOptions(TypedDict, total=False):
@@ -42,14 +42,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
     Raises:
         DataError: there is no such folder or neither layout in it, or an option belongs to the other layout.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name the one that holds {MANIFEST} or train_split.csv")
-    ours = (folder / MANIFEST).is_file()
-    if not ours and not any(split_file(folder, split).is_file() for split in SPLITS):
-        raise DataError(
-            f"{folder} has neither {MANIFEST}, which `emi extract` writes, nor train_split.csv, as in "
-            "Hume-Vidmimic2; name the folder that holds one of them"
-        )
+    ours = check_folder(folder)
     given = {name for name, value in options.items() if value} - {"progress"}
     foreign = given - _OF_MANIFEST if ours else given & _OF_MANIFEST
     if foreign:
@@ -57,6 +50,9 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
             f"{folder} has the layout of {'emi-live' if ours else 'Hume-Vidmimic2'}, and "
             f"{', '.join(sorted(foreign))} is for the other one; leave that out"
         )
+    from emi_models.data.store import ManifestClips
+    from emi_models.data.vidmimic import VidmimicClips
+
     if ours:
         return ManifestClips(
             folder,
@@ -72,3 +68,20 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
         cache=options.get("cache"),
         progress=options.get("progress"),
     )
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether a folder of clips has emi-live's own layout; looks at names only, and does not load torch.
+
+    Raises:
+        DataError: there is no such folder or neither layout in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name the one that holds {MANIFEST} or train_split.csv")
+    ours = (folder / MANIFEST).is_file()
+    if not ours and not any(split_file(folder, split).is_file() for split in SPLITS):
+        raise DataError(
+            f"{folder} has neither {MANIFEST}, which `emi extract` writes, nor train_split.csv, as in "
+            "Hume-Vidmimic2; name the folder that holds one of them"
+        )
+    return ours

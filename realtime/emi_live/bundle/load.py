@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from emi_engine.load import Step, no_step
 from emi_live.bundle.encoders import Encoders
 from emi_live.bundle.shared import load_speech
 from emi_live.config import LiveConfig
@@ -22,11 +23,13 @@ def load_encoders(
     vision: bool,
     audio: bool,
     progress: Progress | None = None,
+    step: Step = no_step,
 ) -> Encoders:
     """Load the encoders of `config.bundle` for the streams that can come.
 
     Weights that are not on the machine are fetched into the store unless it is offline; those that cannot be
-    had make their modality unavailable. A folder that a setting names must hold what it is named for.
+    had make their modality unavailable. A folder that a setting names must hold what it is named for. `step`
+    is entered around each model.
 
     Raises:
         ConfigurationError: a folder that a setting names is none.
@@ -46,11 +49,12 @@ def load_encoders(
     try:
         if vision:
             if config.face.enabled:
-                own.load_vision(encoders, config, store, progress)
+                with step("loading the face model"):
+                    own.load_vision(encoders, config, store, progress)
             else:
                 encoders.unavailable["vision"] = "switched off by face.enabled=false"
         if audio:
-            _load_sound(encoders, own, config, store, progress)
+            _load_sound(encoders, own, config, store, progress, step)
     except BaseException:
         encoders.close()
         raise
@@ -58,19 +62,27 @@ def load_encoders(
 
 
 def _load_sound(
-    encoders: Encoders, own: ModuleType, config: LiveConfig, store: ModelStore, progress: Progress | None
+    encoders: Encoders,
+    own: ModuleType,
+    config: LiveConfig,
+    store: ModelStore,
+    progress: Progress | None,
+    step: Step,
 ) -> None:
     """Put in what hears the voice and the words."""
     from emi_models.encoders.voice import VoiceGate
 
     encoders.voice_gate = VoiceGate
     if config.audio.enabled:
-        own.load_voice(encoders, config, store, progress)
+        with step("loading the voice model"):
+            own.load_voice(encoders, config, store, progress)
     else:
         encoders.unavailable["audio"] = "switched off by audio.enabled=false"
     if config.speech.backend == "none":
         encoders.unavailable["text"] = "switched off by speech.backend=none"
         return
-    load_speech(encoders, config, store, progress)
+    with step("loading the words model"):
+        load_speech(encoders, config, store, progress)
     if encoders.recognizer is not None:
-        own.load_text(encoders, config, store, progress)
+        with step("loading the sentence model"):
+            own.load_text(encoders, config, store, progress)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from emi_models.data.clip import ClipSet
 
-__all__ = ["bad_use", "open_data", "training_installed"]
+__all__ = ["bad_use", "check_data", "open_data", "training_installed"]
 
 EXTRA: Final = frozenset({"lightning", "matplotlib", "torchmetrics"})
 
@@ -39,13 +39,27 @@ def training_installed() -> Iterator[None]:
 @contextmanager
 def bad_use() -> Iterator[None]:
     """Report what clips or a training can be blamed for as bad use, exit code 2."""
-    from emi_models.data import DataError  # with it comes torch, and --help should not wait for that
+    from emi_models.data.errors import DataError
     from emi_models.training.errors import TrainingError
 
     try:
         yield
     except (DataError, TrainingError) as error:
         raise ConfigurationError(str(error)) from error
+
+
+def check_data(folder: Path, labels: Path | None = None) -> None:
+    """Return if the folder looks like clips and the ratings' file is there; nothing is loaded for it.
+
+    Raises:
+        ConfigurationError: it does not, or they are not.
+    """
+    from emi_models.data.opening import check_folder
+
+    with bad_use():
+        check_folder(folder)
+    if labels is not None and not labels.exists():
+        raise ConfigurationError(f"--labels {labels} is not there; give a CSV of ratings")
 
 
 def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSet:

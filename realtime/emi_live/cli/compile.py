@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_checkpoint, check_out_folder
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ in use is refused, and built anew only when you say --force.
 
 Without --out the plan goes into your cache, where the engine looks for it.
 """
-FLAG: Final = " "  # typer would show <bool>, as if a value had to follow
 WINDOWS: Final = 8  # random ones, on which the price of a precision is measured: a second or some
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -82,15 +82,23 @@ def compile_(
     ] = None,
     refit: Annotated[
         bool,
-        typer.Option("--refit", metavar=FLAG, help="Let weights be exchanged later; may run slower."),
+        typer.Option("--refit", help="Let weights be exchanged later; may run slower."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The plan's file.", metavar="FILE")] = None,
-    force: Annotated[
-        bool, typer.Option("--force", metavar=FLAG, help="Build it also where a plan lies already.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build it also where a plan lies already.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
+
+    from emi_engine import EngineUnavailableError
+    from emi_engine.load import runtime_missing
+
+    if reason := runtime_missing(engine.value):
+        raise EngineUnavailableError(f"{engine.value}: {reason}, or choose another engine")
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+    if out is not None:
+        check_out_folder("--out", out.parent)
 
     from emi_engine.tensorrt.job import PlanJob
     from emi_engine.tensorrt.library import find_library

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.clips import bad_use, open_data
+from emi_live.cli.clips import bad_use, check_data, open_data
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
@@ -39,7 +39,6 @@ out, like any bad one, and listed. `emi train` converts too what it needs;
 after Ctrl-C both go on where they were.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 RATE_APART: Final = 1.2  # faces in a second against what is assumed, from which it is worth a word
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -59,13 +58,12 @@ def convert(
         Path | None,
         typer.Option(help="Where converted features are kept. [default: DIR/emi-cache]", metavar="DIR"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=FLAG, help="All of it as JSON, for scripts.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
 
+    check_data(data)
     console = Console(stderr=True)
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # what it would log is listed below
         from emi_models.data.vidmimic import VidmimicClips

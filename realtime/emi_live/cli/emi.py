@@ -34,11 +34,34 @@ def run_emi(args: Sequence[str], points: Iterable[EntryPoint]) -> NoReturn:
     Always raises SystemExit; entry points that cannot be loaded matter only when they are called.
     """
     commands = {point.name: point for point in points}
+    if "_EMI_COMPLETE" in os.environ:  # a shell asks what may follow
+        run_app(_with_loaded(commands, _typed_command()), args, "emi")
     debug = list(args[:1]) == ["--debug"]
     rest = args[1:] if debug else args
     if rest and rest[0] in commands:  # the usual case, without the price of the umbrella
         _run(commands[rest[0]], rest[1:], debug)
     run_app(build_app(commands.values()), args, "emi")
+
+
+def _typed_command() -> str:
+    """The word behind `emi` on the line that a shell wants to be completed; bash and the others differ."""
+    words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
+    return words[1] if len(words) > 1 else ""
+
+
+def _with_loaded(commands: dict[str, EntryPoint], name: str) -> typer.Typer:
+    """The umbrella with one command that is loaded, so that its own options and values can be offered."""
+    app = build_app(point for point in commands.values() if point.name != name)
+    if name in commands:
+        try:
+            loaded = commands[name].load()
+        except (ImportError, AttributeError):  # nothing may be printed into a prompt
+            return app
+        if len(loaded.registered_commands) == 1 and loaded.registered_callback is None:
+            app.command(name)(loaded.registered_commands[0].callback)
+        else:
+            app.add_typer(loaded, name=name)
+    return app
 
 
 def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
@@ -47,11 +70,11 @@ def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
     The one line on each in the help is the first of its module's docstring, read from the source.
     """
     app = typer.Typer(
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         help="The tools around emi-live. The live engine itself is [bold]emi-live[/bold].",
-        epilog="Examples: [bold]emi models list[/bold], [bold]emi models pull --help[/bold]",
+        epilog="Examples: [bold]emi doctor[/bold], [bold]emi models list[/bold], "
+        "[bold]emi models pull --help[/bold]",
     )
     app.callback(invoke_without_command=True)(_umbrella)
     for point in sorted(points, key=lambda point: point.name):

@@ -16,7 +16,7 @@ import typer
 from typer.main import get_command
 
 from emi_live.addresses import safe_text
-from emi_live.errors import LiveError
+from emi_live.errors import ConfigurationError, LiveError
 from emi_models.characters import accept_any_text
 from emi_models.encoders.quiet import own_standard_error
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
@@ -25,7 +25,17 @@ from emi_models.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_INTERRUPTED", "DebugOption", "end_on_signals", "exit_code", "report_errors", "run_app"]
+    from typer._click.core import Command, Context  # what typer brings of click has no public name
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "DebugOption",
+    "end_on_signals",
+    "exit_code",
+    "report_errors",
+    "run_app",
+    "tidy",
+]
 
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
@@ -81,7 +91,12 @@ def end_on_signals() -> None:
 
 
 def run_app(
-    app: typer.Typer, args: Sequence[str] | None = None, name: str | None = None, debug: bool = False
+    app: typer.Typer,
+    args: Sequence[str] | None = None,
+    name: str | None = None,
+    debug: bool = False,
+    *,
+    once: bool = False,
 ) -> NoReturn:
     """Run a command to its end, reporting errors as `report_errors` does; always raises SystemExit.
 
@@ -92,14 +107,51 @@ def run_app(
         args: what was typed after the name; None = the process's own arguments.
         name: what was typed before that, for the help; None = the process's own name.
         debug: show traces in any case.
+        once: an option that takes one value and is given several times is an error; else the last one counts.
     """
     accept_any_text()
     given = sys.argv[1:] if args is None else list(args)
     own_standard_error()
     with report_errors(debug or "--debug" in given):
-        result = get_command(app).main(given, prog_name=name, standalone_mode=False)
+        result = tidy(get_command(app), once=once).main(given, prog_name=name, standalone_mode=False)
         raise SystemExit(result if isinstance(result, int) else 0)
     raise AssertionError("unreachable: SystemExit was raised")
+
+
+def tidy(command: Command, *, once: bool = False) -> Command:
+    """The same command, with its subcommands, as all of ours behave.
+
+    In its help a switch shows no `<bool>`, as if a value had to follow. `once` is that of `run_app`.
+    """
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = " "
+    understand = command.parse_args
+
+    def parse_args(context: Context, args: list[str]) -> list[str]:
+        if (help_option := command.get_help_option(context)) is not None:  # made only now
+            help_option.metavar = " "
+        if once and not context.resilient_parsing:  # of completion, where half a line is typed
+            _refuse_repeats(command, context, args)
+        return understand(context, args)
+
+    command.parse_args = parse_args  # type: ignore[assignment, method-assign]
+    for each in getattr(command, "commands", {}).values():
+        tidy(each, once=once)
+    return command
+
+
+def _refuse_repeats(command: Command, context: Context, args: list[str]) -> None:
+    order = command.make_parser(context).parse_args(args=list(args))[2]
+    for parameter in {id(each): each for each in order}.values():
+        takes_one = parameter.param_type_name == "option" and not (
+            getattr(parameter, "multiple", False)
+            or getattr(parameter, "count", False)
+            or getattr(parameter, "is_flag", False)
+        )
+        if takes_one and (times := order.count(parameter)) > 1:
+            option = max(parameter.opts, key=len)
+            raise ConfigurationError(f"{option} is given {times} times; give it once")
 
 
 def _fail(message: str, code: int) -> NoReturn:

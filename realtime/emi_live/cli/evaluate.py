@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emi_live.cli.clips import bad_use, open_data, training_installed
+from emi_live.cli.clips import bad_use, check_data, open_data, training_installed
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_checkpoint, check_writable
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def evaluate(
 ) -> None:
     from rich.console import Console
 
+    check_checkpoint(checkpoint)
+    check_data(data, labels)
+    if json_ is not None:
+        check_writable("--json", json_)
+    if figure is not None:
+        check_writable("--figure", figure)
     console = Console(stderr=True)
     with bad_use(), training_installed():
         with console.status("loading ..."):

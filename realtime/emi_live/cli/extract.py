@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from emi_live.cli.complete import complete_preset
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_out_folder
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
 
@@ -51,7 +53,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 INPUT = "What to extract"
 HOW = "How"
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,12 +105,15 @@ def extract(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", metavar=FLAG, help="Fail on the first bad file.", rich_help_panel=HOW),
+        typer.Option("--strict", help="Fail on the first bad file.", rich_help_panel=HOW),
     ] = False,
     config: Annotated[
         str | None,
         typer.Option(
-            help="As for emi-live: a preset or a TOML file.", rich_help_panel=HOW, metavar="PRESET|FILE"
+            help="As for emi-live: a preset or a TOML file.",
+            rich_help_panel=HOW,
+            metavar="PRESET|FILE",
+            autocompletion=complete_preset,
         ),
     ] = None,
     set_: Annotated[
@@ -123,7 +127,7 @@ def extract(
         ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=HOW)
+        bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=HOW)
     ] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -150,6 +154,7 @@ def extract(
     )
     listing = list_videos(videos)
     ratings = rate(listing.videos, labels, split_by)
+    check_out_folder("--out", out)
     console = Console(stderr=True)
     with download_bar(console) as progress:
         models = settings.live.models

@@ -13,7 +13,9 @@ from emi_live.errors import ConfigurationError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Make a CURVE key pair for addresses that other machines can reach.")
+app = typer.Typer(
+    add_completion=False, help="Make a CURVE key pair for addresses that other machines can reach."
+)
 
 PRESET = """\
 # CURVE keys of one emi-live. Whoever has this file can read its estimates: keep it private.
@@ -35,7 +37,10 @@ def keys(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Make a CURVE key pair, as a preset for --config."""
+    """Make a CURVE key pair, as a preset for --config.
+
+    For example: emi keys --output keys.toml && emi-live --camera 0 --config keys.toml
+    """
     from emi_live.bus.curve import make_pair  # here, so that `emi --help` does not load ZeroMQ
 
     pair = make_pair()

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
+from emi_live.cli.complete import (
+    complete_camera,
+    complete_engine,
+    complete_microphone,
+    complete_mode,
+    complete_preset,
+)
 from emi_live.cli.errors import end_on_signals, report_errors, run_app
+from emi_live.cli.preflight import check_before_loading, media_argument
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,25 +39,34 @@ HELP = """Say live how strongly six emotions show in a face, a voice and words.
   emi-live --camera 0                   your camera and default microphone
   emi-live --camera 0 --mic none        the face alone
   emi-live --camera rtsp://host/stream  a network camera
-  emi-live --input talk.mp4             a file: the same numbers on every run
-  emi-live --input talk.mp4 --json - | jq .intensities
+  emi-live talk.mp4                     a file: the same numbers on every run
+  emi-live talk.mp4 --json - | jq .intensities
+  emi doctor                            what works here, and what to fix
 
 Everything stays on this machine. Intensities say what shows, not what is felt.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 WATCH = "What to watch"
 TELL = "Where it goes"
 TUNE = "How it runs"
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def live(
+    media: Annotated[
+        str | None,
+        typer.Argument(help="A media file, as with --input.", metavar="[FILE]", show_default=False),
+    ] = None,
     camera: Annotated[
         str | None,
-        typer.Option(help="Camera index, device path or URL.", rich_help_panel=WATCH, metavar="N|PATH|URL"),
+        typer.Option(
+            help="Camera index, device path or URL.",
+            rich_help_panel=WATCH,
+            metavar="N|PATH|URL",
+            autocompletion=complete_camera,
+        ),
     ] = None,
     input_: Annotated[
         Path | None, typer.Option("--input", help="A media file.", rich_help_panel=WATCH, metavar="FILE")
@@ -60,6 +77,7 @@ def live(
             help="Microphone by name or index; 'none' for no sound. Default: the system's or the file's.",
             rich_help_panel=WATCH,
             metavar="NAME|none",
+            autocompletion=complete_microphone,
         ),
     ] = None,
     audio_track: Annotated[
@@ -76,7 +94,7 @@ def live(
     ] = None,
     demo: Annotated[
         bool,
-        typer.Option("--demo", metavar=FLAG, help="A scripted show instead of media.", rich_help_panel=WATCH),
+        typer.Option("--demo", help="A scripted show instead of media.", rich_help_panel=WATCH),
     ] = False,
     json_: Annotated[
         str | None,
@@ -101,12 +119,22 @@ def live(
             help="At the end, save the view as an SVG picture.", rich_help_panel=TELL, metavar="FILE.svg"
         ),
     ] = None,
-    ui: Annotated[
-        bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="The terminal view.", rich_help_panel=TELL)
-    ] = True,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the file of --json.", rich_help_panel=TELL)
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace the files of --json and --picture.", rich_help_panel=TELL),
+    ] = False,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="The terminal view.", rich_help_panel=TELL)] = True,
     config: Annotated[
         str | None,
-        typer.Option(help="A preset's name or a TOML file.", rich_help_panel=TUNE, metavar="PRESET|FILE"),
+        typer.Option(
+            help="A preset's name or a TOML file.",
+            rich_help_panel=TUNE,
+            metavar="PRESET|FILE",
+            autocompletion=complete_preset,
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -123,6 +151,7 @@ def live(
             help="live: answer now. exact: wait for every frame. Files default to exact.",
             rich_help_panel=TUNE,
             metavar="live|exact",
+            autocompletion=complete_mode,
         ),
     ] = None,
     list_devices: Annotated[
@@ -134,8 +163,19 @@ def live(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help=f"What runs the network: {', '.join(ENGINES)}.", rich_help_panel=TUNE),
+        typer.Option(
+            help=f"What runs the network: {', '.join(ENGINES)}.",
+            rich_help_panel=TUNE,
+            metavar="NAME",
+            autocompletion=complete_engine,
+        ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Fail if that engine cannot run, in place of another.", rich_help_panel=TUNE
+        ),
+    ] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")
     ] = None,
@@ -149,17 +189,13 @@ def live(
         ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", metavar=FLAG, help="Never use the network.", rich_help_panel=TUNE)
+        bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=TUNE)
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option(
-            "--debug", metavar=FLAG, help="Log to standard error, and show traces.", rich_help_panel=TUNE
-        ),
+        typer.Option("--debug", help="Log to standard error, and show traces.", rich_help_panel=TUNE),
     ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", metavar=FLAG, help="Show the version and exit.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed_version
@@ -180,29 +216,33 @@ def live(
         overrides = _overrides(
             {
                 "source.camera": _camera(camera),
-                "source.input": input_,
+                "source.input": _input(media, input_),
                 "source.mic": mic,
                 "source.audio_track": audio_track,
                 "source.video_track": video_track,
                 "mode": mode,
                 "duration_s": duration,
                 "fusion.engine": engine,
+                "fusion.strict": strict or None,
                 "fusion.checkpoint": checkpoint,
                 "audio.context": audio_context,
                 "models.offline": offline or None,
                 "output.json_path": json_,
+                "output.append": append or None,
+                "output.force": force or None,
                 "output.publish": publish,
                 "output.ui": None if ui else False,
             }
         )
         settings = load_config(config, set_ or (), overrides)
         _check_source(settings, demo)
+        check_before_loading(settings, picture)
 
         from rich.console import Console
 
+        from emi_live.cli.session import run_session, set_up_logging
+
         console = Console(stderr=True)
-        with console.status("loading …"):  # PyTorch alone takes seconds
-            from emi_live.cli.session import run_session, set_up_logging
         set_up_logging(debug, settings.output.ui)
         run_session(settings, console, demo=demo, picture=picture)
 
@@ -214,7 +254,7 @@ def main() -> NoReturn:
     pressed Ctrl-C waits for it, and all that is ours has been released by then.
     """
     try:
-        run_app(app, name="emi-live")
+        run_app(app, name="emi-live", once=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         logging.shutdown()
@@ -227,6 +267,15 @@ def main() -> NoReturn:
 
 def _camera(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
+
+
+def _input(media: str | None, named: Path | None) -> Path | None:
+    """The one file to read, with or without the option."""
+    if media is None:
+        return named
+    if named is not None:
+        raise ConfigurationError(f"two files are given: {media} and --input {named}; start emi-live for each")
+    return media_argument(media)
 
 
 def _overrides(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
+from emi_live.cli.complete import complete_model
 from emi_live.cli.errors import DebugOption
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelStore
@@ -80,7 +81,9 @@ def list_models(
 
 @app.command("pull")
 def pull_models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP, autocompletion=complete_model)
+    ] = None,
     all_models: Annotated[bool, typer.Option("--all", help="Those of the bundle taemi too.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
     debug: DebugOption = False,
@@ -118,7 +121,9 @@ def pull_models(
 
 @app.command("verify")
 def verify_models(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP, autocompletion=complete_model)
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Hash every file that is here anew; exit code 1 if one is not what it should be.
@@ -145,7 +150,9 @@ def verify_models(
 
 @app.command("path")
 def path_of_model(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help=NAME_HELP)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help=NAME_HELP, autocompletion=complete_model)
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Print the folder that models are kept in, or the verified file or folder of one model.

@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import torch
 from rich.console import Console
+from rich.text import Text
 
 from emi_live.addresses import SafeFormatter, safe_address
 from emi_live.cli.downloads import download_bar
@@ -29,6 +30,10 @@ from emi_models.printable import printable
 from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.status import Status
+
     from emi_live.config import LiveConfig
     from emi_live.flow import Script
     from emi_live.sinks import Sink
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["run_session", "set_up_logging"]
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+logger = logging.getLogger(__name__)
+
 CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
@@ -70,12 +77,14 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), lambda: engine.mark())
     sinks = _sinks(config, health, _in_words(config, demo), picture, console, controls)
     view = next((sink for sink in sinks if isinstance(sink, TerminalSink) and not sink.plain), None)
-    # More threads make small networks slower and take cores from the face. A setting of the whole process,
-    # so the program makes it, not the engine that others embed.
-    torch.set_num_threads(config.fusion.threads)
-    with console.status("loading …"), download_bar(console) as progress:
+    with console.status("starting …") as status, download_bar(console) as progress:
         engine = LiveEngine(
-            config, sinks=sinks, script=_script(config, demo), health=health, progress=progress
+            config,
+            sinks=sinks,
+            script=_script(config, demo),
+            health=health,
+            progress=progress,
+            step=LoadingSteps(status, config.fusion.threads),
         )
         engine.load()
     _announce(console, engine.announcements)
@@ -125,6 +134,41 @@ def _progress_line(config: LiveConfig, health: Health, console: Console) -> Prog
     return ProgressLine(console, health, until_s=config.duration_s)
 
 
+class _Elapsed:
+    """A text that says, each time it is drawn, how long a step has taken."""
+
+    def __init__(self, what: str, start: float) -> None:
+        self._what = what
+        self._start = start
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._what} … {time.monotonic() - self._start:.1f} s")
+
+
+class LoadingSteps:
+    """Shows on the status line what is being loaded; with `--debug`, each step is logged with its time."""
+
+    def __init__(self, status: Status, threads: int) -> None:
+        """`threads` is how many PyTorch gets as soon as it is there."""
+        self._status = status
+        self._threads = threads
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Show one step while it lasts; what it is within is shown again after it."""
+        outer, start = self._status.status, time.monotonic()
+        self._status.update(_Elapsed(what, start))
+        try:
+            yield
+        finally:
+            logger.debug("%s: %.1f s", what, time.monotonic() - start)
+            self._status.update(outer)
+        # More threads make small networks slower and take cores from the face. A setting of the whole
+        # process, so the program makes it, not the engine that others embed.
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(self._threads)
+
+
 def _announce(console: Console, lines: list[str]) -> None:
     for line in lines:
         style = "yellow" if ": unavailable: " in line else "dim"
@@ -158,7 +202,8 @@ def _sinks(
     output = config.output
     sinks: list[Sink] = []
     if output.json_path is not None:
-        sinks.append(JsonLinesSink(output.json_path, lambda line: _announce(console, [line])))
+        sink = JsonLinesSink(output.json_path, lambda line: _announce(console, [line]), append=output.append)
+        sinks.append(sink)
     if output.publish is not None:
         published = PublishSink(output.publish, config.bus, health)
         published.open()  # an address that is taken is told of now, not after the models are loaded

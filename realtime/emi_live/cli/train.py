@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emi_live.cli.clips import bad_use, open_data, training_installed
+from emi_live.cli.clips import bad_use, check_data, open_data, training_installed
+from emi_live.cli.complete import SYSTEMS, complete_system
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import check_out_folder
+from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +41,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 WHAT = "What to train on"
 HOW = "How"
-FLAG = " "  # typer would show <bool>, as if a value had to follow
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +49,10 @@ def train(
     system: Annotated[
         str,
         typer.Option(
-            help="taemi, two_stage, dual_stage or semantic_matters.", rich_help_panel=HOW, metavar="NAME"
+            help="taemi, two_stage, dual_stage or semantic_matters.",
+            rich_help_panel=HOW,
+            metavar="NAME",
+            autocompletion=complete_system,
         ),
     ],
     out: Annotated[
@@ -95,11 +100,11 @@ def train(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", metavar=FLAG, help="Go on with the run in --out.", rich_help_panel=HOW),
+        typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=HOW),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", metavar=FLAG, help="Throw away the run in --out.", rich_help_panel=HOW),
+        typer.Option("--force", help="Throw away the run in --out.", rich_help_panel=HOW),
     ] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -108,12 +113,13 @@ def train(
     options = {"labels": labels, "vision": vision, "audio": audio, "text": text}
     overrides = {"seed": seed, "device": device}
     config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None})
+    _check_system(system)
+    check_data(data, labels)
+    check_out_folder("--out", out)
     console = Console(stderr=True)
     with bad_use(), training_installed():
         with console.status("loading ..."):  # Lightning alone takes seconds
             from emi_models.training.fit import fit
-            from emi_models.training.recipes import recipe_of
-        recipe_of(system)  # a wrong name fails before any clip is read
         clips = open_data(data, console, options)
         try:
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
@@ -123,6 +129,12 @@ def train(
             console.print(f"stopped; go on with: {again}", markup=False, highlight=False, soft_wrap=True)
             raise
     _tell_what_next(console, result, data)
+
+
+def _check_system(system: str) -> None:
+    """Refuse a system that there is not, before the recipes are loaded."""
+    if system not in SYSTEMS:
+        raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
 
 def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) -> TrainConfig:

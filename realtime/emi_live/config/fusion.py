@@ -54,6 +54,7 @@ class FusionConfig(Section):
     """The fusion engine and its checkpoint. What the engines are: docs/engines.md."""
 
     engine: EngineKind = "auto"
+    strict: bool = False  # an engine that is named and cannot run ends the start, in place of a fallback
     device: Device = "auto"  # auto = the CPU, but for engines that have none
     precision: Precision | None = None  # None = fp32, but for TensorRT, which has fp16 or the plan's own
     plan: Path | None = None  # of `emi compile`, for TensorRT; None = the cached one, else a new one
@@ -68,5 +69,7 @@ class OutputConfig(Section):
     """Where estimates go."""
 
     json_path: str | None = None  # a file, or "-" for standard output
+    append: bool = False  # add to that file; else one that holds something is refused
+    force: bool = False  # replace what a file holds, that of --picture too
     publish: str | None = None  # ZeroMQ address, e.g. tcp://127.0.0.1:5561
     ui: bool = True

@@ -40,12 +40,15 @@ class JsonLinesSink:
 
     name = "json"
 
-    def __init__(self, path: str | os.PathLike[str], tell: Callable[[str], None] | None = None) -> None:
-        """Open the file, which is emptied first; a named pipe waits for its reader.
+    def __init__(
+        self, path: str | os.PathLike[str], tell: Callable[[str], None] | None = None, *, append: bool = False
+    ) -> None:
+        """Open the file, emptied first unless lines are appended; a named pipe waits for its reader.
 
         Args:
             path: where to write; `-` is standard output.
             tell: is told in one line that a named pipe has no reader yet.
+            append: keep what is in the file.
 
         Raises:
             ConfigurationError: it cannot be written.
@@ -56,7 +59,7 @@ class JsonLinesSink:
             if self._path == STANDARD_OUTPUT:
                 self._stream = io.FileIO(os.dup(_standard_output()), "w")
             else:
-                self._stream = _open(self._path, tell)
+                self._stream = _open(self._path, tell, append=append)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigurationError(
@@ -121,8 +124,11 @@ def _standard_output() -> int:
     return sys.stdout.fileno()
 
 
-def _open(path: str, tell: Callable[[str], None] | None) -> io.FileIO:
-    """The file, emptied. A named pipe without a reader is waited for; signals end that wait."""
+def _open(path: str, tell: Callable[[str], None] | None, *, append: bool) -> io.FileIO:
+    """The file, emptied unless lines are appended.
+
+    A named pipe without a reader is waited for; signals end that wait.
+    """
     try:
         is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -134,7 +140,7 @@ def _open(path: str, tell: Callable[[str], None] | None) -> io.FileIO:
             if error.errno != errno.ENXIO:
                 raise
             tell(f"waiting for a reader of {path} …")
-    return io.FileIO(path, "w")
+    return io.FileIO(path, "a" if append else "w")
 
 
 def _write_all(stream: io.FileIO, line: bytes) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 import pytest
 
 from emi_live.cli.emi import GROUP, run_emi
+from emi_live.cli.errors import run_app
 
 MODELS = EntryPoint("models", "emi_live.cli.models:app", GROUP)
 GONE = EntryPoint("gone", "no_such_package.cli:app", GROUP)
@@ -82,3 +83,85 @@ def test_help_imports_no_network_library_and_loads_no_other_command(args: list[s
     assert "emi_live" in loaded
     heavy = {"torch", "numpy", "transformers", "mediapipe", "huggingface_hub", "httpx", "zmq", "cv2"}
     assert not loaded & heavy
+
+
+def every_help() -> list[list[str]]:
+    """The arguments of `emi` for the help of each command and subcommand that is installed."""
+    found: list[list[str]] = [["--help"]]
+    for point in entry_points(group=GROUP):
+        loaded = point.load()
+        found.append([point.name, "--help"])
+        for command in loaded.registered_commands if loaded.registered_callback else ():
+            name = command.name or command.callback.__name__.replace("_", "-")
+            found.append([point.name, name, "--help"])
+    return found
+
+
+def test_no_help_shows_a_switch_as_if_a_value_had_to_follow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    helps = every_help()
+    assert len(helps) > 15
+    for args in helps:
+        with pytest.raises(SystemExit) as ended:
+            run_emi(args, entry_points(group=GROUP))
+        said = capsys.readouterr().out
+        assert ended.value.code == 0, args
+        assert "Usage: emi" in said, args
+        assert "<bool>" not in said.lower(), args
+        assert "--help" in said, args
+
+
+@pytest.mark.parametrize("args", [("bench",), ("models",)])
+def test_a_group_alone_prints_its_help(capsys: pytest.CaptureFixture[str], args: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_emi(args, entry_points(group=GROUP))
+    assert ended.value.code == 0
+    assert f"Usage: emi {args[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("emi ", {"models", "train", "bench"}),
+        ("emi models ", {"list", "pull", "verify", "path"}),
+        ("emi models pull whisper-b", {"whisper-base.en"}),
+        ("emi train --system t", {"taemi", "two_stage"}),
+        ("emi bench fu", {"fusion"}),
+    ],
+)
+def test_a_shell_is_offered_commands_options_and_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, offered: set[str]
+) -> None:
+    words = line.split(" ")
+    monkeypatch.setenv("_EMI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit):
+        run_emi([], entry_points(group=GROUP))
+    assert offered <= set(capsys.readouterr().out.split())
+
+
+def test_emi_live_offers_presets_and_engines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emi_live.cli.live import app
+
+    monkeypatch.setenv("_EMI_LIVE_COMPLETE", "complete_bash")
+    for line, offered in (
+        ("emi-live --config ", {"quiet", "robot"}),
+        ("emi-live --engine o", {"onnxruntime"}),
+    ):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        with pytest.raises(SystemExit):
+            run_app(app, [], "emi-live")
+        assert offered <= set(capsys.readouterr().out.split())
+
+
+def test_completion_knows_every_system_that_can_be_trained() -> None:
+    from emi_live.cli.complete import SYSTEMS
+    from emi_models.training.recipes import RECIPES
+
+    assert tuple(RECIPES) == SYSTEMS

@@ -87,7 +87,7 @@ def test_json_and_the_curve_in_files(
             "0 rated clips in test, at least 2 are needed; the set has 24 clips in train, 10",
         ),
         (("--device", "tpu"), "no device is called 'tpu'"),
-        (("--json", "/nowhere/e.json"), "/nowhere/e.json cannot be written: No such file or directory"),
+        (("--json", "/nowhere/e.json"), "/nowhere/e.json cannot be written: there is no folder /nowhere"),
         (("--checkpoint", "nothing.safetensors"), "nothing.safetensors is no readable checkpoint"),
         (("--data", "nowhere"), "nowhere is no folder"),
         (("--nope",), "No such option: --nope. See `emi eval --help`."),

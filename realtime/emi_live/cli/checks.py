@@ -1,0 +1,325 @@
+"""What `emi doctor` looks at: each check says what it found, how well that is, and what to type if not."""
+
+from __future__ import annotations
+
+import locale
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from ctypes.util import find_library
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from emi_live.errors import LiveError, SourceError
+from emi_models.errors import ModelIntegrityError
+
+if TYPE_CHECKING:
+    from emi_models.store import ModelStore
+
+__all__ = [
+    "Check",
+    "State",
+    "cameras",
+    "engines",
+    "libraries",
+    "microphones",
+    "models",
+    "network",
+    "surroundings",
+]
+
+State = Literal["ok", "warn", "fail"]
+Told = Callable[[float], None]  # told of the level of each piece of sound, in dBFS
+
+PACKAGES: Final = (
+    "torch",
+    "onnxruntime",
+    "mediapipe",
+    "faster-whisper",
+    "opencv-contrib-python",
+    "av",
+    "numpy",
+)
+# What a wheel of ours links to and does not bring: library, Debian package, what for, how bad it is.
+NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
+    ("portaudio", "libportaudio2", "microphones", "warn"),
+    ("EGL", "libegl1", "the face model", "fail"),
+    ("GLESv2", "libgles2", "the face model", "fail"),
+)
+SWITCHES: Final = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+ON: Final = frozenset({"1", "true", "yes", "on"})
+CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from there on it opens a connection
+NARROW: Final = 60  # columns, below which the view leaves things out
+PICTURES_S: Final = 1.0  # how long a camera's rate is counted
+FIRST_BLOCK_S: Final = 3.0  # sound servers take up to two seconds to send the first
+SILENT_DBFS: Final = -75.0  # a microphone that is switched on has more noise than that
+FLOOR_DBFS: Final = -120.0  # of digital silence
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it is, in words, and the command that mends it."""
+
+    about: str
+    state: State
+    says: str
+    fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)  # numbers for machines
+
+
+def surroundings() -> Iterator[Check]:
+    """Versions, locale and terminal."""
+    found = {}
+    for name in ("emi-live", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    absent = [name for name, number in found.items() if not number and name != "emi-live"]
+    where = (
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
+    )
+    said = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    if absent:
+        yield Check(
+            "versions", "fail", f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}"
+        )
+    yield Check("versions", "ok", f"{said}; {where}", facts=found)
+    encoding = (sys.stdout.encoding or locale.getpreferredencoding(False)).lower()
+    if encoding.replace("-", "") == "utf8":
+        yield Check("locale", "ok", "UTF-8")
+    else:
+        yield Check("locale", "warn", f"{encoding}: bars are drawn in plain letters", "export LC_ALL=C.UTF-8")
+    if not sys.stdout.isatty():
+        yield Check("terminal", "ok", "the output goes elsewhere; emi-live would write lines, and no view")
+        return
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    size = f"{columns} x {lines}, {os.environ.get('TERM') or 'TERM is not set'}"
+    if columns < NARROW or os.environ.get("TERM") in (None, "", "dumb"):
+        yield Check(
+            "terminal", "warn", f"{size}: the view needs {NARROW} columns", "emi-live --no-ui --json -"
+        )
+    else:
+        yield Check("terminal", "ok", size)
+
+
+def libraries() -> Iterator[Check]:
+    """Native libraries that the system has to bring."""
+    for library, package, purpose, bad in NATIVE:
+        if find_library(library):
+            yield Check(package, "ok", f"here, for {purpose}")
+        else:
+            yield Check(package, bad, f"missing, and {purpose} need it", f"sudo apt install {package}")
+
+
+def cameras(quick: bool = False) -> Iterator[Check]:
+    """Each camera: may it be used, does it give a picture, how large, how often."""
+    from emi_live.sources.devices import list_cameras
+
+    found = list_cameras()
+    if not found:
+        yield Check(
+            "camera",
+            "warn",
+            "there is no /dev/video* here: files, streams and --demo work",
+            "emi-live --camera rtsp://HOST/STREAM",
+        )
+    for camera in found:
+        about, problem = f"camera {camera.index}", getattr(camera, "problem", "")
+        if problem or not os.access(camera.path, os.R_OK | os.W_OK):
+            yield Check(
+                about, "fail", f"{camera.name}: {problem or 'no permission'}", "sudo usermod -aG video $USER"
+            )
+            continue
+        try:
+            width, height, rate = _watch(camera.index, 0.0 if quick else PICTURES_S)
+        except LiveError as error:
+            yield Check(about, "fail", f"{camera.name}: {error}", f"fuser -v {camera.path}")
+            continue
+        size = f"{camera.name}: {width} x {height}" + ("" if quick else f", {rate:.0f} pictures a second")
+        facts = {"width_px": width, "height_px": height, "fps": None if quick else round(rate, 1)}
+        if quick or rate >= 10:
+            yield Check(about, "ok", size, facts=facts)
+        else:  # many cameras expose longer in the dark
+            yield Check(
+                about, "warn", f"{size}: few; it may be dark", "emi-live --set camera.width_px=640", facts
+            )
+
+
+def _watch(index: int, seconds: float) -> tuple[int, int, float]:
+    """Width, height and pictures a second of a camera; raises LiveError if none comes."""
+    from emi_live.clock import MonotonicClock
+    from emi_live.config import CameraConfig
+    from emi_live.sources.device import DeviceLostError
+    from emi_live.sources.opencv import OpenCvCapture, advice
+
+    clock = MonotonicClock()
+    try:
+        capture = OpenCvCapture(index, CameraConfig())
+    except DeviceLostError as error:
+        raise SourceError(f"{error}; {advice(index)}") from error
+    try:
+        picture = capture.rgb() if capture.grab() else None
+        if picture is None:
+            raise SourceError("it opens and gives no picture")
+        start_ns, count = clock.now_ns(), 0
+        while clock.now_ns() - start_ns < seconds * 1e9 and capture.grab():
+            count += 1
+        rate = count / max(1e-9, (clock.now_ns() - start_ns) / 1e9)
+        return picture.shape[1], picture.shape[0], rate
+    finally:
+        capture.release()
+
+
+def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check]:
+    """Those there are, and how loud it is on the default one."""
+    from emi_live.sources.devices import list_microphones
+
+    try:
+        found = list_microphones()
+    except SourceError as error:
+        yield Check("microphone", "warn", str(error), "sudo apt install libportaudio2")
+        return
+    if not found:
+        yield Check(
+            "microphone",
+            "warn",
+            "none here: the face alone is watched; plug one in, or start PulseAudio or PipeWire",
+            "emi-live --camera 0 --mic none",
+        )
+        return
+    for microphone in found:
+        mark = ", the default" if microphone.default else ""
+        says = f"{microphone.name}: {microphone.rate_hz} Hz, {microphone.channels} channels{mark}"
+        yield Check(f"microphone {microphone.index}", "ok", says)
+    yield _heard(listen_s, level)
+
+
+def _heard(listen_s: float, level: Told) -> Check:
+    """What comes of the default microphone."""
+    import numpy as np
+
+    from emi_live.clock import MonotonicClock
+    from emi_live.config import MicrophoneConfig
+    from emi_live.sources.device import DeviceLostError
+    from emi_live.sources.portaudio import PortAudioInputs
+
+    try:
+        feed = PortAudioInputs(None, MicrophoneConfig(), MonotonicClock())()
+    except (DeviceLostError, SourceError) as error:
+        return Check("level", "fail", str(error), "emi-live --list-devices, then --mic NAME")
+    squares, samples, peak = 0.0, 0, 0.0
+    try:
+        wanted = None
+        while wanted is None or samples < wanted:
+            block = feed.next(FIRST_BLOCK_S)
+            if block is None:
+                break
+            wanted = wanted or round(listen_s * block.rate_hz)
+            loudest = float(np.abs(block.pcm).max())
+            peak, samples = max(peak, loudest), samples + len(block.pcm)
+            squares += float(np.square(block.pcm.mean(axis=1), dtype=np.float64).sum())
+            level(dbfs(loudest))
+    except DeviceLostError as error:
+        return Check("level", "fail", f"the microphone is gone: {error}", "pactl list short sources")
+    finally:
+        feed.close()
+    if not samples:
+        return Check("level", "fail", "it opens, and no sound arrives", "pactl list short sources")
+    rms, loud = dbfs((squares / samples) ** 0.5), dbfs(peak)
+    facts = {"rms_dbfs": round(rms, 1), "peak_dbfs": round(loud, 1), "seconds": listen_s}
+    if loud < SILENT_DBFS:
+        says = f"{bar(loud)} {loud:.0f} dBFS at most: silent, so it is muted or switched off"
+        return Check("level", "warn", says, "pactl set-source-mute @DEFAULT_SOURCE@ 0", facts)
+    if loud >= -0.1:
+        says = f"{bar(loud)} it clips: too loud"
+        return Check("level", "warn", says, "pactl set-source-volume @DEFAULT_SOURCE@ 50%", facts)
+    return Check("level", "ok", f"{bar(loud)} mean {rms:.0f}, peak {loud:.0f} dBFS", facts=facts)
+
+
+def dbfs(amplitude: float) -> float:
+    """An amplitude in decibels of full scale; -120 for nothing at all."""
+    import math
+
+    return max(FLOOR_DBFS, 20.0 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
+
+
+def bar(level_dbfs: float, width: int = 20) -> str:
+    """A level meter of that many cells, from -80 to 0 dBFS, in plain letters."""
+    filled = round(width * min(1.0, max(0.0, (level_dbfs + 80.0) / 80.0)))
+    return "[" + "#" * filled + "-" * (width - filled) + "]"
+
+
+def models(store: ModelStore) -> Iterator[Check]:
+    """Those of the compact bundle: which are here, and what would be fetched, from where, how large."""
+    for name, entry in store.catalogue.items():
+        if entry.bundle != "compact":
+            continue
+        status = store.status(name)
+        size = f"{entry.size / 1e6:.1f} MB"
+        fix, facts = f"emi models pull {name}", {"bytes": entry.size, "state": status.state}
+        wrong = "; ".join(status.problems) if status.state == "damaged" else ""
+        if status.here:
+            try:
+                store.locate(name)  # hashes it, once
+            except ModelIntegrityError as error:
+                wrong = str(error)
+        if wrong:
+            yield Check(name, "fail", f"damaged: {wrong}", fix, facts)
+        elif status.here:
+            yield Check(name, "ok", f"here, {size}, for {entry.purpose}", facts=facts)
+        else:
+            hosts = ", ".join(sorted({str(urlsplit(file.url).hostname) for file in entry.files}))
+            instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
+            says = f"not here: the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
+            yield Check(name, "warn", says, fix, facts)
+
+
+def _sphinx_stands_in(role: str) -> bool:
+    return role == "speech" and find_spec("pocketsphinx") is not None
+
+
+def engines() -> Iterator[Check]:
+    """What can run the network."""
+    from emi_engine import ENGINES
+    from emi_engine.load import ON_GPU_ONLY, runtime_missing
+
+    lacking = {kind: reason for kind in ENGINES if (reason := runtime_missing(kind))}
+    here = [kind for kind in ENGINES if kind not in (*lacking, *ON_GPU_ONLY, "auto")]
+    on_gpu = [kind for kind in ON_GPU_ONLY if kind not in lacking]
+    facts = {"here": here, "on_gpu": on_gpu, "missing": lacking}
+    if not {"onnxruntime", "torch"} & set(here):
+        yield Check("engines", "fail", "none can run", "pip install onnxruntime onnx onnxscript", facts)
+        return
+    more = f"; with an NVIDIA GPU also {', '.join(on_gpu)}" if on_gpu else ""
+    away = f"; not installed: {', '.join(lacking)} (docs/engines.md)" if lacking else ""
+    yield Check("engines", "ok", f"{', '.join(here)}{more}{away}", facts=facts)
+
+
+def network(store: ModelStore) -> Iterator[Check]:
+    """What would be contacted, and the switches by which libraries send nothing home."""
+    absent = [e for n, e in store.catalogue.items() if e.bundle == "compact" and not store.status(n).here]
+    hosts = sorted({str(urlsplit(file.url).hostname) for entry in absent for file in entry.files})
+    if hosts:
+        says = f"the first start would contact {', '.join(hosts)}, for models alone"
+        yield Check("network", "ok", f"{says}; with --offline nothing", facts={"hosts": hosts})
+    else:
+        yield Check("network", "ok", "every model is here: nothing is contacted", facts={"hosts": []})
+    unset = [name for name in SWITCHES if os.environ.get(name, "").strip().lower() not in ON]
+    if unset:
+        says = f"{', '.join(unset)} not set: a library may send what it likes"
+        yield Check("telemetry", "warn", says, "export " + " ".join(f"{name}=1" for name in unset))
+    else:
+        yield Check("telemetry", "ok", "switched off in ONNX Runtime and the Hugging Face libraries")
+    try:
+        release = version("mediapipe")
+    except PackageNotFoundError:
+        return
+    numbers = tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
+    if numbers >= CHATTY_MEDIAPIPE:
+        says = f"MediaPipe {release} opens a connection to its maker"
+        yield Check("telemetry", "warn", says, "pip install 'mediapipe<0.10.35'")

@@ -1,0 +1,190 @@
+"""What can be known to fail before a model is loaded: it is said at once, not after seconds.
+
+Nothing here imports torch, OpenCV, MediaPipe or transformers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from emi_live.errors import ConfigurationError, SourceError
+
+if TYPE_CHECKING:
+    from emi_live.config import LiveConfig
+
+__all__ = [
+    "check_before_loading",
+    "check_checkpoint",
+    "check_new_file",
+    "check_out_folder",
+    "check_writable",
+    "media_argument",
+]
+
+STANDARD_OUTPUT: Final = "-"
+
+
+def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
+    """Return if nothing that can be looked at cheaply stands in the way of a run.
+
+    Raises:
+        ConfigurationError: a missing file or folder, an output that would be overwritten, or with
+            `fusion.strict` an engine that is not installed.
+        SourceError: a camera that is not here.
+        CheckpointError: the checkpoint is damaged, of another format, or for other encoders.
+    """
+    source, output = config.source, config.output
+    if source.input is not None:
+        _check_input(str(source.input))
+    if source.camera is not None:
+        _check_camera(source.camera)
+    if config.fusion.checkpoint is not None:
+        check_checkpoint(config.fusion.checkpoint, config.bundle)
+    if config.fusion.plan is not None and not config.fusion.plan.is_file():
+        raise ConfigurationError(f"there is no plan {config.fusion.plan}; make it with `emi compile --out`")
+    if config.fusion.strict:
+        _check_engine(config)
+    if output.json_path is not None:
+        check_writable("--json", output.json_path)
+        if not output.append:
+            check_new_file(
+                "--json", output.json_path, output.force, "--append to add to it, or --force to replace it"
+            )
+    if picture is not None:
+        if picture.suffix != ".svg":
+            raise ConfigurationError(
+                f"--picture {picture} cannot be written: name an .svg file in a folder that exists"
+            )
+        check_writable("--picture", picture)
+        check_new_file("--picture", picture, output.force, "--force to replace it, or name another file")
+
+
+def media_argument(text: str) -> Path:
+    """The file that is named without an option.
+
+    Raises:
+        ConfigurationError: it is a camera or an address, for which there are options.
+    """
+    if "://" in text:
+        raise ConfigurationError(
+            "an address needs its option: --camera URL for a live stream, --input URL for a recording"
+        )
+    if text.isdecimal() or _is_device(Path(text)):
+        raise ConfigurationError(f"{text} is a camera, not a file; use --camera {text}")
+    return Path(text)
+
+
+def check_writable(option: str, where: str | os.PathLike[str]) -> None:
+    """Return if a file of this name can be opened for writing, which is not done yet; `-` always can.
+
+    Raises:
+        ConfigurationError: its folder is not there, or it may not be written.
+    """
+    text = os.fspath(where)
+    if text == STANDARD_OUTPUT:
+        return
+    reason = _why_not_writable(text)
+    if reason:
+        raise ConfigurationError(
+            f"{option} {text} cannot be written: {reason}; name a file in a folder that exists"
+        )
+
+
+def check_new_file(option: str, where: str | os.PathLike[str], force: bool, remedy: str) -> None:
+    """Return if nothing would be lost by writing there: no file, an empty one, a pipe or a device.
+
+    Raises:
+        ConfigurationError: the file holds something and `force` is not given.
+    """
+    path = Path(where)
+    if force or os.fspath(where) == STANDARD_OUTPUT or not path.is_file():
+        return
+    if size := path.stat().st_size:
+        raise ConfigurationError(f"{option} {path} exists and holds {size} bytes; add {remedy}")
+
+
+def check_out_folder(option: str, folder: Path) -> None:
+    """Return if this folder is there, or can be made, and can be written to.
+
+    Raises:
+        ConfigurationError: a file is in its place, or it may not be written.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigurationError(
+            f"{option} {folder} cannot be made: {nearest} is a file; name another folder"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{option} {folder} cannot be written: no permission in {nearest}; name another folder"
+        )
+
+
+def check_checkpoint(path: Path, bundle: str | None = None) -> None:
+    """Return if the file's header is one of a checkpoint, and for this bundle's encoders.
+
+    Raises:
+        CheckpointError: it is not there, damaged, of another format, or for other encoders.
+    """
+    from emi_models.checkpoint import read_header
+    from emi_models.encoders import COMPACT_ENCODERS
+
+    read_header(path, COMPACT_ENCODERS if bundle == "compact" else None)
+
+
+def _check_input(text: str) -> None:
+    if "://" in text or text.partition("/")[0] in ("http:", "https:"):  # whoever opens it knows
+        return
+    path = Path(text)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be found ({error.strerror}); give the path of a media file"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise ConfigurationError(f"{path} is a folder; give the path of a media file")
+    if stat.S_ISCHR(mode) and str(path).startswith("/dev/video"):
+        raise ConfigurationError(f"{path} is a camera, not a file; use --camera {path}")
+    if not os.access(path, os.R_OK):
+        raise ConfigurationError(f"{path} may not be read by this user; see its permissions with `ls -l`")
+
+
+def _check_camera(where: int | str) -> None:
+    """Say that a device is not here; OpenCV says the rest when it opens it."""
+    if isinstance(where, str) and "://" in where:
+        return
+    path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))
+    if not path.exists():
+        from emi_live.sources.opencv import advice
+
+        raise SourceError(f"camera {where}: there is no {path}; {advice(where)}")
+
+
+def _check_engine(config: LiveConfig) -> None:
+    from emi_engine.load import runtime_missing
+
+    if reason := runtime_missing(config.fusion.engine):
+        raise ConfigurationError(f"the engine `{config.fusion.engine}` cannot run here: {reason}")
+
+
+def _why_not_writable(text: str) -> str:
+    path = Path(text)
+    if path.is_dir():
+        return "it is a folder"
+    if path.exists():
+        return "" if os.access(path, os.W_OK) else "no permission"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"no permission in {folder}"
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        return stat.S_ISCHR(path.stat().st_mode)
+    except OSError:
+        return str(path).startswith("/dev/video")
