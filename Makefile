@@ -23,7 +23,7 @@ format:             ## rewrite what a tool can
 	$(RUN) ruff check --fix .
 
 test:               ## all tests
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadscope
 
 bench:              ## latency of the whole engine on a test clip, at real pace
 	$(RUN) emi bench live --input "$${EMI_TEST_ASSETS:-../shared/assets}/av/face_and_speech.mp4"

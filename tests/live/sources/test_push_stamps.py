@@ -115,6 +115,7 @@ def test_sound_without_stamps_that_stops_for_a_while_has_a_gap(pushing: Pushing)
         (NOW_NS - 90 * NS_PER_S, r"is 90 s behind time\.monotonic_ns\(\)"),
         (-NOW_NS, r"behind time\.monotonic_ns\(\)"),
     ],
+    ids=str.split("ns us ms s monotonic_s monotonic_ms monotonic_us zero media ahead behind negative"),
 )
 def test_a_first_stamp_that_is_not_ours_is_refused_by_its_name(
     pushing: Pushing, t_ns: int, looks: str
