@@ -60,6 +60,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "file.late": Meaning("{n} picture[s] skipped (too late for real pace)", PICTURE_S, "skip"),
     "file.damaged": Meaning("{n} damaged piece[s] of the file", 0.05, always=True),
     "file.discontinuities": Meaning("{n} jump[s] of the file's time stamps", 1.0, always=True),
+    "file.refused_stamps": Meaning("{n} time stamp[s] of the file refused", PICTURE_S, always=True),
     "video.out_of_order": Meaning("{n} picture[s] out of order", PICTURE_S, always=True),
     "audio.out_of_order": Meaning("{n} block[s] of sound out of order", 0.02, always=True),
     "video.stamps_refused": Meaning("{n} picture[s] refused for their time stamps", PICTURE_S, always=True),
@@ -82,7 +83,8 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "window.discarded": Meaning("{n} packet[s] too late for their window", PACKET_S),
     "fusion.missed_hops": Meaning("{n} estimate[s] left out (too slow)", HOP_S),
     "estimates.skipped": Meaning("{n} estimate[s] that the program did not take", HOP_S),
-    "publish.refused": Meaning("{n} subscription[s] refused", HOP_S, always=True),
+    "fusion.engine_failures": Meaning("{n} failure[s] of the fusion engine", HOP_S, always=True),
+    "publish.refused": Meaning("{n} client[s] of the published port cut off", HOP_S, always=True),
     # Whatever they are of.
     "*.lost_samples": Meaning("{s} s of sound lost before {part}", SAMPLE_S),
     "*.gaps": Meaning("{n} gap[s] in the sound of {part}", 0.5),

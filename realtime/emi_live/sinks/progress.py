@@ -21,6 +21,7 @@ SPEED_SPAN_NS: Final = 20 * NS_PER_S  # speed is a mean over this much time: wor
 LINE_NS: Final = NS_PER_S // 4
 BAR: Final = 24
 CLEAR: Final = "\r\x1b[K"
+LONGEST_S: Final = 1e6  # eleven days: nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Progress:
         """How long the rest will take."""
         if self.total_s is None or not self.speed:
             return None
-        return max(0.0, self.total_s - self.done_s) / self.speed
+        to_go_s = max(0.0, self.total_s - self.done_s) / self.speed
+        return to_go_s if to_go_s < LONGEST_S else None
 
     def pieces(self, glyphs: Glyphs) -> list[str]:
         """In words, the most important first."""
