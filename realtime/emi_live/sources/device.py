@@ -134,7 +134,8 @@ class DeviceLoop(Generic[T]):
                 except DeviceLostError as loss:
                     self._release()
                     self._failures += 1
-                    self._health.count(f"{self._part}.lost")
+                    if self._lost is None:  # not each time that it could not be opened again
+                        self._health.count(f"{self._part}.lost")
                     self._report_loss(loss)
                     stop.wait(self._backoff.delay_s(self._failures))
         finally:

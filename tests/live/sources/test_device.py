@@ -117,7 +117,7 @@ def test_a_long_loss_says_for_how_long_and_since_when_in_few_log_lines(
         )
     ]
     assert bench.health.status("camera").state == "running"
-    assert bench.lost == 101
+    assert bench.lost == 1  # however often it could not be opened again
 
 
 def test_a_recording_that_ends_is_not_opened_again() -> None:
