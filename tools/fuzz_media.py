@@ -138,7 +138,7 @@ def make_seeds(folder: Path) -> list[Path]:
         path = folder / name
         if not path.exists():
             command = ["ffmpeg", "-v", "error", "-y", *recipe, "-bitexact", str(path)]
-            subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603  # ours
+            subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)  # ours
         if path.exists() and path.stat().st_size:
             made.append(path)
     if not made:
@@ -209,7 +209,7 @@ def run_command(path: Path, limit_s: float) -> dict[str, Any]:
     program = str(Path(sys.executable).with_name("emi-live"))
     command = [program, "--input", str(path), *OPTIONS]
     try:
-        done = subprocess.run(  # noqa: S603  # our own program
+        done = subprocess.run(  # our own program
             command, capture_output=True, timeout=limit_s, check=False, env=models(), stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
@@ -274,7 +274,7 @@ class Child:
     def _start(self) -> None:
         self.starts += 1
         with self._log.open("a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # ourselves
+            self._process = subprocess.Popen(  # ourselves
                 [sys.executable, __file__, "--child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -359,7 +359,7 @@ def decodable_pictures(path: Path) -> int | None:
     command = ["ffprobe", "-v", "quiet", "-select_streams", "v:0", "-count_frames", "-show_entries"]
     command += ["stream=nb_read_frames", "-of", "csv=p=0", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603  # as above
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except subprocess.TimeoutExpired:
         return None
     first = done.stdout.split("\n")[0].strip(", ")
