@@ -48,4 +48,4 @@ demo:
 	$(RUN) emi-live --demo
 
 picture:            ## the README's picture, made by the program
-	$(RUN) emi-live --demo --no-ui --duration 13.4 --picture docs/demo.svg
+	$(RUN) emi-live --demo --no-ui --duration 13.4 --picture docs/demo.svg --force
