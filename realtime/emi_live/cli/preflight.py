@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from emi_live.addresses import safe_address
 from emi_live.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def media_argument(text: str) -> Path:
     """
     if "://" in text:
         raise ConfigurationError(
-            "an address needs its option: --camera URL for a live stream, --input URL for a recording"
+            f"an address is watched with --camera {safe_address(text)}; of a recording, save it first for "
+            "its sound and exact numbers"
         )
     if text.isdecimal() or _is_device(Path(text)):
         raise ConfigurationError(f"{text} is a camera, not a file; use --camera {text}")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.preflight import media_argument
 from emi_models import telemetry
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Fact:
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def privacy(
+    media: Annotated[str | None, typer.Argument(metavar="[FILE]", help="As in emi-live.")] = None,
     camera: Annotated[str | None, typer.Option(metavar="N|PATH|URL", help="As in emi-live.")] = None,
     input_: Annotated[Path | None, typer.Option("--input", metavar="FILE", help="As in emi-live.")] = None,
     mic: Annotated[str | None, typer.Option(metavar="NAME|none", help="As in emi-live.")] = None,
@@ -69,6 +71,9 @@ def privacy(
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
+    append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
+    force: Annotated[bool, typer.Option("--force", metavar=FLAG, help="As in emi-live.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", metavar=FLAG, help="As in emi-live.")] = False,
     config: Annotated[str | None, typer.Option(metavar="PRESET|FILE", help="As in emi-live.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in emi-live.")
@@ -87,14 +92,20 @@ def privacy(
 
     source = {
         "camera": int(camera) if camera is not None and camera.isdecimal() else camera,
-        "input": input_,
+        "input": input_ if media is None else media_argument(media),
         "mic": mic,
     }
-    output = {"json_path": json_, "publish": publish, "ui": None if ui else False}
+    output = {
+        "json_path": json_,
+        "publish": publish,
+        "ui": None if ui else False,
+        "append": append or None,
+        "force": force or None,
+    }
     options: dict[str, dict[str, Any]] = {
         "source": source,
         "output": output,
-        "fusion": {"engine": engine, "checkpoint": checkpoint},
+        "fusion": {"engine": engine, "checkpoint": checkpoint, "strict": strict or None},
         "models": {"offline": offline or None},
     }
     given: dict[str, Any] = {
