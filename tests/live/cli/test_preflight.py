@@ -71,7 +71,7 @@ def test_every_error_comes_in_one_line_before_anything_heavy_is_loaded(tmp_path:
             (["emi-live", "a.mp4", "b.mp4"], 2, "b.mp4"),
             (["emi-live", "a.mp4", "--input", "b.mp4"], 2, "two files"),
             (["emi-live", "--input", "a.mp4", "--input", "b.mp4"], 2, "--input is given 2 times"),
-            (["emi-live", "http://host/clip.mp4"], 2, "--camera URL"),
+            (["emi-live", "http://host/clip.mp4"], 2, "--camera http://host/clip.mp4"),
             (["emi-live", "0"], 2, "--camera 0"),
             (["emi-live", "--camera", "77"], 3, "/dev/video77"),
             (["emi-live", "--demo", "--json", nowhere], 2, "there is no folder"),
