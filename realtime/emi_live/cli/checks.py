@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from emi_live.errors import LiveError, SourceError
+from emi_models import telemetry
 from emi_models.errors import ModelIntegrityError
 
 if TYPE_CHECKING:
@@ -50,9 +51,6 @@ NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
     ("EGL", "libegl1", "the face model", "fail"),
     ("GLESv2", "libgles2", "the face model", "fail"),
 )
-SWITCHES: Final = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
-ON: Final = frozenset({"1", "true", "yes", "on"})
-CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from there on it opens a connection
 NARROW: Final = 60  # columns, below which the view leaves things out
 PICTURES_S: Final = 1.0  # how long a camera's rate is counted
 FIRST_BLOCK_S: Final = 3.0  # sound servers take up to two seconds to send the first
@@ -309,17 +307,10 @@ def network(store: ModelStore) -> Iterator[Check]:
         yield Check("network", "ok", f"{says}; with --offline nothing", facts={"hosts": hosts})
     else:
         yield Check("network", "ok", "every model is here: nothing is contacted", facts={"hosts": []})
-    unset = [name for name in SWITCHES if os.environ.get(name, "").strip().lower() not in ON]
-    if unset:
-        says = f"{', '.join(unset)} not set: a library may send what it likes"
-        yield Check("telemetry", "warn", says, "export " + " ".join(f"{name}=1" for name in unset))
-    else:
-        yield Check("telemetry", "ok", "switched off in ONNX Runtime and the Hugging Face libraries")
-    try:
-        release = version("mediapipe")
-    except PackageNotFoundError:
-        return
-    numbers = tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
-    if numbers >= CHATTY_MEDIAPIPE:
-        says = f"MediaPipe {release} opens a connection to its maker"
-        yield Check("telemetry", "warn", says, "pip install 'mediapipe<0.10.35'")
+    sending = telemetry.warnings()
+    for line in sending:
+        says, _, remedy = line.removeprefix("privacy: ").rpartition(": ")
+        yield Check("telemetry", "warn", says, remedy)
+    if not sending:
+        libraries = ", ".join(switch.library for switch in telemetry.SWITCHES)
+        yield Check("telemetry", "ok", f"switched off in {libraries}")
