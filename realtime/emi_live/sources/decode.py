@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_GAP_NS", "Picture", "Sound", "StreamReader", "UnusableError"]
 
 MAX_GAP_NS: Final = 120 * NS_PER_S  # a hole in all streams at once that is longer is skipped
+HAS_INDEX: Final = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name for MP4 and its kin
 MAX_READ_FAILURES: Final = 64  # a container that fails this often to give a packet is given up
 DEFAULT_FRAME_NS: Final = NS_PER_S // 25  # how long a picture lasts when the file does not say
 MAX_PIXELS: Final = 36_000_000  # 8K has 33 million; a larger picture is scaled down
@@ -212,6 +213,18 @@ class StreamReader:
         lost_ns = self._timeline.newest_ns(self.kind) - self.end_ns
         if not self.failure and lost_ns > max(LEAST_LOSS_NS, self.end_ns // 20):
             self.failure = self.trouble or "nothing more could be decoded"
+        if not self.failure and self._is_cut_off():
+            self.failure = "the rest is not in the file"
+
+    def _is_cut_off(self) -> bool:
+        """Whether the file's index names much more than there is; other containers only estimate."""
+        stream = self._stream
+        if self._container.format.name != HAS_INDEX or self._lies or not stream.duration:
+            return False
+        stated_s = ((stream.start_time or 0) + stream.duration) * Fraction(stream.time_base)
+        lost_ns = int(stated_s * NS_PER_S) - self._origin_ns - self.end_ns
+        # Both: the last picture of a slide show is long, and a trimmed recording holds more than it shows.
+        return lost_ns > max(LEAST_LOSS_NS, self.end_ns // 20) and self.packets < 0.95 * int(stream.frames)
 
     def _write_stamp(self, packet: Packet[Any], stamp: Stamp) -> None:
         stated = self._stamp(packet)

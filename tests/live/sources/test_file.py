@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emi_live.clock import NS_PER_S
-from emi_live.errors import ConfigurationError, LiveError, SourceError
+from emi_live.errors import ConfigurationError, LiveError, PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.sources.file import FileSource
 from tests.fakes import FakeClock
@@ -210,10 +210,19 @@ def test_a_file_cut_off_after_its_index_says_so(assets: Path, tmp_path: Path) ->
     ffmpeg("-i", assets / "av/face_and_speech.mp4", "-c", "copy", "-movflags", "faststart", whole)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[:200_000])
-    health = Health()
-    intake = play(cut, health)
+    health, intake = Health(), RecordingIntake()
+    with pytest.raises(PartialSourceError, match=r"to \d\.\d s of 11\.0 s .*the rest is not in the file"):
+        FileSource(cut, health).run(intake, threading.Event())
     assert 100 <= len(intake.frames) <= 150
-    assert "of 11.0 s; the file may be cut off" in health.status("file").detail
+    assert "the rest is not in the file" in health.status("file").detail
+
+
+def test_a_trimmed_recording_and_a_last_long_picture_are_not_cut_off(assets: Path, tmp_path: Path) -> None:
+    health, trimmed = Health(), tmp_path / "trimmed.mp4"
+    ffmpeg("-ss", "4.3", "-i", assets / "av/face_and_speech.mp4", "-t", "4", "-c", "copy", trimmed)
+    for clip in (trimmed, assets / "faults/slideshow_100s.mp4"):
+        play(clip, health)
+        assert health.status("file").detail == ""
 
 
 def test_a_name_with_a_colon_is_not_a_url(assets: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_live.clock import NS_PER_S
@@ -248,6 +248,7 @@ def test_a_packet_of_another_topic_is_refused() -> None:
         assembler([TranscriptPacket(t_ns=0, progress_ns=0, words=())])
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), hop=st.sampled_from([0.1, 0.2, 0.5]))
 def test_the_order_of_arrival_between_streams_does_not_matter(seed: int, hop: float) -> None:
     """Exact mode's promise: once all streams have passed an instant, its window is settled."""
