@@ -15,6 +15,7 @@ from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S
 from emi_live.config import FaceConfig
 from emi_live.demo import demo_stages
+from emi_live.errors import StageError
 from emi_live.health import Health
 from emi_live.messages import Packet
 from emi_live.rings import VideoRing
@@ -121,7 +122,10 @@ def test_in_exact_mode_a_stage_that_is_given_up_does_not_hold_up_its_source() ->
         for index in range(60):
             ring.write(np.zeros((8, 8, 3), np.uint8), index * NS_PER_S // 30, timeout_s=10.0)
         ring.close()
-        estimates = list(live.estimates())
+        estimates: list[Estimate] = []
+        with pytest.raises(StageError, match="the face part failed: the model is broken"):
+            estimates.extend(live.estimates())
+        # `extend` keeps what came before the error.
     assert estimates
     assert estimates[-1].modalities["vision"].state == "failed"
     assert health.snapshot().counters["face.failures"] == 3
