@@ -30,6 +30,22 @@ def test_a_body_may_say_how_it_ended() -> None:
     assert health.status("file").detail == "the file may be cut off"
 
 
+def test_a_body_that_says_how_it_ended_and_raises_has_ended_and_is_broken() -> None:
+    health, runs = Health(), []
+
+    def body(stop: threading.Event) -> None:
+        runs.append(1)
+        health.report("file", "ended", "its sound could be read to 1.0 s")
+        raise ValueError("its sound")
+
+    worker = Worker("file", body, health, restart=NO_WAIT)
+    worker.start()
+    assert worker.join(5.0)
+    assert len(runs) == 1
+    assert str(worker.broken) == "its sound"
+    assert health.status("file").state == "ended"
+
+
 def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     health = Health()
     attempts: list[int] = []
@@ -44,6 +60,7 @@ def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
     assert worker.join(5.0)
     assert len(attempts) == 3
     assert str(worker.error) == "attempt 1"
+    assert worker.broken is None
     assert health.snapshot().counters["face.failures"] == 2
     assert health.status("face").state == "ended"
 
