@@ -156,6 +156,8 @@ def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) ->
         _check_size(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} cannot be found; give the path of a checkpoint") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"

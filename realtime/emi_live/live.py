@@ -95,6 +95,11 @@ class LiveEngine:
                 counted as `on_estimate.failures`.
             step: entered around each part of loading, e.g. "loading the face model"; nothing is printed here.
         """
+        if config is not None and not isinstance(config, LiveConfig):
+            raise ConfigurationError(
+                f"LiveEngine takes a LiveConfig, not {config!r}; make one with LiveConfig(mode='exact') or "
+                "load_config('robot')"
+            )
         self.config = config or LiveConfig()
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`

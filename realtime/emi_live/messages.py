@@ -10,7 +10,7 @@ to whoever receives the packet.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
@@ -208,6 +208,18 @@ class Estimate(Packet):
         if emotion not in EMOTIONS:
             raise KeyError(f"{emotion!r} is not an emotion of an estimate; there are {', '.join(EMOTIONS)}")
         return self.intensities[EMOTIONS.index(emotion)]
+
+    def __contains__(self, emotion: object) -> bool:
+        """Whether it is the name of one of the six."""
+        return emotion in EMOTIONS
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the six."""
+        return iter(EMOTIONS)
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the six, so that `dict(estimate)` works."""
+        return EMOTIONS
 
     def as_dict(self) -> dict[str, float]:
         """The six intensities by name, not rounded."""

@@ -74,7 +74,7 @@ class FusionSettings:
             self,
             networks=self.networks or QUICK_NETWORKS,
             batches=few,
-            n=min(self.n, 30),
-            budget_s=min(self.budget_s, 10.0),
-            parity_windows=min(self.parity_windows, 20),
+            n=min(self.n, 10),
+            budget_s=min(self.budget_s, 2.0),
+            parity_windows=min(self.parity_windows, 4),
         )

@@ -271,6 +271,11 @@ def models(store: ModelStore) -> Iterator[Check]:
         elif status.here:
             yield Check(name, "ok", f"here, {size}, for {entry.purpose}", facts=facts)
         else:
+            if not store.fetches:
+                instead = "; PocketSphinx stands in" if _sphinx_stands_in(entry.role) else ""
+                says = f"not here, and not fetched (EMI_MODEL_DIR or --offline), for {entry.purpose}{instead}"
+                yield Check(name, "warn", says, fix, facts)
+                continue
             hosts = ", ".join(sorted({str(urlsplit(file.url).hostname) for file in entry.files}))
             instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
             says = f"not here: the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
@@ -302,7 +307,9 @@ def network(store: ModelStore) -> Iterator[Check]:
     """What would be contacted, and the switches by which libraries send nothing home."""
     absent = [e for n, e in store.catalogue.items() if e.bundle == "compact" and not store.status(n).here]
     hosts = sorted({str(urlsplit(file.url).hostname) for entry in absent for file in entry.files})
-    if hosts:
+    if not store.fetches:
+        yield Check("network", "ok", "nothing is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})
+    elif hosts:
         says = f"the first start would contact {', '.join(hosts)}, for models alone"
         yield Check("network", "ok", f"{says}; with --offline nothing", facts={"hosts": hosts})
     else:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from emi_live.addresses import SafeFormatter, safe_address
 from emi_live.cli.downloads import download_bar
+from emi_live.errors import PartialSourceError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
@@ -30,7 +31,7 @@ from emi_models.printable import printable
 from emi_models.store.places import library_caches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.status import Status
 
@@ -91,20 +92,22 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
     summary = Summary()
     line = None if view is not None else _progress_line(config, health, console)
+    gone: PartialSourceError | None = None
     try:
         with _keyboard(controls, health, view), engine as live:
-            for estimate in live.estimates():
-                summary.add(estimate)
-                if line is not None:
-                    line.show(estimate)
-                if sinks and all(sink.finished for sink in sinks):  # nobody is left to tell
-                    break
-            live.check()
+            try:
+                _follow(live, summary, sinks, line)
+            finally:
+                gone = _gone(health)
+        if gone is not None:
+            raise gone
     except KeyboardInterrupt:
         with suppress(OSError):
             _announce(console, _lost(health))  # nobody asks `check` any more
         if not controls.quitting or config.source.input is not None:  # a file was not read to its end
             raise
+        if gone is not None:
+            raise gone from None
     finally:
         if view is not None:
             view.close()  # in case its thread was left behind
@@ -115,6 +118,27 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
                 console.print(summary.render(health.snapshot()))
     if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
         console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: ProgressLine | None) -> None:
+    """Take every estimate, until the last or until nobody is left to tell."""
+    for estimate in live.estimates():
+        summary.add(estimate)
+        if line is not None:
+            line.show(estimate)
+        if sinks and all(sink.finished for sink in sinks):
+            break
+    live.check()
+
+
+def _gone(health: Health) -> PartialSourceError | None:
+    """The device that was there, was lost, and has not come back; None: there is none."""
+    snapshot = health.snapshot()
+    for name in ("camera", "microphone"):
+        status = health.status(name)
+        if status.state == "failed" and snapshot.counters.get(f"{name}.lost"):
+            return PartialSourceError(f"the {name} was gone at the end: {status.detail}")
+    return None
 
 
 def _keyboard(

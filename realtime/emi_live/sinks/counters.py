@@ -101,7 +101,16 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "*.guard_carry_over": _fact(),
     "*.guard_": Meaning("{n} invented word[s] withheld ({part})", 0.3, "skip"),
 }
-PARTS: Final = {"audio": "the voice", "speech": "the words", "face": "the face", "text": "the text"}
+PARTS: Final = {
+    "audio": "the voice",
+    "speech": "the words",
+    "face": "the face",
+    "text": "the text",
+    "sink-json": "writing --json",
+    "sink-picture": "writing --picture",
+    "sink-publish": "--publish",
+    "sink-terminal": "the view",
+}
 
 
 def losses(health: HealthSnapshot) -> tuple[Loss, ...]:

@@ -88,7 +88,7 @@ class Summary:
         text = Text().append(f"{self.count} estimates", style="bold")
         if self._first is not None and self.count > 1:
             wall_s = (self._last[0] - self._first[0]) / NS_PER_S
-            media_s = self._last[1] - self._first[1]
+            media_s = self._last[1]
             if wall_s > 0:
                 text.append(f", {(self.count - 1) / wall_s:.1f} per second")
                 text.append(f", {media_s:.1f} s of media in {wall_s:.1f} s")

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import Health
-from emi_live.messages import Estimate
+from emi_live.messages import Estimate, ModalityReport
 from emi_live.sinks.glyphs import Glyphs, glyphs_for
 from emi_live.sinks.keys import Controls
 from emi_live.sinks.progress import ProgressMeter
@@ -162,12 +162,18 @@ class TerminalSink:
         self._drawn_ns, self._fresh = self._clock.now_ns(), False
 
 
+def _state(name: str, report: ModalityReport) -> str:
+    """What a modality is, and why if its device or stage is down or it cannot keep up."""
+    told = report.reason if report.state == "failed" or "behind" in (report.reason or "") else None
+    return f"{name} {report.state}" + (f" ({told})" if told else "")
+
+
 def plain_line(estimate: Estimate, glyphs: Glyphs) -> str:
     """One estimate as a line of plain text, for logs and pipes."""
     values = " ".join(
         f"{name} {value:.2f}" for name, value in zip(EMOTIONS, estimate.intensities, strict=True)
     )
-    states = " ".join(f"{name} {estimate.modalities[name].state}" for name in MODALITIES)
+    states = " ".join(_state(name, estimate.modalities[name]) for name in MODALITIES)
     sensed = estimate.latency.capture_to_estimate
     latency = "" if sensed is None else f" | {sensed:.0f} ms"
     report = estimate.modalities["text"]

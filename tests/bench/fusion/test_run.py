@@ -138,7 +138,7 @@ def test_a_stream_brings_new_frames_and_keeps_the_others(small: Path, tmp_path: 
         (["--gap-s", "nan"], "--gap-s is nan"),
         (["--network", "bert"], "no network 'bert'; choose of compact"),
         (["--engine", "magic"], "no engine 'magic'; choose of torch-cpu"),
-        (["--checkpoint", "no-such-file"], "no readable checkpoint"),
+        (["--checkpoint", "no-such-file"], "cannot be found"),
         (["--json", "no/such/folder/file.json"], "make it first"),
     ],
 )

@@ -111,7 +111,7 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
         ((*given, "--target", "sm89"), 2, "name this one's file with --out"),
         ((*given, "--batch", "0"), 2, "a batch of 0 windows cannot be built; choose from 1 to 1024"),
         ((*given, "--precision", "int8"), 2, "'int8' is not one of"),
-        (("--checkpoint", tmp_path / "gone"), 2, "is no readable checkpoint"),
+        (("--checkpoint", tmp_path / "gone"), 2, "cannot be found"),
         (("--checkpoint", other), 2, "was trained for the task 'bah', and engines run emotions only"),
         ((*given, "--out", checkpoint / "x.plan"), 2, "cannot be made: "),
         ((*given, "--out", tmp_path / "empty.plan"), 1, "empty.plan.json cannot be read: No such file"),

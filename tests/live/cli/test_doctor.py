@@ -58,14 +58,25 @@ def test_speed_is_left_out_of_a_quick_look_only() -> None:
     assert titles == [*SECTIONS, "speed here"]
 
 
-def test_an_empty_store_says_what_would_be_fetched_from_where(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path, offline=True)
+def test_an_empty_store_says_what_would_be_fetched_from_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMI_MODEL_DIR", raising=False)
+    store = ModelStore(tmp_path)
     (face,) = [check for check in models(store) if check.about == "face-landmarker"]
     assert face.state == "warn"
     assert "3.8 MB from storage.googleapis.com" in face.says
     assert face.fix == "emi models pull face-landmarker"
     hosts = next(check for check in network(store) if check.about == "network").facts["hosts"]
     assert "storage.googleapis.com" in hosts
+
+
+def test_a_store_that_is_kept_off_the_network_fetches_nothing(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, offline=True)
+    (face,) = [check for check in models(store) if check.about == "face-landmarker"]
+    assert "not fetched" in face.says
+    (about, *_) = network(store)
+    assert about.facts["hosts"] == []
 
 
 def test_a_damaged_model_is_a_failure(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_json_and_the_curve_in_files(
         ),
         (("--device", "tpu"), "no device is called 'tpu'"),
         (("--json", "/nowhere/e.json"), "/nowhere/e.json cannot be written: there is no folder /nowhere"),
-        (("--checkpoint", "nothing.safetensors"), "nothing.safetensors is no readable checkpoint"),
+        (("--checkpoint", "nothing.safetensors"), "nothing.safetensors cannot be found"),
         (("--data", "nowhere"), "nowhere is no folder"),
         (("--nope",), "No such option: --nope. See `emi eval --help`."),
     ],

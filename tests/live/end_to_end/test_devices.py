@@ -12,9 +12,10 @@ from typing import IO, Any
 
 import pytest
 
-from tests.live.end_to_end.support import HOP_S, PROGRAM, environment
+from tests.live.end_to_end.support import HOP_S, PROGRAM, emi_live, environment
 from tests.live.pulse import PulseServer
 from tests.live.stream import StreamServer
+from tests.live.webcam import jpeg, web_camera
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
@@ -106,3 +107,13 @@ def test_a_camera_that_is_cut_off_comes_back(assets: Path, face_stream: StreamSe
         back = lines_until(program.stdout, lambda line: vision(line) == "live", most=60)
     times = [line["t"] for line in (*seen, *lost, *back)]
     assert all(abs(after - before - HOP_S) < 1e-6 for before, after in itertools.pairwise(times))
+
+
+@pytest.mark.assets
+def test_a_camera_that_stays_away_ends_with_exit_1_and_the_reason(assets: Path) -> None:
+    with web_camera(lambda index: jpeg(index) if index < 150 and server.connections == 1 else None) as server:
+        run = emi_live(assets, "--camera", server.url(), "--mic", "none", "--duration", "8", backend="none")
+    assert run.exit_code == 1
+    assert len(run.lines) >= 30  # estimates went on
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the camera was gone at the end: lost")

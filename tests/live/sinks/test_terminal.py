@@ -174,7 +174,7 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
     console.print(summary.render(health.snapshot()))
     text = output.getvalue()
     for wanted in (
-        "100 estimates, 10.0 per second, 19.8 s of media in 9.9 s",
+        "100 estimates, 10.0 per second, 20.0 s of media in 9.9 s",
         "capture to estimate p50 50.0, p95 95.0 ms",
         "nothing lost",
         "as it should be: 3 pictures skipped (newer ones came first)",
