@@ -1,7 +1,7 @@
 """Addresses as they may be shown: without passwords, tokens and keys. Every output uses these functions.
 
-An address that a person typed may be misspelt, so nobody can say for sure where its password ends. In doubt
-more is hidden.
+A typed address may contain mistakes, so the end of its password is not always certain. In doubt, more is
+hidden.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.printable import LIMIT, printable
+from emi_models.printable import LIMIT, accept_any_text, printable
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,17 @@ def test_nothing_hidden_comes_through(text: str, limit: int) -> None:
     assert len(shown) <= limit
     assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") for c in shown)
     assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [("ascii", b"loading ... 3 us - ?"), ("latin-1", b"loading ... 3 \xb5s - ?"), ("utf-8", None)],
+)
+def test_what_an_encoding_lacks_is_said_otherwise(encoding: str, written: bytes | None) -> None:
+    text = "loading … 3 µs – 笑"  # noqa: RUF001 # the dash is meant
+    held = io.BytesIO()
+    stream = io.TextIOWrapper(held, encoding=encoding)
+    accept_any_text(stream)
+    stream.write(text)
+    stream.flush()
+    assert held.getvalue() == (written or text.encode())

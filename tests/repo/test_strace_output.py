@@ -53,13 +53,13 @@ def test_whoever_looks_up_a_host_is_seen(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "path"),
     [
-        ('7 openat(AT_FDCWD</run/here>, "/root/.cache/id", O_WRONLY|O_CREAT, 0600) = 4</root/.cache/id>', "/root/.cache/id"),
+        ('7 openat(AT_FDCWD</run/here>, "/home/ann/.cache/id", O_WRONLY|O_CREAT, 0600) = 4</home/ann/.cache/id>', "/home/ann/.cache/id"),
         ('7 openat(AT_FDCWD</run/here>, "beside", O_RDWR|O_CLOEXEC) = 4</run/here/beside>', "/run/here/beside"),
-        ('7 openat(13</root/.cache/Maker>, "deviceid", O_WRONLY|O_CREAT|O_EXCL, 0600) = 14', "/root/.cache/Maker/deviceid"),
-        ('7 creat("/root/x", 0644) = 4', "/root/x"),
+        ('7 openat(13</home/ann/.cache/Maker>, "deviceid", O_WRONLY|O_CREAT|O_EXCL, 0600) = 14', "/home/ann/.cache/Maker/deviceid"),
+        ('7 creat("/home/ann/x", 0644) = 4', "/home/ann/x"),
         ('7 mkdir("/run/here/outside", 0777) = 0', "/run/here/outside"),
         ('7 rename("out/a", "../a") = 0', "/run/a"),
-        ('7 symlinkat("/run/here/out/a", AT_FDCWD</run/here>, "/root/link") = 0', "/root/link"),
+        ('7 symlinkat("/run/here/out/a", AT_FDCWD</run/here>, "/home/ann/link") = 0', "/home/ann/link"),
     ],
 )  # fmt: skip
 def test_whoever_writes_elsewhere_is_seen(line: str, path: str) -> None:
@@ -78,12 +78,12 @@ def test_whoever_writes_elsewhere_is_seen(line: str, path: str) -> None:
         '7 sendto(3<TCP:[127.0.0.1:40000->127.0.0.1:8090]>, "GET", 3, 0, NULL, 0) = 3',
         '7 sendto(3<UNIX-STREAM:[1->2]>, "sin_addr of 10.0.0.1:443", 3, 0, NULL, 0) = 3',
         '7 bind(3<TCP:[1]>, {sa_family=AF_INET, sin_port=htons(0), sin_addr=inet_addr("127.0.0.1")}, 16) = 0',
-        '7 openat(AT_FDCWD</run/here>, "/root/.cache/id", O_RDONLY) = 4</root/.cache/id>',
-        '7 openat(AT_FDCWD</run/here>, "/root/.cache/id", O_WRONLY|O_CREAT, 0600) = -1 EACCES (Permission denied)',
+        '7 openat(AT_FDCWD</run/here>, "/home/ann/.cache/id", O_RDONLY) = 4</home/ann/.cache/id>',
+        '7 openat(AT_FDCWD</run/here>, "/home/ann/.cache/id", O_WRONLY|O_CREAT, 0600) = -1 EACCES (Permission denied)',
         '7 openat(AT_FDCWD</run/here>, "out/a.jsonl", O_WRONLY|O_CREAT, 0666) = 4</run/here/out/a.jsonl>',
         '7 openat(AT_FDCWD</run/here>, "/dev/null", O_RDWR) = 4</dev/null>',
         '7 mkdir("/usr/lib/python3/__pycache__", 0777) = 0',
-        '7 symlink("/root/elsewhere", "out/link") = 0',
+        '7 symlink("/home/ann/elsewhere", "out/link") = 0',
         "7 +++ exited with 0 +++",
         "7 --- SIGCHLD {si_signo=SIGCHLD} ---",
     ],
@@ -94,9 +94,9 @@ def test_what_stays_on_this_machine_and_in_its_folders_is_no_fault(line: str) ->
 
 def test_a_call_that_another_thread_interrupted_is_put_together() -> None:
     lines = [
-        '7 openat(AT_FDCWD</run/here>, "/root/x", O_WRONLY|O_CREAT <unfinished ...>',
+        '7 openat(AT_FDCWD</run/here>, "/home/ann/x", O_WRONLY|O_CREAT <unfinished ...>',
         '8 connect(3<UDP:[1]>, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.1")}, 16 <unfinished ...>',
-        "7 <... openat resumed>, 0600) = 4</root/x>",
+        "7 <... openat resumed>, 0600) = 4</home/ann/x>",
         "8 <... connect resumed>) = -1 ENETUNREACH (Network is unreachable)",
         '9 connect(3<UDP:[1]>, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("10.0.0.1")}, 16 <unfinished ...>',
     ]
@@ -107,6 +107,6 @@ def test_a_call_that_another_thread_interrupted_is_put_together() -> None:
     ]
     report = read(*lines)
     assert report.calls == 3
-    assert report.wrote == ["openat of /root/x"]
+    assert report.wrote == ["openat of /home/ann/x"]
     assert report.looked_up == ["connect to 10.0.0.1 port 53"]
     assert report.reached == ["connect to 10.0.0.1 port 443"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from emi_bench.fusion.console import bench_fusion
 from emi_bench.fusion.settings import FusionSettings, SettingsError
-from emi_models.characters import accept_any_text
 from emi_models.errors import CheckpointError, EmiError
+from emi_models.printable import accept_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emi_bench.report.console import make_report
 from emi_bench.report.read import ReportError
-from emi_models.characters import accept_any_text
+from emi_models.printable import accept_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,7 +32,7 @@ ZIP: Final = b"PK\x03\x04"
 
 
 class Budget:
-    """How many bytes the stand-ins may still take in hand for one file; the same bytes again count anew."""
+    """How many bytes the stand-ins may still process for one file. Bytes that are read twice count twice."""
 
     def __init__(self, size: int) -> None:
         self.left = BUDGET_TIMES * size + BUDGET_FREE

@@ -30,7 +30,7 @@ SYSTEMS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")  # a t
 
 
 def complete_preset(incomplete: str) -> list[str]:
-    """The packaged presets, and the TOML files beside what is typed."""
+    """The packaged presets, and the TOML files in the folder that is being typed."""
     packaged = (item.name for item in resources.files("emi_configs").iterdir())
     names = [name[:-5] for name in packaged if name.endswith(".toml")]
     folder = Path(incomplete or ".")

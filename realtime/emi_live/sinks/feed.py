@@ -210,25 +210,16 @@ class EstimateBox:
             listener()
 
 
-class EstimateReader(Iterator[Estimate]):
-    """Estimates one by one, in any thread and in several: each goes to whoever asks first."""
+class _Reader:
+    """A place in the queue for estimates, which is left when the reader is closed or dropped."""
 
     def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
-        """`before` each wait, and `at_end`, something may be wrong and raised."""
+        """Join; `before` is called before each wait and `at_end` after the last estimate. Both may raise."""
         self._box = box
         self._before = before
         self._at_end = at_end
         self._open = True
         box.join()
-
-    def __next__(self) -> Estimate:
-        self._before()
-        estimate = self._box.take()
-        if estimate is None:
-            self.close()
-            self._at_end()
-            raise StopIteration
-        return estimate
 
     def close(self) -> None:
         """Read no more; dropping the iterator does the same."""
@@ -240,16 +231,21 @@ class EstimateReader(Iterator[Estimate]):
         self.close()
 
 
-class AsyncEstimates(AsyncIterator[Estimate]):
-    """The same for `async for`, in one event loop; waiting takes no thread."""
+class EstimateReader(_Reader, Iterator[Estimate]):
+    """Estimates one by one, in any thread and in several: each goes to whoever asks first."""
 
-    def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
-        """As of `EstimateReader`."""
-        self._box = box
-        self._before = before
-        self._at_end = at_end
-        self._open = True
-        box.join()
+    def __next__(self) -> Estimate:
+        self._before()
+        estimate = self._box.take()
+        if estimate is None:
+            self.close()
+            self._at_end()
+            raise StopIteration
+        return estimate
+
+
+class AsyncEstimates(_Reader, AsyncIterator[Estimate]):
+    """The same for `async for`, in one event loop; waiting takes no thread."""
 
     async def __anext__(self) -> Estimate:
         import asyncio
@@ -273,15 +269,6 @@ class AsyncEstimates(AsyncIterator[Estimate]):
         self.close()
         await asyncio.to_thread(self._at_end)  # which may wait for sinks
         raise StopAsyncIteration
-
-    def close(self) -> None:
-        """Read no more."""
-        if self._open:
-            self._open = False
-            self._box.leave()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class FeedRunner:

@@ -9,7 +9,7 @@ from typing import Final
 from rich.box import ASCII, ROUNDED, Box
 
 from emi_live.messages import ModalityState
-from emi_models.characters import IN_ASCII
+from emi_models.printable import IN_ASCII
 
 __all__ = ["ASCII_GLYPHS", "UNICODE_GLYPHS", "Glyphs", "glyphs_for"]
 
