@@ -66,7 +66,13 @@ class Batch:
 
 def batches(stage: Stage, tokens: Tokens, seed: int) -> Iterator[Batch]:
     """A stage's batches, made by another process ahead of time."""
-    loader = DataLoader(_Batches(stage, tokens, seed), batch_size=None, num_workers=1, prefetch_factor=6)
+    loader = DataLoader(
+        _Batches(stage, tokens, seed),
+        batch_size=None,
+        num_workers=1,
+        prefetch_factor=6,
+        multiprocessing_context="forkserver",  # a fork of a process with threads can hang
+    )
     return iter(loader)
 
 

@@ -206,6 +206,8 @@ class StageTask(pl.LightningModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.data.workers,
+            # A fork of a process with threads can hang.
+            multiprocessing_context="forkserver" if self.data.workers else None,
             generator=torch.Generator(),  # else each epoch draws from the generator that dropout uses
         )
 

@@ -271,7 +271,14 @@ def test_a_prediction_does_not_hang_on_batch_mates_or_padding() -> None:
 
 def test_processes_that_read_see_the_epoch_change() -> None:
     windows = ClipWindows(some_clips(*[6.0] * 8), "train", prefixes=1.0, seed=4)
-    loader = DataLoader(windows, batch_size=4, collate_fn=collate, num_workers=1, persistent_workers=True)
+    loader = DataLoader(
+        windows,
+        batch_size=4,
+        collate_fn=collate,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context="forkserver",
+    )
     for epoch in (0, 1):
         windows.set_epoch(epoch)
         read = torch.cat([window.audio_mask.sum(dim=1) for window, _ in loader]).tolist()
