@@ -56,7 +56,7 @@ def main() -> None:
         (
             "# From a mistake to its one line",
             "",
-            f"Seconds from the command to its end, n = {options.n} each. {Machine().line()}. "
+            f"Seconds from the command to its end, n = {options.n} each. {Machine.here().line()}. "
             "Made by `tools/time_errors.py`.",
             "",
             "| command | what is wrong | median | max | exit code |",

@@ -1,4 +1,4 @@
-"""What a measurement was made on: without it a number means nothing."""
+"""The machine that a measurement was made on: processor, memory, GPUs, operating system, versions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["Gpu", "Machine"]
+__all__ = ["GraphicsCard", "Machine", "UsageSample", "load_average"]
 
 PACKAGES = (
     "emi-live",
@@ -31,13 +31,12 @@ PACKAGES = (
     "espeakng-loader",
 )
 
-
 GPU_QUERY = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,persistence_mode"
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """A card as `nvidia-smi` describes it; its clock is that of the moment, before or after work."""
+class GraphicsCard:
+    """A GPU as `nvidia-smi` describes it; `clock` is its clock at that moment, not under load."""
 
     name: str
     driver: str
@@ -47,13 +46,13 @@ class Gpu:
     persistence: str
 
     @classmethod
-    def parse(cls, line: str) -> Gpu | None:
-        """From one line of `nvidia-smi --query-gpu=… --format=csv,noheader`; None if it is no such line."""
+    def parse(cls, line: str) -> GraphicsCard | None:
+        """Read one line of `nvidia-smi --query-gpu=… --format=csv,noheader`; None if it is something else."""
         values = [value.strip() for value in line.split(",")]
         return cls(*values) if len(values) == len(GPU_QUERY.split(",")) else None
 
     def line(self) -> str:
-        """All of it in a few words."""
+        """All of it as one phrase."""
         return (
             f"{self.name}, {self.memory}, driver {self.driver}, clock {self.clock} of {self.top_clock}, "
             f"persistence {self.persistence.lower()}"
@@ -64,24 +63,48 @@ class Gpu:
 class Machine:
     """Processor, memory, GPUs, operating system and the versions that matter."""
 
-    processor: str = field(default_factory=lambda: _processor())
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    memory_gib: float = field(
-        default_factory=lambda: round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    )
-    system: str = field(default_factory=lambda: f"{platform.system()} {platform.release()}")
-    python: str = field(default_factory=platform.python_version)
-    packages: dict[str, str] = field(default_factory=lambda: _versions())
-    gpus: list[Gpu] = field(default_factory=lambda: _gpus())
+    processor: str
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+    packages: dict[str, str]
+    gpus: list[GraphicsCard] | None = None  # None: unknown
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine, now."""
+        return cls(
+            processor=_processor(),
+            cores=len(os.sched_getaffinity(0)),
+            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            system=f"{platform.system()} {platform.release()}",
+            python=platform.python_version(),
+            packages=_versions(),
+            gpus=_gpus(),
+        )
 
     def line(self) -> str:
         """All of it in one line."""
         versions = ", ".join(f"{name} {number}" for name, number in self.packages.items())
-        gpus = "; ".join(gpu.line() for gpu in self.gpus) or "no GPU"
-        return (
-            f"{self.processor}, {self.cores} cores, {self.memory_gib} GiB, {gpus}, {self.system}, "
-            f"Python {self.python}, {versions}"
-        )
+        parts = [self.processor, f"{self.cores} cores", f"{self.memory_gib} GiB"]
+        if self.gpus is not None:
+            parts.append("; ".join(gpu.line() for gpu in self.gpus) or "no GPU")
+        return ", ".join([*parts, self.system, f"Python {self.python}", versions])
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSample:
+    """Memory at one moment, and the cores that were busy since the sample before."""
+
+    t_s: float  # since sampling began
+    rss_mib: float
+    cores: float
+
+
+def load_average() -> float:
+    """Mean number of processes that wanted a core in the last minute: how busy the machine is."""
+    return os.getloadavg()[0]
 
 
 def _processor() -> str:
@@ -104,13 +127,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _gpus() -> list[Gpu]:
-    """NVIDIA's cards, asked of the driver: whether PyTorch can use them is another question."""
+def _gpus() -> list[GraphicsCard]:
+    """NVIDIA's GPUs as the driver lists them, whether PyTorch can use them or not."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     try:
-        done = subprocess.run(  # noqa: S603  # found on PATH, and only asked
+        done = subprocess.run(  # noqa: S603  # found on PATH, and only reads
             [tool, f"--query-gpu={GPU_QUERY}", "--format=csv,noheader"],
             capture_output=True,
             encoding="utf-8",
@@ -118,7 +141,7 @@ def _gpus() -> list[Gpu]:
             timeout=30,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs: what is measured will say so
+    except (OSError, subprocess.TimeoutExpired):  # the driver hangs: the measurement itself will report it
         return []
-    found = [Gpu.parse(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    found = [GraphicsCard.parse(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
     return [gpu for gpu in found if gpu is not None]

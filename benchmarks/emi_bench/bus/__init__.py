@@ -1,1 +1,1 @@
-"""How long does a packet take over the bus? Its own publisher, wire format and subscription, by transport."""
+"""`emi bench bus`: how long a packet takes over the bus, by transport and size."""

@@ -1,1 +1,1 @@
-"""How far live voice features are from a whole pass, by hop and context, and what that does to estimates."""
+"""`emi bench drift`: how far the live voice's features are from those of one pass over the whole clip."""

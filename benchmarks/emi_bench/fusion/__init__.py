@@ -2,8 +2,8 @@
 
 ::
 
-    settings ─ subjects (networks and windows) ─┐
-               engines (what can run here) ─────┴─ cases ─ turns (timing) ─ report ─ page, JSON
+    settings ─ networks (checkpoints and windows) ─┐
+               engines (what can run here) ────────┴─ run (cases, in turns: timing) ─ report
 
 Runs with torch, numpy and safetensors alone: `python -m emi_bench.fusion` on a bare GPU machine. Nothing here
 imports `emi_live`.

@@ -1,4 +1,8 @@
-"""One run: each network, each batch, its engines in turns; then streams, hop by hop."""
+"""One run of the benchmark: each network, each batch, its engines in turns; then streams, hop by hop.
+
+A case is one engine at one task: a batch of windows, or the next hop of a stream. To measure another way to
+run a network, add a function that returns a `TimedCase`, and call it in `_Measurement`.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,27 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
-from emi_bench.fusion.cases import Case, stream_case, stream_parity, window_case, window_parity
-from emi_bench.fusion.device_time import device_clock
-from emi_bench.fusion.engines import EAGER, choose
-from emi_bench.fusion.rates import Rates, measure_rates
-from emi_bench.fusion.report import CaseKey, FusionReport, Parity, Result, Studied, Unavailable
-from emi_bench.fusion.settings import SettingsError
-from emi_bench.fusion.stream import StreamSource
-from emi_bench.fusion.subjects import Subject, subjects
-from emi_bench.fusion.turns import take_turns, wall_clock
+from emi_bench.fusion.networks import BenchNetwork, SyntheticStream, open_networks
+from emi_bench.fusion.report import (
+    CaseKey,
+    DeviceRates,
+    EngineResult,
+    FusionReport,
+    NetworkFacts,
+    Parity,
+    Unavailable,
+)
+from emi_bench.fusion.settings import EAGER, SettingsError, choose_engines
+from emi_bench.fusion.timing import device_clock, measure_rates, time_in_turns, wall_clock
 from emi_bench.machine import Machine
-from emi_bench.partial import Interrupted
+from emi_bench.report_file import Interrupted
 from emi_bench.stats import Distribution
 from emi_engine.errors import EngineError
+from emi_engine.parity import probe_window, worst_difference
 from emi_engine.precision import TOLERANCES
 from emi_engine.work import taemi_work
 from emi_models.networks.taemi import TaemiConfig
@@ -33,21 +41,106 @@ from emi_models.networks.taemi import TaemiConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from emi_bench.fusion.engines import Engine
-    from emi_bench.fusion.report import Task
-    from emi_bench.fusion.settings import FusionSettings, Where
+    from emi_bench.fusion.networks import BenchNetwork
+    from emi_bench.fusion.report import CaseTask
+    from emi_bench.fusion.settings import EngineChoice, FusionSettings, Where
     from emi_engine.protocol import FusionEngine
+    from emi_models.inputs import FusionInputs
 
-    # Told what is being done, one line at a time.
-    Progress = Callable[[str], None]
+    Say = Callable[[str], None]
 
-__all__ = ["measure_fusion"]
+__all__ = [
+    "Enqueues",
+    "TimedCase",
+    "measure_fusion",
+    "stream_case",
+    "stream_parity",
+    "window_case",
+    "window_parity",
+]
 
 PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
-def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
-    """Measure what the settings ask for, which takes from one to some tens of minutes.
+@runtime_checkable
+class Enqueues(Protocol):
+    """An engine on a GPU that can start a run over the inputs it already has there, without waiting."""
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream of the run."""
+
+    def enqueue(self) -> None:
+        """Start it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedCase:
+    """One engine at one task: `call` does it once, from window to answer on the host."""
+
+    name: str
+    call: Callable[[], object]
+    on_gpu: Enqueues | None = None  # after a `call`: the same work without the copies to the GPU and back
+
+
+def window_case(name: str, engine: FusionEngine, windows: FusionInputs, *, on_gpu: bool) -> TimedCase:
+    """A case that repeats the same windows."""
+    resident = engine if on_gpu and isinstance(engine, Enqueues) else None
+    return TimedCase(name, lambda: engine.infer(windows), resident)
+
+
+def stream_case(
+    name: str, engine: FusionEngine, source: SyntheticStream, *, contributions: bool = False
+) -> TimedCase:
+    """A case that goes through an endless stream hop by hop; with `contributions`, with counterfactuals."""
+    session, hops = engine.session(), iter(source)
+    return TimedCase(name, lambda: session.infer(next(hops), counterfactuals=contributions))
+
+
+def window_parity(
+    subject: BenchNetwork, batch: int, windows: int, seed: int
+) -> Callable[[FusionEngine], float]:
+    """A function: the `worst_difference` between an engine and PyTorch in fp32 on so many random windows.
+
+    At least `windows` are compared. Masks have holes and modalities are missing, at random; every engine gets
+    the same windows.
+    """
+    network = subject.loaded.network
+    asked = []
+    for index in range(-(-windows // batch)):
+        window = probe_window(network.config.shapes, batch, seed + index)
+        with torch.inference_mode():
+            asked.append((seed + index, network(window).numpy()))
+
+    def worst(engine: FusionEngine) -> float:
+        answers = (  # windows are made again, because 200 large ones take a gigabyte
+            (engine.infer(probe_window(network.config.shapes, batch, at)), expected) for at, expected in asked
+        )
+        return max(worst_difference(*answer) for answer in answers)
+
+    return worst
+
+
+def stream_parity(
+    subject: BenchNetwork, source: SyntheticStream, hops: int
+) -> Callable[[FusionEngine], float]:
+    """The same over the first hops of a stream, in a new session."""
+    network = subject.loaded.network
+    asked = []
+    for hop in range(hops):
+        window = source.window(hop)
+        with torch.inference_mode():
+            asked.append((window, network(window.inputs(network.config.shapes)).numpy()))
+
+    def worst(engine: FusionEngine) -> float:
+        session = engine.session()
+        return max(worst_difference(session.infer(window), expected) for window, expected in asked)
+
+    return worst
+
+
+def measure_fusion(settings: FusionSettings, say: Say) -> FusionReport:
+    """Measure what the settings ask for; takes from one minute to some tens of minutes.
 
     Raises:
         SettingsError: a setting is impossible, or its GPU is not here.
@@ -56,14 +149,14 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
     """
     settings = settings.checked()
     devices = _devices(settings)
-    engines = choose(settings, devices)
+    engines = choose_engines(settings, devices)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="emi-bench-") as folder, _numpy_on_one_thread() as numpy_threads:
-        studied = subjects(settings, Path(folder))
-        run = _Run(settings, say, Path(folder), _rates(engines, devices, say))
+        studied = open_networks(settings, Path(folder))
+        run = _Measurement(settings, say, Path(folder), _rates(engines, devices, say))
         interrupted = False
         steps = [partial(run.windows, each, engines, batch) for each in studied for batch in settings.batches]
         steps += [partial(run.stream, each, engines) for each in studied if settings.streams]
@@ -82,13 +175,13 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
         reasons = "; ".join(dict.fromkeys(f"{gone.engine}: {gone.reason}" for gone in run.unavailable))
         raise EngineError(f"no engine can run here: {reasons}")
     report = FusionReport(
-        machine=Machine(),
+        machine=Machine.here(),
         load_before=load_before,
         torch_threads=torch.get_num_threads(),
         numpy_threads=numpy_threads,
         settings=_plain(settings),
         seconds=round(time.monotonic() - start, 1),
-        networks=[_studied(subject) for subject in studied],
+        networks=[_facts(subject) for subject in studied],
         rates=list(run.rates.values()),
         unavailable=run.unavailable,
         parity=list(run.parity.values()),
@@ -100,19 +193,19 @@ def measure_fusion(settings: FusionSettings, say: Progress) -> FusionReport:
 
 
 @dataclass(slots=True)
-class _Run:
-    """What has been found so far."""
+class _Measurement:
+    """Measures, and keeps the results so far."""
 
     settings: FusionSettings
-    say: Progress
+    say: Say
     cache: Path
-    rates: Mapping[tuple[str, str], Rates]
+    rates: Mapping[tuple[str, str], DeviceRates]
     unavailable: list[Unavailable] = field(default_factory=list)
     parity: dict[tuple[str, str, str], Parity] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
+    results: list[EngineResult] = field(default_factory=list)
 
-    def windows(self, subject: Subject, engines: Sequence[Engine], batch: int) -> None:
-        """All engines on batches of windows; sparse too where the batch is one, as in live use."""
+    def windows(self, subject: BenchNetwork, engines: Sequence[EngineChoice], batch: int) -> None:
+        """All engines on batches of windows; a batch of one also with gaps, as in live use."""
         settings = self.settings
         each = -(-settings.parity_windows // len(settings.batches))
         parity = window_parity(subject, batch, each, seed=1000 * batch)
@@ -123,20 +216,20 @@ class _Run:
             for engine, opened in self._opened(subject, whole, batch, stack):
                 try:
                     worst = parity(opened)
-                except EngineError as error:  # a precision that overflows, say: the others go on
+                except EngineError as error:  # for example a precision that overflows; the others go on
                     self._gone(subject, engine, batch, error)
                     continue
-                self._prove(subject, engine, "windows", -(-each // batch) * batch, worst)
+                self._keep_parity(subject, engine, "windows", -(-each // batch) * batch, worst)
                 on_gpu = engine.device == "cuda"
                 cases.append((engine, window_case(engine.name, opened, windows, on_gpu=on_gpu)))
             self._measure(CaseKey(subject.name, "windows", batch, 0.0), subject, cases)
             if batch == 1 and settings.gap_s:
                 self._measure(CaseKey(subject.name, "windows", batch, settings.gap_s), subject, cases)
 
-    def stream(self, subject: Subject, engines: Sequence[Engine]) -> None:
-        """All engines on one stream each, hop by hop, back to back and sparse."""
+    def stream(self, subject: BenchNetwork, engines: Sequence[EngineChoice]) -> None:
+        """All engines on one stream each, hop by hop, back to back and with gaps."""
         settings = self.settings
-        source = StreamSource(subject)
+        source = SyntheticStream(subject)
         parity = stream_parity(subject, source, settings.parity_windows)
         with ExitStack() as stack:
             opened = []
@@ -146,7 +239,7 @@ class _Run:
                 except EngineError as error:
                     self._gone(subject, engine, 1, error)
                     continue
-                self._prove(subject, engine, "stream", settings.parity_windows, worst)
+                self._keep_parity(subject, engine, "stream", settings.parity_windows, worst)
                 opened.append((engine, running))
             for gap_s in dict.fromkeys((0.0, settings.gap_s)):
                 cases = [(engine, stream_case(engine.name, running, source)) for engine, running in opened]
@@ -158,11 +251,11 @@ class _Run:
             self._measure(CaseKey(subject.name, "contributions", 1, 0.0), subject, cases)
 
     def _opened(
-        self, subject: Subject, engines: Sequence[Engine], batch: int, stack: ExitStack
-    ) -> Iterator[tuple[Engine, FusionEngine]]:
-        """The engines that can run, made one after the other; `stack` closes them."""
+        self, subject: BenchNetwork, engines: Sequence[EngineChoice], batch: int, stack: ExitStack
+    ) -> Iterator[tuple[EngineChoice, FusionEngine]]:
+        """Open the engines that can run, one after the other; `stack` closes them."""
         for engine in engines:
-            self.say(f"{subject.name}, batch {batch}: making {engine.name}")
+            self.say(f"{subject.name}, batch {batch}: opening {engine.name}")
             try:
                 opened = stack.enter_context(engine.open(subject, batch, self.cache))
             except EngineError as error:
@@ -170,13 +263,15 @@ class _Run:
                 continue
             yield engine, opened
 
-    def _gone(self, subject: Subject, engine: Engine, batch: int, error: EngineError) -> None:
+    def _gone(self, subject: BenchNetwork, engine: EngineChoice, batch: int, error: EngineError) -> None:
         """Keep why an engine is not measured."""
         gone = Unavailable(subject.name, engine.name, batch, str(error))
         if gone not in self.unavailable:
             self.unavailable.append(gone)
 
-    def _prove(self, subject: Subject, engine: Engine, task: Task, windows: int, worst: float) -> None:
+    def _keep_parity(
+        self, subject: BenchNetwork, engine: EngineChoice, task: CaseTask, windows: int, worst: float
+    ) -> None:
         key = (subject.name, engine.name, task)
         before = self.parity.get(key)
         self.parity[key] = Parity(
@@ -188,13 +283,15 @@ class _Run:
             TOLERANCES[engine.precision],
         )
 
-    def _measure(self, key: CaseKey, subject: Subject, cases: Sequence[tuple[Engine, Case]]) -> None:
+    def _measure(
+        self, key: CaseKey, subject: BenchNetwork, cases: Sequence[tuple[EngineChoice, TimedCase]]
+    ) -> None:
         if not cases:
             return
         settings = self.settings
         self.say(f"{key}: {len(cases)} engines in turns")
         meters = {case.name: wall_clock(case.call) for _, case in cases}
-        turns = partial(take_turns, n=settings.n, gap_s=key.gap_s, budget_s=settings.budget_s)
+        turns = partial(time_in_turns, n=settings.n, gap_s=key.gap_s, budget_s=settings.budget_s)
         wall = turns(meters)
         resident = {case.name: device_clock(case.on_gpu) for _, case in cases if case.on_gpu is not None}
         own = turns(resident).ms if resident else {}
@@ -205,7 +302,7 @@ class _Run:
             taken = own_ms.get(case.name, wall_ms[case.name]).median
             eager = EAGER[engine.device]
             self.results.append(
-                Result(
+                EngineResult(
                     case=key,
                     engine=engine.name,
                     device=engine.device,
@@ -221,8 +318,8 @@ class _Run:
                 )
             )
 
-    def _floor_ms(self, subject: Subject, engine: Engine, key: CaseKey) -> float | None:
-        """Of a pass over whole windows: a stream's windows need not be computed whole."""
+    def _floor_ms(self, subject: BenchNetwork, engine: EngineChoice, key: CaseKey) -> float | None:
+        """The floor of a pass over whole windows; None for streams, which need not compute whole windows."""
         config = subject.loaded.network.config
         if key.task != "windows" or not isinstance(config, TaemiConfig):
             return None
@@ -232,10 +329,10 @@ class _Run:
 
 @contextmanager
 def _numpy_on_one_thread() -> Iterator[int | None]:
-    """Hold numpy's products to one thread, as live use does: 1, or None where nothing here can hold it."""
+    """Limit numpy to one thread, as live use does; gives 1, or None if threadpoolctl is not installed."""
     try:
         from threadpoolctl import threadpool_limits
-    except ImportError:  # a bare machine, where `incremental` is not what is measured
+    except ImportError:  # a bare machine, where `incremental` is not measured
         yield None
         return
     with threadpool_limits(limits=1, user_api="blas"):
@@ -243,7 +340,7 @@ def _numpy_on_one_thread() -> Iterator[int | None]:
 
 
 def _devices(settings: FusionSettings) -> tuple[Where, ...]:
-    """Where there is something to measure on.
+    """The devices to measure on.
 
     Raises:
         SettingsError: a GPU is asked for, and PyTorch has none.
@@ -259,23 +356,23 @@ def _devices(settings: FusionSettings) -> tuple[Where, ...]:
 
 
 def _rates(
-    engines: Sequence[Engine], devices: Sequence[Where], say: Progress
-) -> dict[tuple[str, str], Rates]:
+    engines: Sequence[EngineChoice], devices: Sequence[Where], say: Say
+) -> dict[tuple[str, str], DeviceRates]:
     wanted = dict.fromkeys((engine.device, engine.precision) for engine in engines)
-    rates: dict[tuple[str, str], Rates] = {}
+    rates: dict[tuple[str, str], DeviceRates] = {}
     for device, precision in wanted:
         if device == "cpu" or torch.cuda.is_available():
-            say(f"how fast {device} multiplies in {precision}, and copies")
+            say(f"rates of {device}: products in {precision}, and copies")
             rates[device, precision] = measure_rates(device, precision)
     return rates
 
 
-def _studied(subject: Subject) -> Studied:
+def _facts(subject: BenchNetwork) -> NetworkFacts:
     network = subject.loaded.network
     config = network.config
     work = taemi_work(config) if isinstance(config, TaemiConfig) else None
     parameters = sum(weight.numel() for weight in network.parameters())
-    return Studied(
+    return NetworkFacts(
         name=subject.name,
         what=subject.what,
         sha256=subject.loaded.content_hash,
@@ -290,7 +387,7 @@ def _studied(subject: Subject) -> Studied:
 
 def _distribution(ms: Sequence[float]) -> Distribution:
     found = Distribution.of(ms)
-    assert found is not None  # noqa: S101  # turns are never none
+    assert found is not None  # noqa: S101  # there is at least one turn
     return found
 
 

@@ -1,1 +1,1 @@
-"""How fresh are the estimates? The whole engine at real pace, from capture to a sink, station by station."""
+"""`emi bench live`: how fresh the estimates are, from capture to a sink, by the whole engine."""

@@ -1,37 +1,107 @@
-"""What one run of `emi bench live` found, as plain types for machines."""
+"""The report of `emi bench live`: time by station, what was lost, and memory and processor time."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from emi_bench.machine import UsageSample
+from emi_bench.render import (
+    STATISTICS,
+    Bullets,
+    Column,
+    Figure,
+    Page,
+    Panel,
+    Paragraph,
+    Strong,
+    Table,
+    number,
+    spark_line,
+    statistics,
+)
+from emi_bench.report_file import BenchReport
+from emi_bench.stats import Distribution
+from emi_models.vocabulary import Modality
 
 if TYPE_CHECKING:
-    from emi_bench.live.decode import Response
-    from emi_bench.live.edges import Edge
-    from emi_bench.machine import Machine
-    from emi_bench.stats import Distribution
-    from emi_bench.usage import UsageSample
-    from emi_models.vocabulary import Modality
+    from collections.abc import Iterator
 
-__all__ = ["SCHEMA", "FlashBeep", "LiveReport"]
+    from matplotlib.axes import Axes
 
-SCHEMA: Final = 1  # raised when a field changes its meaning or goes
+    from emi_bench.render import Block
+
+__all__ = ["TOTAL", "CodeResponse", "EdgeLosses", "FlashBeepResult", "LiveReport"]
+
+
+TOTAL: Final = "total"  # the sum of all stations
+SLACK_MS: Final = 5.0  # by which stamps may miss the code: how late a thread may wake to read the time
+EVIDENCE: Final[Mapping[str, str]] = {"vision": "picture", "audio": "sound", "text": "words"}
+STATIONS: Final[Mapping[str, str]] = {
+    "face": "face stage",
+    "audio": "audio stage",
+    "speech": "speech stage",
+    "text": "text stage",
+    "bus": "bus, hop's wait",
+    TOTAL: "in all",
+}
+TIME_COLUMNS: Final = (Column("milliseconds", words=True), *STATISTICS)
+COLOURS: Final = {
+    "capture": "tab:grey",
+    "face": "tab:green",
+    "audio": "tab:orange",
+    "speech": "tab:pink",
+    "text": "tab:red",
+    "bus": "tab:cyan",
+    "window": "tab:olive",
+    "fusion": "tab:blue",
+    "sink": "tab:purple",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class FlashBeep:
+class EdgeLosses:
+    """One arrow of the diagram, and what was lost on it: counts by counter, without zeros."""
+
+    name: str
+    lost: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeResponse:
+    """How the code of light or sound came through. All times in milliseconds."""
+
+    computed: ClassVar[tuple[str, ...]] = ("stamps_right",)
+
+    to_estimate_ms: Distribution  # from an onset to the publication of the first estimate that shows it
+    onsets: int  # that an estimate could have shown
+    lag_ms: float  # at which the code fits best: from capture to publication, without any wait
+    agreement: float  # share of estimates that fit the code at that lag
+    runner_up: float  # that share at the best lag further than a span away: 0.5 is chance
+    stamp_error_ms: tuple[float, float]  # range that the code allows; > 0: stamps are too late
+
+    @property
+    def stamps_right(self) -> bool:
+        """Whether the stamps agree with the code."""
+        low, high = self.stamp_error_ms
+        return low - SLACK_MS <= 0 <= high + SLACK_MS
+
+
+@dataclass(frozen=True, slots=True)
+class FlashBeepResult:
     """Light and sound in a code, and how long they took to show."""
 
-    light: Response
-    sound: Response
+    light: CodeResponse
+    sound: CodeResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveReport:
-    """One run of the engine in `live` mode. Times in milliseconds, but for names that say otherwise."""
+class LiveReport(BenchReport):
+    """One run of the engine in `live` mode. Times in milliseconds, unless the name says otherwise."""
 
-    machine: Machine
-    load_before: float  # of the machine, in processes that want a core
+    bench: ClassVar[str] = "live"
+
     source: str  # a file's name, `camera 0`, or `flash and beep`
     parts: list[str]  # what ran
     hop_s: float
@@ -43,20 +113,117 @@ class LiveReport:
     face_frames_per_s: float
     stations: dict[Modality, dict[str, Distribution]]  # over packets, up to the first estimate with each
     per_estimate: dict[str, Distribution]  # the last stations, over estimates
-    capture_to_estimate_ms: Distribution | None  # how old what an estimate was made from is at best
+    capture_to_estimate_ms: Distribution | None  # age of the newest evidence of an estimate
     engine_ms: Distribution | None  # the network alone, a part of the station `fusion`
     ages_ms: dict[Modality, Distribution]  # at the window's end, of the newest face, voice and word
-    edges: list[Edge]
-    usage: list[UsageSample]  # once a second; models and child processes included
-    peak_rss_mib: float  # pages that processes share count twice
-    rss_growth_mib: float  # the second half's mean minus that of the second quarter
+    edges: list[EdgeLosses]
+    usage: list[UsageSample]  # once a second; child processes included
+    peak_rss_mib: float  # pages that processes share count for each of them
+    rss_growth_mib: float  # mean of the second half minus that of the second quarter
     cpu_cores: float  # mean cores busy while running
-    flash_beep: FlashBeep | None
+    flash_beep: FlashBeepResult | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain types."""
-        plain = {"bench": "live", "schema": SCHEMA, **asdict(self)}
+    def page(self) -> Page:
+        """Time by station, losses and usage; in the figure where the time goes, cores and memory."""
+        return Page(f"Live: {self.source}", self.where_and_when(), list(self._blocks()), self._figure())
+
+    def _blocks(self) -> Iterator[Block]:
+        yield Bullets(self.parts)
+        yield Paragraph(
+            f"{self.estimates} estimates in {self.seconds:.1f} s, hop {self.hop_s:g} s, window "
+            f"{self.window_s:g} s, bus {self.transport}; the first {self.warm_up_s:g} s are left out."
+        )
         if self.flash_beep is not None:
-            for name in ("light", "sound"):
-                plain["flash_beep"][name]["stamps_right"] = getattr(self.flash_beep, name).stamps_right
-        return plain
+            yield from self._flash_beep(self.flash_beep)
+        yield Table(TIME_COLUMNS, list(self._rows()))
+        yield Bullets(list(self._facts()))
+
+    def _flash_beep(self, found: FlashBeepResult) -> Iterator[Block]:
+        responses = {"light": found.light, "sound": found.sound}
+        rows = [
+            [Strong(f"{name} to estimate"), *statistics(response.to_estimate_ms)]
+            for name, response in responses.items()
+        ]
+        yield Table(TIME_COLUMNS, rows)
+        yield Paragraph(
+            f"The wait for the next hop is included: 0 to {1000 * self.hop_s:g} ms on any machine."
+        )
+        for name, response in responses.items():
+            low, high = response.stamp_error_ms
+            verdict = "right" if response.stamps_right else "WRONG"
+            text = (
+                f"{name}: {response.to_estimate_ms.n} of {response.onsets} onsets seen; the code fits "
+                f"{response.agreement:.0%} of estimates (elsewhere {response.runner_up:.0%}) with a lag of "
+                f"{response.lag_ms:.0f} ms; stamps are {verdict} (off by {low:+.0f} to {high:+.0f} ms by the "
+                "code)"
+            )
+            yield Paragraph(text if response.stamps_right else Strong(text))
+
+    def _rows(self) -> Iterator[list[str]]:
+        for modality, stations in self.stations.items():
+            for name, values in stations.items():
+                if name not in self.per_estimate and name != TOTAL:
+                    yield [f"{EVIDENCE[modality]}: {STATIONS.get(name, name)}", *statistics(values)]
+        for name, values in self.per_estimate.items():
+            yield [f"all: {name}", *statistics(values)]
+        for modality, stations in self.stations.items():
+            if TOTAL in stations:
+                label = Strong(f"{EVIDENCE[modality]}: {STATIONS[TOTAL]}")
+                yield [label, *statistics(stations[TOTAL])]
+        if self.capture_to_estimate_ms is not None:
+            yield ["newest evidence's age", *statistics(self.capture_to_estimate_ms)]
+        if self.engine_ms is not None:
+            yield ["the network alone", *statistics(self.engine_ms)]
+
+    def _facts(self) -> Iterator[str]:
+        if self.ages_ms and self.flash_beep is None:
+            ages = ", ".join(f"{name} {number(values.median)}" for name, values in self.ages_ms.items())
+            yield f"newest face, voice and word at the window's end, median ms: {ages}"
+        lost = [f"{edge.name}: {name} {n}" for edge in self.edges for name, n in edge.lost.items()]
+        yield "lost: " + ("; ".join(lost) or f"nothing, on {len(self.edges)} edges")
+        cores, memory = [s.cores for s in self.usage], [s.rss_mib for s in self.usage]
+        yield (f"cores busy: mean {self.cpu_cores:.2f} {spark_line(cores)} max {max(cores, default=0.0):.2f}")
+        yield (
+            f"memory: peak {self.peak_rss_mib:.0f} MiB {spark_line(memory)} {self.rss_growth_mib:+.1f} MiB "
+            "in the second half"
+        )
+        yield f"{self.face_frames_per_s:.1f} pictures a second analysed"
+
+    def _figure(self) -> Figure:
+        label = "ms, mean of each station (bus: also the wait for the hop)"
+        stations = Panel(self._draw_stations, x_label=label, grid="x", legend="above", width=1.6)
+        usage = Panel(self._draw_usage, x_label="seconds")
+        height = 1.8 + 0.5 * len(self.stations)
+        return Figure(f"Live: {self.source}, from the sensor to the sink", [[stations, usage]], height)
+
+    def _draw_stations(self, axes: Axes) -> None:
+        """Means of each station, one behind the other, because means add up; and the p95 of the whole way."""
+        drawn = set()
+        for place, times in enumerate(reversed(list(self.stations.values()))):
+            left = 0.0
+            for name, values in times.items():
+                if name == TOTAL:
+                    continue
+                label = None if name in drawn else name
+                colour = COLOURS.get(name, "black")
+                axes.barh(place, values.mean, 0.6, left=left, color=colour, label=label)
+                drawn.add(name)
+                left += values.mean
+            if TOTAL in times:
+                p95 = times[TOTAL].p95
+                axes.plot(p95, place, "|", color="black", markersize=18, markeredgewidth=2)
+                text = f"p95 {number(p95)}"
+                axes.annotate(text, (p95, place), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(self.stations)), [EVIDENCE[name] for name in reversed(list(self.stations))])
+        axes.margins(x=0.15)
+
+    def _draw_usage(self, axes: Axes) -> None:
+        times = [sample.t_s for sample in self.usage]
+        cores, memory = axes, axes.twinx()
+        cores.plot(times, [sample.cores for sample in self.usage], color="tab:blue")
+        cores.set_ylim(bottom=0.0)
+        cores.tick_params(axis="y", colors="tab:blue")
+        memory.plot(times, [sample.rss_mib for sample in self.usage], color="tab:red")
+        memory.set_ylim(0.0, 1.15 * max((sample.rss_mib for sample in self.usage), default=1.0))
+        memory.tick_params(axis="y", colors="tab:red")
+        memory.set_ylabel("memory, MiB (red); cores busy (blue)", fontsize="small")

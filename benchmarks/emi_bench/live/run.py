@@ -1,21 +1,32 @@
-"""Running the whole engine at real pace and gathering what it did on the way."""
+"""The whole engine at real pace, on a source or on light and sound in a code, and the report of the run."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
 
-from emi_bench.live.decode import Response, Sight, decode
-from emi_bench.live.echo import LIGHT, SOUND, EchoEngine, light_and_sound
-from emi_bench.live.edges import edges_of
-from emi_bench.live.flasher import Flasher
-from emi_bench.live.report import FlashBeep, LiveReport
-from emi_bench.live.stations import Seen, distributions, estimate_passage, settled, stations_of
-from emi_bench.machine import Machine
-from emi_bench.partial import Interrupted
+from emi_bench.background import UsageSampler, in_background
+from emi_bench.live.flash_beep import (
+    LIGHT,
+    SOUND,
+    CodeReading,
+    EchoEngine,
+    Flasher,
+    find_code,
+    light_and_sound,
+)
+from emi_bench.live.report import CodeResponse, FlashBeepResult, LiveReport
+from emi_bench.live.stations import (
+    ReceivedEstimate,
+    after_warm_up,
+    distributions,
+    estimate_passage,
+    losses_by_edge,
+    stations_of,
+)
+from emi_bench.machine import Machine, load_average
+from emi_bench.report_file import Interrupted
 from emi_bench.stats import Distribution
-from emi_bench.usage import UsageSampler, load_average
-from emi_bench.work import working
 from emi_live import LiveConfig, LiveEngine
 from emi_live.assembly import Builder
 from emi_live.clock import MonotonicClock, seconds_to_ns
@@ -28,76 +39,76 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from emi_bench.live.pattern import Track
+    from emi_bench.live.flash_beep import OnOffTimes
     from emi_engine import FusionEngine
     from emi_live import Estimate
     from emi_models.vocabulary import Modality
 
-__all__ = ["Witness", "measure_flash_beep", "measure_live"]
+__all__ = ["EstimateRecorder", "measure_flash_beep", "measure_live"]
 
 WARM_UP_S: Final = 2.0  # left out of the latencies: caches and threads settle
-TAP_WAIT_S: Final = 0.1  # longest wait for a packet before looking at `stop` again
+PACKET_WAIT_S: Final = 0.1  # longest wait for a packet before `stop` is checked
 
 
-class Witness:
-    """A sink that keeps each estimate and when it had it."""
+class EstimateRecorder:
+    """A sink that keeps each estimate and when it was received."""
 
-    name = "witness"
+    name = "recorder"
     finished = False
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []  # complete when the engine is closed
+        self.seen: list[ReceivedEstimate] = []  # complete when the engine is closed
         self._clock = MonotonicClock()
 
     def open(self) -> None:
-        """Nothing is needed."""
+        """There is nothing to open."""
 
     def write(self, estimate: Estimate) -> None:
-        """Keep it."""
-        self.seen.append(Seen(estimate, self._clock.now_ns()))
+        """Keep the estimate."""
+        self.seen.append(ReceivedEstimate(estimate, self._clock.now_ns()))
 
     def idle(self) -> None:
-        """Nothing is due."""
+        """There is nothing to do."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
 
-class Tap:
-    """The body of a worker that reads all that the stages publish, and keeps when it passed where."""
+class PacketRecorder:
+    """The body of a worker that reads all packets of the stages, and keeps their stamps."""
 
     def __init__(self, live: LiveEngine) -> None:
-        """Listen to an engine that is loaded and not started."""
-        self.packets: dict[Modality, list[Trace]] = {modality: [] for modality in MODALITIES}
+        """Subscribe to an engine that is loaded and not started."""
+        self.traces: dict[Modality, list[Trace]] = {modality: [] for modality in MODALITIES}
         self._reader = live.subscribe(MODALITIES)
 
     def __call__(self, stop: threading.Event) -> None:
         """Read in the calling thread until `stop`."""
         while not stop.is_set():
-            self._reader.wait(TAP_WAIT_S)
+            self._reader.wait(PACKET_WAIT_S)
             while (packet := self._reader.read()) is not None:
                 if packet.progress_ns != END_OF_STREAM:
-                    self.packets[cast("Modality", packet.topic)].append(Trace.of(packet))
+                    self.traces[cast("Modality", packet.topic)].append(Trace.of(packet))
 
 
 def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = lambda _: None) -> LiveReport:
-    """Run the engine over its source at real pace and report; a file is played, not raced through.
+    """Run the engine over its source and report; a file is played at its own pace.
 
     Args:
-        config: as for `emi-live`; `mode` is taken to be `live`.
-        on_estimate: told of each, while it runs.
+        config: as for `emi-live`; `mode` is set to `live`.
+        on_estimate: called with each estimate during the run.
 
     Raises:
         EmiError: as `LiveEngine` raises.
         SourceError: the source gave no estimate.
     """
     load_before = load_average()
-    witness, sampler = Witness(), UsageSampler()
-    live = LiveEngine(_live(config), sinks=[witness])
+    recorder, sampler = EstimateRecorder(), UsageSampler()
+    live = LiveEngine(_live(config), sinks=[recorder])
     live.load()
-    tap = Tap(live)
-    interrupted = _run(live, tap, sampler, on_estimate)
-    report = _report(live, witness, tap, sampler, load_before, _name_of(config), None)
+    packets = PacketRecorder(live)
+    interrupted = _run(live, packets, sampler, on_estimate)
+    report = _report(live, recorder, packets, sampler, load_before, _name_of(config), None)
     if interrupted:
         raise Interrupted(report)
     return report
@@ -105,18 +116,21 @@ def measure_live(config: LiveConfig, on_estimate: Callable[[Estimate], None] = l
 
 def _run(
     live: LiveEngine,
-    tap: Tap,
+    packets: PacketRecorder,
     sampler: UsageSampler,
     on_estimate: Callable[[Estimate], None],
     *bodies: tuple[str, Callable[[threading.Event], None]],
 ) -> bool:
-    """Run to the end, or to Ctrl-C: then True, and what was seen until then is whole."""
+    """Run to the end, or to Ctrl-C; True if it was interrupted."""
     interrupted = False
     with ExitStack() as running:
         running.enter_context(live)
-        watching: list[tuple[str, Callable[[threading.Event], None]]] = [("tap", tap), ("usage", sampler)]
+        watching: list[tuple[str, Callable[[threading.Event], None]]] = [
+            ("packets", packets),
+            ("usage", sampler),
+        ]
         for name, body in (*watching, *bodies):
-            running.enter_context(working(name, body))
+            running.enter_context(in_background(name, body))
         try:
             for estimate in live.estimates():
                 on_estimate(estimate)
@@ -135,35 +149,35 @@ def measure_flash_beep(
 ) -> LiveReport:
     """Show light and sound in a code to the engine, and report how long they take to reach an estimate.
 
-    The errors make the source say wrong capture times, for tests.
+    The errors make the source give wrong capture times, for tests.
 
     Raises:
         EmiError: as `LiveEngine` raises.
-        CodeUnreadableError: the code is not to be found in the estimates.
+        CodeUnreadableError: the code cannot be found in the estimates.
     """
     config = _live(config.model_copy(update={"duration_s": duration_s}))
     load_before = load_average()
-    witness, sampler, encoders = Witness(), UsageSampler(), light_and_sound()
+    recorder, sampler, encoders = EstimateRecorder(), UsageSampler(), light_and_sound()
     parts = list(encoders.announcements)
     engine = EchoEngine(_load_engine(config, parts.append))
-    live = LiveEngine(config, sinks=[witness], engine=engine, encoders=encoders)
+    live = LiveEngine(config, sinks=[recorder], engine=engine, encoders=encoders)
     live.load()
-    tap = Tap(live)
+    packets = PacketRecorder(live)
     flasher = Flasher(
         live,
         duration_s,
         light_stamp_error_s=light_stamp_error_s,
         sound_stamp_error_s=sound_stamp_error_s,
     )
-    interrupted = _run(live, tap, sampler, on_estimate, ("flash-beep", flasher))
+    interrupted = _run(live, packets, sampler, on_estimate, ("flash-beep", flasher))
     live.announcements += parts
     hop_ns = seconds_to_ns(config.window.hop_s)
-    seen = settled(witness.seen, WARM_UP_S)
-    found = FlashBeep(
+    seen = after_warm_up(recorder.seen, WARM_UP_S)
+    found = FlashBeepResult(
         light=_response("light", flasher.light, seen, "vision", LIGHT, hop_ns),
         sound=_response("sound", flasher.sound, seen, "audio", SOUND, hop_ns),
     )
-    report = _report(live, witness, tap, sampler, load_before, "flash and beep", found)
+    report = _report(live, recorder, packets, sampler, load_before, "flash and beep", found)
     if interrupted:
         raise Interrupted(report)
     return report
@@ -182,35 +196,37 @@ def _load_engine(config: LiveConfig, announce: Callable[[str], None]) -> FusionE
 
 
 def _response(
-    what: str, track: Track, seen: list[Seen], modality: Modality, place: int, hop_ns: int
-) -> Response:
-    sights = [
-        Sight(one.estimate.intensities[place], one.estimate.published_ns, one.estimate.traces[modality].t_ns)
+    what: str, times: OnOffTimes, seen: list[ReceivedEstimate], modality: Modality, place: int, hop_ns: int
+) -> CodeResponse:
+    readings = [
+        CodeReading(
+            one.estimate.intensities[place], one.estimate.published_ns, one.estimate.traces[modality].t_ns
+        )
         for one in seen
         if modality in one.estimate.traces
     ]
-    return decode(what, track, sights, hop_ns)
+    return find_code(what, times, readings, hop_ns)
 
 
 def _report(
     live: LiveEngine,
-    witness: Witness,
-    tap: Tap,
+    recorder: EstimateRecorder,
+    packets: PacketRecorder,
     sampler: UsageSampler,
     load_before: float,
     source: str,
-    flash_beep: FlashBeep | None,
+    flash_beep: FlashBeepResult | None,
 ) -> LiveReport:
     config, health = live.config, live.health.snapshot()
-    if not witness.seen:
+    if not recorder.seen:
         raise SourceError(f"{source} gave no estimate; is it shorter than a hop, or was it lost at once?")
-    measured = settled(witness.seen, WARM_UP_S)
+    measured = after_warm_up(recorder.seen, WARM_UP_S)
     estimates = [one.estimate for one in measured]
-    seconds = witness.seen[-1].estimate.t_s
+    seconds = recorder.seen[-1].estimate.t_s
     memory = [sample.rss_mib for sample in sampler.samples]
     quarter, half = len(memory) // 4, len(memory) // 2
     return LiveReport(
-        machine=Machine(),
+        machine=Machine.here(),
         load_before=load_before,
         source=source,
         parts=live.announcements,
@@ -219,9 +235,9 @@ def _report(
         transport=config.bus.transport,
         seconds=seconds,
         warm_up_s=WARM_UP_S,
-        estimates=len(witness.seen),
+        estimates=len(recorder.seen),
         face_frames_per_s=health.counters.get("face.frames", 0) / seconds,
-        stations=stations_of(witness.seen, tap.packets, WARM_UP_S),
+        stations=stations_of(recorder.seen, packets.traces, WARM_UP_S),
         per_estimate=distributions([estimate_passage(one) for one in measured]),
         capture_to_estimate_ms=Distribution.of(
             [e.latency.capture_to_estimate for e in estimates if e.latency.capture_to_estimate is not None]
@@ -232,7 +248,7 @@ def _report(
             for modality in MODALITIES
             if (ages := Distribution.of(_ages(estimates, modality))) is not None
         },
-        edges=edges_of(health),
+        edges=losses_by_edge(health),
         usage=sampler.samples,
         peak_rss_mib=max(memory, default=0.0),
         rss_growth_mib=_mean(memory[half:]) - _mean(memory[quarter:half]),

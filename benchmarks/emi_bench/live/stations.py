@@ -1,19 +1,19 @@
-"""The stations that evidence passes on its way into an estimate and out to a sink.
+"""The stations that evidence passes from its capture to a sink, and what was lost between them.
 
 ::
 
     capture ── arrived ── published ── started ── published ── received
        └ capture ┴ stage(s) ┴ bus ┴ window, fusion ┴ sink ┘
 
-- capture: from the sensor until the engine has it; for sound, until the block that it is part of is full;
-- stage: until its packet is published, waiting in the ring included: `face`, `audio`, or `speech` and `text`;
-- bus: until a window takes it: the hop over the bus, and above all the wait until an estimate is due;
+- capture: from the sensor until the engine has it; for sound, until its block is full;
+- stage: until its packet is published, with the wait in the ring: `face`, `audio`, or `speech` and `text`;
+- bus: until a window takes it: the hop over the bus, and above all the wait for the next estimate;
 - window: assembling it;
-- fusion: the engine, and putting the estimate on the bus;
+- fusion: the engine, and publishing the estimate;
 - sink: until a sink has it.
 
-Every packet passes them once, on its way into the first estimate that it is part of; they add up to `total`.
-A part that stalls is seen at its own station only. Pure: stamps in, times out.
+Every packet passes them once, on its way into the first estimate that contains it; they add up to `total`. A
+delay in one part shows at its own station only. Pure functions: stamps in, times out.
 """
 
 from __future__ import annotations
@@ -22,35 +22,74 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from emi_bench.live.report import TOTAL, EdgeLosses
 from emi_bench.stats import Distribution
 from emi_live.clock import NS_PER_MS
+from emi_live.sinks.counters import losses
 from emi_models.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from emi_live import Estimate
+    from emi_live.health import HealthSnapshot
     from emi_live.messages import Trace
     from emi_models.vocabulary import Modality
 
-__all__ = ["TOTAL", "Seen", "distributions", "estimate_passage", "passages", "settled", "stations_of"]
+__all__ = [
+    "EDGES",
+    "ReceivedEstimate",
+    "after_warm_up",
+    "distributions",
+    "estimate_passage",
+    "losses_by_edge",
+    "passages",
+    "stations_of",
+]
 
-TOTAL: Final = "total"
 STAGES: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio", "text": "text"}
+# In the order of the flow. A counter that is not in this table is shown under `ELSEWHERE`.
+EDGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "camera, file → ring": (
+        "file.late",
+        "file.damaged",
+        "video.out_of_order",
+        "camera.buffered",
+        "camera.damaged",
+        "camera.lost",
+    ),
+    "microphone → ring": (
+        "microphone.dropped",
+        "microphone.overflows",
+        "microphone.lost",
+        "audio.not_finite",
+    ),
+    "camera → face": ("camera.overwritten", "face.skipped"),
+    "ring → audio": ("audio.lost_samples", "audio.gaps"),
+    "ring → speech": ("speech.lost_samples", "speech.gaps"),
+    "speech → text": ("bus.transcript.dropped", "bus.transcript.refused"),
+    "stages → window": (
+        *(f"bus.{topic}.{what}" for topic in ("vision", "audio", "text") for what in ("dropped", "refused")),
+        "window.discarded",
+    ),
+    "window → fusion": ("fusion.missed_hops",),
+    "fusion → sinks": ("bus.estimate.dropped", "bus.estimate.refused"),
+}
+ELSEWHERE: Final = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """An estimate, and when a sink had it in its hands."""
+class ReceivedEstimate:
+    """An estimate, and when a sink received it."""
 
     estimate: Estimate
     received_ns: int
 
 
-def settled(seen: Sequence[Seen], warm_up_s: float) -> list[Seen]:
-    """Estimates that tell how fresh they are: not of the first seconds, nor made after the media had ended.
+def after_warm_up(seen: Sequence[ReceivedEstimate], warm_up_s: float) -> list[ReceivedEstimate]:
+    """The estimates whose age counts: after the first seconds, and before the media ended.
 
-    The media of a modality have ended when its evidence never changes again.
+    The media of a modality have ended if its evidence never changes again.
     """
     last = len(seen)
     for modality in ("vision", "audio"):
@@ -63,11 +102,11 @@ def settled(seen: Sequence[Seen], warm_up_s: float) -> list[Seen]:
 
 
 def passages(
-    seen: Sequence[Seen], modality: Modality, packets: Sequence[Trace]
-) -> Iterator[tuple[Seen, dict[str, float]]]:
-    """For each packet, the first estimate with it, and milliseconds at each station of the way, and `TOTAL`.
+    seen: Sequence[ReceivedEstimate], modality: Modality, packets: Sequence[Trace]
+) -> Iterator[tuple[ReceivedEstimate, dict[str, float]]]:
+    """For each packet, the first estimate with it, and the milliseconds at each station and in `TOTAL`.
 
-    Packets that no estimate took, or whose arrival is not known, are left out.
+    Packets that no estimate used, or whose arrival is unknown, are left out.
 
     Args:
         seen: estimates, in order.
@@ -95,8 +134,8 @@ def passages(
         yield one, times
 
 
-def estimate_passage(one: Seen) -> dict[str, float]:
-    """Milliseconds at the stations that are an estimate's own."""
+def estimate_passage(one: ReceivedEstimate) -> dict[str, float]:
+    """Milliseconds at the stations of an estimate: window, fusion, sink."""
     estimate = one.estimate
     return {
         "window": estimate.latency.window,
@@ -106,7 +145,7 @@ def estimate_passage(one: Seen) -> dict[str, float]:
 
 
 def stations_of(
-    seen: Sequence[Seen], packets: Mapping[Modality, Sequence[Trace]], warm_up_s: float
+    seen: Sequence[ReceivedEstimate], packets: Mapping[Modality, Sequence[Trace]], warm_up_s: float
 ) -> dict[Modality, dict[str, Distribution]]:
     """The distribution over packets at each station, for each modality that has any after the warm-up."""
     found: dict[Modality, dict[str, Distribution]] = {}
@@ -119,10 +158,20 @@ def stations_of(
 
 
 def distributions(rows: Sequence[Mapping[str, float]]) -> dict[str, Distribution]:
-    """Of each name, over rows that all have the same names."""
+    """The distribution of each column; all rows have the same names."""
     columns = {name: Distribution.of([row[name] for row in rows]) for name in (rows[0] if rows else ())}
     return {name: values for name, values in columns.items() if values is not None}
 
 
 def _ms(since_ns: int, until_ns: int) -> float:
     return (until_ns - since_ns) / NS_PER_MS
+
+
+def losses_by_edge(health: HealthSnapshot) -> list[EdgeLosses]:
+    """Every edge with its losses, in the order of the flow; edges without a loss too."""
+    counted = {loss.name: loss.count for loss in losses(health)}
+    edges = [
+        EdgeLosses(name, {counter: counted.pop(counter) for counter in counters if counter in counted})
+        for name, counters in EDGES.items()
+    ]
+    return edges + ([EdgeLosses(ELSEWHERE, counted)] if counted else [])

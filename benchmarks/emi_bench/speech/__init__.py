@@ -1,11 +1,11 @@
-"""How good are the words, and how late? The speech stage on clips whose words, and their times, are known.
+"""`emi bench speech`: how good the words are, and how late, on clips whose words and times are known.
 
 ::
 
-    clips ─ pace ─ drive ─ history ─┬─ score      word error rate, streaming and in one piece
-    (sound, words, times)           ├─ lateness   of words: shown, and certain
-                                    ├─ erasure    words taken back
-                                    └─ lag        of packets, and whether it grows
+    clips ─ playback ─ scoring ─┬─ word error rate, streaming and in one piece
+    (sound, words, times)       ├─ lateness of words: first shown, and committed
+                                ├─ erasure: words taken back
+                                └─ lag of packets, and whether it grows
 
-`run` joins them; `page` and `emi_bench.report.speech` show what it found.
+`run` joins them; `report` is the result.
 """

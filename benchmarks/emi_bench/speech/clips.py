@@ -1,64 +1,139 @@
-"""Clips whose words are known, and where they can be had, when each was said."""
+"""Clips whose words are known: from a folder, from the test media, synthetic, or hard conditions.
+
+Words are compared without case and punctuation; titles and small numbers are spelt out. There is no other
+normalisation: "ill-disposed" is two words, "don't" is one, and "okay" is not "ok". Word error rates of papers
+that use Whisper's own, larger normaliser are a little lower.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emi_bench.speech.words import spoken
+from emi_bench.speech.report import ClipKind, WordTimes
+from emi_live.errors import ConfigurationError
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from emi_bench.speech.synthetic import Utterance
+    from emi_bench.speech.report import ClipKind
+    from emi_bench.speech.synthetic import SyntheticUtterance
 
-__all__ = ["Clip", "SaidWord", "Times", "read_sound", "with_silence_after"]
+__all__ = [
+    "CONDITIONS",
+    "NORMALISATION",
+    "NotAlignedError",
+    "SaidWord",
+    "SpeechClip",
+    "folder_clips",
+    "forced_alignment",
+    "make_condition",
+    "normalise",
+    "read_sound",
+    "real_clips",
+    "speech_assets",
+    "with_silence_after",
+]
 
-# true: as synthesised; given: they came with the clip; aligned: found by `emi_bench.speech.align`; none
-Times = Literal["true", "given", "aligned", "none"]
-Kind = Literal["real", "synthetic", "yours", "monologue"]
+NORMALISATION: Final = (
+    "lower case; punctuation off, hyphens part words; mr, mrs, dr and the numbers 0 to 12 spelt out"
+)
+NUMBERS: Final = (
+    *("zero", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+SPELT: Final = {"mr": "mister", "mrs": "missus", "dr": "doctor"} | {
+    str(number): word for number, word in enumerate(NUMBERS)
+}
+APOSTROPHES: Final = dict.fromkeys(map(ord, "’‘`´"), "'")  # noqa: RUF001 # as recognisers and people write it
+# A microphone continues after speech: the last words are committed in the silence after them.
+TAIL_S: Final = 2.0
+FRAME_S: Final = 0.01
+VARIANT: Final = re.compile(r"\(\d+\)$")  # read(2): the second pronunciation of "read"
+NOT_A_WORD: Final = ("<", "[", "+")
+BEAMS: Final = dict.fromkeys(
+    ("beam", "wbeam", "pbeam"), 1e-150
+)  # the words are known, so almost nothing is pruned
+SOUNDS: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".mkv", ".webm")
+PAUSE: Final = re.compile(r"^[<\[+]")
+# The words of the test media that have no .txt file; also in their MANIFEST.tsv.
+KNOWN: Final = {
+    "jfk": "And so, my fellow Americans, ask not what your country can do for you, "
+    "ask what you can do for your country.",
+    "english_one_two_three": "one two three",
+    "librispeech_6930-75918-0000": "concord returned to its place amidst the tents",
+}
+RATE_HZ: Final = 16_000
+NOISE_RMS: Final = 10 ** (-30 / 20)  # -30 dB of full scale
+LONGEST_S: Final = 60.0  # of speech
+SEED: Final = 20_260
+GERMAN: Final = (
+    "ich glaube dass wir morgen fahren können",
+    "das wetter war gestern schöner als heute",
+    "meine schwester wohnt in einer großen stadt",
+    "wir haben lange auf den zug gewartet",
+)
+FRENCH: Final = (
+    "je pense que nous pouvons partir demain",
+    "le temps était plus beau hier",
+    "ma sœur habite dans une grande ville",
+    "nous avons longtemps attendu le train",
+)
 
-TAIL_S: Final = 2.0  # in life a microphone goes on: the last words become certain in the silence after them
+
+def normalise(text: str) -> list[str]:
+    """The words of a text; a recogniser's word may give none or several."""
+    plain = "".join(
+        letter if letter.isalnum() or letter == "'" else " "
+        for letter in text.translate(APOSTROPHES).casefold()
+    )
+    bare = (word.strip("'") for word in plain.split())
+    return [SPELT.get(word, word) for word in bare if word]
 
 
 @dataclass(frozen=True, slots=True)
 class SaidWord:
-    """A word as `spoken` has it, and when it ended, in seconds; None: not known."""
+    """A word as `normalise` gives it, and its end in seconds; None: unknown."""
 
     text: str
     end_s: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class SpeechClip:
     """Sound, shape (n,), 16 kHz mono, in [-1, 1], and what is said in it."""
 
     name: str
-    kind: Kind
+    kind: ClipKind
     samples: NDArray[np.float32] = field(repr=False)
     words: tuple[SaidWord, ...]
-    times: Times
+    times: WordTimes
     note: str = ""  # why there are no times
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Its length."""
         return self.samples.size / SAMPLE_RATE_HZ
 
     @classmethod
-    def synthetic(cls, name: str, kind: Kind, said: Utterance) -> Clip:
+    def synthetic(cls, name: str, kind: ClipKind, said: SyntheticUtterance) -> SpeechClip:
         """An utterance of `emi_bench.speech.synthetic`."""
-        words = tuple(SaidWord(text, word.end_s) for word in said.words for text in spoken(word.text))
+        words = tuple(SaidWord(text, word.end_s) for word in said.words for text in normalise(word.text))
         return cls(name, kind, said.samples, words, "true")
 
 
 def with_silence_after(samples: NDArray[np.float32], seconds: float = TAIL_S) -> NDArray[np.float32]:
-    """The sound, and so much silence after it."""
+    """The sound with silence after it."""
     return np.concatenate((samples, np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)))
 
 
@@ -91,3 +166,260 @@ def read_sound(path: Path) -> NDArray[np.float32]:
     if not blocks:
         raise SourceError(f"nothing in {path} can be decoded as sound; try another file")
     return np.concatenate(blocks)
+
+
+class NotAlignedError(Exception):
+    """The words cannot be found in the sound; the message says why."""
+
+
+def forced_alignment(samples: NDArray[np.float32], words: Sequence[str]) -> list[float]:
+    """When each word ends, in seconds, by PocketSphinx; half within 20 ms (docs/benchmarks/speech.md).
+
+    Args:
+        samples: shape (n,), 16 kHz mono, in [-1, 1]; they contain `words` and no other speech.
+        words: as `spoken` gives them.
+
+    Raises:
+        NotAlignedError: PocketSphinx is absent, does not know a word, or does not find them in the sound.
+    """
+    try:
+        from pocketsphinx import Decoder
+    except ImportError as error:
+        raise NotAlignedError("PocketSphinx is not installed: pip install 'emi-live[offline]'") from error
+    decoder = Decoder(samprate=16_000, loglevel="FATAL", bestpath=False, **BEAMS)
+    unknown = [word for word in dict.fromkeys(words) if decoder.lookup_word(word) is None]
+    if unknown or not words:
+        raise NotAlignedError(f"PocketSphinx's dictionary lacks {', '.join(unknown) or 'an empty text'}")
+    decoder.set_align_text(" ".join(words))
+    decoder.start_utt()
+    pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
+    decoder.process_raw(pcm.tobytes(), full_utt=True)  # the cepstral mean is that of the clip
+    decoder.end_utt()
+    found = [
+        (VARIANT.sub("", segment.word), (segment.end_frame + 1) * FRAME_S)
+        for segment in decoder.seg() or ()
+        if not segment.word.startswith(NOT_A_WORD)
+    ]
+    if [text for text, _ in found] != list(words):
+        raise NotAlignedError("PocketSphinx does not find the words in the sound")
+    return [end_s for _, end_s in found]
+
+
+def speech_assets() -> Path:
+    """The folder of the project's test clips of read speech.
+
+    Raises:
+        ConfigurationError: it is not on this machine.
+    """
+    folder = Path(os.environ.get("EMI_TEST_ASSETS", "../shared/assets")) / "speech"
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"the clips of --clips real are not at {folder}: set EMI_TEST_ASSETS to the folder that holds "
+            "speech/, or measure --clips synthetic, or a folder of your own with NAME.wav and NAME.txt"
+        )
+    return folder
+
+
+def real_clips() -> Iterator[SpeechClip]:
+    """Read speech of the project's test media."""
+    yield from folder_clips(speech_assets(), "real", KNOWN)
+
+
+def folder_clips(
+    folder: Path, kind: ClipKind = "yours", known: Mapping[str, str] | None = None
+) -> Iterator[SpeechClip]:
+    """The clips of a folder whose words are known, by name.
+
+    Times are those of NAME.json if there is one, as PocketSphinx writes it, begin and duration in seconds:
+    `{"w": [{"b": 0.2, "d": 0.17, "t": "and"}, …]}`; else they are found by forced alignment.
+
+    Raises:
+        ConfigurationError: there is no clip, or a file of a clip cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"--clips {folder}: there is no such folder; give real, synthetic, or a folder with NAME.wav "
+            "and NAME.txt"
+        )
+    texts = dict(known or {})
+    for path in folder.glob("*.txt"):
+        texts[path.stem] = _read_text(path)
+    paths = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in SOUNDS and path.stem in texts
+    ]
+    if not paths:
+        raise ConfigurationError(
+            f"{folder} holds no clip: put NAME.wav (or {', '.join(SOUNDS[1:])}) there, and NAME.txt with "
+            "its words"
+        )
+    for path in paths:
+        yield _clip(path, kind, normalise(texts[path.stem]))
+
+
+def _clip(path: Path, kind: ClipKind, texts: list[str]) -> SpeechClip:
+    if not texts:
+        raise ConfigurationError(f"{path.with_suffix('.txt')} has no words; write down what is said")
+    samples = read_sound(path)
+    timed = path.with_suffix(".json")
+    if timed.is_file():
+        return SpeechClip(path.stem, kind, samples, _given(timed, texts), "given")
+    try:
+        ends_s = forced_alignment(samples, texts)
+    except NotAlignedError as error:
+        unknown = tuple(SaidWord(text, None) for text in texts)
+        return SpeechClip(path.stem, kind, samples, unknown, "none", str(error))
+    return SpeechClip(path.stem, kind, samples, tuple(map(SaidWord, texts, ends_s)), "aligned")
+
+
+def _given(path: Path, texts: list[str]) -> tuple[SaidWord, ...]:
+    try:
+        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["w"]
+        words = tuple(
+            SaidWord(text, float(entry["b"]) + float(entry["d"]))
+            for entry in entries
+            if not PAUSE.match(entry["t"])
+            for text in normalise(VARIANT.sub("", entry["t"]))
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} holds no times of words ({type(error).__name__}: {error}); remove it to have them found"
+        ) from error
+    if [word.text for word in words] != texts:
+        raise ConfigurationError(
+            f"{path} has other words than {path.with_suffix('.txt').name}; correct one of them"
+        )
+    return words
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
+
+
+def make_condition(name: str, seconds: float) -> SpeechClip:
+    """The clip of a condition; speech lasts at most a minute, other languages a few seconds."""
+    return CONDITIONS[name](seconds)
+
+
+def _silence(seconds: float) -> SpeechClip:
+    return _wordless("silence", np.zeros(_size(seconds), np.float32))
+
+
+def _white(seconds: float) -> SpeechClip:
+    return _wordless("white noise, -30 dBFS", _at_rms(_rng().normal(size=_size(seconds))))
+
+
+def _pink(seconds: float) -> SpeechClip:
+    """Noise whose power falls with frequency, from 20 Hz on."""
+    spectrum = np.fft.rfft(_rng().normal(size=_size(seconds)))
+    frequency = np.fft.rfftfreq(_size(seconds), 1 / RATE_HZ)
+    return _wordless(
+        "pink noise, -30 dBFS", _at_rms(np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 20.0))))
+    )
+
+
+def _music(seconds: float) -> SpeechClip:
+    """Chords of decaying harmonics with a bass and a beat, 110 a minute."""
+    rng, beat = _rng(), round(60 / 110 * RATE_HZ)
+    samples = np.zeros(_size(seconds) + 4 * beat)
+    chords = np.array([[0, 4, 7], [-3, 0, 4], [5, 9, 12], [7, 11, 14]])
+    at = np.arange(2 * beat) / RATE_HZ
+    for index, start in enumerate(range(0, _size(seconds), beat)):
+        notes = [*chords[index // 4 % 4], int(rng.choice(chords[index // 4 % 4])) + 12]
+        for note in [*notes, notes[0] - 24]:
+            pitch = 261.63 * 2 ** (note / 12)
+            for harmonic in range(1, 6):
+                tone = np.sin(2 * np.pi * pitch * harmonic * at) * np.exp(-at * (2 + harmonic)) / harmonic
+                samples[start : start + at.size] += tone
+        knock = rng.normal(size=beat // 4) * np.exp(-np.arange(beat // 4) / (0.02 * RATE_HZ))
+        samples[start : start + knock.size] += 2 * knock
+    samples = samples[: _size(seconds)]
+    return _wordless("music-like", (0.5 * samples / np.abs(samples).max()).astype(np.float32))
+
+
+def _two_speakers(seconds: float) -> SpeechClip:
+    """Two speakers at once; the first is scored, the second is 6 dB softer."""
+    from emi_bench.speech.synthetic import monologue
+
+    first = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
+    second = monologue(min(seconds, LONGEST_S), SEED + 1, voice="en-us+f2")
+    return _said("two speakers at once", first.samples + 0.5 * second.samples, first)
+
+
+def _telephone(seconds: float) -> SpeechClip:
+    """300 to 3400 Hz, sampled at 8 kHz and 8 bits on the way (mu-law)."""
+    import torch
+    from torchaudio.functional import mu_law_decoding, mu_law_encoding, resample
+
+    from emi_bench.speech.synthetic import monologue
+
+    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
+    spectrum = np.fft.rfft(said.samples)
+    frequency = np.fft.rfftfreq(said.samples.size, 1 / RATE_HZ)
+    spectrum[(frequency < 300) | (frequency > 3400)] = 0
+    band = torch.from_numpy(np.fft.irfft(spectrum, said.samples.size).astype(np.float32))
+    coded = mu_law_encoding(resample(band, RATE_HZ, RATE_HZ // 2).clamp(-1, 1), 256)
+    decoded = resample(mu_law_decoding(coded, 256), RATE_HZ // 2, RATE_HZ).numpy()
+    return _said("telephone, 8 kHz", decoded, said)
+
+
+def _clean(seconds: float) -> SpeechClip:
+    """The speech of the last two conditions without changes, for comparison."""
+    from emi_bench.speech.synthetic import monologue
+
+    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
+    return _said("the same speech, clean", said.samples, said)
+
+
+def _german(_: float) -> SpeechClip:
+    return _foreign("German", "de", GERMAN)
+
+
+def _french(_: float) -> SpeechClip:
+    return _foreign("French", "fr", FRENCH)
+
+
+def _foreign(name: str, voice: str, sentences: tuple[str, ...]) -> SpeechClip:
+    """Speech in a language that the recogniser does not expect."""
+    from emi_bench.speech.synthetic import Synthesizer
+
+    speaker, pause = Synthesizer(), np.zeros(RATE_HZ, np.float32)
+    parts = [part for text in sentences for part in (speaker.say(text.split(), voice=voice).samples, pause)]
+    return _wordless(name, np.concatenate([pause, *parts]))
+
+
+CONDITIONS: Final[dict[str, Callable[[float], SpeechClip]]] = {
+    "silence": _silence,
+    "white": _white,
+    "pink": _pink,
+    "music": _music,
+    "german": _german,
+    "french": _french,
+    "clean": _clean,
+    "two-speakers": _two_speakers,
+    "telephone": _telephone,
+}
+
+
+def _size(seconds: float) -> int:
+    return round(seconds * RATE_HZ)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
+
+
+def _at_rms(samples: NDArray[np.float64]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = (samples * (NOISE_RMS / np.sqrt(np.mean(samples**2)))).astype(np.float32)
+    return scaled
+
+
+def _wordless(name: str, samples: NDArray[np.float32]) -> SpeechClip:
+    return SpeechClip(name, "synthetic", samples, (), "none", "no English is spoken")
+
+
+def _said(name: str, samples: NDArray[np.float32], said: SyntheticUtterance) -> SpeechClip:
+    words = tuple(SaidWord(text, word.end_s) for word in said.words for text in normalise(word.text))
+    return SpeechClip(name, "synthetic", np.clip(samples, -1.0, 1.0).astype(np.float32), words, "true")

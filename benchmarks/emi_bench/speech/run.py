@@ -1,42 +1,256 @@
-"""Hearing clips: each in one piece, then through the speech stage by each clock."""
+"""The run: settings that are checked before anything is loaded, then every clip in one piece and streamed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
 
-from emi_bench.speech.clips import with_silence_after
-from emi_bench.speech.drive import Playback, drive
-from emi_bench.speech.history import history_of
-from emi_bench.speech.lag import in_spans, slope
-from emi_bench.speech.lateness import lateness
-from emi_bench.speech.pace import make_pace
-from emi_bench.speech.recognizers import Watched, offline_words, prepare
-from emi_bench.speech.report import ClipReport, Hearing, Offline, WordErrors
-from emi_bench.speech.score import score
-from emi_bench.stats import Distribution
+from emi_bench.speech.clips import (
+    CONDITIONS,
+    NORMALISATION,
+    TAIL_S,
+    SpeechClip,
+    folder_clips,
+    make_condition,
+    real_clips,
+    speech_assets,
+    with_silence_after,
+)
+from emi_bench.speech.playback import (
+    Playback,
+    WatchedRecognizer,
+    make_clock,
+    offline_words,
+    play_through,
+    prepare,
+)
+from emi_bench.speech.report import CLOCKS, ClipReport, OfflineResult, StreamedClip, WordErrors
+from emi_bench.speech.scoring import score_words, word_history, word_lateness
+from emi_bench.stats import Distribution, means_of_spans, slope
+from emi_live.config import load_config
+from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.rings.audio import SAMPLE_RATE_HZ
 from emi_live.stages.speech import SpeechStage
 from emi_models.encoders.voice import VoiceGate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from emi_bench.speech.clips import Clip
-    from emi_bench.speech.pace import ClockName, Pace
-    from emi_live.config import SpeechConfig
+    from emi_bench.speech.clips import SpeechClip
+    from emi_bench.speech.playback import PlaybackClock
+    from emi_bench.speech.report import ClockName, SpeechReport
+    from emi_live.config import LiveConfig, SpeechConfig
     from emi_models.speech.recognizer import Recognizer
+    from emi_models.store import Progress as Download
 
-__all__ = ["OFFLINE_LIMIT_S", "Listener", "Progress"]
+__all__ = [
+    "OFFLINE_LIMIT_S",
+    "ClipRunner",
+    "SpeechProgress",
+    "SpeechSettings",
+    "make_settings",
+    "measure_speech",
+]
 
-OFFLINE_LIMIT_S: Final = 120.0  # a longer clip is no utterance: PocketSphinx's lattice of it would not end
-Progress = Callable[[str, float, float], None]  # what is heard, seconds of it that are through, all of them
+SYNTHETIC_CLIPS: Final = 12
+SYNTHETIC_S: Final = 15.0
+SEED: Final = 1_000  # of the first synthetic clip; training draws from smaller ones
+PAUSES_S: Final = (0.3, 1.5)
+NO_PAUSES_S: Final = (0.05, 0.3)  # too short to end an utterance
+OFFLINE_LIMIT_S: Final = 120.0  # of an utterance in one piece; on longer ones PocketSphinx takes very long
+SpeechProgress = Callable[[str, float, float], None]  # what is measured, seconds done, all seconds
 
 
-class Listener:
-    """Hears clips as the engine would, in the calling thread. It does not own its recognisers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechSettings:
+    """What to measure."""
+
+    config: LiveConfig
+    sets: tuple[str, ...]  # real, synthetic or a folder
+    clocks: tuple[ClockName, ...]
+    minutes: float | None  # of a monologue
+    nonstop: bool  # it has no pause that ends an utterance
+    condition_s: float | None  # of silence, noise and music each; None: no conditions
+    face_clip: Path | None
+    face_turns: int
+    most_clips: int | None = None  # of each set; None: all
+
+    @property
+    def words(self) -> bool:
+        """Whether the speech stage alone is measured; else only the whole engine is."""
+        return bool(self.sets) or self.minutes is not None or self.condition_s is not None
+
+
+def make_settings(
+    *,
+    model: str | None = None,
+    backend: str | None = None,
+    clips: Sequence[str] | None = None,
+    clocks: Sequence[str] | None = None,
+    minutes: float | None = None,
+    nonstop: bool = False,
+    condition_s: float | None = None,
+    face_clip: Path | None = None,
+    face_turns: int = 2,
+    settings: Iterable[str] = (),
+    most_clips: int | None = None,
+) -> SpeechSettings:
+    """Check the options, as far as possible without loading anything.
+
+    Raises:
+        ConfigurationError: an option is wrong; the message names it and what to give.
+    """
+    strange = [name for name in clocks or () if name not in CLOCKS]
+    if strange:
+        raise ConfigurationError(f"--clock {strange[0]} is not one of {', '.join(CLOCKS)}")
+    if nonstop and minutes is None:
+        raise ConfigurationError(
+            "--nonstop needs a monologue; give its length with --minutes, e.g. --minutes 5"
+        )
+    overrides = {"backend": backend or ("faster-whisper" if model is not None else None), "model": model}
+    speech = {key: value for key, value in overrides.items() if value is not None}
+    config = load_config(settings=settings, overrides={"mode": "live", "speech": speech})
+    if config.speech.backend == "none":
+        raise ConfigurationError(
+            "speech.backend=none recognises nothing; choose faster-whisper or pocketsphinx"
+        )
+    if model is not None and config.speech.backend == "pocketsphinx":
+        raise ConfigurationError("--model is for faster-whisper; PocketSphinx has one model, so leave it out")
+    if face_clip is not None and not face_clip.is_file():
+        raise ConfigurationError(
+            f"--face-clip {face_clip}: there is no such file; give one with a face and speech"
+        )
+    asked = minutes is not None or condition_s is not None or face_clip is not None
+    sets = tuple(clips) if clips else () if asked else ("synthetic",)
+    for name in sets:
+        if name == "real":
+            speech_assets()
+        elif name != "synthetic" and not Path(name).is_dir():
+            raise ConfigurationError(
+                f"--clips {name}: there is no such folder; give real, synthetic, or a folder with NAME.wav "
+                "and NAME.txt"
+            )
+    return SpeechSettings(
+        config=config,
+        sets=sets,
+        clocks=cast("tuple[ClockName, ...]", tuple(dict.fromkeys(clocks or ("unaware", "aware")))),
+        minutes=minutes,
+        nonstop=nonstop,
+        condition_s=condition_s,
+        face_clip=face_clip,
+        face_turns=face_turns,
+        most_clips=most_clips,
+    )
+
+
+def measure_speech(
+    settings: SpeechSettings,
+    progress: SpeechProgress = lambda _what, _done_s, _of_s: None,
+    download: Download | None = None,
+) -> SpeechReport:
+    """Measure what the settings name.
+
+    Args:
+        settings: from `make_settings`.
+        progress: called with what is measured, the seconds of sound done, and all seconds.
+        download: called during the download of a model.
+
+    Raises:
+        EmiError: a clip cannot be read, a part is not installed, or the recogniser failed.
+    """
+    from emi_bench.machine import Machine, load_average
+    from emi_bench.report_file import Interrupted
+    from emi_bench.speech.playback import load_recognizers, warm_up
+    from emi_bench.speech.report import SpeechReport, pool
+    from emi_bench.speech.scoring import need_jiwer
+
+    need_jiwer()
+    load_before = load_average()
+    reports, conditions, name, interrupted = [], [], "", False
+    if settings.words:
+        clips = list(_clips(settings))
+        encoders = load_recognizers(settings.config, download)
+        try:
+            recognizer = encoders.recognizer
+            assert recognizer is not None  # noqa: S101  # load_recognizers has raised otherwise
+            for one in (recognizer, encoders.smaller_recognizer):
+                if one is not None:
+                    warm_up(one)
+            name = recognizer.name
+            runner = ClipRunner(
+                recognizer, settings.config.speech, smaller=encoders.smaller_recognizer, progress=progress
+            )
+            for clip in clips:
+                reports.append(runner.report(clip, settings.clocks))
+            clocks = [clock for clock in settings.clocks if clock != "unaware"] or settings.clocks
+            for condition in CONDITIONS if settings.condition_s is not None else ():
+                clip = make_condition(condition, settings.condition_s or 0.0)
+                conditions.append(runner.report(clip, clocks[:1], offline=False))
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            encoders.close()
+    face = None
+    if settings.face_clip is not None and not interrupted:
+        from emi_bench.speech.face_latency import measure_face
+
+        face = measure_face(settings.config, settings.face_clip, settings.face_turns, progress)
+    report = SpeechReport(
+        machine=Machine.here(),
+        load_before=load_before,
+        recognizer=name or "as in emi-live",
+        settings=settings.config.speech.model_dump(mode="json"),
+        normalisation=NORMALISATION,
+        tail_s=TAIL_S,
+        clips=reports,
+        pooled=pool(reports),
+        conditions=conditions,
+        face=face,
+    )
+    if interrupted:
+        raise Interrupted(report)
+    return report
+
+
+def _clips(settings: SpeechSettings) -> Iterator[SpeechClip]:
+    for name in settings.sets:
+        if name == "real":
+            clips = real_clips()
+        elif name == "synthetic":
+            clips = _synthetic()
+        else:
+            clips = folder_clips(Path(name))
+        yield from islice(clips, settings.most_clips)
+    if settings.minutes is not None:
+        from emi_bench.speech.synthetic import HELD_OUT_VOICES, monologue
+
+        said = monologue(
+            60 * settings.minutes,
+            SEED - 1,
+            pause_s=NO_PAUSES_S if settings.nonstop else PAUSES_S,
+            voice=HELD_OUT_VOICES[0],
+        )
+        manner = "without a pause" if settings.nonstop else "with pauses"
+        yield SpeechClip.synthetic(f"{settings.minutes:g} minutes {manner}", "monologue", said)
+
+
+def _synthetic() -> Iterator[SpeechClip]:
+    """Monologues, each in a voice that is not in the training of the micro-Whisper."""
+    from emi_bench.speech.synthetic import HELD_OUT_VOICES, monologue
+
+    step = max(1, len(HELD_OUT_VOICES) // SYNTHETIC_CLIPS)
+    for index in range(SYNTHETIC_CLIPS):
+        voice = HELD_OUT_VOICES[index * step % len(HELD_OUT_VOICES)]
+        yield SpeechClip.synthetic(voice, "synthetic", monologue(SYNTHETIC_S, SEED + index, voice=voice))
+
+
+class ClipRunner:
+    """Runs clips through the speech stage in the calling thread. It does not own its recognisers."""
 
     def __init__(
         self,
@@ -44,17 +258,17 @@ class Listener:
         config: SpeechConfig,
         *,
         smaller: Recognizer | None = None,
-        progress: Progress = lambda _what, _done_s, _of_s: None,
+        progress: SpeechProgress = lambda _what, _done_s, _of_s: None,
     ) -> None:
-        """Use recognisers that are loaded, and warm."""
+        """Use recognisers that are loaded and warm."""
         self._recognizer = recognizer
         self._smaller = smaller
         self._config = config
         self._progress = progress
         self._gate = VoiceGate()
 
-    def report(self, clip: Clip, clocks: Sequence[ClockName], *, offline: bool = True) -> ClipReport:
-        """All of one clip; `offline`: in one piece too, if it is not too long."""
+    def report(self, clip: SpeechClip, clocks: Sequence[ClockName], *, offline: bool = True) -> ClipReport:
+        """All results of one clip; with `offline` also in one piece, if it is not too long."""
         return ClipReport(
             name=clip.name,
             kind=clip.kind,
@@ -63,11 +277,13 @@ class Listener:
             times=clip.times,
             note=clip.note,
             offline=self._whole(clip) if offline and clip.seconds <= OFFLINE_LIMIT_S else None,
-            heard=[self.hear(clip, name, make_pace) for name in clocks],
+            heard=[self.stream(clip, name, make_clock) for name in clocks],
         )
 
-    def hear(self, clip: Clip, clock: ClockName, make: Callable[[ClockName], Pace] = make_pace) -> Hearing:
-        """Stream one clip through the stage, from a recogniser that remembers nothing."""
+    def stream(
+        self, clip: SpeechClip, clock: ClockName, make: Callable[[ClockName], PlaybackClock] = make_clock
+    ) -> StreamedClip:
+        """Stream one clip through the stage, with a recogniser that was reset."""
         for recognizer in (self._recognizer, self._smaller):
             if recognizer is not None:
                 prepare(recognizer)
@@ -75,24 +291,26 @@ class Listener:
         samples, health = with_silence_after(clip.samples), Health()
         what = f"{clip.name}, {clock}"
         play = Playback(samples, make(clock))
-        recognizer = Watched(self._recognizer, play.tick)
-        smaller = None if self._smaller is None else Watched(self._smaller, play.tick)
+        recognizer = WatchedRecognizer(self._recognizer, play.tick)
+        smaller = None if self._smaller is None else WatchedRecognizer(self._smaller, play.tick)
         stage = SpeechStage(
             play.reader,
             self._gate,
             recognizer,
             self._config,
-            exact=clock == "unaware",  # where nothing is late, nothing is to be given up
+            exact=clock == "unaware",  # nothing is late, so nothing is given up
             health=health,
             smaller=smaller,
         )
-        done = drive(stage, play, lambda done_s: self._progress(what, done_s, samples.size / SAMPLE_RATE_HZ))
+        done = play_through(
+            stage, play, lambda done_s: self._progress(what, done_s, samples.size / SAMPLE_RATE_HZ)
+        )
         stage.close()
-        history = history_of(done.shown)
-        found = score([word.text for word in clip.words], [word.text for word in history.committed])
-        late = lateness([word.end_s for word in clip.words], history.committed, found)
+        history = word_history(done.shown)
+        found = score_words([word.text for word in clip.words], [word.text for word in history.committed])
+        late = word_lateness([word.end_s for word in clip.words], history.committed, found)
         lags = [(one.packet.t_ns / 1e9, one.lag_ms) for one in done.shown]
-        return Hearing(
+        return StreamedClip(
             clock=clock,
             errors=WordErrors.of(found),
             text=history.text,
@@ -108,9 +326,9 @@ class Listener:
             rewritten=history.rewritten,
             broken=history.broken,
             lag_ms=Distribution.of([lag for _, lag in lags]),
-            lag_over_time=[(at_s, round(lag, 1)) for at_s, lag in in_spans(lags)],
-            lag_slope=slope(in_spans(lags)),
-            commit_slope=slope(in_spans((word.said_s, word.committed_ms) for word in late)),
+            lag_over_time=[(at_s, round(lag, 1)) for at_s, lag in means_of_spans(lags)],
+            lag_slope=slope(means_of_spans(lags)),
+            commit_slope=slope(means_of_spans((word.said_s, word.committed_ms) for word in late)),
             counters={
                 name: count
                 for name, count in sorted(health.snapshot().counters.items())
@@ -118,10 +336,10 @@ class Listener:
             },
         )
 
-    def _whole(self, clip: Clip) -> Offline:
+    def _whole(self, clip: SpeechClip) -> OfflineResult:
         self._progress(f"{clip.name}, in one piece", 0.0, clip.seconds)
         start_s = time.perf_counter()
         words = offline_words(self._recognizer, clip.samples)
         took_s = time.perf_counter() - start_s
-        found = score([word.text for word in clip.words], words)
-        return Offline(WordErrors.of(found), took_s, " ".join(words))
+        found = score_words([word.text for word in clip.words], words)
+        return OfflineResult(WordErrors.of(found), took_s, " ".join(words))

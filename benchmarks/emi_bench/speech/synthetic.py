@@ -1,18 +1,20 @@
 """Speech whose words and their times are known: eSpeak NG, in this process, at 16 kHz.
 
-eSpeak NG tells at which sample each word begins. It is a wheel, `espeakng-loader`, of the extra `bench`.
+eSpeak NG tells at which sample each word begins. It is the wheel `espeakng-loader` of the extra `bench`. The
+benchmark and the training of the micro-Whisper draw from the same vocabulary. No two of its words sound
+alike, and eSpeak NG speaks no pair of them as one word (as it does "of the").
 """
 
 from __future__ import annotations
 
 import ctypes
+import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from emi_bench.speech.vocabulary import VOICES, draw_sentence
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -20,26 +22,126 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SAMPLE_RATE_HZ", "SpeechUnavailableError", "SpokenWord", "Synthesizer", "Utterance", "monologue"]
+__all__ = [
+    "ACCENTS",
+    "HELD_OUT_VOICES",
+    "SAMPLE_RATE_HZ",
+    "VOCABULARY",
+    "VOICES",
+    "SpeechUnavailableError",
+    "SpokenWord",
+    "Synthesizer",
+    "SyntheticUtterance",
+    "draw_sentence",
+    "is_held_out",
+    "monologue",
+]
 
+_SUBJECTS: Final = ("i", "you", "we", "they")
+_BE: Final = {"i": "am", "you": "are", "we": "are", "they": "are"}
+_ADVERBS: Final = ("always", "never", "now", "today")
+_VERBS: Final = ("love", "hate", "need", "want", "help", "lose", "stop")
+_ALONE: Final = ("win", "laugh", "cry", "try", "wait")
+_FEELINGS: Final = ("happy", "sorry", "sad", "proud", "afraid", "calm", "tired", "excited", "hurt")
+_PRAISE: Final = ("great", "amazing", "funny", "brave")
+_OBJECTS: Final = ("friend", "game", "story", "music", "pain", "people")
+_NUMBERS: Final = ("one", "two", "three", "five", "seven", "nine", "ten")
+_FUNCTION: Final = ("the", "and", "but", "not", "so", "very", "like", "my", "please", "yes", "again")
+
+VOCABULARY: Final[tuple[str, ...]] = tuple(
+    sorted(
+        {*_SUBJECTS, *_BE.values(), *_ADVERBS, *_VERBS, *_ALONE, *_FEELINGS, *_PRAISE, *_OBJECTS, *_NUMBERS}
+        | {*_FUNCTION, "feel"}
+    )
+)
+
+_RANDOM_SHARE: Final = 0.5  # of the sentences: words in any order, because grammar alone would be memorised
+_RANDOM_WORDS: Final = (1, 9)
+
+# eSpeak NG's voices of English, and its variants of the speaker; any accent goes with any variant.
+ACCENTS: Final = (
+    "en-us",
+    "en",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-us-nyc",
+)
+_VARIANTS: Final = (
+    *("m1", "m2", "m3", "m5", "m6", "m7", "f1", "f2", "f4", "f5", "Alex", "Alicia", "Andrea", "Annie"),
+    *("Gene", "Lee", "Marco", "Mario", "Michael", "adam", "anika", "belinda", "boris", "caleb", "david"),
+    *("edward", "grandpa", "ian", "john", "max", "paul", "robert", "shelby", "travis", "victor", "zac"),
+)
+_HELD_OUT_VARIANTS: Final = ("m4", "f3", "Mike", "linda", "benjamin", "steph")
+VOICES: Final[tuple[str, ...]] = tuple(f"{accent}+{variant}" for accent in ACCENTS for variant in _VARIANTS)
+HELD_OUT_VOICES: Final[tuple[str, ...]] = tuple(
+    f"{accent}+{variant}" for accent in ACCENTS for variant in _HELD_OUT_VARIANTS
+)
 SAMPLE_RATE_HZ: Final = 16_000
 RATES_WPM: Final = (120, 220)  # of a monologue's utterances
 PITCHES: Final = (30, 70)
-
 # From eSpeak NG's speak_lib.h.
 _SYNCHRONOUS: Final = 2
 _UTF8_WITH_END_PAUSE: Final = 1 | 0x1000
 _BY_CHARACTER: Final = 1
-_RATE, _PITCH = 1, 3
-_END_OF_EVENTS, _WORD, _PHONEME = 0, 1, 7
 _PHONEME_EVENTS: Final = 1
-
 _QUIET: Final = 0.01  # of the peak: below it an utterance has ended
 _TAIL_S: Final = 0.01
 
 
+def draw_sentence(rng: np.random.Generator) -> tuple[str, ...]:
+    """A sentence of 1 to 12 words: half of the sentences by a small grammar, half in any order."""
+    if rng.random() < _RANDOM_SHARE:
+        count = int(rng.integers(_RANDOM_WORDS[0], _RANDOM_WORDS[1] + 1))
+        return tuple(VOCABULARY[index] for index in rng.integers(len(VOCABULARY), size=count))
+    words = _clause(rng)
+    if rng.random() < 0.3:
+        words += [_one(rng, ("and", "but", "so")), *_clause(rng)]
+    if rng.random() < 0.2:
+        words.append(_one(rng, ("please", "again", "now", "today")))
+    if rng.random() < 0.1:
+        words.insert(0, "yes")
+    return tuple(words)
+
+
+def is_held_out(words: tuple[str, ...]) -> bool:
+    """Whether a sentence is one of the tenth that is not used in training."""
+    return zlib.crc32(" ".join(words).encode()) % 10 == 0
+
+
+def _clause(rng: np.random.Generator) -> list[str]:
+    who = _one(rng, _SUBJECTS)
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return [who, _BE[who], *_maybe(rng, ("so", "very", "not")), _one(rng, _FEELINGS)]
+    if kind == 1:
+        return [who, *_maybe(rng, _ADVERBS[:2]), "feel", *_maybe(rng, ("so", "very")), _one(rng, _FEELINGS)]
+    if kind == 2:
+        return [who, *_maybe(rng, _ADVERBS[:2]), _one(rng, _VERBS), *_thing(rng)]
+    if kind == 3:
+        return [who, _one(rng, _ALONE), *_maybe(rng, ("again", "now")), "like", *_thing(rng)]
+    return [who, _one(rng, ("need", "want")), _one(rng, _NUMBERS), *_maybe(rng, _PRAISE), _one(rng, _OBJECTS)]
+
+
+def _thing(rng: np.random.Generator) -> list[str]:
+    return [_one(rng, ("the", "my")), *_maybe(rng, _PRAISE), _one(rng, _OBJECTS)]
+
+
+def _maybe(rng: np.random.Generator, words: tuple[str, ...]) -> list[str]:
+    return [_one(rng, words)] if rng.random() < 0.5 else []
+
+
+def _one(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+_RATE, _PITCH = 1, 3
+_END_OF_EVENTS, _WORD, _PHONEME = 0, 1, 7
+
+
 class SpeechUnavailableError(EmiError, RuntimeError):
-    """eSpeak NG is missing, or cannot say what it was asked to."""
+    """eSpeak NG is missing, or cannot say the words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +154,8 @@ class SpokenWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """Sound and what is said in it."""
+class SyntheticUtterance:
+    """Sound and the words in it."""
 
     samples: NDArray[np.float32]  # (n,), 16 kHz mono, in [-1, 1]
     words: tuple[SpokenWord, ...]  # in the order of their times
@@ -66,10 +168,10 @@ class Utterance:
 
 
 class Synthesizer:
-    """Speaks, on one thread at a time: the library that does it belongs to the process."""
+    """Speaks, on one thread at a time, because the library is shared by the process."""
 
     def __init__(self) -> None:
-        """See that eSpeak NG is there.
+        """Check that eSpeak NG is installed.
 
         Raises:
             SpeechUnavailableError: the extra `bench` is not installed, or its library does not load.
@@ -92,7 +194,7 @@ class Synthesizer:
 
     def say(
         self, words: Sequence[str], *, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50
-    ) -> Utterance:
+    ) -> SyntheticUtterance:
         """The words in one breath, without silence after them. The same arguments give the same samples.
 
         Args:
@@ -118,12 +220,12 @@ class Synthesizer:
         times = [starts[place] / self._rate_hz for place in places.tolist()]
         times.append(end / self._rate_hz)
         spoken = (SpokenWord(*each) for each in zip(words, times[:-1], times[1:], strict=True))
-        return Utterance(
+        return SyntheticUtterance(
             _to_16_khz(samples[:end], self._rate_hz), tuple(spoken), self._timed(engine.phonemes, end)
         )
 
     def _timed(self, phonemes: list[tuple[str, int]], end: int) -> tuple[SpokenWord, ...]:
-        """Each sound until the next; eSpeak NG names pauses by an empty string or underscores."""
+        """Each phoneme until the next; eSpeak NG names pauses by an empty string or underscores."""
         edges = [min(sample, end) / self._rate_hz for _, sample in phonemes] + [end / self._rate_hz]
         timed = [SpokenWord(name, *edges[at : at + 2]) for at, (name, _) in enumerate(phonemes)]
         return tuple(each for each in timed if each.text.strip("_:") and each.end_s > each.start_s)
@@ -131,14 +233,14 @@ class Synthesizer:
 
 def monologue(
     seconds: float, seed: int, *, pause_s: tuple[float, float] = (0.3, 1.5), voice: str | None = None
-) -> Utterance:
+) -> SyntheticUtterance:
     """Sentences of the vocabulary, silence before and after each; the same seed, the same samples.
 
     Args:
-        seconds: length of the sound; what remains after the last sentence that fits is silence.
+        seconds: length of the sound; after the last sentence that fits it is silent.
         seed: of sentences, voices, rates, pitches and pauses.
         pause_s: least and greatest silence before a sentence.
-        voice: one that says all, at one rate and pitch; by default another voice says each sentence.
+        voice: one voice for all sentences, at one rate and pitch; by default each sentence has another voice.
 
     Raises:
         SpeechUnavailableError: the extra `bench` is not installed.
@@ -158,7 +260,7 @@ def monologue(
         at += round(float(rng.uniform(*pause_s)) * SAMPLE_RATE_HZ)
         said = synthesizer.say(sentence, voice=speaker, rate_wpm=rate_wpm, pitch=pitch)
         if at + said.samples.size > samples.size:
-            return Utterance(samples, tuple(words))
+            return SyntheticUtterance(samples, tuple(words))
         samples[at : at + said.samples.size] = said.samples
         t_s = at / SAMPLE_RATE_HZ
         words += [SpokenWord(word.text, word.start_s + t_s, word.end_s + t_s) for word in said.words]
@@ -195,8 +297,8 @@ class _Event(ctypes.Structure):
 class _Engine:
     """eSpeak NG's library for one utterance; its callback fills two lists while it speaks.
 
-    What the library has said shifts the phases, noise and so the lengths of what it says next, and nothing in
-    it resets them all. So it is loaded anew each time, which takes 3 ms, and its noise is seeded.
+    Earlier speech changes the phases, noise and lengths of later speech, and the library cannot reset them
+    all. So it is loaded again for each utterance, which takes 3 ms, and its noise is seeded.
     """
 
     def __init__(self) -> None:
@@ -211,7 +313,7 @@ class _Engine:
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
         )
-        self._callback = kind(self._take)  # kept, for the library holds it
+        self._callback = kind(self._take)  # kept, because the library uses it
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 

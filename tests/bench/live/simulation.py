@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from emi_bench.live.echo import EchoEngine, LightEncoder
-from emi_bench.live.stations import Seen
+from emi_bench.live.flash_beep import EchoEngine, LightEncoder
+from emi_bench.live.stations import ReceivedEstimate
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import FaceConfig, WindowConfig
 from emi_live.fusion import FusionLoop, FusionPlan
@@ -65,7 +65,7 @@ class Simulation:
     brightness: Callable[[int], float] = lambda _: 1.0  # of the picture captured at a time, 0 to 1
     health: Health = field(default_factory=Health)
 
-    def run(self, captures_ns: list[int], duration_s: float) -> tuple[list[Seen], list[Trace]]:
+    def run(self, captures_ns: list[int], duration_s: float) -> tuple[list[ReceivedEstimate], list[Trace]]:
         """What a sink sees of pictures captured at these times, and what the stage published."""
         clock = EventClock()
         video = VideoRing()
@@ -73,7 +73,7 @@ class Simulation:
         encoder: Any = LightEncoder()
         stage = FaceStage(video.reader(), encoder, FaceConfig(), self.health)
         packets = ListReader(clock=clock)
-        seen: list[Seen] = []
+        seen: list[ReceivedEstimate] = []
         published: list[Trace] = []
         busy, worked_on = False, 0
 
@@ -99,7 +99,9 @@ class Simulation:
             def publish(self, packet: Packet) -> None:
                 assert isinstance(packet, Estimate)
                 now_ns = clock.now_ns()
-                seen.append(Seen(replace(packet, published_ns=now_ns, seq=len(seen)), now_ns + sink_ns))
+                seen.append(
+                    ReceivedEstimate(replace(packet, published_ns=now_ns, seq=len(seen)), now_ns + sink_ns)
+                )
 
         sink_ns = self.sink_ns
         for t_ns in captures_ns:

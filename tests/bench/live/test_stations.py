@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from emi_bench.live.edges import edges_of
-from emi_bench.live.stations import TOTAL, passages, settled, stations_of
+from emi_bench.live.report import TOTAL
+from emi_bench.live.stations import after_warm_up, losses_by_edge, passages, stations_of
 from emi_bench.stats import Distribution
 from emi_live.messages import Trace
 from tests.bench.live.simulation import MS, Simulation, every
@@ -72,14 +72,14 @@ def test_one_stall_is_at_the_stage_and_nowhere_else_and_drops_pictures_on_its_ow
     for name in ("capture", "sink"):
         assert (found[name].min, found[name].max) == (usual[name].min, usual[name].max)
     assert found["bus"].max <= HOP_MS
-    lost = {edge.name: dict(edge.lost) for edge in edges_of(simulation.health.snapshot()) if edge.lost}
+    lost = {edge.name: dict(edge.lost) for edge in losses_by_edge(simulation.health.snapshot()) if edge.lost}
     # Eight pictures came meanwhile, and the newest of them was looked at.
     assert lost == {"camera → face": {"camera.overwritten": 7}}
 
 
 def test_freshness_is_not_told_by_estimates_after_the_media_have_ended() -> None:
     seen, _ = Simulation().run(every(4.0), 6.0)
-    measured = settled(seen, 1.0)
+    measured = after_warm_up(seen, 1.0)
     assert measured[0].estimate.t_s == pytest.approx(1.2)
     assert measured[-1].estimate.t_s == pytest.approx(4.0)
 

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_bench.speech.align import NotAlignedError, align
-from emi_bench.speech.clips import read_sound
-from emi_bench.speech.conditions import CONDITIONS, make_condition
-from emi_bench.speech.folder import folder_clips, real_clips
-from emi_bench.speech.words import spoken
+from emi_bench.speech.clips import (
+    CONDITIONS,
+    NotAlignedError,
+    folder_clips,
+    forced_alignment,
+    make_condition,
+    normalise,
+    read_sound,
+    real_clips,
+)
 from emi_live.errors import ConfigurationError
 
 RATE_HZ = 16_000
@@ -42,7 +47,7 @@ def folder(tmp_path: Path, assets: Path) -> Path:
 def test_a_folder_s_clips_have_the_times_given_or_say_why_they_have_none(folder: Path) -> None:
     first, second = folder_clips(folder)
     assert (first.name, first.times, round(first.seconds, 2)) == ("a", "given", 2.99)
-    assert [word.text for word in first.words] == spoken("he was not an ill-disposed young man")
+    assert [word.text for word in first.words] == normalise("he was not an ill-disposed young man")
     assert [round(word.end_s or 0.0, 2) for word in first.words][:3] == [0.33, 0.56, 1.06]
     assert (second.name, second.times) == ("b", "none")
     assert "xyzzyfoo" in second.note
@@ -66,7 +71,7 @@ def test_alignment_of_synthetic_speech_is_near_the_truth() -> None:
     off_s = []
     for seed, voice in enumerate(("en-us", "en-us+f2", "en+m3")):
         said = monologue(10.0, seed, voice=voice)
-        ends_s = align(said.samples, [word.text for word in said.words])
+        ends_s = forced_alignment(said.samples, [word.text for word in said.words])
         off_s += [abs(found - word.end_s) for found, word in zip(ends_s, said.words, strict=True)]
     assert len(off_s) > 30
     assert np.median(off_s) <= 0.04
@@ -75,9 +80,9 @@ def test_alignment_of_synthetic_speech_is_near_the_truth() -> None:
 
 def test_words_that_are_not_in_the_sound_are_not_found() -> None:
     with pytest.raises(NotAlignedError, match="lacks an empty text"):
-        align(np.zeros(8000, np.float32), [])
+        forced_alignment(np.zeros(8000, np.float32), [])
     with pytest.raises(NotAlignedError, match="does not find the words"):
-        align(np.zeros(1600, np.float32), ["many", "words", "in", "no", "time", "at", "all"])
+        forced_alignment(np.zeros(1600, np.float32), ["many", "words", "in", "no", "time", "at", "all"])
 
 
 @pytest.mark.assets

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emi_bench.speech.history import history_of
-from emi_bench.speech.lateness import lateness
-from emi_bench.speech.score import score
+from emi_bench.speech.scoring import score_words, word_history, word_lateness
 from tests.bench.speech.packets import shown
 
 SPOKEN = [
@@ -19,23 +17,27 @@ SPOKEN = [
 
 
 def test_a_word_is_certain_from_the_first_packet_that_says_so() -> None:
-    found = history_of(SPOKEN)
+    found = word_history(SPOKEN)
     assert [word.text for word in found.committed] == ["so", "my", "fellow", "americans"]
     assert [word.committed_ns / 1e9 for word in found.committed] == [1.6, 2.1, 3.0, 3.0]
     assert found.text == "so my fellow Americans"
 
 
 def test_a_word_is_seen_from_the_first_packet_that_shows_it_at_its_time() -> None:
-    seen = {word.text: word.seen_ns / 1e9 for word in history_of(SPOKEN).committed}
+    seen = {word.text: word.seen_ns / 1e9 for word in word_history(SPOKEN).committed}
     assert seen == {"so": 1.2, "my": 1.2, "fellow": 2.1, "americans": 3.0}
-    again = history_of([shown("| no", 1.0), shown("no", 1.5), shown("no | x", 2.0), shown("no yes no", 2.5)])
+    again = word_history(
+        [shown("| no", 1.0), shown("no", 1.5), shown("no | x", 2.0), shown("no yes no", 2.5)]
+    )
     assert [word.seen_ns / 1e9 for word in again.committed] == [1.0, 2.5, 2.5]  # not that of the first no
 
 
 def test_lateness_is_of_words_heard_rightly_whose_time_is_known() -> None:
-    committed = history_of(SPOKEN).committed
+    committed = word_history(SPOKEN).committed
     said = ["so", "my", "yellow", "americans"]
-    late = lateness([0.5, None, 1.5, 2.0], committed, score(said, [word.text for word in committed]))
+    late = word_lateness(
+        [0.5, None, 1.5, 2.0], committed, score_words(said, [word.text for word in committed])
+    )
     assert [(one.said_s, round(one.seen_ms, 6), round(one.committed_ms, 6)) for one in late] == [
         (0.5, 700.0, 1100.0),
         (2.0, 1000.0, 1000.0),
@@ -43,14 +45,14 @@ def test_lateness_is_of_words_heard_rightly_whose_time_is_known() -> None:
 
 
 def test_words_that_are_right_by_chance_have_no_lateness() -> None:
-    committed = history_of(SPOKEN).committed  # their middles are 0.25, 0.75, 1.25 and 1.75 s
+    committed = word_history(SPOKEN).committed  # their middles are 0.25, 0.75, 1.25 and 1.75 s
     said = ["so", "my", "fellow", "americans"]
-    found = score(said, [word.text for word in committed])
-    assert [one.said_s for one in lateness([0.5, 1.0, 2.3, 30.0], committed, found)] == [0.5, 1.0]
+    found = score_words(said, [word.text for word in committed])
+    assert [one.said_s for one in word_lateness([0.5, 1.0, 2.3, 30.0], committed, found)] == [0.5, 1.0]
 
 
 def test_what_is_past_the_common_prefix_was_taken_back() -> None:
-    found = history_of(SPOKEN)
+    found = word_history(SPOKEN)
     assert found.taken_back == 2  # fell, Americas
     assert found.erasure == pytest.approx(2 / 4)
     assert found.broken == 0
@@ -67,7 +69,7 @@ def test_what_is_past_the_common_prefix_was_taken_back() -> None:
     ],
 )
 def test_words_taken_back_are_counted(displays: list[str], taken_back: int, rewritten: int) -> None:
-    found = history_of([shown(display, 1.0 + index) for index, display in enumerate(displays)])
+    found = word_history([shown(display, 1.0 + index) for index, display in enumerate(displays)])
     assert (found.taken_back, found.rewritten) == (taken_back, rewritten)
 
 
@@ -79,20 +81,20 @@ def test_certain_words_that_have_scrolled_away_are_neither_lost_nor_said_twice()
         shown("", 90.0),
         shown("e", 91.0, first=180),
     ]
-    found = history_of(packets)
+    found = word_history(packets)
     assert [word.text for word in found.committed] == ["a", "b", "c", "d", "e"]
     assert (found.taken_back, found.broken) == (0, 0)
 
 
 def test_a_certain_word_that_changes_is_found_out() -> None:
-    found = history_of([shown("a b", 1.0), shown("a c", 2.0)])
+    found = word_history([shown("a b", 1.0), shown("a c", 2.0)])
     assert (found.broken, found.taken_back) == (1, 1)
     assert [word.text for word in found.committed] == ["a", "b", "c"]  # as one who wrote it down has it
-    assert history_of([shown("a b", 1.0), shown("", 2.0)]).broken == 2
+    assert word_history([shown("a b", 1.0), shown("", 2.0)]).broken == 2
 
 
 def test_one_that_is_written_as_two_words_counts_as_two() -> None:
-    found = history_of([shown("ill-disposed", 1.0)])
+    found = word_history([shown("ill-disposed", 1.0)])
     assert [(word.text, word.committed_ns) for word in found.committed] == [
         ("ill", 10**9),
         ("disposed", 10**9),

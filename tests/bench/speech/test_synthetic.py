@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from emi_bench.speech.synthetic import SAMPLE_RATE_HZ, SpeechUnavailableError, Synthesizer, monologue
-from emi_bench.speech.vocabulary import HELD_OUT_VOICES, VOCABULARY, VOICES, draw_sentence, is_held_out
+from emi_bench.speech.synthetic import (
+    HELD_OUT_VOICES,
+    SAMPLE_RATE_HZ,
+    VOCABULARY,
+    VOICES,
+    SpeechUnavailableError,
+    Synthesizer,
+    draw_sentence,
+    is_held_out,
+    monologue,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
