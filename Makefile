@@ -1,8 +1,8 @@
 # The same commands as CI. `make check` before a commit; `make test` for everything.
 RUN = uv run --frozen --all-extras
 
-# On a bare GPU machine there is no uv: Python with torch, numpy, safetensors, transformers and matplotlib is
-# enough, with whatever else of onnx, onnxruntime-gpu and tensorrt there is. PYTHON and NAME can be given.
+# A bare GPU machine without uv needs Python with torch, numpy, safetensors, transformers and matplotlib; engines
+# of onnx, onnxruntime-gpu and tensorrt are measured if they are installed. PYTHON and NAME can be set.
 PYTHON ?= python3
 BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
 DOCS = docs/benchmarks
@@ -40,7 +40,7 @@ bench-gpu:          ## the same on a GPU, where little more than PyTorch is inst
 
 bench-speech: NAME ?= speech-pocketsphinx
 bench-speech: WITH ?= --backend pocketsphinx --clips real --clips synthetic
-bench-speech:       ## words: errors, lateness, erasure, lag over 10 minutes, hard conditions; WITH='--model FOLDER' for another
+bench-speech:       ## words: errors, lateness, lag over 10 minutes, hard conditions; WITH='--model FOLDER' for another model
 	$(RUN) emi bench speech $(WITH) --minutes 10 --nonstop --conditions --json $(DOCS)/$(NAME).json
 	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
 
