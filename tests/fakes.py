@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_engine import FusionSession
-from emi_engine.session import FullPassSession
+from emi_engine.protocol import FullPassSession
 from emi_live.messages import Packet
+from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 SMALL_SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)
 

@@ -10,15 +10,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.errors import EngineUnavailableError
-from emi_engine.precision import PRECISIONS
+from emi_engine.protocol import PRECISIONS
 from emi_models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from emi_engine.precision import Precision
-    from emi_engine.protocol import FusionEngine
+    from emi_engine.protocol import FusionEngine, Precision
     from emi_engine.torch_engine import TorchDevice
     from emi_models.checkpoint import LoadedCheckpoint
 
@@ -164,7 +163,7 @@ def _torch(wanted: _Wanted) -> FusionEngine:
 
 
 def _torch_compile(wanted: _Wanted) -> FusionEngine:
-    from emi_engine.torch_compiled import CompiledTorchEngine
+    from emi_engine.torch_engine import CompiledTorchEngine
 
     device: TorchDevice = "cuda" if wanted.device == "cuda" else "cpu"
     return CompiledTorchEngine(
@@ -196,7 +195,7 @@ def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
 def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
     try:
         from emi_engine.onnx_export import onnx_model
-        from emi_engine.onnxruntime_cuda import OnnxRuntimeCudaEngine, need_cuda_provider
+        from emi_engine.onnxruntime_engine import OnnxRuntimeCudaEngine, need_cuda_provider
         from emi_engine.parity import prove_parity
     except ImportError as error:
         raise _no_onnx(error) from error
@@ -213,7 +212,7 @@ def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
 def _tensorrt(wanted: _Wanted) -> FusionEngine:
     wanted.need("cuda", PRECISIONS)
     try:
-        from emi_engine.tensorrt.load import load_tensorrt
+        from emi_engine.tensorrt.engine import load_tensorrt
     except ImportError as error:
         raise _no_onnx(error) from error
     return load_tensorrt(

@@ -27,16 +27,16 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 
 from emi_engine.errors import EngineError
-from emi_engine.flat import FlatNetwork
+from emi_engine.flat_network import FlatNetwork
 from emi_models.checkpoint import load_checkpoint
 from emi_models.inputs import FusionInputs
-from emi_models.store.places import user_cache
+from emi_models.store.download import user_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emi_engine.load import Step
-    from emi_engine.precision import Precision
+    from emi_engine.protocol import Precision
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["export_onnx", "onnx_model"]

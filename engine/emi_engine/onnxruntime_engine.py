@@ -1,22 +1,35 @@
-"""The network as ONNX Runtime runs it on the CPU: the default for live use."""
+"""The network as ONNX Runtime runs it on the CPU: the default for live use.
+
+The network as ONNX Runtime runs it on the GPU, where its CUDA execution provider is installed.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from emi_engine.base import CheckedEngine
+import numpy as np
+
+from emi_engine.cuda import BoundWindows
 from emi_engine.errors import EngineError, EngineUnavailableError
+from emi_engine.protocol import CheckedEngine
+from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from emi_engine.cuda import Device
+    from emi_engine.protocol import Precision
     from emi_models.checkpoint import LoadedCheckpoint
-    from emi_models.inputs import FusionInputs
 
-__all__ = ["OnnxRuntimeEngine", "import_onnxruntime", "open_session"]
+__all__ = [
+    "OnnxRuntimeCudaEngine",
+    "OnnxRuntimeEngine",
+    "import_onnxruntime",
+    "need_cuda_provider",
+    "open_session",
+]
 
 
 class OnnxRuntimeEngine(CheckedEngine):
@@ -85,3 +98,126 @@ def open_session(model: bytes, providers: Sequence[str | tuple[str, dict[str, st
         return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except (*refusals, raised.NotImplemented, RuntimeError) as error:
         raise EngineError(f"ONNX Runtime cannot run this network: {error}; choose `torch`") from error
+
+
+PROVIDER: Final = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeCudaEngine(CheckedEngine):
+    """Runs an exported network of a fixed batch on the GPU, with inputs and output bound once.
+
+    Who owns which memory stands at `BoundWindows`. The provider works on the stream that the copies go on.
+    """
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        model: bytes,
+        *,
+        precision: Precision,
+        batch: int,
+        gpu: Device | None = None,
+    ) -> None:
+        """Build a session for `model`, the ONNX form of the checkpoint's network, on the current GPU.
+
+        Args:
+            checkpoint: the network.
+            model: as `onnx_model` gives it for this precision and batch.
+            precision: that of the model.
+            batch: windows in one run: that of the model.
+            gpu: the GPU to run on in place of the current one.
+
+        Raises:
+            EngineUnavailableError: no GPU is here, or this onnxruntime has no CUDA or cannot load it.
+            EngineError: it cannot run this model.
+        """
+        super().__init__(checkpoint)
+        self.name = f"onnxruntime-cuda-{precision}"
+        self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
+        onnxruntime = need_cuda_provider()
+        if gpu is None:
+            from emi_engine.cuda import CudaDevice, find_gpu
+
+            find_gpu()
+            gpu = CudaDevice()
+        self._gpu = gpu
+        self._bound = BoundWindows(self.shapes, batch, gpu)
+        options = {
+            "device_id": str(self._bound.intensities.device.index or 0),
+            "user_compute_stream": str(gpu.stream),
+            "use_tf32": "0",  # on by default: fp32 is to mean fp32
+        }
+        session = open_session(model, [(PROVIDER, options)], threads=1)
+        if session.get_providers()[0] != PROVIDER:  # it would run on the CPU and only log that
+            raise EngineUnavailableError(
+                f"onnxruntime cannot load its {PROVIDER}, so it would run on the CPU; check that its CUDA "
+                "and cuDNN are the installed ones, or choose the engine `torch-compile`"
+            )
+        self._session: Any = session
+        self._binding: Any = self._bind(onnxruntime)
+
+    @property
+    def batch(self) -> int:
+        """How many windows one run takes."""
+        return self._bound.batch
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream that all work goes on."""
+        return self._gpu.stream
+
+    def enqueue(self) -> None:
+        """Run once over what the inputs hold: for measuring the GPU's own time."""
+        self.check_open()
+        self._launch()
+
+    def _bind(self, onnxruntime: Any) -> Any:
+        binding = self._session.io_binding()
+        wanted = {node.name for node in self._session.get_inputs()}  # a modality not trained on has none
+        inputs = zip(FusionInputs.names(), self._bound.inputs.tensors(), strict=True)
+        for name, tensor in inputs:
+            if name in wanted:
+                kind = np.float32 if tensor.is_floating_point() else np.bool_
+                binding.bind_input(
+                    name, "cuda", tensor.device.index or 0, kind, tuple(tensor.shape), tensor.data_ptr()
+                )
+        output = self._bound.intensities
+        binding.bind_output(
+            "intensities",
+            "cuda",
+            output.device.index or 0,
+            np.float32,
+            tuple(output.shape),
+            output.data_ptr(),
+        )
+        return binding
+
+    def _launch(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise EngineError(f"{self.name} cannot run: {reason}; choose `torch-compile`") from error
+
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        return self._bound.run(window, self._launch)
+
+    def _release(self) -> None:
+        self._gpu.wait()
+        self._binding = self._session = None
+        del self._bound
+
+
+def need_cuda_provider() -> Any:
+    """The package onnxruntime, which has CUDA's provider.
+
+    Raises:
+        EngineUnavailableError: it is not installed, or is the one for CPUs.
+    """
+    onnxruntime = import_onnxruntime()
+    if PROVIDER not in (have := onnxruntime.get_available_providers()):
+        raise EngineUnavailableError(
+            f"this onnxruntime has no {PROVIDER} (it has {', '.join(have)}); "
+            "install onnxruntime-gpu in its place, or choose the engine `torch-compile`"
+        )
+    return onnxruntime

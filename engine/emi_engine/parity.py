@@ -9,16 +9,15 @@ import numpy as np
 import torch
 
 from emi_engine.errors import EngineError
-from emi_engine.flat import FlatNetwork
-from emi_engine.precision import TOLERANCES
+from emi_engine.flat_network import FlatNetwork
+from emi_engine.protocol import TOLERANCES
+from emi_models import MODALITIES
 from emi_models.inputs import FusionInputs
-from emi_models.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emi_engine.precision import Precision
-    from emi_engine.protocol import FusionEngine
+    from emi_engine.protocol import FusionEngine, Precision
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionShapes
 

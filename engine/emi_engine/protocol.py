@@ -1,21 +1,46 @@
-"""The contract that every fusion engine keeps, whatever runs behind it."""
+"""The contract that every fusion engine keeps, whatever runs behind it.
+
+What every engine has in common: checks on the way in and out, and an orderly end.
+
+One person's stream of windows through an engine that knows nothing of streams: each window in full.
+
+The precisions that a compiled network may compute in, and how far each may stray from full precision.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args
+
+import numpy as np
+
+from emi_engine.errors import EngineError
+from emi_models import EMOTIONS, MODALITIES
+from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
-    import numpy as np
+    import torch
     from numpy.typing import NDArray
 
-    from emi_models.checkpoint import CheckpointHeader
-    from emi_models.inputs import FusionInputs, FusionShapes
-    from emi_models.stream import StreamWindow
-    from emi_models.vocabulary import Modality
+    from emi_models import Modality
+    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
+    from emi_models.inputs import FusionShapes, StreamWindow
 
-__all__ = ["FusionEngine", "FusionSession"]
+__all__ = [
+    "LEFT_OUT",
+    "PRECISIONS",
+    "TOLERANCES",
+    "CheckedEngine",
+    "FullPassSession",
+    "FusionEngine",
+    "FusionSession",
+    "Precision",
+    "rows_of",
+    "torch_dtype",
+]
 
 
 class FusionSession(Protocol):
@@ -94,3 +119,129 @@ class FusionEngine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+# The rows of a counterfactual answer: the window as it is, then without each modality.
+LEFT_OUT: Final[tuple[Modality | None, ...]] = (None, *MODALITIES)
+
+
+class FullPassSession:
+    """A `FusionSession` that pads each window and has the engine compute it whole."""
+
+    def __init__(self, engine: FusionEngine) -> None:
+        self._engine = engine
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`."""
+        shapes = self._engine.shapes
+        window.check(shapes)
+        return self._engine.infer(rows_of(window.inputs(shapes), counterfactuals))
+
+    def restart(self) -> None:
+        """Nothing is kept from window to window."""
+
+
+def rows_of(window: FusionInputs, counterfactuals: bool) -> FusionInputs:
+    """The window, or with `counterfactuals` a batch of it and of it without each modality, as `LEFT_OUT`."""
+    if not counterfactuals:
+        return window
+    return FusionInputs.stack([window, *(window.without(modality) for modality in MODALITIES)])
+
+
+class CheckedEngine(ABC):
+    """A `FusionEngine` that refuses windows that do not fit and results that are not finite.
+
+    A subclass gives `name`, `_run` and `_release`, and `detail` and `reuses` where they differ.
+    """
+
+    name: str
+    detail: str = "fp32"
+    reuses = False
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self._header = checkpoint.header
+        self._shapes = checkpoint.network.config.shapes
+        self._closed = False
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes that windows must have."""
+        return self._shapes
+
+    @property
+    def header(self) -> CheckpointHeader:
+        """The story of the checkpoint that runs."""
+        return self._header
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that the checkpoint was trained on; the others are always their tokens."""
+        return self._header.modalities
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Raw intensities of each row, as `FusionEngine.infer` says."""
+        self.check_open()
+        window.check(self._shapes)
+        intensities = self._run(window)
+        if intensities.shape != (window.batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+            raise self.not_finite(intensities.shape)
+        return intensities
+
+    def session(self) -> FusionSession:
+        """A stream of windows, each computed whole; as `FusionEngine.session` says."""
+        self.check_open()
+        return FullPassSession(self)
+
+    def check_open(self) -> None:
+        """Return if the engine still runs; else raise EngineError."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+
+    def not_finite(self, shape: tuple[int, ...]) -> EngineError:
+        """The error of a result of this shape that is not six finite values a row."""
+        return EngineError(
+            f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
+            "features may be far outside of what the checkpoint was trained on"
+        )
+
+    def close(self) -> None:
+        """Give back the engine's memory; afterwards `infer` raises."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Intensities (B, 6) of a window that was checked; a fresh array."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop the network; called once."""
+
+
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+# The largest difference of an intensity from PyTorch in fp32 with which an engine is still said to run its
+# checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
+TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 5e-3}
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """PyTorch's type of that precision."""
+    import torch  # here, so that the command line can name the precisions without loading it
+
+    types: dict[Precision, torch.dtype] = {
+        "fp32": torch.float32,
+        "fp16": torch.float16,
+        "bf16": torch.bfloat16,
+    }
+    return types[precision]

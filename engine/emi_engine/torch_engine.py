@@ -1,24 +1,43 @@
-"""The network as PyTorch runs it, eagerly: in fp32 on the CPU, the oracle for all other engines."""
+"""The network as PyTorch runs it, eagerly: in fp32 on the CPU, the oracle for all other engines.
+
+The network as torch.compile makes it: C++ kernels on the CPU, Triton kernels in one graph on the GPU.
+
+PyTorch has CUDA graphs of its own (mode `reduce-overhead`), which belong to the thread that made them and
+copy their inputs at each run. An engine may be used in another thread than it was made in, so the graph is
+ours.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import logging
+import os
+import shutil
+import warnings
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 
-from emi_engine.base import CheckedEngine
-from emi_engine.errors import EngineError
-from emi_engine.flat import FlatNetwork
+from emi_engine.cuda import BoundWindows
+from emi_engine.errors import EngineError, EngineUnavailableError
+from emi_engine.flat_network import FlatNetwork
+from emi_engine.parity import Probe
+from emi_engine.protocol import TOLERANCES, CheckedEngine
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from emi_engine.precision import Precision
+    from emi_engine.cuda import Device
+    from emi_engine.protocol import Precision
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["TorchDevice", "TorchEngine", "torch_name"]
+__all__ = ["CompiledTorchEngine", "TorchDevice", "TorchEngine", "torch_name"]
 
 TorchDevice = Literal["cpu", "cuda"]
 
@@ -46,7 +65,7 @@ class TorchEngine(CheckedEngine):
         self.name = torch_name("torch", device, precision)
         self.detail = precision
         if device == "cuda":
-            from emi_engine.tensorrt.device import find_gpu
+            from emi_engine.cuda import find_gpu
 
             find_gpu()
         self._on_gpu = device == "cuda"
@@ -79,3 +98,167 @@ class TorchEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._network = self._last = None
+
+
+WARM_UP: Final = 3  # runs before a capture: kernels are built and chosen in the first ones
+
+
+class CompiledTorchEngine(CheckedEngine):
+    """Runs what torch.compile makes of the network, for a fixed number of windows, as `BoundWindows` says.
+
+    Inputs and output are bound once, on the GPU to one captured graph; who owns which memory stands there.
+    On the CPU it takes PyTorch's threads, a setting of the whole process.
+    """
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        *,
+        device: TorchDevice = "cpu",
+        precision: Precision = "fp32",
+        batch: int = 1,
+        compiled: bool = True,
+        gpu: Device | None = None,
+    ) -> None:
+        """Compile, which takes from seconds to minutes, run, capture, and compare with PyTorch in fp32.
+
+        Args:
+            checkpoint: the network.
+            device: where it runs.
+            precision: what weights and activations are in.
+            batch: windows in one run.
+            compiled: off, PyTorch's own kernels are captured as they are: what the graph alone brings.
+            gpu: the GPU to run on in place of the current one.
+
+        Raises:
+            EngineUnavailableError: there is no GPU, or what torch.compile needs to compile for this device.
+            EngineError: the network cannot be compiled or captured, or what was made computes something else.
+        """
+        super().__init__(checkpoint)
+        self.name = torch_name("torch-compile" if compiled else "torch-graph", device, precision)
+        self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
+        self._precision = precision
+        self._gpu = (gpu or _current_gpu()) if device == "cuda" else None
+        self._bound = BoundWindows(self.shapes, batch, self._gpu)
+        self._network: Callable[..., torch.Tensor] | None = None
+        self._launch: Callable[[], None] = self._execute
+        try:
+            with _quiet(), self._on_stream():
+                network = FlatNetwork(checkpoint.network, precision, str(self._bound.intensities.device))
+                self._network = self._compile(network) if compiled else network
+                self._warm_up()
+        except EngineError:
+            raise
+        except RuntimeError as error:  # what the compilers' many errors are
+            raise EngineError(
+                f"torch.compile cannot make {self.name}: {_first_line(error)}; choose the engine `torch`"
+            ) from error
+        self._prove(checkpoint)
+
+    @property
+    def batch(self) -> int:
+        """How many windows one run takes."""
+        return self._bound.batch
+
+    @property
+    def stream(self) -> int:
+        """The handle of the CUDA stream that all work goes on."""
+        if self._gpu is None:
+            raise EngineError(f"{self.name} has no CUDA stream; it runs on the CPU")
+        return self._gpu.stream
+
+    def enqueue(self) -> None:
+        """Start one run over what the inputs hold and do not wait: for measuring the GPU's own time."""
+        self.check_open()
+        self._launch()
+
+    def _compile(self, network: FlatNetwork) -> Callable[..., torch.Tensor]:
+        _need_compiler(on_gpu=self._gpu is not None)
+        # Exported first: Dynamo counts compilations by Python code, of which all engines of a process have
+        # the same, and gives up after a few.
+        with torch.no_grad():
+            program = torch.export.export(network, self._bound.inputs.tensors()).module()
+        if self._gpu is None:
+            return torch.compile(program, fullgraph=True, dynamic=False, options={"freezing": True})
+        return torch.compile(program, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs")
+
+    def _warm_up(self) -> None:
+        """Run, in which kernels are built; then capture, so that a window is one launch."""
+        if self._gpu is None:
+            self._execute()
+            return
+        for _ in range(WARM_UP):
+            self._execute()
+        self._gpu.wait()
+        self._launch = self._gpu.capture(self._execute)
+
+    def _execute(self) -> None:
+        """Enqueue the network and the copy of its result to where it is fetched from."""
+        assert self._network is not None  # noqa: S101  # a closed engine is refused before
+        with torch.no_grad(), self._on_stream():
+            self._bound.intensities.copy_(self._network(*self._bound.inputs.tensors()))
+
+    def _on_stream(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._gpu is None else self._gpu.on_stream()
+
+    def _prove(self, checkpoint: LoadedCheckpoint) -> None:
+        probe = Probe.of(checkpoint)
+        worst = probe.worst(self.infer(probe.window))
+        if worst > TOLERANCES[self._precision]:
+            self.close()
+            raise EngineError(
+                f"{self.name} differs from the checkpoint's network by {worst:.2g}; "
+                "choose another precision, or the engine `torch`"
+            )
+
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        return self._bound.run(window, self._launch)
+
+    def _release(self) -> None:
+        if self._gpu is not None:
+            self._gpu.wait()
+        self._launch = self._execute  # drops the graph
+        self._network = None
+        del self._bound
+
+
+def _current_gpu() -> Device:
+    from emi_engine.cuda import CudaDevice, find_gpu
+
+    find_gpu()  # says better than PyTorch that there is none
+    return CudaDevice()
+
+
+def _need_compiler(*, on_gpu: bool) -> None:
+    """Return if what torch.compile compiles with is here."""
+    if on_gpu:
+        if find_spec("triton") is None:
+            raise EngineUnavailableError(
+                "torch.compile needs Triton for a GPU, and it is not installed; "
+                "install the package triton, or choose the engine `torch`"
+            )
+        return
+    compiler = os.environ.get("CXX", "g++")  # as Inductor looks for it
+    if shutil.which(compiler) is None:
+        raise EngineUnavailableError(
+            f"torch.compile needs a C++ compiler, and there is no `{compiler}`; "
+            "install g++ or set CXX, or choose the engine `onnxruntime`"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the compilers' remarks to their own developers from the user's terminal."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "No CUDA runtime is found", on every machine without a GPU
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the compilers
+            yield
+    finally:
+        logger.setLevel(level)

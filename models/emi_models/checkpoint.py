@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 from safetensors import SafetensorError, safe_open
 
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.errors import CheckpointError
 from emi_models.printable import printable
-from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from emi_models import Modality
     from emi_models.networks.base import FusionNetwork
-    from emi_models.vocabulary import Modality
 
 __all__ = [
     "FORMAT_VERSION",

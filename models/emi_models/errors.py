@@ -7,17 +7,28 @@
     ├── ModelUnavailableError    an encoder's weights are not on this machine
     ├── ModelIntegrityError      a weight file is not the one that was pinned
     ├── InputError               an array does not fit a network or encoder (emi_models.inputs)
-    ├── DataError                training data are not as they must be      (emi_models.data.errors)
-    ├── TrainingError            it cannot be trained or scored as asked    (emi_models.training.errors)
-    ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.face_picture)
+    ├── DataError                training data are not as they must be      (emi_models.errors)
+    ├── TrainingError            it cannot be trained or scored as asked    (emi_models.errors)
+    ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.face_crop)
     └── RecognizerLostError      the recogniser's process has ended         (emi_models.speech.isolated)
 
 `emi_engine.errors` and `emi_live.errors` add their own branches below `EmiError`.
+
+What training data can be blamed for.
+
+What a training or an evaluation can be blamed for.
 """
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "EmiError", "ModelIntegrityError", "ModelUnavailableError"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "EmiError",
+    "ModelIntegrityError",
+    "ModelUnavailableError",
+    "TrainingError",
+]
 
 
 class EmiError(Exception):
@@ -34,3 +45,11 @@ class ModelUnavailableError(EmiError, FileNotFoundError):
 
 class ModelIntegrityError(EmiError, ValueError):
     """A weight file's bytes are not those that were pinned."""
+
+
+class DataError(EmiError, ValueError):
+    """Training data are not there, or are not in the form that their publisher gives them."""
+
+
+class TrainingError(EmiError, ValueError):
+    """A training or an evaluation cannot be done as asked, or with these clips."""

@@ -16,7 +16,7 @@ from emi_models.networks.two_stage import TwoStage, TwoStageConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emi_models.vocabulary import Modality
+    from emi_models import Modality
 
 __all__ = ["SYSTEMS", "FusionConfig", "FusionNetwork", "build_network", "describe_config"]
 

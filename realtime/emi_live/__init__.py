@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from emi_live.fusion.sharing import SharedEngine
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
+    from emi_models import EMOTIONS, MODALITIES
     from emi_models.errors import EmiError
-    from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 __all__ = [
     "EMOTIONS",
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "EMOTIONS": "emi_models.vocabulary",
-    "MODALITIES": "emi_models.vocabulary",
+    "EMOTIONS": "emi_models",
+    "MODALITIES": "emi_models",
     "EmiError": "emi_models.errors",
     "Estimate": "emi_live.messages",
     "LiveConfig": "emi_live.config",

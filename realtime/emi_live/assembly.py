@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from emi_engine.load import Step, no_step
-from emi_live.blas import blas_threads
 from emi_live.bundle import Encoders, load_encoders
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
@@ -36,14 +35,13 @@ from emi_live.intake import Intake
 from emi_live.sinks.feed import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
-from emi_live.worker import Backoff, Worker
-from emi_models import telemetry
+from emi_live.worker import Backoff, Worker, blas_threads
+from emi_models import MODALITIES, Modality, telemetry
 from emi_models.errors import EmiError
-from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
-    from emi_live.drift.watch import DriftWatch
+    from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
     from emi_live.sinks import Sink
     from emi_models.store import Progress
@@ -193,7 +191,7 @@ class Builder:
             why = "no speech model runs" if voice is None else "the checkpoint does not use sound"
             self._announce(f"drift: not watched: {why}")
             return
-        from emi_live.drift.watch import DriftWatch
+        from emi_live.drift import DriftWatch
 
         # In exact mode too nothing waits for it: it skips windows whose sound it has missed.
         reader, second = flow.audio.reader(loose=True), self.drift_engine(self._checkpoint())

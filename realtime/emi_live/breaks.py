@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S, Clock
 from emi_live.window import Condition
-from emi_models.vocabulary import MODALITIES, Modality
+from emi_models import MODALITIES, Modality
 
 __all__ = ["Breaks"]
 

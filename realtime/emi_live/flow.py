@@ -22,8 +22,8 @@ from emi_live.messages import end_of_stream
 from emi_live.rings import AudioReader, AudioRing, VideoRing
 from emi_live.sources import PushSource, Source, open_sources
 from emi_live.stages import Stage
-from emi_live.stages.pictures import EARLY
-from emi_live.stages.runner import StageRunner
+from emi_live.stages.stage import StageRunner
+from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
 
 if TYPE_CHECKING:
@@ -195,12 +195,12 @@ def _face_stage(encoders: Encoders, flow: Flow) -> Stage | None:
     if face is None:
         return None
     if flow.config.bundle == "compact":
-        from emi_live.stages.face import FaceStage
+        from emi_live.stages.vision import FaceStage
 
         return FaceStage(flow.video.reader(), face, config, health)
     if encoders.crops is None:
         return None
-    from emi_live.stages.crops import CropStage
+    from emi_live.stages.vision import CropStage
 
     return CropStage(flow.video.reader(), face, encoders.crops, config, health, exact=flow.config.exact)
 
@@ -215,7 +215,7 @@ def _voice_stage(encoders: Encoders, flow: Flow) -> Stage | None:
         return AudioStage(flow.audio.reader(), encoders.prosody, gate(), config, health)
     if encoders.voice is None:
         return None
-    from emi_live.stages.voice import VoiceStage
+    from emi_live.stages.wav2vec import VoiceStage
     from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
 
     if config.context == "full":

@@ -14,9 +14,7 @@ from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.errors import ConfigurationError, StalledError
 from emi_live.health import Health
 from emi_live.resample import StreamingResampler
-from emi_live.rings import AudioRing, VideoRing
-from emi_live.rings.audio import GAP_NS, SAMPLE_RATE_HZ
-from emi_live.rings.video import MAX_SIDE_PX
+from emi_live.rings import GAP_NS, MAX_SIDE_PX, SAMPLE_RATE_HZ, AudioRing, VideoRing
 
 __all__ = ["Intake"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from emi_engine.load import Step
     from emi_live.bundle import Encoders
     from emi_live.bus.ends import PacketReader
-    from emi_live.drift.watch import DriftReport
+    from emi_live.drift import DriftReport
     from emi_live.media import PictureFormat, SoundLayout
     from emi_live.sinks import Sink
     from emi_live.sinks.feed import EstimateBox

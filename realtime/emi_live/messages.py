@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
+from emi_models import EMOTIONS, MODALITIES, Modality
 
 __all__ = [
     "END_OF_STREAM",

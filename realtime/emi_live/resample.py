@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
-from emi_live.rings.audio import GAP_NS, SAMPLE_RATE_HZ
+from emi_live.rings import GAP_NS, SAMPLE_RATE_HZ
 
 __all__ = ["MAX_RATE_HZ", "MIN_RATE_HZ", "StreamingResampler"]
 

@@ -3,6 +3,11 @@
 This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts
 the body again after a back-off where the caller asked for that. A SystemExit, KeyboardInterrupt or
 GeneratorExit that a library raises in a thread ends only that thread: it is a failure like any other.
+
+How many threads numpy's matrix products take, while engines run: a setting of the whole process.
+
+Products of a hop take tens of microseconds; with as many threads as cores they wait for each other whenever
+the face or the recogniser has a core, which was seen to make a hop ten times longer (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -10,13 +15,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
+
+from threadpoolctl import threadpool_limits
 
 from emi_live.errors import StageError
 from emi_live.health import Health
 
-__all__ = ["Backoff", "Worker"]
+__all__ = ["Backoff", "Worker", "blas_threads"]
 
 logger = logging.getLogger(__name__)
 
@@ -157,3 +166,28 @@ def _as_exception(error: BaseException) -> Exception:
     wrapped = StageError(f"{type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+_lock: Final = threading.Lock()
+_held: list[threadpool_limits] = []  # one entry a caller; the first one's limits, which all share
+_users = 0
+
+
+@contextmanager
+def blas_threads(limit: int) -> Iterator[None]:
+    """Hold numpy to so many threads; the process's own setting returns when the last caller is done.
+
+    Callers may come and go in any order; while there are several, the first one's limit holds.
+    """
+    global _users
+    with _lock:
+        if _users == 0:
+            _held.append(threadpool_limits(limits=limit, user_api="blas"))
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _held.pop().restore_original_limits()

@@ -14,11 +14,11 @@ import torch
 
 from emi_engine import EngineError, EngineKind, EngineUnavailableError, FusionEngine, load_engine
 from emi_engine.parity import probe_window
+from emi_models import MODALITIES
 from emi_models.checkpoint import packaged_checkpoint
 from emi_models.errors import CheckpointError
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, InputError
 from emi_models.networks.taemi import TaemiConfig
-from emi_models.vocabulary import MODALITIES
 from tests.engine.conftest import write_checkpoint
 
 KINDS: tuple[EngineKind, ...] = ("torch", "onnxruntime", "incremental")

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from emi_engine import EngineError, EngineKind, FusionEngine, load_engine
 from emi_engine.incremental import IncrementalEngine
 from emi_models.checkpoint import packaged_checkpoint
-from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, InputError
-from emi_models.stream import FrameRun, StreamWindow
+from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FrameRun, InputError, StreamWindow
 from tests.engine.incremental.streams import Person
 
 KINDS: tuple[EngineKind, ...] = ("torch", "onnxruntime", "incremental")

@@ -10,9 +10,9 @@ import pytest
 from emi_engine import EngineKind, load_engine
 from emi_engine.onnx_export import export_onnx
 from emi_engine.parity import TOLERANCE, probe_window
+from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.errors import CheckpointError
-from emi_models.vocabulary import MODALITIES
 from tests.models.networks.zoo import SMALL, VARIANTS, network, save, windows
 
 SAME_GRAPH = {"taemi, no dropout", "two_stage", "two_stage, motion only"}  # as others, but for sizes

@@ -13,7 +13,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioBlock, AudioReader, AudioRing, VideoRing
-from emi_live.stages.chunks import ChunkReader
+from emi_live.stages.audio import ChunkReader
 from tests.fakes import FakeClock
 
 BLOCK_NS = NS_PER_S // 50

@@ -28,17 +28,16 @@ from emi_live.messages import Estimate
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.stages import Stage
 from emi_live.stages.audio import AudioStage
-from emi_live.stages.crops import CropStage
-from emi_live.stages.face import FaceStage
-from emi_live.stages.runner import StageRunner
 from emi_live.stages.speech import SpeechStage
+from emi_live.stages.stage import StageRunner
 from emi_live.stages.text import TextStage
-from emi_live.stages.voice import VoiceStage
+from emi_live.stages.vision import CropStage, FaceStage
+from emi_live.stages.wav2vec import VoiceStage
 from emi_live.window import WindowAssembler
 from emi_live.worker import Worker
+from emi_models import MODALITIES, Modality
 from emi_models.encoders.wav2vec import HOP_SAMPLES, frames_for
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import FakeEngine
 from tests.live.stages.fakes import (
     BatchEncoder,

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from emi_models.errors import CheckpointError
 from emi_models.networks.base import FusionNetwork
 from emi_models.systems import SYSTEMS, build_network, describe_config
-from emi_models.vocabulary import EMOTIONS, MODALITIES
 from tests.models.networks.zoo import VARIANTS, network, save, windows
 
 every = pytest.mark.parametrize("name", VARIANTS)

@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from emi_models.vocabulary import EMOTIONS
+from emi_models import EMOTIONS
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import memory_set
 from tests.repo.strace_output import CALLS, Report, read_trace

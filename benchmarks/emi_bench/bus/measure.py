@@ -36,8 +36,8 @@ from emi_live.messages import (
     VisionPacket,
     end_of_stream,
 )
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES
-from emi_models.vocabulary import EMOTIONS, MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -18,9 +18,8 @@ from emi_models.checkpoint import (
     packaged_checkpoint,
     save_checkpoint,
 )
-from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES
+from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FrameRun, StreamWindow
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.stream import FrameRun, StreamWindow
 from emi_models.systems import describe_config
 
 if TYPE_CHECKING:

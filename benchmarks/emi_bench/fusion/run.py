@@ -34,9 +34,8 @@ from emi_bench.report_file import Interrupted
 from emi_bench.stats import Distribution
 from emi_engine.errors import EngineError
 from emi_engine.parity import probe_window, worst_difference
-from emi_engine.precision import TOLERANCES
-from emi_engine.work import taemi_work
-from emi_models.networks.taemi import TaemiConfig
+from emi_engine.protocol import TOLERANCES
+from emi_models.networks.taemi import TaemiConfig, taemi_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from emi_bench.fusion.networks import BenchNetwork
-    from emi_engine.precision import Precision
-    from emi_engine.protocol import FusionEngine
+    from emi_engine.protocol import FusionEngine, Precision
 
 __all__ = [
     "EAGER",
@@ -134,7 +133,7 @@ class EngineChoice:
             EngineError: it cannot run here, or not this network; the message is the reason.
         """
         if self.kind == "torch-graph":  # useful only next to `torch` and `torch-compile`
-            from emi_engine.torch_compiled import CompiledTorchEngine
+            from emi_engine.torch_engine import CompiledTorchEngine
 
             return CompiledTorchEngine(
                 subject.loaded, device=self.device, precision=self.precision, batch=batch, compiled=False

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from emi_bench.fusion.report import DeviceRates
-from emi_engine.precision import torch_dtype
+from emi_engine.protocol import torch_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from emi_bench.fusion.run import Enqueues
     from emi_bench.fusion.settings import Where
-    from emi_engine.precision import Precision
+    from emi_engine.protocol import Precision
 
     Meter = Callable[[], float]
 

@@ -41,10 +41,9 @@ if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_engine.protocol import FusionSession
     from emi_live import LiveEngine
+    from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
-    from emi_models.inputs import FusionInputs, FusionShapes
-    from emi_models.stream import StreamWindow
-    from emi_models.vocabulary import Modality
+    from emi_models.inputs import FusionInputs, FusionShapes, StreamWindow
 
 __all__ = [
     "BRIGHT",
@@ -220,7 +219,7 @@ class LightEncoder:
 def light_and_sound() -> Encoders:
     """The encoders for light and sound: no face, no words, no weights to download."""
     from emi_models.encoders.prosody import ProsodyEncoder
-    from emi_models.encoders.voice import VoiceGate
+    from emi_models.encoders.voice_activity import VoiceGate
 
     return Encoders(
         face=LightEncoder(),

@@ -23,7 +23,7 @@ from emi_bench.render import (
 )
 from emi_bench.report_file import BenchReport
 from emi_bench.stats import Distribution
-from emi_models.vocabulary import Modality
+from emi_models import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -33,7 +33,7 @@ from emi_live.clock import MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Trace
-from emi_models.vocabulary import MODALITIES
+from emi_models import MODALITIES
 
 if TYPE_CHECKING:
     import threading
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from emi_bench.live.flash_beep import OnOffTimes
     from emi_engine import FusionEngine
     from emi_live import Estimate
-    from emi_models.vocabulary import Modality
+    from emi_models import Modality
 
 __all__ = ["EstimateRecorder", "measure_flash_beep", "measure_live"]
 

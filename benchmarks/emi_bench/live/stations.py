@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Final
 from emi_bench.live.report import TOTAL, EdgeLosses
 from emi_bench.stats import Distribution
 from emi_live.clock import NS_PER_MS
-from emi_live.sinks.counters import losses
-from emi_models.vocabulary import MODALITIES
+from emi_live.sinks.viewstate import losses
+from emi_models import MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from emi_live import Estimate
     from emi_live.health import HealthSnapshot
     from emi_live.messages import Trace
-    from emi_models.vocabulary import Modality
+    from emi_models import Modality
 
 __all__ = [
     "EDGES",

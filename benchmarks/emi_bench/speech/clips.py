@@ -19,7 +19,7 @@ import numpy as np
 
 from emi_bench.speech.report import ClipKind, WordTimes
 from emi_live.errors import ConfigurationError
-from emi_live.rings.audio import SAMPLE_RATE_HZ
+from emi_live.rings import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

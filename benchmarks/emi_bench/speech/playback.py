@@ -24,8 +24,7 @@ from emi_live.bundle import Encoders, load_speech
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock
 from emi_live.errors import ConfigurationError
 from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket
-from emi_live.rings import AudioRing
-from emi_live.rings.audio import SAMPLE_RATE_HZ
+from emi_live.rings import SAMPLE_RATE_HZ, AudioRing
 from emi_models.store import ModelStore
 from emi_models.store import Progress as Download
 

@@ -34,9 +34,9 @@ from emi_bench.stats import Distribution, means_of_spans, slope
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.rings.audio import SAMPLE_RATE_HZ
+from emi_live.rings import SAMPLE_RATE_HZ
 from emi_live.stages.speech import SpeechStage
-from emi_models.encoders.voice import VoiceGate
+from emi_models.encoders.voice_activity import VoiceGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

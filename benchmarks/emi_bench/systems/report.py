@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from emi_bench.render import Bullets, Column, Figure, Heading, Page, Panel, Paragraph, Strong, Table
 from emi_bench.report_file import BenchReport
-from emi_models.vocabulary import Modality
+from emi_models import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

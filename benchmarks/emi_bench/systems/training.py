@@ -18,13 +18,13 @@ import torch
 from emi_bench.report_file import from_json, to_json
 from emi_bench.systems.report import TrainingRun, Variant, VariantKind
 from emi_live.errors import ConfigurationError
+from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data import open_clips
-from emi_models.data.files import replacing
+from emi_models.data.frames import replacing
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import fit
-from emi_models.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

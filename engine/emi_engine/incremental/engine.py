@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_engine.base import CheckedEngine
 from emi_engine.errors import EngineError
 from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
-from emi_engine.session import LEFT_OUT
-from emi_engine.work import taemi_work
-from emi_models.networks.taemi import Taemi
+from emi_engine.protocol import LEFT_OUT, CheckedEngine
+from emi_models.networks.taemi import Taemi, taemi_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
 
     from emi_engine.protocol import FusionEngine
     from emi_models.checkpoint import LoadedCheckpoint
-    from emi_models.inputs import FusionInputs
-    from emi_models.stream import StreamWindow
+    from emi_models.inputs import FusionInputs, StreamWindow
 
 __all__ = ["IncrementalEngine", "IncrementalSession", "pays"]
 

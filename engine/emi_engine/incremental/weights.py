@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from emi_engine.incremental.products import Linear
+from emi_engine.incremental.attention import Linear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_engine.errors import EngineError
-from emi_engine.precision import PRECISIONS
+from emi_engine.protocol import PRECISIONS
 from emi_engine.tensorrt.library import LIBRARIES
 from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from emi_engine.precision import Precision
-    from emi_engine.tensorrt.device import Gpu
+    from emi_engine.cuda import Gpu
+    from emi_engine.protocol import Precision
     from emi_engine.tensorrt.library import LibraryName
 
 __all__ = ["MANIFEST_FORMAT", "Manifest", "Plan", "PlanError", "PlanOrigin", "manifest_path", "read_manifest"]

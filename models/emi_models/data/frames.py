@@ -1,24 +1,42 @@
-"""Features of one clip as people store them: any of several file formats, in; clean rows of float32, out."""
+"""Features of one clip as people store them: any of several file formats, in; clean rows of float32, out.
+
+When frames that carry no times were: evenly spaced, from a first one on.
+
+Files that are there whole or not at all, and files of which only the beginning is read.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from emi_models.data.errors import DataError
 from emi_models.data.unpickle import MAX_BYTES, read_pickle
+from emi_models.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from emi_models.data.unpickle import Plain
 
-__all__ = ["SUFFIXES", "Frames", "as_frames", "read_frames"]
+__all__ = [
+    "SUFFIXES",
+    "WAV2VEC2",
+    "FrameRate",
+    "Frames",
+    "as_frames",
+    "first_rows",
+    "read_frames",
+    "replacing",
+]
 
 SUFFIXES: Final = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".safetensors")
 WIDEST: Final = 65536  # values a frame, as in FusionShapes
@@ -116,3 +134,74 @@ def _only_tensor(path: Path) -> NDArray[np.generic]:
             raise DataError(f"{path} holds {len(names)} tensors, not one; store the features alone")
         array: NDArray[np.generic] = file.get_tensor(names[0]).float().numpy()
     return array
+
+
+NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRate:
+    """Frame k is known at `first_ns + k * hop_ns`, and lasts `first_ns`, or a hop if that is 0."""
+
+    hop_ns: float
+    first_ns: int = 0
+
+    @classmethod
+    def of(cls, hz: float) -> FrameRate:
+        """Pictures: frame k at k / hz."""
+        return cls(NS_PER_S / hz)
+
+    def stamps(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When the frames of these numbers are known, ns."""
+        return self.first_ns + np.round(index * self.hop_ns).astype(np.int64)
+
+    def length_ns(self, frames: int) -> int:
+        """How long so many frames last, from the start to the end of the last; 0 for none."""
+        return 0 if frames == 0 else round((frames - 1) * self.hop_ns + (self.first_ns or self.hop_ns))
+
+    def count(self, until_ns: int) -> int:
+        """How many frames are known at `until_ns`, that moment included."""
+        return max(0, 1 + int((until_ns - self.first_ns + 0.5) // self.hop_ns))
+
+
+# The convolutions of wav2vec 2.0 on 16 kHz sound: 400 samples a frame, one every 320.
+WAV2VEC2: Final = FrameRate(hop_ns=20_000_000, first_ns=25_000_000)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to: it takes that name when the block ends well, else it is removed.
+
+    Folders on the way are made. Two processes may replace the same file at once: one of the two stays.
+
+    Raises:
+        DataError: the folder cannot be written to, or is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; name another folder") from error
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}; make room for it") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()  # nothing is left to remove when all went well
+
+
+def first_rows(file: Any, name: str, rows: int) -> NDArray[np.float32]:
+    """The first rows of a tensor in a safetensors file opened for numpy; the others are not read.
+
+    `file` is what `safetensors.safe_open` gives, which has no type of its own to name.
+    """
+    if file.get_slice(name).get_shape()[0] <= rows:
+        whole: NDArray[np.float32] = file.get_tensor(name)
+        return whole
+    some: NDArray[np.float32] = file.get_slice(name)[: max(rows, 1)]  # it cannot slice to nothing
+    return some[:rows]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from emi_models.data.errors import DataError
-from emi_models.data.manifest import MANIFEST
+from emi_models.data.dataset import MANIFEST
 from emi_models.data.ratings import SPLITS, split_file
+from emi_models.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from emi_models.data.conversion import Progress
-    from emi_models.data.store import ManifestClips
+    from emi_models.data.dataset import ManifestClips
     from emi_models.data.vidmimic import VidmimicClips
 
 __all__ = ["OpenOptions", "check_folder", "open_clips"]
@@ -50,7 +50,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
             f"{folder} has the layout of {'emi-live' if ours else 'Hume-Vidmimic2'}, and "
             f"{', '.join(sorted(foreign))} is for the other one; leave that out"
         )
-    from emi_models.data.store import ManifestClips
+    from emi_models.data.dataset import ManifestClips
     from emi_models.data.vidmimic import VidmimicClips
 
     if ours:

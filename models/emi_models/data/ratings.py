@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_models.data.errors import DataError
-from emi_models.data.ids import normal_id
-from emi_models.vocabulary import EMOTIONS
+from emi_models import EMOTIONS
+from emi_models.data.clip import normal_id
+from emi_models.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

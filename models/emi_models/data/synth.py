@@ -12,32 +12,72 @@ Each clip has six intensities, a topic and a person, and comes from the seed and
 
 Words show emotions more than voices do, and these more than faces, by emotion as table 4 of the two-stage
 paper has it. Ratings have the published statistics (`synth_labels`).
+
+Settings of the synthetic corpus: everything that decides it.
+
+A synthetic corpus on disk, in the layout of Hume-Vidmimic2, with its truth beside it.
+
+::
+
+    DIR/train_split.csv, valid_split.csv    ids of five digits and ratings
+    DIR/vit/00000.pkl, wav2vec2/00000.pkl   (T, D) arrays; no file where the stream is missing
+    DIR/gte/00000.pkl                       (D,) array; no file where there are no words
+    DIR/text/00000.txt                      the words, to be read by people; empty where there are none
+    DIR/dataset.json                        frame rates and what the features are, for the reader
+    DIR/truth.json                          the settings, and what each clip was made of
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import io
+import json
+import shutil
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from pickle import dumps  # noqa: TID251  # writing runs nothing, and the layout's loaders want pickles
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emi_models import MODALITIES
 from emi_models.data.clip import WINDOW_S, Clip, Track
-from emi_models.data.synth_labels import draw_intensities, rate, standardised
-from emi_models.data.synth_streams import Streams, draw_length_s, draw_moments
+from emi_models.data.synth_streams import (
+    Streams,
+    draw_intensities,
+    draw_length_s,
+    draw_moments,
+    rate,
+    spoken_words,
+    standardised,
+)
+from emi_models.data.vidmimic import CACHE
+from emi_models.errors import EmiError
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from emi_models.data.synth_config import SynthConfig
+    from emi_models import Modality
     from emi_models.data.synth_streams import Moment
-    from emi_models.vocabulary import Modality
 
-__all__ = ["ENCODERS", "SynthCorpus", "Truth"]
+__all__ = [
+    "ENCODERS",
+    "HEADER",
+    "NOTICE",
+    "OFFICIAL_SIZES",
+    "SMALL_SIZES",
+    "SynthConfig",
+    "SynthCorpus",
+    "SynthError",
+    "SynthSizes",
+    "Truth",
+    "expected_bytes",
+    "write_corpus",
+]
 
 NS_PER_S: Final = 1_000_000_000
 TRAIN_SHARE: Final = 8072 / (8072 + 4588)  # of the data set's rated clips
@@ -171,3 +211,194 @@ class SynthCorpus:
     def _random(self, purpose: str, key: str = "0") -> np.random.Generator:
         """Draws for one purpose: what one setting changes leaves all others as they are."""
         return np.random.default_rng([self.config.seed, *purpose.encode(), int(key)])
+
+
+class SynthError(EmiError, ValueError):
+    """A synthetic corpus cannot be made as asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthSizes:
+    """Widths of one frame and frames per second."""
+
+    vision_dim: int
+    audio_dim: int
+    text_dim: int
+    vision_hz: float
+    audio_hz: float
+
+
+# Small enough that a network trains on one core in about a minute.
+SMALL_SIZES: Final = SynthSizes(vision_dim=32, audio_dim=48, text_dim=64, vision_hz=6.0, audio_hz=10.0)
+# The features that come with Hume-Vidmimic2 (ViT, wav2vec 2.0), and a text encoder of the papers' width.
+OFFICIAL_SIZES: Final = SynthSizes(vision_dim=384, audio_dim=768, text_dim=768, vision_hz=6.0, audio_hz=50.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthConfig:
+    """Everything that decides a corpus; shares lie in [0, 1]."""
+
+    clips: int
+    seed: int = 0
+    sizes: SynthSizes = SMALL_SIZES
+    # Published shares of clips without words. That some lack face or voice is ours: no share is published.
+    missing_text_train: float = 0.0567
+    missing_text_valid: float = 0.0634
+    missing_vision: float = 0.01
+    missing_audio: float = 0.005
+    shortest: float = 0.001  # share of clips of the data set's shortest length, 0.064 s
+    longest: float = 0.0005  # share of clips from one minute to the data set's longest, 1250 s
+    topics: int = 6
+    salient: float = 0.5  # share of a clip's moments that are its own; at least one is
+    moment_s: float = 1.6  # mean length of a moment
+    keyed: bool = True  # False: salient moments bear any mark, so that words do not tell which they are
+    # Correlation of what a modality's own moments show with the emotions, over that of table 4 of the
+    # two-stage paper; above 1 for voice and face, because distractors take from it. See docs/benchmarks.
+    text_clarity: float = 1.2
+    audio_clarity: float = 1.35
+    vision_clarity: float = 1.4
+    mark: float = 2.0  # length of a topic's mark, in standard deviations of an emotion
+    person: float = 0.2  # standard deviation of a person's own look and sound, in each dimension
+    noise: float = 0.5  # standard deviation of a frame's noise, in each dimension
+    text_noise: float = 0.1  # of the words' vector, in each dimension
+    drowning_noise: float = 2.0  # of a voice while it is drowned, in each dimension
+    hidden: float = 0.15  # share of clips whose face is hidden for a while
+    drowned: float = 0.10  # share of clips whose sound is drowned for a while
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.clips <= 99_999:
+            raise SynthError(f"{self.clips} clips: give 10 to 99999, since an id has five digits")
+        if not 0 <= self.seed < 2**32:
+            raise SynthError(f"seed {self.seed}: give 0 to 4294967295")
+        if self.topics < 2:
+            raise SynthError(f"{self.topics} topics: a distractor needs another topic, give at least 2")
+        for field in fields(self):
+            if field.name.startswith(("missing_", "short", "long", "salient", "hidden", "drowned")):
+                value = getattr(self, field.name)
+                if not 0.0 <= value <= 1.0:
+                    raise SynthError(f"{field.name} is {value:g}: it is a share, give 0 to 1")
+        widths = (self.sizes.vision_dim, self.sizes.audio_dim, self.sizes.text_dim)
+        if min(widths) < 6 + self.topics:
+            raise SynthError(
+                f"a frame of {min(widths)} values cannot hold 6 emotions and {self.topics} topics; "
+                f"give at least {6 + self.topics}"
+            )
+
+
+HEADER: Final = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
+NOTICE: Final = "synthetic: made by `emi synth`, nobody is in it; scores on it say nothing about people"
+FOLDERS: Final = {"vision": "vit", "audio": "wav2vec2", "text": "gte"}
+WORDS, DATASET, TRUTH = "text", "dataset.json", "truth.json"
+PICKLE_PROTOCOL: Final = 4  # the newest that every Python in use reads
+MEAN_LENGTH_S: Final = 6.93
+OVERHEAD_BYTES: Final = 1100  # per clip: pickles' headers, words, ratings, truth
+
+
+def expected_bytes(corpus: SynthCorpus) -> int:
+    """About how many bytes the corpus' files have together."""
+    sizes = corpus.config.sizes
+    per_s = sizes.vision_hz * sizes.vision_dim + sizes.audio_hz * sizes.audio_dim
+    return round(corpus.config.clips * (4 * (MEAN_LENGTH_S * per_s + sizes.text_dim) + OVERHEAD_BYTES))
+
+
+def write_corpus(
+    corpus: SynthCorpus, folder: Path, report: Callable[[int], None], *, replace: bool = False
+) -> int:
+    """Write all clips below `folder`, which is made if need be; how many bytes that were.
+
+    Args:
+        corpus: the clips.
+        folder: where to.
+        report: told how many clips are done, after each.
+        replace: remove the synthetic corpus that is there.
+
+    Raises:
+        SynthError: the folder is not empty and is not to be, or must not be, replaced; there is not enough
+            room; or a file cannot be written.
+    """
+    needed = expected_bytes(corpus)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            _make_way(folder, replace=replace)
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise SynthError(
+                f"{folder} has {free / 1e9:.1f} GB free, the corpus takes about {needed / 1e9:.1f} GB; "
+                "make fewer clips, or name a folder on another disk"
+            )
+        return _write(corpus, folder, report)
+    except OSError as error:
+        raise SynthError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
+
+
+def _make_way(folder: Path, *, replace: bool) -> None:
+    """Remove an earlier corpus, with what readers have made of it; never anything that was not made here."""
+    truth = folder / TRUTH
+    if not truth.is_file() or NOTICE not in truth.read_text(encoding="utf-8"):
+        raise SynthError(f"{folder} is not empty and holds no synthetic corpus; name another folder")
+    if not replace:
+        raise SynthError(
+            f"{folder} holds a synthetic corpus; name another folder, or replace it with --force"
+        )
+    for name in (*FOLDERS.values(), WORDS, CACHE):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("train_split.csv", "valid_split.csv", DATASET, TRUTH):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write(corpus: SynthCorpus, folder: Path, report: Callable[[int], None]) -> int:
+    for name in (*FOLDERS.values(), WORDS):
+        (folder / name).mkdir(exist_ok=True)
+    story = {"notice": NOTICE, "settings": asdict(corpus.config)}
+    # First of all, so that a corpus that was interrupted can be told for one, and be replaced.
+    (folder / TRUTH).write_text(json.dumps(story) + "\n", encoding="utf-8")
+    written = 0
+    truths: dict[str, object] = {}
+    for clip_id in sorted(corpus.ids("train") + corpus.ids("valid")):
+        clip, truth = corpus.load(clip_id), corpus.truth(clip_id)
+        arrays = {"vision": clip.vision.values, "audio": clip.audio.values, "text": clip.text.values}
+        for modality, values in arrays.items():
+            path = folder / FOLDERS[modality] / f"{clip_id}.pkl"
+            if len(values):
+                array = values[0] if modality == "text" else values
+                written += path.write_bytes(dumps(array, PICKLE_PROTOCOL))
+        words = spoken_words(truth.topic, truth.intensities) if len(clip.text.values) else ""
+        written += (folder / WORDS / f"{clip_id}.txt").write_text(words, encoding="utf-8")
+        truths[clip_id] = _described(truth)
+        report(len(truths))
+    for split in ("train", "valid"):
+        written += (folder / f"{split}_split.csv").write_text(_ratings(corpus, split), encoding="utf-8")
+    for name, content in ((DATASET, _dataset(corpus)), (TRUTH, story | {"clips": truths})):
+        written += (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return written
+
+
+def _ratings(corpus: SynthCorpus, split: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER.split(","))
+    for clip_id, row in zip(corpus.ids(split), corpus.targets(split).tolist(), strict=True):
+        writer.writerow([clip_id, *(f"{value:.4g}" for value in row)])
+    return text.getvalue()
+
+
+def _dataset(corpus: SynthCorpus) -> dict[str, object]:
+    return {
+        "notice": NOTICE,
+        "vision_hz": corpus.config.sizes.vision_hz,
+        "audio_hz": corpus.config.sizes.audio_hz,
+        "features": FOLDERS,
+        "encoders": dict(corpus.encoders),
+        "description": corpus.description,
+        "licence": corpus.licence,
+    }
+
+
+def _described(truth: Truth) -> dict[str, object]:
+    """A clip's truth as JSON: times in seconds, and for each moment [start, end, topic, salient]."""
+    return {
+        "intensities": [round(value, 4) for value in truth.intensities.tolist()],
+        "topic": truth.topic,
+        "person": truth.person,
+        "moments": [[round(m.start_s, 3), round(m.end_s, 3), m.topic, int(m.salient)] for m in truth.moments],
+    }

@@ -11,9 +11,9 @@ from emi_models.data.clip import WINDOW_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from emi_models import Modality
     from emi_models.data.clip import Track
     from emi_models.data.synth import SynthCorpus, Truth
-    from emi_models.vocabulary import Modality
 
 __all__ = ["Pooling", "probe"]
 

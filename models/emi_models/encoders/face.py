@@ -1,28 +1,165 @@
-"""Face features: MediaPipe Face Landmarker's 52 blendshapes, and head rotation and position."""
+"""Face features: MediaPipe Face Landmarker's 52 blendshapes, and head rotation and position.
+
+Which of several faces is the one watched: the largest, without flipping between two of like size.
+
+MediaPipe without those of its parts that reach further than a face does.
+
+Importing any of MediaPipe imports all of it: its sound tasks start PortAudio, which looks for a sound server
+and writes in the home folder and in /dev/shm; its drawing helpers import pyplot, which writes a font cache.
+Neither is of use here, so both wait until somebody asks for something in them.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import signal
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emi_models.encoders.follow import Box, FaceFollower
-from emi_models.encoders.mediapipe_parts import import_mediapipe
-from emi_models.encoders.quiet import native_stderr_logged
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.native_output import native_stderr_logged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-__all__ = ["BLENDSHAPES", "ENCODER_ID", "FACE_DIM", "FaceEncoder", "FaceResult", "head_pose"]
+__all__ = [
+    "BLENDSHAPES",
+    "ENCODER_ID",
+    "FACE_DIM",
+    "Box",
+    "FaceEncoder",
+    "FaceFollower",
+    "FaceResult",
+    "head_pose",
+    "import_mediapipe",
+]
+
+SAME_FACE_IOU: Final = 0.2  # a head moves less than its own width between two frames, even at 6 fps
+TAKE_OVER_AREA: Final = 1.5  # another face must be this much larger; 1.22 in width, past the jitter of a box
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in fractions of the picture's width and height, origin at its upper left corner.
+
+    A face cut by the picture's edge may reach below 0 or above 1.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        """The part of the picture that it covers."""
+        return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union with another box, in [0, 1]."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        shared = max(0.0, width) * max(0.0, height)
+        union = self.area + other.area - shared
+        return shared / union if union > 0 else 0.0
+
+
+class FaceFollower:
+    """Chooses one face per frame: the one chosen before, until it is gone or another is clearly larger."""
+
+    def __init__(self) -> None:
+        self._last: Box | None = None
+
+    def choose(self, boxes: Sequence[Box]) -> int | None:
+        """The index of the face to watch; None without a face.
+
+        A frame without any face forgets nothing: the face may have been missed by the detector for that
+        frame alone.
+        """
+        if not boxes:
+            return None
+        best = max(range(len(boxes)), key=lambda i: boxes[i].area)
+        if self._last is not None:
+            last = self._last
+            same = max(range(len(boxes)), key=lambda i: boxes[i].iou(last))
+            if (
+                boxes[same].iou(last) >= SAME_FACE_IOU
+                and boxes[best].area < TAKE_OVER_AREA * boxes[same].area
+            ):
+                best = same
+        self._last = boxes[best]
+        return best
+
+    def reset(self) -> None:
+        """Forget the face followed so far."""
+        self._last = None
+
+
+PUT_OFF: Final = frozenset(
+    {
+        "mediapipe.tasks.python.audio",
+        "mediapipe.tasks.python.vision.drawing_styles",
+        "mediapipe.tasks.python.vision.drawing_utils",
+    }
+)
+
+
+def import_mediapipe() -> ModuleType:
+    """The module `mediapipe`; a part that was put off is imported when somebody first uses it."""
+    if "mediapipe" not in sys.modules:
+        finder = _StandIns()
+        sys.meta_path.insert(0, finder)
+        try:
+            import_module("mediapipe")
+        finally:
+            sys.meta_path.remove(finder)
+            for name in PUT_OFF:
+                if isinstance(module := sys.modules.get(name), _StandIn):
+                    module.opens = True
+                    del sys.modules[name]  # an import of it from here on is a real one
+    return sys.modules["mediapipe"]
+
+
+class _StandIn(ModuleType):
+    """A module that passes on what it is asked for to the real one, which the first question imports."""
+
+    opens = False  # while MediaPipe itself is being imported, the import system alone looks at it
+
+    def __getattr__(self, name: str) -> Any:
+        if not self.opens:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(import_module(self.__name__), name)
+
+
+class _StandIns(MetaPathFinder, Loader):
+    """Finds and loads stand-ins in place of the parts that are put off."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A stand-in's spec, for the parts that are put off."""
+        return ModuleSpec(name, self) if name in PUT_OFF else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The stand-in."""
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: the real module is imported later."""
+
 
 ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52

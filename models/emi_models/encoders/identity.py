@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from emi_models.encoders.pretrained import WEIGHTS, ModelSpec, read_json, require
-from emi_models.encoders.transformer_text import (
+from emi_models.encoders.text import (
     GTE_BASE,
     GTE_EN_MLM_BASE,
     TEXT_CLASSES,

@@ -1,19 +1,30 @@
-"""Voice features of the `taemi` bundle from live sound, step by step, and the slow way to compare with."""
+"""Voice features of the `taemi` bundle from live sound, step by step, and the slow way to compare with.
+
+wav2vec 2.0's convolutions, step by step: each step's samples give the frames that are new.
+
+Two ways to give a stream of frames to the transformer: with kept keys and values, or anew each step.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
+import torch
 
+from emi_models.encoders.prosody import RunningMoments
 from emi_models.encoders.wav2vec import (
     HOP_SAMPLES,
+    KERNELS,
     OVERLAP_SAMPLES,
     PIECE_FRAMES,
     PIECE_SAMPLES,
     RATE_HZ,
+    STRIDES,
+    VARIANCE_FLOOR,
+    CachedLayers,
     check_sound,
     frames_for,
 )
@@ -22,10 +33,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from emi_models.encoders.wav2vec import Wav2vecEncoder
 
-__all__ = ["SlidingWav2vec", "Strategy", "StreamingWav2vec", "WindowFrames"]
+__all__ = [
+    "CachedPass",
+    "Pass",
+    "RecomputedPass",
+    "SlidingWav2vec",
+    "Strategy",
+    "StreamingWav2vec",
+    "Wav2vecFront",
+    "WindowFrames",
+]
 
 Strategy = Literal["cached", "recompute"]
 
@@ -79,9 +100,6 @@ class StreamingWav2vec:
         Raises:
             InputError: a time is not, or "cached" was asked for without a bound of its context.
         """
-        from emi_models.encoders.wav2vec_front import Wav2vecFront
-        from emi_models.encoders.wav2vec_passes import CachedPass, Pass, RecomputedPass
-
         new = _frames("hop_s", hop_s, least=1)
         edge = _frames("hold_back_s", hold_back_s)
         unbounded = left_context_s is None or left_context_s == math.inf
@@ -250,3 +268,174 @@ def _refused(why: str) -> Exception:
     from emi_models.inputs import InputError
 
     return InputError(why)
+
+
+# What a step shares with the one before it, after the first convolution.
+OVERLAP_COLUMNS: Final = (OVERLAP_SAMPLES - KERNELS[0]) // STRIDES[0] + 1
+
+
+class Wav2vecFront:
+    """Turns steps of sound into frames as the transformer takes them, shape (n, hidden size).
+
+    The convolutions pad nothing and step by 320 samples in all, so a run of 320n + 80 samples gives just
+    its n frames: with 80 samples of overlap nothing is computed twice but those, and the frames are those
+    of a whole pass, to rounding.
+
+    Two statistics over a whole clip cannot be had of a stream; here they are of the last 12 s up to and
+    with the step, on the grid of steps, which is what a pass over the last 12 s would use at that instant:
+
+    - the mean and variance of the samples, where the model takes normalised sound;
+    - where the first layer has GroupNorm over time (wav2vec 2.0 base, HuBERT base), the mean and variance of
+      each of its channels. Per-layer LayerNorm (the large models) looks at one frame and needs nothing.
+
+    Exact for the first step. Later ones are normalised otherwise than a pass over the whole clip would, the
+    less the longer the stream is; frames that were given out are not touched again.
+    """
+
+    def __init__(self, encoder: Wav2vecEncoder, spans: int) -> None:
+        """Share the encoder's weights; `spans` steps make up 12 s."""
+        self._model = encoder.model
+        self._normalises = encoder.normalises
+        self._spans = spans
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sound and its statistics."""
+        self._heard = False
+        self._level = RunningMoments(self._spans)
+        self._channels = RunningMoments(self._spans)
+
+    def step(self, samples: NDArray[np.float32]) -> Tensor:
+        """The frames of these samples, shape (frames_for(n), hidden size).
+
+        Args:
+            samples: shape (n,); but for the first step's, the first 80 are the last 80 of the step before.
+        """
+        scale, offset = self._level_with(samples)
+        device = next(self._model.parameters()).device
+        if not frames_for(samples.size):
+            return torch.empty(0, self._model.config.hidden_size, device=device)
+        taken = scale * (samples.astype(np.float64) - offset) if self._normalises else samples
+        sound = torch.tensor(taken, dtype=torch.float32, device=device)[None, None]  # (1, 1, n)
+        first, *layers = self._model.feature_extractor.conv_layers
+        if isinstance(getattr(first, "layer_norm", None), torch.nn.GroupNorm):
+            states = self._by_channel(first, sound, scale, offset)
+        else:
+            states = first(sound)
+        for layer in layers:
+            states = layer(states)
+        self._heard = True
+        projected = self._model.feature_projection(states.transpose(1, 2))
+        frames: Tensor = projected[0] if isinstance(projected, tuple) else projected  # HuBERT gives one
+        return frames[0]
+
+    def _level_with(self, samples: NDArray[np.float32]) -> tuple[float, float]:
+        """Scale and offset of the stream with these samples: they are taken as scale * (samples - offset)."""
+        fresh = samples[OVERLAP_SAMPLES if self._heard else 0 :]
+        if not self._normalises or (fresh.size == 0 and not self._heard):
+            return 1.0, 0.0
+        self._level.add(fresh[None])
+        mean, variance = self._level.moments()
+        return float(1.0 / np.sqrt(variance[0] + VARIANCE_FLOOR)), float(mean[0])
+
+    def _by_channel(self, layer: Any, sound: Tensor, scale: float, offset: float) -> Tensor:
+        """The layer with GroupNorm over time, with the stream's statistics in place of the clip's.
+
+        They are of the convolution of the samples as they came: what was heard at another level counts as
+        if it had been taken at this one.
+        """
+        states = layer.conv(sound)  # (1, channels, columns)
+        weight, bias = layer.conv.weight.double(), layer.conv.bias
+        shift = -scale * offset * weight.sum(dim=(1, 2))  # (channels,), what the offset and the bias add
+        shift = (shift if bias is None else shift + bias).cpu().numpy()
+        fresh = states[0, :, OVERLAP_COLUMNS if self._heard else 0 :].double().cpu().numpy()
+        self._channels.add((fresh - shift[:, None]) / scale)
+        raw_mean, raw_variance = self._channels.moments()
+        mean, variance = scale * raw_mean + shift, scale * scale * raw_variance
+        norm = layer.layer_norm
+        by = torch.from_numpy(1.0 / np.sqrt(variance + norm.eps)).to(states) * norm.weight
+        normal = (states - torch.from_numpy(mean).to(states)[:, None]) * by[:, None] + norm.bias[:, None]
+        activated: Tensor = layer.activation(normal)
+        return activated
+
+
+class Pass(Protocol):
+    """What turns the projected frames of a step into the hidden states that became final."""
+
+    def reset(self) -> None:
+        """Forget all frames."""
+
+    def step(self, frames: Tensor, *, last: bool) -> Tensor:
+        """Hidden states of the frames that became final, in order, shape (n, hidden size).
+
+        Args:
+            frames: the step's new ones, shape (new, hidden size); fewer only in the last step.
+            last: no frame will come, so all become final.
+        """
+
+
+class CachedPass:
+    """Each step computes its new frames and the edge; old ones are keys and values that were kept.
+
+    A kept key is that of its frame's last pass: it knew at most the `edge` + `new` frames after it. That is
+    all that differs from a pass over the same frames at once.
+    """
+
+    def __init__(self, model: Any, *, new: int, edge: int, left: int) -> None:
+        self.layers = CachedLayers(model, new=new, edge=edge, left=left)
+        self._places = torch.arange(self.layers.slots, device=self.layers.behind.device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self.layers.reset()
+        self._count = 0  # of frames before this step
+
+    def step(self, frames: Tensor, *, last: bool) -> Tensor:
+        """As `Pass.step`."""
+        layers = self.layers
+        found = len(frames)
+        edge = min(layers.edge, self._count)
+        if found + edge == 0:
+            return frames
+        # Absent slots are zero, which is what the convolution for positions must see there.
+        padded = torch.nn.functional.pad(frames, (0, 0, 0, layers.new - found))
+        start = layers.slots - layers.new  # the slot of the first new frame
+        present = (self._places >= start - self._count) & (self._places < start + found)
+        states = layers(padded, present)
+        self._count += found
+        final: Tensor = states[layers.edge - edge : (layers.edge + found if last else layers.new)]
+        return final
+
+
+class RecomputedPass:
+    """Each step passes left context, open and new frames through the model's own transformer.
+
+    At `left` None the context is all that was heard, and work grows with its square. Where the context is cut
+    the convolution for positions sees zeros before it.
+    """
+
+    def __init__(self, model: Any, *, edge: int, left: int | None) -> None:
+        self._encoder = model.encoder
+        self._edge, self._left = edge, left
+        weight = self._encoder.layer_norm.weight
+        self._none: Tensor = weight.new_zeros(0, model.config.hidden_size)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self._frames = self._none  # context, then those that are not final
+        self._context = 0
+
+    def step(self, frames: Tensor, *, last: bool) -> Tensor:
+        """As `Pass.step`."""
+        self._frames = torch.cat((self._frames, frames))
+        done = max(self._context, len(self._frames) - (0 if last else self._edge))
+        if done == self._context:
+            return self._none
+        states = self._encoder(self._frames[None]).last_hidden_state[0]
+        final: Tensor = states[self._context : done]
+        kept = done if self._left is None else min(done, self._left)
+        self._frames = self._frames[done - kept :].clone()
+        self._context = kept
+        return final

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_a
 
 from torch import nn
 
-from emi_models.vocabulary import MODALITIES
+from emi_models import MODALITIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from emi_models import Modality
     from emi_models.inputs import FusionInputs, FusionShapes
-    from emi_models.vocabulary import Modality
 
 __all__ = [
     "TASKS",

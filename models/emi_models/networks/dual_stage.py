@@ -23,10 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import FusionNetwork, Task, check_modalities, check_shares, check_sizes
 from emi_models.networks.parts import (
     Attention,
+    Convolutions,
+    GatedBiLstm,
     frames_of,
     learned,
     masked_mean,
@@ -34,8 +37,6 @@ from emi_models.networks.parts import (
     segment_means,
     words_of,
 )
-from emi_models.networks.temporal import Convolutions, GatedBiLstm
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

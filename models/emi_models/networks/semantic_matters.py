@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import nn
 
+from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import (
     TASKS,
@@ -30,7 +31,6 @@ from emi_models.networks.base import (
     check_sizes,
 )
 from emi_models.networks.parts import frames_of, last_frame, packed, present_rows, words_of
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,6 +5,8 @@ Beyond the contracts of `FusionNetwork`:
 
 - an absent modality is its learned token (zeros in the variant without), as a sequence of one frame;
 - no positions: a frame's projection, key and value depend on that frame alone and may be cached across hops.
+
+How much work TAEMI is: floating-point operations, parameters and bytes, from its configuration alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import nn
 
+from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import (
     FusionNetwork,
@@ -25,12 +28,11 @@ from emi_models.networks.base import (
     check_sizes,
 )
 from emi_models.networks.parts import Attention, learned, masked_mean, zero_unless
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Taemi", "TaemiConfig"]
+__all__ = ["Taemi", "TaemiConfig", "Work", "taemi_parameters", "taemi_work"]
 
 Fusion = Literal["anchored", "self", "none"]
 Absence = Literal["token", "zero"]
@@ -200,3 +202,82 @@ class Taemi(FusionNetwork):
             fused = [query, self.text.queried(t), self.audio.queried(query, *voice)]
         # 1792 in the paper, Dt + 2 d_model; 3 d_model where the words are projected.
         return self.head(torch.cat(fused, dim=1))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+
+
+FLOAT32_BYTES = 4  # what windows come in and intensities go out in, whatever is between
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One pass over a batch of whole windows, padding included, as the network is written.
+
+    `flops` are those of matrix products, two a multiply-add, as PyTorch's `FlopCounterMode` counts. `bytes`
+    is the least traffic: each weight and input read once, each output written once, all between in caches.
+    """
+
+    flops: int
+    bytes: int
+
+
+def taemi_work(config: TaemiConfig, batch: int = 1, weight_bytes: int = 4) -> Work:
+    """The work of `batch` windows of `config.shapes`, with weights of so many bytes each."""
+    shapes = config.shapes
+    window = (
+        FLOAT32_BYTES * (shapes.vision_frames * shapes.vision_dim + shapes.audio_frames * shapes.audio_dim)
+        + FLOAT32_BYTES * (shapes.text_dim + len(EMOTIONS))
+        + shapes.vision_frames
+        + shapes.audio_frames
+        + 3  # masks and flags, a byte each
+    )
+    return Work(batch * _flops(config), taemi_parameters(config) * weight_bytes + batch * window)
+
+
+def taemi_parameters(config: TaemiConfig) -> int:
+    """How many learned numbers the network of this configuration has."""
+    d_model, shapes = config.d_model, config.shapes
+    dims: dict[Modality, int] = {
+        "vision": shapes.vision_dim,
+        "audio": shapes.audio_dim,
+        "text": shapes.text_dim,
+    }
+    square = d_model * d_model + d_model  # a linear layer of the model's width
+    total = sum(dims.values()) if config.missing == "token" else 0
+    for name in ("vision", "audio"):
+        total += dims[name] * d_model + d_model
+        if config.attention != "none":
+            total += 2 * d_model + 4 * square
+        if config.attention == "anchored" and config.anchor != name:
+            total += 4 * square
+    if config.attention != "self":
+        total += dims["text"] * d_model + d_model
+    if config.anchor != "text":
+        total += 2 * square
+    return total + (_fused(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * len(EMOTIONS)
+
+
+def _flops(config: TaemiConfig) -> int:
+    """Of one window."""
+    shapes, d_model = config.shapes, config.d_model
+    total = 2 * (_fused(config) + len(EMOTIONS)) * config.mlp_hidden
+    if config.attention != "self":
+        total += 2 * shapes.text_dim * d_model
+    if config.anchor != "text":
+        total += 4 * d_model * d_model
+    frames: tuple[tuple[Modality, int, int], ...] = (
+        ("vision", shapes.vision_frames, shapes.vision_dim),
+        ("audio", shapes.audio_frames, shapes.audio_dim),
+    )
+    for name, length, dim in frames:
+        t = length if name in config.modalities else 1  # one frame, its token
+        total += 2 * t * dim * d_model
+        if config.attention != "none":  # query, key, value, out; scores and what they mix
+            total += 8 * t * d_model * d_model + 4 * t * t * d_model
+        if config.attention == "anchored" and config.anchor != name:  # one query over t keys
+            total += 4 * (t + 1) * d_model * d_model + 4 * t * d_model
+    return total
+
+
+def _fused(config: TaemiConfig) -> int:
+    """The width of what goes into the head."""
+    unprojected = config.anchor == "text" and config.attention != "none"
+    return (config.shapes.text_dim if unprojected else config.d_model) + 2 * config.d_model

@@ -1,18 +1,109 @@
-"""When a word is certain: once hypotheses in a row agree on it, or once enough sound lies behind it."""
+"""When a word is certain: once hypotheses in a row agree on it, or once enough sound lies behind it.
+
+Which words of a hypothesis say what is certain already: found by their text, since their times wander.
+
+Where a growing buffer is cut, so that it stays short whatever is said, and no word falls into the cut.
+"""
 
 from __future__ import annotations
 
+import string
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
-
-from emi_models.speech.matching import match, spoken_form
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from emi_models.speech.recognizer import RecognizedWord
+    from emi_models.speech.recognizer import RecognizedWord, Segment
 
-__all__ = ["AlignmentEdge", "CommitRule", "LocalAgreement"]
+__all__ = [
+    "AlignmentEdge",
+    "CommitRule",
+    "Cut",
+    "CutKind",
+    "LocalAgreement",
+    "Match",
+    "limit_cut",
+    "match",
+    "segment_cut",
+    "spoken_form",
+    "word_cut",
+]
+
+EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡"
+
+
+def spoken_form(text: str) -> str:
+    """What is compared of a word: not case and punctuation, of which recognisers change their minds."""
+    return text.casefold().strip(EDGES)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A hypothesis beside the certain words of the same sound.
+
+    Attributes:
+        count: how many of its words, at its beginning, say what is certain.
+        retimed: the certain words, timed as the hypothesis has those that it repeats.
+        reach: of each certain word, how many words of the hypothesis there are up to and with it.
+    """
+
+    count: int
+    retimed: tuple[RecognizedWord, ...]
+    reach: tuple[int, ...]
+
+
+def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
+    """Find the prefix of `words` nearest to `certain` in edits, of equals the one that ends nearest in time.
+
+    Args:
+        certain: words, in order of time.
+        words: the hypothesis, in order of time.
+        begin_s: where the sound of both begins.
+    """
+    if not certain:
+        return Match(0, (), ())
+    said, heard = ([spoken_form(word.text) for word in row] for row in (certain, words))
+    edits = _table(said, heard)
+    end_s = certain[-1].end_s
+
+    def ends(count: int) -> float:
+        if count:
+            return words[count - 1].end_s
+        return words[0].start_s if words else begin_s
+
+    count = min(
+        range(len(words) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
+    )
+    retimed, reach = list(certain), [0] * len(certain)
+    i, j = count, len(said)
+    while j:
+        if i and edits[i][j] == edits[i - 1][j - 1] + (heard[i - 1] != said[j - 1]):
+            if heard[i - 1] == said[j - 1]:
+                retimed[j - 1] = replace(
+                    certain[j - 1], start_s=words[i - 1].start_s, end_s=words[i - 1].end_s
+                )
+            reach[j - 1] = i
+            i, j = i - 1, j - 1
+        elif edits[i][j] == edits[i][j - 1] + 1:
+            reach[j - 1] = i
+            j -= 1
+        else:
+            i -= 1
+    return Match(count, tuple(retimed), tuple(reach))
+
+
+def _table(said: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
+    """Edits between the first i words heard and the first j said, at [i][j]."""
+    rows = [list(range(len(said) + 1))]
+    for i, word in enumerate(heard, start=1):
+        before, row = rows[-1], [i]
+        for j, other in enumerate(said, start=1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (word != other)))
+        rows.append(row)
+    return rows
+
 
 ECHO_S: Final = 0.3  # a word this close to a cut may be what the cut left of the last word before it
 
@@ -164,3 +255,53 @@ class AlignmentEdge(CommitRule):
                 break
             count += 1
         return count
+
+
+CutKind = Literal["segment", "word", "limit"]
+BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
+KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Drop the sound before `at_s`, and with it the first `gone` certain words in the buffer."""
+
+    at_s: float
+    kind: CutKind
+    gone: int
+
+
+def segment_cut(segments: Sequence[Segment], rule: CommitRule) -> Cut | None:
+    """Behind the last completed segment of the newest hypothesis without a word that is open; or None."""
+    words = [word for segment in segments for word in segment.words]
+    count, cut = 0, None
+    for segment in segments:
+        count += len(segment.words)
+        gone = rule.settled(count)
+        if gone is None:
+            break
+        if segment.complete and segment.words and gone:
+            cut = Cut(_behind(segment.words[-1], words[count:]), "segment", gone)
+    return cut
+
+
+def word_cut(rule: CommitRule, kind: CutKind = "word") -> Cut | None:
+    """Behind the last certain word in the buffer; None if there is none."""
+    certain = rule.in_buffer
+    if not certain:
+        return None
+    return Cut(_behind(certain[-1], rule.tentative), kind, len(certain))
+
+
+def limit_cut(rule: CommitRule, start_s: float, end_s: float) -> Cut:
+    """Of a full buffer without a certain word to cut behind: in its second half, before the open words."""
+    starts = [word.start_s for word in rule.tentative]
+    at_s = max((start_s + end_s) / 2, min([end_s - KEPT_S, *starts]))
+    return Cut(at_s, "limit", sum(word.end_s <= at_s for word in rule.in_buffer))
+
+
+def _behind(word: RecognizedWord, following: Sequence[RecognizedWord]) -> float:
+    """Behind a word and before the next: in the middle between them, which may have been timed to overlap."""
+    if not following:
+        return word.end_s
+    return min(word.end_s + BEHIND_WORD_S, max(word.start_s, (word.end_s + following[0].start_s) / 2))

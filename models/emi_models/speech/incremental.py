@@ -1,25 +1,122 @@
-"""Incremental recognition over any recogniser: guards, agreement, and a buffer that stays short."""
+"""Incremental recognition over any recogniser: guards, agreement, and a buffer that stays short.
+
+The sound of an utterance that may still be recognised, and where there was voice in it: always bounded.
+
+What to give up when recognition cannot keep up: first haste, then the large model, then the words.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement
-from emi_models.speech.guards import Guards, GuardSettings
-from emi_models.speech.sound_buffer import RATE_HZ, SoundBuffer
-from emi_models.speech.trimming import Cut, limit_cut, segment_cut, word_cut
+import numpy as np
+
+from emi_models.speech.agreement import (
+    AlignmentEdge,
+    CommitRule,
+    Cut,
+    LocalAgreement,
+    limit_cut,
+    segment_cut,
+    word_cut,
+)
+from emi_models.speech.whisper import Guards, GuardSettings
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from emi_models.speech.agreement import CutKind
     from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Recognizer
-    from emi_models.speech.trimming import CutKind
 
-__all__ = ["IncrementalRecognizer", "IncrementalSettings", "Update"]
+__all__ = [
+    "IncrementalRecognizer",
+    "IncrementalSettings",
+    "LagController",
+    "LagStep",
+    "SoundBuffer",
+    "Update",
+]
+
+RATE_HZ: Final = 16_000
+
+
+class SoundBuffer:
+    """Samples from `start_s` on, at most `limit_s` seconds of them, in one preallocated array.
+
+    Times are seconds since the first sample of the utterance. It keeps a note of voice for as long.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._samples = np.zeros(round(limit_s * RATE_HZ), np.float32)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a new utterance."""
+        self._size = 0
+        self._start = 0  # samples of the utterance before the first in the buffer
+        self._voice: deque[tuple[int, int]] = deque()  # spans of samples of the utterance, in order
+
+    @property
+    def start_s(self) -> float:
+        """The time of the first sample."""
+        return self._start / RATE_HZ
+
+    @property
+    def end_s(self) -> float:
+        """The time after the last sample."""
+        return (self._start + self._size) / RATE_HZ
+
+    @property
+    def duration_s(self) -> float:
+        """How much it holds."""
+        return self._size / RATE_HZ
+
+    @property
+    def room(self) -> int:
+        """How many samples it takes until it is full."""
+        return self._samples.size - self._size
+
+    @property
+    def samples(self) -> NDArray[np.float32]:
+        """What it holds, shape (n,): a view, valid until the next change."""
+        return self._samples[: self._size]
+
+    def append(self, samples: NDArray[np.float32], voiced: int) -> None:
+        """Add samples, shape (n,), n at most `room`, the last `voiced` of which are voice.
+
+        Raises:
+            ValueError: there is no room for them.
+        """
+        if samples.size > self.room:
+            raise ValueError(f"{samples.size} samples for a buffer with room for {self.room}")
+        self._samples[self._size : self._size + samples.size] = samples
+        self._size += samples.size
+        if voiced:
+            end = self._start + self._size
+            begin = end - voiced
+            if self._voice and self._voice[-1][1] >= begin:
+                begin = self._voice.pop()[0]
+            self._voice.append((begin, end))
+
+    def cut(self, at_s: float) -> None:
+        """Drop what comes before `at_s`, to the nearest sample; what lies outside is moved to the border."""
+        count = min(max(0, round(at_s * RATE_HZ) - self._start), self._size)
+        self._samples[: self._size - count] = self._samples[count : self._size].copy()
+        self._size -= count
+        self._start += count
+        while self._voice and self._voice[0][1] <= self._start:
+            self._voice.popleft()
+
+    def any_between(self, start_s: float, end_s: float) -> bool:
+        """Whether there was voice in that span, as far as it is in the buffer."""
+        start, end = start_s * RATE_HZ, end_s * RATE_HZ
+        return any(begin < end and stop > start for begin, stop in self._voice)
+
 
 PROMPT_CHARACTERS: Final = 200  # of what has scrolled out of the buffer
 LONGEST_WAIT_S: Final = 5.0  # of sound, before words are asked for though more of it waits
@@ -201,3 +298,97 @@ def _last_words(text: str) -> str:
     if len(text) <= PROMPT_CHARACTERS:
         return text
     return text[-PROMPT_CHARACTERS:].partition(" ")[2]
+
+
+STRIKES: Final = 3  # late answers, all but in a row, or seconds of no headway, before a step is taken
+HEADWAY_S: Final = 0.5  # by which waiting sound must shrink with each second taken in, beyond the budget
+FORGIVING_S: Final = 30.0  # without a late answer, before the large model is tried again
+REST_S: Final = 10.0  # without words, before they are tried again
+LONGEST: Final = 16  # both are doubled with every failure, up to so many times their length
+FORGETTING_S: Final = 300.0  # of the large model in time, after which failures are forgotten
+IN_TIME: Final = 1 / 3  # of the budget
+
+
+class LagStep(IntEnum):
+    """How far recognition has been reduced."""
+
+    NONE = 0  # every hypothesis is asked for; when sound waits, it is first taken in (coalesced)
+    SMALLER = 1  # the smaller model answers
+    MISSING = 2  # nothing is recognised; the text goes missing
+
+
+class LagController:
+    """Decides, from how much sound waits after each answer, what to give up and when to try again. Pure.
+
+    Coalescing is no step: a stage that is behind takes in all the sound that waits before it asks for words,
+    so that its questions get rarer just as its answers get slower. That holds the lag at the length of one
+    answer. This controller acts when that alone is beyond the budget.
+    """
+
+    def __init__(self, budget_s: float, *, has_smaller: bool) -> None:
+        """Allow `budget_s` of waiting sound; `has_smaller`: there is a smaller model."""
+        self._budget_s = budget_s
+        self._has_smaller = has_smaller
+        self.step = LagStep.NONE
+        self._strikes = 0
+        self._taken_s = 0.0  # since the two below were last looked at
+        self._waited_s = 0.0  # how much sound waited then
+        self._calm_s = 0.0  # since the last late answer
+        self._rested_s = 0.0  # since the words went missing
+        self._shrunk = 0  # times
+        self._missed = 0  # times
+
+    def answered(self, waiting_s: float) -> LagStep:
+        """An answer has come, and so much sound waits now; the step from here on."""
+        self._taken_s, self._waited_s = 0.0, waiting_s
+        if waiting_s > self._budget_s:
+            self._strike()
+        elif waiting_s <= self._budget_s * IN_TIME:
+            self._strikes = max(0, self._strikes - 1)
+        return self.step
+
+    def taken(self, seconds: float, waiting_s: float) -> LagStep:
+        """So much sound has been taken in, and so much waits now; the step from here on.
+
+        It counts against a recogniser that is slow at taking in sound, rather than at answering, when what
+        waits is beyond the budget and hardly gets less.
+        """
+        self._taken_s += seconds
+        if self._taken_s >= 1.0:
+            if waiting_s > self._budget_s and waiting_s > self._waited_s - HEADWAY_S * self._taken_s:
+                self._strike()
+            self._taken_s, self._waited_s = 0.0, waiting_s
+        return self.step
+
+    def _strike(self) -> None:
+        self._strikes += 1
+        self._calm_s = 0.0
+        if self._strikes >= STRIKES:
+            self._strikes = 0
+            if self.step == LagStep.NONE and self._has_smaller:
+                self.step = LagStep.SMALLER
+                self._shrunk += 1
+            else:
+                self.step = LagStep.MISSING
+                self._missed += 1
+                self._rested_s = 0.0
+
+    def passed(self, seconds: float) -> LagStep:
+        """So much time has passed, by the sound taken in, silence too; the step from here on."""
+        if self.step == LagStep.MISSING:
+            self._rested_s += seconds
+            if self._rested_s >= _doubled(REST_S, self._missed):
+                self.step = LagStep.SMALLER if self._has_smaller else LagStep.NONE
+                self._calm_s = 0.0
+            return self.step
+        self._calm_s += seconds
+        if self.step == LagStep.SMALLER and self._calm_s >= _doubled(FORGIVING_S, self._shrunk):
+            self.step = LagStep.NONE
+            self._calm_s = 0.0
+        if self.step == LagStep.NONE and self._calm_s >= FORGETTING_S:
+            self._shrunk = self._missed = 0
+        return self.step
+
+
+def _doubled(seconds: float, failures: int) -> float:
+    return float(seconds * min(2 ** max(0, failures - 1), LONGEST))

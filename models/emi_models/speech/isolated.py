@@ -2,30 +2,47 @@
 
 Its binding holds Python's global lock while it searches, up to half a second at the end of an utterance: in
 our own process no face would be analysed and no window cut in that time.
+
+The child of `IsolatedRecognizer`: `python -m emi_models.speech.isolated` serves PocketSphinx on its pipes.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
 from emi_models.errors import EmiError, ModelUnavailableError
-from emi_models.speech.frames import ACCEPT, BEGIN, ERROR, FINISH, HYPOTHESIS, read_frame, write_frame
-from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
-from emi_models.speech.sphinx import AGREEMENT
+from emi_models.speech.recognizer import (
+    ACCEPT,
+    BEGIN,
+    ERROR,
+    FINISH,
+    HYPOTHESIS,
+    WORDS,
+    Hypothesis,
+    RecognizedWord,
+    Segment,
+    read_frame,
+    write_frame,
+)
+from emi_models.speech.sphinx import AGREEMENT, SphinxRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["IsolatedRecognizer", "RecognizerLostError"]
+    from emi_models.speech.recognizer import Recognizer
 
-COMMAND: Final = (sys.executable, "-m", "emi_models.speech.child")
+__all__ = ["IsolatedRecognizer", "RecognizerLostError", "serve"]
+
+COMMAND: Final = (sys.executable, "-m", "emi_models.speech.isolated")
 END_TIMEOUT_S: Final = 1.0
 
 
@@ -40,7 +57,7 @@ class IsolatedRecognizer:
         """Start the process and wait until its model is loaded.
 
         Args:
-            command: what to run; it must speak as `emi_models.speech.child` does.
+            command: what to run; it must speak as `emi_models.speech.isolated` does.
 
         Raises:
             ModelUnavailableError: PocketSphinx is not installed.
@@ -141,3 +158,36 @@ class IsolatedRecognizer:
                     pipe.close()
                 except OSError:  # what it still held for the dead process
                     continue
+
+
+def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until their stream ends."""
+    while (frame := read_frame(requests)) is not None:
+        letter, payload = frame
+        heard = Hypothesis()
+        if letter == BEGIN:
+            recognizer.begin(payload.decode())
+        elif letter == ACCEPT:
+            recognizer.accept(np.frombuffer(payload, np.float32))
+        elif letter == HYPOTHESIS:
+            heard = recognizer.hypothesis()
+        elif letter == FINISH:
+            heard = recognizer.finish()
+        write_frame(answers, WORDS, json.dumps(asdict(heard)["segments"]).encode())
+
+
+def main() -> None:
+    """Serve until standard input ends; whoever started this process ends it so, and alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = sys.stdout.buffer
+    try:
+        recognizer = SphinxRecognizer()
+    except EmiError as error:
+        write_frame(answers, ERROR, str(error).encode())
+        return
+    write_frame(answers, WORDS, json.dumps(recognizer.name).encode())
+    serve(recognizer, sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

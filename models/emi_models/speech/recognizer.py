@@ -1,15 +1,44 @@
-"""The seam between incremental recognition and whatever turns sound into words."""
+"""The seam between incremental recognition and whatever turns sound into words.
+
+Names for the words that are shown, so that a revision can say which word it revises.
+
+What a recogniser in a process of its own and its owner say to each other: frames of one letter and bytes.
+
+A frame is a letter, the length of what follows as 4 bytes (little-endian), and that many bytes. Requests:
+`b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is answered by one `w`ords
+(JSON) or `e`rror (text) frame.
+"""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from difflib import SequenceMatcher
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from emi_models.speech.agreement import spoken_form
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Hypothesis", "RecognizedWord", "Recognizer", "Segment"]
+__all__ = [
+    "ACCEPT",
+    "BEGIN",
+    "ERROR",
+    "FINISH",
+    "HYPOTHESIS",
+    "WORDS",
+    "Hypothesis",
+    "Mark",
+    "RecognizedWord",
+    "Recognizer",
+    "Segment",
+    "Transcript",
+    "read_frame",
+    "write_frame",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +140,95 @@ class Recognizer(Protocol):
     def close(self) -> None:
         """Release the model."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word's number, unique in its transcript, and the number of the word whose place it took."""
+
+    number: int
+    revises: int | None = None
+
+
+class Transcript:
+    """Numbers the words of successive displays, and counts how much of them was taken back. Pure.
+
+    A word that is shown again keeps its number, whatever its case and punctuation. Erasure is counted as in
+    simultaneous translation (Arivazhagan et al. 2020, arXiv:1912.03393, §3): the words that must be taken
+    off the end of one display before the next can be written by adding.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._open: list[tuple[str, Mark]] = []  # shown last and not certain: spoken form, mark
+        self.erased = 0  # words shown and then taken back
+        self.certain = 0  # words made certain
+
+    def show(self, certain: Sequence[str], tentative: Sequence[str]) -> tuple[list[Mark], tuple[int, ...]]:
+        """The marks of the words that are shown now, and the numbers of those withdrawn without another.
+
+        Args:
+            certain: the words that have become certain since the last display.
+            tentative: the words after them, which may still change.
+        """
+        before = [form for form, _ in self._open]
+        now = [spoken_form(text) for text in (*certain, *tentative)]
+        self.erased += len(before) - _common_prefix(before, now)
+        marks: list[Mark] = []
+        withdrawn: list[int] = []
+        for kind, a0, a1, b0, b1 in SequenceMatcher(None, before, now, autojunk=False).get_opcodes():
+            old = [mark for _, mark in self._open[a0:a1]]
+            if kind == "equal":
+                marks += old
+                continue
+            marks += [self._new(old[index].number if index < len(old) else None) for index in range(b1 - b0)]
+            withdrawn += [mark.number for mark in old[b1 - b0 :]]
+        self.certain += len(certain)
+        self._open = list(zip(now, marks, strict=True))[len(certain) :]
+        return marks, tuple(withdrawn)
+
+    def _new(self, revises: int | None) -> Mark:
+        self._next += 1
+        return Mark(self._next - 1, revises)
+
+
+def _common_prefix(before: Sequence[str], now: Sequence[str]) -> int:
+    count = 0
+    for old, new in zip(before, now, strict=False):
+        if old != new:
+            break
+        count += 1
+    return count
+
+
+BEGIN: Final = b"b"
+ACCEPT: Final = b"a"
+HYPOTHESIS: Final = b"h"
+FINISH: Final = b"f"
+WORDS: Final = b"w"
+ERROR: Final = b"e"
+
+HEADER: Final = struct.Struct("<cI")
+MAX_BYTES: Final = 16 * 1024 * 1024  # over four minutes of sound: more is a fault, not a message
+
+
+def write_frame(stream: IO[bytes], letter: bytes, payload: bytes = b"") -> None:
+    """Send one frame at once."""
+    stream.write(HEADER.pack(letter, len(payload)) + payload)
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
+    """The next frame; None when the other side is gone.
+
+    Raises:
+        ValueError: what comes is not a frame.
+    """
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    letter, length = HEADER.unpack(header)
+    if length > MAX_BYTES:
+        raise ValueError(f"a frame of {length} bytes; the largest is {MAX_BYTES}")
+    payload = stream.read(length)
+    return (letter, payload) if len(payload) == length else None

@@ -1,19 +1,31 @@
-"""Whisper by faster-whisper: a growing utterance is transcribed anew each time its words are asked for."""
+"""Whisper by faster-whisper: a growing utterance is transcribed anew each time its words are asked for.
+
+What keeps invented words out: each guard looks at one sign of a hallucination, and counts what it drops.
+
+Whisper was trained on subtitles and writes them where nobody speaks ("Thanks for watching!"), or repeats
+itself for ever. The guards are independent of each other: what one misses another may see. The sixth, that
+no prompt is carried from one utterance to the next, is `IncrementalRecognizer`'s own.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.speech.agreement import spoken_form
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["WhisperRecognizer"]
+__all__ = ["GUARDS", "GuardSettings", "Guards", "VoiceMap", "WhisperRecognizer"]
 
 # Without tokenizer.json faster-whisper would fetch one from the network.
 FILES: Final = ("model.bin", "config.json", "tokenizer.json")
@@ -162,3 +174,119 @@ def _words(segment: Any, end_s: float) -> tuple[RecognizedWord, ...]:
         for word in segment.words or ()
         if (text := word.word.strip())
     )
+
+
+GUARDS: Final = ("voice", "no_speech", "log_probability", "compression", "repetition", "carry_over")
+LONGEST_LOOP: Final = 5  # words
+LOOP_TURNS: Final = 3  # of a phrase
+WORD_TURNS: Final = 4  # of a single word: "no, no, no" is what people say
+VOICE_MARGIN_S: Final = 0.3  # recognisers are that wrong about when a word was
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """Thresholds, at OpenAI's values; None switches a guard off."""
+
+    no_speech: float | None = 0.6  # a segment more probably silent than this is dropped
+    log_probability: (
+        float | None
+    ) = -1.0  # a segment less probable than this, mean over its tokens, is dropped
+    compression: float | None = 2.4  # a segment that compresses better than this is dropped
+
+
+class VoiceMap(Protocol):
+    """Where the voice gate heard somebody."""
+
+    def any_between(self, start_s: float, end_s: float) -> bool:
+        """Whether there was voice in that span."""
+        ...
+
+
+class Guards:
+    """Five guards over each hypothesis. `dropped` counts words by guard, every time that one is dropped."""
+
+    def __init__(self, settings: GuardSettings | None = None) -> None:
+        self._settings = settings or GuardSettings()
+        self.dropped: Counter[str] = Counter()
+
+    def passed(
+        self, hypothesis: Hypothesis, voice: VoiceMap, said: int = 0
+    ) -> list[tuple[int, RecognizedWord]]:
+        """The words that pass, each with its place in the hypothesis; a segment fails or passes as a whole.
+
+        Args:
+            hypothesis: what was heard.
+            voice: by the same clock.
+            said: the first so many words are certain already, and not judged.
+        """
+        words: list[tuple[int, RecognizedWord]] = []
+        place = 0
+        for segment in hypothesis.segments:
+            guard = self._against(segment)
+            for word in segment.words:
+                if place >= said:
+                    why = guard or (None if _voiced(word, voice) else "voice")
+                    if why is None:
+                        words.append((place, word))
+                    else:
+                        self.dropped[why] += 1
+                else:
+                    words.append((place, word))
+                place += 1
+        looping = loops([word.text for _, word in words])
+        kept = []
+        for index, (place, word) in enumerate(words):
+            if place < said:
+                continue
+            if index in looping:
+                self.dropped["repetition"] += 1
+            else:
+                kept.append((place, word))
+        return kept
+
+    def _against(self, segment: Segment) -> str | None:
+        limits = self._settings
+        if not segment.words:
+            return None
+        if _above(segment.no_speech, limits.no_speech):
+            return "no_speech"
+        if (
+            segment.log_probability is not None
+            and limits.log_probability is not None
+            and segment.log_probability < limits.log_probability
+        ):
+            return "log_probability"
+        return "compression" if _above(segment.compression, limits.compression) else None
+
+
+def loops(texts: Sequence[str]) -> set[int]:
+    """Which words repeat a loop, by their place; its first turn is not among them.
+
+    A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times.
+    """
+    kept = [(place, spoken_form(text)) for place, text in enumerate(texts)]
+    for size in range(1, LONGEST_LOOP + 1):
+        least = WORD_TURNS if size == 1 else LOOP_TURNS
+        start = 0
+        while start + least * size <= len(kept):
+            turns = _turns([form for _, form in kept[start:]], size)
+            if turns >= least:
+                del kept[start + size : start + turns * size]
+            start += 1
+    return set(range(len(texts))) - {place for place, _ in kept}
+
+
+def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:
+    return voice.any_between(word.start_s - VOICE_MARGIN_S, word.end_s + VOICE_MARGIN_S)
+
+
+def _turns(texts: Sequence[str], size: int) -> int:
+    """How often the first `size` texts are said in a row."""
+    turns = 1
+    while list(texts[turns * size : (turns + 1) * size]) == list(texts[:size]):
+        turns += 1
+    return turns
+
+
+def _above(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from emi_models.store.catalogue import CATALOGUE
-from emi_models.store.entry import ModelEntry, ModelFile, WheelCopy
-from emi_models.store.status import ModelState, ModelStatus, Progress, PullEvent
+from emi_models.store.catalogue import CATALOGUE, ModelEntry, ModelFile, WheelCopy
+from emi_models.store.download import ModelState, ModelStatus, Progress, PullEvent
 from emi_models.store.store import ModelStore
 
 __all__ = [

@@ -1,29 +1,191 @@
-"""The model store: says where a model's verified files are, and fetches those that are not here."""
+"""The model store: says where a model's verified files are, and fetches those that are not here.
+
+Fetching the files of one model that are not here yet, one process at a time.
+
+Which files were hashed before and not touched since, so that a start need not hash 240 MB again.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import logging
 import os
 import select
+import shutil
+import tempfile
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
 from emi_models.store.catalogue import CATALOGUE
-from emi_models.store.ledger import Ledger
-from emi_models.store.places import look, usable, user_cache
-from emi_models.store.pull import pull_files
+from emi_models.store.download import Download, PullEvent, address, look, part_of, usable, user_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from emi_models.store.entry import ModelEntry
-    from emi_models.store.status import ModelStatus, Progress, PullEvent
+    from emi_models.store.catalogue import ModelEntry, ModelFile
+    from emi_models.store.download import ModelStatus, Progress
 
-__all__ = ["ModelStore"]
+__all__ = ["Ledger", "ModelStore", "exclusive", "pull_files", "sha256_of"]
+
+SPARE_BYTES: Final = 16 << 20  # left free on the disk beside a download
+
+
+@contextmanager
+def exclusive(lock_file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock that other processes and threads respect; it is let go even when the process is killed.
+
+    Args:
+        lock_file: created if absent, and left there; its folder exists.
+        waiting: called once if somebody else holds the lock.
+    """
+    with lock_file.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def pull_files(
+    entry: ModelEntry,
+    root: Path,
+    ledger: Ledger,
+    environ: Mapping[str, str],
+    progress: Progress,
+    pause: Callable[[float], object],
+) -> None:
+    """Put every file of `entry` into `root/NAME/`, with the pinned bytes.
+
+    Raises:
+        ModelUnavailableError: the network, the server or the disk is in the way.
+        ModelIntegrityError: what the server gives is not what was pinned.
+    """
+    folder = root / entry.name
+
+    def report(file: ModelFile, done: int, note: str = "") -> None:
+        progress(PullEvent(entry.name, file.path, done, entry.size, note))
+
+    def waiting() -> None:
+        report(entry.files[0], 0, "another process is fetching it; waiting")
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / f".{entry.name}.lock", waiting):
+            done = 0
+            for file in entry.files:
+                target = folder / file.path
+                if not ledger.matches(target, file):
+                    _require_room(target, file)
+
+                    def arrived(count: int, note: str, file: ModelFile = file, before: int = done) -> None:
+                        report(file, before + count, note)
+
+                    Download(address(file, environ), file, target, arrived, pause).run()
+                    if not ledger.matches(target, file):
+                        raise ModelIntegrityError(
+                            f"{target} was changed as it was written; run the command again"
+                        )
+                done += file.size
+                report(file, done)
+    except EmiError:  # one of them is an OSError
+        raise
+    except OSError as error:
+        raise ModelUnavailableError(
+            f"{folder} cannot be used: {error.strerror or error}; name a folder of yours in EMI_MODEL_DIR"
+        ) from error
+
+
+def _require_room(target: Path, file: ModelFile) -> None:
+    free = shutil.disk_usage(target.parent).free
+    part = part_of(target)
+    missing = file.size - (part.stat().st_size if part.exists() else 0)
+    if missing + SPARE_BYTES > free:
+        raise ModelUnavailableError(
+            f"{target.parent} has {free / 1e6:.0f} MB free and {file.path} needs {missing / 1e6:.0f} MB: "
+            "make room, or name a folder on another disk in EMI_MODEL_DIR"
+        )
+
 
 logger = logging.getLogger(__name__)
+
+CHUNK: Final = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in lower-case hexadecimal; raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Ledger:
+    """A record of verified files in the user's cache: path → size, time of change, sha256.
+
+    It lies in the user's cache and not beside the models, whose folder may be read-only or somebody else's.
+    It is a convenience: when it is lost, damaged or cannot be written, files are hashed again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._file
+
+    def matches(self, path: Path, pin: ModelFile, *, rehash: bool = False) -> bool:
+        """Whether `path` is a file with the pinned bytes; hashed only if it changed since last found good.
+
+        Args:
+            path: the file to check; a missing one does not match.
+            pin: what its bytes must be.
+            rehash: hash it even if the record says that it is good.
+
+        Raises:
+            OSError: the file is there and cannot be read.
+        """
+        if not path.is_file():
+            return False
+        facts = path.stat()
+        if facts.st_size != pin.size:
+            return False
+        key = str(path.resolve())
+        seen = [facts.st_size, facts.st_mtime_ns, pin.sha256]
+        if not rehash and self._read().get(key) == seen:
+            return True
+        if sha256_of(path) != pin.sha256:
+            return False
+        self._write(key, seen)
+        return True
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _write(self, key: str, seen: list[Any]) -> None:
+        record = {path: facts for path, facts in self._read().items() if os.path.exists(path)}
+        record[key] = seen
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            # Written beside and renamed, so that two processes at once leave one whole record.
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self._file.parent, prefix=self._file.name, delete=False, encoding="utf-8"
+            ) as stream:
+                json.dump(record, stream)
+            os.replace(stream.name, self._file)
+        except OSError as error:
+            logger.debug("verified files are not remembered in %s: %s", self._file, error)
 
 
 class ModelStore:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_models.training.errors import TrainingError
-from emi_models.vocabulary import EMOTIONS
+from emi_models import EMOTIONS
+from emi_models.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from emi_models import Modality
     from emi_models.data.clip import Clip, ClipSet
     from emi_models.inputs import FusionShapes
     from emi_models.networks.base import Task
-    from emi_models.vocabulary import Modality
 
     Part = tuple[tuple[str, ...], NDArray[np.float32]]  # ids and their ratings
 

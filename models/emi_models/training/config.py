@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emi_models.vocabulary import Modality
+from emi_models import Modality
 
 __all__ = ["DataSettings", "StageSettings", "TrainConfig", "TrainingSettings"]
 

@@ -3,27 +3,39 @@
 A clip is shown as live use shows it: as it ends, or at 12 s if it is longer; and at each prefix. No score
 hangs on how clips were batched: a prediction depends on its own clip alone, and scores are computed over all
 at once.
+
+What an evaluation has found, as numbers that JSON can hold.
+
+How good predictions are: the field's measures by torchmetrics, with what they leave open decided here.
+
+A column that does not vary, in the predictions or in the ratings, has no correlation: it counts 0, so that a
+network gains nothing by an emotion about which it has learned nothing. All is computed in float64, over all
+clips at once: no score depends on how clips were batched.
+
+What a training runs on: the device and the precision, as asked for or as there is.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import defaultdict
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torchmetrics.functional.classification import multiclass_f1_score
+from torchmetrics.functional.regression import concordance_corrcoef, mean_squared_error, pearson_corrcoef
 
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data.batches import collate
 from emi_models.data.clip import WINDOW_S, Clip, Track
+from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.training.clips import LEAST_CLIPS, check_task, rated_clips, rated_part
 from emi_models.training.config import DataSettings
-from emi_models.training.errors import TrainingError
-from emi_models.training.machine import choose_device
-from emi_models.training.published import published_for
-from emi_models.training.scores import Evaluation, PrefixScores, Scores
-from emi_models.vocabulary import MODALITIES
+from emi_models.training.report import HEADING, published_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +43,194 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.networks.base import FusionConfig, FusionNetwork
-    from emi_models.vocabulary import Modality
+    from emi_models.networks.base import FusionConfig, FusionNetwork, Task
+    from emi_models.training.report import Published
 
-__all__ = ["PREFIXES_S", "check_fit", "evaluate", "evaluate_checkpoint", "predict"]
+__all__ = [
+    "PREFIXES_S",
+    "Evaluation",
+    "PrefixScores",
+    "Scores",
+    "check_fit",
+    "choose_device",
+    "choose_precision",
+    "concordance",
+    "evaluate",
+    "evaluate_checkpoint",
+    "mean_squared",
+    "pearson",
+    "predict",
+    "score",
+    "weighted_f1",
+]
+
+
+def pearson(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Pearson's correlation of each column, (K,) float64, from (N, K) each; 0 where one does not vary."""
+    return _agreement(pearson_corrcoef, predicted, truth)
+
+
+def concordance(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Lin's concordance of each column, (K,) float64, from (N, K) each; 0 where one does not vary."""
+    return _agreement(concordance_corrcoef, predicted, truth)
+
+
+def mean_squared(predicted: Tensor, truth: Tensor) -> Tensor:
+    """The mean squared error of each column, (K,) float64, from (N, K) each, N at least 1."""
+    error: Tensor = mean_squared_error(predicted.double(), truth.double(), num_outputs=truth.shape[1])
+    return error.reshape(-1)
+
+
+def weighted_f1(logits: Tensor, truth: Tensor) -> Tensor:
+    """F1 of both answers, weighed by how often each is true: (1,) float64, from (N, 1) each, truth 0 or 1."""
+    answer, true = (logits > 0).long().flatten(), (truth > 0.5).long().flatten()
+    score: Tensor = multiclass_f1_score(answer, true, num_classes=2, average="weighted")
+    return score.double().reshape(1)
+
+
+def score(measure: str, predicted: Tensor, truth: Tensor) -> dict[str, float]:
+    """What a validation is judged by, as `score`, with the parts that it is the mean of."""
+    if measure == "weighted_f1":
+        return {"score": float(weighted_f1(predicted, truth))}
+    each = pearson(predicted, truth)
+    parts = {f"pearson_{emotion}": float(rho) for emotion, rho in zip(EMOTIONS, each, strict=True)}
+    return {"score": float(each.mean()), **parts}
+
+
+def _agreement(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, truth: Tensor) -> Tensor:
+    if len(truth) < 2:
+        return torch.zeros(truth.shape[1], dtype=torch.float64)
+    with warnings.catch_warnings():
+        # A column that does not vary: torchmetrics says so in a warning and answers NaN.
+        warnings.filterwarnings("ignore", message="The variance of predictions or target is close to zero")
+        agreement = measure(predicted.double(), truth.double())
+    return agreement.reshape(-1).nan_to_num(nan=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Scores over n clips: Pearson, concordance and squared error, six each in the order of `EMOTIONS`.
+
+    For ambivalence and hesitancy these are empty, and `weighted_f1` is the score.
+    """
+
+    n: int
+    pearson: tuple[float, ...] = ()
+    ccc: tuple[float, ...] = ()
+    mse: tuple[float, ...] = ()
+    weighted_f1: float | None = None
+
+    @classmethod
+    def of(cls, predicted: Tensor, truth: Tensor, task: Task = "emi") -> Scores:
+        """The scores of predictions (N, K) against ratings (N, K)."""
+        n = len(truth)
+        if task == "bah":
+            return cls(n=n, weighted_f1=float(weighted_f1(predicted, truth)))
+        columns = (measure(predicted, truth).tolist() for measure in (pearson, concordance, mean_squared))
+        rho, ccc, mse = (tuple(column) for column in columns)
+        return cls(n=n, pearson=rho, ccc=ccc, mse=mse)
+
+    @property
+    def mean_pearson(self) -> float:
+        """The field's score: Pearson's correlation averaged over the six emotions."""
+        return sum(self.pearson) / len(self.pearson)
+
+    @property
+    def score(self) -> float:
+        """What the network is judged by: mean Pearson, or weighted F1."""
+        return self.mean_pearson if self.weighted_f1 is None else self.weighted_f1
+
+    def to_json(self) -> dict[str, Any]:
+        """Means beside each emotion's own."""
+        if self.weighted_f1 is not None:
+            return {"n": self.n, "weighted_f1": self.weighted_f1}
+        columns = {"pearson": self.pearson, "ccc": self.ccc, "mse": self.mse}
+        return {"n": self.n} | {
+            name: {"mean": sum(values) / len(values), **dict(zip(EMOTIONS, values, strict=True))}
+            for name, values in columns.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixScores:
+    """Scores when no clip is shown beyond `seconds`; `cut` clips are longer, the others are shown whole."""
+
+    seconds: float
+    cut: int
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a network does on the clips of one split."""
+
+    system: str
+    task: Task
+    data: str  # the set's description
+    split: str  # and where it comes from
+    n: int  # rated clips
+    whole: Scores  # every clip as it ends, or at 12 s
+    prefixes: tuple[PrefixScores, ...]
+    without: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, one modality taken away
+    alone: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, the others taken away
+    published: tuple[Published, ...] = ()  # empty where the data are others
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return {
+            "system": self.system,
+            "task": self.task,
+            "data": self.data,
+            "split": self.split,
+            "n": self.n,
+            "whole": self.whole.to_json(),
+            "prefixes": [{"seconds": p.seconds, "cut": p.cut, **p.scores.to_json()} for p in self.prefixes],
+            "without": {modality: scores.to_json() for modality, scores in self.without.items()},
+            "alone": {modality: scores.to_json() for modality, scores in self.alone.items()},
+            "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},
+        }
+
+
+_LIGHTNING: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device to compute on; `auto` is a GPU if there is one.
+
+    Raises:
+        TrainingError: it is not there, or is none of auto, cpu, cuda and cuda:N.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
+        raise TrainingError(f"no device is called {asked!r}; choose auto, cpu, cuda or cuda:N")
+    device = torch.device(asked)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"{asked} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; choose cpu, or auto"
+        )
+    return device
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """Lightning's name for the precision; `auto` is fp32 on the CPU, bf16 on a GPU that has it, else fp16.
+
+    Raises:
+        TrainingError: half precision with 16-bit floats was asked for on the CPU.
+    """
+    if asked == "fp16" and device.type == "cpu":
+        raise TrainingError("the CPU does not train in fp16; leave training.precision out, or choose bf16")
+    if asked == "auto":
+        if device.type == "cpu":
+            asked = "fp32"
+        else:
+            asked = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return _LIGHTNING[asked]
+
 
 PREFIXES_S: Final = (1.0, 2.0, 4.0, 8.0, 12.0)
 NS_PER_S: Final = 1_000_000_000

@@ -1,47 +1,160 @@
-"""From clips to a checkpoint: carries out a system's recipe, stage by stage, on Lightning."""
+"""From clips to a checkpoint: carries out a system's recipe, stage by stage, on Lightning.
+
+What a training changes in its process, and gives back.
+
+A fresh network for a set of clips: their sizes and modalities, and what a person has set.
+
+What a trained checkpoint's header says.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import signal
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from emi_models.checkpoint import save_checkpoint
+from emi_models import EMOTIONS, MODALITIES
+from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.data.batches import ClipWindows
-from emi_models.systems import describe_config
-from emi_models.training.bar import Bar, bars, score_words
-from emi_models.training.callbacks import Keeper
+from emi_models.errors import TrainingError
+from emi_models.systems import SYSTEMS, build_network, describe_config
 from emi_models.training.clips import check_task, rated_clips
 from emi_models.training.config import TrainConfig
-from emi_models.training.curves import draw_learning
-from emi_models.training.errors import TrainingError
-from emi_models.training.header import header_of
-from emi_models.training.machine import choose_device, choose_precision
-from emi_models.training.network import network_for
+from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.recipes import recipe_of
+from emi_models.training.report import draw_learning
 from emi_models.training.run import StageResult, open_run
-from emi_models.training.state import own_state
-from emi_models.training.task import StageTask, seed_of
+from emi_models.training.task import Bar, Keeper, StageTask, bars, score_words, seed_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
     from rich.progress import Progress
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.networks.base import FusionNetwork
     from emi_models.training.clips import RatedClips
-    from emi_models.training.recipes.recipe import Stage
+    from emi_models.training.config import TrainingSettings
+    from emi_models.training.recipes.recipe import Recipe, Stage
     from emi_models.training.run import RunFolder
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "header_of", "network_for", "own_state"]
+
+
+@contextmanager
+def own_state(settings: TrainingSettings, device: torch.device) -> Iterator[None]:
+    """Random numbers, threads, warnings and log levels of the training's own; then the caller's again."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "GPU available: False", and the like
+    devices = [device.index or 0] if device.type == "cuda" else []
+    threads = torch.get_num_threads()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)  # few workers, few steps: both are meant
+            # Lightning 2.6 on PyTorch 2.13, in every epoch; and with fp16 whenever a step is left out.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)`")
+            yield
+    finally:
+        logger.setLevel(level)
+        torch.set_num_threads(threads)
+
+
+def network_for(system: str, recipe: Recipe, clips: ClipSet, settings: Mapping[str, Any]) -> FusionNetwork:
+    """A network of random weights for these clips, on the modalities that they have unless fewer are named.
+
+    Args:
+        system: its name.
+        recipe: which may take some settings from the clips.
+        clips: those to train on.
+        settings: fields of the system's configuration, as JSON or TOML give them.
+
+    Raises:
+        TrainingError: a setting is unknown, or names a modality that the clips have not.
+        CheckpointError: the settings are impossible together.
+    """
+    known = [field.name for field in fields(SYSTEMS[system][0]) if field.name != "shapes"]
+    for name in settings:
+        if name not in known:
+            hint = "; the clips decide it" if name == "shapes" else ""
+            raise TrainingError(f"unknown setting 'network.{name}'{hint}; {system} knows: {', '.join(known)}")
+    there = tuple(m for m in MODALITIES if m in clips.encoders)
+    modalities = _modalities(settings.get("modalities", there), there)
+    rest = {**recipe.network(clips), **settings}
+    rest.pop("modalities", None)
+    return build_network(system, {"shapes": asdict(clips.shapes), **rest}, modalities)
+
+
+def _modalities(asked: object, there: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    if not isinstance(asked, list | tuple) or not asked or not set(asked) <= set(there):
+        raise TrainingError(
+            f"network.modalities is {asked!r}; these clips have features of {', '.join(there) or 'none'}: "
+            f"give a list of those, e.g. network.modalities='[\"{there[0] if there else 'text'}\"]'"
+        )
+    return tuple(m for m in MODALITIES if m in asked)
+
+
+_LIBRARIES: Final = ("emi-live", "torch", "lightning")
+
+
+def header_of(
+    system: str,
+    network: FusionNetwork,
+    clips: RatedClips,
+    config: TrainConfig,
+    recipe: Recipe,
+    last: StageResult,
+) -> CheckpointHeader:
+    """The whole story of a network that has just been trained; scores are those of its best epoch on valid.
+
+    Notes: `missing`, what an absent modality does to it; `validation`, which clips chose the epoch, and
+    `held_out` and `held_out_seed` where they were drawn from train; `prefixes` where windows were cut short.
+    """
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    seed = config.training.seed
+    notes = {"missing": recipe.missing(network.config), "validation": clips.validation}
+    if clips.drawn:
+        notes |= {"held_out": str(config.data.held_out), "held_out_seed": str(config.data.held_out_seed)}
+    if config.data.prefixes:
+        notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
+    return CheckpointHeader(
+        system=system,
+        config=describe_config(network.config),
+        modalities=network.config.modalities,
+        encoders={str(modality): name for modality, name in clips.encoders.items()},
+        data=clips.description,
+        licence=clips.licence,
+        scores=_scores(last),
+        created_by=f"emi train, {system}, seed {seed}, epoch {last.best_epoch} of {last.name}; {libraries}",
+        emotions=EMOTIONS if network.config.task == "emi" else (),
+        spans_s={str(modality): span for modality, span in config.data.spans_s.items()},
+        notes=notes,
+    )
+
+
+def _scores(last: StageResult) -> dict[str, float]:
+    """The score of the best epoch and its parts, to four digits."""
+    name = f"{last.measure}_mean" if last.measure == "pearson" else last.measure
+    parts = {key: value for key, value in last.best.items() if key.startswith("pearson_")}
+    scores = {name: last.best["score"], **parts}
+    return {f"valid_{name}": round(value, 4) for name, value in scores.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,22 +1,138 @@
-"""An evaluation as tables that a person reads."""
+"""An evaluation as tables that a person reads.
+
+Pictures of a training and of an evaluation, drawn without a display.
+
+What the papers report on Hume-Vidmimic2, to be shown beside scores on the same data, and only there.
+
+None of it was measured here. Mean Pearson correlation over the six emotions.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
-from emi_models.training.published import HEADING, OFFICIAL
-from emi_models.vocabulary import EMOTIONS
+from emi_models import EMOTIONS
+from emi_models.data.frames import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from matplotlib.figure import Figure
     from rich.console import Console
 
-    from emi_models.training.scores import Evaluation, Scores
+    from emi_models.training.evaluate import Evaluation, Scores
+    from emi_models.training.run import StageResult
 
-__all__ = ["show_evaluation"]
+__all__ = [
+    "HEADING",
+    "OFFICIAL",
+    "PUBLISHED",
+    "Published",
+    "draw_learning",
+    "draw_prefixes",
+    "published_for",
+    "show_evaluation",
+]
+
+_AXES: Final = {"pearson": "mean Pearson", "weighted_f1": "weighted F1", "loss": "negative loss"}
+
+
+def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None:
+    """Write a PNG with a column for each stage: losses above, the validation score below, the best marked."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(max(5.0, 3.6 * len(stages)), 5.6), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for column, stage in enumerate(stages):
+        above, below = grid[0][column], grid[1][column]
+        epochs = [row["epoch"] for row in stage.history]
+        for key, name in (("train_loss", "train"), ("valid_loss", "valid")):
+            above.plot(epochs, [row[key] for row in stage.history], ".-", label=name)
+        above.set(title=stage.name, ylabel="loss" if column == 0 else "")
+        above.legend(frameon=False)
+        below.plot(epochs, [row["score"] for row in stage.history], ".-", color="tab:green")
+        below.axvline(stage.best_epoch, color="grey", linestyle=":")
+        below.set(xlabel=f"epoch (best: {stage.best_epoch})", ylabel=f"valid {_AXES[stage.measure]}")
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _write(path, figure)
+
+
+def draw_prefixes(path: Path, evaluation: Evaluation) -> None:
+    """Write a PNG of correlation against seconds heard, each emotion's and their mean's."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    seconds = [prefix.seconds for prefix in evaluation.prefixes]
+    for i, emotion in enumerate(EMOTIONS):
+        rhos = [prefix.scores.pearson[i] for prefix in evaluation.prefixes]
+        axes.plot(seconds, rhos, ".-", alpha=0.6, label=emotion.replace("_", " "))
+    means = [prefix.scores.mean_pearson for prefix in evaluation.prefixes]
+    axes.plot(seconds, means, "o-", color="black", linewidth=2, label="mean")
+    axes.set(
+        xlabel="seconds of each clip that the network was shown", ylabel="Pearson correlation", xticks=seconds
+    )
+    axes.set_title(
+        f"{evaluation.system}, n = {evaluation.n} clips\n{evaluation.data}", fontsize="small", wrap=True
+    )
+    axes.legend(frameon=False, fontsize="small")
+    _write(path, figure)
+
+
+def _write(path: Path, figure: Figure) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with replacing(path) as part:
+        FigureCanvasAgg(figure).print_png(part)
+
+
+HEADING: Final = "published, on the gated data; not measured here"
+OFFICIAL: Final = "Hume-Vidmimic2"  # with this a set's description begins, if it is that set
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One row of a paper's table. None: not reported. `source` says where it stands."""
+
+    name: str
+    modalities: str  # V, A, T, and M for motion
+    valid: float | None
+    test: float | None
+    source: str
+
+
+_TAEMI: Final = "TAEMI, Table 2"
+_TWO_STAGE: Final = "Two-Stage Framework, Table 5"
+_SEMANTIC: Final = "Semantic Matters, Table 1"
+_DUAL: Final = "Dual-Stage Network, Table 3"
+PUBLISHED: Final = (
+    Published("baseline ViT", "V", 0.09, None, _TAEMI),
+    Published("baseline wav2vec 2.0", "A", 0.24, None, _TAEMI),
+    Published("baseline ViT + wav2vec 2.0", "V+A", 0.25, None, _TAEMI),
+    Published("dual_stage", "V+A", 0.2846, None, _DUAL),
+    Published("dual_stage", "A+T", 0.3518, None, _DUAL),
+    Published("dual_stage", "V+A+T", 0.3626, None, _DUAL),
+    Published("two_stage", "V+A+T", 0.4373, 0.506, _TWO_STAGE),
+    Published("two_stage", "V+A+T+M", 0.4386, 0.506, _TWO_STAGE),
+    Published("HSEmotion", "V+A+T", 0.446, 0.510, _SEMANTIC),
+    Published("semantic_matters", "A+V", 0.380, None, _SEMANTIC),
+    Published("semantic_matters", "T", 0.523, 0.559, _SEMANTIC),
+    Published("semantic_matters", "V+A+T", 0.522, 0.556, _SEMANTIC),
+    Published("semantic_matters", "V+T", 0.529, 0.563, _SEMANTIC),
+    Published("taemi", "V+A+T", 0.55, None, _TAEMI),
+)
+
+
+def published_for(description: str) -> tuple[Published, ...]:
+    """The papers' rows, if the clips are theirs; none for any other set, whose scores cannot be compared."""
+    return PUBLISHED if description.startswith(OFFICIAL) else ()
+
 
 _SENSES: Final = {"vision": "face", "audio": "voice", "text": "words"}
 

@@ -3,30 +3,41 @@
 Repeatable to the last bit on a CPU: an epoch's order hangs on (seed, stage, epoch) alone, what an optimiser
 step draws at random on (seed, stage, step) alone. So a training that is resumed after any epoch does what it
 would have done.
+
+What happens after each epoch: the best network is kept, and all that is needed to go on from there.
+
+What a person sees of a training: one bar for each stage with its score, or a line for each epoch.
 """
 
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from emi_models.data.batches import collate
-from emi_models.data.buckets import BucketedBatches
+from emi_models.data.batches import BucketedBatches, collate
+from emi_models.data.frames import replacing
+from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
-from emi_models.training.errors import TrainingError
-from emi_models.training.metrics import score
-from emi_models.training.schedules import Plateau
+from emi_models.training.evaluate import score
+from emi_models.training.recipes.recipe import Plateau
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from rich.console import Console
     from torch import Tensor
 
     from emi_models.data.batches import ClipWindows
@@ -34,7 +45,7 @@ if TYPE_CHECKING:
     from emi_models.training.recipes.objectives import Objective, Outcome
     from emi_models.training.recipes.recipe import Stage
 
-__all__ = ["Shuffled", "StageTask", "seed_of"]
+__all__ = ["Bar", "Keeper", "Shuffled", "StageTask", "bars", "score_words", "seed_of"]
 
 
 def seed_of(*parts: object) -> int:
@@ -222,3 +233,122 @@ class StageTask(pl.LightningModule):
                 predicted.append(outcome.predicted[kept].float().cpu())
                 truth.append(targets[kept].cpu())
         return score(self.objective.measure, torch.cat(predicted), torch.cat(truth))
+
+
+class Keeper(Checkpoint):
+    """Keeps in the stage's folder the best epoch's network, the last one's state, and a line for each.
+
+    `best.safetensors` is the whole network; `last.ckpt` Lightning's own state; `metrics.csv` the epochs. An
+    epoch is better if its score is more than `margin` above the best; `patience` epochs without a better one
+    end the stage. Lightning calls a `Checkpoint` after all other callbacks.
+    """
+
+    def __init__(self, folder: Path, margin: float, patience: int) -> None:
+        self.folder = folder
+        self.margin = margin
+        self.patience = patience
+        self.history: list[dict[str, float]] = []
+        self.best = -math.inf
+        self.best_epoch = 0  # counted from 1
+
+    @property
+    def spent(self) -> bool:
+        """Whether patience has run out."""
+        return len(self.history) - self.best_epoch >= self.patience
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """A stage that was cut off right after its last epoch needs no further one."""
+        trainer.should_stop = bool(self.history) and self.spent
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
+        """Keep, decide and save, in this order: a state that is saved has its best network beside it."""
+        self.history.append({"epoch": len(self.history) + 1, **task.record})
+        if task.record["score"] > self.best + self.margin:
+            self.best, self.best_epoch = task.record["score"], len(self.history)
+            weights = {
+                name: t.detach().cpu().contiguous() for name, t in task.shown.network.state_dict().items()
+            }
+            with replacing(self.folder / "best.safetensors") as part:
+                save_file(weights, part)
+        trainer.should_stop = self.spent
+        self._write_metrics()
+        with replacing(self.folder / "last.ckpt") as part:
+            trainer.save_checkpoint(part)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes: numbers in lists and dictionaries."""
+        return {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier run."""
+        self.history = list(state_dict["history"])
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+    def _write_metrics(self) -> None:
+        """All epochs so far, so that the file of a resumed stage has each once."""
+        with (
+            replacing(self.folder / "metrics.csv") as part,
+            part.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
+
+
+_NAMES: Final = {"pearson": "Pearson", "weighted_f1": "weighted F1", "loss": "loss"}
+
+
+def score_words(measure: str, score: float) -> str:
+    """A validation score as people read it; a loss without the sign that makes it a score."""
+    return f"{_NAMES[measure]} {-score if measure == 'loss' else score:.4f}"
+
+
+@contextmanager
+def bars(console: Console | None) -> Iterator[Progress | None]:
+    """The place where stages draw their bars; None without a console, or where it is not a terminal."""
+    if console is None or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        yield progress
+
+
+class Bar(Callback):
+    """Tells of one stage while it is trained; `keeper` is asked for the best score so far."""
+
+    def __init__(self, progress: Progress | None, console: Console, keeper: Keeper) -> None:
+        self.progress = progress
+        self.console = console
+        self.keeper = keeper
+        self.drawn: TaskID | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, task: StageTask) -> None:
+        """Draw the bar, where an earlier run has left it."""
+        if self.progress is not None:
+            total = task.epoch_steps * task.stage.epochs
+            self.drawn = self.progress.add_task(
+                task.stage.name, total=total, completed=task.global_step, note=""
+            )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """A step further."""
+        if self.progress is not None and self.drawn is not None:
+            self.progress.update(self.drawn, completed=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
+        """Show what the epoch has brought; the keeper, whose turn comes later, knows the epochs before."""
+        epoch, score = len(self.keeper.history) + 1, task.record["score"]
+        measure = task.objective.measure
+        best = score_words(measure, max(score, self.keeper.best)).rpartition(" ")[2]
+        note = f"epoch {epoch}/{task.stage.epochs}  valid {score_words(measure, score)} (best {best})"
+        if self.progress is not None and self.drawn is not None:
+            self.progress.update(self.drawn, note=note)
+        else:
+            line = f"{task.stage.name}: {note}, loss {task.record['train_loss']:.5f}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: pl.Trainer, task: StageTask) -> None:
+        """A stage that ended early leaves a full bar."""
+        if self.progress is not None and self.drawn is not None:
+            self.progress.update(self.drawn, completed=task.epoch_steps * task.stage.epochs)

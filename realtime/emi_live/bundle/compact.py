@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 from emi_live.bundle.encoders import Encoders
 from emi_live.bundle.shared import load_face
 from emi_live.config import LiveConfig
+from emi_models import MODALITIES, Modality
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import EmiError
 from emi_models.inputs import COMPACT_SHAPES
-from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     from emi_models.store import ModelStore, Progress
@@ -42,7 +42,7 @@ def load_voice(encoders: Encoders, config: LiveConfig, store: ModelStore, progre
 
 def load_text(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
     """Put the sentence encoder in, or say why there is none."""
-    from emi_models.encoders.sentence import SentenceEncoder
+    from emi_models.encoders.text import SentenceEncoder
 
     try:
         encoders.sentence = SentenceEncoder(store.locate("all-minilm-l6-v2", progress))

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emi_models import Modality
     from emi_models.encoders.face import FaceResult
     from emi_models.encoders.prosody import ProsodyEncoder
-    from emi_models.encoders.voice import VoiceGate
+    from emi_models.encoders.voice_activity import VoiceGate
     from emi_models.encoders.wav2vec import Wav2vecEncoder
     from emi_models.speech.recognizer import Recognizer
-    from emi_models.vocabulary import Modality
 
 __all__ = ["CropEncoder", "Encoders", "FaceReader", "TextEncoder"]
 

@@ -70,7 +70,7 @@ def _load_sound(
     step: Step,
 ) -> None:
     """Put in what hears the voice and the words."""
-    from emi_models.encoders.voice import VoiceGate
+    from emi_models.encoders.voice_activity import VoiceGate
 
     encoders.voice_gate = VoiceGate
     if config.audio.enabled:

@@ -15,12 +15,12 @@ from emi_live.bundle.encoders import Encoders
 from emi_live.bundle.shared import load_face
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
+from emi_models import Modality
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
-from emi_models.encoders.transformer_text import GTE_BASE, TransformerTextEncoder
+from emi_models.encoders.text import GTE_BASE, TransformerTextEncoder
 from emi_models.encoders.vit import VIT_BASE, VitEncoder
 from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
 from emi_models.errors import EmiError
-from emi_models.vocabulary import Modality
 
 if TYPE_CHECKING:
     from emi_models.store import ModelStore, Progress

@@ -25,7 +25,7 @@ from emi_live.messages import (
     VisionPacket,
     Word,
 )
-from emi_models.vocabulary import EMOTIONS, MODALITIES
+from emi_models import EMOTIONS, MODALITIES
 
 __all__ = ["CODECS", "MAX_TEXT", "MAX_WORDS", "Codec"]
 

@@ -39,8 +39,7 @@ def training_installed() -> Iterator[None]:
 @contextmanager
 def bad_use() -> Iterator[None]:
     """Report what clips or a training can be blamed for as bad use, exit code 2."""
-    from emi_models.data.errors import DataError
-    from emi_models.training.errors import TrainingError
+    from emi_models.errors import DataError, TrainingError
 
     try:
         yield

@@ -100,7 +100,7 @@ def compile_(
     if out is not None:
         check_out_folder("--out", out.parent)
 
-    from emi_engine.tensorrt.job import PlanJob
+    from emi_engine.tensorrt.build import PlanJob
     from emi_engine.tensorrt.library import find_library
     from emi_models.checkpoint import load_checkpoint, packaged_checkpoint
 
@@ -173,7 +173,7 @@ def _tell(plan: Plan, what: str) -> None:
 def _tell_price(loaded: LoadedCheckpoint, precision: PrecisionName, console: Console) -> None:
     """How far this precision moves this checkpoint's intensities, and a warning if that is far."""
     from emi_engine.parity import precision_price
-    from emi_engine.precision import TOLERANCES
+    from emi_engine.protocol import TOLERANCES
 
     price = precision_price(loaded, precision.value, WINDOWS)
     typer.echo(

@@ -1,22 +1,52 @@
-"""`emi doctor`: say what works on this machine, how fast, and what to type to mend the rest."""
+"""`emi doctor`: say what works on this machine, how fast, and what to type to mend the rest.
+
+What `emi doctor` looks at: each check says what it found, how well that is, and what to type if not.
+
+`emi-live --list-devices`: the cameras and microphones here, and what to do where there are none.
+"""
 
 from __future__ import annotations
 
 import json
+import locale
+import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from ctypes.util import find_library
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from emi_live.cli.errors import DebugOption
+from emi_live.errors import LiveError, SourceError
+from emi_live.sources.devices import CameraDevice, MicrophoneDevice, list_cameras, list_microphones
+from emi_models import telemetry
+from emi_models.errors import ModelIntegrityError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from emi_models.store import ModelStore
 
-    from emi_live.cli.checks import Check, Told
-
-__all__ = ["app"]
+__all__ = [
+    "Check",
+    "State",
+    "app",
+    "cameras",
+    "engines",
+    "libraries",
+    "microphones",
+    "models",
+    "network",
+    "show_devices",
+    "surroundings",
+]
 
 HELP = """Say what works on this machine, how fast, and what to type to mend the rest.
 
@@ -52,8 +82,6 @@ def doctor(
         def meter(level_dbfs: float) -> None:
             status.update(f"listening {bar(level_dbfs)} {level_dbfs:.0f} dBFS", spinner="line")
 
-        from emi_live.cli.checks import bar
-
         for title, checks in sections(quick, meter):
             status.update(f"looking at {title} …")
             if not json_:
@@ -78,20 +106,19 @@ def doctor(
 
 def sections(quick: bool, meter: Told) -> Iterator[tuple[str, Iterator[Check]]]:
     """Title and checks of each part, in the order in which they are shown; each is made when it is read."""
-    from emi_live.cli import checks
     from emi_live.cli.speed import speeds
     from emi_models.store import ModelStore
 
     store = ModelStore(offline=True)
     listen_s = LISTEN_QUICKLY_S if quick else LISTEN_S
     parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
-        ("this machine", checks.surroundings),
-        ("system libraries", checks.libraries),
-        ("cameras", lambda: checks.cameras(quick)),
-        ("microphones", lambda: checks.microphones(listen_s, meter)),
-        ("models", lambda: checks.models(store)),
-        ("engines", checks.engines),
-        ("network", lambda: checks.network(store)),
+        ("this machine", surroundings),
+        ("system libraries", libraries),
+        ("cameras", lambda: cameras(quick)),
+        ("microphones", lambda: microphones(listen_s, meter)),
+        ("models", lambda: models(store)),
+        ("engines", engines),
+        ("network", lambda: network(store)),
     ]
     if not quick:
         parts.append(("speed here", lambda: speeds(store)))
@@ -109,3 +136,341 @@ def _show(console: Console, check: Check) -> None:
     console.print(line, soft_wrap=not console.is_terminal)
     if check.fix and check.state != "ok":
         console.print(Text(f"       try: {check.fix}", "dim"), soft_wrap=True)
+
+
+State = Literal["ok", "warn", "fail"]
+Told = Callable[[float], None]  # told of the level of each piece of sound, in dBFS
+
+PACKAGES: Final = (
+    "torch",
+    "onnxruntime",
+    "mediapipe",
+    "faster-whisper",
+    "opencv-contrib-python",
+    "av",
+    "numpy",
+)
+# What a wheel of ours links to and does not bring: library, Debian package, what for, how bad it is.
+NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
+    ("portaudio", "libportaudio2", "microphones", "warn"),
+    ("EGL", "libegl1", "the face model", "fail"),
+    ("GLESv2", "libgles2", "the face model", "fail"),
+)
+NARROW: Final = 60  # columns, below which the view leaves things out
+PICTURES_S: Final = 1.0  # how long a camera's rate is counted
+FIRST_BLOCK_S: Final = 3.0  # sound servers take up to two seconds to send the first
+SILENT_DBFS: Final = -75.0  # a microphone that is switched on has more noise than that
+FLOOR_DBFS: Final = -120.0  # of digital silence
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it is, in words, and the command that mends it."""
+
+    about: str
+    state: State
+    says: str
+    fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)  # numbers for machines
+
+
+def surroundings() -> Iterator[Check]:
+    """Versions, locale and terminal."""
+    found = {}
+    for name in ("emi-live", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    absent = [name for name, number in found.items() if not number and name != "emi-live"]
+    where = (
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
+    )
+    said = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    if absent:
+        yield Check(
+            "versions", "fail", f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}"
+        )
+    yield Check("versions", "ok", f"{said}; {where}", facts=found)
+    encoding = (sys.stdout.encoding or locale.getpreferredencoding(False)).lower()
+    if encoding.replace("-", "") == "utf8":
+        yield Check("locale", "ok", "UTF-8")
+    else:
+        yield Check("locale", "warn", f"{encoding}: bars are drawn in plain letters", "export LC_ALL=C.UTF-8")
+    if not sys.stdout.isatty():
+        yield Check("terminal", "ok", "the output goes elsewhere; emi-live would write lines, and no view")
+        return
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    size = f"{columns} x {lines}, {os.environ.get('TERM') or 'TERM is not set'}"
+    if columns < NARROW or os.environ.get("TERM") in (None, "", "dumb"):
+        yield Check(
+            "terminal", "warn", f"{size}: the view needs {NARROW} columns", "emi-live --no-ui --json -"
+        )
+    else:
+        yield Check("terminal", "ok", size)
+
+
+def libraries() -> Iterator[Check]:
+    """Native libraries that the system has to bring."""
+    for library, package, purpose, bad in NATIVE:
+        if find_library(library):
+            yield Check(package, "ok", f"here, for {purpose}")
+        else:
+            yield Check(package, bad, f"missing, and {purpose} need it", f"sudo apt install {package}")
+
+
+def cameras(quick: bool = False) -> Iterator[Check]:
+    """Each camera: may it be used, does it give a picture, how large, how often."""
+    from emi_live.sources.devices import list_cameras
+
+    found = list_cameras()
+    if not found:
+        yield Check(
+            "camera",
+            "warn",
+            "there is no /dev/video* here: files, streams and --demo work",
+            "emi-live --camera rtsp://HOST/STREAM",
+        )
+    for camera in found:
+        about, problem = f"camera {camera.index}", getattr(camera, "problem", "")
+        if problem or not os.access(camera.path, os.R_OK | os.W_OK):
+            yield Check(
+                about, "fail", f"{camera.name}: {problem or 'no permission'}", "sudo usermod -aG video $USER"
+            )
+            continue
+        try:
+            width, height, rate = _watch(camera.index, 0.0 if quick else PICTURES_S)
+        except LiveError as error:
+            yield Check(about, "fail", f"{camera.name}: {error}", f"fuser -v {camera.path}")
+            continue
+        size = f"{camera.name}: {width} x {height}" + ("" if quick else f", {rate:.0f} pictures a second")
+        facts = {"width_px": width, "height_px": height, "fps": None if quick else round(rate, 1)}
+        if quick or rate >= 10:
+            yield Check(about, "ok", size, facts=facts)
+        else:  # many cameras expose longer in the dark
+            yield Check(
+                about, "warn", f"{size}: few; it may be dark", "emi-live --set camera.width_px=640", facts
+            )
+
+
+def _watch(index: int, seconds: float) -> tuple[int, int, float]:
+    """Width, height and pictures a second of a camera; raises LiveError if none comes."""
+    from emi_live.clock import MonotonicClock
+    from emi_live.config import CameraConfig
+    from emi_live.sources.camera import OpenCvCapture, advice
+    from emi_live.sources.device import DeviceLostError
+
+    clock = MonotonicClock()
+    try:
+        capture = OpenCvCapture(index, CameraConfig())
+    except DeviceLostError as error:
+        raise SourceError(f"{error}; {advice(index)}") from error
+    try:
+        picture = capture.rgb() if capture.grab() else None
+        if picture is None:
+            raise SourceError("it opens and gives no picture")
+        start_ns, count = clock.now_ns(), 0
+        while clock.now_ns() - start_ns < seconds * 1e9 and capture.grab():
+            count += 1
+        rate = count / max(1e-9, (clock.now_ns() - start_ns) / 1e9)
+        return picture.shape[1], picture.shape[0], rate
+    finally:
+        capture.release()
+
+
+def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check]:
+    """Those there are, and how loud it is on the default one."""
+    from emi_live.sources.devices import list_microphones
+
+    try:
+        found = list_microphones()
+    except SourceError as error:
+        yield Check("microphone", "warn", str(error), "sudo apt install libportaudio2")
+        return
+    if not found:
+        yield Check(
+            "microphone",
+            "warn",
+            "none here: the face alone is watched; plug one in, or start PulseAudio or PipeWire",
+            "emi-live --camera 0 --mic none",
+        )
+        return
+    for microphone in found:
+        mark = ", the default" if microphone.default else ""
+        says = f"{microphone.name}: {microphone.rate_hz} Hz, {microphone.channels} channels{mark}"
+        yield Check(f"microphone {microphone.index}", "ok", says)
+    yield _heard(listen_s, level)
+
+
+def _heard(listen_s: float, level: Told) -> Check:
+    """What comes of the default microphone."""
+    import numpy as np
+
+    from emi_live.clock import MonotonicClock
+    from emi_live.config import MicrophoneConfig
+    from emi_live.sources.device import DeviceLostError
+    from emi_live.sources.microphone import PortAudioInputs
+
+    try:
+        feed = PortAudioInputs(None, MicrophoneConfig(), MonotonicClock())()
+    except (DeviceLostError, SourceError) as error:
+        return Check("level", "fail", str(error), "emi-live --list-devices, then --mic NAME")
+    squares, samples, peak = 0.0, 0, 0.0
+    try:
+        wanted = None
+        while wanted is None or samples < wanted:
+            block = feed.next(FIRST_BLOCK_S)
+            if block is None:
+                break
+            wanted = wanted or round(listen_s * block.rate_hz)
+            loudest = float(np.abs(block.pcm).max())
+            peak, samples = max(peak, loudest), samples + len(block.pcm)
+            squares += float(np.square(block.pcm.mean(axis=1), dtype=np.float64).sum())
+            level(dbfs(loudest))
+    except DeviceLostError as error:
+        return Check("level", "fail", f"the microphone is gone: {error}", "pactl list short sources")
+    finally:
+        feed.close()
+    if not samples:
+        return Check("level", "fail", "it opens, and no sound arrives", "pactl list short sources")
+    rms, loud = dbfs((squares / samples) ** 0.5), dbfs(peak)
+    facts = {"rms_dbfs": round(rms, 1), "peak_dbfs": round(loud, 1), "seconds": listen_s}
+    if loud < SILENT_DBFS:
+        says = f"{bar(loud)} {loud:.0f} dBFS at most: silent, so it is muted or switched off"
+        return Check("level", "warn", says, "pactl set-source-mute @DEFAULT_SOURCE@ 0", facts)
+    if loud >= -0.1:
+        says = f"{bar(loud)} it clips: too loud"
+        return Check("level", "warn", says, "pactl set-source-volume @DEFAULT_SOURCE@ 50%", facts)
+    return Check("level", "ok", f"{bar(loud)} mean {rms:.0f}, peak {loud:.0f} dBFS", facts=facts)
+
+
+def dbfs(amplitude: float) -> float:
+    """An amplitude in decibels of full scale; -120 for nothing at all."""
+    import math
+
+    return max(FLOOR_DBFS, 20.0 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
+
+
+def bar(level_dbfs: float, width: int = 20) -> str:
+    """A level meter of that many cells, from -80 to 0 dBFS, in plain letters."""
+    filled = round(width * min(1.0, max(0.0, (level_dbfs + 80.0) / 80.0)))
+    return "[" + "#" * filled + "-" * (width - filled) + "]"
+
+
+def models(store: ModelStore) -> Iterator[Check]:
+    """Those of the compact bundle: which are here, and what would be fetched, from where, how large."""
+    for name, entry in store.catalogue.items():
+        if entry.bundle != "compact":
+            continue
+        status = store.status(name)
+        size = f"{entry.size / 1e6:.1f} MB"
+        fix, facts = f"emi models pull {name}", {"bytes": entry.size, "state": status.state}
+        wrong = "; ".join(status.problems) if status.state == "damaged" else ""
+        if status.here:
+            try:
+                store.locate(name)  # hashes it, once
+            except ModelIntegrityError as error:
+                wrong = str(error)
+        if wrong:
+            yield Check(name, "fail", f"damaged: {wrong}", fix, facts)
+        elif status.here:
+            yield Check(name, "ok", f"here, {size}, for {entry.purpose}", facts=facts)
+        else:
+            if not store.fetches:
+                instead = "; PocketSphinx stands in" if _sphinx_stands_in(entry.role) else ""
+                says = f"not here, and not fetched (EMI_MODEL_DIR or --offline), for {entry.purpose}{instead}"
+                yield Check(name, "warn", says, fix, facts)
+                continue
+            hosts = ", ".join(sorted({str(urlsplit(file.url).hostname) for file in entry.files}))
+            instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
+            says = f"not here: the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
+            yield Check(name, "warn", says, fix, facts)
+
+
+def _sphinx_stands_in(role: str) -> bool:
+    return role == "speech" and find_spec("pocketsphinx") is not None
+
+
+def engines() -> Iterator[Check]:
+    """What can run the network."""
+    from emi_engine import ENGINES
+    from emi_engine.load import ON_GPU_ONLY, runtime_missing
+
+    lacking = {kind: reason for kind in ENGINES if (reason := runtime_missing(kind))}
+    here = [kind for kind in ENGINES if kind not in (*lacking, *ON_GPU_ONLY, "auto")]
+    on_gpu = [kind for kind in ON_GPU_ONLY if kind not in lacking]
+    facts = {"here": here, "on_gpu": on_gpu, "missing": lacking}
+    if not {"onnxruntime", "torch"} & set(here):
+        yield Check("engines", "fail", "none can run", "pip install onnxruntime onnx onnxscript", facts)
+        return
+    more = f"; with an NVIDIA GPU also {', '.join(on_gpu)}" if on_gpu else ""
+    away = f"; not installed: {', '.join(lacking)} (docs/engines.md)" if lacking else ""
+    yield Check("engines", "ok", f"{', '.join(here)}{more}{away}", facts=facts)
+
+
+def network(store: ModelStore) -> Iterator[Check]:
+    """What would be contacted, and the switches by which libraries send nothing home."""
+    absent = [e for n, e in store.catalogue.items() if e.bundle == "compact" and not store.status(n).here]
+    hosts = sorted({str(urlsplit(file.url).hostname) for entry in absent for file in entry.files})
+    if not store.fetches:
+        yield Check("network", "ok", "nothing is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})
+    elif hosts:
+        says = f"the first start would contact {', '.join(hosts)}, for models alone"
+        yield Check("network", "ok", f"{says}; with --offline nothing", facts={"hosts": hosts})
+    else:
+        yield Check("network", "ok", "every model is here: nothing is contacted", facts={"hosts": []})
+    sending = telemetry.warnings()
+    for line in sending:
+        says, _, remedy = line.removeprefix("privacy: ").rpartition(": ")
+        yield Check("telemetry", "warn", says, remedy)
+    if not sending:
+        libraries = ", ".join(switch.library for switch in telemetry.SWITCHES)
+        yield Check("telemetry", "ok", f"switched off in {libraries}")
+
+
+NO_CAMERA = "no camera here: plug one in, or give a stream's address with --camera"
+NO_MICROPHONE = "no microphone here: plug one in, or start PulseAudio or PipeWire"
+
+
+def show_devices(console: Console) -> None:
+    """Print both tables; that there is no device is said in place of its table."""
+    _devices_show(console, _cameras(list_cameras()), NO_CAMERA)
+    console.print()
+    try:
+        _devices_show(console, _microphones(list_microphones()), NO_MICROPHONE)
+    except SourceError as error:
+        console.print(Text(str(error), style="yellow"), soft_wrap=True)
+
+
+def _devices_show(console: Console, table: Table, nothing: str) -> None:
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(Text(nothing, style="yellow"), soft_wrap=True)
+
+
+def _cameras(cameras: list[CameraDevice]) -> Table:
+    table = _table("--camera", "camera", "device", "picture")
+    for camera in cameras:
+        size = f"{camera.width_px}x{camera.height_px}" if camera.width_px and camera.height_px else ""
+        rate = f"{camera.fps:g}/s" if camera.fps else ""
+        picture = Text(camera.problem or " ".join((size, rate)).strip(), "yellow" if camera.problem else "")
+        table.add_row(str(camera.index), Text(camera.name), Text(str(camera.path)), picture)
+    return table
+
+
+def _microphones(microphones: list[MicrophoneDevice]) -> Table:
+    table = _table("--mic", "microphone", "rate", "channels")
+    for microphone in microphones:
+        name = Text(microphone.name)
+        if microphone.default:
+            name.append("  (default)", style="bold")
+        table.add_row(str(microphone.index), name, f"{microphone.rate_hz} Hz", str(microphone.channels))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_models.data.clip import ClipSet
-    from emi_models.training.scores import Evaluation
+    from emi_models.training.evaluate import Evaluation
 
 __all__ = ["app"]
 
@@ -103,7 +103,7 @@ def _evaluated(checkpoint: Path, clips: ClipSet, split: str, device: str, consol
 
 
 def _draw(figure: Path, found: Evaluation) -> None:
-    from emi_models.training.curves import draw_prefixes
+    from emi_models.training.report import draw_prefixes
 
     if not found.prefixes:
         raise ConfigurationError("BAH's chunks have no seconds to be heard; leave out --figure")

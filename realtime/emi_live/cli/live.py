@@ -205,7 +205,7 @@ def live(
     if list_devices:
         from rich.console import Console
 
-        from emi_live.cli.devices import show_devices
+        from emi_live.cli.doctor import show_devices
 
         show_devices(Console())
         return

@@ -287,7 +287,7 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
 
 
 def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
-    from emi_models.store.places import library_caches, user_cache
+    from emi_models.store.download import library_caches, user_cache
 
     cache = user_cache(os.environ)
     absent = [name for name in wanted if not store.status(name).here]
@@ -308,7 +308,7 @@ def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str
 
 
 def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
-    from emi_live.rings.audio import SAMPLE_RATE_HZ
+    from emi_live.rings import SAMPLE_RATE_HZ
     from emi_live.sinks.publish import HIGH_WATER_MARK
 
     video, audio = _streams(config)
@@ -379,7 +379,7 @@ def _show(found: list[Fact]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from emi_live.sinks.glyphs import glyphs_for
+    from emi_live.sinks.viewstate import glyphs_for
 
     console = Console()
     printable = glyphs_for(console.encoding).printable  # names of files may hold anything

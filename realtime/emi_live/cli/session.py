@@ -21,14 +21,13 @@ from emi_live.errors import PartialSourceError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
-from emi_live.sinks.keys import Controls, Keyboard
 from emi_live.sinks.picture import PictureSink
-from emi_live.sinks.progress import ProgressLine
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
-from emi_live.sinks.terminal import NOTICE, TerminalSink
+from emi_live.sinks.terminal import NOTICE, Controls, Keyboard, TerminalSink
+from emi_live.sinks.viewstate import ProgressLine
 from emi_models.printable import printable
-from emi_models.store.places import library_caches
+from emi_models.store.download import library_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from emi_live.cli.checks import Check, State
+from emi_live.cli.doctor import Check, State
 
 if TYPE_CHECKING:
     import numpy as np

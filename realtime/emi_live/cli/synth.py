@@ -61,8 +61,7 @@ def synth(
 
     For example: [bold]emi synth --clips 4000 --out synth && emi train --data synth …[/bold]
     """
-    from emi_models.data.synth import SynthCorpus
-    from emi_models.data.synth_config import OFFICIAL_SIZES, SMALL_SIZES, SynthConfig, SynthError
+    from emi_models.data.synth import OFFICIAL_SIZES, SMALL_SIZES, SynthConfig, SynthCorpus, SynthError
 
     shares: dict[str, Any] = {
         "missing_text_train": missing_text,
@@ -86,7 +85,7 @@ def _write(corpus: SynthCorpus, out: Path, force: bool) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from emi_models.data.synth_write import NOTICE, expected_bytes, write_corpus
+    from emi_models.data.synth import NOTICE, expected_bytes, write_corpus
 
     clips = corpus.config.clips
     console = Console(stderr=True)

@@ -4,11 +4,24 @@ Presets (TOML) and `--set section.key=value` hold what differs; `load_config` me
 an error.
 """
 
-from emi_live.config.fusion import BusConfig, FusionConfig, OutputConfig, WindowConfig
-from emi_live.config.live import Bundle, LiveConfig, ModelsConfig
-from emi_live.config.media import CameraConfig, MicrophoneConfig, RingConfig, SourceConfig
 from emi_live.config.reading import load_config, read_settings, validated
-from emi_live.config.stages import AudioConfig, FaceConfig, SpeechConfig, TextConfig
+from emi_live.config.settings import (
+    AudioConfig,
+    Bundle,
+    BusConfig,
+    CameraConfig,
+    FaceConfig,
+    FusionConfig,
+    LiveConfig,
+    MicrophoneConfig,
+    ModelsConfig,
+    OutputConfig,
+    RingConfig,
+    SourceConfig,
+    SpeechConfig,
+    TextConfig,
+    WindowConfig,
+)
 
 __all__ = [
     "AudioConfig",

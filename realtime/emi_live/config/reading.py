@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from emi_live.config.live import LiveConfig
+from emi_live.config.settings import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emi_live.bundle import load_encoders
+from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
 from emi_live.extract.settings import SECTION_OF, ExtractSettings
-from emi_live.extract.whole import EarlyEnd, WholeSoundStage
 from emi_live.flow import Flow, stages_of
-from emi_models.encoders.transformer_text import GTE_BASE
+from emi_models import MODALITIES, Modality
+from emi_models.encoders.text import GTE_BASE
 from emi_models.encoders.vit import VIT_BASE
 from emi_models.encoders.wav2vec import AUDEERING
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionShapes
-from emi_models.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     from emi_live.stages import Stage

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from emi_live.errors import SourceError
-from emi_live.extract.ledger import Entry, Ledger, claimed
-from emi_live.extract.link import Job, Ready, Refused, Written
-from emi_live.extract.listing import Listing, Video
+from emi_live.extract.ledger import Entry, Ledger, Listing, Video, claimed
+from emi_live.extract.pool import Job, Ready, Refused, Written
 
 if TYPE_CHECKING:
-    from emi_models.data.manifest import ManifestRow
+    from emi_models.data.dataset import ManifestRow
     from emi_models.data.ratings import Rating
 
 __all__ = ["Report", "Watcher", "Workers", "extract"]
 
-FEATURES: Final = "features"  # of emi_models.data.store, which takes seconds to import
+FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
 
 
 class Workers(Protocol):
@@ -122,8 +121,7 @@ def extract(
 
 
 def _write_manifest(folder: Path, ratings: Mapping[str, Rating]) -> list[ManifestRow]:
-    from emi_models.data.info import read_info
-    from emi_models.data.store import ClipWriter
+    from emi_models.data.dataset import ClipWriter, read_info
 
     return ClipWriter(folder, read_info(folder)).write_manifest(ratings)
 

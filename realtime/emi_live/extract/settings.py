@@ -13,7 +13,7 @@ from emi_live.clock import seconds_to_ns
 from emi_live.config import Bundle, LiveConfig, load_config
 from emi_live.errors import ConfigurationError
 from emi_live.messages import END_OF_STREAM
-from emi_models.vocabulary import MODALITIES, Modality
+from emi_models import MODALITIES, Modality
 
 __all__ = ["SECTION_OF", "ExtractSettings", "load_settings"]
 

@@ -29,8 +29,8 @@ from emi_live.messages import (
     Trace,
 )
 from emi_live.window import Condition, Window, WindowAssembler
+from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
-from emi_models.vocabulary import MODALITIES, Modality
 
 __all__ = ["FusionLoop", "FusionPlan"]
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from emi_engine.errors import EngineError
-from emi_engine.session import FullPassSession
+from emi_engine.protocol import FullPassSession
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine, FusionSession
+    from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.inputs import FusionShapes
-    from emi_models.vocabulary import Modality
 
 __all__ = ["SharedEngine"]
 

@@ -1,4 +1,7 @@
-"""The stream of estimates as a consumer sees it: one after the other, and a definite end."""
+"""The stream of estimates as a consumer sees it: one after the other, and a definite end.
+
+The seam between a sink and the worker that feeds it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, Protocol
 
 from emi_live.bus.ends import PacketReader
 from emi_live.health import Health
 from emi_live.messages import Estimate
-from emi_live.sinks.sink import Sink
 
 __all__ = [
     "AsyncEstimates",
@@ -22,8 +24,52 @@ __all__ = [
     "EstimateFeed",
     "EstimateReader",
     "FeedRunner",
+    "Sink",
     "SinkRunner",
 ]
+
+
+class Sink(Protocol):
+    """Where estimates go. After `open` it is used by one thread; it owns no thread.
+
+    A path or an address that cannot work is refused by the constructor or by `open`, so that a program that
+    opens its sinks before it starts can say so at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """The part's name in health reports, e.g. `terminal`."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether nobody can receive anything from here any more; then `write` does nothing."""
+        ...
+
+    def open(self) -> None:
+        """Get ready to write; a second call does nothing.
+
+        Raises:
+            ConfigurationError: the place cannot be written to.
+        """
+        ...
+
+    def write(self, estimate: Estimate) -> None:
+        """Pass one estimate on. A wait for a reader holds up this sink and, in exact mode, the engine."""
+        ...
+
+    def idle(self) -> None:
+        """Do what is due without an estimate; called about every 100 ms while none comes."""
+        ...
+
+    def close(self) -> None:
+        """Finish and release everything; a second call does nothing.
+
+        Raises:
+            LiveError: what is due at the end could not be written.
+        """
+        ...
+
 
 LAST_WORDS_S: Final = 1.0  # how long to wait for estimates that were published but have not arrived
 SLICE_S: Final = 0.1

@@ -13,9 +13,9 @@ from rich.text import Text
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import HealthSnapshot
 from emi_live.messages import Estimate
-from emi_live.sinks.counters import losses
 from emi_live.sinks.view import AMBER, EMOTION_COLOURS
-from emi_models.vocabulary import EMOTIONS
+from emi_live.sinks.viewstate import losses
+from emi_models import EMOTIONS
 
 __all__ = ["Summary"]
 

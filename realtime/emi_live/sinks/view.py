@@ -10,10 +10,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from emi_live.messages import Estimate, ModalityReport, ModalityState
-from emi_live.sinks.glyphs import UNICODE_GLYPHS, Glyphs
-from emi_live.sinks.progress import Progress
-from emi_live.sinks.viewstate import HISTORY_BIN_S, ViewState
-from emi_models.vocabulary import EMOTIONS, MODALITIES
+from emi_live.sinks.viewstate import HISTORY_BIN_S, UNICODE_GLYPHS, Glyphs, Progress, ViewState
+from emi_models import EMOTIONS, MODALITIES
 
 __all__ = ["EMOTION_COLOURS", "render"]
 

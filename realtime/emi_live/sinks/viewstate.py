@@ -1,19 +1,385 @@
-"""What the terminal view shows at one instant, and the keeper that gathers it from the estimates."""
+"""What the terminal view shows at one instant, and the keeper that gathers it from the estimates.
+
+How far a file has been read: for the view, and as one line on standard error without it.
+
+The characters of the terminal view, for terminals with Unicode and for those without.
+
+What each counter of `Health` counts: its unit and words, and whether that is a fault.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from emi_live.clock import NS_PER_S, Clock
-from emi_live.health import HealthSnapshot
-from emi_live.messages import Estimate
-from emi_live.sinks.counters import Loss, losses
-from emi_live.sinks.progress import Progress, ProgressMeter
-from emi_models.vocabulary import EMOTIONS
+from rich.box import ASCII, ROUNDED, Box
 
-__all__ = ["HISTORY_BIN_S", "StateKeeper", "ViewState"]
+from emi_live.clock import NS_PER_S, Clock, MonotonicClock
+from emi_live.health import Health, HealthSnapshot
+from emi_live.messages import Estimate, ModalityState
+from emi_live.rings import SAMPLE_RATE_HZ
+from emi_models import EMOTIONS
+from emi_models.printable import IN_ASCII
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "ASCII_GLYPHS",
+    "HISTORY_BIN_S",
+    "LENGTH_FACT",
+    "UNICODE_GLYPHS",
+    "Glyphs",
+    "Loss",
+    "Progress",
+    "ProgressLine",
+    "ProgressMeter",
+    "StateKeeper",
+    "ViewState",
+    "clock_time",
+    "glyphs_for",
+    "losses",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One set of characters, and the encoding that everything shown must fit."""
+
+    encoding: str
+    bar: str  # a cell of a bar, from almost empty to full
+    track: str  # a cell that the bar does not reach
+    levels: str  # a cell of a history, from lowest to full
+    states: Mapping[ModalityState, str]
+    box: Box
+    dot: str
+    dash: str
+    times: str
+    ellipsis: str
+
+    def meter(self, value: float, width: int) -> tuple[str, str]:
+        """A bar of `width` cells for a value in [0, 1]: the filled part and the rest."""
+        steps = round(max(0.0, min(1.0, value)) * width * len(self.bar))
+        full, part = divmod(steps, len(self.bar))
+        filled = self.bar[-1] * full + (self.bar[part - 1] if part else "")
+        return filled, self.track * (width - len(filled))
+
+    def history(self, values: Sequence[float | None], rows: int = 1) -> list[str]:
+        """A graph of values in [0, 1], a column each, `rows` lines from the top; None leaves a column blank.
+
+        The lowest level is drawn for any value, so that a line shows where there was one.
+        """
+        steps = len(self.levels)
+        heights = [
+            0 if value is None else max(1, round(min(1.0, max(0.0, value)) * steps * rows))
+            for value in values
+        ]
+        lines = []
+        for row in reversed(range(rows)):
+            cells = (min(steps, height - row * steps) for height in heights)
+            lines.append("".join(self.levels[cell - 1] if cell > 0 else " " for cell in cells))
+        return lines
+
+    def printable(self, text: str) -> str:
+        """The text with everything that a terminal might obey, or could not show, replaced."""
+        clean = "".join(character if character.isprintable() else " " for character in text)
+        if self.encoding == "ascii":
+            clean = clean.translate(IN_ASCII)
+        return clean.encode(self.encoding, "replace").decode(self.encoding)
+
+
+UNICODE_GLYPHS: Final = Glyphs(
+    encoding="utf-8",
+    bar="▏▎▍▌▋▊▉█",
+    track="╌",
+    levels="▁▂▃▄▅▆▇█",
+    states={"live": "●", "missing": "○", "failed": "✖", "unavailable": "◌"},
+    box=ROUNDED,
+    dot="·",
+    dash="–",  # noqa: RUF001 # the dash is meant
+    times="×",  # noqa: RUF001 # the sign is meant
+    ellipsis="…",
+)
+
+ASCII_GLYPHS: Final = Glyphs(
+    encoding="ascii",
+    bar="#",
+    track=".",
+    levels="_.-=+*#@",
+    states={"live": "*", "missing": "o", "failed": "x", "unavailable": "-"},
+    box=ASCII,
+    dot="-",
+    dash="-",
+    times="x",
+    ellipsis="...",
+)
+
+
+def glyphs_for(encoding: str) -> Glyphs:
+    """The richest set that a terminal of this encoding shows."""
+    return UNICODE_GLYPHS if encoding.lower().replace("-", "").startswith("utf") else ASCII_GLYPHS
+
+
+LENGTH_FACT: Final = "file.duration_s"
+SPEED_SPAN_NS: Final = 20 * NS_PER_S  # speed is a mean over this much time: words come in bursts
+LINE_NS: Final = NS_PER_S // 4
+BAR: Final = 24
+CLEAR: Final = "\r\x1b[K"
+LONGEST_S: Final = 1e6  # eleven days: nothing is known
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a file is at one instant, in seconds of media."""
+
+    done_s: float
+    total_s: float | None  # None: the file does not say how long it is
+    speed: float | None = None  # seconds of media per second; None: not known yet
+
+    @property
+    def share(self) -> float | None:
+        """How much is done, in [0, 1]."""
+        return None if not self.total_s else min(1.0, max(0.0, self.done_s / self.total_s))
+
+    @property
+    def to_go_s(self) -> float | None:
+        """How long the rest will take."""
+        if self.total_s is None or not self.speed:
+            return None
+        to_go_s = max(0.0, self.total_s - self.done_s) / self.speed
+        return to_go_s if to_go_s < LONGEST_S else None
+
+    def pieces(self, glyphs: Glyphs) -> list[str]:
+        """In words, the most important first."""
+        length = "" if self.total_s is None else f" of {clock_time(self.total_s)}"
+        pieces = [f"{clock_time(self.done_s)}{length}"]
+        if self.share is not None:
+            pieces.insert(0, f"{100 * self.share:3.0f} %")
+        if self.to_go_s is not None:
+            pieces.append(f"{clock_time(self.to_go_s)} to go")
+        if self.speed:
+            pieces.append(f"{self.speed:.1f}{glyphs.times} real time")
+        return pieces
+
+
+class ProgressMeter:
+    """Follows estimates through a file; used by one thread."""
+
+    def __init__(self, clock: Clock, until_s: float | None = None) -> None:
+        """`until_s`: where the run stops before the file does; None: nowhere."""
+        self._clock = clock
+        self._until_s = until_s
+        self._marks: deque[tuple[int, float]] = deque()
+
+    def add(self, t_s: float) -> None:
+        """An estimate for this moment of the media has come."""
+        now_ns = self._clock.now_ns()
+        self._marks.append((now_ns, t_s))
+        while len(self._marks) > 2 and now_ns - self._marks[0][0] > SPEED_SPAN_NS:
+            self._marks.popleft()
+
+    def progress(self, health: HealthSnapshot) -> Progress:
+        """Where the file is now."""
+        lengths = [s for s in (health.facts.get(LENGTH_FACT), self._until_s) if s is not None]
+        done_s = self._marks[-1][1] if self._marks else 0.0
+        speed = None
+        if len(self._marks) > 1:
+            (first_ns, first_s), (last_ns, last_s) = self._marks[0], self._marks[-1]
+            if last_ns - first_ns >= NS_PER_S // 2:
+                speed = (last_s - first_s) / ((last_ns - first_ns) / NS_PER_S)
+        return Progress(done_s, min(lengths, default=None), speed)
+
+
+class ProgressLine:
+    """One line on a terminal that is written anew as the file goes on; nothing where there is no terminal."""
+
+    def __init__(
+        self, console: Console, health: Health, *, until_s: float | None = None, clock: Clock | None = None
+    ) -> None:
+        self._console = console
+        self._health = health
+        self._clock = clock or MonotonicClock()
+        self._meter = ProgressMeter(self._clock, until_s)
+        self._glyphs = glyphs_for(console.encoding)
+        self._shows = console.is_terminal and not console.is_dumb_terminal
+        self._shown_ns: int | None = None
+
+    def show(self, estimate: Estimate) -> None:
+        """Go on to this estimate."""
+        self._meter.add(estimate.t_s)
+        now_ns = self._clock.now_ns()
+        if self._shows and (self._shown_ns is None or now_ns - self._shown_ns >= LINE_NS):
+            self._shown_ns = now_ns
+            self._write(CLEAR + self._line())
+
+    def close(self) -> None:
+        """Take the line away; a second call does nothing."""
+        if self._shown_ns is not None:
+            self._shown_ns, self._shows = None, False
+            self._write(CLEAR)
+
+    def _line(self) -> str:
+        glyphs = self._glyphs
+        progress = self._meter.progress(self._health.snapshot())
+        line = f" {glyphs.dot} ".join(progress.pieces(glyphs))
+        if progress.share is not None:
+            line = f"{''.join(glyphs.meter(progress.share, BAR))} {line}"
+        return line[: max(0, self._console.width - 1)]
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
+
+
+def clock_time(seconds: float) -> str:
+    """A time as a player shows it: `02:50`, `1:02:50`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+Kind = Literal["fault", "skip", "fact"]
+
+PICTURE_S: Final = 1 / 30
+PACKET_S: Final = 0.1
+HOP_S: Final = 0.2
+SAMPLE_S: Final = 1 / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that was lost, refused, late, or left out on purpose."""
+
+    name: str  # of the counter
+    count: int
+    words: str  # with the number and its unit
+    fault: bool  # False: as it should be, such as old pictures that newer ones replaced
+    weight_s: float = 0.0  # about how much of the run it stands for: the largest is told first
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Of one counter, or of all that share the last part of their name.
+
+    `words` holds {n}, the count, or {s}, seconds of sound; {part} is what stands before the last dot.
+    A plural's [s] is left out when the count is 1. What happens while models load is not counted, unless it
+    is `always` to be told.
+    """
+
+    words: str
+    each_s: float = PACKET_S
+    kind: Kind = "fault"
+    always: bool = False
+
+
+def _fact() -> Meaning:
+    return Meaning("", kind="fact")
+
+
+MEANINGS: Final[dict[str, Meaning]] = {
+    # Sources.
+    "camera.overwritten": Meaning("{n} picture[s] skipped (newer ones came first)", PICTURE_S, "skip"),
+    "camera.buffered": Meaning("{n} old picture[s] in the camera's buffer skipped", PICTURE_S, "skip"),
+    "camera.damaged": Meaning("{n} damaged picture[s]", PICTURE_S),
+    "camera.lost": Meaning("camera lost {n} time[s]", 3.0, always=True),
+    "microphone.lost": Meaning("microphone lost {n} time[s]", 3.0, always=True),
+    "microphone.overflows": Meaning("{n} overflow[s] of the sound card", PACKET_S),
+    "microphone.dropped": Meaning("{n} block[s] of sound lost on the way in", 0.02),
+    "file.late": Meaning("{n} picture[s] skipped (too late for real pace)", PICTURE_S, "skip"),
+    "file.damaged": Meaning("{n} damaged piece[s] of the file", 0.05, always=True),
+    "file.discontinuities": Meaning("{n} jump[s] of the file's time stamps", 1.0, always=True),
+    "file.refused_stamps": Meaning("{n} time stamp[s] of the file refused", PICTURE_S, always=True),
+    "video.out_of_order": Meaning("{n} picture[s] out of order", PICTURE_S, always=True),
+    "audio.out_of_order": Meaning("{n} block[s] of sound out of order", 0.02, always=True),
+    "video.stamps_refused": Meaning("{n} picture[s] refused for their time stamps", PICTURE_S, always=True),
+    "audio.stamps_refused": Meaning("{n} block[s] of sound refused for their time stamps", 0.02, always=True),
+    "video.stamps_rebased": Meaning("{n} jump[s] of the pictures' time stamps", 1.0, always=True),
+    "audio.stamps_rebased": Meaning("{n} jump[s] of the sound's time stamps", 1.0, always=True),
+    "audio.clipped": Meaning("{s} s of sound too loud (clipped)", SAMPLE_S, always=True),
+    "audio.not_finite": Meaning("{s} s of sound that was no number", SAMPLE_S, always=True),
+    # Stages.
+    "face.skipped": Meaning("{n} picture[s] skipped (above face.max_fps)", PICTURE_S, "skip"),
+    "face.fell_behind": Meaning("the face encoder fell behind {n} time[s]", 1.0),
+    "audio.fell_behind": Meaning("the voice encoder fell behind {n} time[s]", 1.0),
+    "audio.skipped_samples": Meaning("{s} s of sound left out to catch up", SAMPLE_S),
+    "speech.skipped_samples": Meaning("{s} s of speech left out to catch up", SAMPLE_S),
+    "speech.shrunk": Meaning("{n} time[s] the smaller speech model had to answer", 1.0),
+    "speech.given_up": Meaning("recognition given up for a while {n} time[s]", 1.0),
+    "speech.no_data": Meaning("{n} time[s] no sound came", 1.0),
+    "drift.skipped": Meaning("{n} check[s] of drift skipped", HOP_S, "skip"),
+    # Window, fusion, sinks.
+    "window.discarded": Meaning("{n} packet[s] too late for their window", PACKET_S),
+    "fusion.missed_hops": Meaning("{n} estimate[s] left out (too slow)", HOP_S),
+    "estimates.skipped": Meaning("{n} estimate[s] that the program did not take", HOP_S),
+    "fusion.engine_failures": Meaning("{n} failure[s] of the fusion engine", HOP_S, always=True),
+    "publish.refused": Meaning("{n} client[s] of the published port cut off", HOP_S, always=True),
+    # Whatever they are of.
+    "*.lost_samples": Meaning("{s} s of sound lost before {part}", SAMPLE_S),
+    "*.gaps": Meaning("{n} gap[s] in the sound of {part}", 0.5),
+    "*.dropped": Meaning("{n} message[s] lost on {part}", PACKET_S),
+    "*.refused": Meaning("{n} broken message[s] refused on {part}", PACKET_S, always=True),
+    "*.failures": Meaning("{part} failed {n} time[s]", 5.0, always=True),
+    "*.lost": Meaning("{part} lost {n} time[s]", 3.0, always=True),
+    # How much was done, and what the recogniser's guards and cuts decide.
+    **{
+        f"*.{name}": _fact()
+        for name in ("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced")
+    },
+    **{f"*.{name}": _fact() for name in ("checks", "erased", "cut_segment", "cut_word", "cut_limit")},
+    "*.guard_carry_over": _fact(),
+    "*.guard_": Meaning("{n} invented word[s] withheld ({part})", 0.3, "skip"),
+}
+PARTS: Final = {
+    "audio": "the voice",
+    "speech": "the words",
+    "face": "the face",
+    "text": "the text",
+    "sink-json": "writing --json",
+    "sink-picture": "writing --picture",
+    "sink-publish": "--publish",
+    "sink-terminal": "the view",
+}
+
+
+def losses(health: HealthSnapshot) -> tuple[Loss, ...]:
+    """What was lost since the first estimate, faults first, the largest of them first.
+
+    A counter that nobody described is shown by its name, as a fault.
+    """
+    found = []
+    for name, total in health.counters.items():
+        meaning = _meaning(name)
+        count = total if meaning.always else total - health.before.get(name, 0)
+        if count > 0 and meaning.kind != "fact":
+            words = _in_words(name, count, meaning)
+            found.append(Loss(name, count, words, meaning.kind == "fault", count * meaning.each_s))
+    return tuple(sorted(found, key=lambda loss: (not loss.fault, -loss.weight_s, loss.name)))
+
+
+def _meaning(name: str) -> Meaning:
+    last = name.rpartition(".")[2]
+    if found := MEANINGS.get(name) or MEANINGS.get(f"*.{last}"):
+        return found
+    if last.startswith("guard_"):
+        return MEANINGS["*.guard_"]
+    return Meaning("{part}: {n} {last}", always=True)
+
+
+def _in_words(name: str, count: int, meaning: Meaning) -> str:
+    part, _, last = name.rpartition(".")
+    if last.startswith("guard_"):
+        part = last.removeprefix("guard_").replace("_", " ")
+    words = meaning.words.replace("[s]", "" if count == 1 else "s")
+    seconds = count / SAMPLE_RATE_HZ
+    return words.format(
+        n=f"{count:,}",
+        s=f"{seconds:.1f}" if seconds >= 0.1 else f"{seconds:.2g}",
+        part=PARTS.get(part, part.replace(".", " ") or "?"),
+        last=last.replace("_", " "),
+    )
+
 
 HISTORY_BIN_S: Final = 0.5  # of capture time: one column of a history
 HISTORY_BINS: Final = 240

@@ -1,25 +1,351 @@
-"""A camera or a network stream as a source of pictures, watched for silence and for freezing."""
+"""A camera or a network stream as a source of pictures, watched for silence and for freezing.
+
+Reading a camera in a thread of its own, because the call that reads it may hang for good.
+
+Opening a camera of this machine with OpenCV, and saying what is wrong when that fails.
+
+Telling a live camera from one that repeats its last picture, which drivers do after an unplug.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emi_live.addresses import safe_address
-from emi_live.clock import Clock, seconds_to_ns
+from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, seconds_to_ns
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed
-from emi_live.sources.grabber import CameraPicture, Capture, Grabber
-from emi_live.sources.liveness import FreezeDetector
-from emi_live.sources.opencv import OpenCvCapture, advice, is_url
+from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.sources.stream import StreamCapture
-from emi_live.worker import Backoff
+from emi_live.worker import Backoff, Worker
 
-__all__ = ["CameraSource"]
+if TYPE_CHECKING:
+    from cv2 import VideoCapture
+
+__all__ = [
+    "CameraPicture",
+    "CameraSource",
+    "Capture",
+    "FreezeDetector",
+    "Grabber",
+    "OpenCvCapture",
+    "advice",
+    "is_url",
+]
+
+CLOSE_S: Final = 0.4  # a grab that hangs longer is left behind; it releases the device when it returns
+BUFFERED_NS: Final = (
+    5 * NS_PER_MS
+)  # a first picture had so soon was waiting in a buffer, since nobody knows when
+MAX_BUFFERED: Final = 64
+MAX_LAG_NS: Final = NS_PER_S // 2  # a recording that comes later than this is not hurried to catch up
+MAX_STILL_NS: Final = 120 * NS_PER_S  # a longer step between two pictures is a mistake of their stamps
+# A camera may send faster than its stamps say, and a server what it holds; nobody sends a minute eight times
+# as fast but a server that holds all of it.
+FAST_NS: Final = 60 * NS_PER_S
+FAST: Final = 8
+
+
+class Capture(Protocol):
+    """What is used of `cv2.VideoCapture`; called from one thread."""
+
+    @property
+    def length_ns(self) -> int:
+        """How long it is, if it is a recording that says so; 0 for a camera."""
+        ...
+
+    @property
+    def media_ns(self) -> int | None:
+        """When the picture grabbed last is due, from the first one on; None if the stream does not say."""
+        ...
+
+    def grab(self) -> bool:
+        """Wait for the next picture; False when there is none.
+
+        Raises:
+            DeviceLostError: there will be none, and the message says why.
+        """
+        ...
+
+    def rgb(self) -> NDArray[np.uint8] | None:
+        """The picture grabbed last, shape (height, width, 3), owned by the caller; None if it is damaged."""
+        ...
+
+    def release(self) -> None:
+        """Close the device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPicture:
+    """One picture, RGB, shape (height, width, 3), and when it was grabbed."""
+
+    rgb: NDArray[np.uint8]
+    t_ns: int
+    recorded: bool = False  # of a recording, in which nothing need move
+
+
+class Pacer:
+    """Tells a recording from a camera, and when a picture of a recording is due. Pure logic.
+
+    A recording states its length, or comes far faster than its stamps. A stream that goes on past the length
+    that it stated is a camera after all.
+    """
+
+    def __init__(self) -> None:
+        self._start_ns: int | None = None  # when media time 0 came, or is to be thought to have come
+        self._fast = False
+
+    def due_ns(self, media_ns: int | None, length_ns: int, now_ns: int) -> int | None:
+        """When to show the picture that came at `now_ns`; None for a camera's, to be shown at once."""
+        if media_ns is None:
+            return None
+        if self._start_ns is None:
+            self._start_ns = now_ns - media_ns
+        elapsed_ns = now_ns - self._start_ns
+        self._fast = self._fast or media_ns >= max(FAST_NS, FAST * elapsed_ns)
+        stated = length_ns > 0 and media_ns <= length_ns + NS_PER_S
+        if not stated and not self._fast:
+            return None
+        if not -MAX_LAG_NS <= media_ns - elapsed_ns <= MAX_STILL_NS:
+            self._start_ns = now_ns - media_ns
+        return self._start_ns + media_ns
+
+
+class Grabber:
+    """One opened camera, drained as fast as it delivers; only the newest picture is kept.
+
+    Opening happens in the thread too. `connect` raises `DeviceLostError` when it fails. Pictures replaced
+    before they were taken are counted as `camera.overwritten`, damaged ones as `camera.damaged`, and those
+    that had waited in a buffer when the device was opened as `camera.buffered`. More than `max_damaged`
+    damaged ones in a row are a loss.
+
+    A recording is played at its own pace in place of that, and ends with `FeedEndedError`.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Capture], clock: Clock, health: Health, *, max_damaged: int = 30
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._health = health
+        self._changed = threading.Condition()
+        self._newest: CameraPicture | None = None
+        self._loss: DeviceLostError | SourceError | None = None
+        self._max_damaged = max_damaged
+        self._damaged = 0  # in a row
+        self.recorded = False
+        self._worker = Worker("camera-reader", self._read, Health(), on_exit=self._notice_exit)
+        self._worker.start()
+
+    def next(self, timeout_s: float) -> CameraPicture | None:
+        """The newest picture not taken yet; None if there was none within `timeout_s`.
+
+        Raises:
+            DeviceLostError: the device could not be opened, or has ended.
+            SourceError: a recording is broken off.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._loss is not None, timeout_s)
+            picture, self._newest = self._newest, None
+            if picture is None and self._loss is not None:
+                raise self._loss
+            return picture
+
+    def close(self) -> None:
+        """Release the device, or leave that to the thread if it hangs."""
+        self._worker.request_stop()
+        self._worker.join(CLOSE_S)
+
+    def _read(self, stop: threading.Event) -> None:
+        try:
+            capture = self._connect()
+        except DeviceLostError as error:
+            self._lose(error)
+            return
+        pacer = Pacer()
+        try:
+            may_wait = MAX_BUFFERED  # pictures that may still have been waiting when the device was opened
+            while not stop.is_set():
+                before_ns = self._clock.now_ns()
+                if not capture.grab():
+                    raise DeviceLostError("the camera gave no picture")
+                t_ns = self._clock.now_ns()  # before decoding, which takes milliseconds
+                due_ns = pacer.due_ns(capture.media_ns, capture.length_ns, t_ns)
+                self.recorded = due_ns is not None
+                may_wait = may_wait - 1 if t_ns - before_ns < BUFFERED_NS else 0
+                if due_ns is not None:
+                    self._clock.wait_until(due_ns, stop)
+                    self._offer(capture.rgb(), self._clock.now_ns(), recorded=True)
+                elif may_wait > 0:
+                    self._health.count("camera.buffered")
+                else:
+                    self._offer(capture.rgb(), t_ns)
+        except DeviceLostError as error:
+            self._lose(_end_of_recording(capture, error) if self.recorded else error)
+        finally:
+            capture.release()
+
+    def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int, *, recorded: bool = False) -> None:
+        if rgb is None:
+            self._health.count("camera.damaged")
+            self._damaged += 1
+            if self._damaged > self._max_damaged:
+                raise DeviceLostError(f"{self._damaged} damaged pictures in a row")
+            return
+        self._damaged = 0
+        with self._changed:
+            if self._newest is not None:
+                self._health.count("camera.overwritten")
+            self._newest = CameraPicture(rgb, t_ns, recorded)
+            self._changed.notify_all()
+
+    def _lose(self, reason: DeviceLostError | SourceError) -> None:
+        with self._changed:
+            self._loss = reason
+            self._changed.notify_all()
+
+    def _notice_exit(self) -> None:
+        if self._loss is None:
+            self._lose(DeviceLostError(str(self._worker.error or "the camera was closed")))
+
+
+def _end_of_recording(capture: Capture, reason: DeviceLostError) -> DeviceLostError | SourceError:
+    """The end, or that there should be more: some containers only estimate their length."""
+    end_s, length_s = (capture.media_ns or 0) / NS_PER_S, capture.length_ns / NS_PER_S
+    if length_s - end_s <= max(1.0, 0.05 * length_s):
+        return FeedEndedError("the recording has ended")
+    return SourceError(f"the recording breaks off at {end_s:.1f} s of {length_s:.1f} s ({reason})")
+
+
+def is_url(where: int | str) -> bool:
+    """Whether a camera is reached over the network."""
+    return isinstance(where, str) and "://" in where
+
+
+def advice(where: int | str) -> str:
+    """What to do about a camera that cannot be opened."""
+    if is_url(where):
+        return f"check that `ffplay {safe_address(where)}` shows it"
+    devices = sorted(str(path) for path in Path("/dev").glob("video*"))
+    path = f"/dev/video{where}" if isinstance(where, int) else where
+    if not path.startswith("/"):
+        return "a camera is a number (0), a device (/dev/video0) or an address (rtsp://HOST/…, http://HOST/…)"
+    if not devices:
+        return "there is no /dev/video* here: plug a camera in, or give a stream's URL with --camera"
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+        return f"this user may not use {path}: `sudo usermod -aG video $USER`, then log in again"
+    return f"it may be in use by another program; devices here: {', '.join(devices)}"
+
+
+class OpenCvCapture:
+    """One camera on this machine by `cv2.VideoCapture`, set up for the lowest delay. Used by one thread.
+
+    Raises:
+        DeviceLostError: the device cannot be opened.
+    """
+
+    length_ns = 0
+    media_ns = None
+
+    def __init__(self, where: int | str, config: CameraConfig) -> None:
+        # The libraries below write straight to the terminal, into the middle of the view; a user's choice
+        # wins.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        import cv2
+
+        if "OPENCV_LOG_LEVEL" not in os.environ:
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._cv2 = cv2
+        self._capture = self._open(where, config)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise DeviceLostError("it cannot be opened")
+
+    def grab(self) -> bool:
+        """Wait for the next picture."""
+        return bool(self._capture.grab())
+
+    def rgb(self) -> NDArray[np.uint8] | None:
+        """The picture grabbed last, RGB."""
+        good, picture = self._capture.retrieve()
+        if not good or picture is None or picture.size == 0:
+            return None
+        grey = picture.ndim == 2 or picture.shape[2] == 1
+        code = self._cv2.COLOR_GRAY2RGB if grey else self._cv2.COLOR_BGR2RGB
+        rgb: NDArray[np.uint8] = self._cv2.cvtColor(picture, code)
+        return rgb
+
+    def release(self) -> None:
+        """Close the device."""
+        self._capture.release()
+
+    def _open(self, where: int | str, config: CameraConfig) -> VideoCapture:
+        cv2 = self._cv2
+        capture: VideoCapture = cv2.VideoCapture(
+            where, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+        )
+        # Two: with one, a driver has nowhere to put the next picture while this one is read, and the rate
+        # halves.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
+        if config.width_px or config.height_px:  # over USB 2, larger pictures come at full rate only as JPEG
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        wishes = {
+            cv2.CAP_PROP_FRAME_WIDTH: config.width_px,
+            cv2.CAP_PROP_FRAME_HEIGHT: config.height_px,
+            cv2.CAP_PROP_FPS: config.fps,
+        }
+        for setting, value in wishes.items():
+            if value is not None:
+                capture.set(setting, value)
+        return capture
+
+
+STRIDE: Final = (
+    4  # every fourth pixel of every fourth row: sensor noise alone changes many of these in each picture
+)
+
+
+class FreezeDetector:
+    """Compares each picture with the one before; exact repetition for `after_ns` means frozen.
+
+    It stays frozen, across a reopening too, until a picture differs.
+    """
+
+    def __init__(self, after_ns: int) -> None:
+        self._after_ns = after_ns
+        self._digest: int | None = None
+        self._since_ns: int | None = None  # None: a new watch begins with the next picture
+        self._frozen = False
+
+    def observe(self, rgb: NDArray[np.uint8], t_ns: int) -> Literal["live", "repeating", "frozen"]:
+        """What this picture says of the camera.
+
+        `live`: use it. `frozen`: it has now been the same for `after_ns`, the device should be reopened, and
+        a new watch begins. `repeating`: still the picture that the camera froze on, not to be used.
+        """
+        digest = crc32(rgb[::STRIDE, ::STRIDE].tobytes())
+        if digest != self._digest:
+            self._digest, self._since_ns, self._frozen = digest, t_ns, False
+            return "live"
+        if self._since_ns is None:
+            self._since_ns = t_ns
+        if t_ns - self._since_ns >= self._after_ns:
+            self._since_ns, self._frozen = None, True
+            return "frozen"
+        return "repeating" if self._frozen else "live"
 
 
 class CameraSource:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.resample import MAX_RATE_HZ, MIN_RATE_HZ
-from emi_live.rings.video import MAX_SIDE_PX
+from emi_live.rings import MAX_SIDE_PX
 from emi_live.sources.container import broken
 from emi_live.sources.stamps import Lie, Stamp, StreamName, Timeline
 

@@ -1,4 +1,7 @@
-"""What every capture device needs: to be missed when it falls silent, and opened again."""
+"""What every capture device needs: to be missed when it falls silent, and opened again.
+
+The seam between a source and the worker that runs it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from typing import Final, Generic, Protocol, TypeVar
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.errors import LiveError
 from emi_live.health import Health
+from emi_live.intake import Intake
 from emi_live.worker import Backoff
 
-__all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError"]
+__all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError", "Source"]
 
 POLL_S: Final = 0.1  # longest wait for a device before looking at `stop` and at the clock
 
@@ -194,3 +198,35 @@ class DeviceLoop(Generic[T]):
             if self._clock.now_ns() >= deadline_ns and not feed.recorded:
                 raise DeviceLostError(f"{self._nothing} for {patience_s:.1f} s")
         return None
+
+
+class Source(Protocol):
+    """Media from one device or file. `run` is called once, by one thread that the source does not own."""
+
+    @property
+    def name(self) -> str:
+        """The part's name in health reports: `camera`, `microphone` or `file`."""
+        ...
+
+    @property
+    def has_video(self) -> bool:
+        """Whether pictures can come of it."""
+        ...
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether sound can come of it."""
+        ...
+
+    def run(self, intake: Intake, stop: threading.Event) -> None:
+        """Push media until they end or `stop` is set; then release the device and end the streams.
+
+        Raises:
+            SourceError: the media cannot be opened or read at all. A device that is lost later is reopened
+            instead.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device or file of a source that was never run; `run` does it by itself."""
+        ...

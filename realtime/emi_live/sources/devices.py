@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from emi_live.sources.portaudio import load_sounddevice
+from emi_live.sources.microphone import load_sounddevice
 
 __all__ = ["CameraDevice", "MicrophoneDevice", "list_cameras", "list_microphones"]
 

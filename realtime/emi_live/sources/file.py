@@ -18,10 +18,17 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sources.container import is_cut_off, open_container, require_file, stated_length_s
+from emi_live.sources.container import (
+    Track,
+    candidates,
+    is_cut_off,
+    open_container,
+    require_file,
+    stated_length_s,
+    tracks_of,
+)
 from emi_live.sources.decode import MAX_GAP_NS, Picture, Sound, StreamReader, UnusableError
 from emi_live.sources.stamps import StreamName
-from emi_live.sources.tracks import Track, candidates, tracks_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer

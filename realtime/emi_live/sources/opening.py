@@ -10,8 +10,8 @@ from emi_live.clock import Clock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
+from emi_live.sources.device import Source
 from emi_live.sources.push import PushSource
-from emi_live.sources.source import Source
 
 __all__ = ["open_sources"]
 

@@ -1,4 +1,9 @@
-"""The speech stage: sound in, the words of the last half minute out, the newest still open to change."""
+"""The speech stage: sound in, the words of the last half minute out, the newest still open to change.
+
+What the speech stage gives up when its recogniser is too slow for the sound, and how it says so.
+
+When each moment of an utterance was captured: sound cards' clocks drift, so it is noted chunk by chunk.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +19,129 @@ from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import SpeechConfig
 from emi_live.health import Health
 from emi_live.messages import NOTHING_YET, Hearing, Packet, TranscriptPacket, Word, end_of_stream
-from emi_live.rings import AudioReader
-from emi_live.rings.audio import SAMPLE_RATE_HZ
-from emi_live.stages.chunks import Chunk, ChunkReader
-from emi_live.stages.keeping_up import KeepingUp
-from emi_live.stages.timeline import Timeline
+from emi_live.rings import SAMPLE_RATE_HZ, AudioReader
+from emi_live.stages.audio import Chunk, ChunkReader
 from emi_models.speech.endpointer import Endpointer, Piece
-from emi_models.speech.guards import GuardSettings
-from emi_models.speech.incremental import IncrementalRecognizer, IncrementalSettings, Update
-from emi_models.speech.transcript import Transcript
+from emi_models.speech.incremental import (
+    IncrementalRecognizer,
+    IncrementalSettings,
+    LagController,
+    LagStep,
+    Update,
+)
+from emi_models.speech.recognizer import Transcript
+from emi_models.speech.whisper import GuardSettings
 
 if TYPE_CHECKING:
-    from emi_models.encoders.voice import VoiceGate
+    from emi_models.encoders.voice_activity import VoiceGate
     from emi_models.speech.recognizer import Recognizer
 
-__all__ = ["SpeechStage"]
+__all__ = ["KeepingUp", "SpeechStage", "Timeline"]
+
+COUNTERS: Final = {LagStep.SMALLER: "shrunk", LagStep.MISSING: "given_up"}
+
+
+class KeepingUp:
+    """Carries out what `LagController` decides, and reports each step: a counter and the part's status.
+
+    Counters, of the part: `shrunk` and `given_up` count the steps, `skipped_samples` the sound that was left
+    out while the text was missing.
+    """
+
+    def __init__(
+        self,
+        words: IncrementalRecognizer,
+        smaller: Recognizer | None,
+        budget_s: float,
+        part: str,
+        health: Health,
+    ) -> None:
+        self._words = words
+        self._full = words.recognizer
+        self._smaller = smaller
+        self._lag = LagController(budget_s, has_smaller=smaller is not None)
+        self._step = LagStep.NONE
+        self._part = part
+        self._health = health
+        self._left_out = 0  # samples, since nothing was recognised any more
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing is recognised for now."""
+        return self._step == LagStep.MISSING
+
+    @property
+    def left_out_s(self) -> float:
+        """Seconds of speech left out since then; 0 while words are recognised."""
+        return self._left_out / SAMPLE_RATE_HZ if self.missing else 0.0
+
+    def heard(self, samples: int) -> None:
+        """So many samples were heard, of speech or silence."""
+        self._go_to(self._lag.passed(samples / SAMPLE_RATE_HZ), 0.0)
+
+    def take(self, samples: int, waiting: int) -> bool:
+        """So many samples of an utterance are there, and so many wait; whether they are to be recognised."""
+        if not self.missing:
+            waiting_s = waiting / SAMPLE_RATE_HZ
+            self._go_to(self._lag.taken(samples / SAMPLE_RATE_HZ, waiting_s), waiting_s)
+        if self.missing:
+            self._left_out += samples
+            self._health.count(f"{self._part}.skipped_samples", samples)
+        return not self.missing
+
+    def answered(self, waiting: int) -> None:
+        """The recogniser has answered, and so many samples wait now."""
+        waiting_s = waiting / SAMPLE_RATE_HZ
+        self._go_to(self._lag.answered(waiting_s), waiting_s)
+
+    def _go_to(self, step: LagStep, waiting_s: float) -> None:
+        if step == self._step:
+            return
+        worse, self._step = step > self._step, step
+        self._left_out = 0
+        recognizer = self._smaller if step == LagStep.SMALLER and self._smaller else self._full
+        if step != LagStep.MISSING and recognizer is not self._words.recognizer:
+            self._words.use(recognizer)
+        if worse:
+            self._health.count(f"{self._part}.{COUNTERS[step]}")
+        self._health.report(self._part, "running", self._says(step, waiting_s))
+
+    def _says(self, step: LagStep, waiting_s: float) -> str:
+        if step == LagStep.NONE:
+            return f"{self._full.name} again"
+        behind = f"{waiting_s:.1f} s behind: " if waiting_s else ""
+        if step == LagStep.MISSING:
+            return f"{behind}words are left out for a while; choose a smaller model with --set speech.model"
+        return f"{behind}{self._words.recognizer.name} answers until there is time"
+
+
+KEPT_SAMPLES: Final = 40 * SAMPLE_RATE_HZ  # longer than a recogniser's buffer
+
+
+class Timeline:
+    """Maps seconds of an utterance, counted in samples, to capture time."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Start an utterance."""
+        self._size = 0
+        self._ends: deque[tuple[int, int]] = deque()  # samples so far, the capture time at which they end
+
+    def add(self, samples: int, end_ns: int) -> None:
+        """The next samples end at `end_ns`."""
+        self._size += samples
+        self._ends.append((self._size, end_ns))
+        while self._ends[0][0] < self._size - KEPT_SAMPLES:
+            self._ends.popleft()
+
+    def at(self, seconds: float) -> int:
+        """The capture time of a moment, in nanoseconds."""
+        sample = round(seconds * SAMPLE_RATE_HZ)
+        after = next((noted for noted in self._ends if noted[0] >= sample), self._ends[-1])
+        return after[1] + (sample - after[0]) * NS_PER_S // SAMPLE_RATE_HZ
+
 
 PROGRESS_CHUNKS: Final = 6  # 192 ms: nobody waits longer to learn that nothing was said
 KEPT_NS: Final = 30 * NS_PER_S

@@ -1,15 +1,20 @@
-"""The seam between a stage and the worker that runs it, and what a stage promises while no media come."""
+"""The seam between a stage and the worker that runs it, and what a stage promises while no media come.
+
+The loop that a worker runs for one stage: wait, step, publish.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from emi_live.clock import NS_PER_MS
+from emi_live.bus.ends import PacketWriter
+from emi_live.clock import NS_PER_MS, Clock
 from emi_live.messages import NOTHING_YET, Packet
-from emi_live.rings.base import Reader
+from emi_live.rings import Reader
 
-__all__ = ["Promise", "Stage"]
+__all__ = ["Promise", "Stage", "StageRunner"]
 
 PROMISE_STEP_NS: Final = 250 * NS_PER_MS  # four packets for a second of a gap that is read bit by bit
 
@@ -80,3 +85,28 @@ class Promise:
             return None
         self._given_ns = promised_ns
         return promised_ns
+
+
+WAIT_S = 0.1  # longest wait for input before looking at `stop` again
+
+
+class StageRunner:
+    """Runs a stage until its input is over or it is told to stop; may be run again after a failure."""
+
+    def __init__(self, stage: Stage, publisher: PacketWriter, clock: Clock) -> None:
+        self._stage = stage
+        self._publisher = publisher
+        self._clock = clock
+        self._interrupted = False
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread. A stage that failed before starts afresh from where its input stands."""
+        stage = self._stage
+        if self._interrupted:
+            stage.reset()
+        self._interrupted = True
+        while not stop.is_set() and not stage.ended:
+            stage.wait(WAIT_S)
+            for packet in stage.step(self._clock.now_ns()):
+                self._publisher.publish(packet)
+        self._interrupted = False

@@ -3,7 +3,6 @@
 Pure: no thread, clock or socket, so the same packets give the same windows at every machine speed.
 """
 
-from emi_live.window.assembler import Window, WindowAssembler
-from emi_live.window.verdict import Condition
+from emi_live.window.assembler import Condition, Window, WindowAssembler
 
 __all__ = ["Condition", "Window", "WindowAssembler"]

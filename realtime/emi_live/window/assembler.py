@@ -4,6 +4,8 @@ A modality is `live` while its newest usable evidence is younger than its dropou
 word. Until then its last frames stand, as many seconds of them as the checkpoint asks to be shown. Otherwise
 it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason in words; then
 its presence flag is off and the network puts its learned missing token there.
+
+Whether a modality is live in a window, and if not, why.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +25,57 @@ from emi_live.messages import (
     NOTHING_YET,
     AudioPacket,
     ModalityReport,
+    ModalityState,
     Packet,
     TextPacket,
     VisionPacket,
 )
-from emi_live.window.sound import SoundTrack
-from emi_live.window.track import FrameTrack
-from emi_live.window.verdict import Condition, Verdict, is_recent, judge
-from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.stream import FrameRun, StreamWindow
-from emi_models.vocabulary import MODALITIES, Modality
+from emi_live.window.tracks import FrameTrack, SoundTrack
+from emi_models import MODALITIES, Modality
+from emi_models.inputs import FrameRun, FusionInputs, FusionShapes, StreamWindow
 
-__all__ = ["Window", "WindowAssembler"]
+__all__ = ["Condition", "Verdict", "Window", "WindowAssembler", "is_recent", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is known of a modality beside its packets: whether its part can work at all, and why not.
+
+    `paused`: nothing is taken, as the program asked. The detail of `ok` says why nothing usable may come.
+    """
+
+    state: Literal["ok", "failed", "unavailable", "absent", "paused"] = "ok"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A modality's state at one instant; `reason` is None only when it is live."""
+
+    state: ModalityState
+    reason: str | None
+
+    @property
+    def live(self) -> bool:
+        """Whether its evidence may be used."""
+        return self.state == "live"
+
+
+def is_recent(t_ns: int | None, end_ns: int, within_ns: int) -> bool:
+    """Whether something happened at most `within_ns` before `end_ns`."""
+    return t_ns is not None and end_ns - t_ns <= within_ns
+
+
+def judge(recent: bool, condition: Condition, why_missing: str) -> Verdict:
+    """Live while the newest usable evidence is recent; else what is wrong with its part, or is missing."""
+    if condition.state == "paused":
+        return Verdict("missing", condition.detail)
+    if recent:
+        return Verdict("live", None)
+    if condition.state == "failed" or condition.state == "unavailable":
+        return Verdict(condition.state, condition.detail)
+    return Verdict("missing", "no source" if condition.state == "absent" else condition.detail or why_missing)
+
 
 # A voice is known before its frames, where an encoder waits for what comes next: so much later they may be.
 LATE_NS: Final = NS_PER_S

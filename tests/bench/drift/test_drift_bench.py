@@ -21,10 +21,10 @@ from emi_bench.drift.measure import (
 )
 from emi_bench.drift.report import StreamSetting
 from emi_live.cli.errors import run_app
+from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.errors import CheckpointError
 from emi_models.systems import build_network
-from emi_models.vocabulary import EMOTIONS
 from tests.models.encoders.tiny_models import tiny_speech
 
 

@@ -22,10 +22,10 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import Estimate, Packet, Trace
 from emi_live.rings import AudioRing, VideoRing
-from emi_live.stages.face import FaceStage
+from emi_live.stages.vision import FaceStage
 from emi_live.window import WindowAssembler
+from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
 from tests.fakes import FakeClock, FakeEngine, ListReader
 
 SHAPES = FusionShapes(vision_frames=40, vision_dim=58, audio_frames=40, audio_dim=68, text_dim=4)

@@ -13,15 +13,13 @@ from emi_bench.systems.report import Variant
 from emi_bench.systems.training import VARIANTS, TrainingJob, kept_result
 from emi_live.cli.errors import run_app
 from emi_live.errors import ConfigurationError
+from emi_models import MODALITIES
 from emi_models.data import open_clips
 from emi_models.data.batches import ClipWindows, collate
-from emi_models.data.synth import SynthCorpus
-from emi_models.data.synth_config import SynthConfig
-from emi_models.data.synth_write import write_corpus
+from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
 from emi_models.training.config import TrainConfig
-from emi_models.training.network import network_for
+from emi_models.training.fit import network_for
 from emi_models.training.recipes import recipe_of
-from emi_models.vocabulary import MODALITIES
 
 CORPUS = SynthCorpus(SynthConfig(clips=60, seed=1))
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emi_models.inputs import FusionShapes
+from emi_models.inputs import FrameRun, FusionShapes, StreamWindow
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.stream import FrameRun, StreamWindow
 
 SHAPES = FusionShapes(vision_frames=12, vision_dim=5, audio_frames=30, audio_dim=7, text_dim=6)
 

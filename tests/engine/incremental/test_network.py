@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
-from emi_engine.session import LEFT_OUT
-from emi_models.inputs import FusionShapes, InputError
-from emi_models.stream import FrameRun, StreamWindow
+from emi_engine.protocol import LEFT_OUT
+from emi_models.inputs import FrameRun, FusionShapes, InputError, StreamWindow
 from tests.engine.incremental.streams import Person, network, whole
 
 EXACT = 1e-5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emi_engine.onnx_export import export_onnx
-from emi_engine.precision import Precision
+from emi_engine.protocol import Precision
 from emi_engine.tensorrt.library import Library, find_library
 from emi_engine.tensorrt.plans import Plan, PlanOrigin
 from emi_models.checkpoint import LoadedCheckpoint, load_checkpoint, packaged_checkpoint

@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 
-from emi_engine.tensorrt.device import Gpu
+from emi_engine.cuda import Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,8 @@ import onnx
 import pytest
 
 from emi_engine import EngineError, EngineUnavailableError
-from emi_engine.precision import PRECISIONS, Precision
-from emi_engine.tensorrt.build import build_plan, check_targets, portable_targets
-from emi_engine.tensorrt.job import PlanJob
+from emi_engine.protocol import PRECISIONS, Precision
+from emi_engine.tensorrt.build import PlanJob, build_plan, check_targets, portable_targets
 from emi_engine.tensorrt.library import Library, find_library
 from emi_engine.tensorrt.plans import Plan
 from emi_models.checkpoint import LoadedCheckpoint

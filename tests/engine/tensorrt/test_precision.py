@@ -13,7 +13,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from emi_engine.parity import precision_price, probe_window
-from emi_engine.precision import PRECISIONS, TOLERANCES, Precision
+from emi_engine.protocol import PRECISIONS, TOLERANCES, Precision
 from emi_models.checkpoint import LoadedCheckpoint
 from emi_models.inputs import FusionInputs
 from tests.engine.tensorrt.conftest import Exported

@@ -13,15 +13,14 @@ import torch
 
 from emi_engine import EngineError, EngineUnavailableError
 from emi_engine.parity import probe_window
-from emi_engine.precision import TOLERANCES, Precision
-from emi_engine.tensorrt.job import PlanJob
+from emi_engine.protocol import TOLERANCES, Precision
+from emi_engine.tensorrt.build import PlanJob
+from emi_engine.tensorrt.engine import TensorRTEngine, load_tensorrt, run_plan
 from emi_engine.tensorrt.library import Library
-from emi_engine.tensorrt.load import load_tensorrt, run_plan
 from emi_engine.tensorrt.plans import Plan
-from emi_engine.tensorrt.runtime import TensorRTEngine
+from emi_models import MODALITIES
 from emi_models.checkpoint import LoadedCheckpoint, packaged_checkpoint
 from emi_models.inputs import FusionInputs
-from emi_models.vocabulary import MODALITIES
 from tests.engine.tensorrt.conftest import Exported, origin_of
 from tests.engine.tensorrt.fake import MAGIC, FakeApi, FakeDevice
 from tests.models.networks.zoo import SMALL

@@ -19,7 +19,7 @@ from emi_live.messages import (
     VisionPacket,
     Word,
 )
-from emi_models.vocabulary import MODALITIES
+from emi_models import MODALITIES
 
 int64 = st.integers(INT64_MIN, INT64_MAX)
 counts = st.integers(0, INT64_MAX)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emi_models.data.info import DatasetInfo
+from emi_models.data.dataset import ClipWriter, DatasetInfo
 from emi_models.data.ratings import Rating
-from emi_models.data.store import ClipWriter
 from tests.models.training.sets import MemorySet
 
 

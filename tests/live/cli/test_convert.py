@@ -8,7 +8,7 @@ import pytest
 
 from emi_live.cli.convert import app
 from emi_live.cli.errors import run_app
-from emi_models.data.store import ClipWriter
+from emi_models.data.dataset import ClipWriter
 from tests.models.data.folders import INFO, make_clip, make_vidmimic, vectors, write_split
 from tests.models.data.pickles import Calls, write_pickle
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from emi_live.cli.checks import bar, dbfs, engines, microphones, models, network, surroundings
-from emi_live.cli.doctor import sections
+from emi_live.cli.doctor import bar, dbfs, engines, microphones, models, network, sections, surroundings
 from emi_live.cli.emi import GROUP, run_emi
 from emi_models.store import ModelStore
 from tests.live.pulse import PulseServer

@@ -10,8 +10,8 @@ import torch
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.evaluate import app
+from emi_models import EMOTIONS
 from emi_models.training.fit import fit
-from emi_models.vocabulary import EMOTIONS
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import ENCODERS, MemorySet, memory_set, random_clips
 from tests.models.training.small import small

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_live.drift.sound import SoundRecord
+from emi_live.drift import SoundRecord
 from emi_live.rings import AudioBlock
 
 RATE_HZ = 16_000

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_live.drift.watch import DriftWatch
+from emi_live.drift import DriftWatch
 from emi_live.health import Health
 from emi_live.rings import AudioRing
 from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES, frames_for
-from emi_models.stream import FrameRun, StreamWindow
+from emi_models.inputs import FrameRun, StreamWindow
 
 RATE_HZ = 16_000
 NS = 1_000_000_000

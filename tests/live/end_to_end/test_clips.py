@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import packaged_checkpoint, read_header
-from emi_models.vocabulary import EMOTIONS, MODALITIES
 from tests.live.end_to_end.support import HOP_S, Run, emi_live
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from emi_models import EMOTIONS
 from emi_models.checkpoint import packaged_checkpoint, read_header
 from emi_models.encoders.face import FaceEncoder
-from emi_models.vocabulary import EMOTIONS
 from tests.live.end_to_end.support import HOP_S, Run, emi_live
 from tests.models.encoders.media import read_frames
 

@@ -12,18 +12,18 @@ import torch
 
 from emi_engine import EngineUnavailableError
 from emi_live import Estimate, LiveConfig, LiveEngine, SharedEngine
-from emi_live.blas import blas_threads
 from emi_live.bus import Bus
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
 from emi_live.stages import Stage
+from emi_live.worker import blas_threads
+from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, packaged_checkpoint, save_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import CheckpointError, EmiError
 from emi_models.inputs import COMPACT_SHAPES
 from emi_models.networks.taemi import Taemi
 from emi_models.systems import describe_config
-from emi_models.vocabulary import EMOTIONS
 from tests.engine.conftest import CONFIG, write_checkpoint
 from tests.fakes import SMALL_SHAPES, FakeEngine
 

@@ -20,8 +20,8 @@ from emi_live.health import Health
 from emi_live.messages import Packet
 from emi_live.rings import VideoRing
 from emi_live.stages import Stage
-from emi_live.stages.face import FaceStage
 from emi_live.stages.text import TextStage
+from emi_live.stages.vision import FaceStage
 
 if TYPE_CHECKING:
     from emi_models.encoders.face import FaceEncoder, FaceResult

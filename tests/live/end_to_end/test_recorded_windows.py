@@ -11,12 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_engine import EngineKind, load_engine
-from emi_engine.precision import TOLERANCES, Precision
-from emi_engine.session import FullPassSession
+from emi_engine.protocol import TOLERANCES, FullPassSession, Precision
 from emi_engine.torch_engine import TorchEngine
 from emi_live import LiveEngine, load_config
 from emi_models.checkpoint import load_checkpoint, packaged_checkpoint
-from emi_models.stream import FrameRun, StreamWindow
+from emi_models.inputs import FrameRun, StreamWindow
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 

@@ -13,12 +13,12 @@ import torch
 from emi_live import LiveEngine, load_config
 from emi_live.cli.errors import run_app
 from emi_live.cli.live import app
+from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, packaged_checkpoint, save_checkpoint
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
 from emi_models.inputs import FusionShapes
 from emi_models.networks.taemi import Taemi, TaemiConfig
 from emi_models.systems import describe_config
-from emi_models.vocabulary import MODALITIES
 from tests.live.end_to_end.support import HOP_S, Run, emi_live
 from tests.live.end_to_end.test_embedding import media
 from tests.models.encoders.tiny_models import WIDTH, edit_json, tiny_bert, tiny_speech, tiny_vit

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from emi_models import EMOTIONS
 from emi_models.checkpoint import read_header
-from emi_models.vocabulary import EMOTIONS
 from tests.live.end_to_end.support import emi_live, environment
 
 CLIPS = (

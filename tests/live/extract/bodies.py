@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from emi_live.extract.ledger import Entry
-from emi_live.extract.link import Failed, Job, Link, Ready, Refused, Written
+from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written
 from tests.live.waiting import until
 
 READY = Ready(encoders={"vision": "fake"}, recognizer="none", settings="s", announcements=["vision: fake"])

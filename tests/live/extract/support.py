@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from emi_live.config import LiveConfig, load_config
 from emi_live.messages import Packet
 from emi_live.stages import Stage
+from emi_models import Modality
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import COMPACT_SHAPES, FusionInputs
-from emi_models.vocabulary import Modality
 from tests.fakes import FakeEngine
 
 COMPACT_DIMS: dict[Modality, int] = {"vision": 58, "audio": 68, "text": 384}

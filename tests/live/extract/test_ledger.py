@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.ledger import LEDGER, Entry, Ledger, claimed
-from emi_live.extract.listing import Video
+from emi_live.extract.ledger import LEDGER, Entry, Ledger, Video, claimed
 
 ENTRY = Entry(
     id="a",

@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from emi_live.errors import ConfigurationError, StageError
-from emi_live.extract.link import Job, Refused, Written
-from emi_live.extract.pool import Pool
+from emi_live.extract.pool import Job, Pool, Refused, Written
 from emi_models.errors import EmiError, ModelUnavailableError
 from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn
 from tests.live.waiting import until

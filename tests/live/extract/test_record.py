@@ -16,12 +16,11 @@ from emi_live.bundle import Encoders
 from emi_live.clock import NS_PER_S
 from emi_live.config import AudioConfig, FaceConfig, LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
-from emi_live.extract.record import ClipRecord, record_clip
-from emi_live.extract.recorder import FOREVER
+from emi_live.extract.recorder import FOREVER, ClipRecord, record_clip
 from emi_live.flow import Flow, stages_of
 from emi_live.stages import Stage
 from emi_live.stages.audio import AudioStage
-from emi_live.stages.face import FaceStage
+from emi_live.stages.vision import FaceStage
 from emi_models.encoders.face import FaceResult
 from emi_models.encoders.prosody import ProsodyEncoder
 from tests.live.extract.support import COMPACT_DIMS

@@ -19,8 +19,8 @@ from emi_live.messages import (
     end_of_stream,
 )
 from emi_live.window import WindowAssembler
+from emi_models import MODALITIES, Modality
 from emi_models.data.clip import Clip
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import SMALL_SHAPES
 
 MS = 1_000_000

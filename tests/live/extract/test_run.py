@@ -9,15 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from emi_live.errors import ConfigurationError, SourceError
-from emi_live.extract.ledger import Entry, claimed
-from emi_live.extract.link import Job, Ready, Refused, Written
-from emi_live.extract.listing import list_videos
+from emi_live.extract.ledger import Entry, claimed, list_videos
+from emi_live.extract.pool import Job, Ready, Refused, Written
 from emi_live.extract.run import Report, extract
 from emi_live.extract.splits import rate
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip, Track
-from emi_models.data.info import DatasetInfo
-from emi_models.data.store import ClipWriter
+from emi_models.data.dataset import ClipWriter, DatasetInfo
 from emi_models.inputs import FusionShapes
 from tests.live.extract.bodies import entry_of
 

@@ -7,7 +7,7 @@ import pytest
 from emi_live.errors import ConfigurationError
 from emi_live.extract.settings import load_settings
 from emi_live.messages import END_OF_STREAM
-from emi_models.vocabulary import Modality
+from emi_models import Modality
 
 IDS: dict[Modality, str] = {"vision": "v", "audio": "a"}
 

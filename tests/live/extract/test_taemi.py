@@ -13,15 +13,14 @@ from emi_live.clock import NS_PER_S
 from emi_live.config import SourceConfig
 from emi_live.errors import SourceError
 from emi_live.extract.encoders import ClipEncoders, dims_of
-from emi_live.extract.record import record_clip
-from emi_live.extract.recorder import Recording
+from emi_live.extract.recorder import Recording, record_clip
 from emi_live.extract.settings import SECTION_OF, ExtractSettings, load_settings
 from emi_live.live import LiveEngine
+from emi_models import Modality
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
 from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns
 from emi_models.inputs import FusionShapes
 from emi_models.store import ModelStore
-from emi_models.vocabulary import Modality
 from tests.live.extract.support import KeepingEngine
 from tests.models.encoders.media import read_sound
 from tests.models.encoders.tiny_models import tiny_bert, tiny_speech, tiny_vit

@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
-from emi_live.extract.recorder import FOREVER, Recorder
-from emi_live.extract.whole import EarlyEnd, WholeSoundStage
+from emi_live.extract.recorder import FOREVER, EarlyEnd, Recorder, WholeSoundStage
 from emi_live.messages import END_OF_STREAM
 from emi_live.rings import AudioRing
+from emi_models import Modality
 from emi_models.data.clip import Track
 from emi_models.encoders.wav2vec import frames_for
-from emi_models.vocabulary import Modality
 from tests.live.stages.fakes import run_stage
 
 MS = 1_000_000

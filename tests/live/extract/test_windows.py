@@ -17,17 +17,16 @@ import torch
 from emi_live.bundle import Encoders, load_encoders
 from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import LiveConfig, SourceConfig, WindowConfig
-from emi_live.extract.record import record_clip
-from emi_live.extract.recorder import FOREVER, Recording
+from emi_live.extract.recorder import FOREVER, Recording, record_clip
 from emi_live.flow import Flow, stages_of
 from emi_live.live import LiveEngine
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet, TextPacket
 from emi_live.stages import Stage
+from emi_models import Modality
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip
 from emi_models.inputs import COMPACT_SHAPES
 from emi_models.store import ModelStore
-from emi_models.vocabulary import Modality
 from tests.live.extract.support import COMPACT_DIMS, KeepingEngine, Overheard, offline_config
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]

@@ -17,8 +17,8 @@ from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
+from emi_models import MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes, InputError
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
 HOP_NS = NS_PER_S // 5

@@ -12,8 +12,7 @@ import pytest
 
 from emi_live.health import Health
 from emi_live.sinks.jsonl import to_line
-from emi_live.sinks.keys import Controls, Keyboard
-from emi_live.sinks.terminal import TerminalSink
+from emi_live.sinks.terminal import Controls, Keyboard, TerminalSink
 from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate
 from tests.live.sinks.test_terminal import terminal

@@ -13,13 +13,23 @@ from rich.console import Console
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate
-from emi_live.sinks.counters import Loss, losses
-from emi_live.sinks.glyphs import ASCII_GLYPHS, UNICODE_GLYPHS, Glyphs, glyphs_for
 from emi_live.sinks.picture import to_svg
-from emi_live.sinks.progress import LENGTH_FACT, Progress, ProgressLine, ProgressMeter
 from emi_live.sinks.view import render
-from emi_live.sinks.viewstate import StateKeeper, ViewState
-from emi_models.vocabulary import EMOTIONS
+from emi_live.sinks.viewstate import (
+    ASCII_GLYPHS,
+    LENGTH_FACT,
+    UNICODE_GLYPHS,
+    Glyphs,
+    Loss,
+    Progress,
+    ProgressLine,
+    ProgressMeter,
+    StateKeeper,
+    ViewState,
+    glyphs_for,
+    losses,
+)
+from emi_models import EMOTIONS
 from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate, estimates
 

@@ -14,8 +14,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError, PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.rings import AudioRing, VideoRing
-from emi_live.rings.video import MAX_SIDE_PX
+from emi_live.rings import MAX_SIDE_PX, AudioRing, VideoRing
 from emi_live.sources.file import FileSource
 from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, Stop

@@ -15,11 +15,8 @@ from emi_live.clock import NS_PER_MS
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
-from emi_live.sources.camera import CameraSource
+from emi_live.sources.camera import CameraPicture, CameraSource, FreezeDetector, advice
 from emi_live.sources.device import DeviceLostError
-from emi_live.sources.grabber import CameraPicture
-from emi_live.sources.liveness import FreezeDetector
-from emi_live.sources.opencv import advice
 from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 

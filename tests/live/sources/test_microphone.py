@@ -16,10 +16,15 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from emi_live.config import MicrophoneConfig
 from emi_live.errors import SourceError
 from emi_live.health import Health
-from emi_live.sources.adc_time import AdcTimeline
 from emi_live.sources.device import DeviceLostError
-from emi_live.sources.microphone import MicrophoneSource
-from emi_live.sources.portaudio import QUEUE_BLOCKS, PortAudioInputs, SoundBlock, find_microphone
+from emi_live.sources.microphone import (
+    QUEUE_BLOCKS,
+    AdcTimeline,
+    MicrophoneSource,
+    PortAudioInputs,
+    SoundBlock,
+    find_microphone,
+)
 from tests.fakes import FakeClock
 from tests.live.pulse import PulseServer
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop

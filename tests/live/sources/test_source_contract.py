@@ -13,11 +13,9 @@ from emi_live.config import CameraConfig, MicrophoneConfig
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.sources import Source
-from emi_live.sources.camera import CameraSource
+from emi_live.sources.camera import CameraPicture, CameraSource
 from emi_live.sources.file import FileSource
-from emi_live.sources.grabber import CameraPicture
-from emi_live.sources.microphone import MicrophoneSource
-from emi_live.sources.portaudio import SoundBlock
+from emi_live.sources.microphone import MicrophoneSource, SoundBlock
 from emi_live.sources.push import PushSource
 from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emi_live.messages import Packet
 from emi_live.stages import Stage
 from emi_models.encoders.face import FaceResult
-from emi_models.encoders.voice import CHUNK_SAMPLES
+from emi_models.encoders.voice_activity import CHUNK_SAMPLES
 from emi_models.encoders.wav2vec import frames_for
 from emi_models.encoders.wav2vec_stream import WindowFrames
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment

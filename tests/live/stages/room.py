@@ -12,7 +12,7 @@ from emi_live.health import Health
 from emi_live.messages import Hearing, TranscriptPacket, Word
 from emi_live.rings import AudioRing
 from emi_live.stages.speech import SpeechStage
-from emi_models.encoders.voice import CHUNK_SAMPLES
+from emi_models.encoders.voice_activity import CHUNK_SAMPLES
 from emi_models.speech.recognizer import Hypothesis
 from tests.models.speech.timed import RATE_HZ, Spoken, TimedRecognizer
 

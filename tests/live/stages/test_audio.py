@@ -14,7 +14,7 @@ from emi_live.messages import AudioPacket, Packet
 from emi_live.rings import AudioRing
 from emi_live.stages.audio import AudioStage
 from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES, ProsodyEncoder
-from emi_models.encoders.voice import VoiceGate
+from emi_models.encoders.voice_activity import VoiceGate
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, key, run_stage, sound
 from tests.models.encoders.media import cut, read_sound
 

@@ -9,7 +9,7 @@ from emi_live.config import FaceConfig
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, VisionPacket
 from emi_live.rings import VideoRing
-from emi_live.stages.face import FaceStage
+from emi_live.stages.vision import FaceStage
 from emi_models.encoders.face import FaceEncoder
 from tests.live.stages.fakes import BrightnessFace, run_stage
 from tests.models.encoders.media import read_frames

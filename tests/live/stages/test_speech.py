@@ -15,7 +15,7 @@ from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket
 from emi_live.rings import AudioRing
 from emi_live.stages.speech import SpeechStage
-from emi_models.encoders.voice import VoiceGate
+from emi_models.encoders.voice_activity import VoiceGate
 from emi_models.speech.recognizer import Recognizer
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, ScriptedRecognizer, key, run_stage, sound
 from tests.models.encoders.media import cut, read_sound

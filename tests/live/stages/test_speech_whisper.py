@@ -7,7 +7,7 @@ import pytest
 
 from emi_bench.speech.synthetic import monologue
 from emi_live.messages import TranscriptPacket
-from emi_models.encoders.voice import VoiceGate
+from emi_models.encoders.voice_activity import VoiceGate
 from emi_models.speech.whisper import WhisperRecognizer
 from tests.live.stages.test_speech import Rig
 

@@ -16,13 +16,12 @@ from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket, Word, end
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.stages import Stage
 from emi_live.stages.audio import AudioStage
-from emi_live.stages.crops import CropStage
-from emi_live.stages.face import FaceStage
 from emi_live.stages.speech import SpeechStage
 from emi_live.stages.text import TextStage
-from emi_live.stages.voice import VoiceStage
+from emi_live.stages.vision import CropStage, FaceStage
+from emi_live.stages.wav2vec import VoiceStage
 from emi_models.encoders.prosody import ProsodyEncoder
-from emi_models.encoders.voice import VoiceGate
+from emi_models.encoders.voice_activity import VoiceGate
 from tests.fakes import ListReader
 from tests.live.stages.fakes import (
     BatchEncoder,

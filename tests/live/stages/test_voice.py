@@ -14,7 +14,7 @@ from emi_live.config import AudioConfig
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet
 from emi_live.rings import AudioRing
-from emi_live.stages.voice import VoiceStage
+from emi_live.stages.wav2vec import VoiceStage
 from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns, frames_for
 from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, StepModel, WindowModel, key, run_stage, sound
@@ -244,7 +244,7 @@ def test_the_real_models_frames_have_their_times(encoder: Wav2vecEncoder, contex
 
 
 def test_a_real_voice_is_live(assets: Path, encoder: Wav2vecEncoder) -> None:
-    from emi_models.encoders.voice import VoiceGate
+    from emi_models.encoders.voice_activity import VoiceGate
     from tests.models.encoders.media import read_sound
 
     ring, health = AudioRing(), Health()

@@ -23,8 +23,8 @@ from emi_live.messages import (
     end_of_stream,
 )
 from emi_live.window import Condition, Window, WindowAssembler
+from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
 
 SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)
 FRAME_NS = 100_000_000

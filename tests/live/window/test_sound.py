@@ -16,9 +16,9 @@ from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.messages import AudioPacket, TextPacket, VisionPacket
 from emi_live.window import WindowAssembler
-from emi_live.window.sound import AUDIO_FRAME_NS
+from emi_live.window.tracks import AUDIO_FRAME_NS
+from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import MODALITIES
 from tests.engine.conftest import write_checkpoint
 
 SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)

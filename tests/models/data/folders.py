@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emi_models.data.clip import Clip, Track
-from emi_models.data.info import DatasetInfo
+from emi_models.data.dataset import DatasetInfo
 from emi_models.data.ratings import OFFICIAL_HEADER
 from emi_models.inputs import FusionShapes
 from tests.models.data.pickles import write_pickle

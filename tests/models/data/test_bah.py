@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from emi_models.data.bah import read_bah
-from emi_models.data.errors import DataError
-from emi_models.data.faces import BAH_FACES_HZ, face_pictures
+from emi_models.data.vidmimic import BAH_FACES_HZ, face_pictures
+from emi_models.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path

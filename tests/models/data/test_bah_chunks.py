@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_models.data.bah import BahVideo
-from emi_models.data.bah_chunks import (
+from emi_models.data.bah import (
     MARK,
     BahChunks,
+    BahVideo,
     ChunkSpans,
     Word,
     chunk,
@@ -21,8 +21,8 @@ from emi_models.data.bah_chunks import (
 )
 from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, Track
-from emi_models.data.errors import DataError
-from emi_models.data.store import ClipWriter, ManifestClips
+from emi_models.data.dataset import ClipWriter, ManifestClips
+from emi_models.errors import DataError
 from tests.models.data.folders import INFO, SHAPES
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, Track
-from emi_models.data.errors import DataError
+from emi_models.errors import DataError
 from emi_models.inputs import FusionInputs
 from emi_models.networks.taemi import Taemi, TaemiConfig
 from tests.models.data.folders import SHAPES, make_clip
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.vocabulary import Modality
 
 S = 1_000_000_000
 

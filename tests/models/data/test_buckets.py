@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.data.buckets import BucketedBatches
+from emi_models.data.batches import BucketedBatches
 
 LENGTHS = st.lists(st.floats(0, 12), min_size=1, max_size=200)
 

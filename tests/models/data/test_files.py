@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from emi_models.data.errors import DataError
-from emi_models.data.files import replacing
+from emi_models.data.frames import replacing
+from emi_models.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emi_models.data.errors import DataError
 from emi_models.data.frames import as_frames, read_frames
+from emi_models.errors import DataError
 from tests.models.data.pickles import write_pickle
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.data.errors import DataError
-from emi_models.data.ids import check_id, normal_id
+from emi_models.data.clip import check_id, normal_id
+from emi_models.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emi_models.data import DataError, open_clips
-from emi_models.data.store import ClipWriter, ManifestClips
+from emi_models.data.dataset import ClipWriter, ManifestClips
 from emi_models.data.vidmimic import VidmimicClips
 from tests.models.data.folders import INFO, make_clip, make_vidmimic, write_split
 

@@ -10,13 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from emi_models.data.clip import Track
-from emi_models.data.clip_file import read_clip, read_story, write_clip
-from emi_models.data.errors import DataError
-from emi_models.data.info import read_info, write_info
-from emi_models.data.manifest import COLUMNS, read_manifest
+from emi_models.data.clip import Track, read_clip, read_story, write_clip
+from emi_models.data.dataset import COLUMNS, ClipWriter, ManifestClips, read_info, read_manifest, write_info
 from emi_models.data.ratings import Rating
-from emi_models.data.store import ClipWriter, ManifestClips
+from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 from tests.models.data.folders import INFO, SHAPES, make_clip, vectors, write_split
 

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_models.data.synth import SynthCorpus
-from emi_models.data.synth_config import OFFICIAL_SIZES, SynthConfig, SynthError
-from emi_models.data.synth_labels import EXCITEMENT_JOY, MEANS, STEP, ZEROS, draw_intensities, standardised
+from emi_models.data.synth import OFFICIAL_SIZES, SynthConfig, SynthCorpus, SynthError
 from emi_models.data.synth_probes import probe
+from emi_models.data.synth_streams import EXCITEMENT_JOY, MEANS, STEP, ZEROS, draw_intensities, standardised
 
 N = 2000
 CORPUS = SynthCorpus(SynthConfig(clips=N))

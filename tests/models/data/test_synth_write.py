@@ -11,9 +11,7 @@ import pytest
 from emi_live.cli.errors import run_app
 from emi_live.cli.synth import app
 from emi_models.data import DataError, open_clips
-from emi_models.data.synth import SynthCorpus
-from emi_models.data.synth_config import SynthConfig, SynthError
-from emi_models.data.synth_write import NOTICE, expected_bytes, write_corpus
+from emi_models.data.synth import NOTICE, SynthConfig, SynthCorpus, SynthError, expected_bytes, write_corpus
 from emi_models.data.unpickle import read_pickle
 
 if TYPE_CHECKING:

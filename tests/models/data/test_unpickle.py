@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from emi_models.data.errors import DataError
-from emi_models.data.pickle_scan import scan
-from emi_models.data.unpickle import read_pickle, unpickle
+from emi_models.data.unpickle import read_pickle, scan, unpickle
+from emi_models.errors import DataError
 from tests.models.data.pickles import Calls, dumped, write_pickle
 
 if TYPE_CHECKING:
@@ -200,7 +199,7 @@ def text(word: str) -> bytes:
         ("numpy", "_core.multiarray._reconstruct"),
         ("numpy._core", "multiarray._reconstruct"),
         ("collections", "OrderedDict.__init__"),
-        ("emi_models.data.pickled_names", "Held"),
+        ("emi_models.data.unpickle", "Held"),
         ("builtins", "object"),
     ],
 )

@@ -11,8 +11,8 @@ import torch
 
 from emi_models.data import open_clips
 from emi_models.data.clip import WINDOW_S
-from emi_models.data.errors import DataError
 from emi_models.data.vidmimic import VidmimicClips
+from emi_models.errors import DataError
 from tests.models.data.folders import make_vidmimic, vectors, write_split
 from tests.models.data.pickles import Calls, dumped, write_pickle
 

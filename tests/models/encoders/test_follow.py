@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from emi_models.encoders.follow import Box, FaceFollower
+from emi_models.encoders.face import Box, FaceFollower
 
 
 def face(x: float, width: float) -> Box:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
-from emi_models.encoders.transformer_text import GTE_EN_MLM_BASE, TransformerTextEncoder
+from emi_models.encoders.text import GTE_EN_MLM_BASE, TransformerTextEncoder
 from emi_models.encoders.vit import VIT_BASE, VitEncoder
 from emi_models.encoders.wav2vec import AUDEERING, HUBERT_LARGE, Wav2vecEncoder
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emi_models.encoders import TAEMI_ENCODERS
-from emi_models.encoders.transformer_text import GTE_BASE, TransformerTextEncoder
+from emi_models.encoders.text import GTE_BASE, TransformerTextEncoder
 from emi_models.encoders.vit import VIT_BASE, VitEncoder
 from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError

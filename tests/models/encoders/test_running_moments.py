@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.encoders.running_moments import RunningMoments
+from emi_models.encoders.prosody import RunningMoments
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 6), st.floats(-1e3, 1e3))

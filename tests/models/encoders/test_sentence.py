@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emi_models.encoders import COMPACT_ENCODERS
-from emi_models.encoders.sentence import ENCODER_ID, SENTENCE_DIM, SentenceEncoder
+from emi_models.encoders.text import ENCODER_ID, SENTENCE_DIM, SentenceEncoder
 from emi_models.errors import ModelUnavailableError
 
 TEXTS = [

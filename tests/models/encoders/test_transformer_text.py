@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from emi_models.encoders.transformer_text import (
+from emi_models.encoders.text import (
     GTE_BASE,
     GTE_EN_MLM_BASE,
     REMOTE_CODE,
@@ -168,7 +168,7 @@ class NewModel(PreTrainedModel):
 """
 RUN = """
 import os, sys
-from emi_models.encoders.transformer_text import GTE_EN_MLM_BASE, TransformerTextEncoder
+from emi_models.encoders.text import GTE_EN_MLM_BASE, TransformerTextEncoder
 from emi_models.errors import ModelUnavailableError
 folder, prepared, hub = sys.argv[1:]
 try:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_models.encoders.voice import CHUNK_SAMPLES, VoiceGate
+from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from emi_models.errors import ModelUnavailableError
 from tests.models.encoders.media import cut, read_sound
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from emi_models.encoders.wav2vec import SpeechSpec, Wav2vecEncoder, frames_for
-from emi_models.encoders.wav2vec_front import Wav2vecFront
+from emi_models.encoders.wav2vec_stream import Wav2vecFront
 from tests.models.encoders.tiny_models import LAYERS, WIDTH, edit_json, tiny_speech
 
 HOP = 1_600

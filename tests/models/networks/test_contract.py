@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emi_models import MODALITIES, Modality
 from emi_models.inputs import FusionInputs
 from emi_models.networks.base import FusionNetwork
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.models.networks.zoo import EXACT, ORDERED, SMALL, VARIANTS, network, packed, row, windows
 
 every = pytest.mark.parametrize("name", VARIANTS)

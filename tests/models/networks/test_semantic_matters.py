@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from emi_models import MODALITIES, Modality
 from emi_models.inputs import TAEMI_SHAPES, FusionShapes
 from emi_models.networks.semantic_matters import SemanticMatters, SemanticMattersConfig
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.models.networks.zoo import SMALL, windows
 
 PAPER = FusionShapes(vision_frames=400, vision_dim=1280, audio_frames=599, audio_dim=1027, text_dim=768)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from emi_models import MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.two_stage import Encoder, TwoStage, TwoStageConfig
-from emi_models.vocabulary import MODALITIES, Modality
 from tests.models.networks.zoo import EXACT, SMALL, windows
 
 PAPER = FusionShapes(vision_frames=400, vision_dim=768, audio_frames=599, audio_dim=1024, text_dim=768)

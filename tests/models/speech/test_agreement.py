@@ -3,8 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement
-from emi_models.speech.matching import match, spoken_form
+from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement, match, spoken_form
 from emi_models.speech.recognizer import RecognizedWord
 
 END_S = 99.0  # no matter to agreement

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.speech.guards import GUARDS, Guards, GuardSettings, loops
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
+from emi_models.speech.whisper import GUARDS, Guards, GuardSettings, loops
 
 
 class Voice:

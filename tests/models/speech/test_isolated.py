@@ -17,7 +17,8 @@ PYTHON = (sys.executable, "-c")
 BABBLER = (*PYTHON, "import sys; sys.stdout.write('this is not a frame' * 100); sys.stdout.flush()")
 WITHOUT_MODEL = (
     *PYTHON,
-    "import sys; from emi_models.speech.frames import *; write_frame(sys.stdout.buffer, ERROR, b'is absent')",
+    "import sys; from emi_models.speech.recognizer import *; "
+    "write_frame(sys.stdout.buffer, ERROR, b'is absent')",
 )
 
 

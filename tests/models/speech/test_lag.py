@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from emi_models.speech.lag import LagController, LagStep
+from emi_models.speech.incremental import LagController, LagStep
 
 BUDGET_S = 3.0
 LATE_S, IN_TIME_S = 3.1, 0.5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.speech.sound_buffer import RATE_HZ, SoundBuffer
+from emi_models.speech.incremental import RATE_HZ, SoundBuffer
 
 
 @given(st.lists(st.tuples(st.integers(0, 9000), st.floats(-1, 3)), max_size=12))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.speech.transcript import Transcript
+from emi_models.speech.recognizer import Transcript
 
 
 def test_a_word_keeps_its_number_from_guess_to_certainty() -> None:

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.speech.guards import Guards
-from emi_models.speech.sound_buffer import SoundBuffer
-from emi_models.speech.whisper import WhisperRecognizer
+from emi_models.speech.incremental import SoundBuffer
+from emi_models.speech.whisper import Guards, WhisperRecognizer
 from tests.models.speech.tiny_whisper import make_tiny_whisper
 
 RATE_HZ = 16_000

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.data.clip import Clip, Track
 from emi_models.inputs import FusionShapes
-from emi_models.vocabulary import EMOTIONS, MODALITIES, Modality
 
 SHAPES = FusionShapes(vision_frames=6, vision_dim=5, audio_frames=9, audio_dim=7, text_dim=8)
 ENCODERS: Mapping[Modality, str] = {m: f"test/{m}@1" for m in MODALITIES}

@@ -15,22 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, Track
+from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.networks.base import FusionNetwork
 from emi_models.systems import describe_config
-from emi_models.training.curves import draw_prefixes
-from emi_models.training.errors import TrainingError
-from emi_models.training.evaluate import evaluate, evaluate_checkpoint, predict
-from emi_models.training.fit import fit
-from emi_models.training.network import network_for
-from emi_models.training.published import HEADING
+from emi_models.training.evaluate import Evaluation, evaluate, evaluate_checkpoint, predict
+from emi_models.training.fit import fit, network_for
 from emi_models.training.recipes import recipe_of
-from emi_models.training.report import show_evaluation
-from emi_models.training.scores import Evaluation
-from emi_models.vocabulary import EMOTIONS
+from emi_models.training.report import HEADING, draw_prefixes, show_evaluation
 from tests.models.training.sets import ENCODERS, SHAPES, MemorySet, memory_set, random_clips, unrated
 from tests.models.training.small import NETWORKS, small
 

@@ -16,16 +16,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from emi_models import EMOTIONS
 from emi_models.checkpoint import load_checkpoint, read_header
 from emi_models.data.clip import Clip
+from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
-from emi_models.training.errors import TrainingError
 from emi_models.training.evaluate import evaluate
-from emi_models.training.fit import fit
-from emi_models.training.network import network_for
+from emi_models.training.fit import fit, network_for
 from emi_models.training.recipes import recipe_of
 from emi_models.training.task import seed_of
-from emi_models.vocabulary import EMOTIONS
 from tests.models.training.sets import ENCODERS, MemorySet, memory_set, random_clips
 from tests.models.training.small import NETWORKS, CutOff, small
 

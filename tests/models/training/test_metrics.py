@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
-from emi_models.training.metrics import concordance, mean_squared, pearson, score, weighted_f1
+from emi_models.training.evaluate import concordance, mean_squared, pearson, score, weighted_f1
 
 
 def columns(n: int = 40, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

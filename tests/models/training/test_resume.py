@@ -13,8 +13,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from emi_models.data import DataError
+from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
-from emi_models.training.errors import TrainingError
 from emi_models.training.fit import fit
 from tests.models.training.sets import memory_set
 from tests.models.training.small import CutOff, small

@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 from emi_models.data.batches import ClipWindows
 from emi_models.inputs import FusionInputs
 from emi_models.networks.dual_stage import DualStage, DualStageConfig
-from emi_models.training.callbacks import Keeper
 from emi_models.training.config import DataSettings, TrainingSettings
 from emi_models.training.evaluate import evaluate
+from emi_models.training.fit import own_state
 from emi_models.training.recipes import recipe_of
-from emi_models.training.state import own_state
-from emi_models.training.task import Shuffled, StageTask, seed_of
+from emi_models.training.task import Keeper, Shuffled, StageTask, seed_of
 from tests.models.training.sets import SHAPES, memory_set
 
 CONFIG = DualStageConfig(shapes=SHAPES, shared=8, d_model=8, heads=2, layers=1, tcn_layers=2, segments=2)

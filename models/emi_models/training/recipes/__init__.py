@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from emi_models.training.errors import TrainingError
+from emi_models.errors import TrainingError
 from emi_models.training.recipes import dual_stage, semantic_matters, taemi, two_stage
 from emi_models.training.recipes.recipe import Recipe
 

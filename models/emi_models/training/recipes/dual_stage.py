@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from emi_models.training.recipes.objectives import Group, Measure, Objective, Outcome, Regression
-from emi_models.training.recipes.recipe import Recipe, Stage
-from emi_models.training.schedules import Cosine, Restarts
+from emi_models.training.recipes.recipe import Cosine, Recipe, Restarts, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,7 @@ from emi_models.training.recipes.objectives import (
     cross_entropy,
     squared_error,
 )
-from emi_models.training.recipes.recipe import Recipe, Stage
-from emi_models.training.schedules import Cosine
+from emi_models.training.recipes.recipe import Cosine, Recipe, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

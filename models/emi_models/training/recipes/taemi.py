@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from emi_models.training.recipes.objectives import Regression
-from emi_models.training.recipes.recipe import Clipping, Recipe, Stage
-from emi_models.training.schedules import Cosine
+from emi_models.training.recipes.recipe import Clipping, Cosine, Recipe, Stage
 
 if TYPE_CHECKING:
     from emi_models.networks.taemi import TaemiConfig

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
+from emi_models import EMOTIONS
 from emi_models.training.recipes.objectives import (
     Group,
     Objective,
@@ -18,9 +19,7 @@ from emi_models.training.recipes.objectives import (
     concordance_loss,
     squared_error,
 )
-from emi_models.training.recipes.recipe import Clipping, Recipe, Stage
-from emi_models.training.schedules import Plateau
-from emi_models.vocabulary import EMOTIONS
+from emi_models.training.recipes.recipe import Clipping, Plateau, Recipe, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

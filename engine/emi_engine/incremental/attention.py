@@ -1,0 +1,214 @@
+"""Softmax attention of all frames of a sliding window to each other, as sums that keys enter and leave.
+
+For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij - top_i)
+v_j; the attention's output is their quotient. A key that comes adds its term and one that goes subtracts it,
+T x n work in place of T x T. The reference `top_i` is the largest score when row i was last computed whole.
+
+Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
+most of its sum has gone, or after some updates. What rounding is left: docs/decisions/0011.
+
+Matrix products of a few rows, cut into pieces that numpy's BLAS multiplies as they lie.
+
+OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
+copying is most of the work. In pieces of less than a million multiplications it is left out
+(docs/decisions/0011). Results differ from the whole product's in the last bits.
+
+Memory for what is known of each frame in a sliding window, addressed by the frame's number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+__all__ = ["Linear", "Rows", "RunningSums", "scores_of", "weighted_sum"]
+
+HIGHEST: Final = 8.0  # a score so far above the reference: its term is e^8 of the one that was the largest
+REMAINS: Final = 0.5  # less than that of the largest sum since the row was whole: a bit is lost
+UPDATES: Final = 128  # after so many, whole again; at 0.2 s hops a frame leaves the window after 60
+WHOLE: Final = 0.5  # with so many keys coming and going, as a share of the window, all rows are made whole
+
+
+class RunningSums:
+    """The sums of all frames in `rows`, for `heads` heads of `width` numbers.
+
+    `query`, `value`, `mixed` are (heads, rows, width), `key` (heads, width, rows), `total` (heads, rows, 1);
+    queries are scaled.
+    """
+
+    def __init__(self, rows: Rows, heads: int, width: int, *, running: bool = True) -> None:
+        """With `running` off, every row is computed whole at each slide: the plain attention."""
+        self._rows = rows
+        self._running = running
+        self.query, self.value, self.mixed = (rows.array(heads, width) for _ in range(3))
+        self.key = rows.columns(heads, width)
+        self.total = rows.array(heads, 1)
+        self._top = rows.array(heads, 1)
+        self._largest = rows.array(heads, 1)  # that `total` has been since the row was whole
+        self._updates = rows.array(1)
+        self.whole = 0  # rows that were computed whole so far, new ones included
+
+    def slide(self, start: int, fresh: int) -> None:
+        """The window is now frames [start, rows.stop), of which those from `fresh` on are new.
+
+        `query`, `key` and `value` of the new frames are set, and frames before `start` are still in `rows`.
+        """
+        rows = self._rows
+        gone, kept, new = rows.at(rows.start, start), rows.at(start, fresh), rows.at(fresh, rows.stop)
+        window = rows.at(start, rows.stop)
+        changing, staying = _count(gone) + _count(new), _count(kept)
+        if not changing or not _count(window):
+            return
+        if not self._running or changing > WHOLE * staying:
+            self._compute(window, window)
+        else:
+            stale = self._exchange(kept, gone, new)
+            self._updates[:, kept] += 1.0
+            stale |= self._updates[0, kept] > UPDATES
+            self._compute(new, window)
+            if stale.any():
+                self._compute(kept.start + np.flatnonzero(stale), window)
+
+    def _exchange(self, rows: slice, gone: slice, new: slice) -> NDArray[np.bool_]:
+        """Take the terms of keys away and add those of others; which rows this was too much for."""
+        went, came = _count(gone), _count(new)
+        keys = np.concatenate((self.key[:, :, gone], self.key[:, :, new]), axis=2)
+        # The sign goes with the values: numpy 2.4 negates some strided slices wrongly in place.
+        values = np.concatenate((-self.value[:, gone], self.value[:, new]), axis=1)
+        total, largest = self.total[:, rows], self._largest[:, rows]
+        scores: NDArray[np.float32] = self.query[:, rows] @ keys  # (heads, rows, keys)
+        scores -= self._top[:, rows]
+        stale = np.zeros(_count(rows), np.bool_)
+        if scores.max() > HIGHEST:  # no more than a look where, as nearly always, there is none
+            stale |= (scores > HIGHEST).any(axis=(0, 2))
+            np.minimum(scores, HIGHEST, out=scores)
+        terms = np.exp(scores, out=scores)
+        going = np.repeat(np.array([[1], [0]], np.float32), (went, came), axis=0)  # (keys, 1)
+        total += terms @ (1 - going)
+        np.maximum(largest, total, out=largest)
+        total -= terms @ going
+        self.mixed[:, rows] += terms @ values
+        stale |= (total < REMAINS * largest).any(axis=(0, 2))
+        return stale
+
+    def _compute(self, rows: slice | NDArray[np.intp], window: slice) -> None:
+        """The sums of these rows over all keys of the window, from nothing."""
+        scores = self.query[:, rows] @ self.key[:, :, window]
+        top = scores.max(axis=2, keepdims=True)
+        scores -= top
+        terms = np.exp(scores, out=scores)
+        total = terms.sum(axis=2, keepdims=True)
+        self._top[:, rows], self.total[:, rows], self._largest[:, rows] = top, total, total
+        self.mixed[:, rows] = terms @ self.value[:, window]
+        self._updates[:, rows] = 0.0
+        self.whole += scores.shape[1]
+
+
+def _count(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+COLUMNS: Final = 32  # of a layer's weight in one piece
+PIECE: Final = 256  # frames, or columns of frames, in one piece
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    """A layer: x (n, in) to (n, out); the weight is in pieces of some columns, (pieces, in, columns)."""
+
+    pieces: Floats
+    bias: Floats  # (out,)
+
+    @classmethod
+    def of(cls, weight: Floats, bias: Floats) -> Linear:
+        """The layer x @ weight + bias, from a weight (in, out)."""
+        inside, out = weight.shape
+        columns = COLUMNS if out % COLUMNS == 0 else out
+        pieces = weight.reshape(inside, out // columns, columns).transpose(1, 0, 2)
+        return cls(np.ascontiguousarray(pieces), bias)
+
+    def __call__(self, x: Floats) -> Floats:
+        """The layer's output, a fresh array."""
+        out: Floats = (x @ self.pieces).transpose(1, 0, 2).reshape(len(x), -1)
+        out += self.bias
+        return out
+
+
+def scores_of(queries: Floats, frames: Floats) -> Floats:
+    """Queries (Q, D) times frames (T, D): (Q, T)."""
+    scores = np.empty((len(queries), len(frames)), np.float32)
+    for start in range(0, len(frames), PIECE):
+        piece = slice(start, start + PIECE)
+        np.matmul(queries, frames[piece].T, out=scores[:, piece])
+    return scores
+
+
+def weighted_sum(weights: Floats, frames: Floats) -> Floats:
+    """Weights (Q, T) times frames (T, D): (Q, D)."""
+    found = np.empty((len(weights), frames.shape[1]), np.float32)
+    for start in range(0, frames.shape[1], PIECE):
+        piece = slice(start, start + PIECE)
+        np.matmul(weights, frames[:, piece], out=found[:, piece])
+    return found
+
+
+SPARE: Final = 4  # times a window: what slides is moved back to the front once in three windows
+
+
+class Rows:
+    """Several arrays that share one axis: a row for each frame, contiguous, in order.
+
+    The rows in use slide along the memory, so that a range of frames is always a plain slice. The arrays are
+    never reallocated, and moved seldom.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Room for a window of `capacity` frames."""
+        self._size = max(SPARE * capacity, capacity + 16)
+        self._arrays: list[NDArray[np.float32]] = []  # views with the frames' axis first
+        self._offset = 0  # the row of frame number `start`
+        self.start = 0  # the oldest frame's number
+        self.stop = 0  # one past the newest frame's
+
+    def array(self, planes: int, *width: int) -> NDArray[np.float32]:
+        """A new array (planes, rows, *width) of zeros; called before the first frame."""
+        made = np.zeros((planes, self._size, *width), np.float32)
+        self._arrays.append(np.moveaxis(made, 1, 0))
+        return made
+
+    def columns(self, planes: int, height: int) -> NDArray[np.float32]:
+        """A new array (planes, height, rows) of zeros, a column for each frame; likewise."""
+        made = np.zeros((planes, height, self._size), np.float32)
+        self._arrays.append(np.moveaxis(made, 2, 0))
+        return made
+
+    def at(self, start: int, stop: int) -> slice:
+        """The rows of frames [start, stop)."""
+        first = self._offset - self.start
+        return slice(first + start, first + stop)
+
+    def grow(self, stop: int) -> None:
+        """Make room up to frame `stop`, exclusive; slices made before are stale afterwards."""
+        count = self.stop - self.start
+        if self._offset + stop - self.start > self._size:
+            used = slice(self._offset, self._offset + count)
+            for values in self._arrays:
+                values[:count] = values[used].copy()
+            self._offset = 0
+        self.stop = stop
+
+    def shrink(self, start: int) -> None:
+        """Forget the frames before `start`."""
+        self._offset += start - self.start
+        self.start = start
+
+    def restart(self, start: int) -> None:
+        """Forget all frames; the next one has the number `start`."""
+        self._offset, self.start, self.stop = 0, start, start

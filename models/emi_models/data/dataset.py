@@ -1,0 +1,369 @@
+"""emi-live's own layout of a data set: one file a clip, one table of clips, one description.
+
+::
+
+    FOLDER/
+    ├── dataset.json               what features these are (emi_models.data.dataset)
+    ├── manifest.csv               id,split,duration_s,features and the six ratings (emi_models.data.dataset)
+    └── features/<id>.safetensors  features and their stamps, and the words (emi_models.data.clip)
+
+Each file is whole or not there, so that a run that was interrupted goes on where it stopped.
+
+The table of a data set in emi-live's own layout: `manifest.csv`, one line a clip.
+
+What a data set's features are: `dataset.json`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from emi_models import EMOTIONS, MODALITIES
+from emi_models.data.clip import WINDOW_S, check_id, normal_id, read_clip, read_story, write_clip
+from emi_models.data.frames import replacing
+from emi_models.data.ratings import Rating, check_split, csv_rows, parse_targets, read_ratings, stack_targets
+from emi_models.errors import DataError
+from emi_models.inputs import FusionShapes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emi_models import Modality
+    from emi_models.data.clip import Clip
+
+__all__ = [
+    "COLUMNS",
+    "FORMAT_VERSION",
+    "INFO",
+    "MANIFEST",
+    "ClipWriter",
+    "DatasetInfo",
+    "ManifestClips",
+    "ManifestRow",
+    "read_info",
+    "read_manifest",
+    "write_info",
+    "write_manifest",
+]
+
+MANIFEST: Final = "manifest.csv"
+COLUMNS: Final = ("id", "split", "duration_s", "features", *EMOTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """One clip; `features` is the path of its file below the data set's folder, with forward slashes."""
+
+    id: str
+    duration_s: float
+    features: str
+    rating: Rating = field(default_factory=lambda: Rating(None))
+
+
+def write_manifest(folder: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write the table, whole or not at all; the cells of an unrated clip stay empty."""
+    with replacing(folder / MANIFEST) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            targets = row.rating.targets
+            cells = [""] * len(EMOTIONS) if targets is None else [str(value) for value in targets]
+            writer.writerow([row.id, row.rating.split, f"{row.duration_s:.3f}", row.features, *cells])
+
+
+def read_manifest(folder: Path) -> list[ManifestRow]:
+    """The clips of a manifest, in its order.
+
+    Raises:
+        DataError: there is none, or a line of it is not what `write_manifest` writes; the message says which.
+    """
+    path = folder / MANIFEST
+    rows = csv_rows(path)
+    number, header = next(rows, (1, []))
+    if tuple(header) != COLUMNS:
+        raise DataError(f"{path}:{number} has the header {','.join(header)!r}, not {','.join(COLUMNS)!r}")
+    found: dict[str, ManifestRow] = {}
+    for number, row in rows:
+        where = f"{path}:{number}"
+        if len(row) != len(COLUMNS):
+            raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; mend the line")
+        clip_id, split, duration, features = row[:4]
+        if check_id(clip_id) in found:
+            raise DataError(f"{where} has clip {clip_id} again; keep one of them")
+        if features.startswith("/") or "\\" in features or ".." in features.split("/"):
+            raise DataError(f"{where} has features at {features!r}; give a path below {folder}")
+        found[clip_id] = ManifestRow(
+            id=clip_id,
+            duration_s=_seconds(duration, where),
+            features=features,
+            rating=Rating(parse_targets(row[4:], where), check_split(split, where)),
+        )
+    return list(found.values())
+
+
+def _seconds(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise DataError(f"{where} has {cell!r} for duration_s; give seconds")
+    return value
+
+
+FORMAT_VERSION: Final = 1
+INFO: Final = "dataset.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetInfo:
+    """What features are, by which encoders; the sizes of a 12 s window; whence they come, and on what terms.
+
+    `encoders` names only the modalities that have features; the width of one that has none is 1. `notes` says
+    what else made them so: the recogniser, its settings, versions.
+    """
+
+    bundle: str
+    encoders: Mapping[Modality, str]
+    shapes: FusionShapes
+    description: str
+    licence: str
+    format_version: int = FORMAT_VERSION
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_info(folder: Path, info: DatasetInfo) -> None:
+    """Write `dataset.json`, whole or not at all."""
+    with replacing(folder / INFO) as part:
+        part.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """What `dataset.json` says.
+
+    Raises:
+        DataError: there is none, or it is not what `write_info` writes.
+    """
+    path = folder / INFO
+    try:
+        story = json.loads(path.read_text(encoding="utf-8"))
+        info = _parse(story)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; `emi extract` writes it") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be understood: {error}; write it again with `emi extract`") from error
+    return info
+
+
+def _parse(story: object) -> DatasetInfo:
+    """A description from decoded JSON; raises what `read_info` catches."""
+    if not isinstance(story, dict) or story.get("format_version") != FORMAT_VERSION:
+        version = story.get("format_version") if isinstance(story, dict) else None
+        raise ValueError(f"format version {version!r}, this emi-live reads {FORMAT_VERSION}")
+    info = DatasetInfo(**{**story, "shapes": FusionShapes(**story["shapes"])})
+    if not isinstance(info.encoders, dict) or not set(info.encoders) <= set(MODALITIES):
+        raise ValueError(f"encoders {info.encoders!r}")
+    if not isinstance(info.notes, dict):
+        raise TypeError(f"notes {info.notes!r} are not an object")
+    texts = (info.bundle, info.description, info.licence, *info.encoders.values(), *info.notes.values())
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not text")
+    return info
+
+
+FEATURES: Final = "features"
+
+
+class ClipWriter:
+    """Writes a data set clip by clip; several processes may each have one on the same folder.
+
+    Raises:
+        DataError: the folder has features of other encoders already, or cannot be written to.
+    """
+
+    def __init__(self, folder: Path, info: DatasetInfo) -> None:
+        self.folder = folder
+        if not (folder / INFO).is_file():
+            write_info(folder, info)
+        there = read_info(folder)
+        if dict(there.encoders) != dict(info.encoders) or there.shapes != info.shapes:
+            raise DataError(
+                f"{folder} holds features of {_named(there)}, these are of {_named(info)}; name another one"
+            )
+
+    def path(self, clip_id: str) -> Path:
+        """Where a clip's features are, or would be."""
+        return self.folder / FEATURES / f"{check_id(clip_id)}.safetensors"
+
+    def has(self, clip_id: str) -> bool:
+        """Whether this clip has been written."""
+        return self.path(clip_id).is_file()
+
+    def write(self, clip: Clip, *, transcript: str = "", source: str = "") -> Path:
+        """Write one clip (see `write_clip`) and say where."""
+        path = self.path(clip.id)
+        write_clip(path, clip, transcript=transcript, source=source)
+        return path
+
+    def write_manifest(self, ratings: Mapping[str, Rating] | None = None) -> list[ManifestRow]:
+        """Write the table of all clips in the folder, in order of their ids, and give its rows.
+
+        Args:
+            ratings: by id, as `read_ratings` gives them. A clip that is not among them keeps what the old
+                manifest says of it.
+
+        Raises:
+            DataError: a clip's file or the manifest that is there is damaged.
+        """
+        there = read_manifest(self.folder) if (self.folder / MANIFEST).is_file() else []
+        kept = {row.id: row.rating for row in there}
+        stories = [read_story(path) for path in (self.folder / FEATURES).glob("[!.]*.safetensors")]
+        rows = [
+            ManifestRow(
+                id=story.id,
+                duration_s=story.duration_ns / 1e9,
+                features=f"{FEATURES}/{story.id}.safetensors",
+                rating=kept.get(story.id, Rating(None)),
+            )
+            for story in sorted(stories, key=lambda story: story.id)
+        ]
+        rows = _joined(rows, ratings or {})
+        write_manifest(self.folder, rows)
+        return rows
+
+
+class ManifestClips:
+    """A `ClipSet` in emi-live's own layout.
+
+    A clip without a split is for training. Rows of `targets` are NaN where a clip is unrated.
+
+    Args:
+        folder: with `manifest.csv`.
+        labels: ratings that count in place of the manifest's, as `read_ratings` takes them.
+        valid_fraction: the share of all training clips that validates instead, if the manifest names no clip
+            for that; drawn clip by clip, so that one person may be on both sides.
+        seed: of that draw, which depends on the clips' ids only.
+        first_s: how much of a longer clip is loaded; None = all.
+
+    Raises:
+        DataError: a file is missing or damaged, or the labels are of other clips.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        labels: Path | None = None,
+        valid_fraction: float = 0.0,
+        seed: int = 0,
+        first_s: float | None = WINDOW_S,
+    ) -> None:
+        self.folder = folder
+        self.info = read_info(folder)
+        rows = read_manifest(folder)
+        if labels is not None:
+            ratings = read_ratings(labels)
+            rows = _joined(rows, ratings)
+            if not any(normal_id(row.id) in ratings for row in rows):
+                example = f", for example {rows[0].id}" if rows else ""
+                raise DataError(
+                    f"{labels} rates no clip of {folder}{example}; give the ratings of these clips"
+                )
+        self._drawn = _draw(rows, valid_fraction, seed)
+        self._rows = {row.id: row for row in rows}
+        self._split = {row.id: row.rating.split or "train" for row in rows}
+        self._split.update(dict.fromkeys(self._drawn, "valid"))
+        self._draw_note = f", {valid_fraction:g} of the clips drawn to validate with seed {seed}"
+        self._first_ns = None if first_s is None else round(first_s * 1e9)
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes of a 12 s window of these clips."""
+        return self.info.shapes
+
+    @property
+    def encoders(self) -> Mapping[Modality, str]:
+        """The encoder whose features these are, by modality."""
+        return self.info.encoders
+
+    @property
+    def description(self) -> str:
+        """What data these are and how many clips, in one line."""
+        counts = [
+            f"{len(self.ids(split))} {split}" for split in ("train", "valid", "test") if self.ids(split)
+        ]
+        drawn = self._draw_note if self._drawn else ""
+        return f"{self.info.description}: {', '.join(counts) or 'no'} clips{drawn}"
+
+    @property
+    def licence(self) -> str:
+        """The terms that a checkpoint trained on these clips inherits."""
+        return self.info.licence
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """The clips of `train`, `valid` or `test`, in the manifest's order."""
+        return tuple(clip_id for clip_id, theirs in self._split.items() if theirs == split)
+
+    def targets(self, split: str) -> NDArray[np.float32]:
+        """Ratings (N, 6) of `ids(split)`, NaN where a clip is unrated."""
+        return stack_targets([self._rows[clip_id].rating.targets for clip_id in self.ids(split)])
+
+    def durations_s(self, split: str) -> tuple[float, ...]:
+        """Seconds that each of `ids(split)` lasts, without reading it."""
+        return tuple(self._rows[clip_id].duration_s for clip_id in self.ids(split))
+
+    def transcript(self, clip_id: str) -> str:
+        """A clip's words, "" if there are none."""
+        return read_story(self._path(clip_id)).transcript
+
+    def load(self, clip_id: str) -> Clip:
+        """One clip with its features, or its first seconds.
+
+        Raises:
+            DataError: there is no such clip, or its file is damaged.
+        """
+        clip = read_clip(self._path(clip_id), self.shapes, self._first_ns)
+        if clip.id != clip_id:
+            raise DataError(f"{self._path(clip_id)} holds clip {clip.id}, not {clip_id}; extract it again")
+        return replace(clip, targets=self._rows[clip_id].rating.targets)
+
+    def _path(self, clip_id: str) -> Path:
+        if clip_id not in self._rows:
+            raise DataError(f"{self.folder} has no clip {clip_id!r}; its manifest lists {len(self._rows)}")
+        return self.folder / self._rows[clip_id].features
+
+
+def _joined(rows: list[ManifestRow], ratings: Mapping[str, Rating]) -> list[ManifestRow]:
+    """The rows with the ratings of the same clip; a rating without a split leaves the row's."""
+    joined = []
+    for row in rows:
+        rating = ratings.get(normal_id(row.id))
+        if rating is not None:
+            row = replace(row, rating=replace(rating, split=rating.split or row.rating.split))
+        joined.append(row)
+    return joined
+
+
+def _draw(rows: list[ManifestRow], fraction: float, seed: int) -> frozenset[str]:
+    """The ids that validate because no row says which do: those of the smallest hashes."""
+    if not 0.0 <= fraction < 1.0:
+        raise DataError(f"valid_fraction is {fraction}; it must lie in [0, 1)")
+    if fraction == 0.0 or any(row.rating.split == "valid" for row in rows):
+        return frozenset()
+    candidates = [row.id for row in rows if row.rating.split in ("", "train")]
+    order = sorted(candidates, key=lambda clip_id: hashlib.sha256(f"{seed}:{clip_id}".encode()).digest())
+    return frozenset(order[: max(1, round(fraction * len(order)))] if len(order) > 1 else ())
+
+
+def _named(info: DatasetInfo) -> str:
+    return ", ".join(f"{info.encoders[m]}" for m in info.encoders) or "no encoder"

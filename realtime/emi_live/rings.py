@@ -1,0 +1,375 @@
+"""Fixed-size, preallocated buffers of time-stamped samples: one writer, many readers.
+
+What both rings share: a writer that may have to wait, readers with positions, progress, and an end.
+
+The last seconds of one microphone, addressed by sample index, with the capture time of every sample.
+
+The last few pictures of one camera.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_S
+from emi_live.errors import StalledError
+
+__all__ = [
+    "MAX_SIDE_PX",
+    "SAMPLE_RATE_HZ",
+    "AudioBlock",
+    "AudioReader",
+    "AudioRing",
+    "Frame",
+    "Reader",
+    "Ring",
+    "VideoReader",
+    "VideoRing",
+]
+
+UNKNOWN_NS: Final = -(2**62)  # before any capture time: the source has not said how far it has read
+
+
+class Ring:
+    """Positions and waiting, without the buffer. Items are counted from 0; `_end` is the next to come.
+
+    A lossless ring also keeps how far its source has read the stream (`advance`): in a gap no item says so.
+    """
+
+    def __init__(self, what: str, capacity: int, *, lossless: bool) -> None:
+        """Prepare a ring of `capacity` items; `what` names it in messages."""
+        self._what = what
+        self._capacity = capacity
+        self._lossless = lossless
+        self._changed = threading.Condition()
+        self._readers: list[Reader] = []
+        self._end = 0
+        self._closed = False
+        self._progress_ns = UNKNOWN_NS  # nothing captured before this will be written any more
+
+    @property
+    def capacity(self) -> int:
+        """Items kept."""
+        return self._capacity
+
+    def advance(self, t_ns: int) -> None:
+        """Nothing captured before `t_ns` will be written any more; any thread may call.
+
+        Readers that have read all there is are told. Without `lossless` nobody waits for this, and it is not
+        kept.
+        """
+        with self._changed:
+            if self._lossless and not self._closed and t_ns > self._progress_ns:
+                self._progress_ns = t_ns
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """No more items will come; readers may still drain what is there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait_for_room(self, amount: int, timeout_s: float | None) -> bool:
+        """Lossless, wait until all readers have left room for `amount`; whether to write. Holds `_changed`.
+
+        Raises:
+            StalledError: a reader made no room in time.
+        """
+        if self._lossless and not self._changed.wait_for(
+            lambda: self._closed or self._has_room(amount), timeout_s
+        ):
+            raise StalledError(f"the {self._what} ring has been full for {timeout_s:g} s")
+        return not self._closed
+
+    def _has_room(self, amount: int) -> bool:
+        slowest = min((reader.position for reader in self._readers), default=self._end)
+        return self._end + amount - slowest <= self._capacity
+
+
+class Reader:
+    """One reader's position in a ring, at first at the next item to be written; used by one thread."""
+
+    def __init__(self, ring: Ring, *, loose: bool = False) -> None:
+        """Join the ring; a `loose` reader is never waited for, and loses what is overwritten."""
+        self._base = ring
+        self._changed = ring._changed
+        with self._changed:
+            self.position = ring._end  # index of the next item to read
+            self._told_ns = UNKNOWN_NS  # the progress at the end of the last wait
+            if not loose:
+                ring._readers.append(self)
+
+    @property
+    def backlog(self) -> int:
+        """Items written but not read yet."""
+        with self._changed:
+            return self._base._end - self.position
+
+    @property
+    def ended(self) -> bool:
+        """Whether the ring is closed and everything in it has been read."""
+        with self._changed:
+            return self._base._closed and self.position >= self._base._end
+
+    @property
+    def progress_ns(self) -> int | None:
+        """Everything to come was captured at or after this; None if it is not known, or items wait."""
+        with self._changed:
+            known = self._base._progress_ns
+            return None if known == UNKNOWN_NS or self._base._end > self.position else known
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for something to read, for progress, or for the end; False after `timeout_s`."""
+        with self._changed:
+            base = self._base
+            woken = self._changed.wait_for(
+                lambda: base._closed or base._end > self.position or base._progress_ns > self._told_ns,
+                timeout_s,
+            )
+            self._told_ns = base._progress_ns
+            return woken
+
+    def close(self) -> None:
+        """Leave the ring: its writer waits for this reader no more. A second call does nothing."""
+        with self._changed:
+            if self in self._base._readers:
+                self._base._readers.remove(self)
+            self._changed.notify_all()
+
+
+SAMPLE_RATE_HZ: Final = 16_000
+GAP_NS: Final = 60_000_000  # a stamp this far from where the last block ended is a gap, not jitter
+DRIFT_NS: Final = 5_000_000  # clock drift is followed once it has grown to this
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """A run of samples without a gap inside. The caller owns `samples`, shape (n,), float32 in [-1, 1]."""
+
+    samples: NDArray[np.float32]
+    start: int  # sample index of the first sample
+    t_ns: int  # capture time of the first sample
+    gap_before: bool  # samples are missing between the previous block and this one
+
+    @property
+    def end_ns(self) -> int:
+        """Capture time at which the last sample ends."""
+        return self.t_ns + self.samples.size * NS_PER_S // SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """From sample `index` on, time runs from `t_ns` at the nominal rate."""
+
+    index: int
+    t_ns: int
+    gap: bool
+
+
+class AudioRing(Ring):
+    """The last `capacity_s` seconds of 16 kHz mono sound.
+
+    One writer, any number of readers, each with its own position. In live use the writer never waits: past
+    its capacity the oldest samples are overwritten, a reader that had not read them skips ahead, counts them
+    as `lost` and gets its next block marked `gap_before`. With `lossless`, the writer waits for the slowest
+    reader instead.
+    """
+
+    def __init__(self, capacity_s: float = 30.0, *, lossless: bool = False) -> None:
+        super().__init__("audio", round(capacity_s * SAMPLE_RATE_HZ), lossless=lossless)
+        self._buffer = np.zeros(self._capacity, dtype=np.float32)
+        self._anchors: deque[_Anchor] = deque()
+        self._arrivals: deque[tuple[int, int]] = deque()  # of each write: the index after it, when it came
+
+    def reader(self, *, loose: bool = False) -> AudioReader:
+        """A new reader, positioned at the next sample to be written; for a `loose` one no writer waits."""
+        return AudioReader(self, loose=loose)
+
+    def write(
+        self,
+        samples: NDArray[np.float32],
+        t_ns: int,
+        *,
+        arrived_ns: int = 0,
+        timeout_s: float | None = None,
+        seamless: bool = False,
+    ) -> None:
+        """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
+
+        With `seamless`, time that passed since the last sample is no gap: nothing was to be heard in it.
+
+        Raises:
+            StalledError: lossless, and a reader made no room within `timeout_s`.
+        """
+        for offset in range(0, samples.size, self.capacity // 2):
+            part = samples[offset : offset + self.capacity // 2]
+            start_ns = t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ
+            self._write_part(part, start_ns, arrived_ns, timeout_s, seamless)
+
+    def _write_part(
+        self, part: NDArray[np.float32], t_ns: int, arrived_ns: int, timeout_s: float | None, seamless: bool
+    ) -> None:
+        with self._changed:
+            if not self._wait_for_room(part.size, timeout_s):
+                return
+            self._anchor(t_ns, seamless)
+            first = self._end % self.capacity
+            head = min(part.size, self.capacity - first)
+            self._buffer[first : first + head] = part[:head]
+            self._buffer[: part.size - head] = part[head:]
+            self._end += part.size
+            while len(self._anchors) > 1 and self._anchors[1].index <= self._end - self.capacity:
+                self._anchors.popleft()
+            self._arrivals.append((self._end, arrived_ns))
+            while self._arrivals[0][0] <= self._end - self.capacity:
+                self._arrivals.popleft()
+            self._changed.notify_all()
+
+    def _anchor(self, t_ns: int, seamless: bool) -> None:
+        if not self._anchors:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=False))
+            return
+        error_ns = t_ns - _time_of(self._anchors[-1], self._end)
+        if abs(error_ns) >= GAP_NS:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=error_ns > 0 and not seamless))
+        elif abs(error_ns) >= DRIFT_NS:
+            self._anchors.append(_Anchor(self._end, t_ns, gap=False))
+
+    def _copy(self, start: int, stop: int) -> NDArray[np.float32]:
+        first = start % self.capacity
+        head = min(stop - start, self.capacity - first)
+        return np.concatenate((self._buffer[first : first + head], self._buffer[: stop - start - head]))
+
+
+class AudioReader(Reader):
+    """One reader's position in an `AudioRing`; used by one thread."""
+
+    def __init__(self, ring: AudioRing, *, loose: bool = False) -> None:
+        super().__init__(ring, loose=loose)
+        self._ring = ring
+        self.lost = 0  # samples overwritten before they were read
+
+    def read(self, max_samples: int) -> AudioBlock | None:
+        """Copy up to `max_samples` of the oldest unread samples; None when there are none. Never waits."""
+        ring = self._ring
+        with self._changed:
+            overrun = max(0, ring._end - ring.capacity - self.position)
+            self.lost += overrun
+            self.position += overrun
+            if self.position >= ring._end:
+                return None
+            anchor, limit = _anchor_at(ring._anchors, self.position)
+            stop = min(ring._end, self.position + max_samples, limit)
+            block = AudioBlock(
+                ring._copy(self.position, stop),
+                self.position,
+                _time_of(anchor, self.position),
+                gap_before=overrun > 0 or (anchor.gap and anchor.index == self.position),
+            )
+            self.position = stop
+            self._changed.notify_all()
+            return block
+
+    def arrived_ns(self, index: int) -> int:
+        """When the sample of that index, which the ring still holds, reached the engine."""
+        with self._changed:
+            found = 0
+            for after, arrived_ns in reversed(self._ring._arrivals):
+                if after <= index:
+                    break
+                found = arrived_ns
+            return found
+
+
+def _time_of(anchor: _Anchor, index: int) -> int:
+    return anchor.t_ns + (index - anchor.index) * NS_PER_S // SAMPLE_RATE_HZ
+
+
+def _anchor_at(anchors: deque[_Anchor], index: int) -> tuple[_Anchor, int]:
+    """The anchor in force at `index`, and the index at which the next one takes over."""
+    current, limit = anchors[0], 2**62
+    for anchor in anchors:
+        if anchor.index > index:
+            limit = anchor.index
+            break
+        current = anchor
+    return current, limit
+
+
+MAX_SIDE_PX: Final = 16_384  # OpenCV and MediaPipe abort the process at 32,767
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture; the caller owns `rgb`, shape (height, width, 3), uint8."""
+
+    rgb: NDArray[np.uint8]
+    t_ns: int
+    arrived_ns: int  # when it reached the engine
+    index: int
+
+
+class VideoRing(Ring):
+    """The last `capacity` frames, in slots allocated once per picture size.
+
+    One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
+    those it never saw as `overwritten`. With `lossless`, a reader gets every frame in order and the writer
+    waits for it.
+    """
+
+    def __init__(self, capacity: int = 8, *, lossless: bool = False) -> None:
+        super().__init__("video", capacity, lossless=lossless)
+        self._slots: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * capacity
+        self._stamps = [(0, 0)] * capacity  # captured, arrived
+
+    def reader(self) -> VideoReader:
+        """A new reader, positioned at the next frame to be written."""
+        return VideoReader(self)
+
+    def write(
+        self, rgb: NDArray[np.uint8], t_ns: int, *, arrived_ns: int = 0, timeout_s: float | None = None
+    ) -> None:
+        """Copy one frame in, captured at `t_ns`. A write to a closed ring is ignored.
+
+        Raises:
+            StalledError: lossless, and a reader made no room within `timeout_s`.
+        """
+        with self._changed:
+            if not self._wait_for_room(1, timeout_s):
+                return
+            slot = self._end % self._capacity
+            if self._slots[slot].shape != rgb.shape:
+                self._slots[slot] = np.empty(rgb.shape, np.uint8)
+            np.copyto(self._slots[slot], rgb)
+            self._stamps[slot] = (t_ns, arrived_ns)
+            self._end += 1
+            self._changed.notify_all()
+
+
+class VideoReader(Reader):
+    """One reader's position in a `VideoRing`; used by one thread."""
+
+    def __init__(self, ring: VideoRing) -> None:
+        super().__init__(ring)
+        self._ring = ring
+        self.overwritten = 0  # frames that a newer one replaced before they were read
+
+    def read(self) -> Frame | None:
+        """The next frame (lossless) or the newest (live); None when there is none unread. Never waits."""
+        ring = self._ring
+        with self._changed:
+            if self.position >= ring._end:
+                return None
+            index = self.position if ring._lossless else ring._end - 1
+            self.overwritten += index - self.position
+            slot = index % ring._capacity
+            frame = Frame(ring._slots[slot].copy(), *ring._stamps[slot], index)
+            self.position = index + 1
+            self._changed.notify_all()
+            return frame

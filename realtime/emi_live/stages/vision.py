@@ -1,0 +1,304 @@
+"""The face stage: pictures in, face features out, one packet for every picture analysed.
+
+The face stage of `taemi`: pictures in, a vision transformer's view of the face out, six times a second.
+
+Pictures from a ring for a stage that looks at faces: no more a second than it wants, losses counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns
+from emi_live.config import FaceConfig
+from emi_live.health import Health
+from emi_live.messages import NOTHING_YET, Packet, VisionPacket, end_of_stream
+from emi_live.rings import Frame, VideoReader
+from emi_live.stages.stage import Promise
+from emi_models.encoders.face_crop import STAMP_JITTER_NS, FrameSampler, SteadySquare, cut_square, face_square
+
+if TYPE_CHECKING:
+    from emi_live.bundle import CropEncoder, FaceReader
+
+__all__ = ["CropStage", "FaceStage", "PictureReader"]
+
+EARLY: Final = 0.9  # a frame is taken this share of the shortest interval after the last: cameras jitter
+
+
+class PictureReader:
+    """Reads one ring. Live, the newest picture wins; lossless, every one is given.
+
+    Pictures that were overwritten are counted as `camera.overwritten`; those closer together than `max_fps`
+    allows are left out and counted as `face.skipped`, the others as `face.frames`.
+    """
+
+    def __init__(self, reader: VideoReader, max_fps: float, health: Health) -> None:
+        self._reader = reader
+        self._promise = Promise(reader)
+        self._shortest_ns = round(EARLY * NS_PER_S / max_fps)
+        self._health = health
+        self._overwritten = 0
+        self._newest_ns: int | None = None
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Capture time of the last picture given."""
+        return self._newest_ns
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last picture has been given."""
+        return self._reader.ended
+
+    @property
+    def more(self) -> bool:
+        """Whether another picture waits."""
+        return self._reader.backlog > 0
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a picture, for progress, or for the end."""
+        return self._promise.wait(timeout_s)
+
+    def read(self) -> Frame | None:
+        """The next picture; None if there is none, or it comes too early."""
+        frame = self._reader.read()
+        self._health.count("camera.overwritten", self._reader.overwritten - self._overwritten)
+        self._overwritten = self._reader.overwritten
+        if frame is None:
+            return None
+        if self._newest_ns is not None and frame.t_ns - self._newest_ns < self._shortest_ns:
+            self._health.count("face.skipped")
+            return None
+        self._newest_ns = frame.t_ns
+        self._health.count("face.frames")
+        return frame
+
+    @property
+    def progress_ns(self) -> int | None:
+        """All pictures to come were captured at or after this; None if it is not known, or pictures wait."""
+        return self._reader.progress_ns
+
+    def promise(self) -> list[VisionPacket]:
+        """A packet of progress alone if it is time for one; all pictures before must have been told of."""
+        progress_ns = self._promise.due()
+        if progress_ns is None:
+            return []
+        t_ns = NOTHING_YET if self._newest_ns is None else self._newest_ns
+        return [VisionPacket(t_ns=t_ns, progress_ns=progress_ns, faces=-1, features=None)]
+
+    def close(self) -> None:
+        """Leave the ring."""
+        self._reader.close()
+
+
+class FaceStage:
+    """Follows the largest face. Live, the newest picture wins; lossless, every one is looked at.
+
+    Pictures closer together than `max_fps` allows are left out and counted as `face.skipped`.
+    """
+
+    name = "face"
+    topic = "vision"
+
+    def __init__(self, reader: VideoReader, encoder: FaceReader, config: FaceConfig, health: Health) -> None:
+        self._pictures = PictureReader(reader, config.max_fps, health)
+        self._encoder = encoder
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a picture."""
+        return self._pictures.wait(timeout_s)
+
+    def step(self, now_ns: int) -> Sequence[Packet]:
+        """The packet of the next picture, if there is one; in a gap, how far the pictures were read."""
+        frame = self._pictures.read()
+        if frame is None:
+            if not self._pictures.ended:
+                return self._pictures.promise()
+            if self.ended:
+                return ()
+            self.ended = True
+            return (end_of_stream(self.topic, self._pictures.newest_ns or 0),)
+        result = self._encoder.analyse(frame.rgb, frame.t_ns)
+        return (
+            VisionPacket(
+                t_ns=frame.t_ns,
+                progress_ns=frame.t_ns,
+                arrived_ns=frame.arrived_ns,
+                faces=result.faces,
+                features=result.features,
+            ),
+        )
+
+    def reset(self) -> None:
+        """Look for the face anew."""
+        self._encoder.reset()
+
+    def close(self) -> None:
+        """Leave the input."""
+        self._pictures.close()
+
+
+BEHIND_NS: Final = 500 * NS_PER_MS
+AGAIN_NS: Final = 250 * NS_PER_MS
+GAP_NS: Final = NS_PER_S  # beyond the time that a batch takes to fill: nothing is going to fill it
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one picture showed, not published yet; with a crop, its features are to come."""
+
+    packet: VisionPacket
+    crop: NDArray[np.uint8] | None
+
+
+class CropStage:
+    """Looks for the face in every picture, and encodes its crop `crop_fps` times a second.
+
+    A packet follows every picture, so that a face that is lost or found again is known at once; those of
+    pictures that were not cropped have no features. The crop is cut where the face has been lately, so that
+    it does not tremble; a face that is new, or found again, is cropped where it is, in the first picture that
+    shows it.
+
+    Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
+    a batch is full, or its first crop has waited for as long as it takes to fill one; when pictures stay out
+    for a second longer than that, it goes without the next. Live, what is there is
+    encoded as soon as no newer picture waits, or the next crop is due. When that takes so long that features
+    come more than half a second after their picture, packets say so (`behind`), and the part's status does;
+    it is counted as `face.fell_behind`. Encoded crops are counted as `face.crops`.
+    """
+
+    name = "face"
+    topic = "vision"
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        face: FaceReader,
+        encoder: CropEncoder,
+        config: FaceConfig,
+        health: Health,
+        *,
+        exact: bool,
+    ) -> None:
+        """`face` finds the face that `encoder` is shown."""
+        self._pictures = PictureReader(reader, config.max_fps, health)
+        self._face = face
+        self._encoder = encoder
+        self._sampler = FrameSampler(config.crop_fps)
+        self._steady = SteadySquare()
+        self._batch = config.batch
+        self._patience_ns = seconds_to_ns((config.batch if exact else 1) / config.crop_fps) - STAMP_JITTER_NS
+        self._exact = exact
+        self._health = health
+        self._held: list[Held] = []  # from the first crop on that waits for a batch
+        self._encoded_ns: int | None = None  # when the oldest picture of the last batch had arrived
+        self._behind = False
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a picture."""
+        return self._pictures.wait(timeout_s)
+
+    def step(self, now_ns: int) -> Sequence[Packet]:
+        """The packets that the next picture completes."""
+        self._look_whether_behind(now_ns)
+        frame = self._pictures.read()
+        if frame is not None:
+            waited = self._release() if self._is_overdue(frame.t_ns) else []
+            self._held.append(self._look(frame))
+            return [*waited, *(self._release() if self._is_time() else ())]
+        if self._pictures.ended:
+            if self.ended:
+                return ()
+            packets = [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
+            self.ended = True  # not before: what fails is tried again
+            return packets
+        if self._is_overdue(self._pictures.progress_ns) or self._is_time():
+            return [*self._release(), *self._pictures.promise()]
+        return ()
+
+    def reset(self) -> None:
+        """Look for the face anew."""
+        self._face.reset()
+        self._steady.reset()
+        self._held.clear()
+
+    def close(self) -> None:
+        """Leave the input."""
+        self._pictures.close()
+
+    def _look(self, frame: Frame) -> Held:
+        seen = self._face.analyse(frame.rgb, frame.t_ns)
+        crop = None
+        if seen.landmarks is None:
+            self._steady.reset()
+        else:
+            height, width = frame.rgb.shape[:2]
+            square = self._steady.push(face_square(seen.landmarks, width, height), frame.t_ns)
+            # Asked for faces alone: the turn of a picture without one is not used up.
+            if self._sampler.take(frame.t_ns):
+                crop = cut_square(frame.rgb, square, self._encoder.side_px)
+        packet = VisionPacket(
+            t_ns=frame.t_ns,
+            progress_ns=frame.t_ns,
+            arrived_ns=frame.arrived_ns,
+            faces=seen.faces,
+            features=None,
+            behind=self._behind,
+        )
+        return Held(packet, crop)
+
+    def _is_time(self) -> bool:
+        """Whether what is held is to wait no longer."""
+        crops = [held.packet.t_ns for held in self._held if held.crop is not None]
+        if not crops or len(crops) >= self._batch:
+            return True
+        if self._held[-1].packet.t_ns - crops[0] >= self._patience_ns:
+            return True
+        return not (self._exact or self._pictures.more)
+
+    def _is_overdue(self, t_ns: int | None) -> bool:
+        """Exact: whether what is held goes before a picture of that time is looked at."""
+        if not self._exact or t_ns is None or not self._held:
+            return False
+        first_ns = next(held.packet.t_ns for held in self._held if held.crop is not None)
+        return t_ns - first_ns >= self._patience_ns + GAP_NS
+
+    def _look_whether_behind(self, now_ns: int) -> None:
+        """Right after the last batch: how late were its features?"""
+        encoded_ns, self._encoded_ns = self._encoded_ns, None
+        if self._exact or encoded_ns is None:
+            return
+        late_ns = now_ns - encoded_ns
+        if not self._behind and late_ns > BEHIND_NS:
+            self._behind = True
+            self._health.count("face.fell_behind")
+            self._health.report(
+                self.name,
+                "running",
+                f"a face takes {late_ns / NS_PER_S:.1f} s to encode; try more fusion.threads, a smaller "
+                "model as face.model, or a longer window.vision_dropout_s",
+            )
+        elif self._behind and late_ns < AGAIN_NS:
+            self._behind = False
+            self._health.report(self.name, "running", "keeps up again")
+
+    def _release(self) -> list[Packet]:
+        """All packets that are held, with features where there is a crop."""
+        held, self._held = self._held, []
+        crops = [one.crop for one in held if one.crop is not None]
+        if not crops:
+            return [one.packet for one in held]
+        features = iter(self._encoder.encode(np.stack(crops)))
+        self._health.count("face.crops", len(crops))
+        self._encoded_ns = next(one.packet.arrived_ns for one in held if one.crop is not None)
+        return [
+            one.packet if one.crop is None else replace(one.packet, features=next(features).copy())
+            for one in held
+        ]

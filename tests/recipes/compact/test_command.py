@@ -1,0 +1,68 @@
+"""The recipe's command: a whole run at toy size, and one line for bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emi_models import MODALITIES
+from emi_models.checkpoint import load_checkpoint
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.encoders.text import SENTENCE_DIM
+from recipes.compact.__main__ import main
+from recipes.compact.goemotions import embed
+from recipes.compact.sizes import SHAPES, SPANS_S
+from tests.recipes.compact.test_goemotions import LABELS
+
+
+class Letters:
+    """An encoder that counts letters, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def encode(self, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        self.asked += len(texts)
+        return np.array([[t.count(chr(97 + i % 26)) for i in range(SENTENCE_DIM)] for t in texts], np.float32)
+
+
+def test_embeddings_are_computed_once(tmp_path: Path) -> None:
+    encoder = Letters()
+    done: list[int] = []
+    texts = ["a b c", "hello", "zz"]
+    first = embed(texts, lambda: encoder, done.append, tmp_path / "kept")  # type: ignore[arg-type,return-value]  # it is no SentenceEncoder
+    again = embed(texts, lambda: encoder, done.append, tmp_path / "kept")  # type: ignore[arg-type,return-value]  # as above
+    assert encoder.asked == 3
+    assert sum(done) == 6
+    assert np.array_equal(first, again)
+    assert first[1, ord("l") - 97] == 2
+
+
+def test_a_toy_run_writes_a_checkpoint_that_tells_its_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    for name, count in (("train", 60), ("dev", 20)):
+        lines = [f"comment number {i} says {LABELS[i % 11]}\t{i % 11}\tid{i}" for i in range(count)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "toy.safetensors"
+    toy = ["--epochs", "1", "--steps", "2", "--faces", "60", "--voices", "10"]
+    assert main(["--data", str(tmp_path), "--out", str(out), "--minilm", str(minilm), *toy]) == 0
+    loaded = load_checkpoint(out, expect_encoders=COMPACT_ENCODERS)
+    assert loaded.header.modalities == MODALITIES
+    assert loaded.header.spans_s == SPANS_S
+    assert loaded.network.config.shapes == SHAPES
+    assert "rated by nobody" in loaded.header.data
+    assert "dev_written_pearson_mean" in loaded.header.scores
+
+
+def test_a_folder_without_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "net.safetensors"
+    assert main(["--data", str(tmp_path), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "labels.txt cannot be read" in error
+    assert not out.exists()
