@@ -1,7 +1,4 @@
-"""The network as ONNX Runtime runs it on the CPU: the default for live use.
-
-The network as ONNX Runtime runs it on the GPU, where its CUDA execution provider is installed.
-"""
+"""The network in ONNX Runtime: on the CPU, the default for live use, and on a GPU where CUDA is installed."""
 
 from __future__ import annotations
 
@@ -15,13 +12,14 @@ from emi_engine.protocol import CheckedEngine
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from emi_engine.cuda import Device
-    from emi_engine.protocol import Precision
+    from emi_engine.protocol import FusionSession, Precision
     from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.inputs import StreamWindow
 
 __all__ = [
     "OnnxRuntimeCudaEngine",
@@ -53,6 +51,23 @@ class OnnxRuntimeEngine(CheckedEngine):
         self._session: Any = session
         self._inputs = [node.name for node in session.get_inputs()]
 
+    def session(self) -> FusionSession:
+        """A stream of windows that stay numpy arrays on their way into ONNX Runtime."""
+        self.check_open()
+        return _ArraySession(self)
+
+    def run_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Raw intensities (B, 6) of windows in numpy, by the names of `FusionInputs`, checked before.
+
+        Raises:
+            EngineError: the engine is closed, or its result is not finite.
+        """
+        self.check_open()
+        intensities: NDArray[np.float32] = self._session.run(
+            None, {name: arrays[name] for name in self._inputs}
+        )[0]
+        return self.checked(intensities, len(arrays["text_present"]))
+
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
         feed = {name: getattr(window, name).numpy() for name in self._inputs}
         intensities: NDArray[np.float32] = self._session.run(None, feed)[0]
@@ -60,6 +75,23 @@ class OnnxRuntimeEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._session = None
+
+
+class _ArraySession:
+    """A `FusionSession` that pads each window in numpy and has ONNX Runtime compute it whole."""
+
+    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+        self._engine = engine
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`."""
+        shapes = self._engine.shapes
+        window.check(shapes)
+        window.check_finite()
+        return self._engine.run_arrays(window.arrays(shapes, counterfactuals=counterfactuals))
+
+    def restart(self) -> None:
+        """Nothing is kept from window to window."""
 
 
 def import_onnxruntime() -> Any:

@@ -1,10 +1,8 @@
-"""The contract that every fusion engine keeps, whatever runs behind it.
+"""The contract of every fusion engine, whatever runs behind it, and what all engines share.
 
-What every engine has in common: checks on the way in and out, and an orderly end.
-
-One person's stream of windows through an engine that knows nothing of streams: each window in full.
-
-The precisions that a compiled network may compute in, and how far each may stray from full precision.
+`FusionEngine` and `FusionSession` are the contract. `CheckedEngine` checks what goes in and what comes out.
+`FullPassSession` serves a stream with an engine that computes each window whole. `Precision` names the
+precisions of compiled networks, and `TOLERANCES` says how far each may differ from fp32.
 """
 
 from __future__ import annotations
@@ -182,10 +180,7 @@ class CheckedEngine(ABC):
         """Raw intensities of each row, as `FusionEngine.infer` says."""
         self.check_open()
         window.check(self._shapes)
-        intensities = self._run(window)
-        if intensities.shape != (window.batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
-            raise self.not_finite(intensities.shape)
-        return intensities
+        return self.checked(self._run(window), window.batch)
 
     def session(self) -> FusionSession:
         """A stream of windows, each computed whole; as `FusionEngine.session` says."""
@@ -196,6 +191,16 @@ class CheckedEngine(ABC):
         """Return if the engine still runs; else raise EngineError."""
         if self._closed:
             raise EngineError(f"the {self.name} engine is closed; load it again")
+
+    def checked(self, intensities: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+        """The same array, if it holds six finite values for each of `batch` windows.
+
+        Raises:
+            EngineError: it does not.
+        """
+        if intensities.shape != (batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+            raise self.not_finite(intensities.shape)
+        return intensities
 
     def not_finite(self, shape: tuple[int, ...]) -> EngineError:
         """The error of a result of this shape that is not six finite values a row."""

@@ -1,8 +1,11 @@
 """What every fusion network takes: the last window of features, its masks and its presence flags.
 
-Importing this does not load torch, which takes seconds; the first window does.
+`shown_frames` says which frames a window holds; training and live use both call it. A `StreamWindow` is one
+window as a part of a stream, in numpy, with numbered frames, so that an engine can tell which are new.
+`StreamWindow.arrays` pads it for engines that compute each window whole, and `StreamWindow.inputs` gives the
+same arrays to PyTorch as `FusionInputs`.
 
-A window as part of a stream: frames by number, so that whoever saw the last window knows what is new.
+Importing this module does not load torch, which takes seconds; `StreamWindow.inputs` does.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ __all__ = [
     "FusionShapes",
     "InputError",
     "StreamWindow",
+    "shown_frames",
 ]
 
 
@@ -157,10 +161,7 @@ class FusionInputs:
                     f"{name} is {tensor.dtype}, not {wanted}; convert it before building the window"
                 )
             if wanted == torch.float32 and (bad := _not_finite(tensor)):
-                raise InputError(
-                    f"{name} holds {bad} of {tensor.numel()} values that are NaN or infinite; "
-                    "drop those frames or mark the modality as not present"
-                )
+                raise InputError(_not_finite_message(name, bad, tensor.numel()))
 
     def _layout(self, shapes: FusionShapes) -> Iterator[tuple[int, ...]]:
         b = self.batch
@@ -169,11 +170,38 @@ class FusionInputs:
         yield from ((b, shapes.text_dim), (b,))
 
 
+def _not_finite_message(name: str, bad: int, count: int) -> str:
+    return (
+        f"{name} holds {bad} of {count} values that are NaN or infinite; "
+        "drop those frames or mark the modality as not present"
+    )
+
+
 def _not_finite(tensor: Tensor) -> int:
     """How many values are NaN or infinite."""
     # On the CPU by numpy, in this thread: PyTorch would share 0.02 ms of work with its pool and wait for it.
     finite = np.isfinite(tensor.numpy()) if tensor.device.type == "cpu" else tensor.isfinite()
     return tensor.numel() - int(finite.sum())
+
+
+def shown_frames(times_ns: NDArray[np.int64], start_ns: int, end_ns: int, span_ns: int | None) -> slice:
+    """Which frames of a sequence the window from `start_ns` to `end_ns` shows.
+
+    Those captured after `start_ns` and not after `end_ns`; with a span, only those in the last `span_ns`
+    before the newest of them. The span ends at the newest frame and not at the window's end, so that a face
+    that was lost a moment ago is still shown.
+
+    Args:
+        times_ns: capture times (n,), increasing.
+        start_ns: where the window starts; a frame at that time is outside.
+        end_ns: where the window ends; a frame at that time is inside.
+        span_ns: what a checkpoint takes of a longer window; None = all of it.
+    """
+    start, stop = (int(row) for row in np.searchsorted(times_ns, [start_ns, end_ns], side="right"))
+    if span_ns is not None and start < stop:
+        oldest_ns = times_ns[stop - 1] - span_ns
+        start = max(start, int(np.searchsorted(times_ns, oldest_ns, side="right")))
+    return slice(start, stop)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,21 +281,46 @@ class StreamWindow:
         _check_type("text", self.text)
 
     def inputs(self, shapes: FusionShapes) -> FusionInputs:
-        """The window for a network that knows of no streams: a batch of one, padded, tensors of its own."""
+        """The window for a network in PyTorch: `arrays` as CPU tensors, a batch of one."""
         import torch  # here, since it takes seconds
 
-        vision, vision_mask = _padded(self.vision.values, shapes.vision_frames)
-        audio, audio_mask = _padded(self.audio.values, shapes.audio_frames)
-        return FusionInputs(
-            vision=vision,
-            vision_mask=vision_mask,
-            vision_present=torch.tensor([self.vision_present]),
-            audio=audio,
-            audio_mask=audio_mask,
-            audio_present=torch.tensor([self.audio_present]),
-            text=torch.from_numpy(self.text[None].copy()),
-            text_present=torch.tensor([self.text_present]),
-        )
+        return FusionInputs(**{name: torch.from_numpy(array) for name, array in self.arrays(shapes).items()})
+
+    def arrays(
+        self, shapes: FusionShapes, *, counterfactuals: bool = False
+    ) -> dict[str, NDArray[np.generic]]:
+        """The window padded to its full size, by the names of `FusionInputs`; fresh arrays.
+
+        A batch of one, or with `counterfactuals` of four: the window as it is, then as if vision, audio and
+        text were missing.
+        """
+        rows = (self, *(self.without(modality) for modality in MODALITIES)) if counterfactuals else (self,)
+        vision, vision_mask = _padded(self.vision.values, shapes.vision_frames, len(rows))
+        audio, audio_mask = _padded(self.audio.values, shapes.audio_frames, len(rows))
+        return {
+            "vision": vision,
+            "vision_mask": vision_mask,
+            "vision_present": np.array([row.vision_present for row in rows]),
+            "audio": audio,
+            "audio_mask": audio_mask,
+            "audio_present": np.array([row.audio_present for row in rows]),
+            "text": np.repeat(self.text[None], len(rows), axis=0),
+            "text_present": np.array([row.text_present for row in rows]),
+        }
+
+    def check_finite(self) -> None:
+        """Return if no frame and no value of the text is NaN or infinite.
+
+        Raises:
+            InputError: some are; the message says how many.
+        """
+        for name, values in (
+            ("vision", self.vision.values),
+            ("audio", self.audio.values),
+            ("text", self.text),
+        ):
+            if bad := values.size - int(np.isfinite(values).sum()):
+                raise InputError(_not_finite_message(name, bad, values.size))
 
 
 def _check_type(name: str, values: NDArray[np.float32]) -> None:
@@ -275,12 +328,12 @@ def _check_type(name: str, values: NDArray[np.float32]) -> None:
         raise InputError(f"{name} is {values.dtype}, not float32; convert it before building the window")
 
 
-def _padded(frames: NDArray[np.float32], capacity: int) -> tuple[Tensor, Tensor]:
-    """Frames (1, capacity, dim) with zeros behind them, and their mask (1, capacity)."""
-    import torch
-
-    padded = np.zeros((1, capacity, frames.shape[1]), np.float32)
-    padded[0, : len(frames)] = frames
-    mask = np.zeros((1, capacity), np.bool_)
-    mask[0, : len(frames)] = True
-    return torch.from_numpy(padded), torch.from_numpy(mask)
+def _padded(
+    frames: NDArray[np.float32], capacity: int, rows: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Frames (rows, capacity, dim) followed by zeros, and their mask (rows, capacity); all rows are equal."""
+    padded = np.zeros((rows, capacity, frames.shape[1]), np.float32)
+    padded[:, : len(frames)] = frames
+    mask = np.zeros((rows, capacity), np.bool_)
+    mask[:, : len(frames)] = True
+    return padded, mask

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, FusionShapes, InputError
+from emi_models.inputs import (
+    COMPACT_SHAPES,
+    TAEMI_SHAPES,
+    FrameRun,
+    FusionInputs,
+    FusionShapes,
+    InputError,
+    StreamWindow,
+    shown_frames,
+)
 
 SMALL = FusionShapes(vision_frames=5, vision_dim=3, audio_frames=7, audio_dim=4, text_dim=2)
 
@@ -82,3 +92,46 @@ def test_stack_joins_rows_in_order() -> None:
 def test_impossible_sizes_are_refused(value: int) -> None:
     with pytest.raises(ValueError, match="text_dim"):
         replace(SMALL, text_dim=value)
+
+
+@pytest.mark.parametrize(
+    ("start_ns", "end_ns", "span_ns", "rows"),
+    [
+        (0, 40, None, slice(0, 4)),  # all
+        (10, 30, None, slice(1, 3)),  # a frame at the start is outside, one at the end is inside
+        (0, 100, 20, slice(2, 4)),  # the span ends at the newest frame, not at the window's end
+        (25, 100, 90, slice(2, 4)),  # a span longer than the window changes nothing
+        (0, 5, 20, slice(0, 0)),
+        (50, 90, 20, slice(4, 4)),
+    ],
+)
+def test_a_window_shows_the_frames_of_its_span(
+    start_ns: int, end_ns: int, span_ns: int | None, rows: slice
+) -> None:
+    times = np.array([10, 20, 30, 40], np.int64)
+    assert shown_frames(times, start_ns, end_ns, span_ns) == rows
+
+
+def test_arrays_and_tensors_of_a_window_are_the_same_numbers() -> None:
+    rng = np.random.default_rng(0)
+    window = StreamWindow(
+        vision=FrameRun(7, rng.random((3, 3), np.float32)),
+        vision_present=True,
+        audio=FrameRun(0, rng.random((7, 4), np.float32)),
+        audio_present=False,
+        text=rng.random(2, np.float32),
+        text_present=True,
+    )
+    tensors, arrays = window.inputs(SMALL), window.arrays(SMALL, counterfactuals=True)
+    tensors.check(SMALL)
+    assert tuple(arrays) == FusionInputs.names()
+    rows = FusionInputs.stack([tensors, *(tensors.without(name) for name in ("vision", "audio", "text"))])
+    for name, tensor in zip(rows.names(), rows.tensors(), strict=True):
+        assert arrays[name].dtype == tensor.numpy().dtype
+        assert np.array_equal(arrays[name], tensor.numpy())
+
+
+def test_a_window_that_is_not_finite_is_refused_before_it_is_padded() -> None:
+    window = replace(StreamWindow.empty(SMALL), audio=FrameRun(0, np.full((2, 4), np.nan, np.float32)))
+    with pytest.raises(InputError, match="audio holds 8 of 8"):
+        window.check_finite()

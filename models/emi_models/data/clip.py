@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emi_models import MODALITIES
 from emi_models.data.frames import first_rows, replacing
 from emi_models.errors import DataError
-from emi_models.inputs import FusionInputs
+from emi_models.inputs import FrameRun, FusionInputs, StreamWindow, shown_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,11 +68,7 @@ class Track:
 
         Back from the newest frame, not from the end: a face that was lost a moment ago is still shown.
         """
-        stop = int(np.searchsorted(self.t_ns, end_ns, side="right"))
-        if not stop:
-            return self.values[:0]
-        since_ns = max(end_ns - round(WINDOW_S * NS_PER_S), int(self.t_ns[stop - 1]) - span_ns)
-        return self.values[np.searchsorted(self.t_ns, since_ns, side="right") : stop]
+        return self.values[shown_frames(self.t_ns, end_ns - round(WINDOW_S * NS_PER_S), end_ns, span_ns)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,22 +96,22 @@ class Clip:
             spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
         """
         spans = spans_s or {}
-        vision, vision_mask = _pack(self.vision, shapes.vision_frames, end_ns, spans.get("vision", WINDOW_S))
-        audio, audio_mask = _pack(self.audio, shapes.audio_frames, end_ns, spans.get("audio", WINDOW_S))
+
+        def run(track: Track, span_s: float, frames: int) -> FrameRun:
+            return FrameRun(0, track.until(end_ns, round(span_s * NS_PER_S))).newest(frames)
+
+        vision = run(self.vision, spans.get("vision", WINDOW_S), shapes.vision_frames)
+        audio = run(self.audio, spans.get("audio", WINDOW_S), shapes.audio_frames)
         known = int(np.searchsorted(self.text.t_ns, end_ns, side="right"))
-        text = torch.zeros(1, shapes.text_dim)
-        if known:
-            text[0] = torch.from_numpy(self.text.values[known - 1])
-        return FusionInputs(
+        text = self.text.values[known - 1] if known else np.zeros(shapes.text_dim, np.float32)
+        return StreamWindow(
             vision=vision,
-            vision_mask=vision_mask,
-            vision_present=vision_mask.any(dim=1),
+            vision_present=len(vision.values) > 0,
             audio=audio,
-            audio_mask=audio_mask,
-            audio_present=audio_mask.any(dim=1),
+            audio_present=len(audio.values) > 0,
             text=text,
-            text_present=text.any(dim=1),
-        )
+            text_present=bool(text.any()),
+        ).inputs(shapes)
 
 
 class ClipSet(Protocol):
@@ -146,13 +141,6 @@ class ClipSet(Protocol):
 
     def load(self, clip_id: str) -> Clip:
         """One clip with its features."""
-
-
-def _pack(track: Track, capacity: int, end_ns: int, span_s: float) -> tuple[torch.Tensor, torch.Tensor]:
-    frames = track.until(end_ns, round(span_s * NS_PER_S))[-capacity:]
-    values = torch.zeros(1, capacity, track.values.shape[1])
-    values[0, : len(frames)] = torch.from_numpy(np.ascontiguousarray(frames))
-    return values, (torch.arange(capacity) < len(frames))[None]
 
 
 _KEY: Final = "emi_clip"  # the one metadata entry, a JSON object

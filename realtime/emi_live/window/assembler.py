@@ -97,7 +97,7 @@ class Window:
 
     @property
     def inputs(self) -> FusionInputs:
-        """The same, padded: a batch of one, CPU tensors owned by the caller, made anew at each call."""
+        """The same, padded: a batch of one, new CPU tensors at each call; the caller owns them."""
         return self.stream.inputs(self.shapes)
 
 
@@ -210,8 +210,8 @@ class WindowAssembler:
         start_ns = end_ns - self._length_ns
         self._forget(start_ns)
         self._sound.settle(end_ns)
-        vision_times, vision = self._shown("vision", self._vision, start_ns, end_ns)
-        audio_times, audio = self._shown("audio", self._sound.frames, start_ns, end_ns)
+        vision_times, vision = self._vision.shown(start_ns, end_ns, self._spans_ns.get("vision"))
+        audio_times, audio = self._sound.frames.shown(start_ns, end_ns, self._spans_ns.get("audio"))
         text = next((packet for packet in reversed(self._texts) if packet.t_ns <= end_ns), None)
 
         face_ns = int(vision_times[-1]) if len(vision_times) else None
@@ -259,16 +259,6 @@ class WindowAssembler:
             min(arriving, default=None),
             audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
         )
-
-    def _shown(
-        self, modality: Modality, track: FrameTrack, start_ns: int, end_ns: int
-    ) -> tuple[NDArray[np.int64], FrameRun]:
-        """Times (n,) and values (n, dim) of the window's frames within the modality's span."""
-        times, run = track.between(start_ns, end_ns)
-        if modality in self._spans_ns and len(times):
-            within = len(times) - np.searchsorted(times, times[-1] - self._spans_ns[modality], side="right")
-            times, run = times[len(times) - int(within) :], run.newest(int(within))
-        return times, run
 
     def _stream(
         self,

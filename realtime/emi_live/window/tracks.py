@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_live.messages import NOTHING_YET, AudioPacket
-from emi_models.inputs import FrameRun
+from emi_models.inputs import FrameRun, shown_frames
 
 __all__ = ["AUDIO_FRAME_NS", "FrameTrack", "SoundTrack"]
 
@@ -66,12 +66,15 @@ class FrameTrack:
         self._first += forgotten
         self._number += forgotten
 
-    def between(self, after_ns: int, until_ns: int) -> tuple[NDArray[np.int64], FrameRun]:
-        """Times (n,) and values (n, dim) of `after_ns < t <= until_ns`: views, valid until `append`."""
+    def shown(self, start_ns: int, end_ns: int, span_ns: int | None) -> tuple[NDArray[np.int64], FrameRun]:
+        """Times (n,) and values (n, dim) of the frames of a window, as `shown_frames` chooses them.
+
+        Both are views, valid until `append`.
+        """
         times = self._times[self._first : self._last]
-        start, stop = np.searchsorted(times, [after_ns, until_ns], side="right")
-        rows = slice(self._first + start, self._first + stop)
-        return self._times[rows], FrameRun(self._number + int(start), self._values[rows])
+        rows = shown_frames(times, start_ns, end_ns, span_ns)
+        values = self._values[self._first : self._last]
+        return times[rows], FrameRun(self._number + rows.start, values[rows])
 
     def _make_room(self, count: int) -> None:
         kept = self._last - self._first
