@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emi_engine.cuda import BoundWindows
 from emi_engine.errors import EngineError, EngineUnavailableError
 from emi_engine.protocol import CheckedEngine
 from emi_models.inputs import FusionInputs
@@ -167,9 +166,9 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         self.name = f"onnxruntime-cuda-{precision}"
         self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         onnxruntime = need_cuda_provider()
-        if gpu is None:
-            from emi_engine.cuda import CudaDevice, find_gpu
+        from emi_engine.cuda import BoundWindows, CudaDevice, find_gpu  # loads PyTorch
 
+        if gpu is None:
             find_gpu()
             gpu = CudaDevice()
         self._gpu = gpu

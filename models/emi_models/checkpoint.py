@@ -89,7 +89,7 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
     """
     from safetensors.torch import save
 
-    from emi_models.systems import SYSTEMS, describe_config
+    from emi_models.networks import SYSTEMS, describe_config
 
     if (
         SYSTEMS.get(header.system, (None, None))[1] is not type(network)
@@ -197,7 +197,7 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
     header = read_header(path, expect_encoders)
     import torch
 
-    from emi_models.systems import build_network
+    from emi_models.networks import build_network
 
     with torch.device("meta"):  # sizes are compared before anything of that size is allocated
         network = build_network(header.system, header.config, header.modalities)

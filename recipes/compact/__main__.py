@@ -27,8 +27,8 @@ from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.text import SentenceEncoder
 from emi_models.errors import EmiError
+from emi_models.networks import describe_config
 from emi_models.store import ModelStore
-from emi_models.systems import describe_config
 from recipes.compact.faces import make_faces
 from recipes.compact.goemotions import cut_short, embed, read_split, spoken
 from recipes.compact.scores import dev_scores, prototype_scores

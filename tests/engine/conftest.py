@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 from emi_engine.onnx_export import export_onnx
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from emi_models.inputs import COMPACT_SHAPES
+from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.systems import describe_config
 
 CONFIG = TaemiConfig(shapes=COMPACT_SHAPES, d_model=64, heads=4, mlp_hidden=512)
 

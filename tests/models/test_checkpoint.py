@@ -22,8 +22,8 @@ from emi_models.checkpoint import (
 )
 from emi_models.errors import CheckpointError
 from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.systems import describe_config
 
 SMALL = FusionShapes(vision_frames=4, vision_dim=3, audio_frames=5, audio_dim=4, text_dim=6)
 CONFIG = TaemiConfig(shapes=SMALL, modalities=("audio", "text"), d_model=8, heads=2, mlp_hidden=8)

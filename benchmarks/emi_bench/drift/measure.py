@@ -144,7 +144,7 @@ def open_network(checkpoint: Path | None, voice_model: VoiceModel) -> IntensityN
     from emi_models.checkpoint import load_checkpoint
     from emi_models.errors import CheckpointError
     from emi_models.inputs import TAEMI_SHAPES
-    from emi_models.systems import build_network
+    from emi_models.networks import build_network
 
     encoder = voice_model.encoder
     if checkpoint is None:

@@ -19,8 +19,8 @@ from emi_models.checkpoint import (
     save_checkpoint,
 )
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FrameRun, StreamWindow
+from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.systems import describe_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.data.batches import ClipWindows
 from emi_models.errors import TrainingError
-from emi_models.systems import SYSTEMS, build_network, describe_config
+from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.clips import check_task, rated_clips
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision

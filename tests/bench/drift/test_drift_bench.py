@@ -24,7 +24,7 @@ from emi_live.cli.errors import run_app
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.errors import CheckpointError
-from emi_models.systems import build_network
+from emi_models.networks import build_network
 from tests.models.encoders.tiny_models import tiny_speech
 
 

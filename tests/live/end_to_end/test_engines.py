@@ -22,8 +22,8 @@ from emi_models.checkpoint import CheckpointHeader, load_checkpoint, packaged_ch
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import CheckpointError, EmiError
 from emi_models.inputs import COMPACT_SHAPES
+from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi
-from emi_models.systems import describe_config
 from tests.engine.conftest import CONFIG, write_checkpoint
 from tests.fakes import SMALL_SHAPES, FakeEngine
 

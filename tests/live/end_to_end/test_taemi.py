@@ -17,8 +17,8 @@ from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, packaged_checkpoint, save_checkpoint
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text
 from emi_models.inputs import FusionShapes
+from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.systems import describe_config
 from tests.live.end_to_end.support import HOP_S, Run, emi_live
 from tests.live.end_to_end.test_embedding import media
 from tests.models.encoders.tiny_models import WIDTH, edit_json, tiny_bert, tiny_speech, tiny_vit

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from emi_models import MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, read_header, save_checkpoint
 from emi_models.inputs import TAEMI_SHAPES, FusionInputs
+from emi_models.networks import describe_config
 from emi_models.networks.parts import Attention
 from emi_models.networks.taemi import Taemi, TaemiConfig
-from emi_models.systems import describe_config
 from tests.models.networks.zoo import EXACT, SMALL, windows
 
 WIDTH = 16

@@ -11,8 +11,8 @@ import torch
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.inputs import FusionInputs, FusionShapes
+from emi_models.networks import SYSTEMS, describe_config
 from emi_models.networks.base import FusionConfig, FusionNetwork
-from emi_models.systems import SYSTEMS, describe_config
 
 SMALL = FusionShapes(vision_frames=10, vision_dim=6, audio_frames=13, audio_dim=7, text_dim=8)
 EXACT = 1e-5  # what is asked of independence from padding and batch mates

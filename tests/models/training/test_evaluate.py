@@ -21,8 +21,8 @@ from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, Track
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
+from emi_models.networks import describe_config
 from emi_models.networks.base import FusionNetwork
-from emi_models.systems import describe_config
 from emi_models.training.evaluate import Evaluation, evaluate, evaluate_checkpoint, predict
 from emi_models.training.fit import fit, network_for
 from emi_models.training.recipes import recipe_of

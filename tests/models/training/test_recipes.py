@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from emi_models.errors import TrainingError
+from emi_models.networks import SYSTEMS
 from emi_models.networks.dual_stage import DualStageConfig
 from emi_models.networks.semantic_matters import SemanticMattersConfig
 from emi_models.networks.taemi import TaemiConfig
 from emi_models.networks.two_stage import TwoStageConfig
-from emi_models.systems import SYSTEMS
 from emi_models.training.config import TrainConfig, TrainingSettings
 from emi_models.training.fit import network_for
 from emi_models.training.recipes import RECIPES, recipe_of

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from emi_models.errors import CheckpointError
+from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.networks.base import FusionNetwork
-from emi_models.systems import SYSTEMS, build_network, describe_config
 from tests.models.networks.zoo import VARIANTS, network, save, windows
 
 every = pytest.mark.parametrize("name", VARIANTS)
