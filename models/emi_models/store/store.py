@@ -7,49 +7,30 @@ Which files were hashed before and not touched since, so that a start need not h
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import select
 import shutil
-import tempfile
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
+from emi_models.files import atomic_write, locked
 from emi_models.store.catalogue import CATALOGUE
 from emi_models.store.download import Download, PullEvent, address, look, part_of, usable, user_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from emi_models.store.catalogue import ModelEntry, ModelFile
     from emi_models.store.download import ModelStatus, Progress
 
-__all__ = ["Ledger", "ModelStore", "exclusive", "pull_files", "sha256_of"]
+__all__ = ["Ledger", "ModelStore", "pull_files", "sha256_of"]
 
 SPARE_BYTES: Final = 16 << 20  # left free on the disk beside a download
-
-
-@contextmanager
-def exclusive(lock_file: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock that other processes and threads respect; it is let go even when the process is killed.
-
-    Args:
-        lock_file: created if absent, and left there; its folder exists.
-        waiting: called once if somebody else holds the lock.
-    """
-    with lock_file.open("ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def pull_files(
@@ -76,7 +57,7 @@ def pull_files(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(root / f".{entry.name}.lock", waiting):
+        with locked(root / f".{entry.name}.lock", waiting):
             done = 0
             for file in entry.files:
                 target = folder / file.path
@@ -177,13 +158,7 @@ class Ledger:
         record = {path: facts for path, facts in self._read().items() if os.path.exists(path)}
         record[key] = seen
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            # Written beside and renamed, so that two processes at once leave one whole record.
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._file.parent, prefix=self._file.name, delete=False, encoding="utf-8"
-            ) as stream:
-                json.dump(record, stream)
-            os.replace(stream.name, self._file)
+            atomic_write(self._file, json.dumps(record))
         except OSError as error:
             logger.debug("verified files are not remembered in %s: %s", self._file, error)
 

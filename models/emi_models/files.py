@@ -1,0 +1,87 @@
+"""Files written whole or not at all, and file locks: the only such code in the repository."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emi_models.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["WriteError", "atomic_write", "locked", "replacing"]
+
+
+class WriteError(DataError, OSError):
+    """A file could not be written; `strerror` has the system's own words."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file next to `path` to write to; it takes the name `path` when the block ends well.
+
+    If the block fails, the temporary file is removed and `path` is as before. Missing folders are made. Two
+    processes may replace the same file at once: one of the two results stays, whole.
+
+    Raises:
+        WriteError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
+    except OSError as error:
+        raise _failure(path, error, "name another folder") from error
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    except OSError as error:
+        raise _failure(path, error, "make room for it") from error
+    finally:
+        # After success there is nothing left to remove.
+        with suppress(OSError):
+            part.unlink()
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a whole file, or leave what was there; text is stored as UTF-8. Raises WriteError."""
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def locked(lock_file: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock that other processes and threads respect; it ends with the process, even a killed one.
+
+    Args:
+        lock_file: created if absent, and left there; its folder exists.
+        busy: called once if the lock is held elsewhere. If it returns, the lock is waited for; to give up
+            instead, it raises.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    from filelock import FileLock, Timeout  # here, so that reading a checkpoint does not load it
+
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        busy()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _failure(path: Path, error: OSError, remedy: str) -> WriteError:
+    failure = WriteError(f"{path} cannot be written: {error.strerror or error}; {remedy}")
+    failure.strerror = error.strerror or str(error)
+    return failure
