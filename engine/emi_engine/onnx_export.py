@@ -28,9 +28,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from emi_engine.errors import EngineError
 from emi_engine.flat_network import FlatNetwork
 from emi_models.checkpoint import load_checkpoint
-from emi_models.files import atomic_write
+from emi_models.files import atomic_write, user_cache
 from emi_models.inputs import FusionInputs
-from emi_models.store.download import user_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

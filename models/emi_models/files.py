@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and file locks: the only such code in the repository."""
+"""Files written whole or not at all, file locks, and the user's cache: the only place for these."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from emi_models.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["WriteError", "atomic_write", "locked", "replacing"]
+__all__ = ["WriteError", "atomic_write", "library_caches", "locked", "replacing", "user_cache"]
 
 
 class WriteError(DataError, OSError):
@@ -79,6 +79,27 @@ def locked(lock_file: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def user_cache(environ: Mapping[str, str]) -> Path:
+    """The folder for what emi-live keeps for this user and can get again; it may not exist yet."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "emi-live"
+
+
+def library_caches(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that make libraries keep what they can get again in our cache, for a program that is ours.
+
+    A variable that the user has set stays, and so does a matplotlib that the user has set up. An embedding
+    program's libraries are its own business: only the commands apply this.
+    """
+    cache = user_cache(environ)
+    wanted = {"TORCHINDUCTOR_CACHE_DIR": cache / "torch"}  # PyTorch makes it in any case, else under /tmp
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not ((Path(base) if base.startswith("/") else Path.home() / ".config") / "matplotlib").is_dir():
+        wanted["MPLCONFIGDIR"] = cache / "matplotlib"
+    return {name: str(path) for name, path in wanted.items() if not environ.get(name)}
 
 
 def _failure(path: Path, error: OSError, remedy: str) -> WriteError:

@@ -21,8 +21,7 @@ import numpy as np
 from emi_models import EMOTIONS
 from emi_models.encoders.text import ENCODER_ID, SENTENCE_DIM
 from emi_models.errors import EmiError
-from emi_models.files import replacing
-from emi_models.store.download import user_cache
+from emi_models.files import replacing, user_cache
 
 if TYPE_CHECKING:
     import random
