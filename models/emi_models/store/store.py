@@ -208,7 +208,7 @@ class ModelStore:
         return _look(self.entry(name), self.root, lambda path, file: path.stat().st_size == file.size)
 
     def verify(self, name: str) -> ModelStatus:
-        """Where a model is, with every byte hashed anew."""
+        """Where a model is, with every byte hashed again."""
         return _look(
             self.entry(name), self.root, lambda path, file: self._ledger.matches(path, file, rehash=True)
         )
@@ -244,7 +244,7 @@ def _wait(seconds: float) -> None:
 class Ledger:
     """A record of verified files in the user's cache: path → size, time of change, sha256.
 
-    It lies in the user's cache and not beside the models, whose folder may be read-only or somebody else's.
+    It lies in the user's cache and not next to the models, whose folder may be read-only or another user's.
     It is a convenience: when it is lost, damaged or cannot be written, files are hashed again.
     """
 
@@ -278,12 +278,11 @@ class Ledger:
             return True
         if _sha256(path) != pin.sha256:
             return False
-        self.remember(path, pin)
+        self.remember(path, pin, facts)
         return True
 
-    def remember(self, path: Path, pin: ModelFile) -> None:
-        """Record that `path` has just been found to have the pinned bytes."""
-        facts = path.stat()
+    def remember(self, path: Path, pin: ModelFile, facts: os.stat_result) -> None:
+        """Record that `path` has the pinned bytes; `facts` are from before it was hashed."""
         record = {path: seen for path, seen in self._read().items() if os.path.exists(path)}
         record[str(path.resolve())] = [facts.st_size, facts.st_mtime_ns, pin.sha256]
         try:
@@ -391,7 +390,7 @@ def _pull_files(
                         report(file, before + count, note)
 
                     Download(address(file, environ), file, target, arrived, pause).run()
-                    ledger.remember(target, file)
+                    ledger.remember(target, file, target.stat())
                 done += file.size
                 report(file, done)
     except EmiError:  # one of them is an OSError
