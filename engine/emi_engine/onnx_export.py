@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -29,8 +28,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from emi_engine.errors import EngineError
 from emi_engine.flat_network import FlatNetwork
 from emi_models.checkpoint import load_checkpoint
+from emi_models.files import atomic_write, user_cache
 from emi_models.inputs import FusionInputs
-from emi_models.store.download import user_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +78,7 @@ def onnx_model(
     with step("exporting the network to ONNX (once)") if step else nullcontext():
         model = export_onnx(checkpoint, precision, batch)
     try:
-        _write(kept, model)
+        atomic_write(kept, model)
     except OSError as error:
         _log.info("the exported network is not kept, so the next start exports again: %s", error)
     return model
@@ -154,15 +153,6 @@ def _cache_name(checkpoint: LoadedCheckpoint, precision: Precision, batch: int |
     return f"{checkpoint.content_hash[:32]}-{maker[:16]}{kind}.onnx"
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
 def _strip(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes on each node: stack traces with the paths of the machine that exported."""
     for node in model.graph.node:
@@ -205,4 +195,4 @@ def _quiet() -> Iterator[None]:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        _write(Path(name).with_suffix(".onnx"), export_onnx(load_checkpoint(Path(name))))
+        atomic_write(Path(name).with_suffix(".onnx"), export_onnx(load_checkpoint(Path(name))))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.errors import CheckpointError
+from emi_models.files import atomic_write
 from emi_models.printable import printable
 
 if TYPE_CHECKING:
@@ -113,10 +112,7 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
             raise CheckpointError(f"weight {name} is not finite; nothing was saved, train again")
     story = {f.name: getattr(header, f.name) for f in fields(header)}
     data = save(tensors, metadata={_KEY: json.dumps(story, sort_keys=True)})
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    atomic_write(path, data)
 
 
 def content_hash(path: Path) -> str:

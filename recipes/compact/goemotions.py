@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +21,7 @@ import numpy as np
 from emi_models import EMOTIONS
 from emi_models.encoders.text import ENCODER_ID, SENTENCE_DIM
 from emi_models.errors import EmiError
-from emi_models.store.download import user_cache
+from emi_models.files import replacing, user_cache
 
 if TYPE_CHECKING:
     import random
@@ -187,7 +186,8 @@ def embed(
         result[rows] = model.encode([texts[i] for i in rows])
         advance(len(rows))
     try:
-        _write(path, result)
+        with replacing(path) as part, part.open("wb") as file:
+            np.save(file, result)
     except OSError as error:
         _log.info("embeddings are not kept, so the next run computes them again: %s", error)
     return result
@@ -199,10 +199,3 @@ def _read(path: Path, rows: int) -> NDArray[np.float32] | None:
     except (OSError, ValueError, EOFError):
         return None
     return kept if kept.shape == (rows, SENTENCE_DIM) and kept.dtype == np.float32 else None
-
-
-def _write(path: Path, result: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.save(file, result)
-    os.replace(file.name, path)

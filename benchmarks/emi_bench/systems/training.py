@@ -21,7 +21,7 @@ from emi_live.errors import ConfigurationError
 from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data import open_clips
-from emi_models.data.frames import replacing
+from emi_models.files import replacing
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import fit

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emi_engine.engine import CheckedEngine
 from emi_engine.errors import EngineError
 from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
-from emi_engine.protocol import LEFT_OUT, CheckedEngine
+from emi_engine.protocol import LEFT_OUT
 from emi_models.networks.taemi import Taemi, taemi_work
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from emi_engine.errors import EngineError, EngineUnavailableError
 from emi_engine.onnx_export import onnx_model
 from emi_engine.tensorrt.plans import Plan, PlanError, PlanOrigin, manifest_path, read_manifest
 from emi_models.errors import CheckpointError
-from emi_models.store.download import user_cache
+from emi_models.files import user_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

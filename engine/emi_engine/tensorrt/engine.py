@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from emi_engine.cuda import BoundWindows, CudaDevice, find_gpu
+from emi_engine.engine import CheckedEngine
 from emi_engine.errors import EngineError
 from emi_engine.onnx_export import export_onnx
 from emi_engine.parity import Probe
-from emi_engine.protocol import TOLERANCES, CheckedEngine
+from emi_engine.protocol import TOLERANCES
 from emi_engine.tensorrt.build import PlanJob
 from emi_engine.tensorrt.library import find_library
 from emi_engine.tensorrt.plans import Plan, PlanError

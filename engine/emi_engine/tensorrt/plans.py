@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emi_engine.errors import EngineError
 from emi_engine.protocol import PRECISIONS
 from emi_engine.tensorrt.library import LIBRARIES
+from emi_models.files import atomic_write
 from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
@@ -130,8 +129,8 @@ class Plan:
         manifest = Manifest(**story, plan_sha256=hashlib.sha256(data).hexdigest(), created=_now())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, data)
-            _write(manifest_path(path), _as_json(manifest))
+            atomic_write(path, data)
+            atomic_write(manifest_path(path), _as_json(manifest))
         except OSError as error:
             raise PlanError(f"{path} cannot be written: {error.strerror}; name another place") from error
         return cls(path, manifest, data)
@@ -225,13 +224,6 @@ def _parse(story: Any) -> Manifest:
 def _as_json(manifest: Manifest) -> bytes:
     story = {"format": MANIFEST_FORMAT, **asdict(manifest)}
     return (json.dumps(story, indent=2) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def _now() -> str:

@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emi_models import MODALITIES
-from emi_models.data.frames import first_rows, replacing
+from emi_models.data.frames import first_rows
 from emi_models.errors import DataError
+from emi_models.files import replacing
 from emi_models.inputs import FrameRun, FusionInputs, StreamWindow, shown_frames
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emi_models.data.clip import normal_id
-from emi_models.data.frames import Frames, as_frames, first_rows, read_frames, replacing
+from emi_models.data.frames import Frames, as_frames, first_rows, read_frames
 from emi_models.data.unpickle import read_pickle
 from emi_models.errors import DataError
+from emi_models.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Final
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.data.clip import WINDOW_S, check_id, normal_id, read_clip, read_story, write_clip
-from emi_models.data.frames import replacing
 from emi_models.data.ratings import Rating, check_split, csv_rows, parse_targets, read_ratings, stack_targets
 from emi_models.errors import DataError
+from emi_models.files import replacing
 from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:

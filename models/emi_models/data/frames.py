@@ -2,14 +2,11 @@
 
 When frames that carry no times were: evenly spaced, from a first one on.
 
-Files that are there whole or not at all, and files of which only the beginning is read.
+Files of which only the beginning is read.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from emi_models.data.unpickle import MAX_BYTES, read_pickle
 from emi_models.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from emi_models.data.unpickle import Plain
@@ -35,7 +29,6 @@ __all__ = [
     "as_frames",
     "first_rows",
     "read_frames",
-    "replacing",
 ]
 
 SUFFIXES: Final = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".safetensors")
@@ -60,13 +53,16 @@ class Frames:
         return self.total - len(self.index)
 
 
-def read_frames(path: Path, max_bytes: int = MAX_BYTES) -> Frames:
-    """The frames of a pickle, a torch, numpy or safetensors file.
+def read_frames(path: Path, max_bytes: int | None = None) -> Frames:
+    """The frames of a pickle, a torch, numpy or safetensors file of at most `max_bytes`, by default 1 GiB.
 
     Raises:
         DataError: it cannot be read, is refused, or holds no frames (see `as_frames`).
     """
+    from emi_models.data.unpickle import MAX_BYTES, read_pickle  # loads PyTorch
+
     value: Plain
+    max_bytes = MAX_BYTES if max_bytes is None else max_bytes
     try:
         if path.suffix in (".npy", ".safetensors") and path.stat().st_size > max_bytes:
             raise DataError(f"{path} is larger than {max_bytes} bytes; split it into clips")
@@ -166,33 +162,6 @@ class FrameRate:
 
 # The convolutions of wav2vec 2.0 on 16 kHz sound: 400 samples a frame, one every 320.
 WAV2VEC2: Final = FrameRate(hop_ns=20_000_000, first_ns=25_000_000)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to: it takes that name when the block ends well, else it is removed.
-
-    Folders on the way are made. Two processes may replace the same file at once: one of the two stays.
-
-    Raises:
-        DataError: the folder cannot be written to, or is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(descriptor)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; name another folder") from error
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}; make room for it") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()  # nothing is left to remove when all went well
 
 
 def first_rows(file: Any, name: str, rows: int) -> NDArray[np.float32]:

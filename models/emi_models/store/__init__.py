@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from emi_models.store.catalogue import CATALOGUE, ModelEntry, ModelFile, WheelCopy
-from emi_models.store.download import ModelState, ModelStatus, Progress, PullEvent
-from emi_models.store.store import ModelStore
+from emi_models.store.store import ModelState, ModelStatus, ModelStore, Progress, PullEvent, address
 
 __all__ = [
     "CATALOGUE",
@@ -16,4 +15,5 @@ __all__ = [
     "Progress",
     "PullEvent",
     "WheelCopy",
+    "address",
 ]

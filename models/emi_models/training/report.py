@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 
 from emi_models import EMOTIONS
-from emi_models.data.frames import replacing
+from emi_models.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,8 +17,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from emi_models.data.frames import replacing
 from emi_models.errors import TrainingError
+from emi_models.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,8 +27,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from emi_models.data.batches import BucketedBatches, collate
-from emi_models.data.frames import replacing
 from emi_models.errors import TrainingError
+from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
 from emi_models.training.evaluate import score
 from emi_models.training.recipes.recipe import Plateau

@@ -107,7 +107,7 @@ def _forward_to(point: EntryPoint) -> Callable[[typer.Context], None]:
 
 def _run(point: EntryPoint, args: Sequence[str], debug: bool) -> NoReturn:
     with report_errors(debug or "--debug" in args):
-        from emi_models.store.download import library_caches  # here, so that `emi --help` does not load it
+        from emi_models.files import library_caches  # here, so that `emi --help` does not load it
 
         os.environ.update(library_caches(os.environ))
         try:

@@ -208,7 +208,7 @@ def _checkpoint(config: LiveConfig) -> str:
 
 def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
     from emi_live.addresses import safe_address
-    from emi_models.store.download import address
+    from emi_models.store import address
 
     none = True
     camera = config.source.camera
@@ -287,7 +287,7 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
 
 
 def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
-    from emi_models.store.download import library_caches, user_cache
+    from emi_models.files import library_caches, user_cache
 
     cache = user_cache(os.environ)
     absent = [name for name in wanted if not store.status(name).here]

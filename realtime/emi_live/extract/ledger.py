@@ -5,12 +5,11 @@ The clips of a folder: which files are media, what their ids are, and what was p
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -18,6 +17,7 @@ from typing import IO, Final
 from emi_live.errors import ConfigurationError
 from emi_models.data.clip import check_id, normal_id
 from emi_models.errors import DataError
+from emi_models.files import locked
 
 __all__ = ["LEDGER", "Entry", "Ledger", "Listing", "Video", "claimed", "list_videos"]
 
@@ -171,18 +171,18 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         ConfigurationError: another run does, or the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("wb")
-    except OSError as error:
-        raise ConfigurationError(f"--out {folder} cannot be written to: {error.strerror}") from error
-    with lock:
+
+    def busy() -> None:
+        raise ConfigurationError(
+            f"another `emi extract` is writing to {folder}; wait for it, or name another folder"
+        )
+
+    with ExitStack() as claim:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            claim.enter_context(locked(folder / LOCK, busy))
         except OSError as error:
-            raise ConfigurationError(
-                f"another `emi extract` is writing to {folder}; wait for it, or name another folder"
-            ) from error
+            raise ConfigurationError(f"--out {folder} cannot be written to: {error.strerror}") from error
         yield
 
 

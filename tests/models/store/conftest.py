@@ -27,6 +27,7 @@ class Answer:
     ranges: bool = True  # whether Range is understood
     shift: int = 0  # resume so many bytes beside the place asked for
     length: bool = True  # whether Content-Length is sent
+    location: str = ""  # redirect to this address
     silent: bool = False  # after `only` bytes, say nothing more until the hub closes
 
 
@@ -37,6 +38,7 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     faults: deque[Answer] = field(default_factory=deque)
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range header
+    authorizations: list[str | None] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
@@ -63,8 +65,15 @@ class Hub:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         span = request.headers.get("Range")
         self.requests.append((request.path, span))
+        self.authorizations.append(request.headers.get("Authorization"))
         how = self.faults.popleft() if self.faults else Answer()
         body = self.files.get(request.path) if how.body is None else how.body
+        if how.location:
+            request.send_response(302)
+            request.send_header("Location", how.location)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
         if how.status or body is None:
             request.send_error(how.status or 404)
             return

@@ -10,7 +10,7 @@ import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.store import ModelFile
-from emi_models.store.download import Download, address
+from emi_models.store.store import CHUNK, Download, address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.models.store.conftest import Answer, Hub
 
 CONTENT = bytes(range(256)) * 5000  # 1.28 MB: several chunks
+WHOLE_CHUNKS = 700_000 // CHUNK * CHUNK  # what is kept when 700,000 bytes arrive
 
 
 class Bench:
@@ -62,9 +63,9 @@ def test_a_cut_connection_is_resumed_where_it_stopped(bench: Bench, answer: type
     bench.hub.faults.append(answer(only=700_000))
     bench.download.run()
     assert bench.target.read_bytes() == CONTENT
-    assert bench.ranges == [None, "bytes=700000-"]
+    assert bench.ranges == [None, f"bytes={WHOLE_CHUNKS}-"]
     assert bench.pauses == [1.0]
-    assert "ended after 700000 of 1280000 bytes; trying again" in bench.notes
+    assert f"ended after {WHOLE_CHUNKS} of 1280000 bytes; trying again" in bench.notes
 
 
 def test_the_part_of_an_earlier_run_is_used(bench: Bench) -> None:
@@ -129,6 +130,30 @@ def test_attempts_that_bring_a_megabyte_do_not_count_against_it(
     assert bench.pauses == [1.0] * 6
 
 
+@pytest.mark.parametrize("elsewhere", ["file:///etc/hostname", "ftp://127.0.0.1:9/f"])
+def test_a_redirect_to_another_scheme_is_refused(bench: Bench, answer: type[Answer], elsewhere: str) -> None:
+    bench.hub.faults.append(answer(location=elsewhere))
+    with pytest.raises(ModelUnavailableError, match="weights"):
+        bench.download.run()
+    assert bench.pauses == []
+    assert os.listdir(bench.target.parent) == []
+
+
+def test_a_redirect_within_the_web_is_followed_with_the_range(bench: Bench, answer: type[Answer]) -> None:
+    bench.part.write_bytes(CONTENT[:1000])
+    bench.hub.faults.append(answer(location=bench.download.url))
+    bench.download.run()
+    assert bench.target.read_bytes() == CONTENT
+    assert bench.ranges == ["bytes=1000-"] * 2
+
+
+def test_no_password_is_sent(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    bench.download.run()
+    assert bench.hub.authorizations == [None]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_a_refusal_is_final(bench: Bench, answer: type[Answer], status: int) -> None:
     bench.hub.faults.append(answer(status=status))
@@ -163,7 +188,7 @@ def test_a_silent_server_is_given_up_and_asked_again(hub: Hub, tmp_path: Path, a
     hub.faults.append(answer(only=700_000, silent=True))
     bench.download.run()
     assert bench.target.read_bytes() == CONTENT
-    assert bench.ranges[1] == "bytes=700000-"
+    assert bench.ranges[1] == f"bytes={WHOLE_CHUNKS}-"
     assert "the server fell silent; trying again" in bench.notes
 
 
@@ -206,7 +231,7 @@ import resource, signal
 from pathlib import Path
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelFile
-from emi_models.store.download import Download
+from emi_models.store.store import Download
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # stands for a disk that takes no more
 pin = ModelFile({pin.path!r}, {pin.size}, {pin.sha256!r}, {pin.url!r})
 try:

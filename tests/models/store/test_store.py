@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.files import library_caches
 from emi_models.store import ModelEntry, ModelFile, ModelStore, PullEvent, WheelCopy
-from emi_models.store.download import library_caches
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,133 @@
+"""What all fusion engines share: checks of input and output, and sessions that compute whole windows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from emi_engine.errors import EngineError
+from emi_models import EMOTIONS, MODALITIES
+from emi_models.inputs import FusionInputs
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from emi_engine.protocol import FusionEngine, FusionSession
+    from emi_models import Modality
+    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
+    from emi_models.inputs import FusionShapes, StreamWindow
+
+__all__ = ["CheckedEngine", "FullPassSession", "rows_of"]
+
+
+class FullPassSession:
+    """A `FusionSession` that pads each window and has the engine compute it whole."""
+
+    def __init__(self, engine: FusionEngine) -> None:
+        self._engine = engine
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`."""
+        shapes = self._engine.shapes
+        window.check(shapes)
+        return self._engine.infer(rows_of(window.inputs(shapes), counterfactuals))
+
+    def restart(self) -> None:
+        """Nothing is kept from window to window."""
+
+
+def rows_of(window: FusionInputs, counterfactuals: bool) -> FusionInputs:
+    """The window, or with `counterfactuals` a batch of it and of it without each modality, as `LEFT_OUT`."""
+    if not counterfactuals:
+        return window
+    return FusionInputs.stack([window, *(window.without(modality) for modality in MODALITIES)])
+
+
+class CheckedEngine(ABC):
+    """A `FusionEngine` that refuses windows that do not fit and results that are not finite.
+
+    A subclass gives `name`, `_run` and `_release`, and `detail` and `reuses` where they differ.
+    """
+
+    name: str
+    detail: str = "fp32"
+    reuses = False
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self._header = checkpoint.header
+        self._shapes = checkpoint.network.config.shapes
+        self._closed = False
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes that windows must have."""
+        return self._shapes
+
+    @property
+    def header(self) -> CheckpointHeader:
+        """The story of the checkpoint that runs."""
+        return self._header
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that the checkpoint was trained on; the others are always their tokens."""
+        return self._header.modalities
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Raw intensities of each row, as `FusionEngine.infer` says."""
+        self.check_open()
+        window.check(self._shapes)
+        return self.checked(self._run(window), window.batch)
+
+    def session(self) -> FusionSession:
+        """A stream of windows, each computed whole; as `FusionEngine.session` says."""
+        self.check_open()
+        return FullPassSession(self)
+
+    def check_open(self) -> None:
+        """Return if the engine still runs; else raise EngineError."""
+        if self._closed:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+
+    def checked(self, intensities: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+        """The same array, if it holds six finite values for each of `batch` windows.
+
+        Raises:
+            EngineError: it does not.
+        """
+        if intensities.shape != (batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+            raise self.not_finite(intensities.shape)
+        return intensities
+
+    def not_finite(self, shape: tuple[int, ...]) -> EngineError:
+        """The error of a result of this shape that is not six finite values a row."""
+        return EngineError(
+            f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
+            "features may be far outside of what the checkpoint was trained on"
+        )
+
+    def close(self) -> None:
+        """Give back the engine's memory; afterwards `infer` raises."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        """Intensities (B, 6) of a window that was checked; a fresh array."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop the network; called once."""
