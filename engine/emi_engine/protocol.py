@@ -1,7 +1,7 @@
 """The contract of every fusion engine, whatever runs behind it.
 
 `FusionEngine` and `FusionSession` are the contract. `Precision` names the precisions of compiled networks,
-and `TOLERANCES` says how far each may differ from fp32. Importing this module loads neither numpy nor PyTorch.
+and `TOLERANCES` says how far each may differ from fp32. Importing this module loads no numpy and no PyTorch.
 """
 
 from __future__ import annotations

@@ -218,7 +218,8 @@ class WorkCounter:
 
     def step(self, setting: StreamSetting) -> float:
         """GFLOP of one step with a full left context."""
-        from emi_models.encoders.wav2vec import HOP_SAMPLES, OVERLAP_SAMPLES, CachedLayers
+        from emi_models.encoders.wav2vec import HOP_SAMPLES, OVERLAP_SAMPLES
+        from emi_models.encoders.wav2vec_layers import CachedLayers
 
         torch = self._torch
         new, left, edge = setting.frames

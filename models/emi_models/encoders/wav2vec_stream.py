@@ -24,10 +24,10 @@ from emi_models.encoders.wav2vec import (
     RATE_HZ,
     STRIDES,
     VARIANCE_FLOOR,
-    CachedLayers,
     check_sound,
     frames_for,
 )
+from emi_models.encoders.wav2vec_layers import CachedLayers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
