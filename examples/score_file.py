@@ -18,7 +18,7 @@ def main() -> None:
     """Print mean and maximum of each emotion over the file."""
     path, *settings = sys.argv[1:]
     config = load_config(settings=settings, overrides={"source": {"input": Path(path)}})
-    assert config.exact  # the default for files
+    # `mode` is exact for files, if not set otherwise.
     rows, with_face = [], 0
     with LiveEngine(config) as live:
         for estimate in live.estimates():

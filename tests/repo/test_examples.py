@@ -100,6 +100,25 @@ def test_a_published_stream_is_read_with_keys(tmp_path: Path) -> None:
     assert len(output.splitlines()) == 3
 
 
+def test_the_clients_of_the_page_about_messages_read_the_stream(tmp_path: Path) -> None:
+    plain, keyed, _ = code_of("messages.md")
+    keys = tmp_path / "keys.toml"
+    subprocess.run(
+        [Path(sys.executable).with_name("emi"), "keys", "--output", keys], check=True, capture_output=True
+    )
+    for client, options in ((plain, ()), (keyed, ("--config", str(keys)))):
+        with published(*options) as address:
+            code = client.replace("tcp://127.0.0.1:5561", address).replace("keys.toml", str(keys))
+            output = run("-c", code.replace("while True:", "for _ in range(3):"))
+        assert len(output.splitlines()) == 3
+
+
+@pytest.mark.assets
+def test_packets_are_read_as_the_page_about_messages_says(assets: Path) -> None:
+    output = run("-c", code_of("messages.md")[2], model_dir=assets / "mediapipe")
+    assert "estimate 0 " in output
+
+
 def test_the_code_about_extending_runs() -> None:
     """One block after the other in one process: they share the loading of libraries."""
     blocks = code_of("extending.md")
