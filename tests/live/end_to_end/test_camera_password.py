@@ -13,7 +13,7 @@ import pytest
 from emi_live.cli.errors import run_app
 from emi_live.cli.live import app
 from tests.live.end_to_end.support import PROGRAM, environment
-from tests.live.webcam import jpeg, web_camera
+from tests.support.webcam import jpeg, web_camera
 
 TYPED = "hunter2pw"  # what nobody else should see
 QUICK = ("--mic", "none", "--offline", "--debug", "--set", "speech.backend=none")

@@ -25,7 +25,7 @@ from emi_models.inputs import COMPACT_SHAPES
 from emi_models.networks.taemi import Taemi
 from emi_models.systems import describe_config
 from tests.engine.conftest import CONFIG, write_checkpoint
-from tests.fakes import SMALL_SHAPES, FakeEngine
+from tests.support.fakes import SMALL_SHAPES, FakeEngine
 
 
 def script(bus: Bus) -> list[Stage]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emi_live import LiveConfig, LiveEngine
 from emi_live.errors import ConfigurationError
-from tests.live.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.assets
 

@@ -14,8 +14,8 @@ import pytest
 from emi_live import EMOTIONS, Estimate, LiveConfig, LiveEngine
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
-from tests.fakes import SMALL_SHAPES, FakeEngine
-from tests.live.waiting import until
+from tests.support.fakes import SMALL_SHAPES, FakeEngine
+from tests.support.waiting import until
 
 SCRIPT = partial(demo_stages, length_s=12.0)
 

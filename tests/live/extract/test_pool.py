@@ -13,7 +13,7 @@ from emi_live.errors import ConfigurationError, StageError
 from emi_live.extract.pool import Job, Pool, Refused, Written
 from emi_models.errors import EmiError, ModelUnavailableError
 from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn
-from tests.live.waiting import until
+from tests.support.waiting import until
 
 
 def jobs(*ids: str, folder: Path = Path()) -> list[Job]:

@@ -30,8 +30,8 @@ from emi_live.sinks.viewstate import (
     losses,
 )
 from emi_models import EMOTIONS
-from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate, estimates
+from tests.support.fakes import FakeClock
 
 NOTICE = "intensities say what shows, not what is felt · on this machine, nothing stored"
 

@@ -16,9 +16,9 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import MAX_SIDE_PX, AudioRing, VideoRing
 from emi_live.sources.file import FileSource
-from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, Stop
 from tests.live.sources.test_file import ffmpeg, play, seconds_of_sound
+from tests.support.fakes import FakeClock
 
 
 @pytest.fixture

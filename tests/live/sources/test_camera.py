@@ -17,8 +17,8 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.sources.camera import CameraPicture, CameraSource, FreezeDetector, advice
 from emi_live.sources.device import DeviceLostError
-from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
+from tests.support.fakes import FakeClock
 
 PERIOD_NS = 100 * NS_PER_MS
 TIMES = [k * PERIOD_NS for k in range(1_000)]

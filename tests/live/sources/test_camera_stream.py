@@ -13,8 +13,8 @@ from emi_live.config import CameraConfig
 from emi_live.health import Health
 from emi_live.sources.camera import CameraSource
 from tests.live.sources.fakes import RecordingIntake
-from tests.live.stream import StreamServer
-from tests.live.waiting import until
+from tests.support.stream import StreamServer
+from tests.support.waiting import until
 
 QUICK = CameraConfig(read_timeout_s=0.7, frozen_after_s=0.7, reopen_first_s=0.1, reopen_last_s=0.3)
 

@@ -13,8 +13,8 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError, LiveError, PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.sources.file import FileSource
-from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, Stop
+from tests.support.fakes import FakeClock
 
 
 def ffmpeg(*arguments: str | Path) -> None:

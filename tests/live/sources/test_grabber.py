@@ -14,7 +14,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.sources.camera import Grabber, Pacer
 from emi_live.sources.device import DeviceLostError, FeedEndedError
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 class Camera:

@@ -25,10 +25,10 @@ from emi_live.sources.microphone import (
     SoundBlock,
     find_microphone,
 )
-from tests.fakes import FakeClock
-from tests.live.pulse import PulseServer
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
-from tests.live.waiting import until
+from tests.support.fakes import FakeClock
+from tests.support.pulse import PulseServer
+from tests.support.waiting import until
 
 BLOCK = 512
 

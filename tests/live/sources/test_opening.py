@@ -14,9 +14,9 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.sources import Source, open_sources
 from emi_live.sources.file import FileSource
-from tests.live.pulse import PulseServer
-from tests.live.stream import StreamServer
-from tests.live.webcam import web_camera
+from tests.support.pulse import PulseServer
+from tests.support.stream import StreamServer
+from tests.support.webcam import web_camera
 
 
 def configure(**source: object) -> LiveConfig:

@@ -15,8 +15,8 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.messages import Estimate
 from emi_models.inputs import FusionShapes
-from tests.fakes import FakeEngine
 from tests.live.stages.fakes import BrightnessFace, LoudnessGate, StepModel
+from tests.support.fakes import FakeEngine
 
 PICTURE = np.full((4, 4, 3), 9, np.uint8)
 SHAPES = FusionShapes(vision_frames=20, vision_dim=58, audio_frames=200, audio_dim=2, text_dim=4)

@@ -18,7 +18,7 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources.push import PushSource
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)  # 20 ms

@@ -18,8 +18,8 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.sources.camera import CameraSource
 from tests.live.sources.fakes import RecordingIntake
-from tests.live.waiting import until
-from tests.live.webcam import jpeg, web_camera
+from tests.support.waiting import until
+from tests.support.webcam import jpeg, web_camera
 
 CONFIG = CameraConfig(max_damaged=4, reopen_first_s=0.05, reopen_last_s=0.1)
 
