@@ -65,12 +65,12 @@ def test_a_file_that_lies_about_its_origin_is_caught_at_load(checkpoint: Path, t
     for entry in model.metadata_props:
         entry.value = content_hash(other)
     onnx.save(model, other.with_suffix(".onnx"))
-    with pytest.raises(EngineError, match="what it runs is stale"):
+    with pytest.raises(EngineError, match="stale"):
         load_engine(other, "onnxruntime")
 
 
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_model_that_onnx_runtime_cannot_read_is_an_engine_error(checkpoint: Path, size: int) -> None:
     model = checkpoint.with_suffix(".onnx").read_bytes()[:size]
-    with pytest.raises(EngineError, match="ONNX Runtime cannot run this network"):
+    with pytest.raises(EngineError, match="ONNX Runtime"):
         OnnxRuntimeEngine(load_checkpoint(checkpoint), model)

@@ -96,7 +96,7 @@ def test_a_sink_that_fails_as_it_closes_fails_the_run(error: Exception) -> None:
 def test_a_picture_that_cannot_be_written_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "folder.svg").mkdir()
     for path in ("/proc/view.svg", tmp_path / "folder.svg", tmp_path / "missing" / "view.svg"):
-        with pytest.raises(ConfigurationError, match=r"--picture .* cannot be written: "):
+        with pytest.raises(ConfigurationError, match="--picture"):
             PictureSink(Path(path), Health())
     PictureSink(tmp_path / "view.svg", Health())
     assert not (tmp_path / "view.svg").exists()  # until there is something to see

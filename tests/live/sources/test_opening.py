@@ -51,7 +51,7 @@ def test_a_file_without_sound_by_wish(assets: Path) -> None:
 def test_contradictions_are_bad_use(assets: Path) -> None:
     with pytest.raises(ConfigurationError, match="exclude each other"):
         opened(configure(camera=0, input=assets / "av/face_and_speech.mp4"))
-    with pytest.raises(ConfigurationError, match="a microphone cannot be replayed"):
+    with pytest.raises(ConfigurationError, match="replayed"):
         opened(configure(input=assets / "av/face_and_speech.mp4", mic="default"))
 
 

@@ -150,16 +150,16 @@ def test_a_recording_that_breaks_off_is_an_error(clips: Path) -> None:
 def test_the_answer_of_the_server_is_told_and_no_password() -> None:
     with web_camera(user="me:secret") as server:
         for user in ("", "me:wrong"):
-            with pytest.raises(SourceError, match="it asks for a user and a password") as caught:
+            with pytest.raises(SourceError, match="password") as caught:
                 Watch(server.url(user=user))
             assert "wrong" not in str(caught.value)
         with pytest.raises(SourceError, match="404"):
             Watch(server.url("other.mjpg", user="me:secret"))
         with watching(server.url(user="me:secret")) as watch:
             until(lambda: len(watch.intake.frames) >= 3)
-    with pytest.raises(SourceError, match="nothing listens on that port"):
+    with pytest.raises(SourceError, match="listens"):
         Watch(server.url(user="me:secret"))
-    with pytest.raises(SourceError, match="no such protocol; write http://"):
+    with pytest.raises(SourceError, match="protocol"):
         Watch("htpp://127.0.0.1/cam")
 
 
@@ -168,9 +168,9 @@ def test_a_page_and_a_sound_are_no_camera(tmp_path: Path) -> None:
     sound = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", str(tmp_path / "sound.wav")]
     subprocess.run(sound, check=True)
     with web_camera(folder=tmp_path) as server:
-        with pytest.raises(SourceError, match="what it sends is not video"):
+        with pytest.raises(SourceError, match="not video"):
             Watch(server.url("page.html"))
-        with pytest.raises(SourceError, match=r"no picture that can be decoded \(found: audio\)"):
+        with pytest.raises(SourceError, match="found: audio"):
             Watch(server.url("sound.wav"))
 
 
@@ -178,5 +178,5 @@ def test_pictures_too_large_for_native_code_are_refused() -> None:
     _, picture = cv2.imencode(".jpg", np.zeros((16, 40_000, 3), np.uint8))
     with web_camera(lambda _: bytes(picture.tobytes())) as server:
         server.period_s = 0.1
-        with pytest.raises(SourceError, match=r"40000x16 pixels are too large \(32766 at most\)"):
+        with pytest.raises(SourceError, match="too large"):
             Watch(server.url())
