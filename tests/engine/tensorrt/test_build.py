@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from emi_engine import EngineError, EngineUnavailableError
-from emi_engine.protocol import PRECISIONS, Precision
+from emi_engine.protocol import Precision
 from emi_engine.tensorrt.build import PlanJob, build_plan, check_targets, portable_targets
 from emi_engine.tensorrt.library import Library, find_library
 from emi_engine.tensorrt.plans import Plan
@@ -18,9 +18,15 @@ from tests.engine.tensorrt.conftest import Exported
 from tests.engine.tensorrt.fake import FakeApi
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("bundle", ["compact", "taemi"])
-def test_a_plan_of_each_bundle_in_each_precision_is_built_without_a_gpu(
+@pytest.mark.parametrize(
+    ("bundle", "precision"),
+    [
+        ("compact", "fp16"),
+        pytest.param("compact", "fp32", marks=pytest.mark.slow),
+        pytest.param("taemi", "bf16", marks=pytest.mark.slow),
+    ],
+)
+def test_plans_of_each_bundle_and_of_each_precision_are_built_without_a_gpu(
     rtx: Library,
     loaded: Callable[[str], LoadedCheckpoint],
     exported: Exported,

@@ -164,7 +164,7 @@ def test_the_address_of_a_file_is_not_a_camera() -> None:
 
 def test_a_pipe_is_not_a_camera(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigurationError, match="pipe"):
+    with pytest.raises(ConfigurationError, match="is a pipe"):
         CameraSource(str(tmp_path / "pipe"), CameraConfig(), FakeClock(), Health())
 
 

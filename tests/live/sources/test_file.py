@@ -271,7 +271,7 @@ def test_a_file_without_media_is_no_source(tmp_path: Path, name: str, content: b
 def test_an_mp4_without_its_index_is_named(assets: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes((assets / "av/face_and_speech.mp4").read_bytes()[:200_000])
-    with pytest.raises(LiveError, match="index"):
+    with pytest.raises(LiveError, match="without its index"):
         FileSource(path, Health())
 
 

@@ -113,7 +113,7 @@ def test_distilbert_does_not_pass_for_the_bundle_s_model(tmp_path: Path) -> None
     """A published baseline fell back to it silently: the width is the same, the model is not."""
     folder, _ = tiny_bert(tmp_path)
     edit_json(folder / "config.json", model_type="distilbert", hidden_size=768, num_hidden_layers=6)
-    with pytest.raises(ModelIntegrityError, match="distilbert"):
+    with pytest.raises(ModelIntegrityError, match="distilbert, 768"):
         TransformerTextEncoder(folder, GTE_BASE)
 
 

@@ -179,6 +179,6 @@ def test_a_damaged_state_is_said_and_nothing_in_it_runs(content: bytes, tmp_path
     with pytest.raises(PowerCutError):
         fit("taemi", CLIPS, tmp_path, small("taemi"), console=CutOff(4, PowerCutError()).console())
     (tmp_path / "stages" / "1-fusion" / "last.ckpt").write_bytes(content)
-    with pytest.raises(TrainingError, match="damaged"):
+    with pytest.raises(TrainingError, match="is damaged"):
         fit("taemi", CLIPS, tmp_path, small("taemi"), resume=True)
     assert not Path("/tmp/owned").exists()  # noqa: S108  # where the state would have written
