@@ -38,12 +38,14 @@ def test_an_export_is_made_once_and_then_found(checkpoint: Path, tmp_path: Path)
     assert kept.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_only_time(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     assert onnx_model(load_checkpoint(checkpoint), tmp_path / "net.safetensors", tmp_path / "cache / onnx")
     assert onnx_model(load_checkpoint(checkpoint), tmp_path / "net.safetensors", tmp_path / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", ["other", "garbage"])
 def test_a_foreign_file_beside_is_not_used_and_that_is_said(
     checkpoint: Path, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture

@@ -274,6 +274,7 @@ def test_what_is_missing_is_said_while_it_is() -> None:
     assert counters["speech.no_data"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     ("name", "modality", "missing", "there", "until_s"),

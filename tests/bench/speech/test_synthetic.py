@@ -83,6 +83,7 @@ def test_words_that_are_spoken_as_one_and_unknown_voices_are_errors() -> None:
         synthesizer.say(["yes"], voice="nobody")
 
 
+@pytest.mark.slow
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(SpeechUnavailableError, match=r"pip install 'emi-live\[bench\]'") as caught:

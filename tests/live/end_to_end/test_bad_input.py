@@ -61,6 +61,7 @@ def test_one_picture_gets_one_estimate(assets: Path, tmp_path: Path) -> None:
     assert run.lines[0]["modalities"]["vision"]["frames"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("telephone.wav", ("-ar", "8000", "-ac", "1")), ("cinema.mkv", ("-ac", "6", "-c:a", "ac3"))],

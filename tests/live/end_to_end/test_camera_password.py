@@ -27,6 +27,7 @@ def drain(terminal: int, into: bytearray) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_no_output_of_a_run_holds_the_password(assets: Path, tmp_path: Path) -> None:
     def parts(index: int) -> bytes | None:

@@ -82,6 +82,7 @@ def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
     assert counters["face.failures"] == dying[0].resets > 1
 
 
+@pytest.mark.slow
 def test_words_without_a_sentence_encoder_are_shown_and_the_modality_is_unavailable() -> None:
     def script(bus: Bus) -> list[Stage]:
         *others, _ = demo_stages(bus, 12.0)

@@ -129,6 +129,7 @@ def started(assets: Path, arguments: list[str], **how: object) -> Iterator[subpr
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_read_slowly_gets_every_line(assets: Path, wave: Path) -> None:
     reader, writer = os.pipe()
     with started(assets, command(wave, "--json", "-"), stdout=writer) as process:
@@ -144,6 +145,7 @@ def test_a_pipe_that_is_read_slowly_gets_every_line(assets: Path, wave: Path) ->
     assert [json.loads(line)["seq"] for line in got.splitlines()] == list(range(LINES))
 
 
+@pytest.mark.slow
 def test_outputs_that_fail_end_with_one_line_and_a_code(assets: Path, wave: Path, tmp_path: Path) -> None:
     def tiny_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -254,6 +254,7 @@ with LiveEngine(LiveConfig(), script=partial(demo_stages, length_s=12.0)) as liv
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_refused_and_ends_while_the_parent_goes_on() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=150, check=False

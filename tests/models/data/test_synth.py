@@ -113,6 +113,7 @@ def test_one_modality_alone_lands_where_the_papers_have_it() -> None:
     assert scores["text"] > scores["audio"] + 0.05 > scores["vision"] + 0.1
 
 
+@pytest.mark.slow
 def test_the_topic_is_what_makes_an_anchor_worth_having() -> None:
     """With the key, who knows the topic hears more in a voice; without it, no more than any listener."""
     keyed = probe(CORPUS, "audio", "marked").mean() - probe(CORPUS, "audio").mean()

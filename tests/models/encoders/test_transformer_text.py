@@ -181,6 +181,7 @@ print(encoder.encode(["i am", "joy"]).sum(axis=1).tolist())
 """
 
 
+@pytest.mark.slow
 def test_allowed_code_runs_from_the_pinned_commit_alone(tmp_path: Path) -> None:
     """In a process of its own, since where the hub's cache lies is fixed when transformers is imported."""
     from safetensors.torch import save_file
