@@ -85,6 +85,7 @@ def test_words_that_are_not_in_the_sound_are_not_found() -> None:
         forced_alignment(np.zeros(1600, np.float32), ["many", "words", "in", "no", "time", "at", "all"])
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_project_s_clips_all_have_words_and_times(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMI_TEST_ASSETS", str(assets))

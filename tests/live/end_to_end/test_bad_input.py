@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.end_to_end.support import emi_live
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 
 def refused(assets: Path, *args: str | Path) -> tuple[int, str]:
@@ -61,7 +61,6 @@ def test_one_picture_gets_one_estimate(assets: Path, tmp_path: Path) -> None:
     assert run.lines[0]["modalities"]["vision"]["frames"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("telephone.wav", ("-ar", "8000", "-ac", "1")), ("cinema.mkv", ("-ac", "6", "-c:a", "ac3"))],

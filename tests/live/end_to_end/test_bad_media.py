@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.live.end_to_end.support import emi_live
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 FILES = 20
 
 
@@ -32,7 +32,6 @@ def test_a_track_that_is_not_there_is_bad_use(assets: Path) -> None:
     assert "has no audio track fr; give the number or language of one of these: 1 (aac" in run.stderr
 
 
-@pytest.mark.slow
 def test_damaged_files_neither_hang_nor_kill_the_program(assets: Path, tmp_path: Path) -> None:
     """Some of the files of `tools/fuzz_media.py`; the models are loaded once."""
     tool = ROOT / "tools" / "fuzz_media.py"

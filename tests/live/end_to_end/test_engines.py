@@ -27,6 +27,8 @@ from emi_models.systems import describe_config
 from tests.engine.conftest import CONFIG, write_checkpoint
 from tests.support.fakes import SMALL_SHAPES, FakeEngine
 
+pytestmark = pytest.mark.slow
+
 
 def script(bus: Bus) -> list[Stage]:
     return demo_stages(bus, 12.0)

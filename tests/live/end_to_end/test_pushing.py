@@ -16,7 +16,7 @@ from emi_live import LiveConfig, LiveEngine
 from emi_live.errors import ConfigurationError
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 BLOCK_S = 0.02
 

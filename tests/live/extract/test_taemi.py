@@ -78,6 +78,7 @@ def test_it_says_what_runs(encoders: Loaded, folders: dict[Modality, Path]) -> N
     assert not loaded.unavailable
 
 
+@pytest.mark.slow
 def test_a_face_is_encoded_six_times_a_second_and_the_whole_sound_fifty_times(
     assets: Path, encoders: Loaded
 ) -> None:

@@ -268,6 +268,7 @@ def running(pulse: PulseServer) -> Any:
     assert intake.events[-1] == "end_audio"
 
 
+@pytest.mark.slow
 def test_speech_played_into_a_real_sound_server_is_heard(running: Any, assets: Path) -> None:
     until(lambda: len(running.intake.sound) > 20)
     heard = len(running.intake.sound)
@@ -283,6 +284,7 @@ def test_speech_played_into_a_real_sound_server_is_heard(running: Any, assets: P
     assert running.health.status("microphone").state == "running"
 
 
+@pytest.mark.slow
 def test_a_sound_server_that_dies_is_missed_and_found_again(running: Any) -> None:
     until(lambda: len(running.intake.sound) > 20)
     running.server.stop()

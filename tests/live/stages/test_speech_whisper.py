@@ -20,6 +20,7 @@ def whisper() -> WhisperRecognizer:
     return WhisperRecognizer(FOLDER)
 
 
+@pytest.mark.slow
 def test_whisper_commits_words_while_they_are_spoken(whisper: WhisperRecognizer) -> None:
     talk = monologue(12.0, 77, pause_s=(0.7, 1.2))
     rig = Rig(whisper, VoiceGate())

@@ -27,6 +27,7 @@ def _pocketsphinx() -> None:
     pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_it_hears_what_the_recogniser_hears_in_this_process(assets: Path) -> None:
     sound = read_sound(assets / "speech/LJ001-0004.wav")

@@ -67,6 +67,7 @@ def test_it_learns_the_microphone_once(recognizer: Recognizer, assets: Path) -> 
     assert recognizer.hypothesis().words
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_words(assets: Path) -> None:
     from emi_models.speech.sphinx import SphinxRecognizer
 

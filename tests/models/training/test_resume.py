@@ -34,6 +34,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["taemi", "two_stage", "dual_stage", "semantic_matters"])
 def test_cut_off_after_any_line_and_resumed_gives_the_same_bits(system: str, tmp_path: Path) -> None:
     config = small(system, max_epochs=2, patience=2)
