@@ -64,6 +64,7 @@ def test_alignment_finds_the_times_that_were_given(folder: Path) -> None:
     assert max(off) <= 0.05
 
 
+@pytest.mark.slow
 def test_alignment_of_synthetic_speech_is_near_the_truth() -> None:
     pytest.importorskip("espeakng_loader")
     from emi_bench.speech.synthetic import monologue

@@ -187,6 +187,7 @@ def test_a_pipe_without_a_reader_is_said_and_a_signal_ends_the_wait(
         assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 def test_a_hang_up_ends_a_run_with_its_summary(assets: Path, wave: Path) -> None:
     reader, writer = os.pipe()
     with started(assets, command(wave, "--json", "-"), stdout=writer) as process:

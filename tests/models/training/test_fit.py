@@ -253,6 +253,7 @@ def test_half_precision_trains_too(tmp_path: Path) -> None:
     assert all(t.dtype == torch.float32 for t in load_file(result.checkpoint).values())
 
 
+@pytest.mark.slow
 def test_several_processes_may_read_clips(tmp_path: Path) -> None:
     values = small("taemi", max_epochs=2).model_dump(exclude_defaults=True)
     fit("taemi", CLIPS, tmp_path / "none", TrainConfig.model_validate(values))
