@@ -159,6 +159,7 @@ def test_importing_the_package_loads_no_runtime() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch", "onnxruntime"])
 def test_the_caller_s_floating_point_is_left_as_it_was(kind: str) -> None:
     """ONNX Runtime can flush subnormals, but then does so in the thread of the program that embeds us."""
