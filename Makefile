@@ -1,4 +1,4 @@
-# The same commands as CI. `make check` before a commit; `make test` for everything.
+# The same commands as CI. `make check` and `make test` before a commit; `make test-all` for everything.
 RUN = uv run --frozen --all-extras
 
 # A bare GPU machine without uv needs Python with torch, numpy, safetensors, transformers and matplotlib; engines
@@ -7,7 +7,7 @@ PYTHON ?= python3
 BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
 DOCS = docs/benchmarks
 
-.PHONY: install check format test bench bench-fusion bench-gpu bench-speech demo picture
+.PHONY: install check format test test-all coverage bench bench-fusion bench-gpu bench-speech demo picture
 
 install:            ## everything, into .venv
 	uv sync --frozen --all-extras
@@ -22,8 +22,16 @@ format:             ## rewrite what a tool can
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-test:               ## all tests
-	$(RUN) pytest -n 2 --dist loadscope
+PYTEST = $(RUN) pytest -n 2 --dist loadscope
+
+test:               ## the fast tests: all but those that are marked as slow
+	$(PYTEST) -m "not slow"
+
+test-all:           ## all tests, as CI runs them
+	$(PYTEST)
+
+coverage:           ## the fast tests, and which lines of the packages they run
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 
 bench:              ## latency of the whole engine on a test clip, at real pace
 	$(RUN) emi bench live --input "$${EMI_TEST_ASSETS:-../shared/assets}/av/face_and_speech.mp4"

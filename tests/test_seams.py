@@ -15,9 +15,10 @@ from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import BusConfig
 from emi_live.health import Health
 from emi_live.messages import Packet, VisionPacket, end_of_stream
+from emi_models import MODALITIES, Modality
 from emi_models.checkpoint import packaged_checkpoint
 from emi_models.inputs import FusionInputs
-from tests.fakes import FakeClock, FakeEngine, ListReader, ListWriter
+from tests.support.fakes import FakeClock, FakeEngine, ListReader, ListWriter
 
 MS = 1_000_000
 
@@ -68,11 +69,26 @@ def test_an_engine_gives_six_finite_numbers_a_row_and_keeps_nothing(engine: Fusi
     assert not np.array_equal(engine.infer(window), first)
 
 
-def test_an_engine_names_itself_and_what_it_uses(engine: FusionEngine) -> None:
+def test_an_engine_names_itself_and_can_be_closed_twice(engine: FusionEngine) -> None:
     assert engine.name
-    assert set(engine.modalities) <= set(engine.header.encoders) | {"vision", "audio", "text"}
     engine.close()
     engine.close()
+
+
+def test_an_engine_names_the_modalities_that_change_its_answer(engine: FusionEngine) -> None:
+    empty = engine.infer(FusionInputs.empty(engine.shapes))
+    used = [name for name in MODALITIES if not np.array_equal(engine.infer(with_only(engine, name)), empty)]
+    assert tuple(used) == engine.modalities
+
+
+def with_only(engine: FusionEngine, modality: Modality) -> FusionInputs:
+    """A window of ones in which this modality alone is present."""
+    window = FusionInputs.empty(engine.shapes)
+    getattr(window, modality).fill_(1.0)
+    getattr(window, f"{modality}_present").fill_(True)
+    if modality != "text":
+        getattr(window, f"{modality}_mask").fill_(True)
+    return window
 
 
 def packets() -> list[Packet]:

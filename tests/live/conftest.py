@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.live.pulse import pulse
-from tests.live.stream import face_stream, still_stream
+from tests.support.pulse import pulse
+from tests.support.stream import face_stream, still_stream
 
 __all__ = ["face_stream", "pulse", "still_stream"]

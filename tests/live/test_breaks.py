@@ -14,7 +14,7 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioBlock, AudioReader, AudioRing, VideoRing
 from emi_live.stages.audio import ChunkReader
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 BLOCK_NS = NS_PER_S // 50
 

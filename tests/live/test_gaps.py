@@ -38,7 +38,6 @@ from emi_live.worker import Worker
 from emi_models import MODALITIES, Modality
 from emi_models.encoders.wav2vec import HOP_SAMPLES, frames_for
 from emi_models.inputs import FusionShapes
-from tests.fakes import FakeEngine
 from tests.live.stages.fakes import (
     BatchEncoder,
     BrightnessFace,
@@ -49,6 +48,7 @@ from tests.live.stages.fakes import (
     StepModel,
     WindowModel,
 )
+from tests.support.fakes import FakeEngine
 
 RATE_HZ = 16_000
 HOP_NS = NS_PER_S // 2
@@ -274,6 +274,7 @@ def test_what_is_missing_is_said_while_it_is() -> None:
     assert counters["speech.no_data"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize(
     ("name", "modality", "missing", "there", "until_s"),

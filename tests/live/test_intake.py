@@ -73,7 +73,7 @@ def test_a_frame_that_is_not_newer_is_left_out_and_counted(t_ns: int) -> None:
     ],
 )
 def test_what_is_no_rgb_picture_is_refused(picture: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"must be uint8 of shape \(height, width, 3\), RGB; got"):
+    with pytest.raises(ConfigurationError, match="uint8"):
         Door().intake.push_frame(picture, 0)
 
 
@@ -135,7 +135,7 @@ def test_samples_that_are_not_finite_become_silence_and_are_counted() -> None:
     ],
 )
 def test_what_is_no_sound_is_refused(pcm: Any, rate_hz: int) -> None:
-    with pytest.raises(ConfigurationError, match=r"a block of sound must be|sound at 12 Hz cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"block of sound|12 Hz"):
         Door().intake.push_audio(pcm, 0, rate_hz)
 
 

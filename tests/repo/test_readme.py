@@ -26,6 +26,7 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_embedding_example_runs(assets: Path) -> None:
     [example] = blocks("python")

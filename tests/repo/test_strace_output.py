@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repo.strace_output import Report, calls, read_trace
+from tests.support.strace_output import Report, calls, read_trace
 
 
 def read(*lines: str) -> Report:

@@ -22,7 +22,7 @@ import pytest
 from emi_models import EMOTIONS
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import memory_set
-from tests.repo.strace_output import CALLS, Report, read_trace
+from tests.support.strace_output import CALLS, Report, read_trace
 
 CLIP: Final = "av/face_and_speech.mp4"
 CLIP_S: Final = 2

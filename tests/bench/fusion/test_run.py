@@ -60,6 +60,7 @@ def report(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return {**found, "page": done.stdout}
 
 
+@pytest.mark.slow
 def test_it_runs_with_torch_and_numpy_alone_and_says_what_could_not_be_measured(
     report: dict[str, Any],
 ) -> None:

@@ -26,7 +26,7 @@ from emi_live.stages.vision import FaceStage
 from emi_live.window import WindowAssembler
 from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
-from tests.fakes import FakeClock, FakeEngine, ListReader
+from tests.support.fakes import FakeClock, FakeEngine, ListReader
 
 SHAPES = FusionShapes(vision_frames=40, vision_dim=58, audio_frames=40, audio_dim=68, text_dim=4)
 MS = NS_PER_MS

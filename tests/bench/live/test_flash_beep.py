@@ -23,6 +23,7 @@ def report() -> LiveReport:
     return measure_flash_beep(config, SECONDS, sound_stamp_error_s=ERROR_MS / 1000)
 
 
+@pytest.mark.slow
 def test_light_and_sound_are_seen_and_a_wrong_stamp_is_found_out(report: LiveReport) -> None:
     assert report.flash_beep is not None
     light, sound = report.flash_beep.light, report.flash_beep.sound

@@ -81,9 +81,9 @@ def test_a_source_that_stamps_wrongly_is_found_out(error_ms: int) -> None:
 
 def test_what_does_not_show_is_said_not_to() -> None:
     dark = [replace(sight, value=0.06) for sight in sights()]
-    with pytest.raises(CodeUnreadableError, match="light does not show in 200 estimates"):
+    with pytest.raises(CodeUnreadableError, match="light does not"):
         find_code("light", captured(), dark, HOP_NS)
-    with pytest.raises(CodeUnreadableError, match="does not show in 0 estimates"):
+    with pytest.raises(CodeUnreadableError, match="in 0 estimates"):
         find_code("sound", captured(), [], HOP_NS)
 
 

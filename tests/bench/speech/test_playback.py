@@ -24,9 +24,9 @@ from emi_live.config import SpeechConfig
 from emi_live.health import Health
 from emi_live.stages.speech import SpeechStage
 from emi_models.speech.recognizer import Hypothesis
-from tests.fakes import FakeClock
 from tests.live.stages.room import PositionGate
 from tests.models.speech.timed import RATE_HZ, Spoken, TimedRecognizer, positions
+from tests.support.fakes import FakeClock
 
 S = 1_000_000_000
 LENGTH_S = 9.0

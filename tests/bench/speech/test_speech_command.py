@@ -55,6 +55,7 @@ def test_without_the_test_media_real_clips_say_where_they_were_looked_for(
     assert "set EMI_TEST_ASSETS" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_a_short_clip_is_measured_whole_and_makes_a_page(
     assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -106,6 +107,7 @@ def check_schema(found: dict[str, Any]) -> None:
         assert row["real_time_factor"] > 0
 
 
+@pytest.mark.slow
 def test_sounds_without_words_give_none_and_other_languages_are_counted() -> None:
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("espeakng_loader")

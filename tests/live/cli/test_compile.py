@@ -52,6 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small.safetensors", config)
 
 
+@pytest.mark.slow
 def test_a_plan_is_built_found_again_refused_and_built_anew(
     emi_compile: Compile, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from emi_live.cli.doctor import bar, dbfs, engines, microphones, models, network, sections, surroundings
 from emi_live.cli.emi import GROUP, run_emi
 from emi_models.store import ModelStore
-from tests.live.pulse import PulseServer
+from tests.support.pulse import PulseServer
 
 SECTIONS = [
     "this machine",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emi_models.data import open_clips
-from tests.live.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -187,6 +187,7 @@ def in_a_process(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["lightning", "torchmetrics"])
 def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Path, tmp_path: Path) -> None:
     options = ["--system", "taemi", "--data", str(data), "--out", str(tmp_path / "run")]

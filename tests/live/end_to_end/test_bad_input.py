@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.end_to_end.support import emi_live
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 
 def refused(assets: Path, *args: str | Path) -> tuple[int, str]:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.live.end_to_end.support import emi_live
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 FILES = 20
 
 

@@ -13,7 +13,7 @@ import pytest
 from emi_live.cli.errors import run_app
 from emi_live.cli.live import app
 from tests.live.end_to_end.support import PROGRAM, environment
-from tests.live.webcam import jpeg, web_camera
+from tests.support.webcam import jpeg, web_camera
 
 TYPED = "hunter2pw"  # what nobody else should see
 QUICK = ("--mic", "none", "--offline", "--debug", "--set", "speech.backend=none")
@@ -27,6 +27,7 @@ def drain(terminal: int, into: bytearray) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_no_output_of_a_run_holds_the_password(assets: Path, tmp_path: Path) -> None:
     def parts(index: int) -> bytes | None:

@@ -13,9 +13,9 @@ from typing import IO, Any
 import pytest
 
 from tests.live.end_to_end.support import HOP_S, PROGRAM, emi_live, environment
-from tests.live.pulse import PulseServer
-from tests.live.stream import StreamServer
-from tests.live.webcam import jpeg, web_camera
+from tests.support.pulse import PulseServer
+from tests.support.stream import StreamServer
+from tests.support.webcam import jpeg, web_camera
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 

@@ -25,7 +25,9 @@ from emi_models.inputs import COMPACT_SHAPES
 from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi
 from tests.engine.conftest import CONFIG, write_checkpoint
-from tests.fakes import SMALL_SHAPES, FakeEngine
+from tests.support.fakes import SMALL_SHAPES, FakeEngine
+
+pytestmark = pytest.mark.slow
 
 
 def script(bus: Bus) -> list[Stage]:
@@ -72,6 +74,7 @@ def test_auto_is_not_replaced_by_anything() -> None:
         run(0.4, precision="bf16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "incremental"])
 def test_contributions_are_what_is_lost_without_each_modality(engine: str) -> None:
     with_them, _ = run(5.0, engine=engine, contributions=True)
@@ -92,6 +95,7 @@ def test_contributions_are_what_is_lost_without_each_modality(engine: str) -> No
     assert all("contribution" not in str(e.to_json()) for e in run(0.4)[0])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_path: Path) -> None:
     """The other one says 0.9 to everything, so that every estimate shows which of them answered."""
     packaged = load_checkpoint(packaged_checkpoint("compact"))
@@ -115,6 +119,7 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
     assert swapped == sorted(swapped)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_bundle_with_other_windows_swaps_in_by_its_name(tmp_path: Path) -> None:
     """As `emi train` makes one on compact features, whose windows are those of its clips."""
     shapes = replace(COMPACT_SHAPES, vision_frames=150, audio_frames=300)

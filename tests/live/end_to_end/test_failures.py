@@ -82,6 +82,7 @@ def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
     assert counters["face.failures"] == dying[0].resets > 1
 
 
+@pytest.mark.slow
 def test_words_without_a_sentence_encoder_are_shown_and_the_modality_is_unavailable() -> None:
     def script(bus: Bus) -> list[Stage]:
         *others, _ = demo_stages(bus, 12.0)
@@ -123,7 +124,7 @@ def test_in_exact_mode_a_stage_that_is_given_up_does_not_hold_up_its_source() ->
             ring.write(np.zeros((8, 8, 3), np.uint8), index * NS_PER_S // 30, timeout_s=10.0)
         ring.close()
         estimates: list[Estimate] = []
-        with pytest.raises(StageError, match="the face part failed: the model is broken"):
+        with pytest.raises(StageError, match="model is broken"):
             estimates.extend(live.estimates())
         # `extend` keeps what came before the error.
     assert estimates

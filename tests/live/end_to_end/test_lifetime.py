@@ -31,6 +31,7 @@ def open_descriptors() -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files through /proc")
 def test_fifty_runs_leave_no_thread_and_no_socket() -> None:
     def run_once() -> None:

@@ -96,7 +96,7 @@ def test_a_sink_that_fails_as_it_closes_fails_the_run(error: Exception) -> None:
 def test_a_picture_that_cannot_be_written_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "folder.svg").mkdir()
     for path in ("/proc/view.svg", tmp_path / "folder.svg", tmp_path / "missing" / "view.svg"):
-        with pytest.raises(ConfigurationError, match=r"--picture .* cannot be written: "):
+        with pytest.raises(ConfigurationError, match="--picture"):
             PictureSink(Path(path), Health())
     PictureSink(tmp_path / "view.svg", Health())
     assert not (tmp_path / "view.svg").exists()  # until there is something to see
@@ -129,6 +129,7 @@ def started(assets: Path, arguments: list[str], **how: object) -> Iterator[subpr
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_read_slowly_gets_every_line(assets: Path, wave: Path) -> None:
     reader, writer = os.pipe()
     with started(assets, command(wave, "--json", "-"), stdout=writer) as process:
@@ -144,6 +145,7 @@ def test_a_pipe_that_is_read_slowly_gets_every_line(assets: Path, wave: Path) ->
     assert [json.loads(line)["seq"] for line in got.splitlines()] == list(range(LINES))
 
 
+@pytest.mark.slow
 def test_outputs_that_fail_end_with_one_line_and_a_code(assets: Path, wave: Path, tmp_path: Path) -> None:
     def tiny_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -185,6 +187,7 @@ def test_a_pipe_without_a_reader_is_said_and_a_signal_ends_the_wait(
         assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 def test_a_hang_up_ends_a_run_with_its_summary(assets: Path, wave: Path) -> None:
     reader, writer = os.pipe()
     with started(assets, command(wave, "--json", "-"), stdout=writer) as process:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from emi_live import LiveConfig, LiveEngine
 from emi_live.errors import ConfigurationError
-from tests.live.waiting import until
+from tests.support.waiting import until
 
-pytestmark = pytest.mark.assets
+pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
 BLOCK_S = 0.02
 
@@ -54,7 +54,7 @@ def run(assets: Path, voice: NDArray[np.float32], odd: float) -> tuple[list[dict
             live.push_audio(np.full_like(block, odd) if odd_one else block, round(index * BLOCK_S * 10**9))
         live.end()
         lines = [estimate.to_json() for estimate in live.estimates()]
-        with pytest.raises(ConfigurationError, match="push_audio after the end of audio"):
+        with pytest.raises(ConfigurationError, match="push_audio"):
             live.push_audio(voice, 0)
         counters = live.health.snapshot().counters
     kept = ("t", "intensities", "modalities", "source", "session")
@@ -111,10 +111,10 @@ def test_live_the_reason_says_what_is_wrong_with_stamps_and_that_it_is_paused(as
 
 def test_a_first_stamp_of_another_clock_is_refused_at_the_call(assets: Path) -> None:
     with LiveEngine(settings(assets)) as live:
-        with pytest.raises(ConfigurationError, match=r"looks like time\.time_ns\(\); use time\.monotonic_ns"):
+        with pytest.raises(ConfigurationError, match="monotonic_ns"):
             live.push_frame(np.zeros((8, 8, 3), np.uint8), time.time_ns())
         live.push_frame(np.zeros((8, 8), np.uint8), format="gray")
-        with pytest.raises(ConfigurationError, match="at 2 Hz cannot be used"):
+        with pytest.raises(ConfigurationError, match="2 Hz"):
             live.push_audio([0.0, 0.1], rate_hz=2)
         live.push_audio(np.zeros((2, 960), np.int16), rate_hz=48_000.0, layout="channels_first")  # type: ignore[arg-type]  # a whole float
         assert live.health.snapshot().counters["video.frames"] == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emi_live.extract.ledger import Entry
 from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written
-from tests.live.waiting import until
+from tests.support.waiting import until
 
 READY = Ready(encoders={"vision": "fake"}, recognizer="none", settings="s", announcements=["vision: fake"])
 

@@ -14,7 +14,7 @@ from emi_live.stages import Stage
 from emi_models import Modality
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import COMPACT_SHAPES, FusionInputs
-from tests.fakes import FakeEngine
+from tests.support.fakes import FakeEngine
 
 COMPACT_DIMS: dict[Modality, int] = {"vision": 58, "audio": 68, "text": 384}
 

@@ -65,9 +65,9 @@ def test_a_model_that_is_not_here_is_no_modality(
 
 
 def test_a_model_of_the_papers_bundle_may_be_replaced_by_a_folder() -> None:
-    with pytest.raises(ModelUnavailableError, match=r"or --set face\.model=FOLDER, or --without vision"):
+    with pytest.raises(ModelUnavailableError, match="--without vision"):
         fetch_models(load_settings("taemi"), Shelf("face-landmarker"))
-    with pytest.raises(ModelUnavailableError, match=r"pull face-landmarker`; or --without vision"):
+    with pytest.raises(ModelUnavailableError, match="pull face-landmarker"):
         fetch_models(load_settings("taemi"), Shelf())
 
 

@@ -51,6 +51,7 @@ def test_an_entry_is_of_a_file_until_that_or_the_settings_change() -> None:
         assert not ENTRY.of(replace(VIDEO, **changed), "s")
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_may_write_to_a_folder(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from emi_live.extract.ledger import claimed\n"

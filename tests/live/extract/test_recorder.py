@@ -21,7 +21,7 @@ from emi_live.messages import (
 from emi_live.window import WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.data.clip import Clip
-from tests.fakes import SMALL_SHAPES
+from tests.support.fakes import SMALL_SHAPES
 
 MS = 1_000_000
 DIMS: dict[Modality, int] = {

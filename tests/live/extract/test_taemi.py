@@ -78,6 +78,7 @@ def test_it_says_what_runs(encoders: Loaded, folders: dict[Modality, Path]) -> N
     assert not loaded.unavailable
 
 
+@pytest.mark.slow
 def test_a_face_is_encoded_six_times_a_second_and_the_whole_sound_fifty_times(
     assets: Path, encoders: Loaded
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_face_is_encoded_six_times_a_second_and_the_whole_sound_fifty_times(
     assert np.ptp(vision.values, axis=0).max() > 0.01  # faces differ
 
 
+@pytest.mark.slow
 def test_words_are_embedded_when_they_are_known(assets: Path, encoders: Loaded) -> None:
     recording = record(assets / "speech/english_one_two_three.wav", encoders)
     text = recording.tracks["text"]
@@ -99,6 +101,7 @@ def test_words_are_embedded_when_they_are_known(assets: Path, encoders: Loaded) 
     assert text.t_ns[-1] <= recording.duration_ns
 
 
+@pytest.mark.slow
 def test_words_of_a_clip_that_goes_on_end_where_reading_does(assets: Path, encoders: Loaded) -> None:
     """The recogniser is asked when an utterance is over, which this one is not in the first 3 s."""
     recording = record(assets / "speech/LJ001-0004.wav", encoders)
@@ -106,6 +109,7 @@ def test_words_of_a_clip_that_goes_on_end_where_reading_does(assets: Path, encod
     assert recording.tracks["text"].t_ns.tolist() == [pytest.approx(3 * NS_PER_S, abs=1e6)]
 
 
+@pytest.mark.slow
 def test_the_sound_of_a_clip_gives_the_encoders_own_numbers(
     assets: Path, folders: dict[Modality, Path], encoders: Loaded
 ) -> None:

@@ -19,7 +19,7 @@ from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes, InputError
-from tests.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
+from tests.support.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
 HOP_NS = NS_PER_S // 5
 

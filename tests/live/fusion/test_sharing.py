@@ -15,7 +15,7 @@ from emi_live import SharedEngine
 from emi_models.checkpoint import packaged_checkpoint
 from emi_models.inputs import FusionInputs, InputError
 from tests.engine.incremental.streams import Person
-from tests.fakes import SMALL_SHAPES, FakeEngine
+from tests.support.fakes import SMALL_SHAPES, FakeEngine
 
 PATIENT_S = 30.0  # nobody waits for it: batches are full before
 

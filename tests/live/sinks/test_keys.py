@@ -13,9 +13,9 @@ import pytest
 from emi_live.health import Health
 from emi_live.sinks.jsonl import to_line
 from emi_live.sinks.terminal import Controls, Keyboard, TerminalSink
-from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate
 from tests.live.sinks.test_terminal import terminal
+from tests.support.fakes import FakeClock
 
 GUARD_S = 20.0  # only so that a fault cannot hang the suite
 

@@ -15,8 +15,8 @@ from emi_live.sinks.jsonl import JsonLinesSink
 from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import TerminalSink
-from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate
+from tests.support.fakes import FakeClock
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 

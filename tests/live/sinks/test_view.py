@@ -30,8 +30,8 @@ from emi_live.sinks.viewstate import (
     losses,
 )
 from emi_models import EMOTIONS
-from tests.fakes import FakeClock
 from tests.live.bus.packets import estimate, estimates
+from tests.support.fakes import FakeClock
 
 NOTICE = "intensities say what shows, not what is felt · on this machine, nothing stored"
 
@@ -99,6 +99,7 @@ states = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(states, st.integers(50, 200), st.integers(14, 70), st.sampled_from([UNICODE_GLYPHS, ASCII_GLYPHS]))
 def test_it_fits_any_terminal_whatever_it_shows(

@@ -15,7 +15,7 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources.device import DeviceLostError
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 T = TypeVar("T")
 

@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
-from emi_live.clock import MonotonicClock
 from emi_live.config import CameraConfig
-from emi_live.health import Health
-from emi_live.sources.camera import CameraSource
-from tests.live.sources.fakes import RecordingIntake
-from tests.live.stream import StreamServer
-from tests.live.waiting import until
+from tests.support.stream import StreamServer
+from tests.support.waiting import until
+from tests.support.watch import watching
 
 QUICK = CameraConfig(read_timeout_s=0.7, frozen_after_s=0.7, reopen_first_s=0.1, reopen_last_s=0.3)
 
 
-class Watch:
-    """One camera, watched in a thread."""
-
-    def __init__(self, url: str) -> None:
-        self.health = Health()
-        self.intake = RecordingIntake(self.health)
-        self.stop = threading.Event()
-        source = CameraSource(url, QUICK, MonotonicClock(), self.health)
-        self.thread = threading.Thread(target=source.run, args=(self.intake, self.stop))
-
-    @property
-    def state(self) -> str:
-        return self.health.status("camera").state
-
-    @property
-    def frames(self) -> int:
-        return len(self.intake.frames)
-
-
-@contextmanager
-def watching(url: str) -> Iterator[Watch]:
-    watch = Watch(url)
-    watch.thread.start()
-    try:
-        yield watch
-    finally:
-        watch.stop.set()
-        watch.thread.join(1.0)
-    assert not watch.thread.is_alive()
-    assert watch.intake.events[-1] == "end_video"
-
-
 def test_a_stream_is_cut_off_and_restored(face_stream: StreamServer) -> None:
-    with watching(face_stream.url) as watch:
+    with watching(face_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.frames >= 30)
         assert watch.intake.frames[0][0].shape == (360, 640, 3)
         steps = np.diff([t_ns for _, t_ns in watch.intake.frames]) / 1e6
@@ -62,13 +25,13 @@ def test_a_stream_is_cut_off_and_restored(face_stream: StreamServer) -> None:
         before = watch.frames
         face_stream.start()
         until(lambda: watch.state == "running" and watch.frames >= before + 15)
-        assert watch.health.snapshot().counters["camera.lost"] >= 1
+        assert watch.count("camera.lost") >= 1
 
 
 def test_a_stream_that_hangs_is_a_loss(
     face_stream: StreamServer,
 ) -> None:
-    with watching(face_stream.url) as watch:
+    with watching(face_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.frames >= 5)
         face_stream.pause()
         until(lambda: watch.state == "failed")
@@ -76,7 +39,7 @@ def test_a_stream_that_hangs_is_a_loss(
 
 def test_the_end_does_not_wait_for_a_stream_that_hangs(face_stream: StreamServer) -> None:
     before = threading.active_count()
-    with watching(face_stream.url) as watch:
+    with watching(face_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.frames >= 5)
         face_stream.pause()
     # The reader itself returns when its time-out is over.
@@ -84,7 +47,7 @@ def test_the_end_does_not_wait_for_a_stream_that_hangs(face_stream: StreamServer
 
 
 def test_the_same_picture_for_ever_is_a_frozen_camera(still_stream: StreamServer) -> None:
-    with watching(still_stream.url) as watch:
+    with watching(still_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.state == "failed")
         assert watch.health.status("camera").detail.endswith("trying again: the same frame again for 0.7 s")
         assert watch.frames <= 30

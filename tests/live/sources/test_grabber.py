@@ -14,7 +14,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.sources.camera import Grabber, Pacer
 from emi_live.sources.device import DeviceLostError, FeedEndedError
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 
 class Camera:
@@ -121,7 +121,7 @@ def test_too_many_damaged_pictures_in_a_row_are_a_loss(clock: FakeClock) -> None
     assert grabber.next(0.0) is not None
     camera._allowed.release()
     assert camera.released.wait(5)
-    with pytest.raises(DeviceLostError, match="3 damaged pictures in a row"):
+    with pytest.raises(DeviceLostError, match="3 damaged pictures"):
         grabber.next(1.0)
     assert health.snapshot().counters["camera.damaged"] == 5
     grabber.close()
@@ -167,7 +167,7 @@ def test_a_recording_that_breaks_off_is_no_end(clock: FakeClock) -> None:
     recording = Recording(clock, 2)
     grabber = play(recording, clock, Health())
     assert grabber.next(1.0) is not None
-    with pytest.raises(SourceError, match=r"breaks off at 0\.5 s of 2\.0 s"):
+    with pytest.raises(SourceError, match=r"0\.5 s of 2\.0 s"):
         grabber.next(1.0)
 
 
@@ -219,7 +219,7 @@ def test_a_camera_that_ends_is_lost_after_its_last_picture(clock: FakeClock) -> 
     camera._allowed.release()
     assert camera.released.wait(5)
     assert grabber.next(1.0) is not None
-    with pytest.raises(DeviceLostError, match="the camera gave no picture"):
+    with pytest.raises(DeviceLostError, match="no picture"):
         grabber.next(1.0)
     grabber.close()
 

@@ -25,10 +25,10 @@ from emi_live.sources.microphone import (
     SoundBlock,
     find_microphone,
 )
-from tests.fakes import FakeClock
-from tests.live.pulse import PulseServer
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
-from tests.live.waiting import until
+from tests.support.fakes import FakeClock
+from tests.support.pulse import PulseServer
+from tests.support.waiting import until
 
 BLOCK = 512
 
@@ -183,7 +183,7 @@ def test_a_stream_that_stops_is_lost_once_it_is_drained() -> None:
     fake.deliver()
     fake.active = False
     assert feed.next(0.0) is not None
-    with pytest.raises(DeviceLostError, match="no audio arriving: the stream has stopped"):
+    with pytest.raises(DeviceLostError, match="stopped"):
         feed.next(0.0)
 
 
@@ -203,9 +203,7 @@ def test_portaudio_is_started_afresh_only_to_reopen() -> None:
 
 
 def test_an_unknown_microphone_is_answered_with_those_there_are() -> None:
-    with pytest.raises(
-        DeviceLostError, match=r"microphone 'x' is not here; inputs here: 0 'mic 0', 1 'mic 1'; choose one"
-    ):
+    with pytest.raises(DeviceLostError, match=r"'x' is not here.*'mic 1'"):
         inputs(FakePortAudio(inputs=2), FakeClock(), "x")()
 
 
@@ -235,7 +233,7 @@ def test_one_name_in_full_wins_over_those_that_contain_it() -> None:
 
 
 def test_no_microphone_at_all_says_so() -> None:
-    with pytest.raises(DeviceLostError, match="no microphone here: plug one in"):
+    with pytest.raises(DeviceLostError, match="no microphone"):
         inputs(FakePortAudio(inputs=0), FakeClock())()
 
 
@@ -270,6 +268,7 @@ def running(pulse: PulseServer) -> Any:
     assert intake.events[-1] == "end_audio"
 
 
+@pytest.mark.slow
 def test_speech_played_into_a_real_sound_server_is_heard(running: Any, assets: Path) -> None:
     until(lambda: len(running.intake.sound) > 20)
     heard = len(running.intake.sound)
@@ -285,6 +284,7 @@ def test_speech_played_into_a_real_sound_server_is_heard(running: Any, assets: P
     assert running.health.status("microphone").state == "running"
 
 
+@pytest.mark.slow
 def test_a_sound_server_that_dies_is_missed_and_found_again(running: Any) -> None:
     until(lambda: len(running.intake.sound) > 20)
     running.server.stop()
@@ -297,9 +297,7 @@ def test_a_sound_server_that_dies_is_missed_and_found_again(running: Any) -> Non
 
 
 def test_an_absent_microphone_is_no_source(pulse: PulseServer) -> None:
-    with pytest.raises(
-        SourceError, match=r"microphone 'nosuch' is not here; inputs here: .*'pulse'"
-    ) as caught:
+    with pytest.raises(SourceError, match=r"nosuch.*pulse") as caught:
         MicrophoneSource("nosuch", MicrophoneConfig(), MonotonicClock(), Health())
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)

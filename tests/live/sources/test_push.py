@@ -15,8 +15,8 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.messages import Estimate
 from emi_models.inputs import FusionShapes
-from tests.fakes import FakeEngine
 from tests.live.stages.fakes import BrightnessFace, LoudnessGate, StepModel
+from tests.support.fakes import FakeEngine
 
 PICTURE = np.full((4, 4, 3), 9, np.uint8)
 SHAPES = FusionShapes(vision_frames=20, vision_dim=58, audio_frames=200, audio_dim=2, text_dim=4)
@@ -62,7 +62,7 @@ def test_what_is_older_than_the_lead_is_refused_with_the_remedy() -> None:
     with engine(2.0) as (live, taken):
         frames(live, 0.0, 4.0)
         live.push_audio(np.zeros(1600, np.float32), 5 * NS_PER_S // 2)
-        with pytest.raises(ConfigurationError, match=r"0\.40 s too late.*push_lead_s \(now 2\)"):
+        with pytest.raises(ConfigurationError, match=r"0\.40 s.*push_lead_s"):
             live.push_audio(np.zeros(1600, np.float32), 3 * NS_PER_S // 2)
     assert next(e for e in taken if e.t_s == 3.0).modalities["audio"].reason == "silence"
 
@@ -73,7 +73,7 @@ def test_a_pause_that_is_said_needs_no_lead() -> None:
         for second in range(1, 70):
             frames(live, second - 1, second)
             live.advance(second * NS_PER_S)
-        with pytest.raises(ConfigurationError, match=r"a picture of t_ns=1 came 69\.00 s too late"):
+        with pytest.raises(ConfigurationError, match=r"69\.00 s"):
             live.push_frame(PICTURE, 1)
     assert len(taken) >= 345
     assert taken[50].modalities["audio"].reason == "no audio"

@@ -18,7 +18,7 @@ from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources.push import PushSource
-from tests.fakes import FakeClock
+from tests.support.fakes import FakeClock
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)  # 20 ms
@@ -124,9 +124,7 @@ def test_a_first_stamp_that_is_not_ours_is_refused_by_its_name(
         lambda: pushing.source.push_frame(PICTURE, t_ns),
         lambda: pushing.source.push_audio(BLOCK, t_ns),
     ):
-        with pytest.raises(
-            ConfigurationError, match=f"{looks}.*; use time.monotonic_ns\\(\\), or leave t_ns"
-        ):
+        with pytest.raises(ConfigurationError, match=looks):
             push()
     assert pushing.counters["video.stamps_refused"] == pushing.counters["audio.stamps_refused"] == 1
     assert pushing.stamp() is None
@@ -224,11 +222,11 @@ def test_in_exact_mode_pts_are_the_capture_times_and_stamps_may_begin_anywhere()
 
 def test_exact_mode_needs_stamps_and_refuses_hours_of_nothing() -> None:
     with Pushing(exact=True) as pushing:
-        with pytest.raises(ConfigurationError, match="exact mode answers by capture time: give t_ns"):
+        with pytest.raises(ConfigurationError, match="give t_ns"):
             pushing.source.push_frame(PICTURE)
         pushing.source.push_frame(PICTURE, 0)
         pushing.source.push_frame(PICTURE, 100 * NS_PER_S)  # a slide show
-        with pytest.raises(ConfigurationError, match="is 3600 s after the video before it"):
+        with pytest.raises(ConfigurationError, match="3600 s"):
             pushing.source.push_frame(PICTURE, 3_700 * NS_PER_S)
         assert pushing.counters == {"video.frames": 2, "video.stamps_refused": 1}
 
@@ -238,11 +236,11 @@ def test_after_the_end_nothing_is_taken_or_counted(pushing: Pushing) -> None:
     pushing.source.push_audio(BLOCK)
     before = pushing.counters
     pushing.source.end_video()
-    with pytest.raises(ConfigurationError, match="push_frame after the end of video"):
+    with pytest.raises(ConfigurationError, match="push_frame"):
         pushing.source.push_frame(PICTURE)
     pushing.source.push_audio(BLOCK)
     pushing.source.end()
-    with pytest.raises(ConfigurationError, match="push_audio after the end of audio"):
+    with pytest.raises(ConfigurationError, match="push_audio"):
         pushing.source.push_audio(BLOCK)
     assert pushing.counters == before
 

@@ -17,8 +17,8 @@ from emi_live.sources.camera import CameraPicture, CameraSource
 from emi_live.sources.file import FileSource
 from emi_live.sources.microphone import MicrophoneSource, SoundBlock
 from emi_live.sources.push import PushSource
-from tests.fakes import FakeClock
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
+from tests.support.fakes import FakeClock
 
 Make = Callable[[Path, FakeClock, Stop], Source]
 

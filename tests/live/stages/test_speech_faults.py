@@ -90,6 +90,7 @@ def test_a_recogniser_that_hangs_for_5_s_loses_nothing_and_catches_up() -> None:
     assert max(room.lags_s(15.0, 28.0)) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift_ppm", [500.0, -500.0])
 def test_a_drifting_clock_moves_neither_words_nor_lag(drift_ppm: float) -> None:
     spoken = speech(1.0, 598.0, each_s=0.6, pause_s=0.05)
@@ -100,6 +101,7 @@ def test_a_drifting_clock_moves_neither_words_nor_lag(drift_ppm: float) -> None:
     assert abs(mean(room.lags_s(540, 598)) - mean(room.lags_s(2, 60))) < 0.01
 
 
+@pytest.mark.slow
 def test_lag_does_not_grow_in_ten_minutes() -> None:
     spoken = speech(1.0, 598.0, each_s=0.6, pause_s=0.05)
     room = Room(spoken, takes_s=0.25, partial_every_s=1.0).run(602.0)

@@ -20,6 +20,7 @@ def whisper() -> WhisperRecognizer:
     return WhisperRecognizer(FOLDER)
 
 
+@pytest.mark.slow
 def test_whisper_commits_words_while_they_are_spoken(whisper: WhisperRecognizer) -> None:
     talk = monologue(12.0, 77, pause_s=(0.7, 1.2))
     rig = Rig(whisper, VoiceGate())
@@ -39,6 +40,7 @@ def test_whisper_commits_words_while_they_are_spoken(whisper: WhisperRecognizer)
     assert rig.count("speech.utterances") > 1
 
 
+@pytest.mark.slow
 def test_a_long_talk_without_a_pause_is_cut_and_goes_on(whisper: WhisperRecognizer) -> None:
     talk = monologue(14.0, 78, pause_s=(0.0, 0.1))
     rig = Rig(whisper, VoiceGate(), trim_s=5.0, limit_s=7.0, min_silence_s=2.0)

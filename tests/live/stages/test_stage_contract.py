@@ -22,7 +22,6 @@ from emi_live.stages.vision import CropStage, FaceStage
 from emi_live.stages.wav2vec import VoiceStage
 from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.encoders.voice_activity import VoiceGate
-from tests.fakes import ListReader
 from tests.live.stages.fakes import (
     BatchEncoder,
     BrightnessFace,
@@ -35,6 +34,7 @@ from tests.live.stages.fakes import (
     run_stage,
     sound,
 )
+from tests.support.fakes import ListReader
 
 MS = 1_000_000
 STEPS = 20  # pieces of input that each rig is fed

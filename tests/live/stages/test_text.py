@@ -6,8 +6,8 @@ import pytest
 from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream
 from emi_live.stages.text import TextStage
 from emi_models.encoders.text import SentenceEncoder
-from tests.fakes import ListReader
 from tests.live.stages.fakes import LengthEncoder, run_stage
+from tests.support.fakes import ListReader
 
 NS = 1_000_000_000
 

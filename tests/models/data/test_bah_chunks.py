@@ -212,10 +212,10 @@ def test_what_cannot_be_chunks_is_said(features: ManifestClips) -> None:
             clips.load(wrong)
     with pytest.raises(DataError, match="has no clip 'gone'"):
         clips.load("gone#0")
-    with pytest.raises(DataError, match="none of 1 videos has labelled frames"):
+    with pytest.raises(DataError, match="none of 1 videos"):
         BahChunks([video("z", [], [])], features, Lengths())
     with pytest.raises(DataError, match="every 0"):
         BahChunks(videos, features, Lengths(), every=0)
     narrow = BahChunks(videos, features, lambda texts: np.zeros((len(texts), 2), np.float32))
-    with pytest.raises(DataError, match=r"10 texts have embeddings \(10, 2\), the features' words 5 values"):
+    with pytest.raises(DataError, match="10 texts"):
         narrow.load("x#0")

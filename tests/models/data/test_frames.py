@@ -103,5 +103,5 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_files_have_a_limit(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((100, 100)))
-    with pytest.raises(DataError, match="is larger than 1000 bytes"):
+    with pytest.raises(DataError, match="larger"):
         read_frames(tmp_path / "x.npy", max_bytes=1000)

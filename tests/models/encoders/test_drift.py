@@ -48,9 +48,9 @@ def test_figures_of_known_intensities() -> None:
 
 
 def test_runs_of_other_shapes_are_not_compared() -> None:
-    with pytest.raises(InputError, match=r"\(1, 2\) cannot be compared with \(2, 2\)"):
+    with pytest.raises(InputError, match="compared"):
         frame_cosines(array([1, 0]), array([1, 0], [1, 0]))
-    with pytest.raises(InputError, match="the same windows of both runs"):
+    with pytest.raises(InputError, match="same windows"):
         compare_intensities(array([1, 0]), array([1, 0], [1, 0]))
 
 
@@ -69,7 +69,7 @@ def test_a_window_takes_the_last_frames_and_keeps_the_rest(count: int) -> None:
 
 
 def test_frames_of_another_width_do_not_fit() -> None:
-    with pytest.raises(InputError, match=r"\(2, 5\) do not fit a window of shape \(1, 4, 3\)"):
+    with pytest.raises(InputError, match="do not fit"):
         with_voice(FusionInputs.empty(SHAPES), np.zeros((2, 5), np.float32))
     with pytest.raises(InputError, match="for one window"):
         with_voice(FusionInputs.empty(SHAPES, batch=2), np.zeros((2, 3), np.float32))

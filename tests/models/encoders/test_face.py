@@ -145,7 +145,7 @@ def test_nothing_is_printed(
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailableError, match=r"no face model at .*emi models pull"):
+    with pytest.raises(ModelUnavailableError, match="models pull"):
         FaceEncoder(tmp_path / "face_landmarker.task")
 
 

@@ -226,5 +226,5 @@ def test_after_a_gap_or_a_reset_it_goes_on() -> None:
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, math.nan])
 def test_a_rate_that_is_none_is_refused(fps: float) -> None:
-    with pytest.raises(ValueError, match="must be greater than 0"):
+    with pytest.raises(ValueError, match="greater"):
         FrameSampler(fps)

@@ -79,7 +79,7 @@ def test_pictures_that_may_not_be_written_are_taken(encoder: VitEncoder, crops: 
 
 @pytest.mark.parametrize("shape", [(224, 224, 3), (2, 112, 224, 3), (2, 3, 224, 224), (2, 224, 224, 1)])
 def test_other_shapes_are_refused(encoder: VitEncoder, shape: tuple[int, ...]) -> None:
-    with pytest.raises(EmiError, match=r"not uint8 of \(N, 224, 224, 3\): make them with crop_face"):
+    with pytest.raises(EmiError, match="uint8"):
         encoder.encode(np.zeros(shape, np.uint8))
 
 

@@ -157,18 +157,22 @@ def test_evaluation_is_repeatable(name: str) -> None:
     assert torch.equal(NETWORKS[name](windows(3)), NETWORKS[name](windows(3)))
 
 
+@pytest.mark.slow
 @every
 def test_sixteen_windows_can_be_learned_by_heart(name: str) -> None:
     net = network(name, dropout=0.0, modality_dropout=0.0) if _drops(name) else network(name, dropout=0.0)
     window, targets = windows(16), torch.rand(16, 6, generator=torch.Generator().manual_seed(2))
     net.train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    learned = 0.02 * targets.var().item()
     for _ in range(250):
         loss = F.mse_loss(net(window), targets)
+        if loss.item() < learned:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.02 * targets.var().item()
+    assert loss.item() < learned
 
 
 def _drops(name: str) -> bool:

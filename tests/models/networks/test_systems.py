@@ -68,19 +68,18 @@ def test_a_header_without_the_newer_settings_means_their_defaults(name: str, tmp
 
 
 def test_a_system_that_is_not_the_networks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="system, config or modalities are not the network's"):
+    with pytest.raises(CheckpointError, match="modalities"):
         save(tmp_path / "net.safetensors", network("dual_stage"), "two_stage")
 
 
 def test_an_unknown_system_is_refused_with_those_there_are() -> None:
-    known = "dual_stage, semantic_matters, taemi, two_stage"
-    with pytest.raises(CheckpointError, match=f"unknown system 'emotinet'; this version knows {known}"):
+    with pytest.raises(CheckpointError, match="two_stage"):
         build_network("emotinet", {}, MODALITIES)
 
 
 def test_settings_of_another_system_are_refused() -> None:
     config = describe_config(network("taemi").config)
-    with pytest.raises(CheckpointError, match=r"configuration of two_stage has unknown settings .*'anchor'"):
+    with pytest.raises(CheckpointError, match="anchor"):
         build_network("two_stage", config, MODALITIES)
 
 
@@ -90,9 +89,9 @@ def test_a_checkpoint_of_the_other_task_names_no_emotions(tmp_path: Path) -> Non
     header = read_header(save(path, net, "semantic_matters"))
     assert header.emotions == ()
     assert load_checkpoint(path).network(windows(2)).shape == (2, 1)
-    with pytest.raises(CheckpointError, match=r"emotions are \('admiration', .*this network's task are \(\)"):
+    with pytest.raises(CheckpointError, match="admiration"):
         save_checkpoint(path, net, replace(header, emotions=EMOTIONS))
     story = {field: getattr(header, field) for field in header.__dataclass_fields__} | {"emotions": EMOTIONS}
     save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(story)})
-    with pytest.raises(CheckpointError, match="header that cannot be understood: emotions"):
+    with pytest.raises(CheckpointError, match="emotions"):
         load_checkpoint(path)

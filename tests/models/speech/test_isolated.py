@@ -27,6 +27,7 @@ def _pocketsphinx() -> None:
     pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_it_hears_what_the_recogniser_hears_in_this_process(assets: Path) -> None:
     sound = read_sound(assets / "speech/LJ001-0004.wav")
@@ -42,6 +43,7 @@ def test_it_hears_what_the_recogniser_hears_in_this_process(assets: Path) -> Non
     assert len(heard[0][1].words) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_rest_of_the_program_goes_on_while_it_searches(assets: Path) -> None:
     """What it is for: the longest time in which this process could do nothing is a fraction of the search."""
@@ -103,6 +105,7 @@ def test_a_lost_process_is_said_once_and_replaced_with_the_next_utterance() -> N
     recognizer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_it_forgets_on_demand_what_it_heard_before(assets: Path) -> None:
     sound = read_sound(assets / "speech/LJ001-0002.wav")

@@ -67,6 +67,7 @@ def test_it_learns_the_microphone_once(recognizer: Recognizer, assets: Path) -> 
     assert recognizer.hypothesis().words
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_words(assets: Path) -> None:
     from emi_models.speech.sphinx import SphinxRecognizer
 
@@ -80,6 +81,7 @@ def test_two_runs_give_the_same_words(assets: Path) -> None:
     assert all(runs[0])
 
 
+@pytest.mark.slow
 def test_what_was_heard_before_is_forgotten_on_demand(recognizer: Recognizer, assets: Path) -> None:
     first, second = (read_sound(assets / "speech" / f"LJ001-000{k}.wav") for k in (2, 4))
     fresh = recognize(recognizer, second)
@@ -107,6 +109,7 @@ def test_asking_for_words_changes_none(assets: Path) -> None:
     curious.close()
 
 
+@pytest.mark.slow
 def test_how_the_sound_is_cut_changes_no_word(assets: Path) -> None:
     from emi_models.speech.sphinx import SphinxRecognizer
 

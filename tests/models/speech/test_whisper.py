@@ -81,7 +81,7 @@ def test_it_is_named_by_its_model(recognizer: WhisperRecognizer) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailableError, match=r"lacks model\.bin.*emi models pull"):
+    with pytest.raises(ModelUnavailableError, match=r"model\.bin"):
         WhisperRecognizer(tmp_path)
 
 
@@ -89,5 +89,5 @@ def test_a_damaged_model_is_refused(tmp_path: Path, model: Path) -> None:
     for name in ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((model / name).read_bytes())
     (tmp_path / "model.bin").write_bytes(b"not a model")
-    with pytest.raises(ModelIntegrityError, match="cannot be used with compute type 'int8'"):
+    with pytest.raises(ModelIntegrityError, match="int8"):
         WhisperRecognizer(tmp_path)

@@ -182,13 +182,11 @@ def test_spans_of_the_header_are_used(tmp_path: Path) -> None:
 def test_clips_of_other_encoders_or_widths_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
     other = replace(CLIPS, encoders={**ENCODERS, "audio": "another/voice@2"})
-    with pytest.raises(
-        TrainingError, match="audio features of test/audio@1, these clips have those of another/v"
-    ):
+    with pytest.raises(TrainingError, match="another/v"):
         evaluate_checkpoint(path, other)
     shapes = replace(SHAPES, vision_dim=9)
     wide = MemorySet(splits={"valid": random_clips(6, shapes=shapes)}, shapes=shapes)
-    with pytest.raises(TrainingError, match="takes vision features of 5 values, these clips have 9"):
+    with pytest.raises(TrainingError, match="of 5 values"):
         evaluate_checkpoint(path, wide)
     answers = MemorySet(splits=CLIPS.splits)
     object.__setattr__(answers, "targets", lambda split: np.zeros((16, 1), np.float32))

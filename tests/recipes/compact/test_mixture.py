@@ -83,6 +83,7 @@ def test_a_draw_is_repeatable_and_fits_the_network(mixture: Mixture) -> None:
     assert infer(words, one[0]).shape == (6, 6)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error_and_leaves_the_words_network_alone(mixture: Mixture) -> None:
     torch.manual_seed(0)
     words = Taemi(WORDS_CONFIG).eval()
@@ -99,6 +100,7 @@ def test_training_lowers_the_error_and_leaves_the_words_network_alone(mixture: M
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_less_additions_to_words_count_the_less_a_doubtful_voice_adds(mixture: Mixture) -> None:
     """Voices that sound the same, half of which show something."""
     alike = np.broadcast_to(np.float16(1.0), mixture.voices.values.shape)

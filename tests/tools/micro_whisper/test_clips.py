@@ -11,6 +11,7 @@ def maker(seed: int = 0, *, held_out: bool = False) -> ClipMaker:
     return ClipMaker(np.random.default_rng(seed), VOICES, speakers=4, augmented=0.0, held_out=held_out)
 
 
+@pytest.mark.slow
 def test_clips_hold_their_words_and_begin_and_end_within_them() -> None:
     source = maker()
     clips = [source.draw(4.0) for _ in range(60)]
@@ -26,6 +27,7 @@ def test_clips_hold_their_words_and_begin_and_end_within_them() -> None:
     assert sum(len(clip.sentences) > 1 for clip in spoken) > 5
 
 
+@pytest.mark.slow
 def test_a_word_of_which_little_is_heard_is_not_written_down() -> None:
     source = maker(1)
     said = source.draw(6.0, full=True)

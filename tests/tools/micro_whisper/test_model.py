@@ -28,6 +28,7 @@ def word_error_rate(spoken: list[str], heard: list[str]) -> float:
     return float(jiwer.wer(spoken, [text or "-" for text in heard]))
 
 
+@pytest.mark.slow
 def test_sentences_it_never_heard_are_recognised_and_their_words_are_where_they_sound(model: Any) -> None:
     clips = sentences(12, VOICES, SEED) + sentences(8, HELD_OUT_VOICES, SEED)
     said = [clip.sentences[0] for clip in clips]

@@ -174,7 +174,7 @@ def test_lossless_without_anybody_reading_says_what_to_do() -> None:
     ring = AudioRing(200 / RATE, lossless=True)
     ring.reader()
     ring.write(ramp(0, 200), 0)
-    with pytest.raises(StalledError, match=r"audio ring has been full for 0\.01 s"):
+    with pytest.raises(StalledError, match=r"0\.01 s"):
         ring.write(ramp(200, 1), time_of(200), timeout_s=0.01)
 
 

@@ -102,7 +102,7 @@ def test_lossless_without_anybody_reading_says_what_to_do() -> None:
     ring.reader()
     ring.write(frame(0), 0)
     ring.write(frame(1), 1)
-    with pytest.raises(StalledError, match=r"video ring has been full for 0\.01 s"):
+    with pytest.raises(StalledError, match=r"0\.01 s"):
         ring.write(frame(2), 2, timeout_s=0.01)
 
 

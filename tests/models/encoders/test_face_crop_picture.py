@@ -45,7 +45,7 @@ def test_a_real_photograph_is_read(assets: Path) -> None:
 def test_a_damaged_picture_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "7.jpg"
     path.write_bytes(content)
-    with pytest.raises(UnreadablePictureError, match=r"7\.jpg .*replace it, or leave it out") as caught:
+    with pytest.raises(UnreadablePictureError, match=r"7\.jpg") as caught:
         read_face(path)
     assert isinstance(caught.value, EmiError)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.waiting import until
+from tests.support.waiting import until
 
 LISTENING, CONNECTED = "0A", "01"  # as /proc/net/tcp has it
 

@@ -217,6 +217,7 @@ def test_a_face_found_again_is_cropped_where_it_is() -> None:
     assert np.array_equal(rig.encoder.seen[-1], cut_square(scene, face_square(landmarks, 64, 48), 64))
 
 
+@pytest.mark.slow
 def test_the_face_of_a_clip_is_cropped_again_within_a_fifth_of_a_second(assets: Path) -> None:
     """Of capture time: from the first picture after the gap to the first one that is encoded."""
     ring, encoder = VideoRing(4, lossless=True), BatchEncoder()
