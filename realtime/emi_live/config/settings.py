@@ -1,12 +1,6 @@
-"""All settings of one engine.
+"""All settings of one engine: type, limits, default and description of each, grouped in sections.
 
-What all sections of the configuration share.
-
-Settings of sources and rings: where media comes from and how much of it is kept.
-
-Settings of the stages: face, audio, speech, text.
-
-Settings of what comes after the stages: bus, window, fusion engine, output.
+The defaults here are the only ones. `docs/settings.md` is generated from this module.
 """
 
 from __future__ import annotations
@@ -220,15 +214,23 @@ class FaceConfig(Section):
         0.5, ge=0, le=1, description="Lowest confidence at which a face counts as detected."
     )
     model: Path | None = Field(
-        None, description="Folder of a ViT in the format of transformers; unset = the one of the model store."
+        None,
+        description=(
+            "Folder of a ViT in the format of transformers; unset = the one of the model store; taemi only."
+        ),
     )
     crop_fps: float = Field(
         6.0,
         gt=0,
         le=33,
-        description="Faces that the ViT encodes in one second; 33 fill the 400 positions of a 12 s window.",
+        description=(
+            "Faces that the ViT encodes in one second; 33 fill the 400 positions of a 12 s window; "
+            "taemi only."
+        ),
     )
-    batch: int = Field(4, ge=1, le=16, description="Largest number of faces that go through the ViT at once.")
+    batch: int = Field(
+        4, ge=1, le=16, description="Largest number of faces that go through the ViT at once; taemi only."
+    )
 
 
 class AudioConfig(Section):
@@ -245,13 +247,15 @@ class AudioConfig(Section):
     )
     model: Path | None = Field(
         None,
-        description="Folder of a wav2vec 2.0, HuBERT or WavLM model; unset = the one of the model store.",
+        description=(
+            "Folder of a wav2vec 2.0, HuBERT or WavLM model; unset = the one of the model store; taemi only."
+        ),
     )
     context: Literal["cached", "recompute", "full"] = Field(
         "cached",
         description=(
             "Sound that a feature frame is computed from: cached and recompute use a bounded past, "
-            "computed once; full computes the last 12 s again at each hop."
+            "computed once; full computes the last 12 s again at each hop; taemi only."
         ),
     )
     hop_s: float = Field(
@@ -259,27 +263,27 @@ class AudioConfig(Section):
         ge=FRAME_S,
         le=6,
         multiple_of=FRAME_S,
-        description="Seconds of sound between two passes of the audio encoder.",
+        description="Seconds of sound between two passes of the audio encoder; taemi only.",
     )
     left_context_s: float = Field(
         3.0,
         ge=0,
         le=12,
         multiple_of=FRAME_S,
-        description="Seconds of past sound that a frame sees; 2 to 4 are recommended.",
+        description="Seconds of past sound that a frame sees; 2 to 4 are recommended; taemi only.",
     )
     hold_back_s: float = Field(
         0.24,
         ge=0,
         le=2,
         multiple_of=FRAME_S,
-        description="Seconds of future sound that a frame waits for; this adds to the latency.",
+        description="Seconds of future sound that a frame waits for; this adds to the latency; taemi only.",
     )
     drift_every_s: Positive | None = Field(
         None,
         description=(
             "Seconds between two checks that encode the last window at once and report the "
-            "difference; unset = no checks."
+            "difference; unset = no checks; taemi only."
         ),
     )
 
@@ -297,10 +301,11 @@ class TextConfig(Section):
     """The text stage. Both of `taemi` alone."""
 
     model: Path | None = Field(
-        None, description="Folder of a BERT-like model; unset = the one of the model store."
+        None, description="Folder of a BERT-like model; unset = the one of the model store; taemi only."
     )
     allow_remote_code: bool = Field(
-        False, description="Run the Python code that comes with gte-en-mlm-base, at its pinned revision."
+        False,
+        description="Run the Python code of gte-en-mlm-base, at its pinned revision; taemi only.",
     )
 
 
