@@ -344,7 +344,7 @@ class Builder:
 
         fusion = self._config.fusion
         path = self._loaded.get(failed)
-        if path is None or getattr(fusion, "strict", False):
+        if path is None or fusion.strict:
             return None
         self._spent.add(failed.name)
         cause = f"{failed.name} failed: {' '.join(str(error).split())}"

@@ -1,9 +1,15 @@
-"""`emi config`: show the settings in effect, list all settings, and explain one."""
+"""The commands on settings, and the keys that some settings need.
+
+`emi config`: show the settings in effect, list all settings, and explain one.
+`emi keys`: a CURVE key pair for a bus or a publisher that other machines may reach.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from difflib import get_close_matches
+from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
     from emi_live.config import Setting
 
-__all__ = ["app"]
+__all__ = ["app", "keys_app", "write_private"]
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +36,19 @@ app = typer.Typer(
     epilog="Set one with [bold]emi-live --set KEY=VALUE[/bold], or several in a TOML file for "
     "[bold]--config FILE[/bold].",
 )
+
+keys_app = typer.Typer(
+    add_completion=False, help="Make a CURVE key pair for addresses that other machines can reach."
+)
+
+PRESET = """\
+# CURVE keys of one emi-live. A client with this file can read its estimates: keep it private.
+# Use it as: emi-live --config THIS_FILE. A ZeroMQ client sets curve_serverkey and curve_publickey to the
+# public key, and curve_secretkey to the secret key.
+[bus]
+curve_public_key = "{public}"
+curve_secret_key = "{secret}"
+"""
 
 HIDDEN = "(hidden)"
 
@@ -192,3 +211,45 @@ def _print(table: Table) -> None:
     from rich.console import Console
 
     Console(markup=False, highlight=False).print(table)
+
+
+@keys_app.callback(invoke_without_command=True)
+def keys(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write to this new file, readable by you only, and not to the screen."
+        ),
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make a CURVE key pair, as a preset for --config.
+
+    For example: emi keys --output keys.toml && emi-live --camera 0 --config keys.toml
+    """
+    from emi_live.bus.curve import make_pair  # here, so that `emi --help` does not load ZeroMQ
+
+    pair = make_pair()
+    # Z85 has none of the characters that TOML's strings would need escaped
+    text = PRESET.format(public=pair.public.decode(), secret=pair.secret.decode())
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    write_private(output, text)
+    typer.echo(f"wrote {output}; use it as --config {output}")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only its owner can read.
+
+    Raises:
+        ConfigurationError: the file exists, or cannot be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists: remove it first, or name another file") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}; name another file") from error
+    with open(descriptor, "w", encoding="ascii") as stream:
+        stream.write(text)
