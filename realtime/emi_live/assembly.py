@@ -178,7 +178,7 @@ class Builder:
         with self._step("opening the media"):
             flow = open_flow(self._config, self._health, self._clock, opened, scripted=scripted)
         for source in flow.opened_sources:
-            for line in getattr(source, "announcements", ()):
+            for line in source.announcements:
                 self._announce(line)
         return flow
 
