@@ -542,7 +542,7 @@ def _compare(
     data: Path, out: Path, runs: Path, seeds: int, epochs: int, jobs: int, only: list[str], as_json: bool
 ) -> None:
     from emi_bench.render import print_page
-    from emi_live.cli.clips import check_data
+    from emi_live.cli.data import check_data
     from emi_live.cli.preflight import check_out_folder
 
     check_data(data)

@@ -178,7 +178,7 @@ class Builder:
         with self._step("opening the media"):
             flow = open_flow(self._config, self._health, self._clock, opened, scripted=scripted)
         for source in flow.opened_sources:
-            for line in getattr(source, "announcements", ()):
+            for line in source.announcements:
                 self._announce(line)
         return flow
 
@@ -344,7 +344,7 @@ class Builder:
 
         fusion = self._config.fusion
         path = self._loaded.get(failed)
-        if path is None or getattr(fusion, "strict", False):
+        if path is None or fusion.strict:
             return None
         self._spent.add(failed.name)
         cause = f"{failed.name} failed: {' '.join(str(error).split())}"

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from emi_live.config import LiveConfig, load_config
+from emi_live.config import LiveConfig, load_config, origins, settings_of
 from emi_live.errors import ConfigurationError
+from emi_models.training.config import TrainConfig
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -43,8 +45,10 @@ def test_settings_win_over_a_preset_and_options_over_settings(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["window.hopp_s=1"], "unknown setting 'window.hopp_s'; known here: length_s, hop_s"),
-        (["windows.hop_s=1"], "unknown setting 'windows'"),
+        (["window.hopp_s=1"], "did you mean window.hop_s"),
+        (["windows.hop_s=1"], "did you mean window"),
+        (["hop_s=1"], r"did you mean \w+\.hop_s"),
+        (["zzz=1"], "unknown setting 'zzz'; known here"),
         (["window.hop_s"], "not of the form section.key=value"),
         (["window.hop_s=0"], "window.hop_s"),
         (["window.length_s=13"], "window.length_s"),
@@ -129,3 +133,18 @@ def test_a_hostile_file_of_settings_is_one_line(tmp_path: Path, text: str, words
 def test_a_setting_nested_without_end_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match=r"window\.hop_s"):
         load_config(settings=["window.hop_s=" + "[" * 100_000])
+
+
+@pytest.mark.parametrize("model", [LiveConfig, TrainConfig])
+def test_every_setting_is_described_by_one_sentence(model: type[BaseModel]) -> None:
+    for setting in settings_of(model):
+        text = setting.description
+        assert text.endswith("."), setting.name
+        assert ". " not in text, setting.name
+
+
+def test_the_origin_of_a_value_is_the_last_that_set_it() -> None:
+    found = origins("robot", ["window.hop_s=0.3"])
+    assert found["window.hop_s"] == "--set"
+    assert found["window.length_s"] == "--config robot"
+    assert "fusion.engine" not in found

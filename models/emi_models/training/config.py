@@ -24,38 +24,89 @@ class _Section(BaseModel):
 class StageSettings(_Section):
     """How a stage is trained, where it is not as its recipe says."""
 
-    max_epochs: int | None = Field(None, ge=1, le=100_000)
-    patience: int | None = Field(None, ge=1)  # epochs without a better validation score that end a stage
-    batch_size: int | None = Field(None, ge=2, le=65_536)
-    learning_rate: float | None = Field(None, gt=0, lt=10)
-    weight_decay: float | None = Field(None, ge=0, lt=10)
+    max_epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Most epochs of a stage; unset = the recipe's number."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Epochs without a better validation score after which a stage ends; unset = the recipe's number."
+        ),
+    )
+    batch_size: int | None = Field(
+        None, ge=2, le=65_536, description="Clips in one batch; unset = the recipe's number."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, lt=10, description="Learning rate of the optimiser; unset = the recipe's value."
+    )
+    weight_decay: float | None = Field(
+        None, ge=0, lt=10, description="Weight decay of the optimiser; unset = the recipe's value."
+    )
 
 
 class TrainingSettings(StageSettings):
     """How all stages are trained; `stages` holds what differs for one of them, by its name."""
 
-    seed: int = Field(0, ge=0, lt=2**31)  # of weights, order, dropout; not of the data
-    device: str = "auto"  # auto: a GPU if there is one; else cpu, cuda or cuda:N
-    precision: Precision = "auto"  # auto: fp32 on the CPU, bf16 on a GPU that has it, else fp16
-    # Of PyTorch on the CPU; None = its own choice. Small networks are fastest with 1, the more so on a busy
-    # machine, and other numbers round differently.
-    threads: int | None = Field(None, ge=1, le=1024)
-    stages: dict[str, StageSettings] = {}
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of weights, order and dropout; the data split has its own seed."
+    )
+    device: str = Field(
+        "auto", description="Device to train on: cpu, cuda or cuda:N; auto = a GPU if there is one."
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Number format; auto = fp32 on the CPU, bf16 on a GPU that supports it, else fp16.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description=(
+            "CPU threads of PyTorch; unset = PyTorch's choice; small networks are fastest with 1, and"
+            " another number rounds differently."
+        ),
+    )
+    stages: dict[str, StageSettings] = Field(
+        {},
+        description=(
+            "Settings of single stages by their name, such as `training.stages.align.learning_rate`; "
+            "they win over the ones above."
+        ),
+    )
 
 
 class DataSettings(_Section):
     """What of the clips is shown."""
 
-    held_out: float = Field(0.2, gt=0, lt=1)  # share of train that validates, where a set has no valid split
-    held_out_seed: int = Field(0, ge=0, lt=2**31)
-    # Share of training windows that end at a random moment of their clip rather than at its end, as live
-    # windows do; the papers train on whole clips.
-    prefixes: float = Field(0.0, ge=0, le=1)
-    spans_s: dict[
-        Modality, Annotated[float, Field(gt=0, le=12)]
-    ] = {}  # seconds shown of a modality, if not 12
-    bucketed: bool = False  # batches of clips of like length: less padding, but batches are less mixed
-    workers: int = Field(0, ge=0, le=64)  # processes that read clips beside the one that trains
+    held_out: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the train split that validates, where a data set has no valid split.",
+    )
+    held_out_seed: int = Field(0, ge=0, lt=2**31, description="Seed of the held-out selection.")
+    prefixes: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "Share of training windows that end at a random moment of their clip, as live windows do;"
+            " the papers train on whole clips."
+        ),
+    )
+    spans_s: dict[Modality, Annotated[float, Field(gt=0, le=12)]] = Field(
+        {},
+        description=(
+            "Seconds shown of a modality, such as `data.spans_s.text`; a modality that is not named has 12 s."
+        ),
+    )
+    bucketed: bool = Field(
+        False, description="Build batches from clips of similar length: less padding, but less mixed batches."
+    )
+    workers: int = Field(
+        0, ge=0, le=64, description="Extra processes that read clips; 0 = the training process reads them."
+    )
 
 
 class TrainConfig(_Section):
@@ -63,4 +114,6 @@ class TrainConfig(_Section):
 
     training: TrainingSettings = TrainingSettings()
     data: DataSettings = DataSettings()
-    network: dict[str, Any] = {}
+    network: dict[str, Any] = Field(
+        {}, description="Fields of the system's own network configuration, such as `network.dropout`."
+    )

@@ -67,7 +67,8 @@ def _with_loaded(commands: dict[str, EntryPoint], name: str) -> typer.Typer:
 def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
     """The umbrella command over entry points that each name a `typer.Typer`; none of them is loaded.
 
-    The one line on each in the help is the first of its module's docstring, read from the source.
+    The line on each in the help is read from its module's docstring, without importing the module: the line
+    that begins with the command's name, else the first.
     """
     app = typer.Typer(
         pretty_exceptions_enable=False,
@@ -129,6 +130,6 @@ def _one_line(point: EntryPoint) -> str:
         docstring = None
     if not docstring:
         return "(not installed completely)"
-    line = docstring.partition("\n")[0].partition(f"`emi {point.name}`:")
-    text = (line[2] or line[0]).strip()
+    found = (line.partition(f"`emi {point.name}`:")[2].strip() for line in docstring.splitlines())
+    text = next(filter(None, found), docstring.partition("\n")[0])
     return text[:1].upper() + text[1:]

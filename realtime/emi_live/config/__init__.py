@@ -1,10 +1,11 @@
 """Every setting of the live engine, with its unit, its limits and its only default.
 
-Presets (TOML) and `--set section.key=value` hold what differs; `load_config` merges them. An unknown key is
-an error.
+A preset (TOML) and `--set section.key=value` hold only what differs; `load_config` merges them.
+An unknown key is an error. `emi config` shows the settings, and docs/settings.md lists them.
 """
 
-from emi_live.config.reading import load_config, read_settings, validated
+from emi_live.config.reading import load_config, origins, read_settings, validated
+from emi_live.config.reference import Setting, settings_of
 from emi_live.config.settings import (
     AudioConfig,
     Bundle,
@@ -35,11 +36,14 @@ __all__ = [
     "ModelsConfig",
     "OutputConfig",
     "RingConfig",
+    "Setting",
     "SourceConfig",
     "SpeechConfig",
     "TextConfig",
     "WindowConfig",
     "load_config",
+    "origins",
     "read_settings",
+    "settings_of",
     "validated",
 ]

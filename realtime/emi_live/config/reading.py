@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
@@ -14,7 +15,7 @@ from emi_live.config.settings import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
 
-__all__ = ["load_config", "read_settings", "validated"]
+__all__ = ["load_config", "origins", "read_settings", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,6 +42,16 @@ def load_config(
     _merge(merged, read_settings(settings))
     _merge(merged, overrides or {})
     return validated(LiveConfig, merged)
+
+
+def origins(preset: str | None = None, settings: Iterable[str] = ()) -> dict[str, str]:
+    """Where each setting comes from that does not have its default: "--config NAME" or "--set", by full name.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, or a setting of another form.
+    """
+    found = {} if preset is None else dict.fromkeys(_full_names(_read_preset(preset)), f"--config {preset}")
+    return found | dict.fromkeys(_full_names(read_settings(settings)), "--set")
 
 
 def read_settings(settings: Iterable[str], example: str = "window.hop_s=0.1") -> dict[str, Any]:
@@ -101,6 +112,14 @@ def _read_preset(preset: str) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be read as TOML: {printable(error, 300)}") from error
 
 
+def _full_names(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _full_names(value, f"{above}{key}.")
+        else:
+            yield above + key
+
+
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -125,6 +144,22 @@ def _describe(model: type[BaseModel], error: ValidationError) -> str:
             # Sections within a section, or by name within a dictionary.
             fields = getattr(section, "model_fields", None)
             section = get_args(section)[-1] if fields is None else fields[str(part)].annotation
-        return f"unknown setting {key!r}; known here: {', '.join(section.model_fields)}"
+        closest = _closest(model, section, key)
+        hint = f"did you mean {closest}? " if closest else ""
+        return f"unknown setting {key!r}; {hint}known here: {', '.join(section.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else message
+
+
+def _closest(model: type[BaseModel], section: type[BaseModel], key: str) -> str | None:
+    """The full name of the setting that was probably meant: first in the same section, then in any."""
+    above, _, name = key.rpartition(".")
+    if found := get_close_matches(name, section.model_fields, n=1):
+        return f"{above}.{found[0]}" if above else found[0]
+    names = {
+        full.rpartition(".")[2]: full
+        for first, field in model.model_fields.items()
+        for full in [f"{first}.{each}" for each in getattr(field.annotation, "model_fields", {})]
+    }
+    found = get_close_matches(name, names, n=1)
+    return names[found[0]] if found else None

@@ -1,12 +1,6 @@
-"""All settings of one engine.
+"""All settings of one engine: type, limits, default and description of each, grouped in sections.
 
-What all sections of the configuration share.
-
-Settings of sources and rings: where media comes from and how much of it is kept.
-
-Settings of the stages: face, audio, speech, text.
-
-Settings of what comes after the stages: bus, window, fusion engine, output.
+The defaults here are the only ones. `docs/settings.md` is generated from this module.
 """
 
 from __future__ import annotations
@@ -53,20 +47,47 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """Where media comes from. With neither `camera` nor `input`, media is pushed from code."""
 
-    camera: int | str | None = None  # index, device path or URL
-    input: Path | None = None  # a media file; its sound is used, unless a microphone is named
-    # "default", or a device name or index. "none" = no sound. None = the default microphone beside a camera,
-    # a file's own sound beside a file.
-    mic: str | None = None
-    # Exact mode, pushed media: once one stream has been pushed so far beyond the other, that one is taken as
-    # having nothing until then; what comes older than that is refused.
-    push_lead_s: Positive = 30.0
-    # Tracks of the file: number from 1 among those of their kind, or language. None = the default track, else
-    # the first that can be decoded.
-    audio_track: int | str | None = None
-    video_track: int | str | None = None
-    # A longer hole in all streams of a file at once is no pause but a lie of the time stamps, and is skipped.
-    max_gap_s: Positive = 120.0
+    camera: int | str | None = Field(
+        None, description="Camera to open: an index, a device path or a URL; unset = no camera."
+    )
+    input: Path | None = Field(
+        None, description="Media file to read; its own sound is used unless `source.mic` names a microphone."
+    )
+    mic: str | None = Field(
+        None,
+        description=(
+            'Microphone: "default", a device name or an index; "none" = no sound; unset = the default'
+            " microphone with a camera, the file's own sound with a file."
+        ),
+    )
+    push_lead_s: Positive = Field(
+        30.0,
+        description=(
+            "Seconds of capture time that one pushed stream may lead the other in exact mode; beyond "
+            "that the other stream counts as empty up to there, and older data of it is refused."
+        ),
+    )
+    audio_track: int | str | None = Field(
+        None,
+        description=(
+            "Sound track of the file: a number from 1, or a language; unset = the default track, else"
+            " the first one that can be decoded."
+        ),
+    )
+    video_track: int | str | None = Field(
+        None,
+        description=(
+            "Picture track of the file: a number from 1, or a language; unset = the default track, "
+            "else the first one that can be decoded."
+        ),
+    )
+    max_gap_s: Positive = Field(
+        120.0,
+        description=(
+            "Longest gap in all streams of a file, in seconds, that is kept as a pause; a longer one "
+            "is a wrong time stamp and is skipped."
+        ),
+    )
 
     @field_validator("mic")
     @classmethod
@@ -106,31 +127,70 @@ class SourceConfig(Section):
 class CameraConfig(Section):
     """How a camera is opened and watched."""
 
-    width_px: int | None = Field(None, gt=0)  # None = the device's own choice
-    height_px: int | None = Field(None, gt=0)
-    fps: float | None = Field(None, gt=0)
-    open_timeout_s: Positive = 5.0
-    read_timeout_s: Positive = 2.0
-    frozen_after_s: Positive = 2.0  # identical frames for this long are a frozen camera
-    max_damaged: int = Field(30, ge=0)  # damaged pictures in a row that are passed over; one more is a loss
-    reopen_first_s: Positive = 0.25  # back-off after a loss: first wait, doubled up to the last
-    reopen_last_s: Positive = 3.0
+    width_px: int | None = Field(
+        None, gt=0, description="Picture width to ask the camera for, in pixels; unset = the camera's choice."
+    )
+    height_px: int | None = Field(
+        None,
+        gt=0,
+        description="Picture height to ask the camera for, in pixels; unset = the camera's choice.",
+    )
+    fps: float | None = Field(
+        None,
+        gt=0,
+        description="Frame rate to ask the camera for, in frames per second; unset = the camera's choice.",
+    )
+    open_timeout_s: Positive = Field(5.0, description="Seconds to wait for the camera to open.")
+    read_timeout_s: Positive = Field(
+        2.0, description="Seconds without a frame after which the camera counts as lost and is opened again."
+    )
+    frozen_after_s: Positive = Field(
+        2.0, description="Seconds of identical frames after which the camera counts as frozen."
+    )
+    max_damaged: int = Field(
+        30, ge=0, description="Damaged frames in a row that are skipped; one more counts as a lost camera."
+    )
+    reopen_first_s: Positive = Field(
+        0.25,
+        description=(
+            "Seconds before the first attempt to open a lost camera again; the wait doubles after "
+            "each failure."
+        ),
+    )
+    reopen_last_s: Positive = Field(
+        3.0, description="Longest wait between two attempts to open a lost camera, in seconds."
+    )
 
 
 class MicrophoneConfig(Section):
     """How a microphone is opened and watched."""
 
-    block_ms: float = Field(32.0, ge=5, le=200)
-    silent_device_s: Positive = 1.0  # no block for this long: the device is gone, reopen it
-    reopen_first_s: Positive = 0.25
-    reopen_last_s: Positive = 3.0
+    block_ms: float = Field(
+        32.0, ge=5, le=200, description="Length of one block of samples from the microphone, in milliseconds."
+    )
+    silent_device_s: Positive = Field(
+        1.0,
+        description="Seconds without a block after which the microphone counts as lost and is opened again.",
+    )
+    reopen_first_s: Positive = Field(
+        0.25,
+        description=(
+            "Seconds before the first attempt to open a lost microphone again; the wait doubles after"
+            " each failure."
+        ),
+    )
+    reopen_last_s: Positive = Field(
+        3.0, description="Longest wait between two attempts to open a lost microphone, in seconds."
+    )
 
 
 class RingConfig(Section):
     """How much media the rings keep."""
 
-    audio_s: Positive = 30.0
-    video_frames: int = Field(8, ge=2, le=256)
+    audio_s: Positive = Field(30.0, description="Seconds of sound that are kept for the stages.")
+    video_frames: int = Field(
+        8, ge=2, le=256, description="Number of frames that are kept for the face stage."
+    )
 
 
 FRAME_S: Final = 0.02  # of wav2vec 2.0: its times are whole numbers of it
@@ -139,34 +199,93 @@ FRAME_S: Final = 0.02  # of wav2vec 2.0: its times are whole numbers of it
 class FaceConfig(Section):
     """The face stage: MediaPipe Face Landmarker; with `taemi` a vision transformer's view of the face too."""
 
-    enabled: bool = True
-    max_fps: Positive = 33.0  # frames closer together than this are skipped (and counted)
-    max_faces: int = Field(2, ge=1, le=8)  # faces looked for; the largest is followed
-    min_confidence: float = Field(0.5, ge=0, le=1)
-    # Of `taemi` alone:
-    model: Path | None = None  # folder of a ViT in transformers' format; None = the model store's
-    crop_fps: float = Field(6.0, gt=0, le=33)  # faces encoded a second; 33 fill the 400 of a window
-    batch: int = Field(4, ge=1, le=16)  # most faces that go through the ViT at once
+    enabled: bool = Field(True, description="Run the face stage; false = no vision input.")
+    max_fps: Positive = Field(
+        33.0,
+        description=(
+            "Highest rate of processed frames, in frames per second; frames that come faster are "
+            "skipped and counted."
+        ),
+    )
+    max_faces: int = Field(
+        2, ge=1, le=8, description="Number of faces to look for; the largest one is followed."
+    )
+    min_confidence: float = Field(
+        0.5, ge=0, le=1, description="Lowest confidence at which a face counts as detected."
+    )
+    model: Path | None = Field(
+        None,
+        description=(
+            "Folder of a ViT in the format of transformers; unset = the one of the model store; taemi only."
+        ),
+    )
+    crop_fps: float = Field(
+        6.0,
+        gt=0,
+        le=33,
+        description=(
+            "Faces that the ViT encodes in one second; 33 fill the 400 positions of a 12 s window; "
+            "taemi only."
+        ),
+    )
+    batch: int = Field(
+        4, ge=1, le=16, description="Largest number of faces that go through the ViT at once; taemi only."
+    )
 
 
 class AudioConfig(Section):
     """The audio stage: features at 50 Hz, and the voice gate that says whether somebody speaks."""
 
-    enabled: bool = True
-    voice_threshold: float = Field(0.5, gt=0, lt=1)  # Silero speech probability
-    # Of `taemi` alone:
-    model: Path | None = None  # folder of a wav2vec 2.0, HuBERT or WavLM; None = the model store's
-    # What a frame is computed from: "cached" and "recompute", a bounded past, once; "full", the last 12 s,
-    # anew at each hop.
-    context: Literal["cached", "recompute", "full"] = "cached"
-    # Of sound, between two passes of the network.
-    hop_s: float = Field(0.5, ge=FRAME_S, le=6, multiple_of=FRAME_S)
-    # Of the past, that frames look back on; 2 to 4 are recommended.
-    left_context_s: float = Field(3.0, ge=0, le=12, multiple_of=FRAME_S)
-    # Of sound to come, that a frame waits for.
-    hold_back_s: float = Field(0.24, ge=0, le=2, multiple_of=FRAME_S)
-    # So often, encode the last window's sound all at once, and say what that changes; None: never.
-    drift_every_s: Positive | None = None
+    enabled: bool = Field(True, description="Run the audio stage; false = no audio input.")
+    voice_threshold: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description=(
+            "Speech probability of Silero VAD at which a voice counts as present for the audio features."
+        ),
+    )
+    model: Path | None = Field(
+        None,
+        description=(
+            "Folder of a wav2vec 2.0, HuBERT or WavLM model; unset = the one of the model store; taemi only."
+        ),
+    )
+    context: Literal["cached", "recompute", "full"] = Field(
+        "cached",
+        description=(
+            "Sound that a feature frame is computed from: cached and recompute use a bounded past, "
+            "computed once; full computes the last 12 s again at each hop; taemi only."
+        ),
+    )
+    hop_s: float = Field(
+        0.5,
+        ge=FRAME_S,
+        le=6,
+        multiple_of=FRAME_S,
+        description="Seconds of sound between two passes of the audio encoder; taemi only.",
+    )
+    left_context_s: float = Field(
+        3.0,
+        ge=0,
+        le=12,
+        multiple_of=FRAME_S,
+        description="Seconds of past sound that a frame sees; 2 to 4 are recommended; taemi only.",
+    )
+    hold_back_s: float = Field(
+        0.24,
+        ge=0,
+        le=2,
+        multiple_of=FRAME_S,
+        description="Seconds of future sound that a frame waits for; this adds to the latency; taemi only.",
+    )
+    drift_every_s: Positive | None = Field(
+        None,
+        description=(
+            "Seconds between two checks that encode the last window at once and report the "
+            "difference; unset = no checks; taemi only."
+        ),
+    )
 
     @model_validator(mode="after")
     def _full_has_no_edges(self) -> AudioConfig:
@@ -181,38 +300,111 @@ class AudioConfig(Section):
 class TextConfig(Section):
     """The text stage. Both of `taemi` alone."""
 
-    model: Path | None = None  # folder of a BERT-like model; None = the model store's
-    allow_remote_code: bool = False  # run code that gte-en-mlm-base came with, at its pinned revision
+    model: Path | None = Field(
+        None, description="Folder of a BERT-like model; unset = the one of the model store; taemi only."
+    )
+    allow_remote_code: bool = Field(
+        False,
+        description="Run the Python code of gte-en-mlm-base, at its pinned revision; taemi only.",
+    )
 
 
 class SpeechConfig(Section):
     """The speech stage: voice gate, then incremental recognition of growing utterances."""
 
-    backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = "auto"
-    model: str = "base.en"  # of the catalogue (`emi models list`), or a folder in CTranslate2 format
-    smaller_model: str | None = None  # of the same kind: answers when `model` cannot keep up
-    language: str = "en"
-    compute_type: str = "int8"  # CTranslate2's name of a quantisation
-    threads: int = Field(1, ge=1, le=64)
-    voice_threshold: float = Field(0.5, gt=0, lt=1)
-    partial_every_s: float = Field(0.4, ge=0.1)  # audio between two hypotheses of an utterance
-    # A word is committed when hypotheses in a row agree on it, or by the time that it is aligned to.
-    commit: Literal["agreement", "alignment"] = "agreement"
-    # Hypotheses in a row that must agree before a word is committed; None: 2 of Whisper, 6 of PocketSphinx.
-    agreement: int | None = Field(None, ge=1, le=9)
-    edge_s: float = Field(0.5, ge=0, le=5)  # alignment: words that end so close to the newest sound stay open
-    min_silence_s: Positive = 0.5  # silence that ends an utterance
-    preroll_s: float = Field(0.3, ge=0, le=2)  # audio kept from before the voice was detected
+    backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = Field(
+        "auto",
+        description=(
+            "Speech recogniser; auto = faster-whisper if it can be used, else PocketSphinx; none = no text."
+        ),
+    )
+    model: str = Field(
+        "base.en",
+        description="Whisper model: a name of `emi models list`, or a folder in CTranslate2 format.",
+    )
+    smaller_model: str | None = Field(
+        None,
+        description="Whisper model that takes over when `speech.model` is too slow; unset = none takes over.",
+    )
+    language: str = Field("en", description="Language of the speech, as Whisper's code.")
+    compute_type: str = Field(
+        "int8", description="Number format of Whisper's weights, by CTranslate2's name."
+    )
+    threads: int = Field(1, ge=1, le=64, description="CPU threads of the speech recogniser.")
+    voice_threshold: float = Field(
+        0.5, gt=0, lt=1, description="Speech probability of Silero VAD at which an utterance begins."
+    )
+    partial_every_s: float = Field(
+        0.4, ge=0.1, description="Seconds of sound between two hypotheses of one utterance."
+    )
+    commit: Literal["agreement", "alignment"] = Field(
+        "agreement",
+        description=(
+            "When a word is committed: agreement = several hypotheses in a row contain it; alignment "
+            "= its aligned end time is old enough."
+        ),
+    )
+    agreement: int | None = Field(
+        None,
+        ge=1,
+        le=9,
+        description=(
+            "Hypotheses in a row that must agree before a word is committed; unset = 2 for Whisper, 6"
+            " for PocketSphinx."
+        ),
+    )
+    edge_s: float = Field(
+        0.5,
+        ge=0,
+        le=5,
+        description=(
+            "With `speech.commit` = alignment, words that end within this many seconds of the newest "
+            "sound stay partial."
+        ),
+    )
+    min_silence_s: Positive = Field(0.5, description="Seconds of silence that end an utterance.")
+    preroll_s: float = Field(
+        0.3,
+        ge=0,
+        le=2,
+        description="Seconds of sound from before the voice was detected that belong to the utterance.",
+    )
     trim_s: float = Field(
-        15.0, ge=2, le=25
-    )  # audio of an utterance, from which on it is cut behind its words
-    limit_s: float = Field(20.0, ge=3, le=28)  # never more than this; Whisper sees 30 s at most
-    no_data_s: Positive = 1.0  # without sound: the device is mute or gone, and the utterance is over
-    lag_budget_s: Positive = 3.0  # of sound that waits while a hypothesis is made; more, and something gives
-    # Guards against invented words, on what Whisper says of its own segments.
-    most_no_speech: float = Field(0.6, ge=0, le=1)  # probability that nothing was said
-    least_log_probability: float = -1.0  # mean over tokens
-    most_compression: float = Field(2.4, gt=0)  # of the text, by zlib
+        15.0,
+        ge=2,
+        le=25,
+        description="Length of an utterance in seconds at which its sound is cut after committed words.",
+    )
+    limit_s: float = Field(
+        20.0,
+        ge=3,
+        le=28,
+        description=(
+            "Longest utterance in seconds; at this length it is cut in any case, because Whisper sees"
+            " 30 s at most."
+        ),
+    )
+    no_data_s: Positive = Field(1.0, description="Seconds without audio data after which the utterance ends.")
+    lag_budget_s: Positive = Field(
+        3.0,
+        description=(
+            "Seconds of queued sound above which the recogniser is too slow: a smaller model takes "
+            "over, or the backlog is skipped."
+        ),
+    )
+    most_no_speech: float = Field(
+        0.6, ge=0, le=1, description="Whisper segments with a higher no-speech probability are dropped."
+    )
+    least_log_probability: float = Field(
+        -1.0, description="Whisper segments with a lower mean log probability per token are dropped."
+    )
+    most_compression: float = Field(
+        2.4,
+        gt=0,
+        description=(
+            "Whisper segments whose text has a higher zlib compression ratio are dropped as repetitions."
+        ),
+    )
 
     @model_validator(mode="after")
     def _trims_before_it_must(self) -> SpeechConfig:
@@ -242,15 +434,42 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class BusConfig(Section):
     """The ZeroMQ fabric between stages, window and sinks."""
 
-    transport: Literal["inproc", "ipc", "tcp"] = "inproc"
-    host: str = "127.0.0.1"  # tcp only
-    base_port: int = Field(5570, ge=1024, le=65500)  # tcp only: one port per topic from here on
-    directory: Path | None = None  # ipc only; default: a private directory under the user's runtime folder
+    transport: Literal["inproc", "ipc", "tcp"] = Field(
+        "inproc",
+        description=(
+            "ZeroMQ transport between the stages: inproc = inside the process, ipc = Unix sockets, "
+            "tcp = network."
+        ),
+    )
+    host: str = Field("127.0.0.1", description="Address that the bus binds to; tcp only.")
+    base_port: int = Field(
+        5570,
+        ge=1024,
+        le=65500,
+        description="First TCP port; each topic takes one port from here on; tcp only.",
+    )
+    directory: Path | None = Field(
+        None,
+        description=(
+            "Folder of the sockets; ipc only; unset = a private folder in the user's runtime directory."
+        ),
+    )
     high_water_mark: int = Field(
-        1000, ge=1, le=100_000
-    )  # messages queued per edge before drop or back-pressure
-    curve_public_key: str | None = None  # Z85; both keys are needed when host is not loopback
-    curve_secret_key: str | None = Field(None, repr=False)
+        1000,
+        ge=1,
+        le=100_000,
+        description="Messages that one edge may queue before it drops them (live) or waits (exact).",
+    )
+    curve_public_key: str | None = Field(
+        None,
+        description=(
+            "Public CURVE key in Z85; needed with the secret key when `bus.host` is not loopback "
+            "(`emi keys` makes a pair)."
+        ),
+    )
+    curve_secret_key: str | None = Field(
+        None, repr=False, description="Secret CURVE key in Z85; it is never printed."
+    )
 
     @model_validator(mode="after")
     def _remote_needs_curve(self) -> BusConfig:
@@ -266,36 +485,76 @@ class BusConfig(Section):
 class WindowConfig(Section):
     """The window that every estimate is made from."""
 
-    length_s: float = Field(12.0, gt=0, le=12.0)
-    hop_s: float = Field(0.2, ge=0.02, le=10)
-    vision_dropout_s: Positive = 1.0  # without a face
-    audio_dropout_s: Positive = 1.0  # without voice
-    text_dropout_s: Positive = 6.0  # without a new word
+    length_s: float = Field(
+        12.0, gt=0, le=12.0, description="Length of the window that each estimate is made from, in seconds."
+    )
+    hop_s: float = Field(0.2, ge=0.02, le=10, description="Seconds of capture time between two estimates.")
+    vision_dropout_s: Positive = Field(
+        1.0, description="Seconds without a face after which vision counts as missing."
+    )
+    audio_dropout_s: Positive = Field(
+        1.0, description="Seconds without a voice after which audio counts as missing."
+    )
+    text_dropout_s: Positive = Field(
+        6.0, description="Seconds without a new word after which text counts as missing."
+    )
 
 
 class FusionConfig(Section):
     """The fusion engine and its checkpoint. What the engines are: docs/engines.md."""
 
-    engine: EngineKind = "auto"
-    strict: bool = False  # an engine that is named and cannot run ends the start, in place of a fallback
-    device: Device = "auto"  # auto = the CPU, but for engines that have none
-    precision: Precision | None = None  # None = fp32, but for TensorRT, which has fp16 or the plan's own
-    plan: Path | None = None  # of `emi compile`, for TensorRT; None = the cached one, else a new one
-    checkpoint: Path | None = None  # None = the bundle's own, in the package
-    # For one window, of ONNX Runtime and of numpy. Those of numpy are one setting for the whole process:
-    # while an engine runs, an embedding program's own matrix products have as many.
-    threads: int = Field(1, ge=1, le=64)
-    contributions: bool = False  # also say, in each estimate, what each modality added
+    engine: EngineKind = Field(
+        "auto", description="Engine that runs the fusion network; see [engines](engines.md)."
+    )
+    strict: bool = Field(
+        False,
+        description=(
+            "Stop at the start if the engine named in `fusion.engine` cannot run; false = use the "
+            "next engine."
+        ),
+    )
+    device: Device = Field(
+        "auto", description="Device of the engine; auto = the CPU, except for engines that need a GPU."
+    )
+    precision: Precision | None = Field(
+        None,
+        description="Number format of the engine; unset = fp32, but for TensorRT fp16 or that of the plan.",
+    )
+    plan: Path | None = Field(
+        None,
+        description="TensorRT plan made by `emi compile`; unset = the cached plan, else a new one is built.",
+    )
+    checkpoint: Path | None = Field(
+        None, description="Checkpoint of the fusion network; unset = the packaged one of the bundle."
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "CPU threads for one window with ONNX Runtime or numpy; for numpy the number holds for "
+            "the whole process while the engine runs."
+        ),
+    )
+    contributions: bool = Field(False, description="Add to each estimate how much each modality contributed.")
 
 
 class OutputConfig(Section):
     """Where estimates go."""
 
-    json_path: str | None = None  # a file, or "-" for standard output
-    append: bool = False  # add to that file; else one that holds something is refused
-    force: bool = False  # replace what a file holds, that of --picture too
-    publish: str | None = None  # ZeroMQ address, e.g. tcp://127.0.0.1:5561
-    ui: bool = True
+    json_path: str | None = Field(
+        None,
+        description='File for one JSON object per estimate; "-" = standard output; unset = none is written.',
+    )
+    append: bool = Field(
+        False, description="Add to the JSON file; false = a file that is not empty is refused."
+    )
+    force: bool = Field(False, description="Replace an existing JSON file and picture.")
+    publish: str | None = Field(
+        None,
+        description="ZeroMQ address to publish estimates at, such as tcp://127.0.0.1:5561; unset = none.",
+    )
+    ui: bool = Field(True, description="Show the terminal view.")
 
 
 Bundle: TypeAlias = Literal["compact", "taemi"]
@@ -311,18 +570,28 @@ OF_TAEMI: Final[Mapping[str, frozenset[str]]] = {
 class ModelsConfig(Section):
     """Where encoder weights are."""
 
-    directory: Path | None = None  # None = $EMI_MODEL_DIR, else the user's cache
-    offline: bool = False  # never use the network
+    directory: Path | None = Field(
+        None, description="Folder of the encoder weights; unset = $EMI_MODEL_DIR, else the user's cache."
+    )
+    offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
 
 
 class LiveConfig(Section):
     """All settings of one engine."""
 
-    bundle: Bundle = "compact"
-    mode: Literal["auto", "live", "exact"] = (
-        "auto"  # auto: exact for a file, live for devices and pushed media
+    bundle: Bundle = Field(
+        "compact", description="Set of encoders and fusion network; the preset of the same name selects it."
     )
-    duration_s: float | None = Field(None, gt=0)  # stop after this much capture time
+    mode: Literal["auto", "live", "exact"] = Field(
+        "auto",
+        description=(
+            "live = answer now and drop what is late; exact = wait for every packet; auto = exact for"
+            " a file, live for devices and pushed media."
+        ),
+    )
+    duration_s: float | None = Field(
+        None, gt=0, description="Seconds of capture time after which the run stops; unset = no limit."
+    )
     source: SourceConfig = SourceConfig()
     camera: CameraConfig = CameraConfig()
     microphone: MicrophoneConfig = MicrophoneConfig()

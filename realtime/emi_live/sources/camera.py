@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -356,6 +356,8 @@ class CameraSource:
     A picture's capture time is read right after it was grabbed. A camera that gives no picture, or the very
     same one for `frozen_after_s`, is reported as `failed` and opened again for as long as it takes.
     """
+
+    announcements: Sequence[str] = ()
 
     def __init__(
         self,

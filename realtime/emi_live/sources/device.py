@@ -6,7 +6,7 @@ The seam between a source and the worker that runs it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -216,6 +216,11 @@ class Source(Protocol):
     @property
     def has_audio(self) -> bool:
         """Whether sound can come of it."""
+        ...
+
+    @property
+    def announcements(self) -> Sequence[str]:
+        """Lines to show at the start, such as the tracks that are used."""
         ...
 
     def run(self, intake: Intake, stop: threading.Event) -> None:

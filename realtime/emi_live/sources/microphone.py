@@ -305,6 +305,8 @@ class MicrophoneSource:
     `microphone.dropped`.
     """
 
+    announcements: Sequence[str] = ()
+
     def __init__(
         self,
         device: int | str | None,

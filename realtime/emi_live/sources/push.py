@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -267,6 +267,7 @@ class PushSource:
     """
 
     name = "push"
+    announcements: Sequence[str] = ()
 
     def __init__(
         self,

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from emi_live.bus.curve import CurveKeys
+from emi_live.cli.config import keys_app as app
+from emi_live.cli.config import write_private
 from emi_live.cli.errors import run_app
-from emi_live.cli.keys import app, write_private
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
 

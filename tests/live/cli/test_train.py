@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from emi_live.cli.errors import run_app
-from emi_live.cli.train import app
+from emi_live.cli.train import train_app as app
 from emi_models.checkpoint import read_header
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
@@ -23,7 +23,7 @@ SMALL = (
 COMMAND = (
     sys.executable,
     "-c",
-    "from emi_live.cli.errors import run_app; from emi_live.cli.train import app; ",
+    "from emi_live.cli.errors import run_app; from emi_live.cli.train import train_app as app; ",
 )
 
 
@@ -193,7 +193,7 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Pat
     options = ["--system", "taemi", "--data", str(data), "--out", str(tmp_path / "run")]
     done = in_a_process(
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from emi_live.cli.errors import run_app; from emi_live.cli.train import app\n"
+        "from emi_live.cli.errors import run_app; from emi_live.cli.train import train_app as app\n"
         f"run_app(app, {options!r}, 'emi train')"
     )
     assert done.returncode == 2
@@ -202,7 +202,7 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Pat
 
 def test_help_waits_for_nothing_and_live_use_never_loads_lightning() -> None:
     done = in_a_process(
-        "import sys, emi_live.cli.train, emi_live.cli.evaluate\n"
+        "import sys, emi_live.cli.train\n"
         "print([name for name in ('torch', 'numpy', 'lightning', 'pydantic') if name in sys.modules])\n"
         "import emi_live.live, emi_live.cli.session, emi_models.checkpoint\n"
         "print([n for n in ('lightning', 'torchmetrics', 'matplotlib') if n in sys.modules])\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ class FakeSource:
     name = "camera"
     has_video = True
     has_audio = False
+    announcements: Sequence[str] = ()
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
         intake.push_frame(np.zeros((2, 2, 3), np.uint8), 0)
