@@ -9,15 +9,16 @@ import os
 import signal
 from collections import Counter
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
+import click
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from emi_live.bundle import bundle_names, default_bundle
 from emi_live.cli.complete import complete_preset
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.preflight import check_out_folder
@@ -49,13 +50,6 @@ After Ctrl-C, or a power cut, the same command goes on where it was; a file
 that changed is extracted anew. Files of no use are left out, and listed.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
-
-
-class BundleName(StrEnum):
-    """A set of encoders."""
-
-    compact = "compact"
-    taemi = "taemi"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -96,8 +90,12 @@ def extract(
         typer.Option(help="The clips' terms; a checkpoint inherits them.", rich_help_panel=INPUT),
     ] = None,
     bundle: Annotated[
-        BundleName | None,
-        typer.Option(help="The encoders: compact, or the paper's. [default: compact]", rich_help_panel=HOW),
+        str | None,
+        typer.Option(
+            help=f"The encoders. [default: {default_bundle().name}]",
+            rich_help_panel=HOW,
+            click_type=click.Choice(bundle_names()),
+        ),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -152,7 +150,7 @@ def extract(
     from emi_models.store import ModelStore
 
     settings = load_settings(
-        None if bundle is None else bundle.value,
+        bundle,
         without=without or (),
         seconds=seconds,
         preset=config,

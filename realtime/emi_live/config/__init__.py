@@ -7,7 +7,6 @@ an error.
 from emi_live.config.reading import load_config, read_settings, validated
 from emi_live.config.settings import (
     AudioConfig,
-    Bundle,
     BusConfig,
     CameraConfig,
     FaceConfig,
@@ -25,7 +24,6 @@ from emi_live.config.settings import (
 
 __all__ = [
     "AudioConfig",
-    "Bundle",
     "BusConfig",
     "CameraConfig",
     "FaceConfig",
