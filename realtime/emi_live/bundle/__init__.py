@@ -30,6 +30,7 @@ __all__ = [
     "load_face",
     "load_speech",
     "register",
+    "unregister",
 ]
 
 _BUNDLES: Final[dict[str, Bundle]] = {}
@@ -44,6 +45,11 @@ def register(bundle: Bundle) -> None:
     if bundle.name in _BUNDLES:
         raise ValueError(f"there is a bundle {bundle.name} already; choose another name")
     _BUNDLES[bundle.name] = bundle
+
+
+def unregister(name: str) -> None:
+    """Forget a bundle that a program registered."""
+    del _BUNDLES[name]
 
 
 def bundle_names() -> tuple[str, ...]:
