@@ -12,6 +12,7 @@ from emi_live.bundle.compact import Compact
 from emi_live.bundle.encoders import CropEncoder, Encoders, FaceReader
 from emi_live.bundle.shared import load_face, load_speech
 from emi_live.bundle.taemi import Taemi
+from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -61,10 +62,10 @@ def find_bundle(name: str) -> Bundle:
     """The bundle of that name.
 
     Raises:
-        ValueError: there is none.
+        ConfigurationError: there is none.
     """
     if name not in _BUNDLES:
-        raise ValueError(f"there is no bundle {name!r}; choose one of {', '.join(_BUNDLES)}")
+        raise ConfigurationError(f"there is no bundle {name!r}; choose one of {', '.join(_BUNDLES)}")
     return _BUNDLES[name]
 
 

@@ -14,12 +14,11 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
-import click
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emi_live.bundle import bundle_names, default_bundle
-from emi_live.cli.complete import complete_preset
+from emi_live.cli.complete import complete_bundle, complete_preset
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.preflight import check_out_folder
 from emi_live.errors import ConfigurationError
@@ -50,6 +49,12 @@ After Ctrl-C, or a power cut, the same command goes on where it was; a file
 that changed is extracted anew. Files of no use are left out, and listed.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
+
+
+def _known_bundle(name: str | None) -> str | None:
+    if name is not None and name not in bundle_names():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(bundle_names())}")
+    return name
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -94,7 +99,9 @@ def extract(
         typer.Option(
             help=f"The encoders. [default: {default_bundle().name}]",
             rich_help_panel=HOW,
-            click_type=click.Choice(bundle_names()),
+            metavar=f"<{'|'.join(bundle_names())}>",
+            autocompletion=complete_bundle,
+            callback=_known_bundle,
         ),
     ] = None,
     without: Annotated[
