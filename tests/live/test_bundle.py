@@ -23,6 +23,9 @@ from emi_live.errors import ConfigurationError
 from emi_live.extract.settings import load_settings
 from emi_models import MODALITIES
 from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.encoders.text import GTE_BASE
+from emi_models.encoders.vit import VIT_BASE
+from emi_models.encoders.wav2vec import AUDEERING
 from emi_models.inputs import COMPACT_SHAPES, FusionShapes
 from emi_models.store import CATALOGUE
 from tests.live.stages.fakes import BrightnessFace
@@ -122,6 +125,13 @@ def test_what_a_bundle_says_of_itself_fits_the_catalogue_and_the_settings(name: 
     for section, names in bundle.own_settings.items():
         assert names <= type(getattr(LiveConfig(), section)).model_fields.keys()
     assert bundle.encoder_ids.keys() in (set(), set(MODALITIES))
+
+
+def test_the_models_of_taemi_are_those_of_its_encoders() -> None:
+    models = find_bundle("taemi").models
+    assert models["vision"][-1] == VIT_BASE.store_name
+    assert models["audio"] == (AUDEERING.store_name,)
+    assert models["text"] == (GTE_BASE.store_name,)
 
 
 def test_the_default_bundle_is_the_one_of_the_settings() -> None:

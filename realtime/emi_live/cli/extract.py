@@ -97,7 +97,7 @@ def extract(
     bundle: Annotated[
         str | None,
         typer.Option(
-            help=f"The encoders. [default: {default_bundle().name}]",
+            help=f"The encoders; {default_bundle().name} by default.",
             rich_help_panel=HOW,
             metavar=f"<{'|'.join(bundle_names())}>",
             autocompletion=complete_bundle,

@@ -344,7 +344,7 @@ class LiveConfig(Section):
                 if given := foreign & getattr(self, section).model_fields_set:
                     raise ValueError(
                         f"{section}.{min(given)} belongs to the bundle {other}, and {self.bundle} runs: "
-                        f"leave it out, or choose --config {other}"
+                        f"leave it out, or set bundle={other}"
                     )
         return self
 
