@@ -296,7 +296,7 @@ class Child:
 
 def serve(paths: IO[str], answers: IO[str]) -> None:
     """The child: one path a line in, one JSON object a line out. Encoders are loaded once."""
-    from emi_live.bundle import load_encoders
+    from emi_live.bundle import bundle_of
     from emi_live.bundle.encoders import Encoders
     from emi_live.cli.errors import exit_code
     from emi_live.config import load_config
@@ -311,7 +311,7 @@ def serve(paths: IO[str], answers: IO[str]) -> None:
     overrides = {"models": {"offline": True}, "output": {"ui": False}}
     config = load_config(None, ["speech.backend=none", "mode=exact"], overrides)
     store = ModelStore(config.models.directory, offline=True)
-    loaded = load_encoders(config, store, vision=True, audio=True)
+    loaded = bundle_of(config).load(config, store, vision=True, audio=True)
     _say(answers, {"ready": True})
     for line in paths:
         source = config.source.model_copy(update={"input": Path(line.rstrip("\n"))})

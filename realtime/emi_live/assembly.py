@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from emi_engine.load import Step, no_step
-from emi_live.bundle import Encoders, load_encoders
+from emi_live.bundle import Encoders, bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
-from emi_live.errors import ConfigurationError
-from emi_live.flow import Flow, Script, open_flow, stages_of
+from emi_live.flow import Flow, Script, open_flow
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
@@ -137,7 +136,7 @@ class Builder:
                 encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             self._encoders = encoders
-            stages = list(script(flow.bus)) if script else stages_of(encoders, flow)
+            stages = list(script(flow.bus)) if script else bundle_of(config).stages(encoders, flow)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
             engine = engine or self.load_engine()
@@ -213,7 +212,7 @@ class Builder:
 
         config = self._config
         store = ModelStore(config.models.directory, offline=config.models.offline)
-        encoders = load_encoders(
+        encoders = bundle_of(config).load(
             config,
             store,
             vision=streams["video"],
@@ -261,23 +260,13 @@ class Builder:
 
     def _checkpoint(self) -> Path:
         """The settings' checkpoint, or the bundle's own."""
-        from emi_models.checkpoint import packaged_checkpoint
-
-        named = self._config.fusion.checkpoint
-        if named is None and self._config.bundle == "taemi":
-            raise ConfigurationError(
-                "the bundle taemi has no checkpoint of its own, since its training data are gated: "
-                "give yours with --checkpoint FILE; docs/taemi.md says how one is trained"
-            )
-        return named or packaged_checkpoint(self._config.bundle)
+        return self._config.fusion.checkpoint or bundle_of(self._config).packaged_checkpoint()
 
     def _expected(self) -> Mapping[str, str]:
         """The encoder ids that a checkpoint must have been trained on, by modality."""
-        from emi_models.encoders import COMPACT_ENCODERS
-
-        if self._encoders.ids or self._config.bundle != "compact":
-            return {str(modality): name for modality, name in self._encoders.ids.items()}
-        return COMPACT_ENCODERS  # of stages and encoders that a program gives
+        ids = {str(modality): name for modality, name in self._encoders.ids.items()}
+        # A program's own stages and encoders have no ids.
+        return ids or bundle_of(self._config).encoder_ids
 
     def _check_widths(self, engine: FusionEngine, path: Path) -> None:
         """Refuse a checkpoint that names the right encoders and takes other features."""

@@ -9,32 +9,29 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from emi_live.breaks import Breaks
+from emi_live.bundle import bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock
 from emi_live.config import LiveConfig
-from emi_live.errors import ConfigurationError, SourceError
+from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import end_of_stream
-from emi_live.rings import AudioReader, AudioRing, VideoRing
+from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources import PushSource, Source, open_sources
 from emi_live.stages import Stage
 from emi_live.stages.stage import StageRunner
 from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
 
-if TYPE_CHECKING:
-    from emi_live.bundle import Encoders
-
-__all__ = ["Flow", "Script", "open_flow", "stages_of"]
+__all__ = ["Flow", "Script", "open_flow"]
 
 PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
 EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
 
-CROP_GAP_S: Final = 1.0  # `stages.crops.GAP_NS`, which is not imported for its numbers alone
 CHUNK_S: Final = 0.032  # of sound, which at least every packet is about
 
 Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
@@ -137,17 +134,11 @@ def open_flow(
 def _check_room(config: LiveConfig, lead_s: float) -> None:
     """Refuse queues that would be full before the other stream is waited for no more.
 
-    That is, after what its stage holds back until more has come (`taemi` alone), and after the lead of pushed
-    media.
+    That is, after what a stage of the bundle holds back, and after the lead of pushed media.
     """
-    face, audio = config.face, config.audio
-    of_taemi = config.bundle == "taemi"
-    needed_s = {
-        "pictures": lead_s + of_taemi * (audio.hop_s + audio.hold_back_s),  # while sound is held back
-        "sound": lead_s + of_taemi * (face.batch / face.crop_fps + CROP_GAP_S),
-    }
+    needed_s = {media: lead_s + held_s for media, held_s in bundle_of(config).held_back_s(config).items()}
     packets = 2 * config.bus.high_water_mark  # at either end of an edge
-    packet_s = {"pictures": EARLY / face.max_fps, "sound": CHUNK_S}
+    packet_s = {"pictures": EARLY / config.face.max_fps, "sound": CHUNK_S}
     ring_s = {"pictures": 0.0, "sound": config.rings.audio_s}
     for media, needs_s in needed_s.items():
         holds_s = packets * packet_s[media] + ring_s[media]
@@ -158,94 +149,3 @@ def _check_room(config: LiveConfig, lead_s: float) -> None:
                 f"in exact mode {needs_s:.1f} s of {media} may have to wait for the other stream, and the "
                 f"queues hold {holds_s:.1f} s: set bus.high_water_mark to at least {enough}{smaller}"
             )
-
-
-def stages_of(
-    encoders: Encoders,
-    flow: Flow,
-    *,
-    speech: AudioReader | None = None,
-    voice: Stage | None = None,
-) -> list[Stage]:
-    """The stages of the bundle for the encoders there are.
-
-    Args:
-        encoders: those of `flow.config.bundle`.
-        flow: where media come from and packets go.
-        speech: the sound that words are recognised in, in place of the ring's own reader.
-        voice: the audio stage, in place of the encoders' own.
-
-    Raises:
-        SourceError: there is none of them.
-    """
-    stages = [
-        _face_stage(encoders, flow),
-        voice or _voice_stage(encoders, flow),
-        *_word_stages(encoders, flow, speech),
-    ]
-    found = [stage for stage in stages if stage is not None]
-    if not found:
-        why = "; ".join(encoders.unavailable.values()) or "every stage is disabled, or its stream is missing"
-        raise SourceError(f"there is nothing to analyse: {why}")
-    return found
-
-
-def _face_stage(encoders: Encoders, flow: Flow) -> Stage | None:
-    config, health, face = flow.config.face, flow.health, encoders.face
-    if face is None:
-        return None
-    if flow.config.bundle == "compact":
-        from emi_live.stages.vision import FaceStage
-
-        return FaceStage(flow.video.reader(), face, config, health)
-    if encoders.crops is None:
-        return None
-    from emi_live.stages.vision import CropStage
-
-    return CropStage(flow.video.reader(), face, encoders.crops, config, health, exact=flow.config.exact)
-
-
-def _voice_stage(encoders: Encoders, flow: Flow) -> Stage | None:
-    config, health, gate = flow.config.audio, flow.health, encoders.voice_gate
-    if gate is None:
-        return None
-    if encoders.prosody is not None:
-        from emi_live.stages.audio import AudioStage
-
-        return AudioStage(flow.audio.reader(), encoders.prosody, gate(), config, health)
-    if encoders.voice is None:
-        return None
-    from emi_live.stages.wav2vec import VoiceStage
-    from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
-
-    if config.context == "full":
-        model: SlidingWav2vec | StreamingWav2vec = SlidingWav2vec(encoders.voice, hop_s=config.hop_s)
-    else:
-        model = StreamingWav2vec(
-            encoders.voice,
-            hop_s=config.hop_s,
-            left_context_s=config.left_context_s,
-            hold_back_s=config.hold_back_s,
-            strategy=config.context,
-        )
-    return VoiceStage(flow.audio.reader(), model, gate(), config, health, exact=flow.config.exact)
-
-
-def _word_stages(encoders: Encoders, flow: Flow, sound: AudioReader | None) -> list[Stage]:
-    config, recognizer, gate = flow.config, encoders.recognizer, encoders.voice_gate
-    if recognizer is None or gate is None:
-        return []
-    from emi_live.stages.speech import SpeechStage
-    from emi_live.stages.text import TextStage
-
-    speech = SpeechStage(
-        sound or flow.audio.reader(),
-        gate(),
-        recognizer,
-        config.speech,
-        exact=config.exact,
-        health=flow.health,
-        smaller=encoders.smaller_recognizer,
-    )
-    words = flow.bus.subscriber("transcript")
-    return [speech, TextStage(words, encoders.sentence, config.window.length_s)]

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CATALOGUE", "HUB", "Bundle", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
+__all__ = ["CATALOGUE", "HUB", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
 
 HUB: Final = "https://huggingface.co"
 
 Role = Literal["face", "speech", "voice", "sentence"]
-Bundle = Literal["compact", "taemi"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class ModelEntry:
     licence_note: str
     homepage: str
     wheel: WheelCopy | None = None
-    bundle: Bundle | None = "compact"
+    bundle: str | None = "compact"
 
     @property
     def size(self) -> int:
@@ -142,7 +141,7 @@ _MINILM = ModelEntry(
 
 
 def _english_whisper(
-    size: str, revision: str, config: tuple[int, str], model: tuple[int, str], bundle: Bundle | None
+    size: str, revision: str, config: tuple[int, str], model: tuple[int, str], bundle: str | None
 ) -> ModelEntry:
     """One of Systran's conversions of OpenAI's English models, which share tokenizer and vocabulary.
 

@@ -1,51 +1,86 @@
-"""The compact bundle's own encoders: blendshapes, prosody, MiniLM."""
+"""The compact bundle: face blendshapes, prosody, and MiniLM sentence embeddings. It runs on any CPU."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from emi_live.bundle.encoders import Encoders
+from emi_live.bundle.base import FACE_MODEL, Bundle
 from emi_live.bundle.shared import load_face
-from emi_live.config import LiveConfig
-from emi_models import MODALITIES, Modality
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import EmiError
-from emi_models.inputs import COMPACT_SHAPES
 
 if TYPE_CHECKING:
+    from emi_live.bundle.encoders import Encoders
+    from emi_live.config import LiveConfig
+    from emi_live.flow import Flow
+    from emi_live.stages import Stage
+    from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["COMPACT_DIMS", "COMPACT_IDS", "load_text", "load_vision", "load_voice"]
+__all__ = ["Compact"]
 
-COMPACT_IDS: Final[dict[Modality, str]] = {modality: COMPACT_ENCODERS[modality] for modality in MODALITIES}
-COMPACT_DIMS: Final[dict[Modality, int]] = {
-    "vision": COMPACT_SHAPES.vision_dim,
-    "audio": COMPACT_SHAPES.audio_dim,
-    "text": COMPACT_SHAPES.text_dim,
-}
+MINILM = "all-minilm-l6-v2"
 
 
-def load_vision(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the face's blendshapes in, or say why there are none."""
-    load_face(encoders, config, store, progress)
-    if encoders.face is not None:
-        encoders.announcements.append("vision: MediaPipe Face Landmarker, 52 blendshapes and head pose")
+class Compact(Bundle):
+    """Blendshapes, prosody and sentence embeddings; its checkpoint is in the package."""
 
+    name = "compact"
+    encoder_ids = COMPACT_ENCODERS
+    models = {"vision": (FACE_MODEL,), "text": (MINILM,)}  # noqa: RUF012
+    checkpoint = "compact"
+    has_demo = True
 
-def load_voice(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put prosody in, which needs no model."""
-    from emi_models.encoders.prosody import ProsodyEncoder
+    @property
+    def shapes(self) -> FusionShapes:
+        """58 values in a frame of vision, 68 of audio, 384 of text."""
+        from emi_models.inputs import COMPACT_SHAPES
 
-    encoders.prosody = ProsodyEncoder()
-    encoders.announcements.append("audio: prosody at 50 Hz (torchaudio), voice gate Silero VAD v6")
+        return COMPACT_SHAPES
 
+    def load_vision(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put the face's blendshapes in, or say why there are none."""
+        load_face(encoders, config, store, progress)
+        if encoders.face is not None:
+            encoders.announcements.append("vision: MediaPipe Face Landmarker, 52 blendshapes and head pose")
 
-def load_text(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the sentence encoder in, or say why there is none."""
-    from emi_models.encoders.text import SentenceEncoder
+    def load_audio(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put prosody in, which needs no model."""
+        from emi_models.encoders.prosody import ProsodyEncoder
 
-    try:
-        encoders.sentence = SentenceEncoder(store.locate("all-minilm-l6-v2", progress))
-        encoders.announcements.append("text: all-MiniLM-L6-v2, 384-d sentence embeddings")
-    except EmiError as error:
-        encoders.unavailable["text"] = str(error)
+        encoders.prosody = ProsodyEncoder()
+        encoders.announcements.append("audio: prosody at 50 Hz (torchaudio), voice gate Silero VAD v6")
+
+    def load_text(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put the sentence encoder in, or say why there is none."""
+        from emi_models.encoders.text import SentenceEncoder
+
+        try:
+            encoders.sentence = SentenceEncoder(store.locate(MINILM, progress))
+            encoders.announcements.append("text: all-MiniLM-L6-v2, 384-d sentence embeddings")
+        except EmiError as error:
+            encoders.unavailable["text"] = str(error)
+
+    def vision_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
+        """Blendshapes of every frame."""
+        if encoders.face is None:
+            return None
+        from emi_live.stages.vision import FaceStage
+
+        return FaceStage(flow.video.reader(), encoders.face, flow.config.face, flow.health)
+
+    def audio_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
+        """Prosody at 50 Hz."""
+        if encoders.prosody is None or encoders.voice_gate is None:
+            return None
+        from emi_live.stages.audio import AudioStage
+
+        return AudioStage(
+            flow.audio.reader(), encoders.prosody, encoders.voice_gate(), flow.config.audio, flow.health
+        )

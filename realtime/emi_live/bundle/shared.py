@@ -1,15 +1,15 @@
-"""What both bundles load: the face's landmarks, and the recogniser of words."""
+"""What several bundles load: the face's landmarks, and the recogniser of words."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emi_live.bundle.encoders import Encoders
-from emi_live.config import LiveConfig
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
+    from emi_live.bundle.encoders import Encoders
+    from emi_live.config import LiveConfig
     from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore, Progress
 

@@ -1,97 +1,202 @@
 """The paper's bundle: a vision transformer's view of the face, wav2vec 2.0, and a text model's [CLS].
 
-Each comes from the model store, or from a folder that a setting names and that may hold a model of any size.
+Each encoder comes from the model store, or from a folder that a setting names, with a model of any size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import numpy as np
-
-from emi_live.bundle.encoders import Encoders
+from emi_live.bundle.base import FACE_MODEL, Bundle
 from emi_live.bundle.shared import load_face
-from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
-from emi_models import Modality
-from emi_models.encoders.identity import identify_face, identify_speech, identify_text
-from emi_models.encoders.text import GTE_BASE, TransformerTextEncoder
-from emi_models.encoders.vit import VIT_BASE, VitEncoder
-from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from emi_live.bundle.encoders import Encoders
+    from emi_live.config import LiveConfig
+    from emi_live.flow import Flow
+    from emi_live.stages import Stage
+    from emi_models import Modality
+    from emi_models.encoders.text import TransformerTextEncoder
+    from emi_models.encoders.vit import VitEncoder
+    from emi_models.encoders.wav2vec import Wav2vecEncoder
+    from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["AUDEERING_TERMS", "load_text", "load_vision", "load_voice"]
+    Encoder = TypeVar("Encoder", VitEncoder, Wav2vecEncoder, TransformerTextEncoder)
+
+__all__ = ["AUDEERING_TERMS", "Taemi"]
 
 WARM_SAMPLES: Final = 8_000
+CROP_GAP_S: Final = 1.0  # `stages.vision.GAP_NS`; that module is not imported for one number
 AUDEERING_TERMS: Final = "features of audeering's wav2vec 2.0 are under CC BY-NC-SA 4.0: research only"
 
-Encoder = TypeVar("Encoder", VitEncoder, Wav2vecEncoder, TransformerTextEncoder)
+VIT: Final = "vit-base-in21k"
+WAV2VEC: Final = "wav2vec2-emotion"
+GTE: Final = "gte-base"
 
 
-def load_vision(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put in what finds the face and what encodes it, or say why not."""
-    load_face(encoders, config, store, progress)
-    crops = _load(
-        encoders,
-        "vision",
-        config.face.model,
-        lambda folder: VitEncoder(folder, identify_face(folder)),
-        lambda: VitEncoder(store.locate(VIT_BASE.store_name, progress)),
+class Taemi(Bundle):
+    """ViT, wav2vec 2.0 and GTE. Settings can name other models of the same kinds."""
+
+    name = "taemi"
+    own_settings = {  # noqa: RUF012
+        "face": frozenset({"model", "crop_fps", "batch"}),
+        "audio": frozenset({"model", "context", "hop_s", "left_context_s", "hold_back_s", "drift_every_s"}),
+        "text": frozenset({"model", "allow_remote_code"}),
+    }
+    # The largest Whisper is too slow on a CPU for two hypotheses a second: it gets each utterance once, when
+    # it is over. A clip is there as a whole, so wav2vec 2.0 gets its sound as a whole.
+    extract_settings = (
+        "speech.backend=faster-whisper",
+        "speech.model=large-v3-turbo",
+        "speech.partial_every_s=3600",
+        "audio.context=full",
     )
-    if crops is None or encoders.face is None:
-        return
-    encoders.crops = crops
-    crops.encode(np.zeros((1, crops.side_px, crops.side_px, 3), np.uint8))  # the first one takes seconds
-    _note(
-        encoders,
-        "vision",
-        crops,
-        f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, found by MediaPipe Face Landmarker",
+    models = {"vision": (FACE_MODEL, VIT), "audio": (WAV2VEC,), "text": (GTE,)}  # noqa: RUF012
+    speech_model = "whisper-large-v3-turbo"
+    no_checkpoint = (
+        "since its training data are gated: give yours with --checkpoint FILE; "
+        "docs/taemi.md says how one is trained"
     )
+    ends_with_clip = True
 
+    @property
+    def shapes(self) -> FusionShapes:
+        """768 values in a frame of vision, 1027 of audio, 768 of text."""
+        from emi_models.inputs import TAEMI_SHAPES
 
-def load_voice(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the speech model in, or say why there is none."""
-    voice = encoders.voice = _load(
-        encoders,
-        "audio",
-        config.audio.model,
-        lambda folder: Wav2vecEncoder(folder, identify_speech(folder)),
-        lambda: Wav2vecEncoder(store.locate(AUDEERING.store_name, progress)),
-    )
-    if voice is None:
-        return
-    voice.encode(np.zeros(WARM_SAMPLES, np.float32))
-    audio = config.audio
-    how = (
-        "the last 12 s heard at once"
-        if audio.context == "full"
-        else f"{audio.context}: each {audio.hop_s:g} s, {audio.left_context_s:g} s back, "
-        f"{audio.hold_back_s:g} s held back"
-    )
-    _note(encoders, "audio", voice, f"{voice.dim} columns at 50 Hz ({how}), voice gate Silero VAD v6")
-    if voice.encoder_id == AUDEERING.encoder_id:
-        encoders.terms.append(AUDEERING_TERMS)
-        encoders.announcements.append(f"licence: {AUDEERING_TERMS}")
+        return TAEMI_SHAPES
 
+    def load_vision(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put in what finds the face and what encodes it, or say why not."""
+        import numpy as np
 
-def load_text(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the text model in, or say why there is none."""
-    allowed = config.text.allow_remote_code
-    text = encoders.sentence = _load(
-        encoders,
-        "text",
-        config.text.model,
-        lambda folder: TransformerTextEncoder(folder, identify_text(folder), allow_remote_code=allowed),
-        lambda: TransformerTextEncoder(store.locate(GTE_BASE.store_name, progress)),
-    )
-    if text is not None:
-        _note(encoders, "text", text, f"{text.dim} columns, [CLS]")
+        from emi_models.encoders.identity import identify_face
+        from emi_models.encoders.vit import VitEncoder
+
+        load_face(encoders, config, store, progress)
+        crops = _load(
+            encoders,
+            "vision",
+            config.face.model,
+            lambda folder: VitEncoder(folder, identify_face(folder)),
+            lambda: VitEncoder(store.locate(VIT, progress)),
+        )
+        if crops is None or encoders.face is None:
+            return
+        encoders.crops = crops
+        crops.encode(np.zeros((1, crops.side_px, crops.side_px, 3), np.uint8))  # the first one takes seconds
+        _note(
+            encoders,
+            "vision",
+            crops,
+            f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, "
+            "found by MediaPipe Face Landmarker",
+        )
+
+    def load_audio(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put the speech model in, or say why there is none."""
+        import numpy as np
+
+        from emi_models.encoders.identity import identify_speech
+        from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
+
+        voice = encoders.voice = _load(
+            encoders,
+            "audio",
+            config.audio.model,
+            lambda folder: Wav2vecEncoder(folder, identify_speech(folder)),
+            lambda: Wav2vecEncoder(store.locate(WAV2VEC, progress)),
+        )
+        if voice is None:
+            return
+        voice.encode(np.zeros(WARM_SAMPLES, np.float32))
+        audio = config.audio
+        how = (
+            "the last 12 s heard at once"
+            if audio.context == "full"
+            else f"{audio.context}: each {audio.hop_s:g} s, {audio.left_context_s:g} s back, "
+            f"{audio.hold_back_s:g} s held back"
+        )
+        _note(encoders, "audio", voice, f"{voice.dim} columns at 50 Hz ({how}), voice gate Silero VAD v6")
+        if voice.encoder_id == AUDEERING.encoder_id:
+            encoders.terms.append(AUDEERING_TERMS)
+            encoders.announcements.append(f"licence: {AUDEERING_TERMS}")
+
+    def load_text(
+        self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+    ) -> None:
+        """Put the text model in, or say why there is none."""
+        from emi_models.encoders.identity import identify_text
+        from emi_models.encoders.text import TransformerTextEncoder
+
+        allowed = config.text.allow_remote_code
+        text = encoders.sentence = _load(
+            encoders,
+            "text",
+            config.text.model,
+            lambda folder: TransformerTextEncoder(folder, identify_text(folder), allow_remote_code=allowed),
+            lambda: TransformerTextEncoder(store.locate(GTE, progress)),
+        )
+        if text is not None:
+            _note(encoders, "text", text, f"{text.dim} columns, [CLS]")
+
+    def vision_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
+        """Crops of the face, a few a second."""
+        if encoders.face is None or encoders.crops is None:
+            return None
+        from emi_live.stages.vision import CropStage
+
+        config = flow.config
+        return CropStage(
+            flow.video.reader(), encoders.face, encoders.crops, config.face, flow.health, exact=config.exact
+        )
+
+    def audio_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
+        """States of wav2vec 2.0, over a bounded past or the last 12 s."""
+        if encoders.voice is None or encoders.voice_gate is None:
+            return None
+        from emi_live.stages.wav2vec import VoiceStage
+        from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
+
+        audio = flow.config.audio
+        if audio.context == "full":
+            model: SlidingWav2vec | StreamingWav2vec = SlidingWav2vec(encoders.voice, hop_s=audio.hop_s)
+        else:
+            model = StreamingWav2vec(
+                encoders.voice,
+                hop_s=audio.hop_s,
+                left_context_s=audio.left_context_s,
+                hold_back_s=audio.hold_back_s,
+                strategy=audio.context,
+            )
+        gate, exact = encoders.voice_gate(), flow.config.exact
+        return VoiceStage(flow.audio.reader(), model, gate, audio, flow.health, exact=exact)
+
+    def held_back_s(self, config: LiveConfig) -> dict[str, float]:
+        """Pictures wait for a hop of sound, sound waits for a batch of crops."""
+        face, audio = config.face, config.audio
+        return {
+            "pictures": audio.hop_s + audio.hold_back_s,
+            "sound": face.batch / face.crop_fps + CROP_GAP_S,
+        }
+
+    def check_extraction(self, config: LiveConfig) -> None:
+        """Refuse `audio.hop_s` where a clip's sound is encoded at once."""
+        if config.audio.context == "full" and "hop_s" in config.audio.model_fields_set:
+            raise ConfigurationError(
+                "audio.hop_s means nothing here with audio.context=full, since clips are heard whole: "
+                "leave it out, or choose audio.context=cached"
+            )
 
 
 def _load(
@@ -101,7 +206,7 @@ def _load(
     from_folder: Callable[[Path], Encoder],
     from_store: Callable[[], Encoder],
 ) -> Encoder | None:
-    """What a setting names must be there; without one, what the store cannot give is told of."""
+    """A folder that a setting names must exist; without one, a failure of the store is noted, not raised."""
     if named is not None:
         folder = named.expanduser()
         if not folder.is_dir():

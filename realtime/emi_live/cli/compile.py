@@ -102,7 +102,8 @@ def compile_(
 
     from emi_engine.tensorrt.build import PlanJob
     from emi_engine.tensorrt.library import find_library
-    from emi_models.checkpoint import load_checkpoint, packaged_checkpoint
+    from emi_live.bundle import default_bundle
+    from emi_models.checkpoint import load_checkpoint
 
     console = Console(stderr=True)
     library = find_library(engine.value)
@@ -115,7 +116,7 @@ def compile_(
             "the cache is for plans of every target and without refit, which the engine looks for; "
             "name this one's file with --out"
         )
-    path = checkpoint or packaged_checkpoint("compact")
+    path = checkpoint or default_bundle().packaged_checkpoint()
     loaded = load_checkpoint(path)
     with console.status("exporting the network", spinner="line"):
         model = job.model(loaded, path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SYSTEMS",
+    "complete_bundle",
     "complete_camera",
     "complete_engine",
     "complete_microphone",
@@ -38,6 +39,13 @@ def complete_preset(incomplete: str) -> list[str]:
     with suppress(OSError):
         names += [str(path) for path in folder.glob("*.toml")]
     return _starting(incomplete, names)
+
+
+def complete_bundle(incomplete: str) -> list[str]:
+    """What `--bundle` takes."""
+    from emi_live.bundle import bundle_names
+
+    return _starting(incomplete, bundle_names())
 
 
 def complete_engine(incomplete: str) -> list[str]:

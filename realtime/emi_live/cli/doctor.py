@@ -358,9 +358,12 @@ def bar(level_dbfs: float, width: int = 20) -> str:
 
 
 def models(store: ModelStore) -> Iterator[Check]:
-    """Those of the compact bundle: which are here, and what would be fetched, from where, how large."""
+    """Those of the default bundle: which are here, and what would be fetched, from where, how large."""
+    from emi_live.bundle import default_bundle
+
+    needed = default_bundle().model_names
     for name, entry in store.catalogue.items():
-        if entry.bundle != "compact":
+        if name not in needed:
             continue
         status = store.status(name)
         size = f"{entry.size / 1e6:.1f} MB"
@@ -410,7 +413,10 @@ def engines() -> Iterator[Check]:
 
 def network(store: ModelStore) -> Iterator[Check]:
     """What would be contacted, and the switches by which libraries send nothing home."""
-    absent = [e for n, e in store.catalogue.items() if e.bundle == "compact" and not store.status(n).here]
+    from emi_live.bundle import default_bundle
+
+    needed = default_bundle().model_names
+    absent = [e for n, e in store.catalogue.items() if n in needed and not store.status(n).here]
     hosts = sorted({str(urlsplit(file.url).hostname) for entry in absent for file in entry.files})
     if not store.fetches:
         yield Check("network", "ok", "nothing is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})

@@ -9,7 +9,6 @@ import os
 import signal
 from collections import Counter
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from emi_live.cli.complete import complete_preset
+from emi_live.bundle import bundle_names, default_bundle
+from emi_live.cli.complete import complete_bundle, complete_preset
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.preflight import check_out_folder
 from emi_live.errors import ConfigurationError
@@ -51,11 +51,10 @@ that changed is extracted anew. Files of no use are left out, and listed.
 SHOWN: Final = 20  # refused files listed on the terminal
 
 
-class BundleName(StrEnum):
-    """A set of encoders."""
-
-    compact = "compact"
-    taemi = "taemi"
+def _known_bundle(name: str | None) -> str | None:
+    if name is not None and name not in bundle_names():
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(bundle_names())}")
+    return name
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -96,8 +95,14 @@ def extract(
         typer.Option(help="The clips' terms; a checkpoint inherits them.", rich_help_panel=INPUT),
     ] = None,
     bundle: Annotated[
-        BundleName | None,
-        typer.Option(help="The encoders: compact, or the paper's. [default: compact]", rich_help_panel=HOW),
+        str | None,
+        typer.Option(
+            help=f"The encoders; {default_bundle().name} by default.",
+            rich_help_panel=HOW,
+            metavar=f"<{'|'.join(bundle_names())}>",
+            autocompletion=complete_bundle,
+            callback=_known_bundle,
+        ),
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -152,7 +157,7 @@ def extract(
     from emi_models.store import ModelStore
 
     settings = load_settings(
-        None if bundle is None else bundle.value,
+        bundle,
         without=without or (),
         seconds=seconds,
         preset=config,

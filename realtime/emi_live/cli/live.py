@@ -303,8 +303,10 @@ def _check_source(config: LiveConfig, demo: bool) -> None:
         raise ConfigurationError(f"{' and '.join(chosen)} exclude each other; choose one")
     if demo and config.exact:
         raise ConfigurationError("the demo is a live show; leave out --mode exact")
-    if demo and config.bundle != "compact":
-        raise ConfigurationError(f"the demo shows the bundle compact; leave out bundle={config.bundle}")
+    from emi_live.bundle import bundle_of
+
+    if demo and not bundle_of(config).has_demo:
+        raise ConfigurationError(f"the demo does not show this bundle; leave out bundle={config.bundle}")
     if not chosen and source.mic in (None, "none"):
         raise ConfigurationError(
             "say what to watch: --camera 0, --input FILE, or --demo for a show without either"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.markup import escape
 
+from emi_live.bundle import bundle_names, default_bundle, find_bundle
 from emi_live.cli.complete import complete_model
 from emi_live.cli.errors import DebugOption
 from emi_models.errors import ModelUnavailableError
@@ -74,9 +75,13 @@ def list_models(
         table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, *path)
     console.print(table)
     console.print(f"\nThe store is {store.root}", highlight=False, markup=False, soft_wrap=True)
-    for bundle, command in (("compact", "emi models pull"), ("taemi", "emi models pull --all")):
-        if away := sum(not status.here for status in found if status.entry.bundle == bundle):
-            console.print(f"{away} of the {bundle} bundle not here: [bold]{command}[/bold]")
+    counted: frozenset[str] = frozenset()
+    for name in bundle_names():
+        names = find_bundle(name).model_names
+        command = "emi models pull --all" if counted else "emi models pull"
+        if away := sum(not status.here for status in found if status.entry.name in names - counted):
+            console.print(f"{away} of the {name} bundle not here: [bold]{command}[/bold]")
+        counted |= names
 
 
 @app.command("pull")
@@ -84,13 +89,13 @@ def pull_models(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP, autocompletion=complete_model)
     ] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="Those of the bundle taemi too.")] = False,
+    all_models: Annotated[bool, typer.Option("--all", help="Those of every bundle.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Fetch models that are not here yet, and put right those that are damaged.
 
-    With no NAME, those of the compact bundle, which runs by default. What was interrupted goes on where it
+    With no NAME, those of the default bundle. What was interrupted goes on where it
     stopped. What an installed package carries is not fetched again.
 
     Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
@@ -105,8 +110,9 @@ def pull_models(
         raise typer.BadParameter("name models or give --all, not both")
     store = ModelStore(offline=offline)
     # A wrong name fails before any download.
-    bundles = ("compact", "taemi") if all_models else ("compact",)
-    wanted = [name for name, entry in store.catalogue.items() if entry.bundle in bundles]
+    bundles = [find_bundle(name) for name in bundle_names()] if all_models else [default_bundle()]
+    needed = frozenset[str]().union(*(bundle.model_names for bundle in bundles))
+    wanted = [name for name in store.catalogue if name in needed]
     chosen = [store.entry(name).name for name in names or wanted]
     console = _console(stderr=True)
     try:

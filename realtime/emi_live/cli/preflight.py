@@ -131,10 +131,10 @@ def check_checkpoint(path: Path, bundle: str | None = None) -> None:
     Raises:
         CheckpointError: it is not there, damaged, of another format, or for other encoders.
     """
+    from emi_live.bundle import find_bundle
     from emi_models.checkpoint import read_header
-    from emi_models.encoders import COMPACT_ENCODERS
 
-    read_header(path, COMPACT_ENCODERS if bundle == "compact" else None)
+    read_header(path, find_bundle(bundle).encoder_ids or None if bundle else None)
 
 
 def _check_input(text: str) -> None:

@@ -152,22 +152,22 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
 
 def models_wanted(config: LiveConfig) -> list[str]:
     """The models of the catalogue that a run looks for, as the store calls them."""
+    from emi_live.bundle import bundle_of
+
     video, audio = _streams(config)
-    taemi, words = config.bundle == "taemi", config.speech.backend != "none"
-    names = []
+    bundle = bundle_of(config)
+    names: list[str] = []
     if video and config.face.enabled:
-        names.append("face-landmarker")
-        if taemi and config.face.model is None:
-            names.append("vit-base-in21k")
-    if audio and taemi and config.audio.enabled and config.audio.model is None:
-        names.append("wav2vec2-emotion")
+        names += bundle.models_for("vision", config)
+    if audio and config.audio.enabled:
+        names += bundle.models_for("audio", config)
     if audio and config.speech.backend in ("auto", "faster-whisper"):
         smaller = None if config.exact else config.speech.smaller_model
         names += [
             f"whisper-{size}" for size in (config.speech.model, smaller) if size and not Path(size).is_dir()
         ]
-    if audio and words and (not taemi or config.text.model is None):
-        names.append("gte-base" if taemi else "all-minilm-l6-v2")
+    if audio and config.speech.backend != "none":
+        names += bundle.models_for("text", config)
     return names
 
 
@@ -199,11 +199,12 @@ def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
 
 
 def _checkpoint(config: LiveConfig) -> str:
-    from emi_models.checkpoint import packaged_checkpoint
+    from emi_live.bundle import bundle_of
 
     if config.fusion.checkpoint is not None:
         return str(config.fusion.checkpoint)
-    return "none named" if config.bundle == "taemi" else str(packaged_checkpoint(config.bundle))
+    bundle = bundle_of(config)
+    return "none named" if bundle.checkpoint is None else str(bundle.packaged_checkpoint())
 
 
 def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:

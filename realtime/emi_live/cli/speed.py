@@ -120,10 +120,10 @@ def _lighter(name: str) -> str:
 
 def _fusion() -> Check:
     from emi_engine import load_engine
-    from emi_models.checkpoint import packaged_checkpoint
+    from emi_live.bundle import default_bundle
     from emi_models.inputs import FusionInputs
 
-    engine = load_engine(packaged_checkpoint("compact"))
+    engine = load_engine(default_bundle().packaged_checkpoint())
     window, times = FusionInputs.empty(engine.shapes), []
     try:
         for _ in range(WINDOWS):

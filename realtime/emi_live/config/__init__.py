@@ -8,7 +8,6 @@ from emi_live.config.reading import load_config, origins, read_settings, validat
 from emi_live.config.reference import Setting, settings_of
 from emi_live.config.settings import (
     AudioConfig,
-    Bundle,
     BusConfig,
     CameraConfig,
     FaceConfig,
@@ -26,7 +25,6 @@ from emi_live.config.settings import (
 
 __all__ = [
     "AudioConfig",
-    "Bundle",
     "BusConfig",
     "CameraConfig",
     "FaceConfig",

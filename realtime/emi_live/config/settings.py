@@ -5,9 +5,8 @@ The defaults here are the only ones. `docs/settings.md` is generated from this m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -17,7 +16,6 @@ from emi_live.addresses import has_scheme, safe_address
 
 __all__ = [
     "AudioConfig",
-    "Bundle",
     "BusConfig",
     "CameraConfig",
     "FaceConfig",
@@ -557,16 +555,6 @@ class OutputConfig(Section):
     ui: bool = Field(True, description="Show the terminal view.")
 
 
-Bundle: TypeAlias = Literal["compact", "taemi"]
-
-# What the other bundle has no use for.
-OF_TAEMI: Final[Mapping[str, frozenset[str]]] = {
-    "face": frozenset({"model", "crop_fps", "batch"}),
-    "audio": frozenset({"model", "context", "hop_s", "left_context_s", "hold_back_s", "drift_every_s"}),
-    "text": frozenset({"model", "allow_remote_code"}),
-}
-
-
 class ModelsConfig(Section):
     """Where encoder weights are."""
 
@@ -579,7 +567,7 @@ class ModelsConfig(Section):
 class LiveConfig(Section):
     """All settings of one engine."""
 
-    bundle: Bundle = Field(
+    bundle: str = Field(
         "compact", description="Set of encoders and fusion network; the preset of the same name selects it."
     )
     mode: Literal["auto", "live", "exact"] = Field(
@@ -606,15 +594,27 @@ class LiveConfig(Section):
     models: ModelsConfig = ModelsConfig()
     output: OutputConfig = OutputConfig()
 
+    @field_validator("bundle")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        from emi_live.bundle import find_bundle
+
+        return find_bundle(name).name
+
     @model_validator(mode="after")
     def _is_of_this_bundle(self) -> LiveConfig:
-        """Refuse what would have no effect."""
-        for section, names in OF_TAEMI.items():
-            if self.bundle != "taemi" and (given := names & getattr(self, section).model_fields_set):
-                raise ValueError(
-                    f"{section}.{min(given)} belongs to the bundle taemi, and {self.bundle} runs: "
-                    "leave it out, or choose --config taemi"
-                )
+        """Refuse settings that only another bundle has."""
+        from emi_live.bundle import bundle_names, find_bundle
+
+        mine = find_bundle(self.bundle).own_settings
+        for other in bundle_names():
+            for section, names in find_bundle(other).own_settings.items():
+                foreign = names - mine.get(section, frozenset())
+                if given := foreign & getattr(self, section).model_fields_set:
+                    raise ValueError(
+                        f"{section}.{min(given)} belongs to the bundle {other}, and {self.bundle} runs: "
+                        f"leave it out, or set bundle={other}"
+                    )
         return self
 
     @property

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from emi_live.bundle import load_encoders
+from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of
 from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
-from emi_live.extract.settings import SECTION_OF, ExtractSettings
-from emi_live.flow import Flow, stages_of
+from emi_live.extract.settings import ExtractSettings
+from emi_live.flow import Flow
 from emi_models import MODALITIES, Modality
-from emi_models.encoders.text import GTE_BASE
-from emi_models.encoders.vit import VIT_BASE
-from emi_models.encoders.wav2vec import AUDEERING
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionShapes
+from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
     from emi_live.stages import Stage
     from emi_models.store import ModelStore, Progress
 
 __all__ = ["ClipEncoders", "dims_of", "fetch_models"]
-
-FACE_MODEL: Final = "face-landmarker"  # for taemi too: it finds the face; a folder does not replace it
-# What each modality needs of the model store, beside the speech recogniser.
-MODELS: Final[Mapping[str, Mapping[Modality, tuple[str, ...]]]] = {
-    "compact": {"vision": (FACE_MODEL,), "text": ("all-minilm-l6-v2",)},
-    "taemi": {
-        "vision": (FACE_MODEL, VIT_BASE.store_name),
-        "audio": (AUDEERING.store_name,),
-        "text": (GTE_BASE.store_name,),
-    },
-}
 
 
 class ClipEncoders:
@@ -56,11 +42,12 @@ class ClipEncoders:
         """Load those that are wanted; one that the store cannot give is told of in `unavailable`.
 
         Raises:
-            EmiError: as `load_encoders`.
+            EmiError: as `Bundle.load`.
         """
         wanted = settings.wanted
         self._settings = settings
-        self._encoders = load_encoders(
+        self._bundle = bundle_of(settings.live)
+        self._encoders = self._bundle.load(
             settings.live, store, vision="vision" in wanted, audio="audio" in wanted or "text" in wanted
         )
         loaded = self._encoders
@@ -74,8 +61,7 @@ class ClipEncoders:
         dims = {
             f"{modality}_dim": loaded.dims[modality] if modality in there else 1 for modality in MODALITIES
         }
-        shapes = COMPACT_SHAPES if settings.bundle == "compact" else TAEMI_SHAPES
-        self.shapes: FusionShapes = replace(shapes, **dims)
+        self.shapes: FusionShapes = replace(self._bundle.shapes, **dims)
         self.recognizer: str = loaded.recognizer.name if loaded.recognizer is not None else ""
         self.terms: Sequence[str] = loaded.terms
         self.announcements: Sequence[str] = loaded.announcements
@@ -91,13 +77,13 @@ class ClipEncoders:
             used = replace(used, face=None)
         if not flow.streams["audio"]:
             used = replace(used, prosody=None, voice=None, recognizer=None)
-        if self._settings.bundle == "compact":
-            return stages_of(used, flow)
-        speech = EarlyEnd(flow.audio, until_ns) if used.recognizer is not None else None
+        speech = None
+        if self._bundle.ends_with_clip and used.recognizer is not None:
+            speech = EarlyEnd(flow.audio, until_ns)
         whole = None
         if used.voice is not None and self._settings.live.audio.context == "full":
             whole = WholeSoundStage(EarlyEnd(flow.audio, until_ns), used.voice)
-        return stages_of(used, flow, speech=speech, voice=whole)
+        return self._bundle.stages(used, flow, speech=speech, voice=whole)
 
     def forget(self) -> None:
         """Drop all that was seen and heard."""
@@ -125,13 +111,12 @@ def fetch_models(
         ModelUnavailableError: one is not here, and may not or cannot be fetched.
         ModelIntegrityError: one is here, with other bytes than those pinned.
     """
+    bundle = bundle_of(settings.live)
     for modality in settings.wanted:
-        for name in MODELS[settings.bundle].get(modality, ()):
-            if modality not in settings.folders or name == FACE_MODEL:
-                section = SECTION_OF[modality]
-                folder = f"--set {section}.model=FOLDER, or " if settings.bundle == "taemi" else ""
-                with _or_without(modality, "" if name == FACE_MODEL else folder):
-                    store.locate(name, progress)
+        folder = f"--set {SECTION_OF[modality]}.model=FOLDER, or " if bundle.takes_folder(modality) else ""
+        for name in bundle.models_for(modality, settings.live):
+            with _or_without(modality, "" if name == FACE_MODEL else folder):
+                store.locate(name, progress)
     speech = settings.live.speech
     if speech.backend not in ("auto", "faster-whisper"):
         return settings, ""

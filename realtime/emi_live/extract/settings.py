@@ -9,29 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from emi_live.bundle import SECTION_OF, find_bundle
 from emi_live.clock import seconds_to_ns
-from emi_live.config import Bundle, LiveConfig, load_config
+from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError
 from emi_live.messages import END_OF_STREAM
 from emi_models import MODALITIES, Modality
 
-__all__ = ["SECTION_OF", "ExtractSettings", "load_settings"]
+__all__ = ["ExtractSettings", "load_settings"]
 
 VERSION: Final = 2  # of the features; one more when the same settings give other numbers
 SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
-SECTION_OF: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio", "text": "text"}
 
-# The largest Whisper is too slow on a CPU to be asked twice a second: it gets each utterance when it is over.
-# And a clip that is there as a whole is heard as a whole.
-DEFAULTS: Final[Mapping[Bundle, tuple[str, ...]]] = {
-    "compact": (),
-    "taemi": (
-        "speech.backend=faster-whisper",
-        "speech.model=large-v3-turbo",
-        "speech.partial_every_s=3600",
-        "audio.context=full",
-    ),
-}
 # Settings that change no feature: what live use alone heeds.
 NO_FEATURE: Final = {"smaller_model", "threads", "lag_budget_s", "no_data_s", "drift_every_s"}
 
@@ -45,7 +34,7 @@ class ExtractSettings:
     seconds: float | None = 12.0  # how much of a longer clip is kept; None = all
 
     @property
-    def bundle(self) -> Bundle:
+    def bundle(self) -> str:
         """Which encoders."""
         return self.live.bundle
 
@@ -89,7 +78,7 @@ class ExtractSettings:
 
 
 def load_settings(
-    bundle: Bundle | None = None,
+    bundle: str | None = None,
     *,
     without: Sequence[str] = (),
     seconds: float = 12.0,
@@ -100,7 +89,7 @@ def load_settings(
     """The settings from the command line's options.
 
     Args:
-        bundle: which encoders; None: the preset's, which is compact without one.
+        bundle: which encoders; None: the preset's, which is the default one without a preset.
         without: modalities to leave out.
         seconds: how much of a longer clip is kept; 0 = all.
         preset: as of `load_config`; what it says of sources, fusion and outputs means nothing here.
@@ -141,18 +130,14 @@ def load_settings(
     for modality, folder in extract.folders.items():
         if not folder.expanduser().is_dir():
             raise ConfigurationError(f"{SECTION_OF[modality]}.model={folder}: there is no such folder")
-    if bundle == "taemi" and live.audio.context == "full" and "hop_s" in live.audio.model_fields_set:
-        raise ConfigurationError(
-            "audio.hop_s means nothing here with audio.context=full, since clips are heard whole: "
-            "leave it out, or choose audio.context=cached"
-        )
+    find_bundle(bundle).check_extraction(live)
     return extract
 
 
-def _defaults(bundle: Bundle, preset: LiveConfig) -> list[str]:
+def _defaults(bundle: str, preset: LiveConfig) -> list[str]:
     """Settings of the bundle that the preset does not make."""
     found = []
-    for setting in DEFAULTS[bundle]:
+    for setting in find_bundle(bundle).extract_settings:
         section, _, name = setting.partition("=")[0].partition(".")
         if name not in getattr(preset, section).model_fields_set:
             found.append(setting)

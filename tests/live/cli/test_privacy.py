@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emi_live.bundle import load_encoders
+from emi_live.bundle import bundle_of
 from emi_live.cli.errors import run_app
 from emi_live.cli.privacy import Fact, app, facts, models_wanted
 from emi_live.config import LiveConfig, OutputConfig, RingConfig
@@ -41,7 +41,7 @@ def test_the_models_it_names_are_those_that_a_run_asks_for(bundle: str) -> None:
     speech = {"smaller_model": "tiny.en"}
     config = LiveConfig.model_validate({"bundle": bundle, "source": {"camera": 0}, "speech": speech})
     store = AskedStore()
-    load_encoders(config, store, vision=True, audio=True, progress=None).close()
+    bundle_of(config).load(config, store, vision=True, audio=True, progress=None).close()
     # the smaller one is asked for once the larger one is there
     assert set(models_wanted(config)) - {"whisper-tiny.en"} == set(store.asked)
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_live.bundle import Encoders
+from emi_live.bundle import Encoders, default_bundle
 from emi_live.clock import NS_PER_S
 from emi_live.config import AudioConfig, FaceConfig, LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.extract.recorder import FOREVER, ClipRecord, record_clip
-from emi_live.flow import Flow, stages_of
+from emi_live.flow import Flow
 from emi_live.stages import Stage
 from emi_live.stages.audio import AudioStage
 from emi_live.stages.vision import FaceStage
@@ -150,5 +150,8 @@ def test_a_clip_of_which_nothing_is_wanted_is_refused(tmp_path: Path) -> None:
     ffmpeg(*TONE, "-t", "1", tmp_path / "blind.wav")
     with pytest.raises(SourceError, match="nothing to analyse"):
         record_clip(
-            tmp_path / "blind.wav", LiveConfig(), lambda flow: stages_of(Encoders(), flow), COMPACT_DIMS
+            tmp_path / "blind.wav",
+            LiveConfig(),
+            lambda flow: default_bundle().stages(Encoders(), flow),
+            COMPACT_DIMS,
         )

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from emi_live.bundle import Encoders, load_encoders
+from emi_live.bundle import Encoders, bundle_of
 from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.config import LiveConfig, SourceConfig, WindowConfig
 from emi_live.extract.recorder import FOREVER, Recording, record_clip
-from emi_live.flow import Flow, stages_of
+from emi_live.flow import Flow
 from emi_live.live import LiveEngine
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet, TextPacket
 from emi_live.stages import Stage
@@ -47,7 +47,7 @@ def config(assets: Path) -> Iterator[LiveConfig]:
 @pytest.fixture(scope="module")
 def encoders(config: LiveConfig) -> Iterator[Encoders]:
     store = ModelStore(config.models.directory, offline=True)
-    loaded = load_encoders(config, store, vision=True, audio=True)
+    loaded = bundle_of(config).load(config, store, vision=True, audio=True)
     assert not loaded.unavailable
     yield loaded
     loaded.close()
@@ -57,7 +57,7 @@ def record(path: Path, config: LiveConfig, encoders: Encoders, until_ns: int = F
     kept: list[Packet] = []
 
     def overheard(flow: Flow) -> list[Stage]:
-        return [Overheard(stage, kept) for stage in stages_of(encoders, flow)]
+        return [Overheard(stage, kept) for stage in bundle_of(config).stages(encoders, flow)]
 
     encoders.forget()
     record = record_clip(path, config, overheard, COMPACT_DIMS, until_ns)
