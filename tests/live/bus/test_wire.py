@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import FieldInfo
 
@@ -26,7 +26,7 @@ from emi_live.messages import (
     Word,
     end_of_stream,
 )
-from tests.live.bus.packets import estimate, packets, same, structs, vision
+from tests.live.bus.packets import estimate, packets, same, vision
 
 
 @given(packets)
@@ -59,7 +59,7 @@ def test_neither_end_copies_an_array() -> None:
 
 @pytest.mark.parametrize("kind", PACKETS)
 def test_the_declaration_of_a_packet_is_its_header(kind: type[Packet]) -> None:
-    header = msgspec.msgpack.decode(wire.encode(find(structs(kind), lambda packet: True))[1])
+    header = msgspec.msgpack.decode(wire.encode(example(kind))[1])
     assert list(header) == ["packet", *(field.encode_name for field in msgspec.structs.fields(kind))]
 
 
@@ -69,8 +69,7 @@ def test_the_declaration_of_a_packet_is_its_header(kind: type[Packet]) -> None:
     ids=lambda value: value.topic if isinstance(value, type) else value.name,
 )
 def test_every_declared_field_is_checked_by_the_receiver(kind: type[Packet], field: FieldInfo) -> None:
-    packet = find(structs(kind), lambda packet: True)
-    name, packed, payload = wire.encode(packet)
+    name, packed, payload = wire.encode(example(kind))
     header = msgspec.msgpack.decode(packed)
     for wrong in ({"unknown": 1}, 2**63, float("nan"), "\n" * (2**18)):
         try:
@@ -152,7 +151,7 @@ def test_any_value_in_any_field_is_refused_or_within_the_schema(
     assert same(wire.decode(wire.encode(received)), received)
 
 
-def changed(packet: Packet, **fields: object) -> list[bytes]:
+def changed(packet: Packet, /, **fields: object) -> list[bytes]:
     name, packed, payload = wire.encode(packet)
     header = msgspec.msgpack.decode(packed) | fields
     return [
@@ -168,7 +167,7 @@ def changed(packet: Packet, **fields: object) -> list[bytes]:
         ({"packet": "vision/5"}, "vision/5"),
         ({"packet": True}, "packet"),
         ({"packet": ...}, "packet"),
-        ({"packet": "audio/6"}, "audio|frames"),
+        ({"packet": "audio/6"}, "unknown field"),
         ({"seq": -1}, "seq"),
         ({"t_ns": 2**63}, "t_ns"),
         ({"t_ns": 1.0}, "t_ns"),
@@ -183,7 +182,7 @@ def changed(packet: Packet, **fields: object) -> list[bytes]:
         ({"features": {"dtype": "<f4", "shape": [2**40, 2**40]}}, "shape"),
         ({"features": {"dtype": "<f4", "shape": [1, 1, 4]}}, "shape"),
         ({"features": {"dtype": "<f4", "shape": [4], "order": "C"}}, "order"),
-        ({"features": [4]}, "features"),
+        ({"features": [4]}, "got `array`"),
         ({"features": None}, "16 bytes"),
     ],
 )
@@ -315,7 +314,7 @@ def mutated(frames: list[bytes], generator: random.Random) -> list[bytes]:
 
 @pytest.mark.parametrize(
     "count",
-    [20_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [5_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_mutated_messages_are_refused_or_within_the_schema(count: int) -> None:
     generator = random.Random(count)  # noqa: S311 # not for secrets
@@ -345,3 +344,7 @@ def examples() -> list[Packet]:
         msgspec.structs.replace(estimate(), traces={"audio": Trace(1, 2, 3, 4)}, marker=1),
         *(end_of_stream(topic) for topic in ("vision", "audio", "transcript", "text")),
     ]
+
+
+def example(kind: type[Packet]) -> Packet:
+    return next(packet for packet in examples() if type(packet) is kind)
