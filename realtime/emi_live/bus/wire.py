@@ -11,6 +11,7 @@ or raises `WireError`. The sender does not check its own values: the receiver do
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, cast
 
@@ -120,11 +121,8 @@ def decode(frames: Sequence[Buffer]) -> Packet:
         raise WireError(f"unknown topic {bytes(name[:40])!r}; topics are {', '.join(TOPICS)}")
     layout.check_size(header, payload)
 
-    def read_array(_: type, described: Any) -> NDArray[np.float32]:
-        return _read_array(described, payload)
-
     try:
-        packet: Packet = msgspec.msgpack.decode(header, type=_ANY_PACKET, dec_hook=read_array)
+        packet = _READER.read(header, payload)
     except (ValueError, RecursionError) as error:  # msgspec's errors derive from ValueError
         raise WireError(
             f"not a {layout.packet.topic} packet of this version of emi-live: {str(error)[:200]}"
@@ -156,5 +154,26 @@ def _read_array(described: Any, payload: Buffer) -> NDArray[np.float32]:
     return array
 
 
-_ANY_PACKET: Final = Union[PACKETS]  # noqa: UP007 # of a tuple
+class _Reader(threading.local):
+    """The decoder of each thread. It takes the array of a message from the message's last frame."""
+
+    def __init__(self) -> None:
+        self._payload: Buffer = b""
+        # In a union the decoder requires the tag that names kind and version; for one type it may be absent.
+        any_packet: Any = Union.__getitem__(PACKETS)
+        self._decoder = msgspec.msgpack.Decoder(any_packet, dec_hook=self._array)
+
+    def read(self, header: Buffer, payload: Buffer) -> Packet:
+        self._payload = payload
+        try:
+            packet: Packet = self._decoder.decode(header)
+        finally:
+            self._payload = b""
+        return packet
+
+    def _array(self, _: type, described: Any) -> NDArray[np.float32]:
+        return _read_array(described, self._payload)
+
+
+_READER: Final = _Reader()
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_describe)

@@ -66,7 +66,7 @@ def test_the_declaration_of_a_packet_is_its_header(kind: type[Packet]) -> None:
 @pytest.mark.parametrize(
     ("kind", "field"),
     [(kind, field) for kind in PACKETS for field in msgspec.structs.fields(kind)],
-    ids=lambda value: value.topic if isinstance(value, type) else value.name,
+    ids=lambda value: getattr(value, "topic", None) or value.name,
 )
 def test_every_declared_field_is_checked_by_the_receiver(kind: type[Packet], field: FieldInfo) -> None:
     name, packed, payload = wire.encode(example(kind))
@@ -151,7 +151,7 @@ def test_any_value_in_any_field_is_refused_or_within_the_schema(
     assert same(wire.decode(wire.encode(received)), received)
 
 
-def changed(packet: Packet, /, **fields: object) -> list[bytes]:
+def changed(packet: Packet, /, **fields: object) -> list[wire.Buffer]:
     name, packed, payload = wire.encode(packet)
     header = msgspec.msgpack.decode(packed) | fields
     return [
