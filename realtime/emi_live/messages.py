@@ -1,20 +1,26 @@
-"""The packets of the bus: what each stage says, with capture time on every one.
+"""The packets of the bus. Each declaration is the wire format: names, types, ranges and lengths of fields.
 
-Times are integer nanoseconds of the engine's clock. `progress_ns` is a stage's promise that no packet of the
-same topic with `t_ns <= progress_ns` is still to come; `END_OF_STREAM` promises that none will come at all.
-It is what `exact` mode waits for. In a gap of the media a stage gives a new promise and says nothing else
-that is new: `t_ns` stays that of its last packet, and is `NOTHING_YET` before the first media. Arrays belong
-to whoever receives the packet.
+A receiver checks all of it in one pass (`emi_live.bus.wire`). A new field is one new line here; a field with
+a new meaning also needs a new `SCHEMA_VERSION`. Times are integer nanoseconds of the engine's clock.
+
+`progress_ns` is a stage's promise that no later packet of the same topic has `t_ns <= progress_ns`;
+`END_OF_STREAM` promises that no packet follows at all. `exact` mode waits for these promises. In a gap of the
+media a stage only renews its promise: `t_ns` stays that of its last packet, and is `NOTHING_YET` before the
+first media.
+
+The array of a packet is not changed after the packet was published: on inproc a large one is not copied.
+A received array is read-only.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS, MODALITIES, Modality
@@ -23,6 +29,8 @@ __all__ = [
     "END_OF_STREAM",
     "JSON_SCHEMA",
     "NOTHING_YET",
+    "PACKETS",
+    "SCHEMA_VERSION",
     "AudioPacket",
     "Estimate",
     "Hearing",
@@ -38,40 +46,68 @@ __all__ = [
     "end_of_stream",
 ]
 
+SCHEMA_VERSION: Final = 6  # of the packets; a receiver refuses every other one
 END_OF_STREAM: Final = 2**63 - 1
 JSON_SCHEMA: Final = 1  # of `Estimate.to_json`; new fields do not change it, a new meaning does
 NOTHING_YET: Final = -(2**62)  # a capture time before all others
 
+KIB: Final = 1024
+MAX_DIM: Final = 4096  # features per frame or embedding; the widest encoder we know gives 1027
+MAX_AUDIO_FRAMES: Final = 1500  # 30 s at 50 Hz: what the audio ring holds
+MAX_WORDS: Final = 1024  # in 30 s: ten times the fastest speech
+MAX_TEXT: Final = 16 * KIB  # characters of a window's words
+MAX_REASON: Final = 500
+
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
 Hearing = Literal["speaking", "silent", "no data"]
 
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+# No time, age or latency of ours is larger, which keeps every number printable. NaN is in no range.
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Intensity = Annotated[float, Meta(ge=0.0, le=1.0)]
+Intensities = Annotated[tuple[Intensity, ...], Meta(min_length=6, max_length=6)]
+Share = Annotated[float, Meta(ge=-1.0, le=1.0)]
+Shares = Annotated[tuple[Share, ...], Meta(min_length=6, max_length=6)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Name = Annotated[str, Meta(max_length=200)]
+# `shape` is the largest shape of an array; `least` is the smallest size of each dimension.
+Vector = Annotated[NDArray[np.float32] | None, Meta(extra={"shape": (MAX_DIM,), "least": 1})]
+Matrix = Annotated[NDArray[np.float32], Meta(extra={"shape": (MAX_AUDIO_FRAMES, MAX_DIM), "least": 0})]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+
+def _tag(class_name: str) -> str:
+    return f"{class_name.removesuffix('Packet').lower()}/{SCHEMA_VERSION}"
+
+
+class Packet(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="packet", tag=_tag
+):
     """What every message on the bus carries. `seq` and `published_ns` are stamped by the publisher."""
 
     topic: ClassVar[str]
+    max_header: ClassVar[int] = KIB  # bytes of all fields but the array
+    max_payload: ClassVar[int] = 0  # bytes of the array
 
-    t_ns: int  # capture time of the newest sample this packet describes
-    progress_ns: int
-    arrived_ns: int = 0  # when that sample reached the engine; 0: not known, as in a script
-    seq: int = 0
-    published_ns: int = 0
+    t_ns: Int64  # capture time of the newest sample this packet describes
+    progress_ns: Int64
+    arrived_ns: Int64 = 0  # when that sample reached the engine; 0: not known, as in a script
+    seq: Count = 0
+    published_ns: Int64 = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VisionPacket(Packet):
+class VisionPacket(Packet, frozen=True, kw_only=True):
     """One analysed frame. `features` is None when no face was found, or when it only reports progress."""
 
     topic: ClassVar[str] = "vision"
+    max_payload: ClassVar[int] = 4 * MAX_DIM
 
-    faces: int  # faces seen in the frame; -1: no frame, only progress
-    features: NDArray[np.float32] | None  # (vision_dim,)
+    faces: Annotated[int, Meta(ge=-1, le=1000)]  # faces seen in the frame; -1: no frame, only progress
+    features: Vector  # (vision_dim,)
     behind: bool = False  # the encoder is so slow that its features come late
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioPacket(Packet):
+class AudioPacket(Packet, frozen=True, kw_only=True):
     """A run of consecutive frames, the last one ending at `t_ns`, 20 ms apart.
 
     Without a frame it says that sound was heard up to `t_ns`, and where the voice in it ended: frames of an
@@ -79,77 +115,81 @@ class AudioPacket(Packet):
     """
 
     topic: ClassVar[str] = "audio"
+    # 30 s of the widest features we know, 1500 frames of 1027 values, are 6.2 MB.
+    max_payload: ClassVar[int] = 8 * KIB * KIB
 
-    frames: NDArray[np.float32]  # (n, audio_dim)
-    last_voice_ns: int | None  # end of the newest voice heard so far
+    frames: Matrix  # (n, audio_dim)
+    last_voice_ns: Int64 | None  # end of the newest voice heard so far
     replaces: bool = False  # what was said before from the time of the first frame on is replaced by these
     behind: bool = False  # the encoder is slower than the sound, and far behind
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One recognised word and when it was spoken. A word that is not committed may still change.
 
     `number` stays with the word from the first packet that shows it to the last (-1: not numbered, as in a
     script). `revises` is the number of the partial word in whose place it came, said as long as the word is.
     """
 
-    text: str
-    start_ns: int
-    end_ns: int
+    # Characters of one word, which a recogniser may make up.
+    text: Annotated[str, Meta(max_length=256)]
+    start_ns: Int64
+    end_ns: Int64
     committed: bool
-    number: int = -1
-    revises: int | None = None
+    number: Annotated[int, Meta(ge=-1, le=2**63 - 1)] = -1
+    revises: Int64 | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TranscriptPacket(Packet):
+class TranscriptPacket(Packet, frozen=True, kw_only=True):
     """The recent words as known when the audio up to `t_ns` had been heard; oldest first, all within 30 s."""
 
     topic: ClassVar[str] = "transcript"
+    # 1024 words of English are 40 KiB; the rest is for long words and other scripts.
+    max_header: ClassVar[int] = 256 * KIB
 
-    words: tuple[Word, ...]
-    withdrawn: tuple[int, ...] = ()  # numbers of partial words taken back with none in their place
+    words: Annotated[tuple[Word, ...], Meta(max_length=MAX_WORDS)]
+    # Numbers of partial words that were taken back with no word in their place.
+    withdrawn: Annotated[tuple[Int64, ...], Meta(max_length=MAX_WORDS)] = ()
     hearing: Hearing = "silent"
     behind: bool = False  # recognition cannot keep up: what is said is left out
-    behind_s: float = 0.0  # of the utterance before `t_ns`, that no hypothesis covers yet
-    left_out_s: float = 0.0  # of speech that was left out since recognition was given up, while `behind`
+    behind_s: Number = 0.0  # of the utterance before `t_ns`, that no hypothesis covers yet
+    left_out_s: Number = 0.0  # of speech that was left out since recognition was given up, while `behind`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextPacket(Packet):
+class TextPacket(Packet, frozen=True, kw_only=True):
     """The sentence embedding of the words of the window that ends at `t_ns`; None without a word."""
 
     topic: ClassVar[str] = "text"
+    # Two texts of MAX_TEXT characters, four bytes each at most, and the other fields.
+    max_header: ClassVar[int] = 8 * MAX_TEXT + KIB
+    max_payload: ClassVar[int] = 4 * MAX_DIM
 
-    embedding: NDArray[np.float32] | None  # (text_dim,)
-    committed: str
-    partial: str
-    last_word_ns: int | None  # end of the newest word
-    transcribed_ns: int = 0  # when the transcript was published that this was made from
+    embedding: Vector  # (text_dim,)
+    committed: Text
+    partial: Text
+    last_word_ns: Int64 | None  # end of the newest word
+    transcribed_ns: Int64 = 0  # when the transcript was published that this was made from
     hearing: Hearing = "silent"
     behind: bool = False
-    behind_s: float = 0.0
-    left_out_s: float = 0.0
+    behind_s: Number = 0.0
+    left_out_s: Number = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ModalityReport:
+class ModalityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one modality contributed to an estimate, and how old its newest evidence was."""
 
     state: ModalityState
     used: bool  # False: its missing token stood in for it
-    age_ms: float | None  # window end minus the newest usable evidence
-    reason: str | None = None  # why it is not live, in words
-    frames: int | None = None  # valid frames in the window (vision and audio)
-    committed: str | None = None  # text only
-    partial: str | None = None  # text only
+    age_ms: Number | None  # window end minus the newest usable evidence
+    reason: Annotated[str, Meta(max_length=MAX_REASON)] | None = None  # why it is not live, in words
+    frames: Int64 | None = None  # valid frames in the window (vision and audio)
+    committed: Text | None = None  # text only
+    partial: Text | None = None  # text only
     # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: nobody asked.
-    contribution: tuple[float, ...] | None = None
+    contribution: Shares | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the time went, in milliseconds.
 
     `capture_to_estimate` runs from the capture of the newest picture analysed or sound heard, the older of
@@ -157,19 +197,18 @@ class Latency:
     when neither arrives, or when capture times are a file's own (exact mode).
     """
 
-    window: float
-    fusion: float
-    capture_to_estimate: float | None
+    window: Number
+    fusion: Number
+    capture_to_estimate: Number | None
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a packet passed each station, by the engine's clock; 0 where that is not known."""
 
-    t_ns: int  # captured
-    arrived_ns: int
-    transcribed_ns: int  # of text alone
-    published_ns: int
+    t_ns: Int64  # captured
+    arrived_ns: Int64
+    transcribed_ns: Int64  # of text alone
+    published_ns: Int64
 
     @classmethod
     def of(cls, packet: Packet) -> Trace:
@@ -178,26 +217,36 @@ class Trace:
         return cls(packet.t_ns, packet.arrived_ns, transcribed_ns, packet.published_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate(Packet):
+class Estimate(Packet, frozen=True, kw_only=True):
     """One output: six intensities in [0, 1], in the order of `EMOTIONS`, and what they were made from."""
 
     topic: ClassVar[str] = "estimate"
+    max_header: ClassVar[int] = 8 * MAX_TEXT + 16 * KIB
 
-    t_s: float  # window end, seconds of capture time since the run began
-    wall: str  # ISO 8601, UTC
-    intensities: tuple[float, ...]
-    modalities: dict[Modality, ModalityReport] = field(hash=False)
+    t_s: Number  # window end, seconds of capture time since the run began
+    wall: Annotated[str, Meta(max_length=40)]  # ISO 8601, UTC; 32 with microseconds and zone
+    intensities: Intensities
+    modalities: Annotated[dict[Modality, ModalityReport], Meta(min_length=3, max_length=3)]
     latency: Latency
-    engine: str
-    bundle: str
-    source: str = ""  # what is watched, without passwords
-    session: str = ""  # tells runs apart; in exact mode the same for every run of a source
-    marker: int | None = None  # the number of the mark that was set just before; None: none was
-    # For whoever measures, not in `to_json`; empty in exact mode, whose capture times are a file's own.
-    started_ns: int = 0  # when the window was begun, all that had arrived being taken
+    engine: Name
+    bundle: Name
+    source: Annotated[str, Meta(max_length=1000)] = ""  # what is watched, without passwords
+    session: Name = ""  # tells runs apart; in exact mode the same for every run of a source
+    marker: Int64 | None = None  # number of the mark that was set just before; None: no mark
+    # The two below are for measuring and not in `to_json`. They are empty in exact mode, whose capture times
+    # are a file's own. When the window was begun, after all that had arrived was taken:
+    started_ns: Int64 = 0
     # Of the newest packet that each modality had in the window.
-    traces: Mapping[Modality, Trace] = field(default_factory=dict, hash=False)
+    traces: Annotated[Mapping[Modality, Trace], Meta(max_length=3)] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a modality that is given twice in a message, in the place of another.
+
+        Raises:
+            ValueError: not exactly one report for each modality.
+        """
+        if len(self.modalities) != len(MODALITIES):
+            raise ValueError(f"an estimate has one report for each of {', '.join(MODALITIES)}")
 
     def __getitem__(self, emotion: str) -> float:
         """The intensity of one emotion by its name, in [0, 1].
@@ -297,3 +346,12 @@ def end_of_stream(topic: str, t_ns: int = 0) -> Packet:
         case "text":
             return TextPacket(**common, embedding=None, committed="", partial="", last_word_ns=None)
     raise ValueError(f"no stage publishes the topic {topic!r}")
+
+
+PACKETS: Final[tuple[type[Packet], ...]] = (
+    VisionPacket,
+    AudioPacket,
+    TranscriptPacket,
+    TextPacket,
+    Estimate,
+)

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from emi_live.bus.formats import MAX_REASON
 from emi_live.errors import StageError
 from emi_live.health import Health
+from emi_live.messages import MAX_REASON
 from emi_live.worker import Backoff, Worker
 
 NO_WAIT = Backoff(first_s=0.001, last_s=0.001)

@@ -1,7 +1,6 @@
 """The ZeroMQ fabric between stages, windows and sinks."""
 
 from emi_live.bus.bus import Bus
-from emi_live.bus.publisher import Publisher
-from emi_live.bus.subscription import Subscription
+from emi_live.bus.sockets import PacketReader, PacketWriter, Publisher, Subscription
 
-__all__ = ["Bus", "Publisher", "Subscription"]
+__all__ = ["Bus", "PacketReader", "PacketWriter", "Publisher", "Subscription"]

@@ -17,9 +17,7 @@ import zmq
 from emi_live.bus.curve import CurveKeys, KeyGate
 from emi_live.bus.endpoints import Endpoints
 from emi_live.bus.guard import PortGuard, harden, keep_alive
-from emi_live.bus.handle import SLICE_MS, Handle
-from emi_live.bus.publisher import Publisher
-from emi_live.bus.subscription import Subscription
+from emi_live.bus.sockets import SLICE_MS, Handle, Publisher, Subscription
 from emi_live.bus.wire import MAX_FRAME_BYTES, TOPICS
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import BusConfig

@@ -1,142 +1,179 @@
-"""Packets as bytes: three frames, `[topic, msgpack header, raw array]`, schema-checked in both directions.
+"""Packets as bytes: three frames, `[topic, msgpack header, raw array]`.
 
-The header holds the schema version `v`, all fields of the packet and, as `array`, its dtype and shape or
-null. The payload is the array in C order, little-endian float32, or empty. Nothing is pickled or evaluated.
-Whatever the bytes are, `decode` returns a packet within the limits of `formats` or raises `WireError`; and so
-does `encode` for a packet that no receiver would accept, such as one whose features are not finite.
+The declarations in `emi_live.messages` are the format. The header is a packet's fields as msgspec writes
+them; `packet` names the kind and the schema version, such as `vision/6`. In the header an array is only its
+dtype and shape; the payload is the array itself, little-endian float32 in C order, or empty.
+
+Nothing is pickled or evaluated. Whatever the bytes are, `decode` returns a packet within the declared limits
+or raises `WireError`. The sender does not check its own values: the receiver does, once.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, cast
 
-import msgpack
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from emi_live.bus.fields import Fields
-from emi_live.bus.formats import CODECS, MAX_TEXT, MAX_WORDS, Codec, Stamps
 from emi_live.errors import WireError
-from emi_live.messages import Packet
+from emi_live.messages import PACKETS, Packet
 
-__all__ = ["MAX_FRAME_BYTES", "SCHEMA_VERSION", "TOPICS", "decode", "encode"]
+__all__ = ["MAX_FRAME_BYTES", "TOPICS", "Buffer", "decode", "encode"]
 
-SCHEMA_VERSION: Final = 5
-TOPICS: Final = tuple(CODECS)
-DTYPE: Final = "<f4"
+Buffer: TypeAlias = bytes | memoryview
+
+TOPICS: Final = tuple(packet.topic for packet in PACKETS)
 FRAME_COUNT: Final = 3
-MAX_FIELDS: Final = 32  # of one record; an estimate has 17
-MAX_FRAME_BYTES: Final = max(max(codec.max_header, codec.max_payload) for codec in CODECS.values())
+MAX_FRAME_BYTES: Final = max(max(packet.max_header, packet.max_payload) for packet in PACKETS)
+DTYPE: Final = "<f4"
+ITEM_BYTES: Final = 4
+
+Size = Annotated[int, Meta(ge=0, le=MAX_FRAME_BYTES)]
 
 
-def encode(packet: Packet) -> list[bytes]:
-    """The packet's three frames; they share no memory with it.
+class _Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An array as the header describes it."""
+
+    dtype: Literal["<f4"]
+    shape: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=MAX_FRAME_BYTES)], ...], Meta(min_length=1, max_length=2)
+    ]
+
+
+class _Layout:
+    """What is read from one packet's declaration: its array, if it has one, and that array's limits."""
+
+    def __init__(self, packet: type[Packet]) -> None:
+        self.packet = packet
+        self.array: str | None = None
+        declared = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(packet))
+        for field in declared.fields:
+            if isinstance(field.type, msgspec.inspect.Metadata) and field.type.extra is not None:
+                self.array = field.name
+                self.shape: tuple[int, ...] = field.type.extra["shape"]
+                self.least: int = field.type.extra["least"]
+
+    def array_of(self, packet: Packet) -> NDArray[np.float32] | None:
+        return None if self.array is None else getattr(packet, self.array)
+
+    def check_shape(self, array: NDArray[np.float32]) -> None:
+        if array.ndim != len(self.shape) or not all(
+            self.least <= size <= most for size, most in zip(array.shape, self.shape, strict=True)
+        ):
+            raise WireError(
+                f"{self.packet.topic}.{self.array} has the shape {array.shape}; at least {self.least} and at "
+                f"most {self.shape} are allowed"
+            )
+
+    def check_size(self, header: Buffer, payload: Buffer) -> None:
+        for part, size, most in (
+            ("header", len(header), self.packet.max_header),
+            ("payload", len(payload), self.packet.max_payload),
+        ):
+            if size > most:
+                raise WireError(
+                    f"the {part} of the {self.packet.topic} packet has {size} bytes; at most {most} are "
+                    "allowed"
+                )
+
+
+LAYOUTS: Final = {packet.topic.encode(): _Layout(packet) for packet in PACKETS}
+
+
+def encode(packet: Packet) -> tuple[bytes, bytes, Buffer]:
+    """The packet's three frames; the last one is the packet's own array where it lies in C order.
 
     Raises:
-        WireError: a value is of the wrong type, too long, out of range or not finite.
+        WireError: it cannot be written: another type, a number of more than 64 bits, or too long.
     """
-    codec = CODECS.get(packet.topic)
-    if codec is None or type(packet) is not codec.packet:
+    topic = packet.topic.encode()
+    layout = LAYOUTS.get(topic)
+    if layout is None or type(packet) is not layout.packet:
         raise WireError(f"{type(packet).__name__} is not a packet of the bus; topics are {', '.join(TOPICS)}")
-    fields, array = codec.write(packet)
-    header = {
-        "v": SCHEMA_VERSION,
-        "t_ns": packet.t_ns,
-        "progress_ns": packet.progress_ns,
-        "arrived_ns": packet.arrived_ns,
-        "seq": packet.seq,
-        "published_ns": packet.published_ns,
-        **fields,
-        "array": None if array is None else {"dtype": DTYPE, "shape": list(array.shape)},
-    }
-    payload = b"" if array is None else _payload_of(array, packet.topic)
-    _read(packet.topic, codec, header, payload)
     try:
-        packed: bytes = msgpack.packb(header, use_bin_type=True)
+        header = _ENCODER.encode(packet)
     except (ValueError, TypeError, OverflowError) as error:
         raise WireError(f"the {packet.topic} packet cannot be written as msgpack: {error}") from error
-    _check_size(packet.topic, "header", len(packed), codec.max_header)
-    _check_size(packet.topic, "payload", len(payload), codec.max_payload)
-    return [packet.topic.encode(), packed, payload]
+    array = layout.array_of(packet)
+    payload: Buffer = b""
+    if array is not None and array.size:
+        payload = np.ascontiguousarray(array, DTYPE).data.cast("B")
+    layout.check_size(header, payload)
+    return topic, header, payload
 
 
-def decode(frames: Sequence[bytes]) -> Packet:
-    """The packet in three frames of untrusted bytes; its arrays are the caller's own, writable.
+def decode(frames: Sequence[Buffer]) -> Packet:
+    """The packet in three frames of untrusted bytes; its array is a read-only view of the last one.
 
     Raises:
-        WireError: anything else than a packet of this schema version, within its limits.
+        WireError: anything but a packet of this schema version, within its limits.
     """
     if len(frames) != FRAME_COUNT:
         raise WireError(f"a packet has {FRAME_COUNT} frames, got {len(frames)}")
-    name, packed, payload = frames
-    topic = next((known for known in TOPICS if known.encode() == name), None)
-    if topic is None:
+    name, header, payload = frames
+    layout = LAYOUTS.get(bytes(name))
+    if layout is None:
         raise WireError(f"unknown topic {bytes(name[:40])!r}; topics are {', '.join(TOPICS)}")
-    codec = CODECS[topic]
-    _check_size(topic, "header", len(packed), codec.max_header)
-    _check_size(topic, "payload", len(payload), codec.max_payload)
+    layout.check_size(header, payload)
+
     try:
-        header = msgpack.unpackb(
-            packed,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=4 * MAX_TEXT,
-            max_bin_len=0,
-            max_ext_len=0,
-            max_array_len=MAX_WORDS,
-            max_map_len=MAX_FIELDS,
-        )
-    except ValueError as error:  # every error of msgpack on bad bytes derives from it
-        raise WireError(f"the header of the {topic} packet is not valid msgpack: {error}") from error
-    return _read(topic, codec, header, payload)
-
-
-def _read(topic: str, codec: Codec, header: object, payload: bytes) -> Packet:
-    fields = Fields(header, topic)
-    version = fields.integer("v")
-    if version != SCHEMA_VERSION:
+        packet = _READER.read(header, payload)
+    except (ValueError, RecursionError) as error:  # msgspec's errors derive from ValueError
         raise WireError(
-            f"the {topic} packet has schema version {version}, this program speaks {SCHEMA_VERSION}"
-        )
-    stamps = Stamps(
-        t_ns=fields.integer("t_ns"),
-        progress_ns=fields.integer("progress_ns"),
-        arrived_ns=fields.integer("arrived_ns"),
-        seq=fields.integer("seq", 0),
-        published_ns=fields.integer("published_ns"),
-    )
-    packet = codec.read(fields, stamps, _array(topic, fields.optional_record("array"), payload))
-    fields.end()
+            f"not a {layout.packet.topic} packet of this version of emi-live: {str(error)[:200]}"
+        ) from error
+    if type(packet) is not layout.packet:
+        raise WireError(f"the topic is {layout.packet.topic}, but the packet is of {packet.topic}")
+    array = layout.array_of(packet)
+    if array is not None:
+        layout.check_shape(array)
+    elif payload:
+        raise WireError(f"the {packet.topic} packet describes no array but carries {len(payload)} bytes")
     return packet
 
 
-def _array(topic: str, described: Fields | None, payload: bytes) -> NDArray[np.float32] | None:
-    if described is None:
-        if payload:
-            raise WireError(f"the {topic} packet describes no array but carries {len(payload)} bytes")
-        return None
-    described.choice("dtype", (DTYPE,))
-    shape = tuple(
-        Fields({"size": size}, f"{topic}.array.shape[{index}]").integer("size", 0, MAX_FRAME_BYTES)
-        for index, size in enumerate(described.items("shape", 2))
-    )
-    described.end()
-    if not shape or math.prod(shape) * np.dtype(DTYPE).itemsize != len(payload):
-        raise WireError(f"the {topic} packet carries {len(payload)} bytes for an array of shape {shape}")
-    array = np.frombuffer(payload, DTYPE).astype(np.float32).reshape(shape)
+def _describe(array: Any) -> dict[str, object]:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        raise TypeError(f"an array must be float32, got {getattr(array, 'dtype', type(array).__name__)}")
+    return {"dtype": DTYPE, "shape": array.shape}
+
+
+def _read_array(described: Any, payload: Buffer) -> NDArray[np.float32]:
+    shape = msgspec.convert(described, _Array).shape
+    if math.prod(shape) * ITEM_BYTES != len(payload):
+        raise WireError(f"{len(payload)} bytes for an array of shape {shape}")
+    array: NDArray[np.float32] = np.frombuffer(payload, DTYPE).reshape(shape).astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise WireError(f"the array of the {topic} packet has values that are not finite")
+        raise WireError("the array has values that are not finite")
+    array.flags.writeable = False
     return array
 
 
-def _payload_of(array: NDArray[np.float32], topic: str) -> bytes:
-    if array.dtype != np.float32:
-        raise WireError(f"the array of a {topic} packet must be float32, got {array.dtype}")
-    return array.astype(DTYPE, copy=False).tobytes(order="C")
+class _Reader(threading.local):
+    """The decoder of each thread. It takes the array of a message from the message's last frame."""
+
+    def __init__(self) -> None:
+        self._payload: Buffer = b""
+        # In a union the decoder requires the tag that names kind and version; for one type it may be absent.
+        any_packet: Any = Union.__getitem__(PACKETS)
+        self._decoder = msgspec.msgpack.Decoder(any_packet, dec_hook=self._array)
+
+    def read(self, header: Buffer, payload: Buffer) -> Packet:
+        self._payload = payload
+        try:
+            packet: Packet = self._decoder.decode(header)
+        finally:
+            self._payload = b""
+        return packet
+
+    def _array(self, _: type, described: Any) -> NDArray[np.float32]:
+        return _read_array(described, self._payload)
 
 
-def _check_size(topic: str, part: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise WireError(f"the {part} of the {topic} packet has {size} bytes; at most {limit} are allowed")
+_READER: Final = _Reader()
+_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_describe)

@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from emi_engine import EngineError, FusionEngine
-from emi_live.bus.ends import PacketReader, PacketWriter
+from emi_live.bus.sockets import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health

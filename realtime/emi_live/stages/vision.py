@@ -8,10 +8,11 @@ Pictures from a ring for a stage that looks at faces: no more a second than it w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns

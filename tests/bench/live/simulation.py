@@ -8,10 +8,11 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from emi_bench.live.flash_beep import EchoEngine, LightEncoder
 from emi_bench.live.stations import ReceivedEstimate

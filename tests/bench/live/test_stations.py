@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from emi_bench.live.report import TOTAL
@@ -87,7 +88,7 @@ def test_freshness_is_not_told_by_estimates_after_the_media_have_ended() -> None
 def test_words_have_two_stages() -> None:
     trace = Trace(t_ns=0, arrived_ns=5 * MS, transcribed_ns=45 * MS, published_ns=65 * MS)
     (one, *_), _ = Simulation().run(every(1.0), 1.0)
-    heard = replace(one, estimate=replace(one.estimate, traces={"text": trace}))
+    heard = replace(one, estimate=msgspec.structs.replace(one.estimate, traces={"text": trace}))
     ((_, row),) = passages([heard], "text", [trace])
     assert (row["capture"], row["speech"], row["text"]) == (5, 40, 20)
 
@@ -95,7 +96,7 @@ def test_words_have_two_stages() -> None:
 def test_a_second_packet_of_the_same_time_is_taken_by_an_estimate_after_it() -> None:
     seen, packets = Simulation().run(every(2.0), 2.0)
     first = packets[30]
-    second = replace(first, published_ns=first.published_ns + 300 * MS)
+    second = msgspec.structs.replace(first, published_ns=first.published_ns + 300 * MS)
     (one, _), (other, times) = passages(seen, "vision", [first, second])
     assert other.estimate.started_ns > one.estimate.started_ns
     assert 0 <= times["bus"] <= HOP_MS
@@ -103,6 +104,6 @@ def test_a_second_packet_of_the_same_time_is_taken_by_an_estimate_after_it() -> 
 
 def test_evidence_of_unknown_arrival_has_no_stations() -> None:
     seen, packets = Simulation().run(every(1.0), 1.0)
-    scripted = [replace(packet, arrived_ns=0) for packet in packets]
+    scripted = [msgspec.structs.replace(packet, arrived_ns=0) for packet in packets]
     assert stations_of(seen, {"vision": scripted}, 0.0) == {}
     assert stations_of([], {}, 0.0) == {}

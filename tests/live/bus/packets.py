@@ -1,124 +1,82 @@
-"""Hypothesis strategies of every packet type, within the limits of the wire."""
+"""Hypothesis strategies of every packet type, derived from its declaration: any value within its limits."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 from hypothesis import strategies as st
+from msgspec import inspect
 from numpy.typing import NDArray
 
-from emi_live.bus.fields import INT64_MAX, INT64_MIN
-from emi_live.messages import (
-    AudioPacket,
-    Estimate,
-    Latency,
-    ModalityReport,
-    Packet,
-    TextPacket,
-    Trace,
-    TranscriptPacket,
-    VisionPacket,
-    Word,
-)
-from emi_models import MODALITIES
+from emi_live.messages import PACKETS, Estimate, Latency, ModalityReport, Packet, VisionPacket
 
-int64 = st.integers(INT64_MIN, INT64_MAX)
-counts = st.integers(0, INT64_MAX)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-numbers = st.floats(-1e9, 1e9)
-unit = st.floats(0, 1)
-float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-stamps = {"t_ns": int64, "progress_ns": int64, "arrived_ns": int64, "seq": counts, "published_ns": int64}
+MAX_ITEMS = 8  # of a list, characters of a text, rows of an array: more would only be slower
 
 
-def matrix(rows: int, columns: int, seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    """Values of one declared type."""
+    match kind:
+        case inspect.Metadata(type=inspect.UnionType(), extra=dict() as limits):
+            return st.none() | arrays(limits)
+        case inspect.Metadata(extra=dict() as limits):
+            return arrays(limits)
+        case inspect.UnionType(types=types):
+            return st.one_of(*map(values, types))
+        case inspect.StructType(cls=cls):
+            return structs(cls)
+        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            assert most is not None
+            return st.lists(values(item), min_size=least or 0, max_size=min(most, MAX_ITEMS)).map(tuple)
+        case inspect.DictType(key_type=key, value_type=value, min_length=least, max_length=most):
+            return st.dictionaries(values(key), values(value), min_size=least or 0, max_size=most)
+    return scalars(kind)
 
 
-vectors = st.lists(float32, min_size=1, max_size=80).map(lambda values: np.array(values, np.float32))
-matrices = st.builds(matrix, st.integers(0, 30), st.integers(0, 70), st.integers(0, 2**32))
+def scalars(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    match kind:
+        case inspect.NoneType():
+            return st.none()
+        case inspect.BoolType():
+            return st.booleans()
+        case inspect.IntType(ge=low, le=high):
+            return st.integers(low, high)
+        case inspect.FloatType(ge=low, le=high):
+            return st.floats(low, high)
+        case inspect.StrType(max_length=longest):
+            assert longest is not None
+            return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(longest, MAX_ITEMS))
+        case inspect.LiteralType(values=choices):
+            return st.sampled_from(choices)
+    raise AssertionError(f"a packet may not have {kind}: the wire has no limits for it")
 
-visions = st.builds(
-    VisionPacket,
-    faces=st.integers(-1, 9),
-    features=st.none() | vectors,
-    behind=st.booleans(),
-    **stamps,
-)
-audios = st.builds(
-    AudioPacket,
-    frames=matrices,
-    last_voice_ns=st.none() | int64,
-    replaces=st.booleans(),
-    behind=st.booleans(),
-    **stamps,
-)
-words = st.builds(
-    Word,
-    text=texts,
-    start_ns=int64,
-    end_ns=int64,
-    committed=st.booleans(),
-    number=st.integers(-1, INT64_MAX),
-    revises=st.none() | int64,
-)
-hearing = {
-    "hearing": st.sampled_from(["speaking", "silent", "no data"]),
-    "behind": st.booleans(),
-    "behind_s": numbers,
-    "left_out_s": numbers,
-}
-transcripts = st.builds(
-    TranscriptPacket,
-    words=st.lists(words, max_size=8).map(tuple),
-    withdrawn=st.lists(int64, max_size=4).map(tuple),
-    **hearing,
-    **stamps,
-)
-text_packets = st.builds(
-    TextPacket,
-    embedding=st.none() | vectors,
-    committed=texts,
-    partial=texts,
-    last_word_ns=st.none() | int64,
-    transcribed_ns=int64,
-    **hearing,
-    **stamps,
-)
-reports = st.builds(
-    ModalityReport,
-    state=st.sampled_from(["live", "missing", "failed", "unavailable"]),
-    used=st.booleans(),
-    age_ms=st.none() | numbers,
-    reason=st.none() | texts,
-    frames=st.none() | counts,
-    committed=st.none() | texts,
-    partial=st.none() | texts,
-    contribution=st.none() | st.tuples(*[st.floats(-1, 1)] * 6),
-)
-traces = st.builds(Trace, t_ns=int64, arrived_ns=int64, transcribed_ns=int64, published_ns=int64)
-latencies = st.builds(Latency, window=numbers, fusion=numbers, capture_to_estimate=st.none() | numbers)
-estimates = st.builds(
-    Estimate,
-    t_s=numbers,
-    wall=st.just("2026-01-01T12:00:00.123Z"),
-    intensities=st.tuples(*[unit] * 6),
-    modalities=st.fixed_dictionaries(dict.fromkeys(MODALITIES, reports)),
-    latency=latencies,
-    engine=texts,
-    bundle=texts,
-    marker=st.none() | counts,
-    started_ns=int64,
-    traces=st.dictionaries(st.sampled_from(MODALITIES), traces),
-    **stamps,
-)
-packets: st.SearchStrategy[Packet] = st.one_of(visions, audios, transcripts, text_packets, estimates)
+
+def structs(cls: type[Any]) -> st.SearchStrategy[Any]:
+    info = inspect.type_info(cls)
+    assert isinstance(info, inspect.StructType)
+    return st.builds(cls, **{field.name: values(field.type) for field in info.fields})
+
+
+def arrays(limits: dict[str, Any]) -> st.SearchStrategy[NDArray[np.float32]]:
+    sizes = [st.integers(limits["least"], min(most, MAX_ITEMS)) for most in limits["shape"]]
+    return st.builds(array, st.tuples(*sizes), st.integers(0, 2**32))
+
+
+def array(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+estimates = structs(Estimate)
+packets: st.SearchStrategy[Packet] = st.one_of(*map(structs, PACKETS))
 
 
 def same(a: object, b: object) -> bool:
     """Whether two packets are equal in type and in every field, arrays bit for bit."""
     if type(a) is not type(b):
         return False
-    for name in {slot for base in type(a).__mro__ for slot in getattr(base, "__slots__", ())}:
+    assert isinstance(a, msgspec.Struct)
+    for name in a.__struct_fields__:
         left, right = getattr(a, name), getattr(b, name)
         if isinstance(left, np.ndarray):
             if left.dtype != right.dtype or left.shape != right.shape or left.tobytes() != right.tobytes():

@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from emi_live.bus import Bus, Publisher, Subscription, wire
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, WireError
 from emi_live.health import Health
-from emi_live.messages import END_OF_STREAM, Packet, end_of_stream
+from emi_live.messages import END_OF_STREAM, AudioPacket, Packet, end_of_stream
 from tests.live.bus.packets import estimate, same, vision
 from tests.support.fakes import FakeClock
 
+CLIENT = Path(__file__).parents[3] / "examples" / "read_bus.py"
 TRANSPORTS = ("inproc", "ipc", "tcp")
 
 
@@ -119,6 +123,19 @@ def test_a_packet_is_the_same_after_the_hop(transport: str) -> None:
         assert received is not None
         assert same(received, estimate())
         assert reader.read() is None
+
+
+def test_a_large_array_is_not_copied_on_inproc_and_nobody_can_change_it() -> None:
+    frames = np.zeros((300, 1027), np.float32)
+    with Bus(config("inproc"), Health(), lossless=False, clock=FakeClock()) as bus:
+        publisher, readers = bus.publisher("audio"), [bus.subscriber("audio"), bus.subscriber("audio")]
+        publisher.publish(AudioPacket(t_ns=0, progress_ns=0, frames=frames, last_voice_ns=None))
+        for reader in readers:
+            assert reader.wait(5.0)
+            received = reader.read()
+            assert isinstance(received, AudioPacket)
+            assert np.shares_memory(received.frames, frames)
+            assert not received.frames.flags.writeable
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -252,7 +269,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
                 received.append(packet.t_ns)
     assert received == [1, 2]
     assert health.snapshot().counters == {"bus.vision.refused": 4}
-    assert [record.name for record in caplog.records] == ["emi_live.bus.subscription"]
+    assert [record.name for record in caplog.records] == ["emi_live.bus.sockets"]
 
 
 def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
@@ -307,6 +324,30 @@ def test_sockets_lie_in_a_private_folder_that_goes_away(tmp_path: Path) -> None:
         ):
             other.publisher("vision")
         assert (named / "vision").is_socket()
+
+
+def test_the_documented_client_reads_the_sockets_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "bus"
+    features = np.linspace(0, 1, 8, dtype=np.float32)
+    with Bus(config("ipc", directory=folder), Health(), lossless=False) as bus:
+        publisher = bus.publisher("vision", subscribers=0)
+        client = subprocess.Popen([sys.executable, CLIENT, folder, "vision", "1"], stdout=subprocess.PIPE)
+        with client, running(lambda: publish_while_running(publisher, features, client)):
+            assert client.stdout is not None
+            line = client.stdout.read().decode()
+        assert client.returncode == 0
+    assert "'faces': 1" in line
+    assert repr(features)[:20] in line
+
+
+def publish_while_running(
+    publisher: Publisher, features: NDArray[np.float32], client: subprocess.Popen[bytes]
+) -> None:
+    for t_ns in range(1500):
+        publisher.publish(vision(t_ns, features=features))
+        with suppress(subprocess.TimeoutExpired):
+            client.wait(0.02)
+            return
 
 
 def test_a_folder_that_others_can_reach_into_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def run(
 def clip(seconds: float, end_s: float | None = None) -> list[Packet]:
     frames: list[Packet] = [face(i / 10) for i in range(round(seconds * 10) + 1)]
     last = frames[-1].t_ns
-    return [*frames, replace(end_of_stream("vision", last), published_ns=last + 50_000_000)]
+    return [*frames, msgspec.structs.replace(end_of_stream("vision", last), published_ns=last + 50_000_000)]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -98,7 +99,9 @@ def test_live_latency_runs_from_the_capture_of_the_newest_frame() -> None:
 def test_an_estimate_tells_when_its_newest_evidence_passed_each_station() -> None:
     late = 30_000_000  # a packet is published so long after its capture
     estimates, _ = run(
-        [replace(packet, arrived_ns=packet.t_ns + 5) for packet in clip(1.0)], exact=False, cost_ns=7_000_000
+        [msgspec.structs.replace(packet, arrived_ns=packet.t_ns + 5) for packet in clip(1.0)],
+        exact=False,
+        cost_ns=7_000_000,
     )
     for estimate in estimates[1:3]:
         shown = estimate.traces["vision"]
@@ -109,7 +112,11 @@ def test_an_estimate_tells_when_its_newest_evidence_passed_each_station() -> Non
 
 
 def test_a_packet_newer_than_the_window_is_not_its_evidence() -> None:
-    early = [face(0.1, lag_s=0.0), replace(face(0.25), published_ns=0), end_of_stream("vision", NS_PER_S)]
+    early = [
+        face(0.1, lag_s=0.0),
+        msgspec.structs.replace(face(0.25), published_ns=0),
+        end_of_stream("vision", NS_PER_S),
+    ]
     estimates, _ = run(early, exact=False)
     assert [e.traces["vision"].t_ns / NS_PER_S for e in estimates[:2]] == [0.1, 0.25]
 

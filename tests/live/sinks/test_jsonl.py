@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from emi_live.errors import ConfigurationError, LiveError
@@ -31,8 +31,8 @@ def test_one_object_a_line_at_once_as_the_contract_has_it(tmp_path: Path) -> Non
 
 def test_words_of_any_script_are_utf_8(tmp_path: Path) -> None:
     one = estimate()
-    text = dataclasses.replace(one.modalities["text"], committed="déjà vu 日本 \ud800\n", partial='"')
-    one = dataclasses.replace(one, modalities={**one.modalities, "text": text})
+    text = msgspec.structs.replace(one.modalities["text"], committed="déjà vu 日本 \ud800\n", partial='"')
+    one = msgspec.structs.replace(one, modalities={**one.modalities, "text": text})
     sink = JsonLinesSink(tmp_path / "out")
     sink.write(one)
     sink.close()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pty
@@ -8,6 +7,7 @@ import termios
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from emi_live.health import Health
@@ -144,4 +144,4 @@ def test_a_paused_view_stands_still_while_estimates_go_on() -> None:
 
 def test_a_marker_is_named_in_the_line_of_its_estimate_alone() -> None:
     assert "marker" not in json.loads(to_line(estimate()))
-    assert json.loads(to_line(dataclasses.replace(estimate(), marker=2)))["marker"] == 2
+    assert json.loads(to_line(msgspec.structs.replace(estimate(), marker=2)))["marker"] == 2

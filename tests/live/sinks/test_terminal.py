@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -166,8 +166,8 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
     for hop in range(1, 101):
         clock.advance(NS_PER_S // 10)
         one = estimate(hop / 5, joy=hop / 200)
-        latency = dataclasses.replace(one.latency, capture_to_estimate=float(hop))
-        summary.add(dataclasses.replace(one, latency=latency))
+        latency = msgspec.structs.replace(one.latency, capture_to_estimate=float(hop))
+        summary.add(msgspec.structs.replace(one, latency=latency))
     console, output = terminal(tty=False)
     health = Health()
     health.count("camera.overwritten", 3)

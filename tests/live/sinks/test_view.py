@@ -4,6 +4,7 @@ import dataclasses
 import io
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,8 +61,8 @@ def shown(
 
 def with_words(committed: str, partial: str = "") -> Estimate:
     one = estimate()
-    text = dataclasses.replace(one.modalities["text"], committed=committed, partial=partial)
-    return dataclasses.replace(one, modalities={**one.modalities, "text": text})
+    text = msgspec.structs.replace(one.modalities["text"], committed=committed, partial=partial)
+    return msgspec.structs.replace(one, modalities={**one.modalities, "text": text})
 
 
 def busy(one: Estimate | None = None) -> ViewState:
@@ -152,12 +153,14 @@ def test_states_are_told_in_words_at_every_size(width: int, height: int) -> None
     one = estimate()
     reports = {
         **one.modalities,
-        "vision": dataclasses.replace(
+        "vision": msgspec.structs.replace(
             one.modalities["vision"], state="failed", used=False, reason="camera lost"
         ),
-        "audio": dataclasses.replace(one.modalities["audio"], state="unavailable", age_ms=None, reason=None),
+        "audio": msgspec.structs.replace(
+            one.modalities["audio"], state="unavailable", age_ms=None, reason=None
+        ),
     }
-    text = shown(busy(dataclasses.replace(one, modalities=reports)), width, height)
+    text = shown(busy(msgspec.structs.replace(one, modalities=reports)), width, height)
     for wanted in ("✖ failed", "camera lost", "◌ unavailable", "● live"):
         assert wanted in text
 
@@ -181,7 +184,7 @@ def test_wide_characters_and_words_longer_than_the_line_are_wrapped() -> None:
 
 
 def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
-    one = dataclasses.replace(
+    one = msgspec.structs.replace(
         with_words("\x1b[2J\x1b]0;owned\x07 hi", "\r\n\u202eevil"), engine="\x1b[31m", bundle="[red]b[/]"
     )
     text = shown(dataclasses.replace(busy(one), source="\x9b31m[bold]cam"))
@@ -197,8 +200,8 @@ def test_a_stall_and_the_start_are_told() -> None:
 
 
 def test_without_capture_latency_the_speed_is_shown() -> None:
-    one = dataclasses.replace(
-        estimate(20.0), latency=dataclasses.replace(estimate().latency, capture_to_estimate=None)
+    one = msgspec.structs.replace(
+        estimate(20.0), latency=msgspec.structs.replace(estimate().latency, capture_to_estimate=None)
     )
     assert "1.0\N{MULTIPLICATION SIGN} real time" in shown(busy(one))
 
@@ -330,13 +333,13 @@ def test_the_progress_line_is_for_terminals_and_goes_away() -> None:
 
 def test_a_device_that_is_opened_again_is_lost_not_failed() -> None:
     one = estimate()
-    report = dataclasses.replace(
+    report = msgspec.structs.replace(
         one.modalities["vision"],
         state="failed",
         used=False,
         reason="lost at 12:00:01, trying again: the camera gave no picture",
     )
-    text = shown(busy(dataclasses.replace(one, modalities={**one.modalities, "vision": report})))
+    text = shown(busy(msgspec.structs.replace(one, modalities={**one.modalities, "vision": report})))
     assert "✖ lost" in text
     assert "✖ failed" not in text
     assert "lost at 12:00:01, trying again" in text

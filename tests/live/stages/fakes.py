@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -229,7 +229,7 @@ def run_stage(stage: Stage, feed: Callable[[], bool] = lambda: False) -> list[Pa
 
 def key(packet: Packet) -> tuple[object, ...]:
     """A packet as a value that can be compared, its array as bytes."""
-    values = (getattr(packet, field.name) for field in fields(packet))
+    values = (getattr(packet, field.name) for field in msgspec.structs.fields(packet))
     return tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
 
 
