@@ -1,4 +1,7 @@
-"""Sound of any rate to 16 kHz, block by block, with the samples that one pass over all of it gives."""
+"""Streaming resampling to 16 kHz: the samples of one pass over the whole sound, with exact capture times.
+
+The kernel is torchaudio's. docs/decisions/0022 says why it is not soxr's.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,21 @@ __all__ = ["MAX_RATE_HZ", "MIN_RATE_HZ", "StreamingResampler"]
 
 MIN_RATE_HZ: Final = 1_000
 MAX_RATE_HZ: Final = 768_000
-MAX_KERNEL: Final = (
-    12_000_000  # entries of torchaudio's dense kernel while it is built, 48 MB; 44 056 Hz needs 11 M
-)
-SLICE: Final = (
-    SAMPLE_RATE_HZ  # samples made at once, so that a long block needs no more memory than a short one
-)
+# Entries of torchaudio's dense kernel while it is built, 48 MB; 44 056 Hz needs 11 M.
+MAX_KERNEL: Final = 12_000_000
+# Samples made at once, so that a long block needs no more memory than a short one.
+SLICE: Final = SAMPLE_RATE_HZ
 
 
 class StreamingResampler:
-    """Brings one stream to 16 kHz. Used by one thread.
+    """Resamples one stream to 16 kHz. Used by one thread.
 
-    Joined, the blocks equal `torchaudio.functional.resample` of the whole run, however the run was cut. A
-    stamp that is 60 ms or more from where the last block ended starts a new run, so that a gap stays a gap. A
-    sample is held back until the filter's half width (0.4 ms at 44.1 kHz) after it has been heard.
+    The joined blocks equal `torchaudio.functional.resample` of the whole run, however the run is split. If a
+    stamp is 60 ms or more from the end of the block before, a new run starts, so that a gap stays a gap. A
+    sample is held back for the filter's half width (0.4 ms at 44.1 kHz).
 
-    A rate whose ratio to 16 kHz would need an enormous kernel (a prime such as 44 101 Hz) is taken as the
-    nearest ratio that does not; the stamps carry the difference.
+    If the ratio of a rate to 16 kHz needs too large a kernel (a prime such as 44 101 Hz), the nearest ratio
+    with a smaller kernel is used; the stamps carry the difference.
     """
 
     def __init__(self, rate_hz: int) -> None:
@@ -183,7 +184,6 @@ def _affordable_ratio(rate_hz: int) -> Fraction:
 
 
 def _kernel_size(ratio: Fraction) -> int:
-    half_width = math.ceil(
-        6.1 * max(float(ratio), 1.0)
-    )  # six zero crossings of the lower rate, as torchaudio has it
+    # Six zero crossings of the lower rate, as in torchaudio.
+    half_width = math.ceil(6.1 * max(float(ratio), 1.0))
     return ratio.denominator * (ratio.numerator + 2 * half_width)

@@ -1,21 +1,16 @@
-"""The one place that reads pickles: arrays, tensors and plain values come out, nothing else is ever called.
+"""The one reader of pickles: arrays, tensors and plain values come out, and no name is ever imported.
 
-A pickle is a program. Here it finds only the few names that make up numpy arrays and torch tensors, and even
-these are stand-ins that take bytes, shapes and types, check them, and do nothing else. A pickle that asks for
-any other name is refused, with that name.
+A pickle is a program. Three bounds hold before and while it runs:
 
-Stand-ins for the names that pickled arrays and tensors ask for; each checks what it is given.
+- Names. `find_class` knows only the few names that pickled arrays and tensors need. Each gives a stand-in
+  that checks bytes, shape and type. No pickle calls numpy's or torch's own functions, since some of them
+  allocate without limit or show uninitialised memory. An array is filled once; nothing else can be changed.
+- Time and memory of the program. `scan` follows it with pickletools first. The steps are limited, since an
+  empty list is one byte in the file and 56 in memory. A key must be text or an integer of 64 bits: the hash
+  of a tuple of tuples takes time that doubles with each level, and large integers can be chosen to collide.
+- Bytes. `Budget` limits what the stand-ins copy: many tensors may be views of one storage.
 
-None of numpy's or torch's own functions is handed to a pickle: with made-up arguments some allocate without
-limit or show memory that nobody wrote. Nor can a pickle change what it gets, except that an array is filled
-once.
-
-What a pickle would do, followed on paper before it does it: so that none takes minutes or gigabytes.
-
-An unpickler's memory grows with the steps it takes, not with the file: an empty list is one byte there and
-56 here. And it hashes whatever a pickle makes a key of: a tuple of tuples takes time that doubles with each
-level, large integers can be chosen to collide. So the steps are counted, and a key must be text or a small
-integer.
+Files of torch.save go through `scan`, then `torch.load(weights_only=True)`.
 """
 
 from __future__ import annotations
@@ -42,44 +37,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "KEY_BITS",
-    "MAX_BYTES",
-    "MAX_STEPS",
-    "TORCH_PICKLES",
-    "ZIP",
-    "Budget",
-    "Held",
-    "Plain",
-    "Refusal",
-    "budgeted",
-    "load_torch",
-    "read_pickle",
-    "scan",
-    "stand_in",
-    "unpickle",
-]
+__all__ = ["MAX_BYTES", "Plain", "read_pickle", "scan", "unpickle"]
 
-MAX_STEPS: Final = 1_000_000  # a clip of arrays takes some hundred; a list of 600,000 numbers is still read
+# A clip of arrays takes some hundred steps; a list of 600,000 numbers is still read.
+MAX_STEPS: Final = 1_000_000
 MAX_BITS: Final = 1024  # of an integer that is a value
-KEY_BITS: Final = 64  # of one that is a key: no two such differ in less than what their hashes tell apart
-TORCH_PICKLES: Final = (
-    5  # in a file of torch.save before it wrote zip files: magic, version, machine, data, names
-)
+KEY_BITS: Final = 64  # of an integer that is a key: of these, few can share a hash
+# In a torch.save file that is not a zip: magic, version, machine, data, names.
+TORCH_PICKLES: Final = 5
+BUDGET_TIMES: Final = 4  # a byte may be text first, then an array, then a tensor
+BUDGET_FREE: Final = 64 << 20  # bytes: small files may share one storage among many tensors
+ZIP: Final = b"PK\x03\x04"
 
-_OTHER: Final = 0
-_KEY: Final = 1
-_MARK: Final = -1
+_OTHER, _KEY, _MARK = range(3)  # what lies on the stack that `scan` follows
 _KEY_KINDS: Final = (
     *(pickletools.pyint, pickletools.pylong, pickletools.pyinteger_or_bool, pickletools.pybool),
     *(pickletools.pystring, pickletools.pybytes_or_str, pickletools.pyunicode),
 )
-_STORES: Final = ("PUT", "BINPUT", "LONG_BINPUT")
-_SETS: Final = ("EMPTY_SET", "ADDITEMS", "FROZENSET")
-_FETCHES: Final = ("GET", "BINGET", "LONG_BINGET")
 
 
-class Refusal(Exception):  # noqa: N818  # not an error of ours to the user: it becomes one with the file's name
+class Refusal(Exception):  # noqa: N818  # becomes a DataError with the file's name
     """A pickle asked for what no array needs; says for what."""
 
 
@@ -93,92 +70,71 @@ def scan(data: bytes, pickles: int = 1) -> int:
     """
     stream, steps = io.BytesIO(data), 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in names, which are no names of ours
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in names
         for _ in range(pickles):
-            steps = _follow(stream, steps)
+            stack: list[int] = []
+            memo: dict[int, int] = {}
+            first = steps
+            for opcode, argument, _ in pickletools.genops(stream):
+                steps += 1
+                if steps > MAX_STEPS:
+                    raise Refusal(f"it takes more than {MAX_STEPS} steps to read")
+                _step(opcode, argument, stack, memo, steps - first)
     return steps
 
 
-def _follow(stream: io.BytesIO, steps: int) -> int:
-    stack: list[int] = []
-    memo: dict[int, int] = {}
-    first = steps
-    for opcode, argument, _ in pickletools.genops(stream):
-        steps += 1
-        if steps > MAX_STEPS:
-            raise Refusal(f"it takes more than {MAX_STEPS} steps to read")
-        name = opcode.name
-        if name in _SETS:
+def _step(
+    opcode: pickletools.OpcodeInfo, argument: object, stack: list[int], memo: dict[int, int], steps: int
+) -> None:
+    """What one opcode does to the stack and the memo."""
+    match opcode.name:
+        case "EMPTY_SET" | "ADDITEMS" | "FROZENSET":
             raise Refusal("it holds a set")
-        if name in _STORES or name == "MEMOIZE":
-            place = len(memo) if name == "MEMOIZE" else argument
-            # A place far past the others: the unpickler would allocate all in between.
-            if not isinstance(place, int) or place >= steps - first:
-                raise Refusal(f"it stores value {place} after {steps - first - 1} steps")
+        case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+            place = len(memo) if opcode.name == "MEMOIZE" else argument
+            # The unpickler would allocate all places up to one far past the others.
+            if not isinstance(place, int) or place >= steps:
+                raise Refusal(f"it stores value {place} after {steps - 1} steps")
             memo[place] = stack[-1]
-        elif name in _FETCHES:
-            stack.append(memo[int(argument or 0)])
-        else:
-            _step(opcode, argument, stack)
-    return steps
+        case "GET" | "BINGET" | "LONG_BINGET":
+            stack.append(memo[int(str(argument))])
+        case "MARK":
+            stack.append(_MARK)
+        case "DUP":
+            stack.append(stack[-1])
+        case "POP":
+            stack.pop()
+        case _:
+            _check_keys(opcode.name, _taken(opcode, stack))
+            for kind in opcode.stack_after:
+                bits = argument.bit_length() if isinstance(argument, int) and kind in _KEY_KINDS else 0
+                if bits > MAX_BITS:
+                    raise Refusal(f"it holds an integer of {bits} bits")
+                stack.append(_KEY if kind in _KEY_KINDS and bits <= KEY_BITS else _OTHER)
 
 
-def _step(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int]) -> None:
-    """What an opcode takes from the stack, and puts there."""
-    if opcode.name == "MARK":
-        stack.append(_MARK)
-    elif opcode.name == "DUP":
-        stack.append(stack[-1])
-    elif opcode.name == "POP":
-        stack.pop()
-    else:
-        _exchange(opcode, argument, stack)
-
-
-def _exchange(opcode: pickletools.OpcodeInfo, argument: object, stack: list[int]) -> None:
+def _taken(opcode: pickletools.OpcodeInfo, stack: list[int]) -> list[int]:
+    """Take an opcode's arguments off the stack; those after the mark, if it has one."""
+    count, arguments = len(opcode.stack_before), None
     if pickletools.markobject in opcode.stack_before:
-        taken = _to_mark(stack)
-        if opcode.name in ("SETITEMS", "DICT"):
-            _check_keys(taken[::2])
-        _take(stack, opcode.stack_before.index(pickletools.markobject))
-    else:
-        taken = _take(stack, len(opcode.stack_before))
-        if opcode.name == "SETITEM":
-            _check_keys(taken[1:2])
-    for kind in opcode.stack_after:
-        fit = kind in _KEY_KINDS
-        if isinstance(argument, int) and fit:
-            bits = argument.bit_length()
-            if bits > MAX_BITS:
-                raise Refusal(f"it holds an integer of {bits} bits")
-            fit = bits <= KEY_BITS
-        stack.append(_KEY if fit else _OTHER)
-
-
-def _to_mark(stack: list[int]) -> list[int]:
-    """Take what was put on the stack since the last mark, and the mark."""
-    for place in range(len(stack) - 1, -1, -1):
-        if stack[place] == _MARK:
-            taken = stack[place + 1 :]
-            del stack[place:]
-            return taken
-    raise ValueError("a mark is missing")
-
-
-def _take(stack: list[int], count: int) -> list[int]:
-    if count > len(stack) or _MARK in stack[len(stack) - count :]:
-        raise ValueError("the stack is empty")
+        # From the end and without a copy: the whole costs no more than what is taken.
+        mark = next((at for at in range(len(stack) - 1, -1, -1) if stack[at] == _MARK), None)
+        if mark is None:
+            raise ValueError("a mark is missing")
+        arguments = stack[mark + 1 :]
+        del stack[mark:]
+        count = opcode.stack_before.index(pickletools.markobject)
     taken = stack[len(stack) - count :]
+    if count > len(stack) or _MARK in taken:
+        raise ValueError("the stack is empty")
     del stack[len(stack) - count :]
-    return taken
+    return taken if arguments is None else arguments
 
 
-def _check_keys(kinds: list[int]) -> None:
-    if not all(kind == _KEY for kind in kinds):
+def _check_keys(name: str, taken: list[int]) -> None:
+    keys = {"SETITEM": taken[1:2], "SETITEMS": taken[::2], "DICT": taken[::2]}.get(name, [])
+    if any(kind != _KEY for kind in keys):
         raise Refusal(f"it has a key that is neither text nor an integer of {KEY_BITS} bits")
-
-
-ZIP: Final = b"PK\x03\x04"
 
 
 class Budget:
@@ -194,8 +150,6 @@ class Budget:
             raise Refusal("it makes far more of its bytes than a file of arrays does")
 
 
-BUDGET_TIMES: Final = 4  # a byte may be text first, then an array, then a tensor
-BUDGET_FREE: Final = 64 << 20  # bytes: small files may share one storage among many tensors
 _budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
 
 
@@ -224,10 +178,7 @@ def stand_in(module: str, name: str) -> object:
 
 
 def load_torch(data: bytes) -> object:
-    """What `torch.save` wrote, by PyTorch's own restricted unpickler, on the CPU.
-
-    Its warnings are about odd files, which are refused soon after, or are of no use to whoever has them.
-    """
+    """What `torch.save` wrote, by PyTorch's own restricted unpickler, on the CPU, without warnings."""
     if data.startswith(ZIP):
         with ZipFile(io.BytesIO(data)) as archive:
             if (budget := _budget.get()) is not None:
@@ -417,8 +368,7 @@ def _tensor(storage: object, offset: object, size: object, stride: object, *_: o
     if (budget := _budget.get()) is not None:
         budget.charge(count * storage.flat.element_size())
     view = torch.as_strided(storage.flat, size, stride, start[0])  # raises if it reaches past the storage
-    array: NDArray[np.generic] = (view.float() if view.dtype == torch.bfloat16 else view).contiguous().numpy()
-    return Held(array)
+    return Held(_numpy(view))
 
 
 _TENSOR_TYPES: Final = (
@@ -498,7 +448,7 @@ def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
 
 
 class _Restricted(Unpickler):
-    """An unpickler that knows the names of `pickled_names` and no others."""
+    """An unpickler that knows the names of `stand_in` and no others."""
 
     def find_class(self, module: str, name: str) -> object:
         """The stand-in for a name; refuses all that have none."""
@@ -555,8 +505,11 @@ def _array(tensor: torch.Tensor, max_bytes: int, budget: Budget) -> NDArray[np.g
     if size > max_bytes:
         raise Refusal(f"it holds a tensor of {size} bytes, the limit is {max_bytes}")
     budget.charge(size)
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    array: NDArray[np.generic] = tensor.contiguous().numpy()
+    return _numpy(tensor.detach())
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = (
+        (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+    )
     return array
