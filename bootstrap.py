@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def find_uv() -> str:
-    """The uv on this machine, or one installed beside this file."""
+    """The uv on this machine, or one installed next to this file."""
     if found := shutil.which("uv"):
         return found
     local = TOOLS / "bin" / "uv"

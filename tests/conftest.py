@@ -16,7 +16,7 @@ DEFAULT_ASSETS = ROOT.parent / "shared" / "assets"
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """The folder of test media: EMI_TEST_ASSETS, or ../shared/assets beside the checkout."""
+    """The folder of test media: EMI_TEST_ASSETS, or ../shared/assets next to the checkout."""
     folder = Path(os.environ.get("EMI_TEST_ASSETS", DEFAULT_ASSETS))
     if not folder.is_dir():
         message = f"no test media at {folder}: set EMI_TEST_ASSETS to the folder that holds them"

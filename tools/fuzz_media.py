@@ -110,7 +110,7 @@ START_S: Final = 120.0  # for a child to load models on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """How one file went."""
 
     index: int
@@ -333,10 +333,10 @@ def _say(answers: IO[str], answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def judge(index: int, what: str, answer: dict[str, Any], decodable: int | None) -> Outcome:
+def judge(index: int, what: str, answer: dict[str, Any], decodable: int | None) -> RunOutcome:
     """What to think of a run; `decodable` pictures are what FFmpeg's own tool finds, where it was asked."""
     if answer.get("hang"):
-        return Outcome(index, what, "hang")
+        return RunOutcome(index, what, "hang")
     code, lines, detail = answer["exit"], answer.get("lines", 0), answer.get("detail", "")
     frames = sum(answer.get("counters", {}).get(name, 0) for name in ("video.frames", "video.out_of_order"))
     if code < 0 or code >= 128:
@@ -350,8 +350,8 @@ def judge(index: int, what: str, answer: dict[str, Any], decodable: int | None) 
     elif code == 0 and decodable is not None and frames < 0.8 * decodable - 3:
         outcome, detail = "short success", f"{frames} pictures of {decodable}"
     else:
-        return Outcome(index, what, "good", code)
-    return Outcome(index, what, outcome, code, detail)
+        return RunOutcome(index, what, "good", code)
+    return RunOutcome(index, what, outcome, code, detail)
 
 
 def decodable_pictures(path: Path) -> int | None:
@@ -366,7 +366,7 @@ def decodable_pictures(path: Path) -> int | None:
     return int(first) if first.isdecimal() else None
 
 
-def fuzz(options: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
+def fuzz(options: argparse.Namespace, folder: Path) -> Iterator[RunOutcome]:
     """The outcome of each file that is not done yet."""
     seeds = make_seeds(folder / "seeds")
     contents = [path.read_bytes() for path in seeds]
@@ -391,7 +391,7 @@ def fuzz(options: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
         child.close()
 
 
-def summarise(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def summarise(options: argparse.Namespace, outcomes: Sequence[RunOutcome]) -> dict[str, Any]:
     """The result as it is written."""
     return {
         "seed": options.seed,
@@ -404,15 +404,15 @@ def summarise(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> dict[
     }
 
 
-def resumed(path: Path, seed: int) -> list[Outcome]:
+def resumed(path: Path, seed: int) -> list[RunOutcome]:
     """What an earlier run with the same seed has found."""
     if not path.exists():
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["seed"] != seed:
         raise SystemExit(f"{path} is of seed {found['seed']}; give another --out")
-    good = [Outcome(int(index), "", "good", code) for index, code in found["done"].items()]
-    return good + [Outcome(**one) for one in found["bad"]]
+    good = [RunOutcome(int(index), "", "good", code) for index, code in found["done"].items()]
+    return good + [RunOutcome(**one) for one in found["bad"]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
-"""Recording the demo's words and voice anew: `python -m tools.record_demo`.
+"""Recording the demo's words and voice again: `python -m tools.record_demo`.
 
 Runs the words of the script and a synthesised voice through the real encoders, and keeps what the stages will
 ask for. Needed after any change of the script, or of how the text stage joins words.
 
-The sound of the demo's voice: nobody's, made by the synthesiser that the packaged checkpoint learned from.
+The sound of the demo's voice: no, made by the synthesiser that the packaged checkpoint learned from.
 
 Only `tools.record_demo` needs it; the show plays what was recorded.
 """

@@ -69,7 +69,7 @@ class CheckedEngine(ABC):
 
     @property
     def header(self) -> CheckpointHeader:
-        """The story of the checkpoint that runs."""
+        """The metadata of the checkpoint that runs."""
         return self._header
 
     @property

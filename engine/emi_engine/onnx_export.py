@@ -1,7 +1,7 @@
-"""A checkpoint's network as ONNX: shipped beside it, cached from an earlier start, or exported now.
+"""A checkpoint's network as ONNX: shipped next to it, cached from an earlier start, or exported now.
 
 An export takes seconds (docs/decisions/0005-cpu-engine-default.md), so the packaged checkpoint has its ONNX
-beside it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors` writes it.
+next to it: `python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors` writes it.
 
 ONNX states each tensor's type, and TensorRT computes in the types that it finds: so the precision of a plan
 is decided here.

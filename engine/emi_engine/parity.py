@@ -88,5 +88,5 @@ def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint, precision: 
     if worst > TOLERANCES[precision]:
         raise EngineError(
             f"{engine.name} differs from the checkpoint's network by {worst:.2g}: what it runs is stale; "
-            "remove the .onnx file beside the checkpoint, or choose the engine `torch`"
+            "remove the .onnx file next to the checkpoint, or choose the engine `torch`"
         )

@@ -80,7 +80,7 @@ class FusionEngine(Protocol):
 
     @property
     def header(self) -> CheckpointHeader:
-        """The story of the checkpoint that runs."""
+        """The metadata of the checkpoint that runs."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file that holds a network's weights and, in its header, its whole story.
+"""Checkpoints: one safetensors file that holds a network's weights and, in its header, its metadata.
 
 Reading a header does not load torch, which takes seconds.
 """
@@ -48,7 +48,7 @@ MAX_HEADS: Final = 32  # of attention, each of which compares all frames with al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointHeader:
-    """A checkpoint's story: what it is, what it was trained on and with, how good it is, under which licence.
+    """A checkpoint's metadata: what it is, how and on what data it was trained, its scores and its licence.
 
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
     measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
@@ -81,7 +81,7 @@ class LoadedCheckpoint:
 
 
 def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader) -> None:
-    """Write the network's weights and story to `path`, whole or not at all.
+    """Write the network's weights and metadata to `path`, whole or not at all.
 
     Raises:
         CheckpointError: the header contradicts the network, or a weight is not finite.
@@ -110,8 +110,8 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"weight {name} is not finite; nothing was saved, train again")
-    story = {f.name: getattr(header, f.name) for f in fields(header)}
-    data = save(tensors, metadata={_KEY: json.dumps(story, sort_keys=True)})
+    metadata = {f.name: getattr(header, f.name) for f in fields(header)}
+    data = save(tensors, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
     atomic_write(path, data)
 
 
@@ -138,7 +138,7 @@ def packaged_checkpoint(name: str) -> Path:
 
 
 def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) -> CheckpointHeader:
-    """The story of a checkpoint, without reading its weights.
+    """The metadata of a checkpoint, without reading its weights.
 
     Args:
         path: a file that `save_checkpoint` wrote.
@@ -163,8 +163,8 @@ def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) ->
             f"{path} is safetensors but no emi-live checkpoint; save it with save_checkpoint"
         )
     try:
-        story = json.loads(metadata[_KEY])
-        header = _parse(story)
+        metadata = json.loads(metadata[_KEY])
+        header = _parse(metadata)
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has a header that cannot be understood: {printable(error, 300)}"
@@ -214,7 +214,7 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
                         f"{path}: weight {name} is {kind}, not finite float32; fetch or save it again"
                     )
             # Copies: the file may be replaced while they are in use; and results depend in their last bit on
-            # how weights are aligned in memory, which in the file hangs on the length of its header.
+            # how weights are aligned in memory, which in the file depends on the length of its header.
             weights = {name: file.get_tensor(name).clone() for name in expected}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -259,13 +259,13 @@ def _check_window(config: Mapping[str, object]) -> None:
         raise ValueError(f"{heads} heads of attention; at most {MAX_HEADS} are run")
 
 
-def _parse(story: object) -> CheckpointHeader:
+def _parse(metadata: object) -> CheckpointHeader:
     """A header from decoded JSON; raises TypeError or ValueError with what is wrong."""
-    if not isinstance(story, dict) or story.get("format_version") != FORMAT_VERSION:
-        version = story.get("format_version") if isinstance(story, dict) else None
+    if not isinstance(metadata, dict) or metadata.get("format_version") != FORMAT_VERSION:
+        version = metadata.get("format_version") if isinstance(metadata, dict) else None
         raise ValueError(f"format version {version!r}, this emi-live reads {FORMAT_VERSION}")
-    tuples = {name: tuple(story[name]) for name in ("modalities", "emotions")}
-    header = CheckpointHeader(**{**story, **tuples})
+    tuples = {name: tuple(metadata[name]) for name in ("modalities", "emotions")}
+    header = CheckpointHeader(**{**metadata, **tuples})
     if not header.modalities or not set(header.modalities) <= set(MODALITIES):
         raise ValueError(f"modalities {header.modalities!r}")
     for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):

@@ -210,7 +210,7 @@ class FrameRun:
 
     `values` (n, dim) float32 is only read, and only until the call that takes it returns. In the windows of
     one stream, a number always stands for the same frame, and neither end of the run goes back. Where frames
-    were computed anew, numbers are left out: the run starts behind all that were used before.
+    were computed again, numbers are left out: the run starts behind all that were used before.
     """
 
     start: int

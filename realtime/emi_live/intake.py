@@ -42,7 +42,7 @@ class Intake:
         clock: Clock | None = None,
         breaks: Breaks | None = None,
     ) -> None:
-        """Write these rings; media are stamped by `clock` as they come in, beside their capture time.
+        """Write these rings; media are stamped by `clock` as they come in, in addition to their capture time.
 
         What was captured in one of `breaks` is not used.
         """

@@ -84,7 +84,7 @@ class LiveEngine:
 
         Args:
             config: settings; the default takes pushed media.
-            sinks: where estimates go beside `estimates()`, each in a thread of its own.
+            sinks: where estimates go besides `estimates()`, each in a thread of its own.
             script: makes the stages that stand in for sources and encoders, as the demo's do.
             engine: answers in place of the checkpoint's own engine; `close` closes it.
             encoders: run in place of the bundle's own; `close` closes them.
@@ -157,7 +157,7 @@ class LiveEngine:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
 
         Any checkpoint for the encoders that run will do, whatever its windows.
-        Where its engine runs ONNX, have that beside the checkpoint: exports take seconds and Python's lock.
+        Where its engine runs ONNX, have that next to the checkpoint: exports take seconds and Python's lock.
 
         Raises:
             CheckpointError: the checkpoint is not one for the encoders that run.

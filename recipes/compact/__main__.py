@@ -33,7 +33,7 @@ from recipes.compact.faces import make_faces
 from recipes.compact.goemotions import cut_short, embed, read_split, spoken
 from recipes.compact.scores import dev_scores, prototype_scores
 from recipes.compact.sizes import SHAPES, SPANS_S
-from recipes.compact.together import Mixture, Recipe, train_together
+from recipes.compact.together import Mixture, TogetherRecipe, train_together
 from recipes.compact.voices import make_voices
 from recipes.compact.words import WordsRecipe, predict, train_words
 
@@ -91,7 +91,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2; default: the model store's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=WordsRecipe().epochs, help="of the words, at most")
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of all three together")
+    parser.add_argument("--steps", type=int, default=TogetherRecipe().steps, help="of all three together")
     parser.add_argument("--faces", type=int, default=20_000, help="invented clips of faces, 5 s each")
     parser.add_argument("--voices", type=int, default=5000, help="invented takes of voices, 4 s each")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch; others round differently")
@@ -127,7 +127,7 @@ class _Run:
                 voices=voices,
                 voice_frames=SHAPES.audio_frames,
             )
-            together = Recipe(seed=options.seed, steps=options.steps)
+            together = TogetherRecipe(seed=options.seed, steps=options.steps)
             report = self._bar("all together", together.steps, "error {:.5f}")
             network = train_together(words, mixture, together, report)
         scores = dev_scores(network, dev_views, dev.targets, held_faces, held_voices)
@@ -170,7 +170,7 @@ class _Run:
         return make(takes, seed=seed), make(held, seed=seed + 1)
 
     def _bar(self, name: str, total: int, measure: str) -> Callable[[int, float], None]:
-        """A bar; the result moves it, with a value to show beside its name."""
+        """A bar; the result moves it, with a value to show next to its name."""
         task = self._progress.add_task(name, total=total)
 
         def report(done: int, value: float) -> None:

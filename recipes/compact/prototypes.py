@@ -38,7 +38,7 @@ class FacePrototype:
     always: Mapping[str, float]
     sometimes: Mapping[str, float] = field(default_factory=dict)
     shows: Mapping[str, float] = field(default_factory=dict)
-    weight: float = 1.0  # how often it is drawn, beside the others
+    weight: float = 1.0  # how often it is drawn, compared with the others
     source: str
 
 

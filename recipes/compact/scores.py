@@ -67,7 +67,7 @@ def dev_scores(
     faces: FaceWindows,
     voices: VoiceTakes,
 ) -> dict[str, float]:
-    """Pearson's correlation with the ratings of `dev`, words alone and beside neutral faces and voices.
+    """Pearson's correlation with the ratings of `dev`, words alone and with neutral faces and voices.
 
     Args:
         network: what is scored.

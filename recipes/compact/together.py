@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from recipes.compact.faces import FaceWindows
     from recipes.compact.voices import VoiceTakes
 
-__all__ = ["Mixture", "Recipe", "composed", "follow", "train_together", "warm_up_then_cosine"]
+__all__ = ["Mixture", "TogetherRecipe", "composed", "follow", "train_together", "warm_up_then_cosine"]
 
 # Chances that a modality is there; each is drawn alone, so that every pattern comes up.
 PRESENT: Final = {"text": 0.5, "vision": 0.7, "audio": 0.7}
@@ -162,7 +162,7 @@ def follow(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class TogetherRecipe:
     """How the network is trained; the defaults are those of the packaged checkpoint."""
 
     seed: int = 0
@@ -175,13 +175,13 @@ class Recipe:
     weight_decay: float = 0.02
     average: float = 0.998
     # How much windows count in which a face or a voice adds to words. People rated the words and nobody the
-    # displays: a doubtful one may count for what it is without words, and beside words for next to nothing.
+    # displays: a doubtful one may count for what it is without words, and with words for next to nothing.
     adds_weight: float = 0.02
     report_every: int = 50
 
 
 def train_together(
-    words: Taemi, mixture: Mixture, recipe: Recipe, report: Callable[[int, float], None]
+    words: Taemi, mixture: Mixture, recipe: TogetherRecipe, report: Callable[[int, float], None]
 ) -> Taemi:
     """The trained network, averaged over its last steps.
 
@@ -219,7 +219,7 @@ def train_together(
     return averaged
 
 
-def _groups(network: Taemi, recipe: Recipe) -> list[dict[str, object]]:
+def _groups(network: Taemi, recipe: TogetherRecipe) -> list[dict[str, object]]:
     """Weight decay for matrices; none for biases, norms and missing tokens."""
     first = network.head[0].weight
     matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]

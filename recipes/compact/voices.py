@@ -1,7 +1,7 @@
 """Windows of voices for training: invented speakers, synthesised, recorded, and heard by the real encoder.
 
 A take of some seconds has one speaker, who talks plainly or shows one manner, alone or with plain speech
-beside it. What a window shows is what its manners stand for (`manners`), once they have sounded for most of a
+next to it. What a window shows is what its manners stand for (`manners`), once they have lasted for most of a
 second.
 """
 

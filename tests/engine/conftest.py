@@ -46,7 +46,7 @@ def write_checkpoint(path: Path, config: TaemiConfig = CONFIG, seed: int = 0) ->
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the compact bundle's sizes, trained on all modalities, with its ONNX beside it."""
+    """A checkpoint of the compact bundle's sizes, trained on all modalities, with its ONNX next to it."""
     path = write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "net.safetensors")
     path.with_suffix(".onnx").write_bytes(export_onnx(load_checkpoint(path)))
     return path

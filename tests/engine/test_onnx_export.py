@@ -30,7 +30,7 @@ def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(c
 @pytest.mark.slow
 def test_an_export_is_made_once_and_then_found(checkpoint: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(checkpoint)
-    elsewhere = tmp_path / "net.safetensors"  # nothing lies beside it
+    elsewhere = tmp_path / "net.safetensors"  # nothing lies next to it
     model = onnx_model(loaded, elsewhere, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
     assert kept.read_bytes() == model

@@ -20,7 +20,7 @@ SAME_GRAPH = {"taemi, no dropout", "two_stage", "two_stage, motion only"}  # as 
 
 @pytest.fixture(scope="module", params=[name for name in VARIANTS if name not in SAME_GRAPH])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with its ONNX beside it, so that each is exported once."""
+    """A checkpoint with its ONNX next to it, so that each is exported once."""
     path = tmp_path_factory.mktemp("systems") / "net.safetensors"
     save(path, network(request.param), VARIANTS[request.param][0])
     path.with_suffix(".onnx").write_bytes(export_onnx(load_checkpoint(path)))

@@ -50,8 +50,8 @@ def path(tmp_path: Path) -> Path:
 
 def rewrite(path: Path, change: dict[str, object]) -> None:
     """The same weights under a header with some entries changed."""
-    story = json.loads(json.dumps({f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__})) | change
-    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(story)})
+    metadata = json.loads(json.dumps({f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__})) | change
+    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(metadata)})
 
 
 def test_what_was_saved_comes_back(path: Path) -> None:
@@ -159,16 +159,16 @@ def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
 def test_names_in_a_file_cannot_steer_the_terminal(path: Path) -> None:
     weights = load_file(path)
     weights["a\x1b]0;owned\x07"] = torch.zeros(1)
-    story = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
-    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(story)})
+    metadata = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
+    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match=r"a\\x1b\]0;owned\\x07 is missing") as caught:
         load_checkpoint(path)
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("story", ["", "[]", "null", "{", '{"format_version": 1}', "[" * 100_000])
-def test_a_header_that_is_no_story_is_refused(path: Path, story: str) -> None:
-    save_file(load_file(path), path, metadata={"emi_checkpoint": story})
+@pytest.mark.parametrize("metadata", ["", "[]", "null", "{", '{"format_version": 1}', "[" * 100_000])
+def test_a_header_that_is_no_story_is_refused(path: Path, metadata: str) -> None:
+    save_file(load_file(path), path, metadata={"emi_checkpoint": metadata})
     with pytest.raises(CheckpointError, match="understood"):
         load_checkpoint(path)
 
@@ -206,8 +206,8 @@ def test_weights_that_do_not_fit_are_refused(path: Path, spoil: str) -> None:
         weights["text.token"][2] = float("nan")
     else:
         weights["text.token"] = weights["text.token"].half()
-    story = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
-    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(story)})
+    metadata = {f: getattr(HEADER, f) for f in HEADER.__dataclass_fields__}
+    save_file(weights, path, metadata={"emi_checkpoint": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match="extra" if spoil == "unexpected" else r"text\.token"):
         load_checkpoint(path)
 

@@ -99,7 +99,7 @@ def test_plain_statements_show_little_of_anything(
 def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
     compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path, faces: FaceWindows, voices: VoiceTakes
 ) -> None:
-    """Words alone, and the same beside neutral faces and voices, which take next to nothing from it."""
+    """Words alone, and the same with neutral faces and voices, which take next to nothing from it."""
     dev = read_split(assets / "goemotions", "dev")
     targets = dev.targets[:1000]
     choice = random.Random(0)  # noqa: S311  # repeatable, not secret

@@ -54,7 +54,7 @@ def test_whoever_looks_up_a_host_is_seen(line: str) -> None:
     ("line", "path"),
     [
         ('7 openat(AT_FDCWD</run/here>, "/home/ann/.cache/id", O_WRONLY|O_CREAT, 0600) = 4</home/ann/.cache/id>', "/home/ann/.cache/id"),
-        ('7 openat(AT_FDCWD</run/here>, "beside", O_RDWR|O_CLOEXEC) = 4</run/here/beside>', "/run/here/beside"),
+        ('7 openat(AT_FDCWD</run/here>, "beside", O_RDWR|O_CLOEXEC) = 4</run/here/next to>', "/run/here/beside"),
         ('7 openat(13</home/ann/.cache/Maker>, "deviceid", O_WRONLY|O_CREAT|O_EXCL, 0600) = 14', "/home/ann/.cache/Maker/deviceid"),
         ('7 creat("/home/ann/x", 0644) = 4', "/home/ann/x"),
         ('7 mkdir("/run/here/outside", 0777) = 0', "/run/here/outside"),

@@ -2,7 +2,7 @@
 
 The commands run in a network namespace that has loopback and nothing else, with an empty home and without
 `CI`, with which some libraries send nothing; without a UTF-8 locale too, since it costs no more. Culprits
-run beside them, which the same reader has to catch.
+run next to them, which the same reader has to catch.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ PAYS_FLOPS: Final = 1_000_000_000
 def pays(checkpoint: LoadedCheckpoint) -> bool:
     """Whether to reuse frames across hops is possible and worth it: a TAEMI, and a large one.
 
-    The packaged one is too small: beside busy stages its hops took twice as long as whole windows
+    The packaged one is too small: with busy stages its hops took twice as long as whole windows
     (docs/decisions/0011).
     """
     network = checkpoint.network
@@ -59,10 +59,10 @@ class IncrementalEngine(CheckedEngine):
         Args:
             checkpoint: a TAEMI.
             full: makes the engine for windows that belong to no stream.
-            running_sums: off, self-attention is computed anew at each hop; the rest is reused all the same.
+            running_sums: off, self-attention is computed again at each hop; the rest is reused all the same.
 
         Raises:
-            EngineError: the network is none that can be reused across hops.
+            EngineError: the network is not one that can be reused across hops.
         """
         super().__init__(checkpoint)
         network = checkpoint.network

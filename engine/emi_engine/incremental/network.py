@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-__all__ = ["Sequence", "SlidingTaemi", "TaemiWeights"]
+__all__ = ["SlidingSequence", "SlidingTaemi", "TaemiWeights"]
 
 QUERIES: Final = 2  # that of the words, and that of their missing token
 
 
-class Sequence:
+class SlidingSequence:
     """What is known of one modality's frames in the window that `slide` saw last."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Sequence:
     def slide(self, run: FrameRun) -> None:
         """The window is now this run; only frames that the last one did not have are read.
 
-        A run that cannot follow from the last one is taken in anew; tell of another stream by `restart`,
+        A run that cannot follow from the last one is taken in again; tell of another stream by `restart`,
         since its numbers may look as if they followed.
 
         Raises:
@@ -208,8 +208,8 @@ class SlidingTaemi:
         self._weights = weights
         shapes = weights.config.shapes
         capacities: dict[Modality, int] = {"vision": shapes.vision_frames, "audio": shapes.audio_frames}
-        self._sequences: dict[Modality, Sequence] = {
-            name: Sequence(name, weights.frames[name], capacity, running_sums=running_sums)
+        self._sequences: dict[Modality, SlidingSequence] = {
+            name: SlidingSequence(name, weights.frames[name], capacity, running_sums=running_sums)
             for name, capacity in capacities.items()
         }
 
@@ -254,7 +254,9 @@ class SlidingTaemi:
 class _Reader:
     """What the head reads of one window, whichever modalities are present; nothing is found twice."""
 
-    def __init__(self, weights: TaemiWeights, sequences: Mapping[Modality, Sequence], text: Floats) -> None:
+    def __init__(
+        self, weights: TaemiWeights, sequences: Mapping[Modality, SlidingSequence], text: Floats
+    ) -> None:
         self._weights = weights
         self._sequences = sequences
         self._text = text

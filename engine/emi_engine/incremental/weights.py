@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_models.networks.parts import Attention
-    from emi_models.networks.taemi import Frames
+    from emi_models.networks.taemi import FrameSequence
 
     Floats = NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class SequenceWeights:
     across: Across | None
 
     @classmethod
-    def of(cls, frames: Frames, dim: int, heads: int) -> SequenceWeights:
+    def of(cls, frames: FrameSequence, dim: int, heads: int) -> SequenceWeights:
         """Those of a network's own part for frames of `dim` numbers."""
         stand_in = np.zeros(dim, np.float32)
         if frames.has_token:

@@ -181,7 +181,7 @@ class TensorRTEngine(CheckedEngine):
         self._device.wait()
         capturable = getattr(self._context, "is_stream_capturable", None)  # RTX only; TensorRT always is
         if capturable is not None and not capturable(self._device.stream):
-            _log.warning("%s cannot be captured as a CUDA graph: each window is enqueued anew", self.name)
+            _log.warning("%s cannot be captured as a CUDA graph: each window is enqueued again", self.name)
             return
         self._launch = self._device.capture(self._execute)
 

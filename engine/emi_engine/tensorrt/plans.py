@@ -1,4 +1,4 @@
-"""Plans on disk: the library's file, and beside it a manifest, JSON that says what it was built from and for.
+"""Plans on disk: the library's file, and next to it a manifest in JSON: what it was built from and for.
 
 A plan is opaque and runs whatever it was built from, so it is used only if its manifest is there, describes
 exactly this file, and fits the checkpoint, the library, the GPU, the precision and the batch in use.
@@ -120,13 +120,13 @@ class Plan:
 
     @classmethod
     def write(cls, path: Path, origin: PlanOrigin, data: bytes) -> Plan:
-        """Put a plan just built at `path` and its manifest beside it, each whole or not at all.
+        """Put a plan just built at `path` and its manifest next to it, each whole or not at all.
 
         Raises:
             PlanError: they cannot be written there.
         """
-        story = {field.name: getattr(origin, field.name) for field in fields(PlanOrigin)}
-        manifest = Manifest(**story, plan_sha256=hashlib.sha256(data).hexdigest(), created=_now())
+        metadata = {field.name: getattr(origin, field.name) for field in fields(PlanOrigin)}
+        manifest = Manifest(**metadata, plan_sha256=hashlib.sha256(data).hexdigest(), created=_now())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, data)
@@ -184,10 +184,10 @@ def read_manifest(plan: Path) -> Manifest:
         raise PlanError(f"the manifest {path} cannot be understood: {reason}; {_REBUILD}") from error
 
 
-def _parse(story: Any) -> Manifest:
+def _parse(metadata: Any) -> Manifest:
     """A manifest from decoded JSON; raises KeyError, TypeError or ValueError with what is wrong."""
-    if not isinstance(story, dict) or story.get("format") != MANIFEST_FORMAT:
-        version = story.get("format") if isinstance(story, dict) else None
+    if not isinstance(metadata, dict) or metadata.get("format") != MANIFEST_FORMAT:
+        version = metadata.get("format") if isinstance(metadata, dict) else None
         raise ValueError(f"format {version!r}, this emi-live reads {MANIFEST_FORMAT}")
     texts = (
         "checkpoint_sha256",
@@ -199,31 +199,31 @@ def _parse(story: Any) -> Manifest:
         "created",
     )
     for name in texts:
-        if not isinstance(story[name], str):
+        if not isinstance(metadata[name], str):
             raise TypeError(f"{name} is not text")
     for name, choices in (("library", LIBRARIES), ("precision", PRECISIONS)):
-        if story[name] not in choices:
-            raise ValueError(f"{name} is {story[name]!r}, which is none of {', '.join(choices)}")
-    if type(story["batch"]) is not int or story["batch"] < 1:
-        raise ValueError(f"batch is {story['batch']!r}")
-    if type(story["refittable"]) is not bool:
+        if metadata[name] not in choices:
+            raise ValueError(f"{name} is {metadata[name]!r}, which is none of {', '.join(choices)}")
+    if type(metadata["batch"]) is not int or metadata["batch"] < 1:
+        raise ValueError(f"batch is {metadata['batch']!r}")
+    if type(metadata["refittable"]) is not bool:
         raise TypeError("refittable is neither true nor false")
-    targets = story["targets"]
+    targets = metadata["targets"]
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise TypeError("targets is no list of names")
-    if bool(targets) == bool(story["gpu"]):
+    if bool(targets) == bool(metadata["gpu"]):
         raise ValueError("it names both or neither of a gpu and targets")
     names = (*texts, "library", "precision", "batch", "refittable")
     return Manifest(
-        **{name: story[name] for name in names},
+        **{name: metadata[name] for name in names},
         targets=tuple(targets),
-        shapes=FusionShapes(**story["shapes"]),
+        shapes=FusionShapes(**metadata["shapes"]),
     )
 
 
 def _as_json(manifest: Manifest) -> bytes:
-    story = {"format": MANIFEST_FORMAT, **asdict(manifest)}
-    return (json.dumps(story, indent=2) + "\n").encode()
+    metadata = {"format": MANIFEST_FORMAT, **asdict(manifest)}
+    return (json.dumps(metadata, indent=2) + "\n").encode()
 
 
 def _now() -> str:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import yaml
 
-from emi_models.data.clip import WINDOW_S, Clip, Track
+from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.data.vidmimic import BAH_FACES_HZ
 from emi_models.errors import DataError
 
@@ -56,7 +56,7 @@ __all__ = [
     "BahChunks",
     "BahVideo",
     "ChunkSpans",
-    "Word",
+    "SpokenWord",
     "chunk",
     "marked_text",
     "present_word",
@@ -172,10 +172,10 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
         path = folder / name
         if not path.is_file():
             continue
-        story = _yaml(path)
-        if not isinstance(story, dict):
+        metadata = _yaml(path)
+        if not isinstance(metadata, dict):
             raise DataError(f"{path} is no table of videos; take BAH's own file")
-        for video, about in story.items():
+        for video, about in metadata.items():
             rows = dict(_frame_labels(about, f"{path}: {video}"))
             numbers = sorted(rows)
             labels = np.array([rows[number] for number in numbers], np.int64)
@@ -202,9 +202,9 @@ def _transcript(folder: Path | None) -> str:
     if folder is None:
         return ""
     for path in sorted(folder.glob("*.y*ml")) if folder.is_dir() else [folder]:
-        story = _yaml(path)
-        if isinstance(story, dict) and isinstance(story.get("text"), str):
-            return str(story["text"]).strip()
+        metadata = _yaml(path)
+        if isinstance(metadata, dict) and isinstance(metadata.get("text"), str):
+            return str(metadata["text"]).strip()
         raise DataError(f"{path} has no text; take BAH's own file")
     return ""
 
@@ -249,7 +249,7 @@ class ChunkSpans:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class SpokenWord:
     """A word and when it is said, ns from the video's start."""
 
     text: str
@@ -257,20 +257,20 @@ class Word:
     end_ns: int
 
 
-def spread_words(transcript: str, duration_ns: int) -> tuple[Word, ...]:
+def spread_words(transcript: str, duration_ns: int) -> tuple[SpokenWord, ...]:
     """The words of a transcript that has no times, spread evenly over the video: an assumption."""
     words = transcript.split()
     edges = [duration_ns * place // max(1, len(words)) for place in range(len(words) + 1)]
-    return tuple(Word(word, edges[place], edges[place + 1]) for place, word in enumerate(words))
+    return tuple(SpokenWord(word, edges[place], edges[place + 1]) for place, word in enumerate(words))
 
 
-def present_word(words: Sequence[Word], at_ns: int) -> int:
+def present_word(words: Sequence[SpokenWord], at_ns: int) -> int:
     """Which word is being said: the last that has begun, the first before that; -1 if there is none."""
     begun = sum(word.start_ns <= at_ns for word in words)
     return max(begun, 1) - 1 if words else -1
 
 
-def marked_text(words: Sequence[Word], present: int, span_s: float = 20.0) -> str:
+def marked_text(words: Sequence[SpokenWord], present: int, span_s: float = 20.0) -> str:
     """The words within half of `span_s` around the present one, `[ATTENTION]` before that one.
 
     The marker is plain text. In the paper the text encoder is trained and learns what it means; a frozen
@@ -312,9 +312,9 @@ def chunk(
     if len(vision) > shapes.vision_frames:
         vision = vision[np.linspace(0, len(vision) - 1, shapes.vision_frames).round().astype(np.int64)]
     audio = _around(video.audio, at_ns, spans.audio_s)[: shapes.audio_frames]
-    words = Track.empty(shapes.text_dim)
+    words = FeatureTrack.empty(shapes.text_dim)
     if text is not None:
-        words = Track(np.array([WINDOW_NS], np.int64), np.asarray(text, np.float32)[None])
+        words = FeatureTrack(np.array([WINDOW_NS], np.int64), np.asarray(text, np.float32)[None])
     return Clip(video.id, _spread(vision), _spread(audio), words, WINDOW_NS)
 
 
@@ -362,7 +362,7 @@ class BahChunks:
         self._text_encoder = text_encoder
         self._open: OrderedDict[str, Clip] = OrderedDict()
         self._texts: dict[str, NDArray[np.float32]] = {}
-        self._words: dict[str, tuple[Word, ...]] = {}
+        self._words: dict[str, tuple[SpokenWord, ...]] = {}
 
     @property
     def shapes(self) -> FusionShapes:
@@ -443,14 +443,14 @@ class BahChunks:
         return clip
 
 
-def _around(track: Track, at_ns: int, span_s: float) -> NDArray[np.float32]:
+def _around(track: FeatureTrack, at_ns: int, span_s: float) -> NDArray[np.float32]:
     """The frames within half of a span before and after, (n, D)."""
     reach_ns = round(span_s * 0.5e9)
     start, stop = np.searchsorted(track.t_ns, [at_ns - reach_ns, at_ns + reach_ns + 1])
     return track.values[start:stop]
 
 
-def _spread(values: NDArray[np.float32]) -> Track:
+def _spread(values: NDArray[np.float32]) -> FeatureTrack:
     """Frames at even steps up to the window's end, all of them within it."""
     steps = np.arange(1, len(values) + 1, dtype=np.int64)
-    return Track(steps * (WINDOW_NS // max(1, len(values))), values)
+    return FeatureTrack(steps * (WINDOW_NS // max(1, len(values))), values)

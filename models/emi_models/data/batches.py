@@ -1,6 +1,6 @@
 """Clips as a network is trained on them: windows one by one, and batches no longer than they must be.
 
-Nothing here draws from a global generator: what a sample is hangs on seed, epoch and index alone, so that a
+Nothing here draws from a global generator: what a sample is depends on seed, epoch and index alone, so that a
 training that is resumed, or read by more processes, sees the same.
 
 The order in which an epoch takes its samples, in batches of like length.
@@ -56,7 +56,7 @@ class ClipWindows(Dataset[Row]):
         split: which of them; those without ratings are left out.
         prefixes: the share of samples, in [0, 1], that is cut off at a moment drawn evenly from 1 s to the
             window's end, as live use shows a clip that goes on; a clip of less than 1 s never is. Each epoch
-            draws anew.
+            draws again.
         seed: of those draws.
         until_s: how much of a clip is shown at most, 12 s or less.
         spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
@@ -117,7 +117,7 @@ class ClipWindows(Dataset[Row]):
         return clip.window(shapes, end_ns, self.spans_s), self.targets[index]
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw prefixes anew; before an epoch's first sample is read."""
+        """Draw prefixes again; before an epoch's first sample is read."""
         self._epoch[0] = epoch
 
     def lengths_s(self) -> NDArray[np.float64]:

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 __all__ = [
     "WINDOW_S",
     "Clip",
+    "ClipMetadata",
     "ClipSet",
-    "ClipStory",
-    "Track",
+    "FeatureTrack",
     "check_id",
     "normal_id",
     "read_clip",
-    "read_story",
+    "read_metadata",
     "write_clip",
 ]
 
@@ -49,7 +49,7 @@ NS_PER_S: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Track:
+class FeatureTrack:
     """Features of one modality in order of time: stamps (T,) int64 ns from the clip's start, values (T, D).
 
     A frame's stamp is its capture time; a text row's is the moment from which it is known. A text row of
@@ -60,7 +60,7 @@ class Track:
     values: NDArray[np.float32]
 
     @classmethod
-    def empty(cls, dim: int) -> Track:
+    def empty(cls, dim: int) -> FeatureTrack:
         """No frame at all, each of `dim` values."""
         return cls(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
 
@@ -77,9 +77,9 @@ class Clip:
     """One clip. An empty track is a modality that is missing; `targets` (6,) in [0, 1], None if unrated."""
 
     id: str
-    vision: Track
-    audio: Track
-    text: Track
+    vision: FeatureTrack
+    audio: FeatureTrack
+    text: FeatureTrack
     duration_ns: int
     targets: NDArray[np.float32] | None = None
 
@@ -98,7 +98,7 @@ class Clip:
         """
         spans = spans_s or {}
 
-        def run(track: Track, span_s: float, frames: int) -> FrameRun:
+        def run(track: FeatureTrack, span_s: float, frames: int) -> FrameRun:
             return FrameRun(0, track.until(end_ns, round(span_s * NS_PER_S))).newest(frames)
 
         vision = run(self.vision, spans.get("vision", WINDOW_S), shapes.vision_frames)
@@ -148,7 +148,7 @@ _KEY: Final = "emi_clip"  # the one metadata entry, a JSON object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipStory:
+class ClipMetadata:
     """What a clip's file says besides features: its words, the name of its video, its length."""
 
     id: str
@@ -171,18 +171,18 @@ def write_clip(path: Path, clip: Clip, *, transcript: str = "", source: str = ""
     """
     tensors: dict[str, NDArray[np.generic]] = {}
     for modality in MODALITIES:
-        track: Track = getattr(clip, modality)
+        track: FeatureTrack = getattr(clip, modality)
         if problem := _problem(track, None):
             raise DataError(f"clip {clip.id} has {modality} {problem}; nothing was written")
         tensors[modality] = np.ascontiguousarray(track.values, np.float32)
         tensors[f"{modality}_t_ns"] = np.ascontiguousarray(track.t_ns, np.int64)
     name = source.replace("\\", "/").rpartition("/")[2]
-    story = ClipStory(id=clip.id, transcript=transcript, source=name, duration_ns=clip.duration_ns)
+    metadata = ClipMetadata(id=clip.id, transcript=transcript, source=name, duration_ns=clip.duration_ns)
     with replacing(path) as part:
-        save_file(tensors, part, metadata={_KEY: json.dumps(asdict(story))})
+        save_file(tensors, part, metadata={_KEY: json.dumps(asdict(metadata))})
 
 
-def read_story(path: Path) -> ClipStory:
+def read_metadata(path: Path) -> ClipMetadata:
     """What a clip's file says besides features, without reading those.
 
     Raises:
@@ -190,8 +190,8 @@ def read_story(path: Path) -> ClipStory:
     """
     try:
         with safe_open(path, framework="np") as file:
-            story = json.loads((file.metadata() or {})[_KEY])
-        found = ClipStory(**story)
+            metadata = json.loads((file.metadata() or {})[_KEY])
+        found = ClipMetadata(**metadata)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read: {error}; extract the clip again") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -212,24 +212,24 @@ def read_clip(path: Path, shapes: FusionShapes, first_ns: int | None = None) -> 
     Raises:
         DataError: the file is damaged, or its features are others.
     """
-    story = read_story(path)
-    tracks: dict[Modality, Track] = {}
+    metadata = read_metadata(path)
+    tracks: dict[Modality, FeatureTrack] = {}
     try:
         with safe_open(path, framework="np") as file:
             for modality in MODALITIES:
                 t_ns: NDArray[np.int64] = file.get_tensor(f"{modality}_t_ns")
                 stop = len(t_ns) if first_ns is None else int(np.searchsorted(t_ns, first_ns, side="right"))
-                tracks[modality] = Track(t_ns[:stop], first_rows(file, modality, stop))
+                tracks[modality] = FeatureTrack(t_ns[:stop], first_rows(file, modality, stop))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read: {error}; extract the clip again") from error
     for modality, track in tracks.items():
         if problem := _problem(track, getattr(shapes, f"{modality}_dim")):
             raise DataError(f"{path} has {modality} {problem}; extract the clip again")
     vision, audio, text = (tracks[modality] for modality in MODALITIES)
-    return Clip(story.id, vision, audio, text, story.duration_ns)
+    return Clip(metadata.id, vision, audio, text, metadata.duration_ns)
 
 
-def _problem(track: Track, dim: int | None) -> str:
+def _problem(track: FeatureTrack, dim: int | None) -> str:
     """What is wrong with a track, in words that follow the modality's name; "" if nothing is."""
     t_ns, values = track.t_ns, track.values
     if values.ndim != 2 or t_ns.shape != values.shape[:1] or (dim is not None and values.shape[1] != dim):

@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class FileEntry:
     """One clip's features: `frames` usable ones of `total`, `dim` values each; or why its file was refused.
 
     `size` and `mtime_ns` are the source file's; when they change, it is converted again.
@@ -58,13 +58,13 @@ class Entry:
 class Converted:
     """The features of one modality, by clip, out of the cache."""
 
-    def __init__(self, cache: Path, entries: Mapping[str, Entry], single: bool) -> None:
+    def __init__(self, cache: Path, entries: Mapping[str, FileEntry], single: bool) -> None:
         self._cache = cache
         widths = Counter(entry.dim for entry in entries.values() if entry.frames)
         # The width of most: a file of another width is the odd one, wherever in the set it comes.
         self.dim = widths.most_common(1)[0][0] if widths else 1
         self.refused: dict[str, str] = {}
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, FileEntry] = {}
         for clip_id, entry in entries.items():
             reason = entry.refused
             if entry.frames and entry.dim != self.dim:
@@ -100,7 +100,7 @@ class Converted:
         Raises:
             DataError: the cache is damaged.
         """
-        if not self._entries.get(clip_id, Entry(size=0, mtime_ns=0)).frames:
+        if not self._entries.get(clip_id, FileEntry(size=0, mtime_ns=0)).frames:
             return Frames(np.zeros((0, self.dim), np.float32), np.zeros(0, np.int64), self.total(clip_id))
         path = _file(self._cache, clip_id)
         try:
@@ -154,7 +154,7 @@ def convert(
             except DataError as error:
                 size, mtime_ns = stamps[clip_id]
                 reason = str(error).replace(str(path), path.name)
-                entries[clip_id] = Entry(size=size, mtime_ns=mtime_ns, refused=reason)
+                entries[clip_id] = FileEntry(size=size, mtime_ns=mtime_ns, refused=reason)
             else:
                 entries[clip_id] = _keep(cache, clip_id, frames, stamps[clip_id])
             if done % KEEP_EVERY == KEEP_EVERY - 1:
@@ -165,16 +165,16 @@ def convert(
     return _opened(cache, entries, wanted, single=single)
 
 
-def _is_current(entry: Entry | None, stamp: tuple[int, int]) -> bool:
+def _is_current(entry: FileEntry | None, stamp: tuple[int, int]) -> bool:
     return entry is not None and (entry.size, entry.mtime_ns) == stamp
 
 
-def _keep(cache: Path, clip_id: str, frames: Frames, stamp: tuple[int, int]) -> Entry:
+def _keep(cache: Path, clip_id: str, frames: Frames, stamp: tuple[int, int]) -> FileEntry:
     """Write a clip's frames to the cache, if it has any, and say what they are."""
     if len(frames.index):
         with replacing(_file(cache, clip_id)) as part:
             save_file({"values": frames.values, "index": frames.index}, part)
-    return Entry(
+    return FileEntry(
         size=stamp[0],
         mtime_ns=stamp[1],
         frames=len(frames.index),
@@ -183,7 +183,7 @@ def _keep(cache: Path, clip_id: str, frames: Frames, stamp: tuple[int, int]) -> 
     )
 
 
-def _opened(cache: Path, entries: Mapping[str, Entry], ids: Iterable[str], *, single: bool) -> Converted:
+def _opened(cache: Path, entries: Mapping[str, FileEntry], ids: Iterable[str], *, single: bool) -> Converted:
     return Converted(cache, {clip_id: entries[clip_id] for clip_id in ids if clip_id in entries}, single)
 
 
@@ -210,21 +210,21 @@ def _whole_set(path: Path) -> dict[str, Plain]:
     return {normal_id(str(key)): features for key, features in value.items()}
 
 
-def _read_index(cache: Path) -> dict[str, Entry]:
+def _read_index(cache: Path) -> dict[str, FileEntry]:
     """What the cache has; nothing if there is none, or if it is damaged or of another version."""
     try:
-        story = json.loads((cache / INDEX).read_text(encoding="utf-8"))
-        if story["format_version"] != FORMAT_VERSION:
+        metadata = json.loads((cache / INDEX).read_text(encoding="utf-8"))
+        if metadata["format_version"] != FORMAT_VERSION:
             return {}
-        return {clip_id: Entry(**entry) for clip_id, entry in story["clips"].items()}
+        return {clip_id: FileEntry(**entry) for clip_id, entry in metadata["clips"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _write_index(cache: Path, entries: Mapping[str, Entry]) -> None:
-    story = {
+def _write_index(cache: Path, entries: Mapping[str, FileEntry]) -> None:
+    metadata = {
         "format_version": FORMAT_VERSION,
         "clips": {clip_id: asdict(entry) for clip_id, entry in entries.items()},
     }
     with replacing(cache / INDEX) as part:
-        part.write_text(json.dumps(story), encoding="utf-8")
+        part.write_text(json.dumps(metadata), encoding="utf-8")

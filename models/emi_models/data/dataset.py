@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.data.clip import WINDOW_S, check_id, normal_id, read_clip, read_story, write_clip
+from emi_models.data.clip import WINDOW_S, check_id, normal_id, read_clip, read_metadata, write_clip
 from emi_models.data.ratings import Rating, check_split, csv_rows, parse_targets, read_ratings, stack_targets
 from emi_models.errors import DataError
 from emi_models.files import replacing
@@ -155,8 +155,8 @@ def read_info(folder: Path) -> DatasetInfo:
     """
     path = folder / INFO
     try:
-        story = json.loads(path.read_text(encoding="utf-8"))
-        info = _parse(story)
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        info = _parse(metadata)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; `emi extract` writes it") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -164,12 +164,12 @@ def read_info(folder: Path) -> DatasetInfo:
     return info
 
 
-def _parse(story: object) -> DatasetInfo:
+def _parse(metadata: object) -> DatasetInfo:
     """A description from decoded JSON; raises what `read_info` catches."""
-    if not isinstance(story, dict) or story.get("format_version") != FORMAT_VERSION:
-        version = story.get("format_version") if isinstance(story, dict) else None
+    if not isinstance(metadata, dict) or metadata.get("format_version") != FORMAT_VERSION:
+        version = metadata.get("format_version") if isinstance(metadata, dict) else None
         raise ValueError(f"format version {version!r}, this emi-live reads {FORMAT_VERSION}")
-    info = DatasetInfo(**{**story, "shapes": FusionShapes(**story["shapes"])})
+    info = DatasetInfo(**{**metadata, "shapes": FusionShapes(**metadata["shapes"])})
     if not isinstance(info.encoders, dict) or not set(info.encoders) <= set(MODALITIES):
         raise ValueError(f"encoders {info.encoders!r}")
     if not isinstance(info.notes, dict):
@@ -227,15 +227,15 @@ class ClipWriter:
         """
         there = read_manifest(self.folder) if (self.folder / MANIFEST).is_file() else []
         kept = {row.id: row.rating for row in there}
-        stories = [read_story(path) for path in (self.folder / FEATURES).glob("[!.]*.safetensors")]
+        metadata = [read_metadata(path) for path in (self.folder / FEATURES).glob("[!.]*.safetensors")]
         rows = [
             ManifestRow(
-                id=story.id,
-                duration_s=story.duration_ns / 1e9,
-                features=f"{FEATURES}/{story.id}.safetensors",
-                rating=kept.get(story.id, Rating(None)),
+                id=metadata.id,
+                duration_s=metadata.duration_ns / 1e9,
+                features=f"{FEATURES}/{metadata.id}.safetensors",
+                rating=kept.get(metadata.id, Rating(None)),
             )
-            for story in sorted(stories, key=lambda story: story.id)
+            for metadata in sorted(metadata, key=lambda metadata: metadata.id)
         ]
         rows = _joined(rows, ratings or {})
         write_manifest(self.folder, rows)
@@ -324,7 +324,7 @@ class ManifestClips:
 
     def transcript(self, clip_id: str) -> str:
         """A clip's words, "" if there are none."""
-        return read_story(self._path(clip_id)).transcript
+        return read_metadata(self._path(clip_id)).transcript
 
     def load(self, clip_id: str) -> Clip:
         """One clip with its features, or its first seconds.

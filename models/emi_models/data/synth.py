@@ -15,7 +15,7 @@ paper has it. Ratings have the published statistics (`synth_labels`).
 
 Settings of the synthetic corpus: everything that decides it.
 
-A synthetic corpus on disk, in the layout of Hume-Vidmimic2, with its truth beside it.
+A synthetic corpus on disk, in the layout of Hume-Vidmimic2, with its truth next to it.
 
 ::
 
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models import MODALITIES
-from emi_models.data.clip import WINDOW_S, Clip, Track
+from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.data.synth_streams import (
     Streams,
     draw_intensities,
@@ -96,7 +96,7 @@ class Truth:
 
 
 class SynthCorpus:
-    """Clips in memory, each made anew whenever it is asked for; a `ClipSet`."""
+    """Clips in memory, each made again whenever it is asked for; a `ClipSet`."""
 
     licence = "Apache-2.0: made by a program, of nobody"
     encoders = ENCODERS
@@ -173,9 +173,9 @@ class SynthCorpus:
         missing = self.missing(clip_id)
         return Clip(
             id=clip_id,
-            vision=Track.empty(config.sizes.vision_dim) if "vision" in missing else vision,
-            audio=Track.empty(config.sizes.audio_dim) if "audio" in missing else audio,
-            text=Track.empty(config.sizes.text_dim) if "text" in missing else text,
+            vision=FeatureTrack.empty(config.sizes.vision_dim) if "vision" in missing else vision,
+            audio=FeatureTrack.empty(config.sizes.audio_dim) if "audio" in missing else audio,
+            text=FeatureTrack.empty(config.sizes.text_dim) if "text" in missing else text,
             duration_ns=duration_ns,
             targets=self._rated(clip_id)[1],
         )
@@ -349,9 +349,9 @@ def _make_way(folder: Path, *, replace: bool) -> None:
 def _write(corpus: SynthCorpus, folder: Path, report: Callable[[int], None]) -> int:
     for name in (*FOLDERS.values(), WORDS):
         (folder / name).mkdir(exist_ok=True)
-    story = {"notice": NOTICE, "settings": asdict(corpus.config)}
+    metadata = {"notice": NOTICE, "settings": asdict(corpus.config)}
     # First of all, so that a corpus that was interrupted can be told for one, and be replaced.
-    (folder / TRUTH).write_text(json.dumps(story) + "\n", encoding="utf-8")
+    (folder / TRUTH).write_text(json.dumps(metadata) + "\n", encoding="utf-8")
     written = 0
     truths: dict[str, object] = {}
     for clip_id in sorted(corpus.ids("train") + corpus.ids("valid")):
@@ -368,7 +368,7 @@ def _write(corpus: SynthCorpus, folder: Path, report: Callable[[int], None]) -> 
         report(len(truths))
     for split in ("train", "valid"):
         written += (folder / f"{split}_split.csv").write_text(_ratings(corpus, split), encoding="utf-8")
-    for name, content in ((DATASET, _dataset(corpus)), (TRUTH, story | {"clips": truths})):
+    for name, content in ((DATASET, _dataset(corpus)), (TRUTH, metadata | {"clips": truths})):
         written += (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
     return written
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_models import Modality
-    from emi_models.data.clip import Track
+    from emi_models.data.clip import FeatureTrack
     from emi_models.data.synth import SynthCorpus, Truth
 
 __all__ = ["Pooling", "probe"]
@@ -47,7 +47,7 @@ def _features(corpus: SynthCorpus, split: str, modality: Modality, pooling: Pool
     rows = []
     for clip_id in corpus.ids(split):
         clip = corpus.load(clip_id)
-        track: Track = getattr(clip, modality)
+        track: FeatureTrack = getattr(clip, modality)
         keep = track.t_ns <= round(WINDOW_S * NS_PER_S)
         if modality != "text" and pooling != "mean":
             chosen = keep & _chosen(track, corpus.truth(clip_id), pooling)
@@ -57,7 +57,7 @@ def _features(corpus: SynthCorpus, split: str, modality: Modality, pooling: Pool
     return np.asarray(rows, np.float64)
 
 
-def _chosen(track: Track, truth: Truth, pooling: Pooling) -> NDArray[np.bool_]:
+def _chosen(track: FeatureTrack, truth: Truth, pooling: Pooling) -> NDArray[np.bool_]:
     chosen = np.zeros(len(track.t_ns), bool)
     for moment in truth.moments:
         if moment.salient if pooling == "salient" else moment.topic == truth.topic:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_models.data.clip import Track
+from emi_models.data.clip import FeatureTrack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,14 +109,16 @@ class Streams:
         self._vision = _directions(factors, sizes.vision_dim, random)
         self._hand = random.standard_normal(sizes.vision_dim)  # what hides a face
 
-    def text(self, own: NDArray[np.float64], topic: int, known_ns: int, random: np.random.Generator) -> Track:
+    def text(
+        self, own: NDArray[np.float64], topic: int, known_ns: int, random: np.random.Generator
+    ) -> FeatureTrack:
         """The one vector of a clip's words, which are known from `known_ns` on."""
         config = self.config
         shown = _shown(own[None], TEXT_SHOWS * config.text_clarity, np.array([True]), random)[0]
         factors = np.concatenate([shown, config.mark * np.eye(config.topics)[topic]])
         noise = random.standard_normal(self._text.shape[1])
         vector = factors @ self._text + config.text_noise * noise
-        return Track(np.array([known_ns], np.int64), vector[None].astype(np.float32))
+        return FeatureTrack(np.array([known_ns], np.int64), vector[None].astype(np.float32))
 
     def audio(
         self,
@@ -124,7 +126,7 @@ class Streams:
         moments: Sequence[Moment],
         person: NDArray[np.float64],
         random: np.random.Generator,
-    ) -> Track:
+    ) -> FeatureTrack:
         """A voice, drowned in noise for a while in some clips."""
         config = self.config
         t_s = _times_s(moments[-1].end_s, config.sizes.audio_hz)
@@ -141,7 +143,7 @@ class Streams:
         moments: Sequence[Moment],
         person: NDArray[np.float64],
         random: np.random.Generator,
-    ) -> Track:
+    ) -> FeatureTrack:
         """A face, hidden for a while in some clips: the features there are those of what hides it."""
         config = self.config
         t_s = _times_s(moments[-1].end_s, config.sizes.vision_hz)
@@ -208,8 +210,8 @@ def _run(count: int, random: np.random.Generator) -> slice:
     return slice(start, start + length)
 
 
-def _track(t_s: NDArray[np.float64], values: NDArray[np.float64]) -> Track:
-    return Track(np.round(t_s * NS_PER_S).astype(np.int64), values.astype(np.float32))
+def _track(t_s: NDArray[np.float64], values: NDArray[np.float64]) -> FeatureTrack:
+    return FeatureTrack(np.round(t_s * NS_PER_S).astype(np.int64), values.astype(np.float32))
 
 
 MEANS: Final = np.array([0.1785, 0.1253, 0.0967, 0.0214, 0.1420, 0.1157])  # order of EMOTIONS

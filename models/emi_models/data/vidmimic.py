@@ -7,14 +7,14 @@
     ├── vit/00001.pkl, wav2vec2/00001.pkl   (T, D) features; the test split's may lie in test_data/ or test/
     ├── gte/00001.pkl                       (D,) embedding of the whole transcript
     ├── text/00001.txt                      the transcript; absent or empty for about 6 % of the clips
-    └── dataset.json                        where features or data are not the usual ones: `FolderStory`
+    └── dataset.json                        where features or data are not the usual ones: `FolderMetadata`
 
 Sources: the public loaders of challenge participants. No document describes the layout, so all is checked.
 
 Time is made, not read: the videos' frame rates are absurd. Picture k is at k / 6 s; frame k of the voice is
 known when its 25 ms end, each 20 ms after the one before. The vector of a whole transcript is known only once
 all is said, at the clip's end, so that a prefix does not leak words; but at 12 s in a longer clip, of which
-the papers' systems are shown 12 s of sound beside all of its words.
+the papers' systems are shown 12 s of sound with all of its words.
 
 What lies in a folder of Hume-Vidmimic2: which files hold which clip's features or words.
 
@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models import MODALITIES
-from emi_models.data.clip import WINDOW_S, Clip, Track, normal_id
+from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack, normal_id
 from emi_models.data.conversion import Converted, convert
 from emi_models.data.frames import SUFFIXES, WAV2VEC2, FrameRate
 from emi_models.data.ratings import SPLITS, Rating, read_split, split_file, stack_targets
@@ -56,13 +56,13 @@ __all__ = [
     "CACHE",
     "LICENCE",
     "VIDMIMIC_FACES_HZ",
-    "FolderStory",
-    "Source",
+    "FeatureSource",
+    "FolderMetadata",
     "VidmimicClips",
     "face_pictures",
     "files_by_clip",
     "find_source",
-    "read_story",
+    "read_folder_metadata",
 ]
 
 STORY: Final = "dataset.json"
@@ -77,7 +77,7 @@ USUAL: Final[Mapping[Modality, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FolderStory:
+class FolderMetadata:
     """What `dataset.json` says where features or data are not the usual ones; all of it may be left out.
 
     `features` names each modality's folder; frame k is at k / `vision_hz` s, or k / `audio_hz` s.
@@ -92,25 +92,25 @@ class FolderStory:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FeatureSource:
     """Where one modality's features are: each clip's file, or one file of all; and a name for their cache."""
 
     name: str
     files: Path | Mapping[str, Path]
 
 
-def read_story(folder: Path) -> FolderStory:
-    """What `dataset.json` says; keys that are not of `FolderStory` are for others.
+def read_folder_metadata(folder: Path) -> FolderMetadata:
+    """What `dataset.json` says; keys that are not of `FolderMetadata` are for others.
 
     Raises:
         DataError: it is there and cannot be understood.
     """
     path = folder / STORY
     if not path.is_file():
-        return FolderStory()
+        return FolderMetadata()
     try:
-        story = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: story[name] for name in FolderStory.__slots__ if name in story}
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: metadata[name] for name in FolderMetadata.__slots__ if name in metadata}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be understood: {error}; mend or remove it") from error
     for name, value in known.items():
@@ -123,10 +123,10 @@ def read_story(folder: Path) -> FolderStory:
             good = isinstance(value, str)
         if not good:
             raise DataError(f"{path} has {value!r} for {name}; mend or remove it")
-    return FolderStory(**known)
+    return FolderMetadata(**known)
 
 
-def find_source(folder: Path, modality: Modality, choice: str | None, cache: Path) -> Source | None:
+def find_source(folder: Path, modality: Modality, choice: str | None, cache: Path) -> FeatureSource | None:
     """Where the features of a modality are, None if there are none of it.
 
     Args:
@@ -143,14 +143,14 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
         return None
     for name in USUAL[modality] if choice is None else (choice,):
         if (folder / name).is_file():
-            return Source(_cache_name(folder, name), folder / name)
+            return FeatureSource(_cache_name(folder, name), folder / name)
         folders = [place for below in BELOW if (place := folder / below / name).is_dir()]
         key = _cache_name(folder, name)
         if folders or (cache / key).is_dir():
             files: dict[str, Path] = {}
             for place in folders:
                 files |= files_by_clip(place, SUFFIXES)
-            return Source(key, files)
+            return FeatureSource(key, files)
     if choice is None:
         return None
     there = sorted(path.name for path in folder.iterdir() if path.is_dir() and path != cache)
@@ -259,12 +259,12 @@ class VidmimicClips:
     ) -> None:
         self.folder = folder
         self._ratings = _read_splits(folder)
-        self._story = read_story(folder)
+        self._metadata = read_folder_metadata(folder)
         chosen = {"vision": vision, "audio": audio, "text": text}
         self.features: dict[Modality, Converted] = {}
         self.sources: dict[Modality, str] = {}  # the folder or file that each modality's features are in
         for modality in MODALITIES:
-            choice = chosen[modality] or self._story.features.get(modality)
+            choice = chosen[modality] or self._metadata.features.get(modality)
             found = self._open(modality, choice, cache or folder / CACHE, progress or _silent)
             if found is not None:
                 self.features[modality] = found
@@ -283,16 +283,16 @@ class VidmimicClips:
         """The sizes of a 12 s window of these clips."""
         dims = {m: self.features[m].dim if m in self.features else 1 for m in MODALITIES}
         vision, audio = VISION_FRAMES, AUDIO_FRAMES
-        if self._story.vision_hz is not None:
-            vision = min(vision, math.ceil(WINDOW_S * self._story.vision_hz))
-        if self._story.audio_hz is not None:
-            audio = min(audio, math.ceil(WINDOW_S * self._story.audio_hz))
+        if self._metadata.vision_hz is not None:
+            vision = min(vision, math.ceil(WINDOW_S * self._metadata.vision_hz))
+        if self._metadata.audio_hz is not None:
+            audio = min(audio, math.ceil(WINDOW_S * self._metadata.audio_hz))
         return FusionShapes(vision, dims["vision"], audio, dims["audio"], dims["text"])
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
         """What the features are called, by modality: the folder's name and their width, if nothing better."""
-        named = self._story.encoders
+        named = self._metadata.encoders
         return {
             modality: named.get(modality, f"hume-vidmimic2/{self.sources[modality]}-{features.dim}")
             for modality, features in self.features.items()
@@ -302,12 +302,12 @@ class VidmimicClips:
     def description(self) -> str:
         """What data these are and how many clips, in one line."""
         counts = [f"{len(self.ids(split))} {split}" for split in SPLITS if self.ids(split)]
-        return self._story.description or f"Hume-Vidmimic2: {', '.join(counts)} clips"
+        return self._metadata.description or f"Hume-Vidmimic2: {', '.join(counts)} clips"
 
     @property
     def licence(self) -> str:
         """The terms that a checkpoint trained on these clips inherits."""
-        return self._story.licence or LICENCE
+        return self._metadata.licence or LICENCE
 
     def ids(self, split: str) -> tuple[str, ...]:
         """The clips of `train`, `valid` or `test`, in their file's order."""
@@ -350,7 +350,7 @@ class VidmimicClips:
     @property
     def assumed_faces_hz(self) -> float:
         """How many faces are taken to come in a second."""
-        return self._story.vision_hz or VIDMIMIC_FACES_HZ
+        return self._metadata.vision_hz or VIDMIMIC_FACES_HZ
 
     def faces_hz(self) -> float | None:
         """Faces in a second of voice, the median over clips, to compare with what is assumed, if known."""
@@ -386,7 +386,7 @@ class VidmimicClips:
     def _rate(self, modality: Modality) -> FrameRate:
         if modality == "vision":
             return FrameRate.of(self.assumed_faces_hz)
-        return WAV2VEC2 if self._story.audio_hz is None else FrameRate.of(self._story.audio_hz)
+        return WAV2VEC2 if self._metadata.audio_hz is None else FrameRate.of(self._metadata.audio_hz)
 
     def _length_ns(self, modality: Modality, clip_id: str) -> int:
         total = self.features[modality].total(clip_id) if modality in self.features else 0
@@ -395,26 +395,26 @@ class VidmimicClips:
     def _duration_ns(self, clip_id: str) -> int:
         return max(self._length_ns("vision", clip_id), self._length_ns("audio", clip_id))
 
-    def _track(self, modality: Modality, clip_id: str) -> Track:
+    def _track(self, modality: Modality, clip_id: str) -> FeatureTrack:
         if modality not in self.features:
-            return Track.empty(1)
+            return FeatureTrack.empty(1)
         rate = self._rate(modality)
         frames = self.features[modality].read(clip_id, rate.count(WINDOW_NS))
-        return Track(rate.stamps(frames.index), frames.values)
+        return FeatureTrack(rate.stamps(frames.index), frames.values)
 
-    def _text(self, clip_id: str, known_ns: int) -> Track:
+    def _text(self, clip_id: str, known_ns: int) -> FeatureTrack:
         if "text" not in self.features:
-            return Track.empty(1)
+            return FeatureTrack.empty(1)
         features = self.features["text"]
         # Whoever has transcripts says by an empty one that nothing was said, whatever its embedding is.
         if features.total(clip_id) == 0 or (self._transcripts and not self.transcript(clip_id)):
-            return Track.empty(features.dim)
+            return FeatureTrack.empty(features.dim)
         values = features.read(clip_id, 1).values
         # Nor is a vector of zeros, or one that is not finite, any words.
         return (
-            Track(np.full(len(values), known_ns, np.int64), values)
+            FeatureTrack(np.full(len(values), known_ns, np.int64), values)
             if values.any()
-            else Track.empty(features.dim)
+            else FeatureTrack.empty(features.dim)
         )
 
 

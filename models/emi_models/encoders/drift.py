@@ -1,7 +1,7 @@
 """How far features of a live stream are from those of a whole pass, and what that does to the intensities.
 
 No label is needed: the whole pass (`Wav2vecEncoder.encode`, or `SlidingWav2vec` in a running engine) is the
-reference. Pure functions of arrays, shared by `emi bench drift` and by a check that runs beside live use.
+reference. Pure functions of arrays, shared by `emi bench drift` and by a check that runs during live use.
 """
 
 from __future__ import annotations

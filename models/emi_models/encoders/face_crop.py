@@ -61,7 +61,7 @@ class FrameSampler:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew with the next frame."""
+        """Start again with the next frame."""
         self._first_ns: int | None = None
         self._last_slot = -1
 

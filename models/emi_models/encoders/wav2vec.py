@@ -143,7 +143,7 @@ class Wav2vecEncoder:
         return self._normalise
 
     def with_affect(self, hidden: Any) -> Any:
-        """Hidden states (frames, 1024), and beside them what the head says of each: (frames, 1027).
+        """Hidden states (frames, 1024), and next to them what the head says of each: (frames, 1027).
 
         A model without the head gives the states as they are.
         """

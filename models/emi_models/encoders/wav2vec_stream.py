@@ -2,7 +2,7 @@
 
 wav2vec 2.0's convolutions, step by step: each step's samples give the frames that are new.
 
-Two ways to give a stream of frames to the transformer: with kept keys and values, or anew each step.
+Two ways to give a stream of frames to the transformer: with kept keys and values, or again each step.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class StreamingWav2vec:
 
     - convolutions: exact, where each layer normalises each frame (`feat_extract_norm` "layer", as all large
       models have it); with "group", and where sound is normalised, by the statistics of the last 12 s;
-    - transformer, "recompute": `left_context_s` of frames, the open ones and no more are passed anew in each
+    - transformer, "recompute": `left_context_s` of frames, the open ones and no more are passed again in each
       step. With all of the context (None) and nothing held back, a step's frames are those of a whole pass
       over the sound so far;
     - transformer, "cached": keys and values of the left context are kept in each layer as they were when

@@ -16,7 +16,7 @@ from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
     from emi_models import Modality
-    from emi_models.networks.base import FusionConfig, FusionNetwork
+    from emi_models.networks.base import FusionNetwork, NetworkConfig
 
 __all__ = ["SYSTEMS", "build_network", "describe_config"]
 
@@ -28,10 +28,10 @@ _NAMES: Final = {
 }
 
 
-class _Systems(Mapping[str, "tuple[type[FusionConfig], type[FusionNetwork]]"]):
+class _Systems(Mapping[str, "tuple[type[NetworkConfig], type[FusionNetwork]]"]):
     """The configuration and the network class of each system; a system is imported when it is looked up."""
 
-    def __getitem__(self, name: str) -> tuple[type[FusionConfig], type[FusionNetwork]]:
+    def __getitem__(self, name: str) -> tuple[type[NetworkConfig], type[FusionNetwork]]:
         stem = _NAMES[name]
         module = import_module(f"emi_models.networks.{name}")
         return getattr(module, f"{stem}Config"), getattr(module, stem)
@@ -46,7 +46,7 @@ class _Systems(Mapping[str, "tuple[type[FusionConfig], type[FusionNetwork]]"]):
 SYSTEMS: Final = _Systems()
 
 
-def describe_config(config: FusionConfig) -> dict[str, object]:
+def describe_config(config: NetworkConfig) -> dict[str, object]:
     """A configuration as JSON can hold it, without `modalities`, which a checkpoint's header names itself."""
     described = asdict(config)
     described.pop("modalities")

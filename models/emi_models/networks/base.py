@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASKS",
-    "FusionConfig",
     "FusionNetwork",
+    "NetworkConfig",
     "Task",
     "check_choice",
     "check_modalities",
@@ -31,7 +31,7 @@ Task = Literal["emi", "bah"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 
-class FusionConfig(Protocol):
+class NetworkConfig(Protocol):
     """What every system's configuration has, a frozen dataclass of values that JSON can hold."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -62,9 +62,9 @@ class FusionNetwork(nn.Module, ABC):
     - no control flow that depends on data, so that it exports to ONNX as it is; it builds on the meta device.
     """
 
-    config: FusionConfig
+    config: NetworkConfig
 
-    def __init__(self, config: FusionConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
 
@@ -78,7 +78,7 @@ class FusionNetwork(nn.Module, ABC):
             """As `forward`."""
 
 
-def check_sizes(config: FusionConfig, *names: str, least: int = 1, most: int = 65536) -> None:
+def check_sizes(config: NetworkConfig, *names: str, least: int = 1, most: int = 65536) -> None:
     """Return if each of these settings is a whole number from `least` to `most`; else raise ValueError."""
     for name in names:
         value = getattr(config, name)
@@ -86,7 +86,7 @@ def check_sizes(config: FusionConfig, *names: str, least: int = 1, most: int = 6
             raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
 
 
-def check_shares(config: FusionConfig, *names: str) -> None:
+def check_shares(config: NetworkConfig, *names: str) -> None:
     """Return if each of these settings lies in [0, 1); else raise ValueError."""
     for name in names:
         value = getattr(config, name)
@@ -94,14 +94,14 @@ def check_shares(config: FusionConfig, *names: str) -> None:
             raise ValueError(f"{name} is {value!r}; it must lie in [0, 1)")
 
 
-def check_choice(config: FusionConfig, name: str, choices: tuple[str, ...]) -> None:
+def check_choice(config: NetworkConfig, name: str, choices: tuple[str, ...]) -> None:
     """Return if this setting is one of the choices; else raise ValueError."""
     value = getattr(config, name)
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
 
 
-def check_modalities(config: FusionConfig) -> None:
+def check_modalities(config: NetworkConfig) -> None:
     """Return if at least one modality is named, and none that is unknown; else raise ValueError."""
     if not config.modalities or not set(config.modalities) <= set(MODALITIES):
         raise ValueError(

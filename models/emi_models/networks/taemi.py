@@ -120,7 +120,7 @@ class Words(Stream):
         return self.across(self.project(t))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
 
 
-class Frames(Stream):
+class FrameSequence(Stream):
     """A sequence: projected, then its self-attention (pre-norm, residual, no norm after it).
 
     Where another modality is the anchor, also the cross-attention by which that one queries it.
@@ -170,8 +170,8 @@ class Taemi(FusionNetwork):
     def __init__(self, config: TaemiConfig) -> None:
         super().__init__(config)
         shapes, d_model = config.shapes, config.d_model
-        self.vision = Frames(shapes.vision_dim, config, "vision")
-        self.audio = Frames(shapes.audio_dim, config, "audio")
+        self.vision = FrameSequence(shapes.vision_dim, config, "vision")
+        self.audio = FrameSequence(shapes.audio_dim, config, "audio")
         self.text = Words(shapes.text_dim, config)
         unprojected = config.anchor == "text" and config.attention != "none"
         self.head = nn.Sequential(

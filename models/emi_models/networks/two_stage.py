@@ -72,7 +72,7 @@ class TwoStageConfig:
         return tuple(name for name, there in exists.items() if there)
 
 
-class Encoder(nn.Module):
+class BranchEncoder(nn.Module):
     """One branch: a vector (B, D), or frames that attention pools into one, to an embedding (B, hidden)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float, *, pools: bool) -> None:
@@ -114,7 +114,10 @@ class TwoStage(FusionNetwork):
             name: config.motion_hidden if name == "motion" else config.hidden for name in config.branches
         }
         self.encoders = nn.ModuleDict(
-            {name: Encoder(dims[name], hidden[name], config.dropout, pools=name != "text") for name in hidden}
+            {
+                name: BranchEncoder(dims[name], hidden[name], config.dropout, pools=name != "text")
+                for name in hidden
+            }
         )
         width = sum(hidden.values())  # 1152 in the paper without motion, 1280 with
         self.fusion = nn.Sequential(

@@ -41,7 +41,7 @@ def spoken_form(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A hypothesis beside the certain words of the same sound.
+    """A hypothesis next to the certain words of the same sound.
 
     Attributes:
         count: how many of its words, at its beginning, say what is certain.
@@ -114,7 +114,7 @@ class CommitRule(ABC):
     What is committed is never changed or taken back. A hypothesis is of all the sound in the buffer, so it
     begins with words that are certain already: `match` finds how many, `insert` takes those that come after.
     Certain words whose sound is still in the buffer are timed as the newest hypothesis has them, since
-    recognisers time a word anew in each.
+    recognisers time a word again in each.
     """
 
     def __init__(self, depth: int) -> None:

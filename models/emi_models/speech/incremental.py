@@ -229,7 +229,7 @@ class IncrementalRecognizer:
         self._clear()
 
     def use(self, recognizer: Recognizer) -> None:
-        """Go on with another recogniser, which hears the buffer anew; what is certain stays so."""
+        """Go on with another recogniser, which hears the buffer again; what is certain stays so."""
         self._recognizer = recognizer
         if isinstance(self._rule, LocalAgreement):
             self._rule.deepen(self._settings.agreement or recognizer.agreement)

@@ -70,7 +70,7 @@ class IsolatedRecognizer:
         self.name = self._start()
 
     def begin(self, prompt: str = "") -> None:
-        """Start anew; if the process was lost, in a new one that does not know the microphone yet."""
+        """Start again; if the process was lost, in a new one that does not know the microphone yet."""
         if self._process is None and not self._closed:
             self._start()
         self._ask(BEGIN, prompt.encode())

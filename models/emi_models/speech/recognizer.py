@@ -114,7 +114,7 @@ class Recognizer(Protocol):
         ...
 
     def begin(self, prompt: str = "") -> None:
-        """Start anew; what was not finished is dropped.
+        """Start again; what was not finished is dropped.
 
         Args:
             prompt: the words said just before, for a recogniser that can make use of them.

@@ -59,7 +59,7 @@ class SphinxRecognizer:
         self._open = False
 
     def begin(self, prompt: str = "") -> None:
-        """Start anew; what was not finished is dropped. It has no use for a prompt."""
+        """Start again; what was not finished is dropped. It has no use for a prompt."""
         self._abandon()
         self._held = self._held[:0]
         self._open = True
@@ -93,7 +93,7 @@ class SphinxRecognizer:
         return self._words()
 
     def forget(self) -> None:
-        """Load the model anew: the decoder keeps more of what it heard than the mean."""
+        """Load the model again: the decoder keeps more of what it heard than the mean."""
         self._abandon()
         self._held = self._held[:0]
         self._cepstral_mean = None

@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper: a growing utterance is transcribed anew each time its words are asked for.
+"""Whisper by faster-whisper: a growing utterance is transcribed again each time its words are asked for.
 
 What keeps invented words out: each guard looks at one sign of a hallucination, and counts what it drops.
 
@@ -97,7 +97,7 @@ class WhisperRecognizer:
         return self._name
 
     def begin(self, prompt: str = "") -> None:
-        """Start anew; what was not finished is dropped.
+        """Start again; what was not finished is dropped.
 
         Args:
             prompt: the words said just before, which Whisper continues.

@@ -190,7 +190,7 @@ _WHISPER_SMALL = _english_whisper(
     None,
 )
 
-# The `taemi` bundle. None of its files were at hand here; what each pin rests on is said beside it. Sizes of
+# The `taemi` bundle. None of its files were at hand here; what each pin rests on is said next to it. Sizes of
 # the weights were recomputed from the published architectures, tensor names and number formats, and agree to
 # the byte.
 

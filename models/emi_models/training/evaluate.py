@@ -1,7 +1,7 @@
 """How good a network is on clips: by emotion, by seconds heard, and by what it is shown.
 
 A clip is shown as live use shows it: as it ends, or at 12 s if it is longer; and at each prefix. No score
-hangs on how clips were batched: a prediction depends on its own clip alone, and scores are computed over all
+depends on how clips were batched: a prediction depends on its own clip alone, and scores are over all
 at once.
 
 What an evaluation has found, as numbers that JSON can hold.
@@ -30,7 +30,7 @@ from torchmetrics.functional.regression import concordance_corrcoef, mean_square
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data.batches import collate
-from emi_models.data.clip import WINDOW_S, Clip, Track
+from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.training.clips import LEAST_CLIPS, check_task, rated_clips, rated_part
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.networks.base import FusionConfig, FusionNetwork, Task
+    from emi_models.networks.base import FusionNetwork, NetworkConfig, Task
     from emi_models.training.report import Published
 
 __all__ = [
@@ -145,7 +145,7 @@ class Scores:
         return self.mean_pearson if self.weighted_f1 is None else self.weighted_f1
 
     def to_json(self) -> dict[str, Any]:
-        """Means beside each emotion's own."""
+        """Means next to each emotion's own."""
         if self.weighted_f1 is not None:
             return {"n": self.n, "weighted_f1": self.weighted_f1}
         columns = {"pearson": self.pearson, "ccc": self.ccc, "mse": self.mse}
@@ -289,7 +289,7 @@ def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) 
         if given is not None and given != trained:
             raise TrainingError(
                 f"the checkpoint was trained on {modality} features of {trained}, these clips have those of "
-                f"{given}; extract the clips anew with its bundle, or choose another checkpoint"
+                f"{given}; extract the clips again with its bundle, or choose another checkpoint"
             )
 
 
@@ -398,14 +398,16 @@ def _windows(
     return collate(rows)[0]
 
 
-def _shown(clip: Clip, config: FusionConfig) -> tuple[Clip, FusionShapes]:
+def _shown(clip: Clip, config: NetworkConfig) -> tuple[Clip, FusionShapes]:
     """The clip without what the network was not trained on, and shapes no longer than its tracks."""
 
-    def used(modality: Modality) -> Track:
-        track: Track = getattr(clip, modality)
+    def used(modality: Modality) -> FeatureTrack:
+        track: FeatureTrack = getattr(clip, modality)
         if modality in config.modalities and len(track.t_ns):
             return track
-        return Track.empty(getattr(config.shapes, f"{modality}_dim"))  # its own may be of another width
+        return FeatureTrack.empty(
+            getattr(config.shapes, f"{modality}_dim")
+        )  # its own may be of another width
 
     shown = Clip(clip.id, used("vision"), used("audio"), used("text"), clip.duration_ns)
     vision_frames = max(1, min(config.shapes.vision_frames, len(shown.vision.t_ns)))
@@ -420,5 +422,5 @@ def _check_widths(network: FusionNetwork, clips: ClipSet) -> None:
         if modality in clips.encoders and wide != here:
             raise TrainingError(
                 f"the network takes {modality} features of {wide} values, these clips have {here}; extract "
-                "them anew with its bundle, or choose another checkpoint"
+                "them again with its bundle, or choose another checkpoint"
             )

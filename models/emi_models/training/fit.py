@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from emi_models.networks.base import FusionNetwork
     from emi_models.training.clips import RatedClips
     from emi_models.training.config import TrainingSettings
-    from emi_models.training.recipes.recipe import Recipe, Stage
+    from emi_models.training.recipes.recipe import Recipe, TrainingStage
     from emi_models.training.run import RunFolder
 
 __all__ = ["FitResult", "fit", "header_of", "network_for", "own_state"]
@@ -122,7 +122,7 @@ def header_of(
     recipe: Recipe,
     last: StageResult,
 ) -> CheckpointHeader:
-    """The whole story of a network that has just been trained; scores are those of its best epoch on valid.
+    """The metadata of a network that has just been trained; scores are those of its best epoch on valid.
 
     Notes: `missing`, what an absent modality does to it; `validation`, which clips chose the epoch, and
     `held_out` and `held_out_seed` where they were drawn from train; `prefixes` where windows were cut short.
@@ -182,7 +182,7 @@ def fit(
 ) -> FitResult:
     """Train a system on clips as its recipe says; the best network, whole, is saved as a checkpoint.
 
-    On a CPU the result hangs on the clips, the settings, the number of threads and the versions of the
+    On a CPU the result depends on the clips, the settings, the number of threads and the versions of the
     libraries alone, and a run that was interrupted after any epoch and resumed gives the same weights to the
     last bit. The random state of the caller is left as it was.
 
@@ -212,7 +212,9 @@ def fit(
         stages = recipe.adjusted_stages(network.config, config.training)
         data = config.data
         run = _Run(
-            folder=open_run(out, _story(system, network, rated, config, device), resume=resume, force=force),
+            folder=open_run(
+                out, _metadata(system, network, rated, config, device), resume=resume, force=force
+            ),
             config=config,
             learn=ClipWindows(rated, "train", data.prefixes, seed=config.training.seed, spans_s=data.spans_s),
             check=ClipWindows(rated, "valid", spans_s=data.spans_s),
@@ -256,7 +258,7 @@ class _Run:
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def train(
-        self, number: int, stage: Stage, network: FusionNetwork, progress: Progress | None
+        self, number: int, stage: TrainingStage, network: FusionNetwork, progress: Progress | None
     ) -> StageResult:
         """Train one stage, or what is left of it; `network` is then that of its best epoch."""
         place = self.folder.stage(number, stage.name)
@@ -272,7 +274,7 @@ class _Run:
         return result
 
     def _trained(
-        self, place: Path, stage: Stage, network: FusionNetwork, progress: Progress | None
+        self, place: Path, stage: TrainingStage, network: FusionNetwork, progress: Progress | None
     ) -> StageResult:
         settings, seed = self.config, self.config.training.seed
         torch.manual_seed(seed_of(seed, stage.name, "objective"))
@@ -312,7 +314,7 @@ def _restore(network: FusionNetwork, best: Path) -> None:
     try:
         network.load_state_dict(load_file(best))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrainingError(f"{best} is damaged or gone; start anew with --force") from error
+        raise TrainingError(f"{best} is damaged or gone; start again with --force") from error
     network.requires_grad_(True)
 
 
@@ -327,7 +329,7 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
             torch.load(state, map_location="meta", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways, the unpickler's among them
             raise TrainingError(
-                f"{state} is damaged ({type(error).__name__}); start anew with --force"
+                f"{state} is damaged ({type(error).__name__}); start again with --force"
             ) from error
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -339,10 +341,10 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
         raise KeyboardInterrupt from None
 
 
-def _story(
+def _metadata(
     system: str, network: FusionNetwork, clips: RatedClips, config: TrainConfig, device: torch.device
 ) -> dict[str, Any]:
-    """What makes a run this run and no other: all that its result hangs on."""
+    """What makes a run this run and no other: all that its result depends on."""
     settings = config.model_dump(mode="json")
     for section, name in (("training", "device"), ("training", "threads"), ("data", "workers")):
         settings[section].pop(name)  # a run may go on elsewhere

@@ -2,7 +2,7 @@
 
 Pictures of a training and of an evaluation, drawn without a display.
 
-What the papers report on Hume-Vidmimic2, to be shown beside scores on the same data, and only there.
+What the papers report on Hume-Vidmimic2, to be shown next to scores on the same data, and only there.
 
 None of it was measured here. Mean Pearson correlation over the six emotions.
 """

@@ -76,8 +76,8 @@ class RunFolder:
         path = self.stage(number, name) / "result.json"
         if not path.is_file():
             return None
-        story = _read(path)
-        return StageResult(**{**story, "history": tuple(story["history"])})
+        metadata = _read(path)
+        return StageResult(**{**metadata, "history": tuple(metadata["history"])})
 
     def finish(self, number: int, result: StageResult) -> None:
         """Write down how a stage went; its state is not needed any more."""
@@ -87,12 +87,12 @@ class RunFolder:
         (folder / "last.ckpt").unlink(missing_ok=True)
 
 
-def open_run(path: Path, story: Mapping[str, Any], *, resume: bool, force: bool) -> RunFolder:
-    """The folder of the training that `story` tells of, new or to be gone on with.
+def open_run(path: Path, metadata: Mapping[str, Any], *, resume: bool, force: bool) -> RunFolder:
+    """The folder of the training that `metadata` tells of, new or to be gone on with.
 
     Args:
         path: the folder; made if it is not there.
-        story: what is trained, how and on what, as JSON can hold it.
+        metadata: what is trained, how and on what, as JSON can hold it.
         resume: go on with the run that is there, if there is one.
         force: throw away the run that is there.
 
@@ -116,7 +116,7 @@ def open_run(path: Path, story: Mapping[str, Any], *, resume: bool, force: bool)
         )
     elif there.is_file():
         # Through JSON, as what is compared with has been.
-        if difference := _difference(_read(there), json.loads(json.dumps(story))):
+        if difference := _difference(_read(there), json.loads(json.dumps(metadata))):
             raise TrainingError(
                 f"{path} holds another run: {difference}; give what it was started with, or another --out"
             )
@@ -126,22 +126,22 @@ def open_run(path: Path, story: Mapping[str, Any], *, resume: bool, force: bool)
             f"{folder.checkpoint} is there already; --force replaces it, or name another --out"
         )
     with replacing(there) as part:
-        part.write_text(json.dumps(story, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        story = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}; start anew with --force") from error
-    if not isinstance(story, dict):
-        raise TrainingError(f"{path} is not what a training writes; start anew with --force")
-    return story
+        raise TrainingError(f"{path} cannot be read: {error}; start again with --force") from error
+    if not isinstance(metadata, dict):
+        raise TrainingError(f"{path} is not what a training writes; start again with --force")
+    return metadata
 
 
 def _difference(old: object, new: object, name: str = "") -> str | None:
-    """The first setting in which two stories differ, as words; None if they do not."""
+    """The first setting in which two metadata differ, as words; None if they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             inner = f"{name}.{key}" if name else key

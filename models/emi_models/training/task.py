@@ -1,6 +1,6 @@
 """One stage as Lightning trains it: batches in, a loss out, and a score on the validation clips.
 
-Repeatable to the last bit on a CPU: an epoch's order hangs on (seed, stage, epoch) alone, what an optimiser
+Repeatable to the last bit on a CPU: an epoch's order depends on (seed, stage, epoch) alone, what an optimiser
 step draws at random on (seed, stage, step) alone. So a training that is resumed after any epoch does what it
 would have done.
 
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from emi_models.data.batches import ClipWindows
     from emi_models.training.config import DataSettings
     from emi_models.training.recipes.objectives import Objective, Outcome
-    from emi_models.training.recipes.recipe import Stage
+    from emi_models.training.recipes.recipe import TrainingStage
 
 __all__ = ["Bar", "Keeper", "Shuffled", "StageTask", "bars", "score_words", "seed_of"]
 
 
 def seed_of(*parts: object) -> int:
-    """A seed that hangs on all of its parts, from 0 to 2^63 - 1; the same in every process."""
+    """A seed that depends on all of its parts, from 0 to 2^63 - 1; the same in every process."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -80,7 +80,7 @@ class StageTask(pl.LightningModule):
     def __init__(
         self,
         objective: Objective,
-        stage: Stage,
+        stage: TrainingStage,
         learn: ClipWindows,
         check: ClipWindows,
         seed: int,
@@ -261,7 +261,7 @@ class Keeper(Checkpoint):
         trainer.should_stop = bool(self.history) and self.spent
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
-        """Keep, decide and save, in this order: a state that is saved has its best network beside it."""
+        """Keep, decide and save, in this order: a state that is saved has its best network next to it."""
         self.history.append({"epoch": len(self.history) + 1, **task.record})
         if task.record["score"] > self.best + self.margin:
             self.best, self.best_epoch = task.record["score"], len(self.history)

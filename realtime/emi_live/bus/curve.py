@@ -49,7 +49,7 @@ class CurveKeys:
         remedy = "make a pair with `emi keys`"
         if public is None or secret is None:
             missing = "curve_public_key" if public is None else "curve_secret_key"
-            raise ConfigurationError(f"bus.{missing} is missing beside the other key; {remedy}")
+            raise ConfigurationError(f"bus.{missing} is missing but needed with the other key; {remedy}")
         try:
             keys = cls(public.encode("ascii"), secret.encode("ascii"))
             derived = zmq.curve_public(keys.secret) if len(keys.secret) == 40 else b""

@@ -36,9 +36,9 @@ HELP = """Build a checkpoint's plan: its network, compiled for a GPU.
   emi compile --engine tensorrt-rtx --batch 16 --out many.plan
 
 TensorRT-RTX builds on any machine, for the GPUs that --target names; TensorRT
-builds for the GPU that is here. FILE.json beside a plan says what it is of:
+builds for the GPU that is here. FILE.json next to a plan says what it is of:
 checkpoint, library, GPU, shapes, precision. A plan that does not fit what is
-in use is refused, and built anew only when you say --force.
+in use is refused, and built again only when you say --force.
 
 Without --out the plan goes into your cache, where the engine looks for it.
 """

@@ -187,7 +187,7 @@ def synth(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a synthetic corpus in the layout of Hume-Vidmimic2, with the truth about each clip beside it.
+    """Make a synthetic corpus in the layout of Hume-Vidmimic2, with the truth about each clip next to it.
 
     Nobody is in it: it shows whether training works, and nothing about people.
 

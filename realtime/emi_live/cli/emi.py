@@ -116,7 +116,7 @@ def _run(point: EntryPoint, args: Sequence[str], debug: bool) -> NoReturn:
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(
                 f"`emi {point.name}` cannot be loaded from {point.value}: {error}; "
-                "install what is missing, or emi-live anew"
+                "install what is missing, or emi-live again"
             ) from error
     run_app(app, args, f"emi {point.name}", debug)
 

@@ -46,7 +46,7 @@ What a network is trained on is then what it is shown live, number by number.
   emi extract --videos data/raw --labels data --bundle taemi --out taemi
 
 After Ctrl-C, or a power cut, the same command goes on where it was; a file
-that changed is extracted anew. Files of no use are left out, and listed.
+that changed is extracted again. Files of no use are left out, and listed.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
 

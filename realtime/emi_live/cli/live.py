@@ -183,7 +183,7 @@ def live(
         str | None,
         typer.Option(
             help="With --config taemi, what frames of voice are computed from. cached, recompute: a bounded "
-            "past, once; full: the last 12 s, anew at each hop, slow.",
+            "past, once; full: the last 12 s, again at each hop, slow.",
             rich_help_panel=TUNE,
             metavar="cached|recompute|full",
         ),

@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 NAME_HELP: Final = "A model, as `emi models list` calls it."
-WIDE: Final = 150  # columns from which a path fits beside the rest
+WIDE: Final = 150  # columns from which a path fits next to the rest
 
 
 @app.callback(invoke_without_command=True)
@@ -132,7 +132,7 @@ def verify_models(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Hash every file that is here anew; exit code 1 if one is not what it should be.
+    """Hash every file that is here again; exit code 1 if one is not what it should be.
 
     A model that is not here is no fault, unless it is named.
 

@@ -189,7 +189,7 @@ were heard, and with each modality taken away or alone.
   emi eval --checkpoint mine.safetensors --data features --json - | jq .whole
 
 The clips' features must be those that the checkpoint was trained on. The
-papers' tables are shown beside scores on Hume-Vidmimic2, and only there.
+papers' tables are shown next to scores on Hume-Vidmimic2, and only there.
 """
 
 eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

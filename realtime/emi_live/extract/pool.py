@@ -253,7 +253,7 @@ def _ending(child: _Child) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}; --debug shows more"
 
 
-# What computes features or decodes media: recorded beside them.
+# What computes features or decodes media: recorded next to them.
 LIBRARIES: Final = (
     *("emi-live", "av", "faster-whisper", "mediapipe", "numpy", "onnxruntime", "pocketsphinx"),
     *("torch", "torchaudio", "transformers"),

@@ -37,7 +37,7 @@ from emi_live.rings import SAMPLE_RATE_HZ, AudioBlock, AudioReader, AudioRing
 from emi_live.stages import Stage
 from emi_live.window.tracks import AUDIO_FRAME_NS
 from emi_models import MODALITIES, Modality
-from emi_models.data.clip import Track
+from emi_models.data.clip import FeatureTrack
 from emi_models.encoders.wav2vec import frame_ends_ns
 
 __all__ = ["ClipRecord", "EarlyEnd", "MakeStages", "Recorder", "Recording", "WholeSoundStage", "record_clip"]
@@ -50,7 +50,7 @@ NEVER: Final = -(2**62)
 class Recording:
     """What was seen, heard and said in one clip, stamped from its start. A missing modality has no frame."""
 
-    tracks: Mapping[Modality, Track]
+    tracks: Mapping[Modality, FeatureTrack]
     duration_ns: int  # the newest moment that any stage spoke of
     transcript: str
     pictures: int  # analysed, with a face or without
@@ -109,7 +109,9 @@ class Recorder:
         """What was recorded; the arrays are the caller's."""
         return Recording(
             {
-                modality: Track(np.concatenate(self._times[modality]), np.concatenate(self._frames[modality]))
+                modality: FeatureTrack(
+                    np.concatenate(self._times[modality]), np.concatenate(self._frames[modality])
+                )
                 for modality in MODALITIES
             },
             self._end_ns,

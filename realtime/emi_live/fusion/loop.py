@@ -131,7 +131,7 @@ class FusionLoop:
             if modality in mine.modalities and one != other:
                 raise ConfigurationError(
                     f"the checkpoint cannot take over: its shapes are {its.shapes}, with {other} values in a "
-                    f"frame of {modality}, and {one} come; start anew with it"
+                    f"frame of {modality}, and {one} come; start again with it"
                 )
         with self._lock:
             if self._closed:

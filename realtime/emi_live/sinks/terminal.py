@@ -308,7 +308,7 @@ class TerminalSink:
         self._draw_if_due(FRAME_NS if self._fresh or pressed else REFRESH_NS)
 
     def close(self) -> None:
-        """Give the screen back; what it showed before is there again. `open` takes it anew."""
+        """Give the screen back; what it showed before is there again. `open` takes it again."""
         with self._lock:
             live, self._live = self._live, None
             if live is not None:

@@ -32,7 +32,7 @@ NUMBER: Final = len("0.00")
 SILENT_S: Final = 2.0  # without an estimate for this long, the view says so
 MIN_TEXT_ROWS: Final = 4  # lines of words kept before the bars grow taller
 LINES_AROUND: Final = 4  # header, rates, losses, notice
-MIN_KEYS_HEIGHT: Final = 16  # lines, from which on the keys have one beside the notice; else they replace it
+MIN_KEYS_HEIGHT: Final = 16  # lines, from which on the keys have one next to the notice; else they replace it
 WORKING_S: Final = 5.0  # exact mode: after this long without a step, how long it has been is told
 LEAST_BAR: Final = 10  # cells of the progress
 MOST_BAR: Final = 40
@@ -50,7 +50,7 @@ HELP: Final = (
 def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_GLYPHS) -> RenderableType:
     """The view, at most `width` × `height` cells.
 
-    It is complete from 50 × 14; below that, lines are cut. Each colour has a word or a place beside it, so
+    It is complete from 50 × 14; below that, lines are cut. Each colour has a word or a place next to it, so
     that nothing is lost with `NO_COLOR`.
     """
     footer = _footer(state, width, height, glyphs)

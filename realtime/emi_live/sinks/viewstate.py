@@ -193,7 +193,7 @@ class ProgressMeter:
 
 
 class ProgressLine:
-    """One line on a terminal that is written anew as the file goes on; nothing where there is no terminal."""
+    """One line on a terminal, rewritten as the file is read; nothing where there is no terminal."""
 
     def __init__(
         self, console: Console, health: Health, *, until_s: float | None = None, clock: Clock | None = None
@@ -442,7 +442,7 @@ class StateKeeper:
         while len(self._marks) > 2 and self._arrived_ns - self._marks[0][0] > RATE_SPAN_NS:
             self._marks.popleft()
         index = int(estimate.t_s / HISTORY_BIN_S)
-        if self._bin_index is not None and index < self._bin_index:  # a stream that began anew
+        if self._bin_index is not None and index < self._bin_index:  # a stream that began again
             self._bins.clear()
             self._bin_index = None
         if index != self._bin_index:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emi_live.sources.stamps import StreamName
 
 __all__ = [
-    "Track",
+    "MediaTrack",
     "broken",
     "candidates",
     "is_cover",
@@ -206,7 +206,7 @@ LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class MediaTrack:
     """One track of picture or sound."""
 
     kind: StreamName
@@ -226,12 +226,12 @@ class Track:
         return bool(self.language) and self.language.lower() in (wanted, *LANGUAGES.get(wanted, ()))
 
 
-def tracks_of(container: InputContainer, kind: StreamName) -> list[Track]:
+def tracks_of(container: InputContainer, kind: StreamName) -> list[MediaTrack]:
     """The tracks of one kind for which there is a decoder; cover art is none."""
     streams: list[Any] = list(container.streams.video if kind == "video" else container.streams.audio)
     usable = [stream for stream in streams if stream.codec_context and not is_cover(stream)]
     return [
-        Track(
+        MediaTrack(
             kind,
             number,
             stream.index,
@@ -243,7 +243,9 @@ def tracks_of(container: InputContainer, kind: StreamName) -> list[Track]:
     ]
 
 
-def candidates(tracks: list[Track], wanted: int | str | None, kind: StreamName, path: Path) -> list[Track]:
+def candidates(
+    tracks: list[MediaTrack], wanted: int | str | None, kind: StreamName, path: Path
+) -> list[MediaTrack]:
     """The tracks to try, in that order.
 
     Raises:

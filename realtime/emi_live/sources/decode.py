@@ -18,7 +18,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.resample import MAX_RATE_HZ, MIN_RATE_HZ
 from emi_live.rings import MAX_SIDE_PX
 from emi_live.sources.container import broken
-from emi_live.sources.stamps import Lie, Stamp, StreamName, Timeline
+from emi_live.sources.stamps import Lie, MediaTimeline, Stamp, StreamName
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler, VideoFrame
@@ -134,7 +134,7 @@ class StreamReader:
         # Before memory is taken for it: of a damaged header, FFmpeg would believe any size.
         limit = {"max_pixels": str(MAX_DECODED_PIXELS)} if self.kind == "video" else {}
         self._stream.codec_context.options = {**self._stream.codec_context.options, **limit}
-        self._timeline: Timeline[Packet[Any]] = Timeline(max_gap_ns, self._note_lie)
+        self._timeline: MediaTimeline[Packet[Any]] = MediaTimeline(max_gap_ns, self._note_lie)
         self._lies: list[tuple[Lie, int]] = []
         self._expected_ns = 0
         self.packets = 0  # that held anything

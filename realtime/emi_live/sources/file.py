@@ -19,7 +19,7 @@ from emi_live.errors import PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.sources.container import (
-    Track,
+    MediaTrack,
     candidates,
     is_cut_off,
     open_container,
@@ -64,8 +64,8 @@ Media: TypeAlias = Picture | Sound | _End
 class _Opened:
     """A track that can be decoded, and the first of it."""
 
-    track: Track
-    beside: Track | None
+    track: MediaTrack
+    beside: MediaTrack | None
     reader: StreamReader
     first: Picture | Sound
     rest: Iterator[Picture | Sound]
@@ -230,8 +230,8 @@ class FileSource:
         container = opened.enter_context(open_container(self._path))
         self._duration_s = stated_length_s(container)
         kinds: tuple[StreamName, ...] = ("video", "audio") if self._owns_audio else ("video",)
-        there: dict[StreamName, list[Track]] = {}
-        to_try: dict[StreamName, list[Track]] = {}
+        there: dict[StreamName, list[MediaTrack]] = {}
+        to_try: dict[StreamName, list[MediaTrack]] = {}
         for kind in ("video", "audio"):
             there[kind] = tracks_of(container, kind)
             to_try[kind] = candidates(there[kind], wanted[kind] if kind in kinds else None, kind, self._path)
@@ -266,8 +266,8 @@ class FileSource:
         self,
         opened: ExitStack,
         kind: StreamName,
-        to_try: Sequence[Track],
-        beside: dict[StreamName, Track],
+        to_try: Sequence[MediaTrack],
+        beside: dict[StreamName, MediaTrack],
         found: dict[StreamName, _Opened],
     ) -> None:
         """The first track of a kind that can be decoded; what is wrong with those before it is noted."""
@@ -283,7 +283,7 @@ class FileSource:
                 broken.append(f"its {WORDS[kind]} could not be read ({one.why})")
         self._failures += broken[:1]
 
-    def _try(self, opened: ExitStack, track: Track, beside: Track | None) -> _Opened | _Refused:
+    def _try(self, opened: ExitStack, track: MediaTrack, beside: MediaTrack | None) -> _Opened | _Refused:
         """Open a track and decode the first of it."""
         with ExitStack() as kept:
             container = kept.enter_context(open_container(self._path))
@@ -319,7 +319,7 @@ class FileSource:
             f"{'; ' + why if why else ''}); try another file"
         )
 
-    def _note_choice(self, kind: StreamName, one: _Opened, there: Sequence[Track]) -> None:
+    def _note_choice(self, kind: StreamName, one: _Opened, there: Sequence[MediaTrack]) -> None:
         if len(there) > 1:
             others = "; ".join(str(track) for track in there if track != one.track)
             self.announcements.append(

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdcTimeline",
+    "CapturedBlock",
     "MicrophoneSource",
     "PortAudioFeed",
     "PortAudioInputs",
-    "SoundBlock",
     "find_microphone",
     "load_sounddevice",
 ]
@@ -72,7 +72,7 @@ MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and 
 
 
 @dataclass(frozen=True, slots=True)
-class SoundBlock:
+class CapturedBlock:
     """One block, shape (n, channels), float32, with the capture time of its first sample."""
 
     pcm: NDArray[np.float32]
@@ -163,7 +163,7 @@ class PortAudioFeed:
             self._stream.close(ignore_errors=True)
             raise
 
-    def next(self, timeout_s: float) -> SoundBlock | None:
+    def next(self, timeout_s: float) -> CapturedBlock | None:
         """The oldest block not taken yet; None if none came within `timeout_s`.
 
         Raises:
@@ -182,7 +182,7 @@ class PortAudioFeed:
         self._taken = arrival.index + 1
         broken = arrival.overflowed or dropped > 0
         t_ns = self._timeline.stamp(arrival.reported_ns, arrival.pcm.shape[0], broken=broken)
-        return SoundBlock(arrival.pcm, t_ns, self._rate_hz, arrival.overflowed, dropped)
+        return CapturedBlock(arrival.pcm, t_ns, self._rate_hz, arrival.overflowed, dropped)
 
     def close(self) -> None:
         """Stop and release the microphone."""
@@ -314,7 +314,7 @@ class MicrophoneSource:
         clock: Clock,
         health: Health,
         *,
-        connect: Callable[[], Feed[SoundBlock]] | None = None,
+        connect: Callable[[], Feed[CapturedBlock]] | None = None,
     ) -> None:
         """Open the microphone and wait for its first block.
 
@@ -329,7 +329,7 @@ class MicrophoneSource:
             SourceError: PortAudio is missing, there is no such microphone, or nothing comes of it.
         """
         self._health = health
-        self._loop = DeviceLoop[SoundBlock](
+        self._loop = DeviceLoop[CapturedBlock](
             self.name,
             connect or PortAudioInputs(_address(device), config, clock),
             clock,
@@ -362,7 +362,7 @@ class MicrophoneSource:
     def run(self, intake: Intake, stop: threading.Event) -> None:
         """Push sound until `stop` is set; then release the microphone and end the sound, not the pictures."""
 
-        def accept(block: SoundBlock) -> bool:
+        def accept(block: CapturedBlock) -> bool:
             if block.overflowed:
                 self._health.count("microphone.overflows")
             if block.dropped:

@@ -40,7 +40,7 @@ def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Sourc
     if named_mic and config.exact:
         raise ConfigurationError("a microphone cannot be replayed; add --mode live, or leave out --mic")
     sources: list[Source] = []
-    with ExitStack() as opened:  # a camera is released again when the microphone beside it cannot be had
+    with ExitStack() as opened:  # a camera is released again when the microphone with it cannot be had
         for source in _open(config, clock, health, named_mic=named_mic):
             opened.callback(source.close)
             sources.append(source)
@@ -50,7 +50,7 @@ def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Sourc
 
 def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) -> Iterator[Source]:
     wanted = config.source
-    listens = False  # to the default microphone, beside a camera
+    listens = False  # to the default microphone, with a camera
     if wanted.is_pushed:
         lead_s = wanted.push_lead_s if config.exact else None
         yield PushSource(audio=wanted.mic is None, lead_s=lead_s, clock=clock, health=health)

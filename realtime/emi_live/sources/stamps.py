@@ -21,7 +21,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from emi_live.clock import NS_PER_MS, NS_PER_S
 
-__all__ = ["Lie", "Stamp", "StreamName", "Timeline"]
+__all__ = ["Lie", "MediaTimeline", "Stamp", "StreamName"]
 
 StreamName: TypeAlias = Literal["video", "audio"]
 Lie: TypeAlias = Literal["discontinuities", "refused_stamps"]
@@ -73,7 +73,7 @@ class _Line:
     others_end_ns: int = 0  # how far the other stream had come at the last packet of this one
 
 
-class Timeline(Generic[T]):
+class MediaTimeline(Generic[T]):
     """Corrects the stamps of one file. Two over the same packets make the same corrections."""
 
     def __init__(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from emi_models.encoders.voice_activity import VoiceGate
     from emi_models.speech.recognizer import Recognizer
 
-__all__ = ["KeepingUp", "SpeechStage", "Timeline"]
+__all__ = ["CaptureTimeline", "KeepingUp", "SpeechStage"]
 
 COUNTERS: Final = {LagStep.SMALLER: "shrunk", LagStep.MISSING: "given_up"}
 
@@ -118,7 +118,7 @@ class KeepingUp:
 KEPT_SAMPLES: Final = 40 * SAMPLE_RATE_HZ  # longer than a recogniser's buffer
 
 
-class Timeline:
+class CaptureTimeline:
     """Maps seconds of an utterance, counted in samples, to capture time."""
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ class SpeechStage:
         self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
         self._no_data_ns = seconds_to_ns(config.no_data_s)
         self._health = health
-        self._timeline = Timeline()
+        self._timeline = CaptureTimeline()
         self._transcript = Transcript()
         self._counted: Counter[str] = Counter()
         self._quiet_chunks = 0  # since the last packet

@@ -24,7 +24,7 @@ class Encoder(Protocol):
 
 
 class TextStage:
-    """Embeds the words of the last window, anew only when they change.
+    """Embeds the words of the last window, again only when they change.
 
     Without an encoder the words still flow, and the embedding stays None.
     """

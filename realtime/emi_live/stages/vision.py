@@ -137,7 +137,7 @@ class FaceStage:
         )
 
     def reset(self) -> None:
-        """Look for the face anew."""
+        """Look for the face again."""
         self._encoder.reset()
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ GAP_NS: Final = NS_PER_S  # beyond the time that a batch takes to fill: nothing 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldCrop:
     """What one picture showed, not published yet; with a crop, its features are to come."""
 
     packet: VisionPacket
@@ -197,7 +197,7 @@ class CropStage:
         self._patience_ns = seconds_to_ns((config.batch if exact else 1) / config.crop_fps) - STAMP_JITTER_NS
         self._exact = exact
         self._health = health
-        self._held: list[Held] = []  # from the first crop on that waits for a batch
+        self._held: list[HeldCrop] = []  # from the first crop on that waits for a batch
         self._encoded_ns: int | None = None  # when the oldest picture of the last batch had arrived
         self._behind = False
         self.ended = False
@@ -225,7 +225,7 @@ class CropStage:
         return ()
 
     def reset(self) -> None:
-        """Look for the face anew."""
+        """Look for the face again."""
         self._face.reset()
         self._steady.reset()
         self._held.clear()
@@ -234,7 +234,7 @@ class CropStage:
         """Leave the input."""
         self._pictures.close()
 
-    def _look(self, frame: Frame) -> Held:
+    def _look(self, frame: Frame) -> HeldCrop:
         seen = self._face.analyse(frame.rgb, frame.t_ns)
         crop = None
         if seen.landmarks is None:
@@ -253,7 +253,7 @@ class CropStage:
             features=None,
             behind=self._behind,
         )
-        return Held(packet, crop)
+        return HeldCrop(packet, crop)
 
     def _is_time(self) -> bool:
         """Whether what is held is to wait no longer."""

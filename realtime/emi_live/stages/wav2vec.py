@@ -31,7 +31,7 @@ SKIP_S: Final = 3.0  # of sound that waits: frames that come later than this are
 class SpeechModel(Protocol):
     """A speech model of one stream: frame k since the last reset is about samples [320k, 320k + 400).
 
-    It says each frame once, (n, dim), or at each hop those of the last seconds anew.
+    It says each frame once, (n, dim), or at each hop those of the last seconds again.
     """
 
     @property
@@ -62,7 +62,7 @@ class VoiceStage:
 
     Live, the model may be slower than the sound. When more than a second waits, that is said, in packets
     (`behind`) and as the part's status, and counted as `audio.fell_behind`. A model that says all of the last
-    seconds anew is then not asked about hops that more sound has followed already, counted as
+    seconds again is then not asked about hops that more sound has followed already, counted as
     `audio.coalesced`. Another one is not given the sound that waits, once it is three seconds, but only
     listened to for voice (`audio.skipped_samples`), and starts afresh with what comes.
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.

@@ -39,7 +39,7 @@ __all__ = ["Condition", "Verdict", "Window", "WindowAssembler", "is_recent", "ju
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is known of a modality beside its packets: whether its part can work at all, and why not.
+    """What is known of a modality besides its packets: whether its part can work at all, and why not.
 
     `paused`: nothing is taken, as the program asked. The detail of `ok` says why nothing usable may come.
     """
@@ -162,7 +162,7 @@ class WindowAssembler:
         self._shapes, self._trained = shapes, trained
         self._spans_ns = {name: seconds_to_ns(span) for name, span in spans_s.items()}
         self._no_text = np.zeros(shapes.text_dim, np.float32)
-        # Of a modality that was only counted there are no values yet: it starts anew.
+        # Of a modality that was only counted there are no values yet: it starts again.
         if shapes.vision_dim != before.vision_dim or ("vision" in trained) != ("vision" in was):
             self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
         if shapes.audio_dim != before.audio_dim or ("audio" in trained) != ("audio" in was):

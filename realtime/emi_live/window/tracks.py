@@ -91,7 +91,7 @@ AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and
 
 
 class SoundTrack:
-    """The frames of sound, each said once, or said anew by packets that replace what was said before.
+    """The frames of sound, each said once, or said again by packets that replace what was said before.
 
     Of packets that replace, only those take effect that the instant asked for needs: all up to the first
     that reaches it. So what a window holds does not depend on how many more had arrived.

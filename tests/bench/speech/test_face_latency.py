@@ -1,4 +1,4 @@
-"""Faces beside words, by the engine itself at real pace: no time is asserted, only what was counted."""
+"""Faces next to words, by the engine itself at real pace: no time is asserted, only what was counted."""
 
 from __future__ import annotations
 

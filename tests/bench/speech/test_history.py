@@ -61,7 +61,7 @@ def test_what_is_past_the_common_prefix_was_taken_back() -> None:
 @pytest.mark.parametrize(
     ("displays", "taken_back", "rewritten"),
     [
-        (["| a b c", "| a x c", "a x c"], 2, 2),  # c moved behind another word: a reader reads it anew
+        (["| a b c", "| a x c", "a x c"], 2, 2),  # c moved behind another word: a reader reads it again
         (["| a b", "|", "a b"], 2, 2),
         (["| Yes well", "| yes, well", "yes, well"], 0, 2),  # only written otherwise
         (["| a", "| a b", "a b"], 0, 0),

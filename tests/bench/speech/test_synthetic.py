@@ -109,7 +109,7 @@ def test_a_monologue_is_seeded_as_long_as_asked_and_silent_where_no_word_is() ->
 
 def test_no_pair_of_words_is_spoken_as_one() -> None:
     synthesizer = Synthesizer()
-    for first in VOCABULARY:  # each beside each, in sentences of 20 words
+    for first in VOCABULARY:  # each next to each, in sentences of 20 words
         others = [word for other in VOCABULARY for word in (first, other)]
         for at in range(0, len(others), 40):
             assert len(synthesizer.say(others[at : at + 40], rate_wpm=400).words) == len(others[at : at + 40])

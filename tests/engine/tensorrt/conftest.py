@@ -67,7 +67,7 @@ def rtx() -> Library:
 
 def origin_of(checkpoint: LoadedCheckpoint, **other: object) -> PlanOrigin:
     """An origin for the fake library on the fake card, but for what is given."""
-    story: dict[str, object] = {
+    metadata: dict[str, object] = {
         "checkpoint_sha256": checkpoint.content_hash,
         "onnx_sha256": "0" * 64,
         "library": "tensorrt",
@@ -80,7 +80,7 @@ def origin_of(checkpoint: LoadedCheckpoint, **other: object) -> PlanOrigin:
         "precision": "fp32",
         "refittable": False,
     }
-    return PlanOrigin(**{**story, **other})  # type: ignore[arg-type]  # named above
+    return PlanOrigin(**{**metadata, **other})  # type: ignore[arg-type]  # named above
 
 
 @pytest.fixture

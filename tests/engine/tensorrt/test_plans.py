@@ -1,4 +1,4 @@
-"""Plans on disk: a manifest beside each, and none is used that is damaged or does not fit."""
+"""Plans on disk: a manifest next to each, and none is used that is damaged or does not fit."""
 
 from __future__ import annotations
 
@@ -114,27 +114,27 @@ def test_a_missing_plan_or_manifest_is_named(plan: MakePlan) -> None:
 
 
 BROKEN: dict[str, Callable[[dict[str, object]], object]] = {
-    "not an object": lambda story: [story],
-    "of another format": lambda story: {**story, "format": 2},
-    "without batch": lambda story: {k: v for k, v in story.items() if k != "batch"},
-    "batch of a half": lambda story: {**story, "batch": 0.5},
-    "unknown precision": lambda story: {**story, "precision": "int8"},
-    "unknown library": lambda story: {**story, "library": "openvino"},
-    "hash that is a number": lambda story: {**story, "plan_sha256": 7},
-    "no shapes": lambda story: {**story, "shapes": {}},
-    "odd shapes": lambda story: {**story, "shapes": {**asdict(COMPACT_SHAPES), "text_dim": -1}},
-    "targets and a gpu": lambda story: {**story, "targets": ["sm89"]},
-    "neither": lambda story: {**story, "gpu": ""},
-    "targets of numbers": lambda story: {**story, "targets": [89], "gpu": ""},
-    "refittable perhaps": lambda story: {**story, "refittable": "perhaps"},
+    "not an object": lambda metadata: [metadata],
+    "of another format": lambda metadata: {**metadata, "format": 2},
+    "without batch": lambda metadata: {k: v for k, v in metadata.items() if k != "batch"},
+    "batch of a half": lambda metadata: {**metadata, "batch": 0.5},
+    "unknown precision": lambda metadata: {**metadata, "precision": "int8"},
+    "unknown library": lambda metadata: {**metadata, "library": "openvino"},
+    "hash that is a number": lambda metadata: {**metadata, "plan_sha256": 7},
+    "no shapes": lambda metadata: {**metadata, "shapes": {}},
+    "odd shapes": lambda metadata: {**metadata, "shapes": {**asdict(COMPACT_SHAPES), "text_dim": -1}},
+    "targets and a gpu": lambda metadata: {**metadata, "targets": ["sm89"]},
+    "neither": lambda metadata: {**metadata, "gpu": ""},
+    "targets of numbers": lambda metadata: {**metadata, "targets": [89], "gpu": ""},
+    "refittable perhaps": lambda metadata: {**metadata, "refittable": "perhaps"},
 }
 
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_manifest_that_is_broken_is_one_line(plan: MakePlan, how: str) -> None:
     path = plan().path
-    story = json.loads(manifest_path(path).read_text())
-    manifest_path(path).write_text(json.dumps(BROKEN[how](story)))
+    metadata = json.loads(manifest_path(path).read_text())
+    manifest_path(path).write_text(json.dumps(BROKEN[how](metadata)))
     with pytest.raises(PlanError, match="understood") as caught:
         read_manifest(path)
     assert "\n" not in str(caught.value)

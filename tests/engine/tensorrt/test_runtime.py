@@ -153,7 +153,7 @@ def test_refit_runs_the_new_checkpoint_from_the_next_window_on(
     assert np.abs(engine.infer(window) - old).max() > 10 * TOLERANCES["fp32"]
     assert engine.header is new.header
     assert [call for call in api.calls if "refit" in call] == ["refit_from_bytes", "refit"]
-    assert api.calls[-2:] == ["execute", "execute"]  # captured anew
+    assert api.calls[-2:] == ["execute", "execute"]  # captured again
     assert sum("address" in call for call in api.calls) == 9  # bound as before
 
 

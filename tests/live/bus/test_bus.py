@@ -162,7 +162,7 @@ def test_lossless_loses_nothing_with_room_for_one_packet_and_a_slow_reader(trans
 @pytest.mark.parametrize("transport", ["inproc", "ipc"])
 def test_live_never_waits_and_every_dropped_packet_is_counted(transport: str) -> None:
     health = Health()
-    count = 20_000  # far more than the kernel's buffers take beside ours
+    count = 20_000  # far more than the kernel's buffers take next to ours
     with Bus(config(transport, high_water_mark=5), health, lossless=False) as bus:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         published = threading.Event()

@@ -65,8 +65,8 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
     assert lines[1].startswith(f"  fp16, batch 1, checkpoint {content_hash(checkpoint)[:12]}…, ")
     assert lines[2] == "  runs on sm86, sm89"
     assert lines[3].startswith("  fp16 moves an intensity by ")
-    story = json.loads(out.with_name("small.plan.json").read_text())
-    assert (story["precision"], story["batch"], story["targets"]) == ("fp16", 1, ["sm86", "sm89"])
+    metadata = json.loads(out.with_name("small.plan.json").read_text())
+    assert (metadata["precision"], metadata["batch"], metadata["targets"]) == ("fp16", 1, ["sm86", "sm89"])
     first = out.read_bytes()
 
     code, said, _ = emi_compile(*asked, "--target", "sm89", "--target", "sm86")

@@ -67,10 +67,10 @@ def test_what_is_left_out_is_listed_and_no_failure(
     assert "left out: 00003.pkl is refused: it asks for builtins.print" in lines[1]
     assert lines[-1] == "… and 17 more are left out; --json lists them all"
     assert caplog.records == []  # it is said once
-    story = json.loads(convert(folder, "--text", "none", "--json")[1])
-    assert len(story["modalities"]["vision"]["refused"]) == 37
-    assert story["modalities"]["vision"]["dropped_frames"] == 1
-    assert story["clips"] == {"train": 2, "valid": 38, "test": 0}
+    metadata = json.loads(convert(folder, "--text", "none", "--json")[1])
+    assert len(metadata["modalities"]["vision"]["refused"]) == 37
+    assert metadata["modalities"]["vision"]["dropped_frames"] == 1
+    assert metadata["clips"] == {"train": 2, "valid": 38, "test": 0}
 
 
 def test_a_rate_of_faces_that_is_not_the_assumed_one_is_said(convert: Convert, tmp_path: Path) -> None:

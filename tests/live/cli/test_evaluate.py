@@ -62,9 +62,9 @@ def test_json_alone_on_standard_output(
         capsys, "--checkpoint", checkpoint, "--data", data, "--json", "-", "--split", "train"
     )
     assert code == 0
-    story = json.loads(out)
-    assert (story["system"], story["split"], story["n"]) == ("taemi", "train", 24)
-    assert list(story["whole"]["pearson"]) == ["mean", *EMOTIONS]
+    metadata = json.loads(out)
+    assert (metadata["system"], metadata["split"], metadata["n"]) == ("taemi", "train", 24)
+    assert list(metadata["whole"]["pearson"]) == ["mean", *EMOTIONS]
     assert err.startswith("taemi on ")
 
 

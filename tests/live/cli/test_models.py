@@ -142,7 +142,7 @@ def test_an_interrupt_ends_with_130_and_keeps_what_came(
     assert process.returncode == 130
     assert err == "stopped; what has arrived is kept, and the same command goes on from there\n"
     assert "incomplete" in emi("list")[1]
-    # What came were zeros: they do not fit, and the file is fetched anew.
+    # What came were zeros: they do not fit, and the file is fetched again.
     assert emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)[0] == 0
     assert emi("verify", "face-landmarker")[0] == 0
 

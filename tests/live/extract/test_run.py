@@ -14,7 +14,7 @@ from emi_live.extract.pool import Job, Ready, Refused, Written
 from emi_live.extract.run import Report, extract
 from emi_live.extract.splits import rate
 from emi_models.data import open_clips
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo
 from emi_models.inputs import FusionShapes
 from tests.live.extract.bodies import entry_of
@@ -51,8 +51,8 @@ class Writing:
             if b"bad" in content:
                 yield Refused(id=job.id, reason=f"{job.path}: it is bad")
                 continue
-            track = Track(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
-            clip = Clip(job.id, track, Track.empty(1), Track.empty(1), 2_000_000_000)
+            track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
+            clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             self._writer.write(clip, source=job.name)
             yield Written(entry=entry_of(job, self._settings), damaged=int(b"damaged" in content))
 

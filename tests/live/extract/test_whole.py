@@ -11,7 +11,7 @@ from emi_live.extract.recorder import FOREVER, EarlyEnd, Recorder, WholeSoundSta
 from emi_live.messages import END_OF_STREAM
 from emi_live.rings import AudioRing
 from emi_models import Modality
-from emi_models.data.clip import Track
+from emi_models.data.clip import FeatureTrack
 from emi_models.encoders.wav2vec import frames_for
 from tests.live.stages.fakes import run_stage
 
@@ -34,7 +34,7 @@ class FirstSamples:
 
 def heard(
     blocks: list[tuple[NDArray[np.float32], int]], until_ns: int = FOREVER
-) -> tuple[Track, int, NDArray[np.float32]]:
+) -> tuple[FeatureTrack, int, NDArray[np.float32]]:
     """What a recorder keeps of the packets, how long it says the sound was, and what the model heard."""
     ring, encoder = AudioRing(60.0), FirstSamples()
     stage = WholeSoundStage(EarlyEnd(ring, until_ns), encoder)

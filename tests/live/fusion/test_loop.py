@@ -228,7 +228,7 @@ def test_a_successor_with_other_windows_takes_over_between_two() -> None:
     assert len(writer.packets) == 41
     assert max(first.frames) == 19
     assert set(few.frames) == {5}
-    assert last.frames[:3] == [0, 2, 4]  # pictures are kept anew once they are used again
+    assert last.frames[:3] == [0, 2, 4]  # pictures are kept again once they are used again
     assert [engine.closed for engine in engines] == [True, True, True, False]
     used = [packet.modalities["vision"].used for packet in writer.packets if isinstance(packet, Estimate)]
     assert used == [True] * 20 + [False] * 11 + [True] * 10

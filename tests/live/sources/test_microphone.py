@@ -20,9 +20,9 @@ from emi_live.sources.device import DeviceLostError
 from emi_live.sources.microphone import (
     QUEUE_BLOCKS,
     AdcTimeline,
+    CapturedBlock,
     MicrophoneSource,
     PortAudioInputs,
-    SoundBlock,
     find_microphone,
 )
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
@@ -33,8 +33,10 @@ from tests.support.waiting import until
 BLOCK = 512
 
 
-def block(index: int, *, overflowed: bool = False, dropped: int = 0) -> SoundBlock:
-    return SoundBlock(np.zeros((BLOCK, 1), np.float32), index * 32 * NS_PER_MS, 16_000, overflowed, dropped)
+def block(index: int, *, overflowed: bool = False, dropped: int = 0) -> CapturedBlock:
+    return CapturedBlock(
+        np.zeros((BLOCK, 1), np.float32), index * 32 * NS_PER_MS, 16_000, overflowed, dropped
+    )
 
 
 class FakePortAudio:
@@ -106,10 +108,10 @@ def inputs(fake: FakePortAudio, clock: FakeClock, device: int | str | None = Non
     return PortAudioInputs(device, MicrophoneConfig(), clock, load=lambda: fake)
 
 
-def listen(*scripts: list[SoundBlock | float | DeviceLostError]) -> tuple[RecordingIntake, Health, int]:
+def listen(*scripts: list[CapturedBlock | float | DeviceLostError]) -> tuple[RecordingIntake, Health, int]:
     clock, health = FakeClock(), Health()
     stop = Stop(clock)
-    device = ScriptedDevice[SoundBlock](*scripts, clock=clock, stop=stop)
+    device = ScriptedDevice[CapturedBlock](*scripts, clock=clock, stop=stop)
     intake = RecordingIntake(health)
     MicrophoneSource(None, MicrophoneConfig(), clock, health, connect=device).run(intake, stop)
     assert intake.events[-1] == "end_audio"

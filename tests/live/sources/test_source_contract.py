@@ -15,7 +15,7 @@ from emi_live.intake import Intake
 from emi_live.sources import Source
 from emi_live.sources.camera import CameraPicture, CameraSource
 from emi_live.sources.file import FileSource
-from emi_live.sources.microphone import MicrophoneSource, SoundBlock
+from emi_live.sources.microphone import CapturedBlock, MicrophoneSource
 from emi_live.sources.push import PushSource
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
@@ -64,8 +64,8 @@ def camera(assets: Path, clock: FakeClock, stop: Stop) -> Source:
 
 
 def microphone(assets: Path, clock: FakeClock, stop: Stop) -> Source:
-    blocks = [SoundBlock(np.zeros((512, 1), np.float32), k, 16_000, False, 0) for k in range(4)]
-    device = ScriptedDevice[SoundBlock]([*blocks], clock=clock, stop=stop)
+    blocks = [CapturedBlock(np.zeros((512, 1), np.float32), k, 16_000, False, 0) for k in range(4)]
+    device = ScriptedDevice[CapturedBlock]([*blocks], clock=clock, stop=stop)
     return MicrophoneSource(None, MicrophoneConfig(), clock, Health(), connect=device)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_live.clock import NS_PER_S
-from emi_live.sources.stamps import Lie, Stamp, StreamName, Timeline
+from emi_live.sources.stamps import Lie, MediaTimeline, Stamp, StreamName
 
 PICTURE_NS = NS_PER_S // 10
 BLOCK_NS = NS_PER_S // 20
@@ -46,7 +46,7 @@ def film(
 
 def correct(stamps: Sequence[Stamp]) -> tuple[list[Stamp], list[tuple[Lie, StreamName]]]:
     lies: list[tuple[Lie, StreamName]] = []
-    timeline: Timeline[int] = Timeline(MAX_GAP_NS, lambda lie, name, t_ns: lies.append((lie, name)))
+    timeline: MediaTimeline[int] = MediaTimeline(MAX_GAP_NS, lambda lie, name, t_ns: lies.append((lie, name)))
     return [stamp for stamp, _ in timeline.correct((stamp, 0) for stamp in stamps)], lies
 
 

@@ -170,7 +170,7 @@ class StepModel:
 
 
 class WindowModel:
-    """A speech model that says the last `span` frames anew at each hop; likewise."""
+    """A speech model that says the last `span` frames again at each hop; likewise."""
 
     dim = 2
 

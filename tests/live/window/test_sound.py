@@ -1,4 +1,4 @@
-"""Frames of sound that come late, or are said anew by an encoder that has heard more."""
+"""Frames of sound that come late, or are said again by an encoder that has heard more."""
 
 from __future__ import annotations
 

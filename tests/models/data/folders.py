@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import DatasetInfo
 from emi_models.data.ratings import OFFICIAL_HEADER
 from emi_models.inputs import FusionShapes
@@ -42,9 +42,9 @@ def make_clip(clip_id: str, seconds: float = 3.0, seed: int = 0, words: bool = T
     text_ns = (np.arange(1, int(seconds) + 1) * 1e9).astype(np.int64) if words else np.zeros(0, np.int64)
     return Clip(
         id=clip_id,
-        vision=Track(vision_ns, vectors(len(vision_ns), 3, seed)),
-        audio=Track(audio_ns, vectors(len(audio_ns), 4, seed)),
-        text=Track(text_ns, vectors(len(text_ns), 5, seed)),
+        vision=FeatureTrack(vision_ns, vectors(len(vision_ns), 3, seed)),
+        audio=FeatureTrack(audio_ns, vectors(len(audio_ns), 4, seed)),
+        text=FeatureTrack(text_ns, vectors(len(text_ns), 5, seed)),
         duration_ns=round(seconds * 1e9),
     )
 

@@ -13,14 +13,14 @@ from emi_models.data.bah import (
     BahChunks,
     BahVideo,
     ChunkSpans,
-    Word,
+    SpokenWord,
     chunk,
     marked_text,
     present_word,
     spread_words,
 )
 from emi_models.data.batches import ClipWindows, collate
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, ManifestClips
 from emi_models.errors import DataError
 from tests.models.data.folders import INFO, SHAPES
@@ -43,8 +43,8 @@ def numbered(clip_id: str, seconds: float) -> Clip:
     for hz, dim in ((24, 3), (50, 4)):
         count = int(seconds * hz)
         values = np.repeat(np.arange(count, dtype=np.float32)[:, None], dim, axis=1)
-        tracks.append(Track((np.arange(count) * (S / hz)).astype(np.int64), values))
-    return Clip(clip_id, tracks[0], tracks[1], Track.empty(5), round(seconds * S))
+        tracks.append(FeatureTrack((np.arange(count) * (S / hz)).astype(np.int64), values))
+    return Clip(clip_id, tracks[0], tracks[1], FeatureTrack.empty(5), round(seconds * S))
 
 
 def video(name: str, frames: Sequence[int], labels: Sequence[int], split: str = "train") -> BahVideo:
@@ -109,7 +109,7 @@ def test_a_chunk_is_in_order_and_within_its_span(seconds: float, at_s: float, sp
 
 def test_words_without_times_are_spread_evenly() -> None:
     words = spread_words(" so  it is ", 3 * S)
-    assert words == (Word("so", 0, S), Word("it", S, 2 * S), Word("is", 2 * S, 3 * S))
+    assert words == (SpokenWord("so", 0, S), SpokenWord("it", S, 2 * S), SpokenWord("is", 2 * S, 3 * S))
     assert spread_words("  ", 3 * S) == ()
 
 

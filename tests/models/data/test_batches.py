@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from emi_models.data.batches import ClipWindows, collate
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.errors import DataError
 from emi_models.inputs import FusionInputs
 from emi_models.networks.taemi import Taemi, TaemiConfig
@@ -86,7 +86,10 @@ def test_a_window_is_the_first_twelve_seconds_without_padding() -> None:
 
 def test_a_window_without_frames_has_one_that_is_masked() -> None:
     clip = replace(
-        make_clip("x", 0.01, words=False), vision=Track.empty(3), audio=Track.empty(4), duration_ns=0
+        make_clip("x", 0.01, words=False),
+        vision=FeatureTrack.empty(3),
+        audio=FeatureTrack.empty(4),
+        duration_ns=0,
     )
     window, _ = ClipWindows(ClipsInMemory([clip]), "train")[0]
     assert window.vision.shape == (1, 1, 3)

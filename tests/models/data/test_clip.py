@@ -6,16 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.inputs import FusionShapes
 
 SHAPES = FusionShapes(vision_frames=40, vision_dim=1, audio_frames=40, audio_dim=1, text_dim=2)
 S = 1_000_000_000
 
 
-def track(*seconds: float) -> Track:
+def track(*seconds: float) -> FeatureTrack:
     t_ns = np.array([round(s * S) for s in seconds], np.int64)
-    return Track(t_ns, np.array(seconds, np.float32)[:, None])
+    return FeatureTrack(t_ns, np.array(seconds, np.float32)[:, None])
 
 
 def seen(clip: Clip, end_s: float, span_s: float | None = None) -> list[float]:
@@ -25,8 +25,8 @@ def seen(clip: Clip, end_s: float, span_s: float | None = None) -> list[float]:
     return [round(float(value), 3) for value in window.vision[0, window.vision_mask[0], 0]]
 
 
-def watched(vision: Track) -> Clip:
-    return Clip("a", vision, Track.empty(1), Track.empty(2), 20 * S)
+def watched(vision: FeatureTrack) -> Clip:
+    return Clip("a", vision, FeatureTrack.empty(1), FeatureTrack.empty(2), 20 * S)
 
 
 def test_a_span_counts_back_from_the_newest_frame() -> None:

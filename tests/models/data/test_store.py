@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from emi_models.data.clip import Track, read_clip, read_story, write_clip
+from emi_models.data.clip import FeatureTrack, read_clip, read_metadata, write_clip
 from emi_models.data.dataset import COLUMNS, ClipWriter, ManifestClips, read_info, read_manifest, write_info
 from emi_models.data.ratings import Rating
 from emi_models.errors import DataError
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     found, expected = clips.load("a b, c"), make_clip("a b, c", 3.0, 1)
     assert (found.id, found.duration_ns, found.targets) == ("a b, c", 3_000_000_000, None)
     for modality in ("vision", "audio", "text"):
-        track: Track = getattr(found, modality)
+        track: FeatureTrack = getattr(found, modality)
         assert np.array_equal(track.values, getattr(expected, modality).values)
         assert np.array_equal(track.t_ns, getattr(expected, modality).t_ns)
         assert track.values.dtype == np.float32
@@ -59,13 +59,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_only_the_name_of_the_source_is_kept(tmp_path: Path) -> None:
     for source in ("/home/anna/private/x.mp4", "C:\\Users\\anna\\x.mp4", "x.mp4"):
         write_clip(tmp_path / "x.safetensors", make_clip("x"), source=source)
-        assert read_story(tmp_path / "x.safetensors").source == "x.mp4"
+        assert read_metadata(tmp_path / "x.safetensors").source == "x.mp4"
         assert b"anna" not in (tmp_path / "x.safetensors").read_bytes()
 
 
 def test_clips_without_any_frame_are_clips(tmp_path: Path) -> None:
     writer = ClipWriter(tmp_path, INFO)
-    writer.write(replace(make_clip("x", 0.064, words=False), vision=Track.empty(3), audio=Track.empty(4)))
+    writer.write(
+        replace(make_clip("x", 0.064, words=False), vision=FeatureTrack.empty(3), audio=FeatureTrack.empty(4))
+    )
     writer.write_manifest()
     clip = ManifestClips(tmp_path).load("x")
     assert [len(track.t_ns) for track in (clip.vision, clip.audio, clip.text)] == [0, 0, 0]
@@ -166,7 +168,7 @@ def test_clips_to_validate_are_drawn_by_id_and_seed(tmp_path: Path) -> None:
         ManifestClips(tmp_path, valid_fraction=1.0)
 
 
-def bad(track: str) -> Track:
+def bad(track: str) -> FeatureTrack:
     good = make_clip("x").vision
     values, t_ns = good.values.copy(), good.t_ns.copy()
     match track:
@@ -179,8 +181,8 @@ def bad(track: str) -> Track:
         case "flat":
             values = values[:, 0]
         case "double":
-            return Track(t_ns, values.astype(np.float64))
-    return Track(t_ns, values)
+            return FeatureTrack(t_ns, values.astype(np.float64))
+    return FeatureTrack(t_ns, values)
 
 
 @pytest.mark.parametrize("track", ["nan", "back", "short", "flat", "double"])
@@ -204,7 +206,7 @@ def test_a_clip_that_is_not_sound_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no clip of emi-live"):
         read_clip(path, SHAPES)
     with pytest.raises(DataError, match=r"none\.safetensors cannot be read"):
-        read_story(tmp_path / "none.safetensors")
+        read_metadata(tmp_path / "none.safetensors")
 
 
 def test_a_file_under_another_clips_name_is_refused(tmp_path: Path) -> None:
@@ -250,16 +252,16 @@ def test_the_description_is_read_back_or_refused(tmp_path: Path) -> None:
     write_info(tmp_path, INFO)
     assert read_info(tmp_path) == INFO
     path = tmp_path / "dataset.json"
-    story = json.loads(path.read_text())
+    metadata = json.loads(path.read_text())
     for change, words in (
         ({"format_version": 2}, "format version 2, this emi-live reads 1"),
         ({"encoders": {"smell": "x"}}, "encoders {'smell': 'x'}"),
         ({"encoders": {"text": 1}}, "1 is not text"),
         ({"shapes": {"vision_frames": 0}}, "missing 4 required"),
-        ({"shapes": {**story["shapes"], "text_dim": 0}}, "text_dim is 0"),
+        ({"shapes": {**metadata["shapes"], "text_dim": 0}}, "text_dim is 0"),
         ({"extra": 1}, "unexpected keyword"),
     ):
-        path.write_text(json.dumps(story | change))
+        path.write_text(json.dumps(metadata | change))
         with pytest.raises(DataError) as caught:
             read_info(tmp_path)
         assert words in str(caught.value)

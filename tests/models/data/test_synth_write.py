@@ -67,12 +67,12 @@ def test_every_stream_is_a_pickled_array_or_absent(written: Path) -> None:
 
 
 def test_the_truth_is_beside_it_and_says_that_it_is_synthetic(written: Path) -> None:
-    story = json.loads((written / "truth.json").read_text(encoding="utf-8"))
-    assert story["notice"] == NOTICE
-    assert story["settings"]["seed"] == 3
-    assert story["settings"]["sizes"]["audio_hz"] == 10.0
+    metadata = json.loads((written / "truth.json").read_text(encoding="utf-8"))
+    assert metadata["notice"] == NOTICE
+    assert metadata["settings"]["seed"] == 3
+    assert metadata["settings"]["sizes"]["audio_hz"] == 10.0
     truth = SynthCorpus(CONFIG).truth("00007")
-    told = story["clips"]["00007"]
+    told = metadata["clips"]["00007"]
     assert told["topic"] == truth.topic
     np.testing.assert_allclose(told["intensities"], truth.intensities, atol=1e-4)
     assert [moment[2] for moment in told["moments"]] == [moment.topic for moment in truth.moments]
@@ -80,7 +80,7 @@ def test_the_truth_is_beside_it_and_says_that_it_is_synthetic(written: Path) -> 
 
 def test_an_earlier_corpus_is_replaced_whole_and_only_when_asked(tmp_path: Path) -> None:
     write_corpus(SynthCorpus(SynthConfig(clips=20, missing_vision=0.0)), tmp_path, lambda _: None)
-    open_clips(tmp_path)  # which converts the features and keeps them beside
+    open_clips(tmp_path)  # which converts the features and keeps them next to
     other = SynthCorpus(SynthConfig(clips=10, missing_vision=1.0))
     with pytest.raises(SynthError, match="--force"):
         write_corpus(other, tmp_path, lambda _: None)

@@ -199,7 +199,7 @@ def test_of_a_clip_of_twenty_minutes_twelve_seconds_are_kept(folder: Path) -> No
     assert clip.vision.values.shape == (73, 3)
     assert clip.audio.values.base is None or clip.audio.values.base.nbytes < 20_000
     assert clip.duration_ns == 2083_333_333_333
-    assert clip.text.t_ns.tolist() == [12 * S]  # the papers show all words beside the first 12 s
+    assert clip.text.t_ns.tolist() == [12 * S]  # the papers show all words next to the first 12 s
     window = clip.window(clips.shapes, round(WINDOW_S * 1e9))
     assert window.audio_mask.sum() == 599
     assert window.text_present.item()
@@ -310,7 +310,7 @@ def test_the_cache_may_be_elsewhere(folder: Path, tmp_path: Path) -> None:
 
 
 def test_dataset_json_says_what_is_other_than_usual(folder: Path) -> None:
-    story = {
+    metadata = {
         "features": {"vision": "vit", "text": "gte"},
         "encoders": {"vision": "made-up"},
         "vision_hz": 5,
@@ -319,7 +319,7 @@ def test_dataset_json_says_what_is_other_than_usual(folder: Path) -> None:
         "licence": "CC0",
         "notice": "for others",
     }
-    (folder / "dataset.json").write_text(json.dumps(story))
+    (folder / "dataset.json").write_text(json.dumps(metadata))
     clips = VidmimicClips(folder)
     assert clips.description == "synthetic clips"
     assert clips.licence == "CC0"
@@ -336,7 +336,7 @@ def test_dataset_json_says_what_is_other_than_usual(folder: Path) -> None:
         {"licence": 1},
     ]
     for change in changes:
-        (folder / "dataset.json").write_text(json.dumps(story | change))
+        (folder / "dataset.json").write_text(json.dumps(metadata | change))
         with pytest.raises(
             DataError, match=r"dataset\.json has .* for (vision_hz|features|encoders|licence)"
         ):

@@ -40,7 +40,7 @@ def steps_of(layers: Any, frames: torch.Tensor) -> list[torch.Tensor]:
 def test_one_layer_with_all_positions_settled_is_exact_in_every_step(
     tmp_path: Path, kind: str, stable: bool
 ) -> None:
-    """Keys of one layer hang on frame and position alone, and the edge is as long as the convolution sees on.
+    """Keys of one layer depend on frame and position alone; the edge is the reach of the convolution.
 
     So what is final equals transformers' own layer over just the frames that are in reach of the step.
     """
@@ -142,7 +142,7 @@ def test_no_weight_is_copied(tmp_path: Path) -> None:
 
 
 def test_a_step_of_the_published_size_is_less_than_a_quarter_of_a_whole_pass() -> None:
-    """Counted, not timed: half a second of sound against 12 s anew, audeering's shape, without weights."""
+    """Counted, not timed: half a second of sound against 12 s again, audeering's shape, without weights."""
     import transformers
 
     large = transformers.Wav2Vec2Config(

@@ -62,8 +62,8 @@ def test_a_header_without_the_newer_settings_means_their_defaults(name: str, tmp
     path = save(tmp_path / "net.safetensors", network(name), system)
     header = read_header(path)
     config = {key: value for key, value in header.config.items() if key in {"shapes", *chosen}}
-    story = {field: getattr(header, field) for field in header.__dataclass_fields__} | {"config": config}
-    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(story)})
+    metadata = {field: getattr(header, field) for field in header.__dataclass_fields__} | {"config": config}
+    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(metadata)})
     assert load_checkpoint(path).network.config == network(name).config
 
 
@@ -91,7 +91,9 @@ def test_a_checkpoint_of_the_other_task_names_no_emotions(tmp_path: Path) -> Non
     assert load_checkpoint(path).network(windows(2)).shape == (2, 1)
     with pytest.raises(CheckpointError, match="admiration"):
         save_checkpoint(path, net, replace(header, emotions=EMOTIONS))
-    story = {field: getattr(header, field) for field in header.__dataclass_fields__} | {"emotions": EMOTIONS}
-    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(story)})
+    metadata = {field: getattr(header, field) for field in header.__dataclass_fields__} | {
+        "emotions": EMOTIONS
+    }
+    save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match="emotions"):
         load_checkpoint(path)

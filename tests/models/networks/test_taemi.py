@@ -72,7 +72,7 @@ def test_the_ablations_sizes(settings: dict[str, object], width: int) -> None:
 
 def test_a_checkpoint_from_before_the_ablations_is_the_default(tmp_path: Path) -> None:
     net, path = network(), tmp_path / "old.safetensors"
-    story = CheckpointHeader(
+    metadata = CheckpointHeader(
         system="taemi",
         config=describe_config(net.config),
         modalities=MODALITIES,
@@ -82,10 +82,10 @@ def test_a_checkpoint_from_before_the_ablations_is_the_default(tmp_path: Path) -
         scores={},
         created_by="test",
     )
-    save_checkpoint(path, net, story)
+    save_checkpoint(path, net, metadata)
     later = {"anchor", "attention", "missing"}
     assert later < set(read_header(path).config)
-    older = asdict(story) | {"config": {k: v for k, v in story.config.items() if k not in later}}
+    older = asdict(metadata) | {"config": {k: v for k, v in metadata.config.items() if k not in later}}
     save_file(load_file(path), path, metadata={"emi_checkpoint": json.dumps(older)})
     assert not later & set(read_header(path).config)
 

@@ -10,7 +10,7 @@ import torch
 
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.two_stage import Encoder, TwoStage, TwoStageConfig
+from emi_models.networks.two_stage import BranchEncoder, TwoStage, TwoStageConfig
 from tests.models.networks.zoo import EXACT, SMALL, windows
 
 PAPER = FusionShapes(vision_frames=400, vision_dim=768, audio_frames=599, audio_dim=1024, text_dim=768)
@@ -103,7 +103,7 @@ def test_pooling_weighs_frames_by_their_score_and_not_by_their_order() -> None:
     shuffled = replace(window, audio=window.audio[:, order], audio_mask=window.audio_mask[:, order])
     assert (net(shuffled) - net(window)).abs().max() <= EXACT
     encoder = net.encoders["audio"]
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, BranchEncoder)
     loud = torch.zeros(1, 3, SMALL.audio_dim)
     loud[0, 1] = 100.0 * encoder.score.weight.detach()[0]
     mask = torch.ones(1, 3, dtype=torch.bool)

@@ -12,7 +12,7 @@ from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks import SYSTEMS, describe_config
-from emi_models.networks.base import FusionConfig, FusionNetwork
+from emi_models.networks.base import FusionNetwork, NetworkConfig
 
 SMALL = FusionShapes(vision_frames=10, vision_dim=6, audio_frames=13, audio_dim=7, text_dim=8)
 EXACT = 1e-5  # what is asked of independence from padding and batch mates
@@ -38,7 +38,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
 ORDERED = tuple(name for name in VARIANTS if name.startswith(("dual_stage", "semantic_matters")))
 
 
-def config(name: str, modalities: tuple[Modality, ...] = MODALITIES, **settings: object) -> FusionConfig:
+def config(name: str, modalities: tuple[Modality, ...] = MODALITIES, **settings: object) -> NetworkConfig:
     system, chosen = VARIANTS[name]
     return SYSTEMS[system][0](shapes=SMALL, modalities=modalities, **{**chosen, **settings})  # type: ignore[call-arg]  # each system has its own
 

@@ -25,7 +25,7 @@ class Answer:
     only: int | None = None  # send so many bytes of the body, then close
     body: bytes | None = None  # in place of the file
     ranges: bool = True  # whether Range is understood
-    shift: int = 0  # resume so many bytes beside the place asked for
+    shift: int = 0  # resume so many bytes next to the place asked for
     length: bool = True  # whether Content-Length is sent
     location: str = ""  # redirect to this address
     silent: bool = False  # after `only` bytes, say nothing more until the hub closes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS, MODALITIES, Modality
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.inputs import FusionShapes
 
 SHAPES = FusionShapes(vision_frames=6, vision_dim=5, audio_frames=9, audio_dim=7, text_dim=8)
@@ -81,9 +81,9 @@ def random_clips(
                 width = min(dim, len(EMOTIONS))
                 values[:, :width] = targets[:width] + 0.1 * values[:, :width]
             stamps = np.sort(generator.integers(0, duration_ns, n)).astype(np.int64)
-            track = Track(stamps, values)
+            track = FeatureTrack(stamps, values)
             gone = generator.random() < (missing or {}).get(modality, 0.0)  # type: ignore[call-overload]
-            tracks[modality] = Track.empty(dim) if gone else track
+            tracks[modality] = FeatureTrack.empty(dim) if gone else track
         clips.append(Clip(id=f"{prefix}{number:03}", **tracks, duration_ns=duration_ns, targets=targets))
     return clips
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from emi_models.data.batches import ClipWindows, collate
-from emi_models.data.clip import Clip, Track
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.networks import describe_config
@@ -198,7 +198,7 @@ def test_clips_may_lack_a_modality_of_the_checkpoint(tmp_path: Path) -> None:
     """A set without any face has tracks of width 1, which no network could read."""
 
     def faceless(clip: Clip) -> Clip:
-        return replace(clip, vision=Track.empty(1))
+        return replace(clip, vision=FeatureTrack.empty(1))
 
     clips = MemorySet(
         splits={"valid": [faceless(clip) for clip in CLIPS.splits["valid"]]},
@@ -250,14 +250,14 @@ def printed(found: Evaluation) -> str:
 
 def test_all_numbers_are_json() -> None:
     found = evaluation()
-    story = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert story["n"] == 16
-    assert story["whole"]["pearson"]["mean"] == found.whole.mean_pearson
-    assert list(story["whole"]["ccc"]) == ["mean", *EMOTIONS]
-    assert [row["seconds"] for row in story["prefixes"]] == [1, 2, 4, 8, 12]
-    assert story["prefixes"][0]["cut"] == found.prefixes[0].cut
-    assert story["without"].keys() == story["alone"].keys() == {"vision", "audio", "text"}
-    assert story["published"] == {"heading": HEADING, "rows": []}
+    metadata = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert metadata["n"] == 16
+    assert metadata["whole"]["pearson"]["mean"] == found.whole.mean_pearson
+    assert list(metadata["whole"]["ccc"]) == ["mean", *EMOTIONS]
+    assert [row["seconds"] for row in metadata["prefixes"]] == [1, 2, 4, 8, 12]
+    assert metadata["prefixes"][0]["cut"] == found.prefixes[0].cut
+    assert metadata["without"].keys() == metadata["alone"].keys() == {"vision", "audio", "text"}
+    assert metadata["published"] == {"heading": HEADING, "rows": []}
 
 
 def test_tables_say_n_and_what_is_cut() -> None:

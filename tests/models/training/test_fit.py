@@ -1,4 +1,4 @@
-"""What a training leaves: the best network whole, its story, its curves; what stages touch and what not."""
+"""What a training leaves: the best network, its metadata, its curves; what stages touch and what not."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from emi_models.networks.taemi import Taemi
 from recipes.compact.faces import FaceWindows, make_faces
 from recipes.compact.scores import dev_scores, infer, prototype_scores, with_voice
 from recipes.compact.sizes import SHAPES, SPANS_S
-from recipes.compact.together import Mixture, Recipe, composed, train_together
+from recipes.compact.together import Mixture, TogetherRecipe, composed, train_together
 from recipes.compact.voices import VoiceTakes
 from recipes.compact.words import WORDS_CONFIG, text_window
 
@@ -89,7 +89,7 @@ def test_training_lowers_the_error_and_leaves_the_words_network_alone(mixture: M
     words = Taemi(WORDS_CONFIG).eval()
     before = {name: tensor.clone() for name, tensor in words.state_dict().items()}
     errors: list[float] = []
-    recipe = Recipe(steps=40, warm_up=5, batch=32, report_every=10)
+    recipe = TogetherRecipe(steps=40, warm_up=5, batch=32, report_every=10)
     network = train_together(words, mixture, recipe, lambda _, error: errors.append(error))
     assert len(errors) == 4
     assert errors[-1] < 0.5 * errors[0]
@@ -112,7 +112,7 @@ def test_the_less_additions_to_words_count_the_less_a_doubtful_voice_adds(mixtur
     rises = []
     for weight in (1.0, 0.1):
         torch.manual_seed(0)
-        recipe = Recipe(steps=60, warm_up=5, batch=48, average=0.9, adds_weight=weight)
+        recipe = TogetherRecipe(steps=60, warm_up=5, batch=48, average=0.9, adds_weight=weight)
         network = train_together(Taemi(WORDS_CONFIG).eval(), doubtful, recipe, lambda *_: None)
         rises.append((infer(network, heard) - infer(network, words))[:, 1].mean())
     assert 0.02 < rises[0] < 0.08  # a fifth of the voices are of those that show 0.25
@@ -128,7 +128,7 @@ def test_scores_are_named_by_what_was_scored(mixture: Mixture) -> None:
     targets = np.random.default_rng(0).random((40, 6), dtype=np.float32)
     scores = dev_scores(network, {"written": mixture.words[0]}, targets, faces, voices)
     assert len(scores) == 14
-    # This network has words only: what is beside them changes nothing.
+    # This network has words only: what is next to them changes nothing.
     assert scores["dev_written_pearson_mean"] == scores["dev_written_beside_neutral_pearson_mean"]
     scores = prototype_scores(network, faces, voices)
     assert "faces_pearson_joy" in scores

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from emi_models.training.recipes.objectives import Group, Measure, Objective, Outcome, Regression
-from emi_models.training.recipes.recipe import Cosine, Recipe, Restarts, Stage
+from emi_models.training.recipes.recipe import Cosine, Recipe, Restarts, TrainingStage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ LARGEST_SCALE: Final = math.log(100.0)  # of the logits, in logarithm; as CLIP's
 def contrastive_loss(one: Tensor, other: Tensor, pairs: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE of unit vectors (B, E), row by row a pair where `pairs` (B,) is True.
 
-    Rows that are no pair are nobody's negatives. 0 with fewer than two pairs.
+    Rows that are no pair are no negatives. 0 with fewer than two pairs.
     """
     logits = scale * one[pairs].float() @ other[pairs].float().T  # (P, P)
     if not len(logits):
@@ -72,7 +72,7 @@ class FrozenAlignment(Regression):
         return [Group(list(self.network.fusion_parameters()))]
 
 
-_ALIGN: Final = Stage(
+_ALIGN: Final = TrainingStage(
     name="align",
     objective=Alignment,
     schedule=Restarts(cycle=10, floor=1e-7 / 1e-5),
@@ -84,8 +84,8 @@ _ALIGN: Final = Stage(
 )
 
 
-def _fusion(objective: type[Regression]) -> Stage:
-    return Stage(
+def _fusion(objective: type[Regression]) -> TrainingStage:
+    return TrainingStage(
         name="fusion",
         objective=objective,
         schedule=Cosine(),
@@ -98,10 +98,10 @@ def _fusion(objective: type[Regression]) -> Stage:
     )
 
 
-def _stages(config: DualStageConfig) -> tuple[Stage, ...]:
+def _stages(config: DualStageConfig) -> tuple[TrainingStage, ...]:
     if "text" in config.modalities and len(config.modalities) > 1:
         return _ALIGN, _fusion(FrozenAlignment)
-    return (_fusion(Regression),)  # without words beside a face or a voice there is nothing to align
+    return (_fusion(Regression),)  # without words with a face or a voice there is nothing to align
 
 
 def _missing(config: DualStageConfig) -> str:

@@ -56,7 +56,7 @@ class Outcome:
 
 
 class Objective(nn.Module):
-    """A network and whatever is needed beside it for one stage only, such as a head that is thrown away."""
+    """A network and whatever is needed besides it for one stage only, such as a head that is thrown away."""
 
     measure: ClassVar[Measure] = "pearson"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from emi_models.training.config import TrainingSettings
     from emi_models.training.recipes.objectives import Objective
 
-__all__ = ["Clipping", "Constant", "Cosine", "Plateau", "Recipe", "Restarts", "Schedule", "Stage"]
+__all__ = ["Clipping", "Constant", "Cosine", "Plateau", "Recipe", "Restarts", "Schedule", "TrainingStage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Clipping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class TrainingStage:
     """One stage: what it learns, and how, by AdamW. It leaves the network as at its best epoch, whole."""
 
     name: str
@@ -45,7 +45,7 @@ class Stage:
     margin: float = 0.0  # by how much a score must be better to count as better
     average: float | None = None  # decay per step of averaged weights, which are then scored and kept
 
-    def adjusted(self, settings: TrainingSettings) -> Stage:
+    def adjusted(self, settings: TrainingSettings) -> TrainingStage:
         """This stage with what the settings say for all stages, then for this one."""
         changes: dict[str, Any] = {}
         for given in (settings, settings.stages.get(self.name)):
@@ -73,13 +73,13 @@ def _no_settings(clips: ClipSet) -> Mapping[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a system is trained: its stages in order, which may hang on the network's configuration."""
+    """How a system is trained: its stages in order, which may depend on the network's configuration."""
 
-    stages: Callable[[Any], tuple[Stage, ...]]  # from the system's own configuration
+    stages: Callable[[Any], tuple[TrainingStage, ...]]  # from the system's own configuration
     missing: Callable[[Any], str]  # what an absent modality does to it, for the checkpoint's notes; likewise
     network: Callable[[ClipSet], Mapping[str, object]] = _no_settings  # what the clips decide of its settings
 
-    def adjusted_stages(self, network: Any, settings: TrainingSettings) -> tuple[Stage, ...]:
+    def adjusted_stages(self, network: Any, settings: TrainingSettings) -> tuple[TrainingStage, ...]:
         """The stages for a network of this configuration, with what the settings say.
 
         Raises:
@@ -123,7 +123,7 @@ class Restarts:
     """Cosine annealing with warm restarts (SGDR, Loshchilov & Hutter 2017), step by step.
 
     Every `cycle` epochs the rate falls from 1 towards `floor`, both shares of the stage's rate, then starts
-    anew; the optimiser's momentum is kept.
+    again; the optimiser's momentum is kept.
     """
 
     cycle: int
@@ -139,7 +139,7 @@ class Restarts:
 class Plateau:
     """The rate times `by` whenever the validation score has not risen for more than `patience` epochs.
 
-    What it does hangs on scores, so that the training task keeps its state; step by step it changes nothing.
+    It acts on scores, so the training task keeps its state; it changes nothing from step to step.
     """
 
     by: float

@@ -18,7 +18,7 @@ from emi_models.training.recipes.objectives import (
     cross_entropy,
     squared_error,
 )
-from emi_models.training.recipes.recipe import Cosine, Recipe, Stage
+from emi_models.training.recipes.recipe import Cosine, Recipe, TrainingStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,10 +78,10 @@ _OBJECTIVES: Final[dict[tuple[str, str], type[Objective]]] = {
 }
 
 
-def _stages(config: SemanticMattersConfig) -> tuple[Stage, ...]:
+def _stages(config: SemanticMattersConfig) -> tuple[TrainingStage, ...]:
     bah = config.task == "bah"
     epochs = 10 if bah else 30
-    stage = Stage(
+    stage = TrainingStage(
         name="fusion",
         objective=_OBJECTIVES[config.task, config.fusion],
         schedule=Cosine(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from emi_models.training.recipes.objectives import Regression
-from emi_models.training.recipes.recipe import Clipping, Cosine, Recipe, Stage
+from emi_models.training.recipes.recipe import Clipping, Cosine, Recipe, TrainingStage
 
 if TYPE_CHECKING:
     from emi_models.networks.taemi import TaemiConfig
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["RECIPE"]
 
 # The paper clips "with a threshold of 100.0" and does not say what; the authors' own training limits values.
-_STAGE: Final = Stage(
+_STAGE: Final = TrainingStage(
     name="fusion",
     objective=Regression,
     schedule=Cosine(warm_up=1),
@@ -26,7 +26,7 @@ _STAGE: Final = Stage(
 )
 
 
-def _stages(config: TaemiConfig) -> tuple[Stage, ...]:
+def _stages(config: TaemiConfig) -> tuple[TrainingStage, ...]:
     return (_STAGE,)
 
 

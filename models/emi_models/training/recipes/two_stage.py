@@ -19,7 +19,7 @@ from emi_models.training.recipes.objectives import (
     concordance_loss,
     squared_error,
 )
-from emi_models.training.recipes.recipe import Clipping, Plateau, Recipe, Stage
+from emi_models.training.recipes.recipe import Clipping, Plateau, Recipe, TrainingStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,8 +83,8 @@ class Fusion(Objective):
         return [Group(list(self.network.fusion_parameters())), Group(encoders, ENCODER_RATE)]
 
 
-def _stage(name: str, objective: type[Fusion] | None = None, epochs: int = 50) -> Stage:
-    return Stage(
+def _stage(name: str, objective: type[Fusion] | None = None, epochs: int = 50) -> TrainingStage:
+    return TrainingStage(
         name=name,
         objective=objective or (lambda network: Branch(network, name)),
         schedule=Plateau(by=0.5, patience=3),
@@ -98,7 +98,7 @@ def _stage(name: str, objective: type[Fusion] | None = None, epochs: int = 50) -
     )
 
 
-def _stages(config: TwoStageConfig) -> tuple[Stage, ...]:
+def _stages(config: TwoStageConfig) -> tuple[TrainingStage, ...]:
     alone = [_stage(name, epochs=100 if name == "motion" else 50) for name in config.branches]
     return (*alone, _stage("fusion", Fusion))
 
