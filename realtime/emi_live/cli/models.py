@@ -95,8 +95,8 @@ def pull_models(
 ) -> None:
     """Fetch models that are not here yet, and put right those that are damaged.
 
-    With no NAME, those of the default bundle. What was interrupted goes on where it
-    stopped. What an installed package carries is not fetched again.
+    With no NAME, those of the default bundle. What was interrupted goes on where it stopped. What an
+    installed package carries is not fetched again.
 
     Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
     [bold]EMI_MODEL_DIR=/mnt/usb emi models pull --all[/bold]
