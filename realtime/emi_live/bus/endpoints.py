@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -15,6 +16,8 @@ from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 
 __all__ = ["Endpoints", "claim_socket_path"]
+
+logger = logging.getLogger(__name__)
 
 MAX_SOCKET_PATH: Final = 107  # bytes in sockaddr_un.sun_path, less the closing zero
 ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 # bound only with keys
@@ -36,6 +39,7 @@ class Endpoints:
         self._claimed: list[Path] = []
         if config.transport == "ipc":
             self._folder, self._owns_folder = _private_folder(config.directory)
+            logger.info("the bus has its sockets in %s", self._folder)
 
     def to_bind(self, topic: str) -> str:
         """The address the topic's publisher binds.
