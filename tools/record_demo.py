@@ -1,11 +1,8 @@
-"""Recording the demo's words and voice again: `python -m tools.record_demo`.
+"""Record the demo's words and voice: `python -m tools.record_demo`.
 
-Runs the words of the script and a synthesised voice through the real encoders, and keeps what the stages will
-ask for. Needed after any change of the script, or of how the text stage joins words.
-
-The sound of the demo's voice: no, made by the synthesiser that the packaged checkpoint learned from.
-
-Only `tools.record_demo` needs it; the show plays what was recorded.
+Runs the words of the script and a synthesised voice through the real encoders, and keeps what the stages
+will ask for. Needed after any change of the script, or of how the text stage joins words. The voice is
+synthetic, made by the synthesiser of the packaged checkpoint's recipe.
 """
 
 from __future__ import annotations

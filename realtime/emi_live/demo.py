@@ -1,16 +1,9 @@
 """The demo: a scripted person, played through the real bus, window and fusion engine.
 
-No camera, microphone, encoder or download is needed: faces are drawn from a script, and the sentence
-embeddings of the scripted words and the prosody of a synthesised voice were recorded once with the real
-encoders (`python -m tools.record_demo`).
-
-The scripted stages: packets of the show, each released when its moment has come.
-
-What the demo's person does: a smile grows, words come, the face is lost, speech stops, everything returns.
-
+A smile grows, words come, the face is lost, speech stops, and everything returns. No camera, microphone,
+encoder or download is needed: faces are drawn from the script; the sentence embeddings of its words and the
+prosody of a synthesised voice were recorded once with the real encoders (`python -m tools.record_demo`).
 All times are seconds from the start of the show.
-
-What was recorded for the demo: the embeddings of its words, and its voice as prosody.
 """
 
 from __future__ import annotations

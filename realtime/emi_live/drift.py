@@ -1,8 +1,7 @@
-"""Does live hearing differ from hearing all at once? A background check of features against a full pass.
+"""How far the stepwise audio features of a live run are from one pass over the same sound.
 
-The check itself: now and then, the sound of a window heard all at once, against what was heard live.
-
-The last seconds of sound, by capture time.
+Now and then `DriftWatch` computes the sound of a window in one piece, in the background, and compares the
+result with what was published live. `SoundRecord` keeps the last seconds of sound, by capture time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Fixed-size, preallocated buffers of time-stamped samples: one writer, many readers.
 
-What both rings share: a writer that may have to wait, readers with positions, progress, and an end.
-
-The last seconds of one microphone, addressed by sample index, with the capture time of every sample.
-
-The last few pictures of one camera.
+`AudioRing` holds the last seconds of one microphone, addressed by sample index, with the capture time of
+every sample; `VideoRing` holds the last few pictures of one camera. `Ring` is what both share: a writer
+that may have to wait, readers with positions, progress, and an end.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ This is also the only place that catches any exception: it keeps the first, repo
 the body again after a back-off where the caller asked for that. A SystemExit, KeyboardInterrupt or
 GeneratorExit that a library raises in a thread ends only that thread: it is a failure like any other.
 
-How many threads numpy's matrix products take, while engines run: a setting of the whole process.
-
-Products of a hop take tens of microseconds; with as many threads as cores they wait for each other whenever
+`blas_threads` sets how many threads numpy's matrix products use while engines run, for the whole process: the
+products of a hop take tens of microseconds; with as many threads as cores they wait for each other whenever
 the face or the recogniser has a core, which was seen to make a hop ten times longer (docs/decisions/0011).
 """
 

@@ -4,7 +4,7 @@ A clip of a few seconds has one person, a camera of its own frame rate and dista
 with onset, apex and offset; windows are cut at random instants. What a window shows of the six emotions is
 what the displays stand for (`prototypes.FACES`) times how far they are on at that instant.
 
-What speaking and living do to a face that is not emotion: mouth shapes of speech, blinks, gaze, drift.
+Speech, blinks, gaze and drift move a face too; `speech`, `blinks`, `gaze` and `wander` make those movements.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Source: Demszky et al. 2020, "GoEmotions: A Dataset of Fine-Grained Emotions", C
 of its filtered release: `train.tsv` and `dev.tsv` (text, comma-separated label numbers, comment id), and
 `labels.txt`.
 
-Sentence embeddings of a training set, computed once and kept in the user's cache.
+`embed` computes the sentence embeddings of a training set once and keeps them in the user's cache.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Glottal pulses and noise, each shaped by a spectrum that follows the tracks: the
 formants, the hiss of fricatives. Spectra are applied to overlapping windows without phase, which the prosody
 encoder does not hear.
 
-What a room, a microphone and a codec do to a voice before the encoder hears it.
+`record` adds what a room, a microphone and a codec do to a voice.
 """
 
 from __future__ import annotations

@@ -4,13 +4,12 @@ The network starts from the one that learned the words alone, and is trained on 
 part of a target is what that one says: so the words' answer stays what people's ratings made it, and only
 what faces and voices add is new.
 
-Training windows of all three modalities: words, an invented face and an invented voice, paired at random.
+Training windows pair words, an invented face and an invented voice at random. What a window shows is what
+its parts show, together: 1 - (1 - words)(1 - face)(1 - voice), emotion by emotion. Absent words count as
+the mean of the corpus, because that is the best answer without any; an absent or neutral face or voice adds
+nothing, so it leaves the words' answer as it is.
 
-What a window shows is what its parts show, together: 1 - (1 - words)(1 - face)(1 - voice), emotion by
-emotion. Absent words count as the mean of the corpus, because that is the best answer without any; an absent
-or neutral face or voice adds nothing, so it leaves the words' answer as it is.
-
-What both trainings share: the course of the learning rate, and weights averaged over the steps.
+`warm_up_then_cosine` and `follow` give the learning rate and the averaged weights of both trainings.
 """
 
 from __future__ import annotations

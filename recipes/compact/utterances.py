@@ -1,7 +1,4 @@
-"""What an invented speaker does over some seconds, as control tracks: syllables, laughter, a 'wow'.
-
-An invented speaker, how a manner is done this time, and segments of sound joined into control tracks.
-"""
+"""An invented speaker and what he does over some seconds, as control tracks: syllables, laughter, a 'wow'."""
 
 from __future__ import annotations
 

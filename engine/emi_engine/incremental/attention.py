@@ -7,13 +7,12 @@ T x n work in place of T x T. The reference `top_i` is the largest score when ro
 Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
 most of its sum has gone, or after some updates. What rounding is left: docs/decisions/0011.
 
-Matrix products of a few rows, cut into pieces that numpy's BLAS multiplies as they lie.
-
+`Linear` cuts matrix products of a few rows into pieces that numpy's BLAS multiplies without copying them.
 OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
 copying is most of the work. In pieces of less than a million multiplications it is left out
 (docs/decisions/0011). Results differ from the whole product's in the last bits.
 
-Memory for what is known of each frame in a sliding window, addressed by the frame's number.
+`Rows` is the memory for what is known of each frame in a sliding window, addressed by the frame's number.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """TAEMI's forward pass over sequences that slide: what `Taemi.forward` says, window by window.
 
-One modality over time: its frames' rows, the attention among them, and what a query finds there.
-
-With p_i a frame's projection and a_i its self-attention's mix of values, the sequence is
-y_i = p_i + O a_i + o. Neither y nor a is ever written down: a query's scores are
-u . y_i = u . p_i + (O^T u) . a_i + const, and the weighted sum of the y is that of the p plus O times that of
-the a.
+`SlidingSequence` is one modality over time: its frames' rows, the attention among them, and what a query
+finds. With p_i a frame's projection and a_i its self-attention's mix of values, the sequence is y_i = p_i +
+O a_i + o. Neither y nor a is ever written down: a query's scores are u . y_i = u . p_i + (O^T u) . a_i +
+const, and the weighted sum of the y is that of the p plus O times that of the a.
 """
 
 from __future__ import annotations

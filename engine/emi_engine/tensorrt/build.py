@@ -1,7 +1,4 @@
-"""From ONNX to a plan's bytes: parse, configure, build; what goes wrong is one line.
-
-What is to be built: which library, for what, in which precision; and the plan that comes of it.
-"""
+"""What plan is to be built, and building it: from ONNX to a plan's bytes; each failure is one line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A plan at work: buffers bound once, the network captured once, and a replay for each window.
+"""A TensorRT plan as a fusion engine: buffers bound once, network captured once, a replay for each window.
 
-From a checkpoint to a running plan: one that is named, one kept from an earlier start, or a new one.
+`load_tensorrt` finds the plan: one that is named, one kept from an earlier start, or a new one.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ folder has underscores, so a video goes by its name with underscores for both.
 Sources: the public release's repository (sbelharbi/bah-dataset, BSD-3) and notebooks on the challenge's.
 The data themselves were not available: this was tried on files made up after those descriptions.
 
-What a network is shown of a BAH video at one moment: the seconds around it, as many as suit a modality.
-
+`BahChunks` cuts what a network is shown of a video at one moment: the seconds around it, per modality.
 Source: "Semantic Matters" §3.2 and §4.2. A chunk is centred on its frame and so looks ahead, which live use
 cannot: these windows are for training and scoring on BAH alone.
 """

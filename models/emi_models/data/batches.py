@@ -3,7 +3,7 @@
 Nothing here draws from a global generator: what a sample is depends on seed, epoch and index alone, so that a
 training that is resumed, or read by more processes, sees the same.
 
-The order in which an epoch takes its samples, in batches of like length.
+`BucketedBatches` gives the order of an epoch, in batches of similar length.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A clip: the features of one person's face, voice and words over time, and how it was rated.
+"""A clip: the features of one person's face, voice and words over time, and its ratings; and its file.
 
-One clip in one safetensors file: features with their stamps; in the header its words and its source.
-
-Clip ids: what a CSV writes, what a file is called, and what may become the name of a file.
+A clip is stored in one safetensors file: features with their stamps, and in the header its words and its
+source. `normal_id` and `check_id` say which clip ids are allowed, in tables and as names of files.
 """
 
 from __future__ import annotations

@@ -3,15 +3,11 @@
 ::
 
     FOLDER/
-    ├── dataset.json               what features these are (emi_models.data.dataset)
-    ├── manifest.csv               id,split,duration_s,features and the six ratings (emi_models.data.dataset)
+    ├── dataset.json               what features these are
+    ├── manifest.csv               id,split,duration_s,features and the six ratings
     └── features/<id>.safetensors  features and their stamps, and the words (emi_models.data.clip)
 
-Each file is whole or not there, so that a run that was interrupted goes on where it stopped.
-
-The table of a data set in emi-live's own layout: `manifest.csv`, one line a clip.
-
-What a data set's features are: `dataset.json`.
+Each file is complete or absent, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Features of one clip as people store them: any of several file formats, in; clean rows of float32, out.
+"""Features of one clip as other people store them: several file formats in, clean float32 rows out.
 
-When frames that carry no times were: evenly spaced, from a first one on.
-
-Files of which only the beginning is read.
+`FrameRate` gives times to frames that have none: evenly spaced, from a first one on.
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ Each clip has six intensities, a topic and a person, and comes from the seed and
 Words show emotions more than voices do, and these more than faces, by emotion as table 4 of the two-stage
 paper has it. Ratings have the published statistics (`synth_labels`).
 
-Settings of the synthetic corpus: everything that decides it.
-
-A synthetic corpus on disk, in the layout of Hume-Vidmimic2, with its truth next to it.
+`SynthConfig` holds everything that decides the corpus. `write_corpus` writes it in the layout of
+Hume-Vidmimic2, with its truth:
 
 ::
 

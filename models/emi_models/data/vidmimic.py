@@ -16,9 +16,8 @@ known when its 25 ms end, each 20 ms after the one before. The vector of a whole
 all is said, at the clip's end, so that a prefix does not leak words; but at 12 s in a longer clip, of which
 the papers' systems are shown 12 s of sound with all of its words.
 
-What lies in a folder of Hume-Vidmimic2: which files hold which clip's features or words.
-
-The face pictures that data sets give: one folder a clip, one numbered picture a frame.
+`find_source` says which files hold which clip's features or words. `face_pictures` lists the face pictures
+that data sets give: one folder a clip, one numbered picture a frame.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Face features: MediaPipe Face Landmarker's 52 blendshapes, and head rotation and position.
 
-Which of several faces is the one watched: the largest, without flipping between two of like size.
+Of several faces `FaceFollower` follows the largest, without switching between two of similar size.
 
-MediaPipe without those of its parts that reach further than a face does.
-
-Importing any of MediaPipe imports all of it: its sound tasks start PortAudio, which looks for a sound server
-and writes in the home folder and in /dev/shm; its drawing helpers import pyplot, which writes a font cache.
-Neither is of use here, so both wait until somebody asks for something in them.
+Importing any part of MediaPipe imports all of it: its audio tasks start PortAudio, which looks for a sound
+server and writes in the home folder and in /dev/shm; its drawing helpers import pyplot, which writes a font
+cache. `import_mediapipe` delays both until something in them is used.
 """
 
 from __future__ import annotations

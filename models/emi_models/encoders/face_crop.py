@@ -1,8 +1,7 @@
 """Face crops for the `taemi` bundle's vision transformer: upright by the eyes, 224 px, six a second.
 
-A face crop that comes as a picture file, as data sets give them.
-
-Keeps a face's square from trembling: a still face stays in its place, a moving one is followed at once.
+`SteadySquare` keeps the square of a still face in place and follows a moving one at once. `read_face` reads
+crops that data sets give as picture files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prosody: log-mel bands, F0, voicing, energy and spectral flux, 50 times a second, as the sound arrives.
 
-Mean and variance of a stream over its last few spans.
+Values are normalised by the mean and variance of the last seconds (`RunningMoments`).
 """
 
 from __future__ import annotations

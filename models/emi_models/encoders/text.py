@@ -1,6 +1,7 @@
-"""Sentence embeddings: all-MiniLM-L6-v2 by transformers, mean pooled and normalised.
+"""Text encoders: all-MiniLM-L6-v2 of the `compact` bundle, and BERT-like models of the `taemi` bundle.
 
-Text features of the `taemi` bundle: a BERT-like model's [CLS] state, not normalised.
+`SentenceEncoder` is mean pooled and normalised; `TransformerTextEncoder` gives the [CLS] state, not
+normalised.
 """
 
 from __future__ import annotations

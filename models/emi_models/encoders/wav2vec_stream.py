@@ -1,8 +1,7 @@
-"""Voice features of the `taemi` bundle from live sound, step by step, and the slow way to compare with.
+"""Voice features of the `taemi` bundle from live sound, step by step, and the slow reference to compare with.
 
-wav2vec 2.0's convolutions, step by step: each step's samples give the frames that are new.
-
-Two ways to give a stream of frames to the transformer: with kept keys and values, or again each step.
+`Wav2vecFront` runs wav2vec 2.0's convolutions on the new samples of each step. The transformer then sees
+the new frames in one of two ways: with cached keys and values, or with the last seconds computed again.
 """
 
 from __future__ import annotations

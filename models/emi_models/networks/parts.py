@@ -2,9 +2,8 @@
 
 Masks are (B, T), True = present. What stands where a mask is False is never read, not even NaN.
 
-Models of a sequence in time that keep out what a mask hides: dilated convolutions, gated two-way LSTM.
-
-Source: "Dual-Stage Cross-Modal Network with Dynamic Feature Fusion" §3.3 (Eq. 2, 3) and §3.4 (Eq. 6).
+Two models of a sequence in time ignore what a mask hides: dilated convolutions and a gated two-way LSTM.
+Their source: "Dual-Stage Cross-Modal Network with Dynamic Feature Fusion" §3.3 (Eq. 2, 3) and §3.4 (Eq. 6).
 Both pack the present frames to the front and give the packed sequence with its mask.
 """
 

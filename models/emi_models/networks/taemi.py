@@ -6,7 +6,7 @@ Beyond the contracts of `FusionNetwork`:
 - an absent modality is its learned token (zeros in the variant without), as a sequence of one frame;
 - no positions: a frame's projection, key and value depend on that frame alone and may be cached across hops.
 
-How much work TAEMI is: floating-point operations, parameters and bytes, from its configuration alone.
+`taemi_work` counts floating-point operations, parameters and bytes from the configuration alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""When a word is certain: once hypotheses in a row agree on it, or once enough sound lies behind it.
+"""When a word is committed, and where the sound behind committed words is cut.
 
-Which words of a hypothesis say what is certain already: found by their text, since their times wander.
-
-Where a growing buffer is cut, so that it stays short whatever is said, and no word falls into the cut.
+A word is committed once consecutive hypotheses agree on it (LocalAgreement), or once enough sound follows
+it. Committed words are found again in the next hypothesis by their text, since their times move. The buffer
+is cut between words, so that it stays short and no word is cut in two.
 """
 
 from __future__ import annotations

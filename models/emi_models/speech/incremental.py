@@ -1,8 +1,8 @@
-"""Incremental recognition over any recogniser: guards, agreement, and a buffer that stays short.
+"""Incremental recognition with any recogniser: guards, agreement, and a buffer of bounded length.
 
-The sound of an utterance that may still be recognised, and where there was voice in it: always bounded.
-
-What to give up when recognition cannot keep up: first haste, then the large model, then the words.
+`SoundBuffer` holds the sound of an utterance that may still be recognised and where there was voice in it.
+`LagController` decides what is given up when recognition falls behind: first accuracy, then the large
+model, then the backlog.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""PocketSphinx in a process of its own, behind the same seam.
+"""PocketSphinx in a process of its own, behind the protocol `Recognizer`.
 
-Its binding holds Python's global lock while it searches, up to half a second at the end of an utterance: in
-our own process no face would be analysed and no window cut in that time.
-
-The child of `IsolatedRecognizer`: `python -m emi_models.speech.isolated` serves PocketSphinx on its pipes.
+Its binding holds Python's global lock while it searches, up to half a second at the end of an utterance. In
+our own process no face would be analysed and no window cut in that time. `python -m
+emi_models.speech.isolated` is the child process; it serves requests on its pipes.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""The seam between incremental recognition and whatever turns sound into words.
+"""What a speech recogniser is for the incremental layer, and the types that both exchange.
 
-Names for the words that are shown, so that a revision can say which word it revises.
-
-What a recogniser in a process of its own and its owner say to each other: frames of one letter and bytes.
-
-A frame is a letter, the length of what follows as 4 bytes (little-endian), and that many bytes. Requests:
-`b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is answered by one `w`ords
-(JSON) or `e`rror (text) frame.
+`Recognizer` is the protocol that Whisper and PocketSphinx implement. `Mark` names a shown word, so that a
+revision can say which word it revises. `read_frame` and `write_frame` are the protocol between a recogniser
+in a process of its own and its owner: a letter, the length of what follows as 4 bytes (little-endian), and
+that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is
+answered by one `w`ords (JSON) or `e`rror (text) frame.
 """
 
 from __future__ import annotations

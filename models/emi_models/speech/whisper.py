@@ -1,10 +1,9 @@
-"""Whisper by faster-whisper: a growing utterance is transcribed again each time its words are asked for.
+"""Whisper by faster-whisper, and the guards against words that nobody said.
 
-What keeps invented words out: each guard looks at one sign of a hallucination, and counts what it drops.
-
-Whisper was trained on subtitles and writes them where nobody speaks ("Thanks for watching!"), or repeats
-itself for ever. The guards are independent of each other: what one misses another may see. The sixth, that
-no prompt is carried from one utterance to the next, is `IncrementalRecognizer`'s own.
+A growing utterance is transcribed again each time its words are asked for. Whisper was trained on
+subtitles: in silence it may write "Thanks for watching!", or repeat itself without end. Each guard looks at
+one sign of such a hallucination and counts what it drops; they are independent of each other. The sixth,
+that no prompt is carried from one utterance to the next, is in `IncrementalRecognizer`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The third-party weights emi-live runs on, each pinned to its exact bytes, with licence and home.
+"""The third-party weights that emi-live runs on: exact bytes, source, licence and home page of each.
 
-What is known of a model: its files to the byte, where they come from, its licence and home.
+`CATALOGUE` lists the models; `ModelEntry` and `ModelFile` are what is known of a model and of each of its
+files.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""From clips to a checkpoint: carries out a system's recipe, stage by stage, on Lightning.
+"""From clips to a checkpoint: runs a system's recipe, stage by stage, on Lightning.
 
-What a training changes in its process, and gives back.
-
-A fresh network for a set of clips: their sizes and modalities, and what a person has set.
-
-What a trained checkpoint's header says.
+`network_for` makes a network of the clips' sizes and modalities; `header_of` writes a checkpoint's metadata;
+`own_state` gives back what a training changes in its process.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""An evaluation as tables that a person reads.
+"""An evaluation as tables and pictures, with the papers' published scores where they apply.
 
-Pictures of a training and of an evaluation, drawn without a display.
-
-What the papers report on Hume-Vidmimic2, to be shown next to scores on the same data, and only there.
-
-None of it was measured here. Mean Pearson correlation over the six emotions.
+`PUBLISHED` holds what the papers report on Hume-Vidmimic2: mean Pearson correlation over the six emotions.
+None of it was measured here, and it is shown only next to scores on the same data.
 """
 
 from __future__ import annotations

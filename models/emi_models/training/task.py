@@ -4,9 +4,8 @@ Repeatable to the last bit on a CPU: an epoch's order depends on (seed, stage, e
 step draws at random on (seed, stage, step) alone. So a training that is resumed after any epoch does what it
 would have done.
 
-What happens after each epoch: the best network is kept, and all that is needed to go on from there.
-
-What a person sees of a training: one bar for each stage with its score, or a line for each epoch.
+`Keeper` saves the best network and the state to resume from after each epoch. `Bar` shows one bar for each
+stage with its score, or a line for each epoch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""`emi doctor`: say what works on this machine, how fast, and what to type to mend the rest.
+"""`emi doctor`: say what works on this machine, how fast, and what to type to repair the rest.
 
-What `emi doctor` looks at: each check says what it found, how well that is, and what to type if not.
-
-`emi-live --list-devices`: the cameras and microphones here, and what to do where there are none.
+Each check says what it found, how good that is, and the remedy. `show_devices` is `emi-live --list-devices`.
 """
 
 from __future__ import annotations

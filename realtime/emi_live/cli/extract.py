@@ -1,6 +1,6 @@
 """`emi extract`: turn a folder of videos into features to train on, by the encoders that run live.
 
-How `emi extract` shows that it goes on: a bar on a terminal, a line now and then elsewhere.
+Progress is a bar on a terminal, and a line now and then elsewhere.
 """
 
 from __future__ import annotations

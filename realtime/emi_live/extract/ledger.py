@@ -1,6 +1,6 @@
-"""Which clips are done, from which file and with which settings: what lets a run go on where it stopped.
+"""Which clips a folder holds, and which of them are done, from which file and with which settings.
 
-The clips of a folder: which files are media, what their ids are, and what was passed over.
+`list_videos` finds media files and their ids. `Ledger` lets an interrupted extraction be resumed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Worker processes with encoders of their own: started, given clips, replaced when they die, and stopped.
+"""The worker processes of `emi extract`: each loads the encoders once and turns clips into files.
 
-What the main process and its workers say to each other: JSON over a pipe, so nothing is unpickled.
-
-A worker process of extraction: loads the encoders once, then turns clips that it is given into files.
+A worker that dies costs one clip and is replaced. The main process and its workers exchange JSON over a
+pipe, so nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Packets in, the tracks of one clip out: what a window would be cut from at any instant of it.
+"""One clip through the live stages in exact mode, recorded as the tracks that windows are cut from.
 
-Pure: no thread, clock or socket.
-
-One clip through the live stages, in exact mode, with a recorder where the window would be.
-
-The sound of a clip in one piece, as the papers hear it, and a reader that ends where a clip does.
+`WholeSoundStage` computes the audio features of a clip in one piece, as the papers do. `Recorder` is pure: no
+thread, clock or socket.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The stream of estimates as a consumer sees it: one after the other, and a definite end.
-
-The seam between a sink and the worker that feeds it.
-"""
+"""The sink protocol, and the stream of estimates that a sink or an embedding program reads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The view of a running engine in the terminal, or one line a second where there is no terminal.
-
-The keys of the terminal view: what each does, and the terminal that they are read from.
-"""
+"""The view of a running engine in the terminal with its keys; without a terminal, one line a second."""
 
 from __future__ import annotations
 

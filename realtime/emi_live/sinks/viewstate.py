@@ -1,10 +1,8 @@
-"""What the terminal view shows at one instant, and the keeper that gathers it from the estimates.
+"""What the terminal view shows at one instant: estimates, progress in a file, losses, and the characters to
+draw with.
 
-How far a file has been read: for the view, and as one line on standard error without it.
-
-The characters of the terminal view, for terminals with Unicode and for those without.
-
-What each counter of `Health` counts: its unit and words, and whether that is a fault.
+`StateKeeper` gathers the state from the estimates. `losses` gives each counter of `Health` its unit, its
+words and whether it is a fault. `Glyphs` are the characters, for terminals with Unicode and without.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """A camera or a network stream as a source of pictures, watched for silence and for freezing.
 
-Reading a camera in a thread of its own, because the call that reads it may hang for good.
-
-Opening a camera of this machine with OpenCV, and saying what is wrong when that fails.
-
-Telling a live camera from one that repeats its last picture, which drivers do after an unplug.
+`Grabber` reads the camera in a thread of its own, because the call that reads it may never return.
+`OpenCvCapture` opens a camera of this machine. `FreezeDetector` recognises a camera that repeats its last
+picture, as some drivers do after an unplug.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Opening a media file, with one plain line for each way in which that can fail.
+"""Opening a media file, with one plain line for each way in which that can fail, and choosing its tracks.
 
-Which of a file's tracks are used: the one asked for, else the default, else the first that decodes.
+A track is the one asked for, else the default one, else the first that can be decoded.
 """
 
 from __future__ import annotations

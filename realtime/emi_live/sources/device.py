@@ -1,7 +1,4 @@
-"""What every capture device needs: to be missed when it falls silent, and opened again.
-
-The seam between a source and the worker that runs it.
-"""
+"""The source protocol, and what every capture device needs: to be missed when silent, and opened again."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A microphone as a source of sound, watched for silence of the device, which is not silence in the room.
+"""A microphone as a source of sound, through PortAudio.
 
-A microphone through PortAudio: its callback only copies; times and losses are worked out by the reader.
-
-Steady capture times from the jittering ones that a sound driver reports.
+PortAudio's callback only copies; the reader works out times and losses. `AdcTimeline` makes steady capture
+times of the jittering ones that a driver reports. A device that delivers nothing is lost; a silent room is
+not.
 """
 
 from __future__ import annotations

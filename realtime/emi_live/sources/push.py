@@ -1,6 +1,6 @@
 """Media from the program that embeds the engine, as one more source.
 
-Capture times of one pushed stream: made where none is given, checked where one is.
+`StampGuard` makes capture times where the program gives none, and checks those that it gives.
 """
 
 from __future__ import annotations

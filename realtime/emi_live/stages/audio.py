@@ -1,6 +1,7 @@
 """The audio stage: sound in, prosody frames and the time of the newest voice out.
 
-Sound from a ring in chunks of the voice gate's size, the same however the sound was cut into blocks.
+`ChunkReader` reads the ring in chunks of the voice gate's size, the same whatever the sizes of the blocks
+were.
 """
 
 from __future__ import annotations

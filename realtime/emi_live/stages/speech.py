@@ -1,8 +1,7 @@
-"""The speech stage: sound in, the words of the last half minute out, the newest still open to change.
+"""The speech stage: sound in, the words of the last half minute out; the newest may still change.
 
-What the speech stage gives up when its recogniser is too slow for the sound, and how it says so.
-
-When each moment of an utterance was captured: sound cards' clocks drift, so it is noted chunk by chunk.
+`KeepingUp` decides what is skipped when the recogniser is too slow. `CaptureTimeline` notes the capture
+time of each chunk of an utterance, since sound cards' clocks drift.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""The seam between a stage and the worker that runs it, and what a stage promises while no media come.
-
-The loop that a worker runs for one stage: wait, step, publish.
-"""
+"""The stage protocol, what a stage promises while no media come, and the loop that a worker runs for a
+stage."""
 
 from __future__ import annotations
 

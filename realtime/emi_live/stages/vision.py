@@ -1,8 +1,7 @@
-"""The face stage: pictures in, face features out, one packet for every picture analysed.
+"""The vision stages: `FaceStage` of `compact` and `CropStage` of `taemi`; pictures in, face features out.
 
-The face stage of `taemi`: pictures in, a vision transformer's view of the face out, six times a second.
-
-Pictures from a ring for a stage that looks at faces: no more a second than it wants, losses counted.
+`FaceStage` publishes one packet for every picture analysed. `CropStage` encodes face crops, six a second.
+`PictureReader` takes pictures from the ring, no more a second than the stage wants, and counts the rest.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """From packets to windows: masks, presence, ages and states of the three modalities at one instant.
 
-A modality is `live` while its newest usable evidence is younger than its dropout time: a face, a voice, a
-word. Until then its last frames stand, as many seconds of them as the checkpoint asks to be shown. Otherwise
-it is `unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason in words; then
-its presence flag is off and the network puts its learned missing token there.
-
-Whether a modality is live in a window, and if not, why.
+A modality is `live` while its newest usable evidence (a face, a voice, a word) is younger than its dropout
+time. Until then its last frames are used, as many seconds of them as the checkpoint takes. Otherwise it is
+`unavailable` (no model), `failed` (device or stage down) or `missing`, with the reason in words; its
+presence flag is off and the network puts its learned missing token there.
 """
 
 from __future__ import annotations

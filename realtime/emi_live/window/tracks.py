@@ -1,6 +1,7 @@
-"""A time-ordered store of feature frames that forgets what no window can still ask for.
+"""The frames that windows are cut from, by capture time; what no window can use any more is dropped.
 
-What the audio stage has said: its frames, where voice ended, and how far it has heard.
+`FrameTrack` holds the frames of one modality. `SoundTrack` holds those of audio, where voice ended, and how
+far the sound has been processed.
 """
 
 from __future__ import annotations
