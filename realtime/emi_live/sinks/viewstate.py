@@ -1,5 +1,4 @@
-"""What the terminal view shows at one instant: estimates, progress in a file, losses, and the characters to
-draw with.
+"""What the terminal view shows at one instant: estimates, progress in a file, losses, and the glyphs.
 
 `StateKeeper` gathers the state from the estimates. `losses` gives each counter of `Health` its unit, its
 words and whether it is a fault. `Glyphs` are the characters, for terminals with Unicode and without.

@@ -1,5 +1,4 @@
-"""The stage protocol, what a stage promises while no media come, and the loop that a worker runs for a
-stage."""
+"""The stage protocol, what a stage promises while no media come, and the loop that runs a stage."""
 
 from __future__ import annotations
 
