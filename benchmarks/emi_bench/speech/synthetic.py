@@ -44,7 +44,7 @@ _VERBS: Final = ("love", "hate", "need", "want", "help", "lose", "stop")
 _ALONE: Final = ("win", "laugh", "cry", "try", "wait")
 _FEELINGS: Final = ("happy", "sorry", "sad", "proud", "afraid", "calm", "tired", "excited", "hurt")
 _PRAISE: Final = ("great", "amazing", "funny", "brave")
-_OBJECTS: Final = ("friend", "game", "metadata", "music", "pain", "people")
+_OBJECTS: Final = ("friend", "game", "story", "music", "pain", "people")
 _NUMBERS: Final = ("one", "two", "three", "five", "seven", "nine", "ten")
 _FUNCTION: Final = ("the", "and", "but", "not", "so", "very", "like", "my", "please", "yes", "again")
 

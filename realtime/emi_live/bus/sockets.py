@@ -312,8 +312,10 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
 def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
     """The first frames of the next message, however many it has; None when there is none.
 
-    The payload is ZeroMQ's own memory, and is not copied.
+    The payload is ZeroMQ's own memory, and is not copied, except in the main thread: Python handles signals
+    there, and pyzmq would swallow the KeyboardInterrupt of a Ctrl-C that comes while it frees such a frame.
     """
+    copies = threading.current_thread() is threading.main_thread()
     try:
         frames: list[Buffer] = [socket.recv(zmq.NOBLOCK)]
     except zmq.Again:
@@ -321,7 +323,7 @@ def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
     while socket.getsockopt(zmq.RCVMORE):
         # The frames of a message arrive together, so that this does not wait.
         if len(frames) == PAYLOAD:
-            frames.append(socket.recv(zmq.NOBLOCK, copy=False).buffer)
+            frames.append(socket.recv(zmq.NOBLOCK) if copies else socket.recv(zmq.NOBLOCK, copy=False).buffer)
             continue
         frame = socket.recv(zmq.NOBLOCK)
         if len(frames) < MAX_FRAMES:

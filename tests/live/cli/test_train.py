@@ -96,11 +96,11 @@ def test_a_run_is_not_overwritten(data: Path, tmp_path: Path, capsys: pytest.Cap
         ),
         (
             ("--set", "training.max_epoch=1"),
-            "unknown setting 'training.max_epoch'; known here: max_epochs, pat",
+            "did you mean training.max_epochs? known here: max_epochs, pat",
         ),
         (
             ("--set", "training.stages.fusion.epochs=1"),
-            "unknown setting 'training.stages.fusion.epochs'; known",
+            "did you mean training.stages.fusion.max_epochs? known",
         ),
         (
             ("--set", "training.max_epochs=0"),
