@@ -5,7 +5,8 @@ them; `packet` names the kind and the schema version, such as `vision/6`. In the
 dtype and shape; the payload is the array itself, little-endian float32 in C order, or empty.
 
 Nothing is pickled or evaluated. Whatever the bytes are, `decode` returns a packet within the declared limits
-or raises `WireError`. The sender does not check its own values: the receiver does, once.
+or raises `WireError`. The sender does not check its own values: the receiver does, once. A header is accepted
+only in the form in which `encode` writes it: every field once, in the order of the declaration.
 """
 
 from __future__ import annotations
@@ -134,6 +135,9 @@ def decode(frames: Sequence[Buffer]) -> Packet:
         layout.check_shape(array)
     elif payload:
         raise WireError(f"the {packet.topic} packet describes no array but carries {len(payload)} bytes")
+    # msgspec fills a missing field from its default and lets the last of two win; we accept neither.
+    if _ENCODER.encode(packet) != header:
+        raise WireError(f"a field of the {packet.topic} packet is missing, repeated or in another form")
     return packet
 
 

@@ -17,6 +17,7 @@ from emi_live.messages import (
     MAX_WORDS,
     PACKETS,
     AudioPacket,
+    Estimate,
     Latency,
     Packet,
     TextPacket,
@@ -78,10 +79,28 @@ def test_every_declared_field_is_checked_by_the_receiver(kind: type[Packet], fie
             message = [name, msgspec.msgpack.encode(header | {field.name: wrong}), payload]
             with pytest.raises(WireError):
                 wire.decode(message)
-    if field.required:
-        del header[field.name]
-        with pytest.raises(WireError, match=field.name):
-            wire.decode([name, msgspec.msgpack.encode(header), payload])
+    del header[field.name]
+    with pytest.raises(WireError):
+        wire.decode([name, msgspec.msgpack.encode(header), payload])
+
+
+def test_a_field_of_a_nested_part_may_not_be_missing_either() -> None:
+    name, packed, payload = wire.encode(example(Estimate))
+    header = msgspec.msgpack.decode(packed)
+    for part in (*header["modalities"].values(), header["latency"]):
+        for field, value in list(part.items()):
+            del part[field]
+            with pytest.raises(WireError):
+                wire.decode([name, msgspec.msgpack.encode(header), payload])
+            part[field] = value
+
+
+def test_a_field_may_not_come_twice() -> None:
+    name, packed, payload = wire.encode(example(VisionPacket))
+    count, repeated = packed[0] & 0x0F, msgspec.msgpack.encode("behind") + msgspec.msgpack.encode(False)
+    assert packed[0] & 0xF0 == 0x80  # a map of fewer than 16 fields
+    with pytest.raises(WireError):
+        wire.decode([name, bytes([0x80 | (count + 1)]) + packed[1:] + repeated, payload])
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
