@@ -76,7 +76,7 @@ class FusionInputs:
 
     Shapes: vision (B, Tv, Dv), vision_mask (B, Tv), vision_present (B,); audio likewise; text (B, Dt),
     text_present (B,). What stands where a mask or a presence flag is False is never read by the network, but
-    must be finite. `present` with no frame at all is treated as not present. Whoever builds a window keeps
+    must be finite. `present` with no frame at all is treated as not present. The maker of a window keeps
     ownership of its tensors: engines only read them, and only until `infer` returns.
     """
 

@@ -165,7 +165,7 @@ class Intake:
             self._audio.close()
 
     def abort(self) -> None:
-        """No more media of either kind, at once and from any thread; whoever waits for them is released."""
+        """No more media of either kind, at once and from any thread; waiting threads are released."""
         self._video.close()
         self._audio.close()
 

@@ -471,7 +471,7 @@ def _shut_down(parts: Parts) -> None:
     if parts.fusion.join(LAST_WORDS_S):
         for worker in parts.sinks:  # these end by themselves, once they have the last estimate
             worker.join(LAST_WORDS_S)
-    parts.bus.stop()  # releases whoever waits for room
+    parts.bus.stop()  # releases threads that wait for room
     deadline = time.monotonic() + JOIN_S
     left_behind = []
     for worker in (*parts.producers, *parts.sinks, parts.feed):

@@ -1,8 +1,8 @@
 """What programmers hold, as the arrays that the engine takes: pictures, sound, stamps and rates.
 
 numpy arrays, lists, PyAV frames (aiortc's are these), PIL images and torch tensors. No library is imported
-to look: whoever holds such an object has imported its library. What cannot be taken is refused at the call,
-in one sentence, by `ConfigurationError` and by nothing else.
+to look: a program that holds such an object has imported its library. What cannot be taken is refused at
+the call, in one sentence, by `ConfigurationError` and by nothing else.
 """
 
 from __future__ import annotations

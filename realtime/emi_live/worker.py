@@ -159,7 +159,7 @@ class Worker:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """The error, or one that whoever raises it elsewhere does not end the program with."""
+    """The error; one that would end the program if it were raised in another thread is wrapped."""
     if isinstance(error, Exception):
         return error
     wrapped = StageError(f"{type(error).__name__}: {error}")

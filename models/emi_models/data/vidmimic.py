@@ -405,7 +405,7 @@ class VidmimicClips:
         if "text" not in self.features:
             return FeatureTrack.empty(1)
         features = self.features["text"]
-        # Whoever has transcripts says by an empty one that nothing was said, whatever its embedding is.
+        # Where transcripts exist, an empty one means that nothing was said, whatever its embedding is.
         if features.total(clip_id) == 0 or (self._transcripts and not self.transcript(clip_id)):
             return FeatureTrack.empty(features.dim)
         values = features.read(clip_id, 1).values

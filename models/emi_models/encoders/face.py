@@ -295,7 +295,7 @@ def _ignore_profiling_signals() -> None:
     """Have Python know that SIGPROF is ignored.
 
     MediaPipe's threads are sent SIGPROF by timers of a profiler that is linked into it. It sets the signal to
-    be ignored, once and unseen by Python; whoever then puts back all the handlers that Python knows of, as
+    be ignored, once and unseen by Python; a program that then restores all handlers that Python knows of, as
     Lightning does after training, makes the next one end the process.
     """
     if signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:

@@ -1,8 +1,8 @@
 """Which model a folder named by a setting holds: the published one by its sizes, else one of its own name.
 
 Checkpoints name their encoders by id, so a model of other sizes must not go by the published one's: its id
-is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`. Whoever
-trains on its features and whoever runs it live find the same.
+is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`. Training
+and live use find the same id.
 """
 
 from __future__ import annotations

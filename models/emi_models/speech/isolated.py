@@ -176,7 +176,7 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
 
 
 def main() -> None:
-    """Serve until standard input ends; whoever started this process ends it so, and alone."""
+    """Serve until standard input ends; only the parent process ends it so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = sys.stdout.buffer
     try:

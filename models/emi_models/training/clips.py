@@ -98,7 +98,7 @@ def rated_part(clips: ClipSet, split: str) -> Part:
 def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
     """What trains and what validates: the set's own splits, or if it has no valid one, a share of train.
 
-    Clips are drawn one by one, whoever is seen in them: the same person may be in both parts, which flatters
+    Clips are drawn one by one, not by person: the same person may be in both parts, which flatters
     the score. The draw depends on the ids' order and the seed alone.
 
     Args:

@@ -144,7 +144,7 @@ class Bus:
             socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         number = next(self._numbers)
         tokens = {topic: self._token + f"{number}-{topic}".encode() for topic in wanted}
-        for token in tokens.values():  # comes last: whoever receives it has the subscriptions before it
+        for token in tokens.values():  # comes last: a receiver of it has the subscriptions before it
             socket.setsockopt(zmq.SUBSCRIBE, token)
         subscription = Subscription(
             tokens, Handle(socket, f"the subscription to {', '.join(wanted)}"), self._health, self._stop

@@ -259,8 +259,8 @@ def main() -> NoReturn:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # whoever read it is gone
-                if stream is not None:  # closed by whoever started the program: `>&-`
+            with suppress(OSError):  # its reader is gone
+                if stream is not None:  # closed by the caller: `>&-`
                     stream.flush()
         os._exit(code)
 

@@ -138,7 +138,7 @@ def check_checkpoint(path: Path, bundle: str | None = None) -> None:
 
 
 def _check_input(text: str) -> None:
-    if "://" in text or text.partition("/")[0] in ("http:", "https:"):  # whoever opens it knows
+    if "://" in text or text.partition("/")[0] in ("http:", "https:"):  # checked when it is opened
         return
     path = Path(text)
     try:

@@ -364,7 +364,7 @@ def _writer(task: Task, encoders: ClipEncoders, ready: Ready) -> ClipWriter:
 
 def _licence(task: Task) -> str:
     if not task.vidmimic:
-        return "not stated: ask whoever recorded the clips"
+        return "not stated: ask the people who recorded the clips"
     from emi_models.data.vidmimic import LICENCE
 
     return LICENCE

@@ -22,7 +22,7 @@ FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds 
 
 
 class Workers(Protocol):
-    """Whoever does the work: a `Pool`."""
+    """What does the work: a `Pool`."""
 
     def ready(self) -> Ready:
         """What runs, waited for."""
@@ -67,7 +67,7 @@ def extract(
 ) -> Report:
     """Extract all clips that are not done yet, and write the manifest.
 
-    Whoever interrupts it finds every clip whole or absent, and the next run goes on from there.
+    After an interruption every clip is whole or absent, and the next run continues from there.
 
     Args:
         listing: the files.

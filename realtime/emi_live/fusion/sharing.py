@@ -1,6 +1,6 @@
 """Many people, one engine: windows that several sessions bring at about the same time are one batch.
 
-A batch takes a GPU little longer than a window does. Whoever comes first waits a little for others, then runs
+A batch takes a GPU little longer than a window does. The first caller waits a little for others, then runs
 the batch for all of them; there is no thread of its own, and nobody waits longer than `wait_s` and the
 batches before. An engine that reuses what windows share needs no batches: its sessions run side by side, a
 thread each.

@@ -150,7 +150,7 @@ class EstimateBox:
     """Estimates that wait for a program to take them, and the newest of all; any thread may use it.
 
     Live, at most `capacity` wait: if more come, the oldest are skipped, and counted as `estimates.skipped`
-    once anybody has asked for them one by one. Lossless, whoever puts one in waits for room, unless the box
+    once a reader has asked for them one by one. If lossless, the writer waits for room, unless the box
     is `optional` and nobody has asked yet.
     """
 
@@ -275,7 +275,7 @@ class _Reader:
 
 
 class EstimateReader(_Reader, Iterator[Estimate]):
-    """Estimates one by one, in any thread and in several: each goes to whoever asks first."""
+    """Estimates one by one, in any thread and in several: each goes to the thread that asks first."""
 
     def __next__(self) -> Estimate:
         self._before()

@@ -35,7 +35,7 @@ class JsonLinesSink:
 
     A pipe whose reader is slow holds `write` up. When the reader of a pipe goes away, as `head` does, the
     sink is `finished` and says nothing. Nothing is buffered in the process: a write that waits in one thread
-    cannot hold up whoever flushes standard output in another.
+    cannot hold up a thread that flushes standard output.
     """
 
     name = "json"
@@ -119,7 +119,7 @@ class JsonLinesSink:
 
 
 def _standard_output() -> int:
-    if sys.stdout is None:  # closed by whoever started the program: `>&-`
+    if sys.stdout is None:  # closed by the caller: `>&-`
         raise ValueError("standard output is closed")
     return sys.stdout.fileno()
 

@@ -246,7 +246,7 @@ class _Stream:
         self._settle()
 
     def _settle(self) -> None:
-        # Whoever holds the lock looks again after letting go of it: no promise is left behind.
+        # The holder of the lock looks again after it has released it, so that no promise is left behind.
         while self._wanted_ns != self._promised_ns and self._busy.acquire(blocking=False):
             try:
                 wanted_ns = self._wanted_ns

@@ -55,7 +55,7 @@ class Promise:
     """When a stage is to say how far its source has read, beyond the media that the stage was given.
 
     A promise is due when it says a quarter of a second more than the last one, or when nothing has come for
-    as long as one wait: so a long gap costs few packets, and whoever waits for less gets that too. Such
+    as long as one wait: so a long gap costs few packets, and a shorter wait is satisfied too. Such
     packets say nothing else: so what is made of them does not depend on when they are sent.
     """
 
