@@ -190,10 +190,10 @@ class FusionLoop:
                 modality for modality in self._readers if self._assembler.progress_ns(modality) < needed_ns
             ]
             if behind:
-                reader = self._readers[behind[0]]
                 self._waits_for = behind[0], needed_ns
-                if not self._take(reader):
-                    reader.wait(WAIT_S)
+                # All of them: one may need media that the source cannot give while another one is full.
+                if not any([self._take(self._readers[modality]) for modality in behind]):
+                    self._readers[behind[0]].wait(WAIT_S)
                 continue
             self._waits_for = None
             if end_ns is None or origin_ns is None:  # nothing but ends of streams ever came

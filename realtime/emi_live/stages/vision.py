@@ -19,7 +19,7 @@ from emi_live.config import FaceConfig
 from emi_live.health import Health
 from emi_live.messages import NOTHING_YET, Packet, VisionPacket, end_of_stream
 from emi_live.rings import Frame, VideoReader
-from emi_live.stages.stage import Promise
+from emi_live.stages.stage import PROMISE_STEP_NS, Promise
 from emi_models.encoders.face_crop import STAMP_JITTER_NS, FrameSampler, SteadySquare, cut_square, face_square
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class CropStage:
         self._exact = exact
         self._health = health
         self._held: list[HeldCrop] = []  # from the first crop on that waits for a batch
+        self._told_ns = NOTHING_YET  # capture time of the newest picture whose packet has been released
         self._encoded_ns: int | None = None  # when the oldest picture of the last batch had arrived
         self._behind = False
         self.ended = False
@@ -211,8 +212,11 @@ class CropStage:
         frame = self._pictures.read()
         if frame is not None:
             waited = self._release() if self._is_overdue(frame.t_ns) else []
+            first = not self._held
             self._held.append(self._look(frame))
-            return [*waited, *(self._release() if self._is_time() else ())]
+            if self._is_time():
+                return [*waited, *self._release()]
+            return [*waited, *(self._up_to(frame) if first and self._exact else ())]
         if self._pictures.ended:
             if self.ended:
                 return ()
@@ -270,6 +274,16 @@ class CropStage:
         first_ns = next(held.packet.t_ns for held in self._held if held.crop is not None)
         return t_ns - first_ns >= self._patience_ns + GAP_NS
 
+    def _up_to(self, frame: Frame) -> list[VisionPacket]:
+        """The promise that nothing comes before a picture that is held, if that is much further than before.
+
+        Without it the windows before that picture would wait for the batch, and the batch for media that wait
+        for those windows.
+        """
+        if frame.t_ns - self._told_ns < PROMISE_STEP_NS:
+            return []
+        return [VisionPacket(t_ns=self._told_ns, progress_ns=frame.t_ns - 1, faces=-1, features=None)]
+
     def _look_whether_behind(self, now_ns: int) -> None:
         """Right after the last batch: how late were its features?"""
         encoded_ns, self._encoded_ns = self._encoded_ns, None
@@ -292,6 +306,7 @@ class CropStage:
     def _release(self) -> list[Packet]:
         """All packets that are held, with features where there is a crop."""
         held, self._held = self._held, []
+        self._told_ns = held[-1].packet.t_ns if held else self._told_ns
         crops = [one.crop for one in held if one.crop is not None]
         if not crops:
             return [one.packet for one in held]
