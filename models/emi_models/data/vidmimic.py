@@ -35,10 +35,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models import MODALITIES
-from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack, normal_id
-from emi_models.data.conversion import Converted, convert
-from emi_models.data.frames import SUFFIXES, WAV2VEC2, FrameRate
-from emi_models.data.ratings import SPLITS, Rating, read_split, split_file, stack_targets
+from emi_models.data.clip import (
+    SPLITS,
+    WINDOW_S,
+    Clip,
+    FeatureTrack,
+    Rating,
+    normal_id,
+    read_split,
+    split_file,
+    stack_targets,
+)
+from emi_models.data.feature_files import SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 
@@ -48,7 +56,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_models import Modality
-    from emi_models.data.conversion import Progress
+    from emi_models.data.feature_files import Progress
 
 __all__ = [
     "BAH_FACES_HZ",

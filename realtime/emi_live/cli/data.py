@@ -248,7 +248,7 @@ def check_data(folder: Path, labels: Path | None = None) -> None:
     Raises:
         ConfigurationError: it does not, or they are not.
     """
-    from emi_models.data.opening import check_folder
+    from emi_models.data.dataset import check_folder
 
     with bad_use():
         check_folder(folder)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.data.frames import WAV2VEC2, FrameRate
+from emi_models.data.feature_files import WAV2VEC2, FrameRate
 
 RATES = st.one_of(st.just(WAV2VEC2), st.floats(0.5, 200).map(FrameRate.of))
 

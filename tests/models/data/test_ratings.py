@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emi_models import EMOTIONS
-from emi_models.data.ratings import OFFICIAL_HEADER, csv_rows, read_ratings, read_split, stack_targets
+from emi_models.data.clip import OFFICIAL_HEADER, csv_rows, read_ratings, read_split, stack_targets
 from emi_models.errors import DataError
 from tests.models.data.folders import write_split
 

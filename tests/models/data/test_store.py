@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from emi_models.data.clip import FeatureTrack, read_clip, read_metadata, write_clip
+from emi_models.data.clip import FeatureTrack, Rating, read_clip, read_metadata, write_clip
 from emi_models.data.dataset import COLUMNS, ClipWriter, ManifestClips, read_info, read_manifest, write_info
-from emi_models.data.ratings import Rating
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 from tests.models.data.folders import INFO, SHAPES, make_clip, vectors, write_split

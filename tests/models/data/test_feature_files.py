@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emi_models.data.frames import as_frames, read_frames
+from emi_models.data.feature_files import as_frames, read_frames
 from emi_models.errors import DataError
 from tests.models.data.pickles import write_pickle
 
