@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 from safetensors import SafetensorError, safe_open
 
 from emi_models import EMOTIONS, MODALITIES
+from emi_models.console import printable
 from emi_models.errors import CheckpointError
 from emi_models.files import atomic_write
-from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

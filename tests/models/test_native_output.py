@@ -8,12 +8,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from emi_models.native_output import native_stderr_logged, own_standard_error
+from emi_models.console import native_stderr_logged, own_standard_error
 
 NATIVE = b"W0000 00:00:1795239455.937188    7481 graph.cc:181] Sets acceleration to xnnpack.\n"
 EMBEDDED = """
 import logging, os
-from emi_models.native_output import native_stderr_logged
+from emi_models.console import native_stderr_logged
 before = os.fstat(2)
 with native_stderr_logged(logging.getLogger("test")):
     assert os.path.samestat(os.fstat(2), before)

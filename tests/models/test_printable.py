@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.printable import LIMIT, accept_any_text, printable
+from emi_models.console import LIMIT, accept_any_text, printable
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from emi_engine.incremental.attention import Linear
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emi_models.networks.parts import Attention
+    from emi_models.networks.base import Attention
     from emi_models.networks.taemi import FrameSequence
 
     Floats = NDArray[np.float32]

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emi_models.console import native_stderr_logged
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.native_output import native_stderr_logged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -29,8 +29,12 @@ from emi_models.networks.base import (
     check_modalities,
     check_shares,
     check_sizes,
+    frames_of,
+    last_frame,
+    packed,
+    present_rows,
+    words_of,
 )
-from emi_models.networks.parts import frames_of, last_frame, packed, present_rows, words_of
 
 if TYPE_CHECKING:
     from torch import Tensor

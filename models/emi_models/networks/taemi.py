@@ -20,14 +20,17 @@ from torch import nn
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import (
+    Attention,
     FusionNetwork,
     Task,
     check_choice,
     check_modalities,
     check_shares,
     check_sizes,
+    learned,
+    masked_mean,
+    zero_unless,
 )
-from emi_models.networks.parts import Attention, learned, masked_mean, zero_unless
 
 if TYPE_CHECKING:
     from torch import Tensor

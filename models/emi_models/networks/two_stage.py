@@ -20,8 +20,17 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import FusionNetwork, Task, check_modalities, check_shares, check_sizes
-from emi_models.networks.parts import frames_of, present_rows, words_of, zero_unless
+from emi_models.networks.base import (
+    FusionNetwork,
+    Task,
+    check_modalities,
+    check_shares,
+    check_sizes,
+    frames_of,
+    present_rows,
+    words_of,
+    zero_unless,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ import typer
 
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
-from emi_models.printable import printable
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
