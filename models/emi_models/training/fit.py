@@ -29,7 +29,7 @@ from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.clips import check_task, rated_clips
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
-from emi_models.training.recipes import recipe_of
+from emi_models.training.papers import recipe_of
 from emi_models.training.results import StageResult, draw_learning, open_run
 from emi_models.training.task import Bar, Keeper, StageTask, bars, score_words, seed_of
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from emi_models.networks.base import FusionNetwork
     from emi_models.training.clips import RatedClips
     from emi_models.training.config import TrainingSettings
-    from emi_models.training.recipes.recipe import Recipe, TrainingStage
+    from emi_models.training.recipe import Recipe, TrainingStage
     from emi_models.training.results import RunFolder
 
 __all__ = ["FitResult", "fit", "header_of", "network_for", "own_state"]
@@ -183,7 +183,7 @@ def fit(
     last bit. The random state of the caller is left as it was.
 
     Args:
-        system: one of `emi_models.training.recipes.RECIPES`.
+        system: one of `emi_models.training.papers.RECIPES`.
         clips: rated clips; where they have no valid split, a share of train is held out.
         out: the run's folder (`emi_models.training.results`).
         config: what differs from the recipe.

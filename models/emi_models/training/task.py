@@ -30,7 +30,7 @@ from emi_models.errors import TrainingError
 from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
 from emi_models.training.evaluate import score
-from emi_models.training.recipes.recipe import Plateau
+from emi_models.training.recipe import Plateau
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from emi_models.data.batches import ClipWindows
     from emi_models.training.config import DataSettings
-    from emi_models.training.recipes.objectives import Objective, Outcome
-    from emi_models.training.recipes.recipe import TrainingStage
+    from emi_models.training.recipe import Objective, Outcome, TrainingStage
 
 __all__ = ["Bar", "Keeper", "Shuffled", "StageTask", "bars", "score_words", "seed_of"]
 

@@ -23,7 +23,7 @@ from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import fit, network_for
-from emi_models.training.recipes import recipe_of
+from emi_models.training.papers import recipe_of
 from emi_models.training.task import seed_of
 from tests.models.training.sets import ENCODERS, MemorySet, memory_set, random_clips
 from tests.models.training.small import NETWORKS, CutOff, small

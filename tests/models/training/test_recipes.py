@@ -15,8 +15,8 @@ from emi_models.networks.taemi import TaemiConfig
 from emi_models.networks.two_stage import TwoStageConfig
 from emi_models.training.config import TrainConfig, TrainingSettings
 from emi_models.training.fit import network_for
-from emi_models.training.recipes import RECIPES, recipe_of
-from emi_models.training.recipes.recipe import Clipping, Cosine, Plateau, Restarts
+from emi_models.training.papers import RECIPES, recipe_of
+from emi_models.training.recipe import Clipping, Cosine, Plateau, Restarts
 from tests.models.training.sets import SHAPES, memory_set
 
 
