@@ -25,8 +25,8 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 
-from emi_engine.errors import EngineError
-from emi_engine.flat_network import FlatNetwork
+from emi_engine.parity import FlatNetwork
+from emi_engine.protocol import EngineError
 from emi_models.checkpoint import load_checkpoint
 from emi_models.files import atomic_write, user_cache
 from emi_models.inputs import FusionInputs

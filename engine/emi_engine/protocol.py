@@ -1,7 +1,16 @@
-"""The contract of every fusion engine, whatever runs behind it.
+"""The contract of every fusion engine, whatever runs behind it, and the errors of running a network.
 
 `FusionEngine` and `FusionSession` are the contract. `Precision` names the precisions of compiled networks,
 and `TOLERANCES` says how far each may differ from fp32. Importing this module loads no numpy and no PyTorch.
+
+The errors are below `emi_models.errors.EmiError`:
+
+::
+
+    EmiError
+    └── EngineError                  an engine cannot run this checkpoint
+        ├── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
+        └── PlanError                a plan is damaged or of something else   (emi_engine.tensorrt.plans)
 """
 
 from __future__ import annotations
@@ -9,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args
 
 from emi_models import MODALITIES
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +36,21 @@ __all__ = [
     "LEFT_OUT",
     "PRECISIONS",
     "TOLERANCES",
+    "EngineError",
+    "EngineUnavailableError",
     "FusionEngine",
     "FusionSession",
     "Precision",
     "torch_dtype",
 ]
+
+
+class EngineError(EmiError, RuntimeError):
+    """A fusion engine could not be built from a checkpoint, or gave something that is not an intensity."""
+
+
+class EngineUnavailableError(EngineError):
+    """No engine of that name exists, or the runtime behind it is not installed."""
 
 
 class FusionSession(Protocol):

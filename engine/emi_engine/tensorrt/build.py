@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from emi_engine.cuda import find_gpu
-from emi_engine.errors import EngineError, EngineUnavailableError
 from emi_engine.onnx_export import onnx_model
+from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_engine.tensorrt.plans import Plan, PlanError, PlanOrigin, manifest_path, read_manifest
 from emi_models.errors import CheckpointError
 from emi_models.files import user_cache
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from emi_engine.cuda import Gpu
     from emi_engine.protocol import Precision
-    from emi_engine.tensorrt.library import Library
+    from emi_engine.tensorrt.plans import Library
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["BuildProgress", "PlanJob", "build_plan", "check_targets", "portable_targets"]

@@ -12,13 +12,11 @@ import torch
 
 from emi_engine.cuda import BoundWindows, CudaDevice, find_gpu
 from emi_engine.engine import CheckedEngine
-from emi_engine.errors import EngineError
 from emi_engine.onnx_export import export_onnx
 from emi_engine.parity import Probe
-from emi_engine.protocol import TOLERANCES
+from emi_engine.protocol import TOLERANCES, EngineError
 from emi_engine.tensorrt.build import PlanJob
-from emi_engine.tensorrt.library import find_library
-from emi_engine.tensorrt.plans import Plan, PlanError
+from emi_engine.tensorrt.plans import Plan, PlanError, find_library
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from emi_engine.cuda import Device
     from emi_engine.protocol import Precision
-    from emi_engine.tensorrt.library import Library, LibraryName
+    from emi_engine.tensorrt.plans import Library, LibraryName
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["TensorRTEngine", "load_tensorrt", "run_plan"]

@@ -13,8 +13,7 @@ import pytest
 from emi_engine import EngineError
 from emi_engine.cuda import Gpu
 from emi_engine.tensorrt.engine import run_plan
-from emi_engine.tensorrt.library import Library
-from emi_engine.tensorrt.plans import Plan, PlanError, manifest_path, read_manifest
+from emi_engine.tensorrt.plans import Library, Plan, PlanError, manifest_path, read_manifest
 from emi_models.checkpoint import LoadedCheckpoint
 from emi_models.inputs import COMPACT_SHAPES
 from tests.engine.tensorrt.conftest import origin_of
