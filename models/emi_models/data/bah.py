@@ -295,7 +295,7 @@ def chunk(
 ) -> Clip:
     """The chunk around `at_ns` as a clip of 12 s, of which `window(shapes, 12 s)` shows every frame.
 
-    Frames keep their order but not their times: they are spread over the 12 s. Of more picture frames than
+    Frames keep their order but not their times: they are spread over the 12 s. Of more vision frames than
     `shapes` has, equidistant ones are taken; of more voice frames, the first ones (12 s at 50 Hz have one or
     two too many).
 

@@ -161,7 +161,7 @@ class FrameRate:
 
     @classmethod
     def of(cls, hz: float) -> FrameRate:
-        """Pictures: frame k at k / hz."""
+        """Vision: frame k at k / hz."""
         return cls(NS_PER_S / hz)
 
     def stamps(self, index: NDArray[np.int64]) -> NDArray[np.int64]:

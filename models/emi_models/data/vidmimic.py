@@ -11,7 +11,7 @@
 
 Sources: the public loaders of challenge participants. No document describes the layout, so all is checked.
 
-Time is made, not read: the videos' frame rates are absurd. Picture k is at k / 6 s; frame k of the voice is
+Time is made, not read: the videos' frame rates are absurd. Vision frame k is at k / 6 s; audio frame k is
 known when its 25 ms end, each 20 ms after the one before. The vector of a whole transcript is known only once
 all is said, at the clip's end, so that a prefix does not leak words; but at 12 s in a longer clip, of which
 the papers' systems are shown 12 s of sound with all of its words.
@@ -72,7 +72,7 @@ __all__ = [
     "read_folder_metadata",
 ]
 
-STORY: Final = "dataset.json"
+DESCRIPTION: Final = "dataset.json"
 NONE: Final = "none"  # in place of a folder's name: leave that modality out
 # Two teams keep the test split's features in folders of their own.
 BELOW: Final = ("", "test_data", "test")
@@ -112,7 +112,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
     Raises:
         DataError: it is there and cannot be understood.
     """
-    path = folder / STORY
+    path = folder / DESCRIPTION
     if not path.is_file():
         return FolderMetadata()
     try:

@@ -89,7 +89,7 @@ class ProsodyEncoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was heard, as at a gap: the next sample pushed is sample 0."""
+        """Forget the audio so far, as at a gap: the next sample pushed is sample 0."""
         self._pending = np.zeros(CONTEXT_SAMPLES - FRAME_SAMPLES, np.float32)
         self._last_mel: NDArray[np.float32] | None = None
 

@@ -47,7 +47,7 @@ VISION_FPS: Final = 6.0  # of the data set's own crops
 NS_PER_S: Final = 1_000_000_000
 STAMP_JITTER_NS: Final = 1_000_000  # a stamp rounded to a whole millisecond still counts as on time
 
-# Corners of the eye at the picture's left and of that at its right, in MediaPipe's face mesh.
+# Corners of the eye at the frame's left and of that at its right, in MediaPipe's face mesh.
 LEFT_EYE: Final = (33, 133)
 RIGHT_EYE: Final = (362, 263)
 VIT_BASE: Final = ModelSpec("google/vit-base-patch16-224-in21k", "vit", 768, 12, store_name="vit-base-in21k")
@@ -84,7 +84,7 @@ class FrameSampler:
 
 @dataclass(frozen=True, slots=True)
 class FaceSquare:
-    """Where a face lies in a picture: a square turned with it, in pixels; pixel i covers [i, i + 1)."""
+    """Where a face lies in a frame: a square turned with it, in pixels; pixel i covers [i, i + 1)."""
 
     x: float  # of its centre
     y: float
@@ -93,14 +93,14 @@ class FaceSquare:
 
 
 def face_square(landmarks: NDArray[np.float32], width: int, height: int) -> FaceSquare:
-    """The square that `cut_square` is to cut from a picture of that size, in pixels.
+    """The square that `cut_square` is to cut from a frame of that size, in pixels.
 
     It is turned as the eyes are, centred on the box of the landmarks as they lie in it, and 1.3 times as long
     as the box's longer side.
 
     Args:
-        landmarks: shape (478, 2), x and y in fractions of the picture, as `FaceResult.landmarks`.
-        width: of the picture.
+        landmarks: shape (478, 2), x and y in fractions of the frame, as `FaceResult.landmarks`.
+        width: of the frame.
         height: likewise.
     """
     points = landmarks.astype(np.float64) * (width, height)
@@ -115,13 +115,13 @@ def face_square(landmarks: NDArray[np.float32], width: int, height: int) -> Face
 
 
 def cut_square(rgb: NDArray[np.uint8], square: FaceSquare, side_px: int = CROP_PX) -> NDArray[np.uint8]:
-    """What a square of the picture shows, upright, in shape (side_px, side_px, 3); the caller owns it.
+    """What a square of the frame shows, upright, in shape (side_px, side_px, 3); the caller owns it.
 
-    What is outside the picture is black. Each pixel is the mean over the area it covers.
+    What is outside the frame is black. Each pixel is the mean over the area it covers.
 
     Args:
         rgb: shape (height, width, 3).
-        square: of this picture.
+        square: of this frame.
         side_px: of the result.
     """
     import torch
@@ -130,7 +130,7 @@ def cut_square(rgb: NDArray[np.uint8], square: FaceSquare, side_px: int = CROP_P
     height, width = rgb.shape[:2]
     turn, side = _turn(square.angle), square.side
     centre = np.array([square.x, square.y])
-    # The part of the picture that the turned square can reach, so that a large picture costs no more.
+    # The part of the frame that the turned square can reach, so that a large frame costs no more.
     reach = side / 2 * (abs(turn[0, 0]) + abs(turn[0, 1])) + 1
     left, top = np.clip(np.floor(centre - reach).astype(int), 0, (width, height))
     right, bottom = np.clip(np.ceil(centre + reach).astype(int), 0, (width, height))
@@ -153,7 +153,7 @@ def cut_square(rgb: NDArray[np.uint8], square: FaceSquare, side_px: int = CROP_P
 
 
 def crop_face(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The face of one picture alone, upright, in a square of shape (224, 224, 3); the caller owns it."""
+    """The face of one frame alone, upright, in a square of shape (224, 224, 3); the caller owns it."""
     height, width = rgb.shape[:2]
     return cut_square(rgb, face_square(landmarks, width, height))
 
@@ -256,7 +256,7 @@ class SteadySquare:
         self._last: tuple[FaceSquare, int] | None = None  # as it came, and when
 
     def push(self, square: FaceSquare, t_ns: int) -> FaceSquare:
-        """The smoothed square of the picture captured at `t_ns`."""
+        """The smoothed square of the frame captured at `t_ns`."""
         last, self._last = self._last, (square, t_ns)
         if last is None or t_ns <= last[1] or _box(square).iou(_box(last[0])) < SAME_FACE_IOU:
             self._place = OneEuro(square.x, square.y)
@@ -284,7 +284,7 @@ def _box(square: FaceSquare) -> Box:
 class VitEncoder:
     """Turns face crops into one vector each: the mean of the last hidden state over all tokens.
 
-    All of them, that of the whole picture ([CLS]) included: 197 for crops of 224 px, so that its share is
+    All of them, that of the whole crop ([CLS]) included: 197 for crops of 224 px, so that its share is
     1/197. The state is taken after the last layer norm, and not scaled. Each crop is encoded by itself.
     Runs on the CPU in float32, holds no state; one thread at a time.
 
@@ -304,7 +304,7 @@ class VitEncoder:
         side, self._mean, self._deviation = _normalisation(folder, spec)
         if side != config.get("image_size"):
             raise ModelIntegrityError(
-                f"{folder / PREPROCESSOR} makes pictures of {side} px and config.json takes "
+                f"{folder / PREPROCESSOR} gives crops of {side} px and config.json takes "
                 f"{config.get('image_size')}: {spec.remedy}"
             )
         import torch
@@ -351,7 +351,7 @@ class VitEncoder:
 
 
 def _normalisation(folder: Path, spec: ModelSpec) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
-    """The side of the pictures in pixels, and the mean and deviation of their three channels in [0, 1]."""
+    """The side of the crops in pixels, and the mean and deviation of their three channels in [0, 1]."""
     found: dict[str, Any] = read_json(folder / PREPROCESSOR, spec)
     size = found.get("size")
     try:

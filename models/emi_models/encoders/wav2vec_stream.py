@@ -274,7 +274,7 @@ class StreamingWav2vec:
         return self._joined(found)
 
     def reset(self) -> None:
-        """Forget what was heard, level and all: the next sample pushed is sample 0."""
+        """Forget the audio so far and its level: the next sample pushed is sample 0."""
         self._steps.reset()
         self._front.reset()
         self._pass.reset()
@@ -318,34 +318,34 @@ class SlidingWav2vec:
         samples = check_sound(samples)
         stepped = False
         for block in self._steps.push(samples):
-            self._hear(block)
+            self._take(block)
             stepped = True
         return self._window() if stepped else None
 
     def flush(self) -> WindowFrames | None:
         """The last 12 s with what came since the last hop, if anything did; the stream ends here."""
         rest = self._steps.rest()
-        more = rest.size > (OVERLAP_SAMPLES if self._heard.size else 0)
-        self._hear(rest)
-        window = self._window() if more and frames_for(self._heard.size) else None
+        more = rest.size > (OVERLAP_SAMPLES if self._samples.size else 0)
+        self._take(rest)
+        window = self._window() if more and frames_for(self._samples.size) else None
         self.reset()
         return window
 
     def reset(self) -> None:
-        """Forget what was heard: the next sample pushed is sample 0."""
+        """Forget the audio so far: the next sample pushed is sample 0."""
         self._steps.reset()
-        self._heard = np.empty(0, np.float32)  # from the start of a frame on
+        self._samples = np.empty(0, np.float32)  # from the start of a frame on
         self._first = 0  # the number of that frame
 
-    def _hear(self, block: NDArray[np.float32]) -> None:
-        fresh = block[OVERLAP_SAMPLES:] if self._heard.size else block
-        heard = np.concatenate((self._heard, fresh))
-        gone = max(0, frames_for(heard.size) - PIECE_FRAMES)
+    def _take(self, block: NDArray[np.float32]) -> None:
+        fresh = block[OVERLAP_SAMPLES:] if self._samples.size else block
+        samples = np.concatenate((self._samples, fresh))
+        gone = max(0, frames_for(samples.size) - PIECE_FRAMES)
         self._first += gone
-        self._heard = heard[gone * HOP_SAMPLES :]
+        self._samples = samples[gone * HOP_SAMPLES :]
 
     def _window(self) -> WindowFrames:
-        return WindowFrames(self._first, self._encoder.encode(self._heard))
+        return WindowFrames(self._first, self._encoder.encode(self._samples))
 
 
 class _Steps:
@@ -430,7 +430,7 @@ class Wav2vecFront:
 
     def reset(self) -> None:
         """Forget the sound and its statistics."""
-        self._heard = False
+        self._started = False
         self._level = RunningMoments(self._spans)
         self._channels = RunningMoments(self._spans)
 
@@ -453,15 +453,15 @@ class Wav2vecFront:
             states = first(sound)
         for layer in layers:
             states = layer(states)
-        self._heard = True
+        self._started = True
         projected = self._model.feature_projection(states.transpose(1, 2))
         frames: Tensor = projected[0] if isinstance(projected, tuple) else projected  # HuBERT gives one
         return frames[0]
 
     def _level_with(self, samples: NDArray[np.float32]) -> tuple[float, float]:
         """Scale and offset of the stream with these samples: they are taken as scale * (samples - offset)."""
-        fresh = samples[OVERLAP_SAMPLES if self._heard else 0 :]
-        if not self._normalises or (fresh.size == 0 and not self._heard):
+        fresh = samples[OVERLAP_SAMPLES if self._started else 0 :]
+        if not self._normalises or (fresh.size == 0 and not self._started):
             return 1.0, 0.0
         self._level.add(fresh[None])
         mean, variance = self._level.moments()
@@ -470,14 +470,14 @@ class Wav2vecFront:
     def _by_channel(self, layer: Any, sound: Tensor, scale: float, offset: float) -> Tensor:
         """The layer with GroupNorm over time, with the stream's statistics in place of the clip's.
 
-        They are of the convolution of the samples as they came: what was heard at another level counts as
-        if it had been taken at this one.
+        They are of the convolution of the samples as they came: what came at another level counts as
+        if it had come at this one.
         """
         states = layer.conv(sound)  # (1, channels, columns)
         weight, bias = layer.conv.weight.double(), layer.conv.bias
         shift = -scale * offset * weight.sum(dim=(1, 2))  # (channels,), what the offset and the bias add
         shift = (shift if bias is None else shift + bias).cpu().numpy()
-        fresh = states[0, :, OVERLAP_COLUMNS if self._heard else 0 :].double().cpu().numpy()
+        fresh = states[0, :, OVERLAP_COLUMNS if self._started else 0 :].double().cpu().numpy()
         self._channels.add((fresh - shift[:, None]) / scale)
         raw_mean, raw_variance = self._channels.moments()
         mean, variance = scale * raw_mean + shift, scale * scale * raw_variance
@@ -540,7 +540,7 @@ class CachedPass:
 class RecomputedPass:
     """Each step passes left context, open and new frames through the model's own transformer.
 
-    At `left` None the context is all that was heard, and work grows with its square. Where the context is cut
+    At `left` None the context is all audio so far, and work grows with its square. Where the context is cut
     the convolution for positions sees zeros before it.
     """
 

@@ -1,4 +1,4 @@
-"""How good a network is on clips: by emotion, by seconds heard, and by what it is shown.
+"""How good a network is on clips: by emotion, by seconds shown, and by modalities shown.
 
 A clip is shown as live use shows it: as it ends, or at 12 s if it is longer; and at each prefix. No score
 depends on how clips were batched: a prediction depends on its own clip alone, and scores are over all

@@ -187,7 +187,7 @@ def fit(
         clips: rated clips; where they have no valid split, a share of train is held out.
         out: the run's folder (`emi_models.training.results`).
         config: what differs from the recipe.
-        resume: go on with the run that is in `out`, if there is one.
+        resume: continue the run that is in `out`, if there is one.
         force: throw away the run that is in `out`.
         console: where progress is shown; None: nowhere.
 

@@ -82,7 +82,7 @@ class RunFolder:
 
     @property
     def curves(self) -> Path:
-        """The picture of losses and scores."""
+        """The PNG of losses and scores."""
         return self.path / "curves.png"
 
     def stage(self, number: int, name: str) -> Path:
@@ -117,11 +117,11 @@ def open_run(path: Path, metadata: Mapping[str, Any], *, resume: bool, force: bo
     Args:
         path: the folder; made if it is not there.
         metadata: what is trained, how and on what, as JSON can hold it.
-        resume: go on with the run that is there, if there is one.
+        resume: continue the run that is there, if there is one.
         force: throw away the run that is there.
 
     Raises:
-        TrainingError: there is a run and neither is allowed, or the one to go on with is another.
+        TrainingError: there is a run and neither is allowed, or the run to continue is another.
     """
     folder = RunFolder(path)
     try:
@@ -198,7 +198,7 @@ def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None
 
 
 def draw_prefixes(path: Path, evaluation: Evaluation) -> None:
-    """Write a PNG of correlation against seconds heard, each emotion's and their mean's."""
+    """Write a PNG of correlation against seconds shown, each emotion's and their mean's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -272,7 +272,7 @@ _SENSES: Final = {"vision": "face", "audio": "voice", "text": "words"}
 
 
 def show_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print scores by emotion, by seconds heard and by modality, and what is published on the same data."""
+    """Print scores by emotion, by seconds shown and by modality, and what is published on the same data."""
     line = f"{evaluation.system} on {evaluation.data}; {evaluation.split}; n = {evaluation.n} clips"
     console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     if evaluation.task == "emi":
@@ -306,8 +306,8 @@ def _by_emotion(evaluation: Evaluation) -> Table:
 
 
 def _by_seconds(evaluation: Evaluation) -> Table:
-    heard = {f"{prefix.seconds:g} s": prefix.scores for prefix in evaluation.prefixes}
-    table = _pearson_table("Pearson against seconds heard", heard)
+    by_seconds = {f"{prefix.seconds:g} s": prefix.scores for prefix in evaluation.prefixes}
+    table = _pearson_table("Pearson against seconds shown", by_seconds)
     table.add_row("clips", *(str(prefix.scores.n) for prefix in evaluation.prefixes), style="dim")
     table.add_row("of them cut", *(str(prefix.cut) for prefix in evaluation.prefixes), style="dim")
     return table

@@ -278,7 +278,7 @@ class Keeper(Checkpoint):
         return {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Continue from an earlier run."""
         self.history = list(state_dict["history"])
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 

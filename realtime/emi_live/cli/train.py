@@ -207,7 +207,7 @@ def evaluate(
         typer.Option("--json", help="Write all numbers as JSON; '-' = standard output.", metavar="FILE|-"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw Pearson against seconds heard.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw Pearson against seconds shown.", metavar="FILE.png")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Ratings that count in place of the folder's own.", metavar="CSV")
