@@ -105,10 +105,10 @@ def test_a_plan_that_is_cut_off_is_refused(plan: MakePlan, size: int) -> None:
 def test_a_missing_plan_or_manifest_is_named(plan: MakePlan) -> None:
     path = plan().path
     path.unlink()
-    with pytest.raises(PlanError, match=r"the plan .* cannot be read"):
+    with pytest.raises(PlanError, match=r"plan .* read"):
         Plan.read(path)
     manifest_path(path).unlink()
-    with pytest.raises(PlanError, match=r"the manifest .* cannot be read"):
+    with pytest.raises(PlanError, match=r"manifest .* read"):
         Plan.read(path)
 
 
@@ -143,7 +143,7 @@ def test_a_manifest_that_is_broken_is_one_line(plan: MakePlan, how: str) -> None
 def test_a_manifest_that_is_no_json_is_one_line(plan: MakePlan, text: bytes) -> None:
     path = plan().path
     manifest_path(path).write_bytes(text)
-    with pytest.raises(PlanError, match=r"cannot be understood") as caught:
+    with pytest.raises(PlanError, match="understood") as caught:
         read_manifest(path)
     assert len(str(caught.value)) < 400
 

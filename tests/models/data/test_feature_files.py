@@ -70,15 +70,15 @@ def test_frames_that_are_not_finite_are_dropped_and_counted_and_the_others_keep_
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, "holds a NoneType, not numbers"),
-        ("text", "holds a str, not numbers"),
-        (np.array(["a"]), "holds a ndarray of <U1, not numbers"),
+        (None, "NoneType"),
+        ("text", "a str"),
+        (np.array(["a"]), "<U1"),
         (np.zeros(2, np.complex64), "not numbers"),
-        ({"a": np.zeros(2)}, "holds a dict, not numbers"),
-        (3.0, "has shape (), not (frames, values)"),
+        ({"a": np.zeros(2)}, "a dict"),
+        (3.0, "shape ()"),
         (np.zeros((2, 3, 4)), "has shape (2, 3, 4)"),
         (np.zeros((1, 65537)), "has shape (1, 65537)"),
-        ([[1.0, 2.0], [3.0]], "rows of different lengths"),
+        ([[1.0, 2.0], [3.0]], "different lengths"),
     ],
 )
 def test_what_is_no_frames_is_refused(value: Plain, words: str) -> None:

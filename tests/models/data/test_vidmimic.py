@@ -337,12 +337,10 @@ def test_dataset_json_says_what_is_other_than_usual(folder: Path) -> None:
     ]
     for change in changes:
         (folder / "dataset.json").write_text(json.dumps(metadata | change))
-        with pytest.raises(
-            DataError, match=r"dataset\.json has .* for (vision_hz|features|encoders|licence)"
-        ):
+        with pytest.raises(DataError, match=r"vision_hz|features|encoders|licence"):
             VidmimicClips(folder)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset\.json cannot be understood"):
+    with pytest.raises(DataError, match="understood"):
         VidmimicClips(folder)
 
 
