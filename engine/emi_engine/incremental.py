@@ -95,8 +95,8 @@ class SlidingSequence:
     def slide(self, run: FrameRun) -> None:
         """The window is now this run; only frames that the last one did not have are read.
 
-        A run that cannot follow from the last one is taken in again; tell of another stream by `restart`,
-        since its numbers may look as if they followed.
+        A run that cannot follow from the last one is read as a whole. Call `restart` before another stream,
+        because its frame numbers may look as if they followed.
 
         Raises:
             InputError: a new frame is not finite.
@@ -384,7 +384,7 @@ class IncrementalSession:
         return self._network.computed
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """As `FusionSession.infer`; whatever is raised, the next window is computed whole."""
+        """As `FusionSession.infer`; after any error the next window is computed whole."""
         self._engine.check_open()
         window.check(self._engine.shapes)
         try:

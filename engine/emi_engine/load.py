@@ -36,7 +36,7 @@ EngineKind = Literal[
     "auto", "incremental", "onnxruntime", "torch", "torch-compile", "tensorrt", "tensorrt-rtx"
 ]
 ENGINES: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
-# Who takes over from an engine that fails at every window: the fast ones first, the plainest last.
+# What replaces an engine that fails at every window: fast engines first, the simplest last.
 FALLBACKS: Final[tuple[EngineKind, ...]] = ("onnxruntime", "incremental", "torch")
 Device = Literal["auto", "cpu", "cuda"]
 # Floating-point operations of a whole pass. Above this, a pass takes longer than the hundred calls of a hop
@@ -50,7 +50,7 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 
 def no_step(what: str) -> AbstractContextManager[object]:
-    """The step of those who do not want to know."""
+    """A `Step` that does nothing."""
     return nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""The contract of every fusion engine, whatever runs behind it, and the errors of running a network.
+"""The contract of every fusion engine, and the errors of running a network.
 
 `FusionEngine` and `FusionSession` are the contract. `Precision` names the precisions of compiled networks,
 and `TOLERANCES` says how far each may differ from fp32. Importing this module loads no numpy and no PyTorch.
@@ -56,8 +56,8 @@ class EngineUnavailableError(EngineError):
 class FusionSession(Protocol):
     """Turns the windows of one stream into intensities, in the order of time; of one thread at a time.
 
-    Windows may overlap, skip and stand still as they like: the answer is that of the window alone, whatever
-    came before.
+    Windows may overlap, skip frames or repeat: the answer depends on the window alone, not on earlier
+    windows.
     """
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
@@ -138,8 +138,8 @@ LEFT_OUT: Final[tuple[Modality | None, ...]] = (None, *MODALITIES)
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
-# The largest difference of an intensity from PyTorch in fp32 with which an engine is still said to run its
-# checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
+# The largest difference of an intensity from PyTorch in fp32 with which an engine still counts as running
+# its checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
 TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 5e-3}
 
 

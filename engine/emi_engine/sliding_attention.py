@@ -2,12 +2,12 @@
 
 `RunningSums` is the softmax attention of all frames of a window to each other, as sums that keys enter and
 leave. For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij -
-top_i) v_j; the attention's output is their quotient. A key that comes adds its term and one that goes
-subtracts it, T x n work in place of T x T. The reference `top_i` is the largest score when row i was last
+top_i) v_j; the attention's output is their quotient. A key that enters adds its term and one that leaves
+subtracts it: T x n work in place of T x T. The reference `top_i` is the largest score when row i was last
 computed whole.
 
 Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
-most of its sum has gone, or after some updates. What rounding is left: docs/decisions/0011.
+most of its sum has gone, or after some updates. The rounding error that remains: docs/decisions/0011.
 
 `Linear` cuts matrix products of a few rows into pieces that numpy's BLAS multiplies without copying them.
 OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
@@ -200,7 +200,7 @@ class Rows:
         return made
 
     def columns(self, planes: int, height: int) -> NDArray[np.float32]:
-        """A new array (planes, height, rows) of zeros, a column for each frame; likewise."""
+        """A new array (planes, height, rows) of zeros, a column for each frame; made as `array` is."""
         made = np.zeros((planes, height, self._size), np.float32)
         self._arrays.append(np.moveaxis(made, 2, 0))
         return made

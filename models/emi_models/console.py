@@ -39,7 +39,7 @@ _under_way: Final[dict[str, object]] = {}
 
 
 def printable(text: object, limit: int = LIMIT) -> str:
-    """The text on one line, with escapes for whatever is not a visible character, and cut at `limit`.
+    """The text on one line, with escapes for characters that are not visible, and cut at `limit`.
 
     Use it where text that was not written here meets a terminal or a log. Markup of rich is left as it is:
     print with `markup=False`, or escape it.
@@ -85,7 +85,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def own_standard_error() -> None:
-    """Say that this process is a program of ours, whose standard error may be redirected for a moment."""
+    """Declare that this process is our own program, so its standard error may be redirected for a moment."""
     _owned["standard error"] = True
 
 

@@ -144,9 +144,9 @@ class TensorRTEngine(CheckedEngine):
             raise
 
     def _bind(self) -> None:
-        """Check that the plan takes and gives what we do, and bind each buffer to its name, for good.
+        """Check that the plan's inputs and outputs are ours, and bind each buffer to its name, once.
 
-        An input that the network does not use, as of a modality that it was not trained on, may be gone.
+        An input that the network does not use, such as a modality it was not trained on, may be absent.
         """
         buffers = dict(zip(FusionInputs.names(), self._windows.inputs.tensors(), strict=True))
         buffers["intensities"] = self._windows.intensities

@@ -1,6 +1,6 @@
-"""Training data: clips of features with their labels, whatever layout they are kept in.
+"""Training data: clips of features with their labels, in any of the layouts that are read.
 
-What reads clips needs torch, which takes seconds to load: each public name is imported when it is first used.
+The readers need torch, which takes seconds to load, so each public name is imported when it is first used.
 """
 
 from __future__ import annotations

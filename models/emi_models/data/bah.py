@@ -184,7 +184,7 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
 
 
 def _frame_labels(about: object, where: str) -> Iterator[tuple[int, int]]:
-    """Frame number and label of each row; `where` says whose."""
+    """Frame number and label of each row; `where` names the table in errors."""
     rows = about.get("frame_annotation") if isinstance(about, dict) else None
     if not isinstance(rows, list):
         raise DataError(f"{where} has no list frame_annotation; take BAH's own file")
@@ -400,7 +400,7 @@ class BahChunks:
         return np.concatenate([*labels, np.zeros(0)]).astype(np.float32)[:, None]
 
     def durations_s(self, split: str) -> tuple[float, ...]:
-        """A chunk lasts 12 s, whatever it shows."""
+        """Every chunk lasts 12 s."""
         return (WINDOW_S,) * len(self.ids(split))
 
     def load(self, clip_id: str) -> Clip:

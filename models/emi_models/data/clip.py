@@ -329,7 +329,7 @@ def read_split(path: Path) -> dict[str, Rating]:
     """The ratings of one split file of Hume-Vidmimic2, by five-digit id, in the file's order.
 
     Cells that are all empty mean that the clip is unrated. Participants fill the test split with zeros: that
-    a whole file of zeros is no rating is for its reader to know.
+    a whole file of zeros means unrated is decided by the caller.
 
     Raises:
         DataError: the header is another, an id comes twice, or a rating is not a number in [0, 1].
@@ -345,7 +345,7 @@ def read_split(path: Path) -> dict[str, Rating]:
 
 
 def read_ratings(path: Path) -> dict[str, Rating]:
-    """Ratings by id (see `normal_id`), from whatever people have.
+    """Ratings by id (see `normal_id`), from a file or folder in any of the known forms.
 
     Args:
         path: a CSV with Hume-Vidmimic2's header; or one with ours, `id` and the six of `EMOTIONS` in any
@@ -417,7 +417,7 @@ def check_split(cell: str, where: str) -> str:
     """The split that a cell names, "" if it is empty.
 
     Raises:
-        DataError: it is another word; `where` says whose.
+        DataError: it is another word; `where` names the row in the message.
     """
     split = cell.strip()
     if split not in ("", *SPLITS):
@@ -429,7 +429,8 @@ def parse_targets(cells: Sequence[str], where: str) -> NDArray[np.float32] | Non
     """Six cells as ratings, None if all are empty.
 
     Raises:
-        DataError: some are empty, or one is not a number in [0, 1]; `where` says whose.
+        DataError: some are empty, or one is not a number in [0, 1]; `where` names the row in the
+            message.
     """
     if not any(cell.strip() for cell in cells):
         return None

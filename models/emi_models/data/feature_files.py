@@ -104,7 +104,7 @@ def read_frames(path: Path, max_bytes: int | None = None) -> Frames:
 def as_frames(value: Plain, name: str) -> Frames:
     """Frames from what a file held.
 
-    An array (T, D) is T frames, (D,) is one, no value at all is none; a list of rows of one length is an
+    An array (T, D) is T frames, (D,) is one frame, an empty one is none; a list of rows of one length is an
     array. Of a pair `[features (T, D), scores]`, as some extractors write them, the features count.
 
     Args:
@@ -267,7 +267,7 @@ def convert(
 
     Args:
         source: each clip's file; or one pickle of all clips, a dict from id to array, or a list that begins
-            with one. No file at all means that the source is gone, and the cache is taken as it is.
+            with one. An empty mapping means that the source is gone; the cache is then used as it is.
         cache: folder to keep the result in; its name is what `progress` is told.
         ids: the clips that count.
         progress: told how far it is, if there is something to do.

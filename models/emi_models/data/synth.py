@@ -5,13 +5,13 @@ Each clip has six intensities, a topic and a person, and comes from the seed and
 - words: one vector that carries the intensities, noisily, and the topic, clearly;
 - voice and face: the clip is cut into moments. Each frame carries the mark of its moment's topic, and six
   emotions. In *salient* moments the topic is the clip's own and so are the emotions, noisily; the others are
-  distractors, of other topics, with emotions that are not the clip's. So who knows the topic, from the words,
-  knows where to look and listen, which is what an anchor is for; a mean over frames cannot tell them apart;
+  distractors, of other topics, with emotions that are not the clip's. A network that knows the topic from
+  the words can find the salient moments, as an anchor does; a mean over frames cannot tell them apart;
 - people look and sound like themselves in every frame, and nobody is in both splits;
 - corruption: noise in every frame, faces hidden and voices drowned for a while, streams that are missing.
 
-Words show emotions more than voices do, and these more than faces, by emotion as table 4 of the two-stage
-paper has it. Ratings have the published statistics (`synth_streams`).
+Words show emotions more strongly than voices, and voices more strongly than faces; the strength for each
+emotion is from table 4 of the two-stage paper. Ratings have the published statistics (`synth_streams`).
 
 `SynthConfig` holds everything that decides the corpus. `write_corpus` writes it in the layout of
 Hume-Vidmimic2, with its truth:

@@ -169,7 +169,7 @@ _budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
 
 @contextmanager
 def budgeted(size: int) -> Iterator[Budget]:
-    """Within it, whatever stand-ins do counts against the budget of a file of this size."""
+    """Within it, the bytes that stand-ins process count against the budget of a file of this size."""
     budget = Budget(size)
     token = _budget.set(budget)
     try:

@@ -76,7 +76,7 @@ class Box:
 
 
 class FaceFollower:
-    """Chooses one face per frame: the one chosen before, until it is gone or another is clearly larger."""
+    """Chooses one face per frame: the one chosen before, until it disappears or another is clearly larger."""
 
     def __init__(self) -> None:
         self._last: Box | None = None
@@ -116,7 +116,7 @@ PUT_OFF: Final = frozenset(
 
 
 def import_mediapipe() -> ModuleType:
-    """The module `mediapipe`; a part that was put off is imported when somebody first uses it."""
+    """The module `mediapipe`; a deferred part is imported at its first use."""
     if "mediapipe" not in sys.modules:
         finder = _StandIns()
         sys.meta_path.insert(0, finder)
@@ -163,7 +163,7 @@ ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52
 FACE_DIM: Final = BLENDSHAPES + 6
 
-# MediaPipe gives centimetres before a camera of its own: at the origin, looking along -z, 63 degrees high.
+# MediaPipe gives centimetres in front of an assumed camera: at the origin, looking along -z, 63 degrees high.
 NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a laptop's distance
 POSITION_SCALE_CM: Final = 60.0
 NS_PER_MS: Final = 1_000_000

@@ -57,7 +57,7 @@ PREPROCESSOR: Final = "preprocessor_config.json"
 class FrameSampler:
     """Picks the frames of one video that are encoded: the first in each 1/fps s since the first of all.
 
-    So the mean rate is `fps` whatever the camera's, without drift; a slower camera has all frames taken.
+    So the mean rate is `fps` at any camera rate, without drift; of a slower camera every frame is taken.
     """
 
     def __init__(self, fps: float = VISION_FPS) -> None:
@@ -101,7 +101,7 @@ def face_square(landmarks: NDArray[np.float32], width: int, height: int) -> Face
     Args:
         landmarks: shape (478, 2), x and y in fractions of the frame, as `FaceResult.landmarks`.
         width: of the frame.
-        height: likewise.
+        height: of the frame.
     """
     points = landmarks.astype(np.float64) * (width, height)
     across = points[list(RIGHT_EYE)].mean(axis=0) - points[list(LEFT_EYE)].mean(axis=0)

@@ -60,8 +60,8 @@ class CachedLayers(nn.Module):
     that were new a step ago, and `new` ones. The last two, edge + new, are its queries. Behind it the first
     `new` of these are final and their keys and values kept; the last `edge` are queries once more.
 
-    The convolution that tells positions sees as far back as its kernel reaches, whatever `left` is, and zeros
-    beyond the last frame, as in a whole pass. WavLM's position bias depends on distances only, which are the
+    The positional convolution sees as far back as its kernel reaches, independent of `left`, and zeros beyond
+    the last frame, as in a whole pass. WavLM's position bias depends on distances only, which are the
     same in every step, so it is computed once.
 
     Holds the state in buffers and the model's layers themselves, no copy of a weight but one: the kernel of
@@ -417,7 +417,7 @@ class Wav2vecFront:
     - where the first layer has GroupNorm over time (wav2vec 2.0 base, HuBERT base), the mean and variance of
       each of its channels. Per-layer LayerNorm (the large models) looks at one frame and needs nothing.
 
-    Exact for the first step. Later ones are normalised otherwise than a pass over the whole clip would, the
+    Exact for the first step. Later ones are normalised differently from a pass over the whole clip, the
     less the longer the stream is; frames that were given out are not touched again.
     """
 

@@ -66,7 +66,7 @@ class NetworkConfig(Protocol):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """The modalities it is trained on; the others are always absent, whatever a window says."""
+        """The modalities it is trained on; the others are always absent, even if a window has them."""
 
     @property
     def task(self) -> Task:

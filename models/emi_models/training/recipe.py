@@ -73,7 +73,7 @@ class Outcome:
 
 
 class Objective(nn.Module):
-    """A network and whatever is needed besides it for one stage only, such as a head that is thrown away."""
+    """A network and what one stage needs in addition, such as a head that is discarded afterwards."""
 
     measure: ClassVar[Measure] = "pearson"
 
@@ -204,7 +204,9 @@ class Recipe:
     """How a system is trained: its stages in order, which may depend on the network's configuration."""
 
     stages: Callable[[Any], tuple[TrainingStage, ...]]  # from the system's own configuration
-    missing: Callable[[Any], str]  # what an absent modality does to it, for the checkpoint's notes; likewise
+    missing: Callable[
+        [Any], str
+    ]  # what an absent modality does to it, for the checkpoint's notes; from the same
     network: Callable[[ClipSet], Mapping[str, object]] = _no_settings  # what the clips decide of its settings
 
     def adjusted_stages(self, network: Any, settings: TrainingSettings) -> tuple[TrainingStage, ...]:

@@ -112,7 +112,7 @@ class RunFolder:
 
 
 def open_run(path: Path, metadata: Mapping[str, Any], *, resume: bool, force: bool) -> RunFolder:
-    """The folder of the training that `metadata` tells of, new or to be gone on with.
+    """The folder of the training that `metadata` describes, new or to continue.
 
     Args:
         path: the folder; made if it is not there.

@@ -335,7 +335,7 @@ class Bar(Callback):
             self.progress.update(self.drawn, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
-        """Show what the epoch has brought; the keeper, whose turn comes later, knows the epochs before."""
+        """Show the epoch's result; the keeper runs later and so knows only the epochs before."""
         epoch, score = len(self.keeper.history) + 1, task.record["score"]
         measure = task.objective.measure
         best = score_words(measure, max(score, self.keeper.best)).rpartition(" ")[2]
