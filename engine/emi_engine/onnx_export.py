@@ -122,7 +122,7 @@ def export_onnx(
             f"the network cannot be exported to ONNX: {reason}; choose the engine `torch`"
         ) from error
     if program is None:
-        raise EngineError("the ONNX exporter gave nothing; choose the engine `torch`")
+        raise EngineError("the ONNX exporter returned no model; choose the engine `torch`")
     model = program.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = HASH_KEY, checkpoint.content_hash

@@ -156,7 +156,7 @@ def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) ->
         raise CheckpointError(f"{path} cannot be found; give the path of a checkpoint") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+            f"{path} is not a readable checkpoint: {printable(error, 300)}; fetch or save it again"
         ) from error
     if _KEY not in metadata:
         raise CheckpointError(
@@ -218,7 +218,7 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
             weights = {name: file.get_tensor(name).clone() for name in expected}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+            f"{path} is not a readable checkpoint: {printable(error, 300)}; fetch or save it again"
         ) from error
     for name, tensor in weights.items():
         if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):

@@ -182,14 +182,14 @@ def test_plain_safetensors_are_refused(path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 100, 2000, -1])
 def test_a_truncated_file_is_refused(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+    with pytest.raises(CheckpointError, match="readable checkpoint"):
         load_checkpoint(path)
 
 
 def test_garbage_a_folder_and_nothing_are_refused(path: Path) -> None:
     path.write_bytes(b"\x80\x04cposix\nsystem\n" * 100)
     for bad in (path, path.parent, path.with_name("nothing")):
-        with pytest.raises(CheckpointError, match=r"no readable checkpoint|cannot be found"):
+        with pytest.raises(CheckpointError, match=r"readable checkpoint|cannot be found"):
             load_checkpoint(bad)
 
 

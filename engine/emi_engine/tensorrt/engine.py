@@ -157,7 +157,7 @@ class TensorRTEngine(CheckedEngine):
             if buffer is None or layout != expected:
                 raise EngineError(
                     f"the plan {self.plan.path} is of another network: {name} is {layout}, not "
-                    f"{expected or 'there at all'}; build it again with `emi compile --force`"
+                    f"{expected or 'an input or output of ours'}; build it again with `emi compile --force`"
                 )
             if not self._context.set_tensor_address(name, buffer.data_ptr()):
                 raise EngineError(f"{self._library.name} cannot bind {name}: {self._library.complaint()}")

@@ -317,14 +317,14 @@ def _parse(metadata: Any) -> Manifest:
             raise TypeError(f"{name} is not text")
     for name, choices in (("library", LIBRARIES), ("precision", PRECISIONS)):
         if metadata[name] not in choices:
-            raise ValueError(f"{name} is {metadata[name]!r}, which is none of {', '.join(choices)}")
+            raise ValueError(f"{name} is {metadata[name]!r}, not one of {', '.join(choices)}")
     if type(metadata["batch"]) is not int or metadata["batch"] < 1:
         raise ValueError(f"batch is {metadata['batch']!r}")
     if type(metadata["refittable"]) is not bool:
         raise TypeError("refittable is neither true nor false")
     targets = metadata["targets"]
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise TypeError("targets is no list of names")
+        raise TypeError("targets is not a list of names")
     if bool(targets) == bool(metadata["gpu"]):
         raise ValueError("it names both or neither of a gpu and targets")
     names = (*texts, "library", "precision", "batch", "refittable")

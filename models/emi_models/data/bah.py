@@ -173,7 +173,7 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
             continue
         metadata = _yaml(path)
         if not isinstance(metadata, dict):
-            raise DataError(f"{path} is no table of videos; take BAH's own file")
+            raise DataError(f"{path} is not a table of videos; take BAH's own file")
         for video, about in metadata.items():
             rows = dict(_frame_labels(about, f"{path}: {video}"))
             numbers = sorted(rows)
@@ -223,7 +223,9 @@ def _yaml(path: Path) -> Any:  # whatever a YAML file may hold
     try:
         return yaml.load(_text(path), Loader=loader)  # noqa: S506  # both are safe loaders
     except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}; take BAH's own file") from error
+        raise DataError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}; take BAH's own file"
+        ) from error
 
 
 def _text(path: Path) -> str:

@@ -219,7 +219,9 @@ def read_metadata(path: Path) -> ClipMetadata:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read: {error}; extract the clip again") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no clip of emi-live: {error!r}; extract the clip again") from error
+        raise DataError(
+            f"{path} is not a clip file of emi-live: {error!r}; extract the clip again"
+        ) from error
     if not isinstance(found.duration_ns, int) or found.duration_ns < 0:
         raise DataError(f"{path} has the length {found.duration_ns!r} ns; extract the clip again")
     return found
@@ -291,7 +293,7 @@ def check_id(clip_id: str) -> str:
         or re.search(r"[/\\\x00-\x1f\x7f]", clip_id)
     ):
         raise DataError(
-            f"{clip_id[:LONGEST]!r} can be no clip's id: it becomes a file's name, so give 1 to {LONGEST} "
+            f"{clip_id[:LONGEST]!r} is not a valid clip id. It becomes a file name: give 1 to {LONGEST} "
             "characters, no slash, no control character, no dot in front"
         )
     return clip_id
@@ -394,7 +396,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; give a CSV of ratings") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV in UTF-8: {error}; save it as one") from error
+        raise DataError(f"{path} is not CSV in UTF-8: {error}; save it in that form") from error
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -455,7 +457,7 @@ def _rated(
     lines: dict[str, int] = {}
     for number, row in rows:
         if len(row) <= max(columns.values()):
-            raise DataError(f"{path}:{number} has {len(row)} cells, fewer than its header; mend the line")
+            raise DataError(f"{path}:{number} has {len(row)} cells, fewer than its header; correct the line")
         clip_id = normal_id(row[columns["id"]])
         if clip_id in lines:
             raise DataError(f"{path}:{number} rates clip {clip_id} again, as line {lines[clip_id]}; keep one")

@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
     for number, row in rows:
         where = f"{path}:{number}"
         if len(row) != len(COLUMNS):
-            raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; mend the line")
+            raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; correct the line")
         clip_id, split, duration, features = row[:4]
         if check_id(clip_id) in found:
             raise DataError(f"{where} has clip {clip_id} again; keep one of them")

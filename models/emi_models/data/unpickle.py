@@ -441,7 +441,7 @@ def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
             raise DataError(f"{name} is refused: it asks for {asked[1]}; {_REMEDY}") from error
         cause = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
         first = cause.partition("\n")[0]
-        raise DataError(f"{name} is no readable pickle: {first}; fetch or make it again") from error
+        raise DataError(f"{name} is not a readable pickle: {first}; fetch or make it again") from error
 
 
 class _Restricted(Unpickler):

@@ -119,7 +119,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         known = {name: metadata[name] for name in FolderMetadata.__slots__ if name in metadata}
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} cannot be understood: {error}; mend or remove it") from error
+        raise DataError(f"{path} cannot be understood: {error}; correct or remove it") from error
     for name, value in known.items():
         if name in ("features", "encoders"):
             good = isinstance(value, dict) and set(value) <= set(MODALITIES)
@@ -129,7 +129,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         else:
             good = isinstance(value, str)
         if not good:
-            raise DataError(f"{path} has {value!r} for {name}; mend or remove it")
+            raise DataError(f"{path} has {value!r} for {name}; correct or remove it")
     return FolderMetadata(**known)
 
 

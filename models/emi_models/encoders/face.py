@@ -217,7 +217,7 @@ class FaceEncoder:
         if not self._model_path.is_file():
             raise ModelUnavailableError(
                 f"there is no face model at {self._model_path}: run `emi models pull`, "
-                "or do without with --set face.enabled=false"
+                "or run without it: --set face.enabled=false"
             )
         self._landmarker: Any = None
         self._first_ns: int | None = None  # capture time of the first frame since the start

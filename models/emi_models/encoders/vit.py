@@ -181,7 +181,7 @@ def resize_face(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class UnreadablePictureError(EmiError, ValueError):
-    """A picture file is empty, damaged, or no picture."""
+    """A picture file is empty, damaged, or not a picture."""
 
 
 def read_face(path: Path) -> NDArray[np.uint8]:
@@ -201,7 +201,7 @@ def read_face(path: Path) -> NDArray[np.uint8]:
         raise UnreadablePictureError(
             f"{path} cannot be read as a picture ({error}): replace it, or leave it out"
         ) from error
-    raise UnreadablePictureError(f"{path} holds no picture: replace it, or leave it out")
+    raise UnreadablePictureError(f"{path} contains no picture: replace it, or leave it out")
 
 
 # Cut-off frequencies in Hz. The speed's weight: a place that moves is behind by 1 / (2 pi 8) = 0.02 sides at

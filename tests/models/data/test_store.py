@@ -202,7 +202,7 @@ def test_a_clip_that_is_not_sound_is_not_read(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"x\.safetensors"):
             read_clip(path, SHAPES)
     save_file({"vision": vectors(2, 3)}, path)
-    with pytest.raises(DataError, match="no clip"):
+    with pytest.raises(DataError, match="not a clip"):
         read_clip(path, SHAPES)
     with pytest.raises(DataError, match=r"none\.safetensors"):
         read_metadata(tmp_path / "none.safetensors")
@@ -235,7 +235,7 @@ LINE = "a,train,1.0,features/a.safetensors,,,,,,"
         (LINE.replace("features/a", "/etc/a"), "'/etc/a.safetensors'"),
         (LINE.replace("features/a", "../a"), "'../a.safetensors'"),
         (LINE.replace("features/a", "x\\..\\a"), ":2 has features at"),
-        (LINE.replace("a,train", "../a,train"), "clip's id"),
+        (LINE.replace("a,train", "../a,train"), "clip id"),
         (LINE[:-1] + ",0.5", ":2 has '' for admiration"),
     ],
 )

@@ -245,7 +245,7 @@ FLOATS = b"cnumpy\ndtype\n(V\x66\x34\ntR(I3\nV<\nNNNI-1\nI-1\nI0\ntb"
         (b"c_codecs\nencode\n(Va\nVrot13\ntR.", "encodes"),
         (b"ccollections\nOrderedDict\n(I1\ntR.", "ordered dict"),
         (b"ctorch.storage\n_load_from_bytes\n(I1\ntR.", "storage"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(NI0\nttR.", "no readable pickle"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NI0\nttR.", "readable pickle"),
         (b"(lq\x00h\x00a.", "deeper"),  # a list that holds itself
         (b"Nr\xff\xff\xff\x7f.", "2147483647"),
     ],
@@ -291,7 +291,7 @@ def test_a_tensor_of_other_than_plain_numbers_is_refused() -> None:
     "data", [b"", b"\x80", b"not a pickle", b"PK\x03\x04zip?", dumped(np.zeros(9))[:-20]]
 )
 def test_damage_is_one_line(data: bytes) -> None:
-    with pytest.raises(DataError, match=r"^x\.pkl is no readable pickle[^\n]+$"):
+    with pytest.raises(DataError, match=r"^x\.pkl is not a readable pickle[^\n]+$"):
         unpickle(data, "x.pkl")
 
 
