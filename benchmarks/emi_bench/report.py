@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emi_bench.render import draw_figures, markdown, need_matplotlib
 from emi_bench.report_file import BenchReport, ReportError
-from emi_models.printable import accept_any_text
+from emi_models.console import accept_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

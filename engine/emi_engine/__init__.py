@@ -1,9 +1,8 @@
 """Fusion engines: one network, run fast, behind one protocol. Importing this loads no runtime."""
 
 import emi_models  # noqa: F401 # before any library: it tells them to send nothing home
-from emi_engine.errors import EngineError, EngineUnavailableError
 from emi_engine.load import DEVICES, ENGINES, FALLBACKS, Device, EngineKind, load_engine
-from emi_engine.protocol import FusionEngine, FusionSession
+from emi_engine.protocol import EngineError, EngineUnavailableError, FusionEngine, FusionSession
 
 __all__ = [
     "DEVICES",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from emi_engine.errors import EngineError, EngineUnavailableError
+from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_models import EMOTIONS
 from emi_models.inputs import FusionInputs
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from emi_engine.errors import EngineError
+from emi_engine.protocol import EngineError
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.inputs import FusionInputs
 

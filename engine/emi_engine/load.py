@@ -9,8 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from emi_engine.errors import EngineUnavailableError
-from emi_engine.protocol import PRECISIONS
+from emi_engine.protocol import PRECISIONS, EngineUnavailableError
 from emi_models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -37,9 +36,12 @@ EngineKind = Literal[
     "auto", "incremental", "onnxruntime", "torch", "torch-compile", "tensorrt", "tensorrt-rtx"
 ]
 ENGINES: Final[tuple[EngineKind, ...]] = get_args(EngineKind)
-# Who takes over from an engine that fails at every window: the fast ones first, the plainest last.
+# What replaces an engine that fails at every window: fast engines first, the simplest last.
 FALLBACKS: Final[tuple[EngineKind, ...]] = ("onnxruntime", "incremental", "torch")
 Device = Literal["auto", "cpu", "cuda"]
+# Floating-point operations of a whole pass. Above this, a pass takes longer than the hundred calls of a hop
+# that reuses frames, and their waits for Python's lock.
+PAYS_FLOPS: Final = 1_000_000_000
 ON_GPU_ONLY: Final = ("tensorrt", "tensorrt-rtx")
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 
@@ -48,14 +50,14 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 
 def no_step(what: str) -> AbstractContextManager[object]:
-    """The step of those who do not want to know."""
+    """A `Step` that does nothing."""
     return nullcontext()
 
 
 def runtime_missing(kind: EngineKind) -> str | None:
     """Why this engine cannot run here, if its packages are not installed; none of them is imported."""
     if kind in ("tensorrt", "tensorrt-rtx"):
-        from emi_engine.tensorrt.library import MODULES, REMEDIES
+        from emi_engine.tensorrt.plans import MODULES, REMEDIES
 
         if not any(find_spec(name) for name in MODULES[kind]):
             return f"{MODULES[kind][0]} is not installed; {REMEDIES[kind]}"
@@ -113,15 +115,27 @@ def load_engine(
             "choose a checkpoint of the task 'emi'"
         )
     if kind == "auto":
-        from emi_engine.incremental import pays
-
-        kind = "incremental" if pays(loaded) else "onnxruntime"
+        kind = "incremental" if _reuse_pays(loaded) else "onnxruntime"
     if plan is not None and kind not in ON_GPU_ONLY:
         raise EngineUnavailableError(
             f"the engine `{kind}` has no plans; leave {plan} out, or choose {' or '.join(ON_GPU_ONLY)}"
         )
     make = _MAKERS.get(kind, _tensorrt)
     return make(_Wanted(loaded, checkpoint, kind, device, precision, batch, threads, plan, cache, step))
+
+
+def _reuse_pays(checkpoint: LoadedCheckpoint) -> bool:
+    """Whether to reuse frames across hops is possible and worth it: a TAEMI, and a large one.
+
+    The packaged one is too small: with busy stages its hops took twice as long as whole windows
+    (docs/decisions/0011).
+    """
+    if checkpoint.header.system != "taemi":
+        return False
+    from emi_models.networks.taemi import Taemi, taemi_work  # the checkpoint's own network has loaded it
+
+    network = checkpoint.network
+    return isinstance(network, Taemi) and taemi_work(network.config).flops >= PAYS_FLOPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 
-from emi_engine.errors import EngineError
-from emi_engine.flat_network import FlatNetwork
+from emi_engine.parity import FlatNetwork
+from emi_engine.protocol import EngineError
 from emi_models.checkpoint import load_checkpoint
 from emi_models.files import atomic_write, user_cache
 from emi_models.inputs import FusionInputs
@@ -122,7 +122,7 @@ def export_onnx(
             f"the network cannot be exported to ONNX: {reason}; choose the engine `torch`"
         ) from error
     if program is None:
-        raise EngineError("the ONNX exporter gave nothing; choose the engine `torch`")
+        raise EngineError("the ONNX exporter returned no model; choose the engine `torch`")
     model = program.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = HASH_KEY, checkpoint.content_hash

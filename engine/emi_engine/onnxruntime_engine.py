@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_engine.engine import CheckedEngine
-from emi_engine.errors import EngineError, EngineUnavailableError
+from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:

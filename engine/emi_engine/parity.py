@@ -1,29 +1,68 @@
-"""Proof, at load, that an engine computes its checkpoint's network and not something stale or foreign."""
+"""Parity: proof at load that an engine computes its checkpoint's network, not something stale or foreign.
+
+`FlatNetwork` is the network as compilers and exporters take it, in one stated precision. `Probe` asks PyTorch
+for the intensities of random windows, in fp32 on the CPU, and an engine's are compared with these.
+"""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from torch import nn
 
-from emi_engine.errors import EngineError
-from emi_engine.flat_network import FlatNetwork
-from emi_engine.protocol import TOLERANCES
+from emi_engine.protocol import TOLERANCES, EngineError, torch_dtype
 from emi_models import MODALITIES
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from emi_engine.protocol import FusionEngine, Precision
     from emi_models.checkpoint import LoadedCheckpoint
     from emi_models.inputs import FusionShapes
+    from emi_models.networks.base import FusionNetwork
 
-__all__ = ["TOLERANCE", "Probe", "precision_price", "probe_window", "prove_parity", "worst_difference"]
+__all__ = [
+    "TOLERANCE",
+    "FlatNetwork",
+    "Probe",
+    "precision_price",
+    "probe_window",
+    "prove_parity",
+    "worst_difference",
+]
 
 TOLERANCE: Final = TOLERANCES["fp32"]
+
+
+class FlatNetwork(nn.Module):
+    """The network with a window's eight tensors as its arguments, on a given device, in a given precision.
+
+    Features come in and intensities go out in float32; between, weights and activations are in the precision.
+    The network given is left as it is: on the CPU in fp32 it runs itself, else a copy of it.
+    """
+
+    def __init__(self, network: FusionNetwork, precision: Precision = "fp32", device: str = "cpu") -> None:
+        super().__init__()
+        self.dtype = torch_dtype(precision)
+        as_it_is = (precision, device) == ("fp32", "cpu")
+        self.network = network if as_it_is else copy.deepcopy(network).to(device, self.dtype)
+        self.eval()
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Raw intensities (B, 6), float32, of the tensors of a `FusionInputs` in its order."""
+        cast = (t.to(self.dtype) if t.is_floating_point() else t for t in tensors)
+        return self.network(FusionInputs(*cast)).float()
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *tensors: Tensor) -> Tensor:
+            """As `forward`."""
 
 
 def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInputs:

@@ -1,7 +1,16 @@
-"""The contract of every fusion engine, whatever runs behind it.
+"""The contract of every fusion engine, and the errors of running a network.
 
 `FusionEngine` and `FusionSession` are the contract. `Precision` names the precisions of compiled networks,
 and `TOLERANCES` says how far each may differ from fp32. Importing this module loads no numpy and no PyTorch.
+
+The errors are below `emi_models.errors.EmiError`:
+
+::
+
+    EmiError
+    └── EngineError                  an engine cannot run this checkpoint
+        ├── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
+        └── PlanError                a plan is damaged or of something else   (emi_engine.tensorrt.plans)
 """
 
 from __future__ import annotations
@@ -9,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args
 
 from emi_models import MODALITIES
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +36,8 @@ __all__ = [
     "LEFT_OUT",
     "PRECISIONS",
     "TOLERANCES",
+    "EngineError",
+    "EngineUnavailableError",
     "FusionEngine",
     "FusionSession",
     "Precision",
@@ -33,11 +45,19 @@ __all__ = [
 ]
 
 
+class EngineError(EmiError, RuntimeError):
+    """A fusion engine could not be built from a checkpoint, or gave something that is not an intensity."""
+
+
+class EngineUnavailableError(EngineError):
+    """No engine of that name exists, or the runtime behind it is not installed."""
+
+
 class FusionSession(Protocol):
     """Turns the windows of one stream into intensities, in the order of time; of one thread at a time.
 
-    Windows may overlap, skip and stand still as they like: the answer is that of the window alone, whatever
-    came before.
+    Windows may overlap, skip frames or repeat: the answer depends on the window alone, not on earlier
+    windows.
     """
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
@@ -118,8 +138,8 @@ LEFT_OUT: Final[tuple[Modality | None, ...]] = (None, *MODALITIES)
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
-# The largest difference of an intensity from PyTorch in fp32 with which an engine is still said to run its
-# checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
+# The largest difference of an intensity from PyTorch in fp32 with which an engine still counts as running
+# its checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
 TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 5e-3}
 
 

@@ -21,10 +21,8 @@ import torch
 
 from emi_engine.cuda import BoundWindows
 from emi_engine.engine import CheckedEngine
-from emi_engine.errors import EngineError, EngineUnavailableError
-from emi_engine.flat_network import FlatNetwork
-from emi_engine.parity import Probe
-from emi_engine.protocol import TOLERANCES
+from emi_engine.parity import FlatNetwork, Probe
+from emi_engine.protocol import TOLERANCES, EngineError, EngineUnavailableError
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 from safetensors import SafetensorError, safe_open
 
 from emi_models import EMOTIONS, MODALITIES
+from emi_models.console import printable
 from emi_models.errors import CheckpointError
 from emi_models.files import atomic_write
-from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,7 +156,7 @@ def read_header(path: Path, expect_encoders: Mapping[str, str] | None = None) ->
         raise CheckpointError(f"{path} cannot be found; give the path of a checkpoint") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+            f"{path} is not a readable checkpoint: {printable(error, 300)}; fetch or save it again"
         ) from error
     if _KEY not in metadata:
         raise CheckpointError(
@@ -218,7 +218,7 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
             weights = {name: file.get_tensor(name).clone() for name in expected}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is no readable checkpoint: {printable(error, 300)}; fetch or save it again"
+            f"{path} is not a readable checkpoint: {printable(error, 300)}; fetch or save it again"
         ) from error
     for name, tensor in weights.items():
         if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):

@@ -9,14 +9,10 @@
     ├── InputError               an array does not fit a network or encoder (emi_models.inputs)
     ├── DataError                training data are not as they must be      (emi_models.errors)
     ├── TrainingError            it cannot be trained or scored as asked    (emi_models.errors)
-    ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.face_crop)
+    ├── UnreadablePictureError   a picture file cannot be decoded           (emi_models.encoders.vit)
     └── RecognizerLostError      the recogniser's process has ended         (emi_models.speech.isolated)
 
-`emi_engine.errors` and `emi_live.errors` add their own branches below `EmiError`.
-
-What training data can be blamed for.
-
-What a training or an evaluation can be blamed for.
+`emi_engine.protocol` and `emi_live.errors` add their own branches below `EmiError`.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ TAEMI_SHAPES: Final = FusionShapes(
 class FusionInputs:
     """One window, or B independent ones: features (float32), masks and presence (bool, True = present).
 
-    Shapes: vision (B, Tv, Dv), vision_mask (B, Tv), vision_present (B,); audio likewise; text (B, Dt),
+    Shapes: vision (B, Tv, Dv), vision_mask (B, Tv), vision_present (B,); audio in the same way; text (B, Dt),
     text_present (B,). What stands where a mask or a presence flag is False is never read by the network, but
-    must be finite. `present` with no frame at all is treated as not present. The maker of a window keeps
+    must be finite. `present` without a frame is treated as not present. The maker of a window keeps
     ownership of its tensors: engines only read them, and only until `infer` returns.
     """
 

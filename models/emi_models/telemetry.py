@@ -1,7 +1,7 @@
-"""The switches by which libraries are told to send nothing home, thrown before the first of them is imported.
+"""Switches that tell libraries to send nothing home; they are set before the first library is imported.
 
-Importing any of our packages imports this module. ONNX Runtime reads its switch when it is itself imported:
-where a program did that before, it is too late, and `warnings` says so. Facts: docs/decisions/0017.
+Importing any of our packages imports this module. ONNX Runtime reads its switch at its own import. If a
+program imported it earlier, the switch comes too late, and `warnings` says so. Facts: docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Switch:
 
     Attributes:
         variable: its name; "1" means that nothing is sent.
-        library: whose it is.
+        library: the library that reads it.
         module: the module whose import reads it; None = it is read whenever it matters.
         without: what the library does without it.
     """
@@ -61,12 +61,12 @@ SWITCHES: Final = (
 def switch_off(
     environ: MutableMapping[str, str] = os.environ, modules: Mapping[str, object] = sys.modules
 ) -> tuple[Switch, ...]:
-    """Throw every switch that the user has not set; a value of the user's own, even 0, stays.
+    """Set every switch that the user has not set; a value that the user has set stays, even 0.
 
     An empty value counts as not set: the libraries take it for "send".
 
     Returns:
-        The switches thrown too late, since their library has been imported before. Such a library is told by
+        The switches set too late, because their library was imported earlier. Such a library is told by
         its own call to send nothing further.
     """
     late = tuple(switch for switch in SWITCHES if switch.module in modules and not switch.is_thrown(environ))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from emi_live.addresses import safe_text
-from emi_models.printable import printable
+from emi_models.console import printable
 
 __all__ = ["Health", "HealthSnapshot", "PartState", "PartStatus"]
 

@@ -41,12 +41,12 @@ def test_names_and_tensors_are_in_the_order_of_the_fields() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("vision", torch.zeros(1, 6, 3), r"vision has shape \(1, 6, 3\), not \(1, 5, 3\)"),
-        ("audio_mask", torch.zeros(2, 7, dtype=torch.bool), r"audio_mask has shape \(2, 7\), not \(1, 7\)"),
-        ("text_present", torch.zeros(1), "text_present is torch.float32, not torch.bool"),
-        ("audio", torch.zeros(1, 7, 4, dtype=torch.float64), "audio is torch.float64, not torch.float32"),
-        ("text", torch.tensor([[0.0, float("nan")]]), "text holds 1 of 2 values that are NaN or infinite"),
-        ("vision", torch.full((1, 5, 3), float("-inf")), "vision holds 15 of 15 values"),
+        ("vision", torch.zeros(1, 6, 3), r"vision .*\(1, 6, 3\)"),
+        ("audio_mask", torch.zeros(2, 7, dtype=torch.bool), r"audio_mask .*\(2, 7\)"),
+        ("text_present", torch.zeros(1), "text_present is torch.float32"),
+        ("audio", torch.zeros(1, 7, 4, dtype=torch.float64), "audio is torch.float64"),
+        ("text", torch.tensor([[0.0, float("nan")]]), "text holds 1 of 2"),
+        ("vision", torch.full((1, 5, 3), float("-inf")), "vision holds 15 of 15"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(name: str, value: torch.Tensor, words: str) -> None:
@@ -74,7 +74,7 @@ def test_without_clears_presence_and_shares_features() -> None:
     assert reduced.text_present.all()
     assert window.vision_present.all()
     assert reduced.vision is window.vision
-    with pytest.raises(InputError, match=r"no such modality: \['smell'\]"):
+    with pytest.raises(InputError, match="smell"):
         window.without("smell")  # type: ignore[arg-type]  # what a caller without a type checker may write
 
 

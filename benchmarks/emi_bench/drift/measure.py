@@ -219,7 +219,7 @@ class WorkCounter:
     def step(self, setting: StreamSetting) -> float:
         """GFLOP of one step with a full left context."""
         from emi_models.encoders.wav2vec import HOP_SAMPLES, OVERLAP_SAMPLES
-        from emi_models.encoders.wav2vec_layers import CachedLayers
+        from emi_models.encoders.wav2vec_stream import CachedLayers
 
         torch = self._torch
         new, left, edge = setting.frames

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from emi_bench.fusion.settings import FusionSettings, SettingsError, choose_engines
 from emi_bench.render import print_page
 from emi_bench.report_file import keep_if_interrupted, write_report
+from emi_models.console import accept_any_text
 from emi_models.errors import CheckpointError, EmiError
-from emi_models.printable import accept_any_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,9 +32,8 @@ from emi_bench.fusion.timing import device_clock, measure_rates, time_in_turns, 
 from emi_bench.machine import Machine
 from emi_bench.report_file import Interrupted
 from emi_bench.stats import Distribution
-from emi_engine.errors import EngineError
 from emi_engine.parity import probe_window, worst_difference
-from emi_engine.protocol import TOLERANCES
+from emi_engine.protocol import TOLERANCES, EngineError
 from emi_models.networks.taemi import TaemiConfig, taemi_work
 
 if TYPE_CHECKING:

@@ -39,15 +39,22 @@ from emi_bench.systems.training import (
 from emi_live.errors import ConfigurationError
 from emi_models import MODALITIES
 from emi_models.data import open_clips
-from emi_models.data.synth import SMALL_SIZES, SynthConfig, SynthCorpus, SynthError, SynthSizes, write_corpus
-from emi_models.data.synth_probes import probe
+from emi_models.data.synth import (
+    SMALL_SIZES,
+    SynthConfig,
+    SynthCorpus,
+    SynthError,
+    SynthSizes,
+    probe,
+    write_corpus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from emi_models import Modality
-    from emi_models.data.synth_probes import Pooling
+    from emi_models.data.synth import Pooling
 
 __all__ = [
     "avoidable",

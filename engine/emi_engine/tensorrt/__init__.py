@@ -1,5 +1,5 @@
 """TensorRT and TensorRT-RTX: plans are built, kept and run here. Importing this loads neither library.
 
-The way of a network: `onnx_export` → `build` → `plans` (a file and its manifest) → `runtime`; `load` and
-`emi compile` walk it.
+A network goes through `onnx_export`, `build`, `plans` (a file and its manifest) and `engine`, which runs it.
+`load_engine` and `emi compile` do this.
 """

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from emi_engine.cuda import find_gpu
-from emi_engine.errors import EngineError, EngineUnavailableError
 from emi_engine.onnx_export import onnx_model
+from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_engine.tensorrt.plans import Plan, PlanError, PlanOrigin, manifest_path, read_manifest
 from emi_models.errors import CheckpointError
 from emi_models.files import user_cache
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from emi_engine.cuda import Gpu
     from emi_engine.protocol import Precision
-    from emi_engine.tensorrt.library import Library
+    from emi_engine.tensorrt.plans import Library
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["BuildProgress", "PlanJob", "build_plan", "check_targets", "portable_targets"]
@@ -95,7 +95,9 @@ def build_plan(
         flags |= 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = api.OnnxParser(network, library.log)  # owns the weights until the plan is built
-    if not parser.parse(model) or network.num_outputs != 1:  # no bytes at all parse well, to no network
+    if (
+        not parser.parse(model) or network.num_outputs != 1
+    ):  # empty bytes parse without an error, to an empty network
         raise EngineError(
             f"{library.name} {library.version} cannot parse the network: {_parse_error(parser, library)}; "
             "choose the engine `onnxruntime`"
@@ -155,7 +157,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanJob:
-    """A plan to be: all that decides it but the checkpoint. `of` makes one whose parts agree.
+    """A plan to build: all that decides it except the checkpoint. `of` checks that the parts agree.
 
     `gpu` is the card that it is tied to; None for a library that builds for `targets`.
     """

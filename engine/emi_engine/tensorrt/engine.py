@@ -12,13 +12,11 @@ import torch
 
 from emi_engine.cuda import BoundWindows, CudaDevice, find_gpu
 from emi_engine.engine import CheckedEngine
-from emi_engine.errors import EngineError
 from emi_engine.onnx_export import export_onnx
 from emi_engine.parity import Probe
-from emi_engine.protocol import TOLERANCES
+from emi_engine.protocol import TOLERANCES, EngineError
 from emi_engine.tensorrt.build import PlanJob
-from emi_engine.tensorrt.library import find_library
-from emi_engine.tensorrt.plans import Plan, PlanError
+from emi_engine.tensorrt.plans import Plan, PlanError, find_library
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from emi_engine.cuda import Device
     from emi_engine.protocol import Precision
-    from emi_engine.tensorrt.library import Library, LibraryName
+    from emi_engine.tensorrt.plans import Library, LibraryName
     from emi_models.checkpoint import LoadedCheckpoint
 
 __all__ = ["TensorRTEngine", "load_tensorrt", "run_plan"]
@@ -146,9 +144,9 @@ class TensorRTEngine(CheckedEngine):
             raise
 
     def _bind(self) -> None:
-        """Check that the plan takes and gives what we do, and bind each buffer to its name, for good.
+        """Check that the plan's inputs and outputs are ours, and bind each buffer to its name, once.
 
-        An input that the network does not use, as of a modality that it was not trained on, may be gone.
+        An input that the network does not use, such as a modality it was not trained on, may be absent.
         """
         buffers = dict(zip(FusionInputs.names(), self._windows.inputs.tensors(), strict=True))
         buffers["intensities"] = self._windows.intensities
@@ -159,7 +157,7 @@ class TensorRTEngine(CheckedEngine):
             if buffer is None or layout != expected:
                 raise EngineError(
                     f"the plan {self.plan.path} is of another network: {name} is {layout}, not "
-                    f"{expected or 'there at all'}; build it again with `emi compile --force`"
+                    f"{expected or 'an input or output of ours'}; build it again with `emi compile --force`"
                 )
             if not self._context.set_tensor_address(name, buffer.data_ptr()):
                 raise EngineError(f"{self._library.name} cannot bind {name}: {self._library.complaint()}")

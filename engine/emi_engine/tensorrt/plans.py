@@ -1,34 +1,148 @@
-"""Plans on disk: the library's file, and next to it a manifest in JSON: what it was built from and for.
+"""Plans on disk, and the two libraries that build and run them; importing this loads neither library.
 
-A plan is opaque and runs whatever it was built from, so it is used only if its manifest is there, describes
-exactly this file, and fits the checkpoint, the library, the GPU, the precision and the batch in use.
+A plan is the library's file, and next to it a manifest in JSON: what it was built from and for. A plan is
+opaque and runs whatever it was built from, so it is used only if its manifest is there, describes exactly
+this file, and fits the checkpoint, the library, the GPU, the precision and the batch in use.
+
+`find_library` imports TensorRT or TensorRT-RTX, which have one Python API but for what `Library` names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from emi_engine.errors import EngineError
-from emi_engine.protocol import PRECISIONS
-from emi_engine.tensorrt.library import LIBRARIES
+from emi_engine.protocol import PRECISIONS, EngineError, EngineUnavailableError
 from emi_models.files import atomic_write
 from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from emi_engine.cuda import Gpu
     from emi_engine.protocol import Precision
-    from emi_engine.tensorrt.library import LibraryName
 
-__all__ = ["MANIFEST_FORMAT", "Manifest", "Plan", "PlanError", "PlanOrigin", "manifest_path", "read_manifest"]
+__all__ = [
+    "LIBRARIES",
+    "MANIFEST_FORMAT",
+    "Library",
+    "LibraryName",
+    "Manifest",
+    "Plan",
+    "PlanError",
+    "PlanOrigin",
+    "find_library",
+    "manifest_path",
+    "read_manifest",
+]
 
+LibraryName = Literal["tensorrt", "tensorrt-rtx"]
+LIBRARIES: Final[tuple[LibraryName, ...]] = get_args(LibraryName)
+
+# NVIDIA's own package is the first of each; the second is what its wheel of bindings alone brings.
+MODULES: Final[Mapping[LibraryName, tuple[str, ...]]] = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+REMEDIES: Final[Mapping[LibraryName, str]] = {
+    "tensorrt": "install it with `pip install tensorrt`, which fetches its libraries from NVIDIA's own index",
+    "tensorrt-rtx": "install the extra `tensorrt-rtx` (Linux, x86-64)",
+}
+OLDEST_TENSORRT: Final = 10  # strong typing, which decides our precisions, is whole from there on
+
+_log = logging.getLogger(__name__)
 MANIFEST_FORMAT: Final = 1
 LARGEST_MANIFEST: Final = 65536  # bytes; a real one has about 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of the two, imported.
+
+    `api` is its Python module; `log` is the logger that its objects take, and keeps their complaints.
+    """
+
+    name: LibraryName
+    api: Any
+    log: Any
+
+    @classmethod
+    def of(cls, name: LibraryName, api: Any) -> Library:
+        """The library whose Python module is `api`."""
+        return cls(name, api, _logger_of(api))
+
+    @property
+    def version(self) -> str:
+        """As the module gives it; plans belong to exactly one."""
+        return str(self.api.__version__)
+
+    @property
+    def builds_without_gpu(self) -> bool:
+        """Whether plans are built for named targets, and not for the GPU that is here."""
+        return self.name == "tensorrt-rtx"
+
+    @property
+    def asks_for_strong_typing(self) -> bool:
+        """Whether it takes types from the network only when told so: 11 and RTX always do."""
+        return self.name == "tensorrt" and int(self.version.partition(".")[0]) < 11
+
+    def complaint(self) -> str:
+        """The first error that it has logged since the last call, on one line; `no reason given` if none."""
+        errors: list[str] = self.log.errors
+        first = " ".join(errors[0].split()) if errors else "no reason given"
+        errors.clear()
+        return first
+
+
+def find_library(name: LibraryName) -> Library:
+    """The library of that name, imported.
+
+    Raises:
+        EngineUnavailableError: it is not installed, does not load here, or is too old.
+    """
+    reasons = []
+    for module in MODULES[name]:
+        try:
+            library = Library.of(name, import_module(module))
+        except (ImportError, OSError) as error:  # OSError: a shared object that it needs
+            reasons.append(str(error))
+            continue
+        if name == "tensorrt" and int(library.version.partition(".")[0]) < OLDEST_TENSORRT:
+            raise EngineUnavailableError(
+                f"TensorRT {library.version} is installed, {OLDEST_TENSORRT} or newer is needed; update it"
+            )
+        return library
+    raise EngineUnavailableError(
+        f"{name} cannot be imported ({reasons[0]}); {REMEDIES[name]}, or choose another engine"
+    )
+
+
+@cache
+def _logger_of(api: Any) -> Any:
+    """One logger for each module: the libraries keep the first that they are given for the whole process."""
+
+    class Log(api.ILogger):
+        """Keeps errors for the exception that follows; passes on what is worth a look."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            # 0 internal error, 1 error, 2 warning, 3 info, 4 verbose, in both libraries.
+            if int(severity) <= 1:
+                self.errors.append(message)
+            if int(severity) <= 3:
+                _log.log(logging.INFO if int(severity) <= 2 else logging.DEBUG, "%s", message)
+
+    return Log()
 
 
 class PlanError(EngineError):
@@ -203,14 +317,14 @@ def _parse(metadata: Any) -> Manifest:
             raise TypeError(f"{name} is not text")
     for name, choices in (("library", LIBRARIES), ("precision", PRECISIONS)):
         if metadata[name] not in choices:
-            raise ValueError(f"{name} is {metadata[name]!r}, which is none of {', '.join(choices)}")
+            raise ValueError(f"{name} is {metadata[name]!r}, not one of {', '.join(choices)}")
     if type(metadata["batch"]) is not int or metadata["batch"] < 1:
         raise ValueError(f"batch is {metadata['batch']!r}")
     if type(metadata["refittable"]) is not bool:
         raise TypeError("refittable is neither true nor false")
     targets = metadata["targets"]
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise TypeError("targets is no list of names")
+        raise TypeError("targets is not a list of names")
     if bool(targets) == bool(metadata["gpu"]):
         raise ValueError("it names both or neither of a gpu and targets")
     names = (*texts, "library", "precision", "batch", "refittable")

@@ -1,6 +1,6 @@
-"""Training data: clips of features with their labels, whatever layout they are kept in.
+"""Training data: clips of features with their labels, in any of the layouts that are read.
 
-What reads clips needs torch, which takes seconds to load: each public name is imported when it is first used.
+The readers need torch, which takes seconds to load, so each public name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emi_models.data.opening import OpenOptions, open_clips
+    from emi_models.data.dataset import OpenOptions, open_clips
     from emi_models.errors import DataError
 
 __all__ = ["DataError", "OpenOptions", "open_clips"]
 
 _HOME = {
     "DataError": "emi_models.errors",
-    "OpenOptions": "emi_models.data.opening",
-    "open_clips": "emi_models.data.opening",
+    "OpenOptions": "emi_models.data.dataset",
+    "open_clips": "emi_models.data.dataset",
 }
 
 

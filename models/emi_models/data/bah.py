@@ -173,7 +173,7 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
             continue
         metadata = _yaml(path)
         if not isinstance(metadata, dict):
-            raise DataError(f"{path} is no table of videos; take BAH's own file")
+            raise DataError(f"{path} is not a table of videos; take BAH's own file")
         for video, about in metadata.items():
             rows = dict(_frame_labels(about, f"{path}: {video}"))
             numbers = sorted(rows)
@@ -184,7 +184,7 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
 
 
 def _frame_labels(about: object, where: str) -> Iterator[tuple[int, int]]:
-    """Frame number and label of each row; `where` says whose."""
+    """Frame number and label of each row; `where` names the table in errors."""
     rows = about.get("frame_annotation") if isinstance(about, dict) else None
     if not isinstance(rows, list):
         raise DataError(f"{where} has no list frame_annotation; take BAH's own file")
@@ -223,7 +223,9 @@ def _yaml(path: Path) -> Any:  # whatever a YAML file may hold
     try:
         return yaml.load(_text(path), Loader=loader)  # noqa: S506  # both are safe loaders
     except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}; take BAH's own file") from error
+        raise DataError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}; take BAH's own file"
+        ) from error
 
 
 def _text(path: Path) -> str:
@@ -295,7 +297,7 @@ def chunk(
 ) -> Clip:
     """The chunk around `at_ns` as a clip of 12 s, of which `window(shapes, 12 s)` shows every frame.
 
-    Frames keep their order but not their times: they are spread over the 12 s. Of more picture frames than
+    Frames keep their order but not their times: they are spread over the 12 s. Of more vision frames than
     `shapes` has, equidistant ones are taken; of more voice frames, the first ones (12 s at 50 Hz have one or
     two too many).
 
@@ -400,7 +402,7 @@ class BahChunks:
         return np.concatenate([*labels, np.zeros(0)]).astype(np.float32)[:, None]
 
     def durations_s(self, split: str) -> tuple[float, ...]:
-        """A chunk lasts 12 s, whatever it shows."""
+        """Every chunk lasts 12 s."""
         return (WINDOW_S,) * len(self.ids(split))
 
     def load(self, clip_id: str) -> Clip:

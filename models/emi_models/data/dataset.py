@@ -7,7 +7,8 @@
     ├── manifest.csv               id,split,duration_s,features and the six ratings
     └── features/<id>.safetensors  features and their stamps, and the words (emi_models.data.clip)
 
-Each file is complete or absent, so an interrupted run can be resumed.
+Each file is complete or absent, so an interrupted run can be resumed. `open_clips` opens a folder of this
+layout or of Hume-Vidmimic2's (`emi_models.data.vidmimic`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,25 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.data.clip import WINDOW_S, check_id, normal_id, read_clip, read_metadata, write_clip
-from emi_models.data.ratings import Rating, check_split, csv_rows, parse_targets, read_ratings, stack_targets
+from emi_models.data.clip import (
+    SPLITS,
+    WINDOW_S,
+    Rating,
+    check_id,
+    check_split,
+    csv_rows,
+    normal_id,
+    parse_targets,
+    read_clip,
+    read_metadata,
+    read_ratings,
+    split_file,
+    stack_targets,
+    write_clip,
+)
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FusionShapes
@@ -35,6 +50,8 @@ if TYPE_CHECKING:
 
     from emi_models import Modality
     from emi_models.data.clip import Clip
+    from emi_models.data.feature_files import Progress
+    from emi_models.data.vidmimic import VidmimicClips
 
 __all__ = [
     "COLUMNS",
@@ -45,6 +62,9 @@ __all__ = [
     "DatasetInfo",
     "ManifestClips",
     "ManifestRow",
+    "OpenOptions",
+    "check_folder",
+    "open_clips",
     "read_info",
     "read_manifest",
     "write_info",
@@ -53,6 +73,9 @@ __all__ = [
 
 MANIFEST: Final = "manifest.csv"
 COLUMNS: Final = ("id", "split", "duration_s", "features", *EMOTIONS)
+FORMAT_VERSION: Final = 1
+INFO: Final = "dataset.json"
+FEATURES: Final = "features"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +114,7 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
     for number, row in rows:
         where = f"{path}:{number}"
         if len(row) != len(COLUMNS):
-            raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; mend the line")
+            raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; correct the line")
         clip_id, split, duration, features = row[:4]
         if check_id(clip_id) in found:
             raise DataError(f"{where} has clip {clip_id} again; keep one of them")
@@ -114,10 +137,6 @@ def _seconds(cell: str, where: str) -> float:
     if not 0.0 <= value < math.inf:
         raise DataError(f"{where} has {cell!r} for duration_s; give seconds")
     return value
-
-
-FORMAT_VERSION: Final = 1
-INFO: Final = "dataset.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +194,6 @@ def _parse(metadata: object) -> DatasetInfo:
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not text")
     return info
-
-
-FEATURES: Final = "features"
 
 
 class ClipWriter:
@@ -363,3 +379,71 @@ def _draw(rows: list[ManifestRow], fraction: float, seed: int) -> frozenset[str]
 
 def _named(info: DatasetInfo) -> str:
     return ", ".join(f"{info.encoders[m]}" for m in info.encoders) or "no encoder"
+
+
+class OpenOptions(TypedDict, total=False):
+    """The options of both readers: down to `seed` those of `ManifestClips`, then those of `VidmimicClips`."""
+
+    labels: Path | None
+    valid_fraction: float
+    seed: int
+    vision: str | None
+    audio: str | None
+    text: str | None
+    cache: Path | None
+    progress: Progress | None
+
+
+_OF_MANIFEST: Final = frozenset({"labels", "valid_fraction", "seed"})
+
+
+def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | VidmimicClips:
+    """The clips of a folder in emi-live's own layout or in Hume-Vidmimic2's: see those two classes.
+
+    `progress` may be given for either; only a conversion calls it.
+
+    Raises:
+        DataError: there is no such folder or neither layout in it, or an option belongs to the other layout.
+    """
+    ours = check_folder(folder)
+    given = {name for name, value in options.items() if value} - {"progress"}
+    foreign = given - _OF_MANIFEST if ours else given & _OF_MANIFEST
+    if foreign:
+        raise DataError(
+            f"{folder} has the layout of {'emi-live' if ours else 'Hume-Vidmimic2'}, and "
+            f"{', '.join(sorted(foreign))} is for the other one; leave that out"
+        )
+    from emi_models.data.vidmimic import VidmimicClips
+
+    if ours:
+        return ManifestClips(
+            folder,
+            labels=options.get("labels"),
+            valid_fraction=options.get("valid_fraction", 0.0),
+            seed=options.get("seed", 0),
+        )
+    return VidmimicClips(
+        folder,
+        vision=options.get("vision"),
+        audio=options.get("audio"),
+        text=options.get("text"),
+        cache=options.get("cache"),
+        progress=options.get("progress"),
+    )
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether a folder of clips has emi-live's own layout; looks at names only, and does not load torch.
+
+    Raises:
+        DataError: there is no such folder or neither layout in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name the one that holds {MANIFEST} or train_split.csv")
+    ours = (folder / MANIFEST).is_file()
+    if not ours and not any(split_file(folder, split).is_file() for split in SPLITS):
+        raise DataError(
+            f"{folder} has neither {MANIFEST}, which `emi extract` writes, nor train_split.csv, as in "
+            "Hume-Vidmimic2; name the folder that holds one of them"
+        )
+    return ours

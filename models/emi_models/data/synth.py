@@ -5,13 +5,13 @@ Each clip has six intensities, a topic and a person, and comes from the seed and
 - words: one vector that carries the intensities, noisily, and the topic, clearly;
 - voice and face: the clip is cut into moments. Each frame carries the mark of its moment's topic, and six
   emotions. In *salient* moments the topic is the clip's own and so are the emotions, noisily; the others are
-  distractors, of other topics, with emotions that are not the clip's. So who knows the topic, from the words,
-  knows where to look and listen, which is what an anchor is for; a mean over frames cannot tell them apart;
+  distractors, of other topics, with emotions that are not the clip's. A network that knows the topic from
+  the words can find the salient moments, as an anchor does; a mean over frames cannot tell them apart;
 - people look and sound like themselves in every frame, and nobody is in both splits;
 - corruption: noise in every frame, faces hidden and voices drowned for a while, streams that are missing.
 
-Words show emotions more than voices do, and these more than faces, by emotion as table 4 of the two-stage
-paper has it. Ratings have the published statistics (`synth_labels`).
+Words show emotions more strongly than voices, and voices more strongly than faces; the strength for each
+emotion is from table 4 of the two-stage paper. Ratings have the published statistics (`synth_streams`).
 
 `SynthConfig` holds everything that decides the corpus. `write_corpus` writes it in the layout of
 Hume-Vidmimic2, with its truth:
@@ -24,6 +24,9 @@ Hume-Vidmimic2, with its truth:
     DIR/text/00000.txt                      the words, to be read by people; empty where there are none
     DIR/dataset.json                        frame rates and what the features are, for the reader
     DIR/truth.json                          the settings, and what each clip was made of
+
+`probe` says what a linear reader gets out of a corpus: this is how the modalities' strengths are set and
+checked.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ import shutil
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pickle import dumps  # noqa: TID251  # writing runs nothing, and the layout's loaders want pickles
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_models import Modality
+    from emi_models.data.clip import FeatureTrack
     from emi_models.data.synth_streams import Moment
 
 __all__ = [
@@ -69,16 +73,20 @@ __all__ = [
     "NOTICE",
     "OFFICIAL_SIZES",
     "SMALL_SIZES",
+    "Pooling",
     "SynthConfig",
     "SynthCorpus",
     "SynthError",
     "SynthSizes",
     "Truth",
     "expected_bytes",
+    "probe",
     "write_corpus",
 ]
 
 NS_PER_S: Final = 1_000_000_000
+Pooling = Literal["mean", "marked", "salient"]
+RIDGE: Final = 1.0  # on standardised features
 TRAIN_SHARE: Final = 8072 / (8072 + 4588)  # of the data set's rated clips
 PEOPLE_PER_CLIP: Final = 557 / 17246
 ENCODERS: Final[Mapping[Modality, str]] = dict.fromkeys(MODALITIES, "synthetic")
@@ -401,3 +409,46 @@ def _described(truth: Truth) -> dict[str, object]:
         "person": truth.person,
         "moments": [[round(m.start_s, 3), round(m.end_s, 3), m.topic, int(m.salient)] for m in truth.moments],
     }
+
+
+def probe(corpus: SynthCorpus, modality: Modality, pooling: Pooling = "mean") -> NDArray[np.float64]:
+    """Pearson correlations (6,) on `valid` of a ridge regression on `train`, one modality alone.
+
+    Args:
+        corpus: the clips.
+        modality: the one that is read; clips that lack it count as zeros.
+        pooling: which frames of a clip's first 12 s are averaged: all of them (`mean`); those that bear the
+            clip's topic, as an anchor that knows the topic could find them (`marked`); those that show the
+            clip's emotions, as only the truth knows (`salient`).
+    """
+    learn, score = (_features(corpus, split, modality, pooling) for split in ("train", "valid"))
+    centre, spread = learn.mean(axis=0), learn.std(axis=0) + 1e-9
+    learn, score = (learn - centre) / spread, (score - centre) / spread
+    targets = corpus.targets("train").astype(np.float64)
+    gram = learn.T @ learn + RIDGE * np.eye(learn.shape[1])
+    weights = np.linalg.solve(gram, learn.T @ (targets - targets.mean(axis=0)))
+    found, truth = score @ weights, corpus.targets("valid")
+    return np.array([np.corrcoef(found[:, e], truth[:, e])[0, 1] for e in range(6)])
+
+
+def _features(corpus: SynthCorpus, split: str, modality: Modality, pooling: Pooling) -> NDArray[np.float64]:
+    """One row a clip."""
+    rows = []
+    for clip_id in corpus.ids(split):
+        clip = corpus.load(clip_id)
+        track: FeatureTrack = getattr(clip, modality)
+        keep = track.t_ns <= round(WINDOW_S * NS_PER_S)
+        if modality != "text" and pooling != "mean":
+            chosen = keep & _chosen(track, corpus.truth(clip_id), pooling)
+            keep = chosen if chosen.any() else keep
+        values = track.values[keep]
+        rows.append(values.mean(axis=0) if len(values) else np.zeros(track.values.shape[1]))
+    return np.asarray(rows, np.float64)
+
+
+def _chosen(track: FeatureTrack, truth: Truth, pooling: Pooling) -> NDArray[np.bool_]:
+    chosen = np.zeros(len(track.t_ns), bool)
+    for moment in truth.moments:
+        if moment.salient if pooling == "salient" else moment.topic == truth.topic:
+            chosen |= (track.t_ns >= moment.start_s * NS_PER_S) & (track.t_ns < moment.end_s * NS_PER_S)
+    return chosen

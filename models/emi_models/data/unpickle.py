@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "Plain", "read_pickle", "scan", "unpickle"]
 
+MAX_BYTES: Final = 1 << 30  # of one clip's file: 20 minutes of 1027 values at 50 Hz are a quarter of it
+DEPTH: Final = 8  # lists in lists in dicts: feature files nest two or three deep
 # A clip of arrays takes some hundred steps; a list of 600,000 numbers is still read.
 MAX_STEPS: Final = 1_000_000
 MAX_BITS: Final = 1024  # of an integer that is a value
@@ -54,6 +56,18 @@ _KEY_KINDS: Final = (
     *(pickletools.pyint, pickletools.pylong, pickletools.pyinteger_or_bool, pickletools.pybool),
     *(pickletools.pystring, pickletools.pybytes_or_str, pickletools.pyunicode),
 )
+_Leaf: TypeAlias = str | int | float  # bool is an int
+Plain: TypeAlias = (
+    "NDArray[np.generic] | _Leaf | list[Plain] | tuple[Plain, ...] | dict[str | int, Plain] | None"
+)
+
+# What an unpickler raises on bytes that make no sense, besides its own error.
+_NONSENSE: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, UnpicklingError, ValueError, BadZipFile, OSError),
+)
+_TORCH: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before it wrote zip files
+_REMEDY: Final = "only numpy arrays, torch tensors and plain values are read; save it as .npy or .safetensors"
 
 
 class Refusal(Exception):  # noqa: N818  # becomes a DataError with the file's name
@@ -155,7 +169,7 @@ _budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
 
 @contextmanager
 def budgeted(size: int) -> Iterator[Budget]:
-    """Within it, whatever stand-ins do counts against the budget of a file of this size."""
+    """Within it, the bytes that stand-ins process count against the budget of a file of this size."""
     budget = Budget(size)
     token = _budget.set(budget)
     try:
@@ -390,23 +404,6 @@ _NAMES: Final[Mapping[tuple[str, str], _Call]] = {
 }
 
 
-MAX_BYTES: Final = 1 << 30  # of one clip's file: 20 minutes of 1027 values at 50 Hz are a quarter of it
-DEPTH: Final = 8  # lists in lists in dicts: feature files nest two or three deep
-
-_Leaf: TypeAlias = str | int | float  # bool is an int
-Plain: TypeAlias = (
-    "NDArray[np.generic] | _Leaf | list[Plain] | tuple[Plain, ...] | dict[str | int, Plain] | None"
-)
-
-# What an unpickler raises on bytes that make no sense, besides its own error.
-_NONSENSE: Final = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
-    *(RuntimeError, TypeError, UnpicklingError, ValueError, BadZipFile, OSError),
-)
-_TORCH: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before it wrote zip files
-_REMEDY: Final = "only numpy arrays, torch tensors and plain values are read; save it as .npy or .safetensors"
-
-
 def read_pickle(path: Path, max_bytes: int = MAX_BYTES) -> Plain:
     """What a `.pkl` or `.pt` file holds: arrays and plain values, lists, tuples and dicts of them.
 
@@ -444,7 +441,7 @@ def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
             raise DataError(f"{name} is refused: it asks for {asked[1]}; {_REMEDY}") from error
         cause = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
         first = cause.partition("\n")[0]
-        raise DataError(f"{name} is no readable pickle: {first}; fetch or make it again") from error
+        raise DataError(f"{name} is not a readable pickle: {first}; fetch or make it again") from error
 
 
 class _Restricted(Unpickler):

@@ -11,10 +11,10 @@
 
 Sources: the public loaders of challenge participants. No document describes the layout, so all is checked.
 
-Time is made, not read: the videos' frame rates are absurd. Picture k is at k / 6 s; frame k of the voice is
-known when its 25 ms end, each 20 ms after the one before. The vector of a whole transcript is known only once
-all is said, at the clip's end, so that a prefix does not leak words; but at 12 s in a longer clip, of which
-the papers' systems are shown 12 s of sound with all of its words.
+Time is made, not read: the videos' frame rates are absurd. Vision frame k is at k / 6 s; audio frame k is
+known when its 25 ms end, each 20 ms after the one before. The vector of a whole transcript is known only at
+the clip's end, so that a prefix does not leak words; in a clip longer than 12 s it is known at 12 s, because
+the papers' systems are shown 12 s of audio with all of its words.
 
 `find_source` says which files hold which clip's features or words. `face_pictures` lists the face pictures
 that data sets give: one folder a clip, one numbered picture a frame.
@@ -35,10 +35,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models import MODALITIES
-from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack, normal_id
-from emi_models.data.conversion import Converted, convert
-from emi_models.data.frames import SUFFIXES, WAV2VEC2, FrameRate
-from emi_models.data.ratings import SPLITS, Rating, read_split, split_file, stack_targets
+from emi_models.data.clip import (
+    SPLITS,
+    WINDOW_S,
+    Clip,
+    FeatureTrack,
+    Rating,
+    normal_id,
+    read_split,
+    split_file,
+    stack_targets,
+)
+from emi_models.data.feature_files import SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 
@@ -48,7 +56,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_models import Modality
-    from emi_models.data.conversion import Progress
+    from emi_models.data.feature_files import Progress
 
 __all__ = [
     "BAH_FACES_HZ",
@@ -64,7 +72,7 @@ __all__ = [
     "read_folder_metadata",
 ]
 
-STORY: Final = "dataset.json"
+DESCRIPTION: Final = "dataset.json"
 NONE: Final = "none"  # in place of a folder's name: leave that modality out
 # Two teams keep the test split's features in folders of their own.
 BELOW: Final = ("", "test_data", "test")
@@ -104,14 +112,14 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
     Raises:
         DataError: it is there and cannot be understood.
     """
-    path = folder / STORY
+    path = folder / DESCRIPTION
     if not path.is_file():
         return FolderMetadata()
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         known = {name: metadata[name] for name in FolderMetadata.__slots__ if name in metadata}
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} cannot be understood: {error}; mend or remove it") from error
+        raise DataError(f"{path} cannot be understood: {error}; correct or remove it") from error
     for name, value in known.items():
         if name in ("features", "encoders"):
             good = isinstance(value, dict) and set(value) <= set(MODALITIES)
@@ -121,7 +129,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         else:
             good = isinstance(value, str)
         if not good:
-            raise DataError(f"{path} has {value!r} for {name}; mend or remove it")
+            raise DataError(f"{path} has {value!r} for {name}; correct or remove it")
     return FolderMetadata(**known)
 
 
@@ -133,7 +141,7 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
         modality: which.
         choice: a folder of files `<id>.pkl`, or one file of all clips, below `folder` or anywhere; `none`; or
             None for the usual names.
-        cache: where conversions are kept; one whose source is gone counts as a source.
+        cache: where conversions are kept; a conversion stays usable when its source is gone.
 
     Raises:
         DataError: what was chosen is not there, or two files are of one clip.
@@ -181,7 +189,7 @@ def files_by_clip(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
 
 
 def _cache_name(folder: Path, name: str) -> str:
-    """A name of its own for each folder or file of features, the same wherever the data set is moved."""
+    """A distinct name for each folder or file of features; it stays the same when the data set is moved."""
     path = (folder / name).resolve()
     if path.is_relative_to(folder.resolve()):
         return "__".join(path.relative_to(folder.resolve()).parts)
@@ -199,7 +207,7 @@ def face_pictures(folder: Path, hz: float = VIDMIMIC_FACES_HZ) -> Iterator[tuple
     """The pictures of one clip with their times, ns from its start, in order of their numbers.
 
     Picture n is at n / hz, so that a number left out is a time without a face. Names are `12.jpg` or
-    `frame-12.jpg`; `Thumbs.db` and whatever else lies in the folder is passed over. Nothing is opened.
+    `frame-12.jpg`; `Thumbs.db` and all other files in the folder are ignored. No file is opened.
 
     Raises:
         DataError: there is no such folder, or two pictures have one number.
@@ -236,8 +244,8 @@ class VidmimicClips:
     Args:
         folder: with `train_split.csv` or `valid_split.csv`.
         vision: its folder of features, or one file of all clips, or `none`; None = `vit`.
-        audio: likewise; None = `wav2vec2`.
-        text: likewise; None = `gte`, or `text_embeddings`.
+        audio: as `vision`; None = `wav2vec2`.
+        text: as `vision`; None = `gte`, or `text_embeddings`.
         cache: where converted features are kept; None = `emi-cache` in `folder`.
         progress: told how far a conversion is.
 
@@ -405,7 +413,7 @@ class VidmimicClips:
         if "text" not in self.features:
             return FeatureTrack.empty(1)
         features = self.features["text"]
-        # Where transcripts exist, an empty one means that nothing was said, whatever its embedding is.
+        # Where transcripts exist, an empty one means no words, and its embedding is ignored.
         if features.total(clip_id) == 0 or (self._transcripts and not self.transcript(clip_id)):
             return FeatureTrack.empty(features.dim)
         values = features.read(clip_id, 1).values

@@ -1,4 +1,4 @@
-"""Encoders: from pictures, sound and words to the features that the networks take.
+"""Encoders: from frames, sound and words to the features that the networks take.
 
 Each is pure: no thread, clock or device. Live use and offline extraction run the very same classes. A heavy
 library is imported by the constructor that needs it, so importing this package costs nothing.
@@ -17,7 +17,7 @@ COMPACT_ENCODERS: Final = {
     "text": "sentence-transformers/all-MiniLM-L6-v2",
 }
 
-# As the `taemi` bundle's checkpoints name them; vision is of upright crops as `face_crop` makes them.
+# As the `taemi` bundle's checkpoints name them; vision is of upright crops as `crop_face` makes them.
 TAEMI_ENCODERS: Final = {
     "vision": "google/vit-base-patch16-224-in21k",
     "audio": "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emi_models.console import native_stderr_logged
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.native_output import native_stderr_logged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +51,9 @@ TAKE_OVER_AREA: Final = 1.5  # another face must be this much larger; 1.22 in wi
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in fractions of the picture's width and height, origin at its upper left corner.
+    """A rectangle in fractions of the frame's width and height, origin at its upper left corner.
 
-    A face cut by the picture's edge may reach below 0 or above 1.
+    A face cut by the frame's edge may reach below 0 or above 1.
     """
 
     left: float
@@ -63,7 +63,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """The part of the picture that it covers."""
+        """The part of the frame that it covers."""
         return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
 
     def iou(self, other: Box) -> float:
@@ -76,7 +76,7 @@ class Box:
 
 
 class FaceFollower:
-    """Chooses one face per frame: the one chosen before, until it is gone or another is clearly larger."""
+    """Chooses one face per frame: the one chosen before, until it disappears or another is clearly larger."""
 
     def __init__(self) -> None:
         self._last: Box | None = None
@@ -116,7 +116,7 @@ PUT_OFF: Final = frozenset(
 
 
 def import_mediapipe() -> ModuleType:
-    """The module `mediapipe`; a part that was put off is imported when somebody first uses it."""
+    """The module `mediapipe`; a deferred part is imported at its first use."""
     if "mediapipe" not in sys.modules:
         finder = _StandIns()
         sys.meta_path.insert(0, finder)
@@ -163,7 +163,7 @@ ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52
 FACE_DIM: Final = BLENDSHAPES + 6
 
-# MediaPipe gives centimetres before a camera of its own: at the origin, looking along -z, 63 degrees high.
+# MediaPipe gives centimetres in front of an assumed camera: at the origin, looking along -z, 63 degrees high.
 NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a laptop's distance
 POSITION_SCALE_CM: Final = 60.0
 NS_PER_MS: Final = 1_000_000
@@ -173,13 +173,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FaceResult:
-    """What one picture shows. Without a face, `faces` is 0 and the rest is None.
+    """What one frame shows. Without a face, `faces` is 0 and the rest is None.
 
     `features`, shape (58,), float32: 52 blendshapes in [0, 1] in MediaPipe's order (the first is
     `_neutral`), then pitch, yaw, roll in radians, then the head's position x, y, z, scaled to about [-1,
     1]; see `head_pose`.
 
-    `landmarks`, shape (478, 2), float32: x and y of MediaPipe's face mesh in fractions of the picture, for
+    `landmarks`, shape (478, 2), float32: x and y of MediaPipe's face mesh in fractions of the frame, for
     `crop_face`.
     """
 
@@ -217,7 +217,7 @@ class FaceEncoder:
         if not self._model_path.is_file():
             raise ModelUnavailableError(
                 f"there is no face model at {self._model_path}: run `emi models pull`, "
-                "or do without with --set face.enabled=false"
+                "or run without it: --set face.enabled=false"
             )
         self._landmarker: Any = None
         self._first_ns: int | None = None  # capture time of the first frame since the start
@@ -281,7 +281,7 @@ class FaceEncoder:
                     f"MediaPipe cannot use {self._model_path} ({error}): "
                     "fetch it again with `emi models pull`"
                 ) from error
-            # MediaPipe's threads log while they start; one black picture waits for them all.
+            # MediaPipe's threads log while they start; one black frame waits for them all.
             self._detect(np.zeros((64, 64, 3), np.uint8), self._last_ms)
 
     def _detect(self, rgb: NDArray[np.uint8], t_ms: int) -> Any:
@@ -307,8 +307,8 @@ def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Pitch, yaw, roll and scaled position x, y, z of a head, shape (6,).
 
     Angles are in radians, 0 for a face turned to the camera: pitch > 0 looks down, yaw > 0 turns to the
-    picture's right, roll > 0 leans anticlockwise as the picture shows it (rotation = yaw · pitch · roll).
-    Position is (cm - (0, 0, -60)) / 60: x to the picture's right, y up, z 0 at 60 cm, -1 at 120 cm.
+    frame's right, roll > 0 leans anticlockwise as the frame shows it (rotation = yaw · pitch · roll).
+    Position is (cm - (0, 0, -60)) / 60: x to the frame's right, y up, z 0 at 60 cm, -1 at 120 cm.
 
     Args:
         matrix: (4, 4), from the canonical face to MediaPipe's camera space; a uniform scale does no harm.

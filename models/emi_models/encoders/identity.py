@@ -1,8 +1,8 @@
-"""Which model a folder named by a setting holds: the published one by its sizes, else one of its own name.
+"""Which model a folder holds that a setting names: the published one by its sizes, else one with its own id.
 
-Checkpoints name their encoders by id, so a model of other sizes must not go by the published one's: its id
-is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`. Training
-and live use find the same id.
+Checkpoints name their encoders by id, so a model of other sizes must not have the published model's id: its
+id is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`.
+Training and live use find the same id.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _has_affect_head(folder: Path, width: int) -> bool:
 
 
 def _derived(folder: Path, spec: Spec) -> Spec:
-    """The same model by a name of its own."""
+    """The same model with its own id."""
     with (folder / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
     name = f"{spec.model_type}-{spec.hidden_size}x{spec.layers}@{digest}"

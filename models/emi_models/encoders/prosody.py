@@ -49,7 +49,7 @@ REFERENCE_HZ: Final = 200.0
 SILENCE_POWER: Final = 1e-8  # -80 dBFS: correlation below it counts as noise
 
 # Fixed, so that a feature means the same in every run: mean and deviation, rounded, of the 2,742 frames in
-# which somebody speaks in ten clips of English, read and in public address, recorded with different
+# which a person speaks in ten clips of English, read and in public address, recorded with different
 # microphones.
 MEL_MEAN: Final = -8.0
 MEL_DEVIATION: Final = 3.5
@@ -69,7 +69,7 @@ class ProsodyEncoder:
     - 64: F0 as log2(Hz / 200), an octave is 1; 0 when unvoiced;
     - 65: voicing, the normalised correlation at the best pitch period, in [0, 1];
     - 66: energy, (dBFS + 28) / 10, not below -70 dBFS;
-    - 67: spectral flux, the mean rise of the log-mel bands since the frame before, standardised likewise.
+    - 67: spectral flux, the mean rise of the log-mel bands since the frame before, standardised too.
 
     Each frame is computed alone, so any way to cut the stream into pushes gives the same bits; and with
     numpy, because a thread pool costs more than this arithmetic. One thread at a time.
@@ -89,7 +89,7 @@ class ProsodyEncoder:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was heard, as at a gap: the next sample pushed is sample 0."""
+        """Forget the audio so far, as at a gap: the next sample pushed is sample 0."""
         self._pending = np.zeros(CONTEXT_SAMPLES - FRAME_SAMPLES, np.float32)
         self._last_mel: NDArray[np.float32] | None = None
 

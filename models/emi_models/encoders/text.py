@@ -115,7 +115,7 @@ VOCABULARIES: Final = ("tokenizer.json", "vocab.txt")  # either will do
 
 @dataclass(frozen=True, slots=True)
 class RemoteCode:
-    """Python code of a model that transformers does not know, in a repository of its own on the hub."""
+    """Python code of a model that transformers does not know, in a separate repository on the hub."""
 
     repository: str
     revision: str  # a commit: its content cannot change

@@ -71,7 +71,7 @@ class VoiceGate:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was heard, as at a gap; an incomplete chunk is dropped."""
+        """Forget the audio so far, as at a gap; an incomplete chunk is dropped."""
         self._h = np.zeros(STATE_SHAPE, np.float32)
         self._c = np.zeros(STATE_SHAPE, np.float32)
         self._window = np.zeros((1, CONTEXT_SAMPLES + CHUNK_SAMPLES), np.float32)

@@ -1,7 +1,8 @@
-"""Voice features of the `taemi` bundle from live sound, step by step, and the slow reference to compare with.
+"""Audio features of the `taemi` bundle from live sound, step by step, and the slow reference to compare with.
 
 `Wav2vecFront` runs wav2vec 2.0's convolutions on the new samples of each step. The transformer then sees
 the new frames in one of two ways: with cached keys and values, or with the last seconds computed again.
+`CachedLayers` is the transformer of wav2vec 2.0, HuBERT and WavLM for the first way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from emi_models.encoders.prosody import RunningMoments
 from emi_models.encoders.wav2vec import (
@@ -26,7 +29,6 @@ from emi_models.encoders.wav2vec import (
     check_sound,
     frames_for,
 )
-from emi_models.encoders.wav2vec_layers import CachedLayers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from emi_models.encoders.wav2vec import Wav2vecEncoder
 
 __all__ = [
+    "CachedLayers",
     "CachedPass",
     "Pass",
     "RecomputedPass",
@@ -48,6 +51,133 @@ __all__ = [
 ]
 
 Strategy = Literal["cached", "recompute"]
+
+
+class CachedLayers(nn.Module):
+    """One step of the transformer, always of the same shapes.
+
+    A step sees, in the order of time, `left` frames whose keys and values each layer has kept, `edge` frames
+    that were new a step ago, and `new` ones. The last two, edge + new, are its queries. Behind it the first
+    `new` of these are final and their keys and values kept; the last `edge` are queries once more.
+
+    The positional convolution sees as far back as its kernel reaches, independent of `left`, and zeros beyond
+    the last frame, as in a whole pass. WavLM's position bias depends on distances only, which are the
+    same in every step, so it is computed once.
+
+    Holds the state in buffers and the model's layers themselves, no copy of a weight but one: the kernel of
+    that convolution, stored as direction and length, is multiplied out once (33 MB at the published size, and
+    35 ms a step saved on one core).
+    """
+
+    keys: Tensor  # (layers, heads, left, head size)
+    values: Tensor
+    behind: Tensor  # (reach + edge, hidden size): projected frames before the new ones
+    kernel: Tensor  # (hidden size, hidden size / groups, kernel size), of the convolution for positions
+    bias: Tensor  # (heads, edge + new, left + edge + new)
+
+    def __init__(self, model: Any, *, new: int, edge: int, left: int) -> None:
+        """Share the layers of a transformers model; counts are of frames."""
+        super().__init__()
+        self.encoder = model.encoder
+        self.stable = bool(model.config.do_stable_layer_norm)
+        self.new, self.edge, self.left = new, edge, left
+        with torch.no_grad():
+            kernel = self.encoder.pos_conv_embed.conv.weight.detach()
+        self.before = kernel.shape[-1] // 2  # what the convolution sees before a frame
+        self.after = kernel.shape[-1] - 1 - self.before  # and after it
+        self.slots = max(left, self.before) + edge + new  # frames that a step has anything of
+        heads = model.config.num_attention_heads
+        width = model.config.hidden_size
+        weight = self.encoder.layer_norm.weight
+        kept = (len(self.encoder.layers), heads, left, width // heads)
+        for name, shape in (("keys", kept), ("values", kept), ("behind", (self.before + edge, width))):
+            self.register_buffer(name, weight.new_zeros(shape), persistent=False)
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.biased = hasattr(self.encoder.layers[0].attention, "rel_attn_embed")
+        if self.biased:
+            self.register_buffer("bias", self._position_bias(), persistent=False)
+
+    def reset(self) -> None:
+        """Forget all frames; what the buffers then hold is masked or zero."""
+        for state in (self.keys, self.values, self.behind):
+            state.zero_()
+
+    def forward(self, frames: Tensor, present: Tensor) -> Tensor:
+        """Last hidden states of the edge and the new frames, shape (edge + new, hidden size).
+
+        Args:
+            frames: shape (new, hidden size), projected; zeros where there is none.
+            present: shape (slots,), bool, whether there is a frame in each slot: those before the edge, the
+                edge, the new ones.
+        """
+        there = torch.cat((self.behind, frames))  # (before + edge + new, hidden size)
+        states = there[self.before :] + self._positions(there, present[-len(there) :])
+        self.behind.copy_(there[self.new :])
+        visible = present[-(self.left + len(states)) :].expand(len(states), -1)
+        if not self.stable:
+            states = self.encoder.layer_norm(states)
+        for number, layer in enumerate(self.encoder.layers):
+            states = self._layer(number, layer, states, visible)
+        result: Tensor = self.encoder.layer_norm(states) if self.stable else states
+        return result
+
+    def _positions(self, there: Tensor, present: Tensor) -> Tensor:
+        embed = self.encoder.pos_conv_embed
+        taken = there.T[None]  # (1, hidden size, frames)
+        if getattr(embed, "batch_norm", None) is not None:  # some HuBERT models: what it adds is not padding
+            taken = embed.batch_norm(taken) * present
+        taken = F.pad(taken, (0, self.after))
+        conv = embed.conv
+        mixed = F.conv1d(taken, self.kernel, conv.bias, groups=conv.groups)
+        positions: Tensor = embed.activation(mixed)[0].T
+        return positions
+
+    def _layer(self, number: int, layer: Any, states: Tensor, visible: Tensor) -> Tensor:
+        if not self.stable:
+            states = layer.layer_norm(states + self._attend(number, layer.attention, states, visible))
+            normal: Tensor = layer.final_layer_norm(states + layer.feed_forward(states))
+            return normal
+        states = states + self._attend(number, layer.attention, layer.layer_norm(states), visible)
+        states = states + layer.feed_forward(layer.final_layer_norm(states))
+        adapter = getattr(layer, "adapter_layer", None)
+        return states if adapter is None else states + adapter(states)
+
+    def _attend(self, number: int, attention: Any, states: Tensor, visible: Tensor) -> Tensor:
+        count = len(states)
+
+        def by_head(projected: Tensor) -> Tensor:  # (heads, frames, head size)
+            return projected.view(count, attention.num_heads, attention.head_dim).transpose(0, 1)
+
+        keys = torch.cat((self.keys[number], by_head(attention.k_proj(states))), dim=1)
+        values = torch.cat((self.values[number], by_head(attention.v_proj(states))), dim=1)
+        mask = visible
+        if self.biased:
+            mask = self._gate(attention, states) * self.bias
+            mask = mask.masked_fill(~visible, float("-inf"))[None]
+        queries = by_head(attention.q_proj(states))
+        mixed = F.scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=mask)[0]
+        self.keys[number].copy_(keys[:, self.new : self.new + self.left])
+        self.values[number].copy_(values[:, self.new : self.new + self.left])
+        projected: Tensor = attention.out_proj(mixed.transpose(0, 1).reshape(count, -1))
+        return projected
+
+    def _gate(self, attention: Any, states: Tensor) -> Tensor:
+        """WavLM: how much each query heeds positions, (heads, queries, 1); arXiv:2110.13900."""
+        by_head = states.view(len(states), attention.num_heads, attention.head_dim).transpose(0, 1)
+        gates = attention.gru_rel_pos_linear(by_head).view(*by_head.shape[:2], 2, 4).sum(-1).sigmoid()
+        update, reset = gates.chunk(2, dim=-1)
+        gate: Tensor = update * (reset * attention.gru_rel_pos_const[0] - 1.0) + 2.0
+        return gate
+
+    def _position_bias(self) -> Tensor:
+        attention = self.encoder.layers[0].attention  # the others have none of their own
+        device = attention.rel_attn_embed.weight.device
+        places = torch.arange(self.left + self.edge + self.new, device=device)
+        distances = places[None, :] - places[self.left :, None]
+        with torch.no_grad():
+            buckets = attention._relative_positions_bucket(distances)
+            bias: Tensor = attention.rel_attn_embed(buckets).permute(2, 0, 1).contiguous()
+        return bias
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +274,7 @@ class StreamingWav2vec:
         return self._joined(found)
 
     def reset(self) -> None:
-        """Forget what was heard, level and all: the next sample pushed is sample 0."""
+        """Forget the audio so far and its level: the next sample pushed is sample 0."""
         self._steps.reset()
         self._front.reset()
         self._pass.reset()
@@ -188,34 +318,34 @@ class SlidingWav2vec:
         samples = check_sound(samples)
         stepped = False
         for block in self._steps.push(samples):
-            self._hear(block)
+            self._take(block)
             stepped = True
         return self._window() if stepped else None
 
     def flush(self) -> WindowFrames | None:
         """The last 12 s with what came since the last hop, if anything did; the stream ends here."""
         rest = self._steps.rest()
-        more = rest.size > (OVERLAP_SAMPLES if self._heard.size else 0)
-        self._hear(rest)
-        window = self._window() if more and frames_for(self._heard.size) else None
+        more = rest.size > (OVERLAP_SAMPLES if self._samples.size else 0)
+        self._take(rest)
+        window = self._window() if more and frames_for(self._samples.size) else None
         self.reset()
         return window
 
     def reset(self) -> None:
-        """Forget what was heard: the next sample pushed is sample 0."""
+        """Forget the audio so far: the next sample pushed is sample 0."""
         self._steps.reset()
-        self._heard = np.empty(0, np.float32)  # from the start of a frame on
+        self._samples = np.empty(0, np.float32)  # from the start of a frame on
         self._first = 0  # the number of that frame
 
-    def _hear(self, block: NDArray[np.float32]) -> None:
-        fresh = block[OVERLAP_SAMPLES:] if self._heard.size else block
-        heard = np.concatenate((self._heard, fresh))
-        gone = max(0, frames_for(heard.size) - PIECE_FRAMES)
+    def _take(self, block: NDArray[np.float32]) -> None:
+        fresh = block[OVERLAP_SAMPLES:] if self._samples.size else block
+        samples = np.concatenate((self._samples, fresh))
+        gone = max(0, frames_for(samples.size) - PIECE_FRAMES)
         self._first += gone
-        self._heard = heard[gone * HOP_SAMPLES :]
+        self._samples = samples[gone * HOP_SAMPLES :]
 
     def _window(self) -> WindowFrames:
-        return WindowFrames(self._first, self._encoder.encode(self._heard))
+        return WindowFrames(self._first, self._encoder.encode(self._samples))
 
 
 class _Steps:
@@ -287,7 +417,7 @@ class Wav2vecFront:
     - where the first layer has GroupNorm over time (wav2vec 2.0 base, HuBERT base), the mean and variance of
       each of its channels. Per-layer LayerNorm (the large models) looks at one frame and needs nothing.
 
-    Exact for the first step. Later ones are normalised otherwise than a pass over the whole clip would, the
+    Exact for the first step. Later ones are normalised differently from a pass over the whole clip, the
     less the longer the stream is; frames that were given out are not touched again.
     """
 
@@ -300,7 +430,7 @@ class Wav2vecFront:
 
     def reset(self) -> None:
         """Forget the sound and its statistics."""
-        self._heard = False
+        self._started = False
         self._level = RunningMoments(self._spans)
         self._channels = RunningMoments(self._spans)
 
@@ -323,15 +453,15 @@ class Wav2vecFront:
             states = first(sound)
         for layer in layers:
             states = layer(states)
-        self._heard = True
+        self._started = True
         projected = self._model.feature_projection(states.transpose(1, 2))
         frames: Tensor = projected[0] if isinstance(projected, tuple) else projected  # HuBERT gives one
         return frames[0]
 
     def _level_with(self, samples: NDArray[np.float32]) -> tuple[float, float]:
         """Scale and offset of the stream with these samples: they are taken as scale * (samples - offset)."""
-        fresh = samples[OVERLAP_SAMPLES if self._heard else 0 :]
-        if not self._normalises or (fresh.size == 0 and not self._heard):
+        fresh = samples[OVERLAP_SAMPLES if self._started else 0 :]
+        if not self._normalises or (fresh.size == 0 and not self._started):
             return 1.0, 0.0
         self._level.add(fresh[None])
         mean, variance = self._level.moments()
@@ -340,14 +470,14 @@ class Wav2vecFront:
     def _by_channel(self, layer: Any, sound: Tensor, scale: float, offset: float) -> Tensor:
         """The layer with GroupNorm over time, with the stream's statistics in place of the clip's.
 
-        They are of the convolution of the samples as they came: what was heard at another level counts as
-        if it had been taken at this one.
+        They are of the convolution of the samples as they came: what came at another level counts as
+        if it had come at this one.
         """
         states = layer.conv(sound)  # (1, channels, columns)
         weight, bias = layer.conv.weight.double(), layer.conv.bias
         shift = -scale * offset * weight.sum(dim=(1, 2))  # (channels,), what the offset and the bias add
         shift = (shift if bias is None else shift + bias).cpu().numpy()
-        fresh = states[0, :, OVERLAP_COLUMNS if self._heard else 0 :].double().cpu().numpy()
+        fresh = states[0, :, OVERLAP_COLUMNS if self._started else 0 :].double().cpu().numpy()
         self._channels.add((fresh - shift[:, None]) / scale)
         raw_mean, raw_variance = self._channels.moments()
         mean, variance = scale * raw_mean + shift, scale * scale * raw_variance
@@ -410,7 +540,7 @@ class CachedPass:
 class RecomputedPass:
     """Each step passes left context, open and new frames through the model's own transformer.
 
-    At `left` None the context is all that was heard, and work grows with its square. Where the context is cut
+    At `left` None the context is all audio so far, and work grows with its square. Where the context is cut
     the convolution for positions sees zeros before it.
     """
 

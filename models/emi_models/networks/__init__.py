@@ -1,7 +1,8 @@
 """The fusion networks: one published system a file, and all of them by name.
 
-`base` holds what they have in common, `parts` what they are built from. `SYSTEMS` lists the systems by the
-names that checkpoints use. Importing this package loads no network: each is imported when it is looked up.
+`base` holds what they have in common: the contract, and the parts that they are built from. `SYSTEMS` lists
+the systems by the names that checkpoints use. Importing this package loads no network: each is imported when
+it is looked up.
 """
 
 from __future__ import annotations

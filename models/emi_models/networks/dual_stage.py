@@ -25,11 +25,15 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import FusionNetwork, Task, check_modalities, check_shares, check_sizes
-from emi_models.networks.parts import (
+from emi_models.networks.base import (
     Attention,
     Convolutions,
+    FusionNetwork,
     GatedBiLstm,
+    Task,
+    check_modalities,
+    check_shares,
+    check_sizes,
     frames_of,
     learned,
     masked_mean,

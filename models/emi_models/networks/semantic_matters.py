@@ -3,7 +3,7 @@
 Source: "Semantic Matters: Multimodal Features for Affective Analysis" §3, §3.1, §3.2 and §4.1.2. Beyond the
 contracts of `FusionNetwork`:
 
-- any subset of modalities: one outside `config.modalities` has no parameters at all;
+- any subset of modalities: one outside `config.modalities` has no parameters;
 - voice frames are hidden states with arousal, dominance and valence behind them, as the encoder gives them;
 - the paper has no missing modality. Here one that is absent is a zero vector at the fusion; in the multi-task
   variant its prediction has no part in the sum, and the weights of the others add up to 1. With nothing
@@ -29,8 +29,12 @@ from emi_models.networks.base import (
     check_modalities,
     check_shares,
     check_sizes,
+    frames_of,
+    last_frame,
+    packed,
+    present_rows,
+    words_of,
 )
-from emi_models.networks.parts import frames_of, last_frame, packed, present_rows, words_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,14 +20,17 @@ from torch import nn
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import (
+    Attention,
     FusionNetwork,
     Task,
     check_choice,
     check_modalities,
     check_shares,
     check_sizes,
+    learned,
+    masked_mean,
+    zero_unless,
 )
-from emi_models.networks.parts import Attention, learned, masked_mean, zero_unless
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +107,7 @@ class Words(Stream):
         super().__init__(dim, config, "text")
         if config.attention != "self":
             self.project = nn.Linear(dim, config.d_model)
-        if config.anchor != "text":  # to attend to a sequence of one is to take its value, whatever the query
+        if config.anchor != "text":  # attention to a sequence of one is its value, for any query
             self.across = nn.Sequential(
                 nn.Linear(config.d_model, config.d_model), nn.Linear(config.d_model, config.d_model)
             )
@@ -143,7 +146,7 @@ class FrameSequence(Stream):
             first = torch.arange(x.shape[1], device=x.device) == 0
             mask = (present & mask) | (~present & first)  # an absent modality is one frame, its stand-in
             x = torch.where(present[:, :, None], x, self.stand_in(x))
-            x = zero_unless(mask, x)  # whatever stands in padding is never read
+            x = zero_unless(mask, x)  # padding is never read
         else:  # one frame that is the stand-in: what the branch above computes, without the padding
             x = self.stand_in(x).expand(x.shape[0], 1, -1)
             mask = torch.ones_like(present)[:, None]
@@ -204,7 +207,7 @@ class Taemi(FusionNetwork):
         return self.head(torch.cat(fused, dim=1))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
 
 
-FLOAT32_BYTES = 4  # what windows come in and intensities go out in, whatever is between
+FLOAT32_BYTES = 4  # of windows and intensities, whatever the precision in between
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The two-stage framework: each modality's encoder is trained alone, then a small regressor fuses them.
 
 Source: "Two-Stage Multimodal Framework for Emotion Mimicry Intensity Prediction" §4.2–4.6. Stage one trains
-`encode` of one branch under a head of its own, which is thrown away; stage two trains `fuse`, and slowly the
+`encode` of one branch under its own head, which is discarded; stage two trains `fuse`, and slowly the
 encoders. Beyond the contracts of `FusionNetwork`:
 
 - an absent branch is a zero vector at the fusion, in place of its encoder's output; with nothing present the
@@ -20,8 +20,17 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import FusionNetwork, Task, check_modalities, check_shares, check_sizes
-from emi_models.networks.parts import frames_of, present_rows, words_of, zero_unless
+from emi_models.networks.base import (
+    FusionNetwork,
+    Task,
+    check_modalities,
+    check_shares,
+    check_sizes,
+    frames_of,
+    present_rows,
+    words_of,
+    zero_unless,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +47,7 @@ class TwoStageConfig:
     """Everything that decides the network's parameters and their use; the defaults are the paper's (§4.8).
 
     Motion is action units (blendshapes, from our own face stage) and head pose: the last `motion_dim` values
-    of a vision frame, a branch of its own. 0: there is no such branch. A whole frame, as with the compact
+    of a vision frame, a separate branch. 0: there is no such branch. A whole frame, as with the compact
     bundle's faces: vision has no other branch.
     """
 

@@ -1,1 +1,1 @@
-"""Training: from labelled data to a checkpoint, each recipe a module that runs with `python -m`."""
+"""Training: from labelled data to a checkpoint, and the scores of a checkpoint."""

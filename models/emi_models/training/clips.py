@@ -1,4 +1,4 @@
-"""The clips that train and those that validate, whatever splits a set has."""
+"""The clips to train on and the clips to validate on, for sets with and without a valid split."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def rated_part(clips: ClipSet, split: str) -> Part:
 def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
     """What trains and what validates: the set's own splits, or if it has no valid one, a share of train.
 
-    Clips are drawn one by one, not by person: the same person may be in both parts, which flatters
-    the score. The draw depends on the ids' order and the seed alone.
+    Clips are drawn one by one, not by person: the same person may be in both parts, which raises the
+    score. The draw depends on the ids' order and the seed alone.
 
     Args:
         clips: the set.

@@ -1,7 +1,7 @@
 """Every setting of `emi train`, with its limits and its only default.
 
 What a recipe fixes because a paper gives it (epochs, rates, batch size, …) is None here, which means the
-recipe's own value; `emi_models.training.recipes` holds those.
+recipe's own value; `emi_models.training.papers` has them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How good a network is on clips: by emotion, by seconds heard, and by what it is shown.
+"""How good a network is on clips: by emotion, by seconds shown, and by modalities shown.
 
 A clip is shown as live use shows it: as it ends, or at 12 s if it is longer; and at each prefix. No score
 depends on how clips were batched: a prediction depends on its own clip alone, and scores are over all
@@ -35,7 +35,7 @@ from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.training.clips import LEAST_CLIPS, check_task, rated_clips, rated_part
 from emi_models.training.config import DataSettings
-from emi_models.training.report import HEADING, published_for
+from emi_models.training.results import HEADING, published_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
     from emi_models.networks.base import FusionNetwork, NetworkConfig, Task
-    from emi_models.training.report import Published
+    from emi_models.training.results import Published
 
 __all__ = [
     "PREFIXES_S",

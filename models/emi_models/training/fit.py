@@ -29,9 +29,8 @@ from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.clips import check_task, rated_clips
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
-from emi_models.training.recipes import recipe_of
-from emi_models.training.report import draw_learning
-from emi_models.training.run import StageResult, open_run
+from emi_models.training.papers import recipe_of
+from emi_models.training.results import StageResult, draw_learning, open_run
 from emi_models.training.task import Bar, Keeper, StageTask, bars, score_words, seed_of
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
     from emi_models.networks.base import FusionNetwork
     from emi_models.training.clips import RatedClips
     from emi_models.training.config import TrainingSettings
-    from emi_models.training.recipes.recipe import Recipe, TrainingStage
-    from emi_models.training.run import RunFolder
+    from emi_models.training.recipe import Recipe, TrainingStage
+    from emi_models.training.results import RunFolder
 
 __all__ = ["FitResult", "fit", "header_of", "network_for", "own_state"]
 
@@ -184,11 +183,11 @@ def fit(
     last bit. The random state of the caller is left as it was.
 
     Args:
-        system: one of `emi_models.training.recipes.RECIPES`.
+        system: one of `emi_models.training.papers.RECIPES`.
         clips: rated clips; where they have no valid split, a share of train is held out.
-        out: the run's folder (`emi_models.training.run`).
+        out: the run's folder (`emi_models.training.results`).
         config: what differs from the recipe.
-        resume: go on with the run that is in `out`, if there is one.
+        resume: continue the run that is in `out`, if there is one.
         force: throw away the run that is in `out`.
         console: where progress is shown; None: nowhere.
 

@@ -30,7 +30,7 @@ from emi_models.errors import TrainingError
 from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
 from emi_models.training.evaluate import score
-from emi_models.training.recipes.recipe import Plateau
+from emi_models.training.recipe import Plateau
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from emi_models.data.batches import ClipWindows
     from emi_models.training.config import DataSettings
-    from emi_models.training.recipes.objectives import Objective, Outcome
-    from emi_models.training.recipes.recipe import TrainingStage
+    from emi_models.training.recipe import Objective, Outcome, TrainingStage
 
 __all__ = ["Bar", "Keeper", "Shuffled", "StageTask", "bars", "score_words", "seed_of"]
 
@@ -279,7 +278,7 @@ class Keeper(Checkpoint):
         return {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Continue from an earlier run."""
         self.history = list(state_dict["history"])
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
@@ -336,7 +335,7 @@ class Bar(Callback):
             self.progress.update(self.drawn, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
-        """Show what the epoch has brought; the keeper, whose turn comes later, knows the epochs before."""
+        """Show the epoch's result; the keeper runs later and so knows only the epochs before."""
         epoch, score = len(self.keeper.history) + 1, task.record["score"]
         measure = task.objective.measure
         best = score_words(measure, max(score, self.keeper.best)).rpartition(" ")[2]

@@ -101,7 +101,7 @@ def compile_(
         check_out_folder("--out", out.parent)
 
     from emi_engine.tensorrt.build import PlanJob
-    from emi_engine.tensorrt.library import find_library
+    from emi_engine.tensorrt.plans import find_library
     from emi_live.bundle import default_bundle
     from emi_models.checkpoint import load_checkpoint
 

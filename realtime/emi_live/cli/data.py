@@ -17,7 +17,7 @@ import typer
 
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import ConfigurationError
-from emi_models.printable import printable
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +248,7 @@ def check_data(folder: Path, labels: Path | None = None) -> None:
     Raises:
         ConfigurationError: it does not, or they are not.
     """
-    from emi_models.data.opening import check_folder
+    from emi_models.data.dataset import check_folder
 
     with bad_use():
         check_folder(folder)

@@ -17,9 +17,8 @@ from typer.main import get_command
 
 from emi_live.addresses import safe_text
 from emi_live.errors import ConfigurationError, LiveError
+from emi_models.console import accept_any_text, own_standard_error, printable
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.native_output import own_standard_error
-from emi_models.printable import accept_any_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,7 +22,7 @@ from emi_live.cli.complete import complete_bundle, complete_preset
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.preflight import check_out_folder
 from emi_live.errors import ConfigurationError
-from emi_models.printable import printable
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -26,8 +26,8 @@ from emi_live.sinks.publish import PublishSink
 from emi_live.sinks.summary import Summary
 from emi_live.sinks.terminal import NOTICE, Controls, Keyboard, TerminalSink
 from emi_live.sinks.viewstate import ProgressLine
+from emi_models.console import printable
 from emi_models.files import library_caches
-from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -207,7 +207,7 @@ def evaluate(
         typer.Option("--json", help="Write all numbers as JSON; '-' = standard output.", metavar="FILE|-"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw Pearson against seconds heard.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw Pearson against seconds shown.", metavar="FILE.png")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Ratings that count in place of the folder's own.", metavar="CSV")
@@ -234,7 +234,7 @@ def evaluate(
     console = Console(stderr=True)
     with bad_use(), training_installed():
         with console.status("loading ..."):
-            from emi_models.training.report import show_evaluation
+            from emi_models.training.results import show_evaluation
         clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})
         found = _evaluated(checkpoint, clips, split, device, console)
         show_evaluation(found, console if json_ == "-" else Console())
@@ -258,7 +258,7 @@ def _evaluated(checkpoint: Path, clips: ClipSet, split: str, device: str, consol
 
 
 def _draw(figure: Path, found: Evaluation) -> None:
-    from emi_models.training.report import draw_prefixes
+    from emi_models.training.results import draw_prefixes
 
     if not found.prefixes:
         raise ConfigurationError("BAH's chunks have no seconds to be heard; leave out --figure")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from emi_live.config.settings import LiveConfig
 from emi_live.errors import ConfigurationError
-from emi_models.printable import printable
+from emi_models.console import printable
 
 __all__ = ["load_config", "origins", "read_settings", "validated"]
 

@@ -13,8 +13,8 @@ from emi_live.extract.ledger import Entry, Ledger, Listing, Video, claimed
 from emi_live.extract.pool import Job, Ready, Refused, Written
 
 if TYPE_CHECKING:
+    from emi_models.data.clip import Rating
     from emi_models.data.dataset import ManifestRow
-    from emi_models.data.ratings import Rating
 
 __all__ = ["Report", "Watcher", "Workers", "extract"]
 

@@ -9,8 +9,7 @@ from typing import Final
 
 from emi_live.errors import ConfigurationError
 from emi_live.extract.ledger import Video
-from emi_models.data.clip import normal_id
-from emi_models.data.ratings import SPLITS, Rating, csv_rows, read_ratings
+from emi_models.data.clip import SPLITS, Rating, csv_rows, normal_id, read_ratings
 from emi_models.errors import DataError
 
 __all__ = ["SPLIT_BY", "rate"]

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from emi_engine.engine import FullPassSession
-from emi_engine.errors import EngineError
+from emi_engine.protocol import EngineError
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:

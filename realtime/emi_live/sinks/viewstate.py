@@ -18,7 +18,7 @@ from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate, ModalityState
 from emi_live.rings import SAMPLE_RATE_HZ
 from emi_models import EMOTIONS
-from emi_models.printable import IN_ASCII
+from emi_models.console import IN_ASCII
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,7 +19,7 @@ from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
 from emi_models.training.config import TrainConfig
 from emi_models.training.fit import network_for
-from emi_models.training.recipes import recipe_of
+from emi_models.training.papers import recipe_of
 
 CORPUS = SynthCorpus(SynthConfig(clips=60, seed=1))
 

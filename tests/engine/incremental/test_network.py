@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_engine.incremental.network import SlidingTaemi, TaemiWeights
+from emi_engine.incremental import SlidingTaemi, TaemiWeights
 from emi_engine.protocol import LEFT_OUT
 from emi_models.inputs import FrameRun, FusionShapes, InputError, StreamWindow
 from tests.engine.incremental.streams import Person, network, whole

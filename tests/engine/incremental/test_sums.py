@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emi_engine.incremental.attention import UPDATES, Rows, RunningSums
+from emi_engine.sliding_attention import UPDATES, Rows, RunningSums
 
 HEADS, WIDTH, WINDOW = 2, 4, 32
 EXACT = 1e-5  # of values around 1

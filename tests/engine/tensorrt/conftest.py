@@ -10,8 +10,7 @@ import pytest
 
 from emi_engine.onnx_export import export_onnx
 from emi_engine.protocol import Precision
-from emi_engine.tensorrt.library import Library, find_library
-from emi_engine.tensorrt.plans import Plan, PlanOrigin
+from emi_engine.tensorrt.plans import Library, Plan, PlanOrigin, find_library
 from emi_models.checkpoint import LoadedCheckpoint, load_checkpoint, packaged_checkpoint
 from emi_models.inputs import TAEMI_SHAPES
 from emi_models.networks.taemi import TaemiConfig

@@ -11,8 +11,7 @@ import pytest
 from emi_engine import EngineError, EngineUnavailableError
 from emi_engine.protocol import Precision
 from emi_engine.tensorrt.build import PlanJob, build_plan, check_targets, portable_targets
-from emi_engine.tensorrt.library import Library, find_library
-from emi_engine.tensorrt.plans import Plan
+from emi_engine.tensorrt.plans import Library, Plan, find_library
 from emi_models.checkpoint import LoadedCheckpoint
 from tests.engine.tensorrt.conftest import Exported
 from tests.engine.tensorrt.fake import FakeApi

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from emi_engine.tensorrt.library import Library
+from emi_engine.tensorrt.plans import Library
 from tests.engine.tensorrt.fake import FakeApi
 
 OURS = {"exchange", "model", "log", "values", "inputs", "session", "engine", "addresses", "network", "flags"}

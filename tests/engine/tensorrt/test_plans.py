@@ -13,8 +13,7 @@ import pytest
 from emi_engine import EngineError
 from emi_engine.cuda import Gpu
 from emi_engine.tensorrt.engine import run_plan
-from emi_engine.tensorrt.library import Library
-from emi_engine.tensorrt.plans import Plan, PlanError, manifest_path, read_manifest
+from emi_engine.tensorrt.plans import Library, Plan, PlanError, manifest_path, read_manifest
 from emi_models.checkpoint import LoadedCheckpoint
 from emi_models.inputs import COMPACT_SHAPES
 from tests.engine.tensorrt.conftest import origin_of
@@ -106,10 +105,10 @@ def test_a_plan_that_is_cut_off_is_refused(plan: MakePlan, size: int) -> None:
 def test_a_missing_plan_or_manifest_is_named(plan: MakePlan) -> None:
     path = plan().path
     path.unlink()
-    with pytest.raises(PlanError, match=r"the plan .* cannot be read"):
+    with pytest.raises(PlanError, match=r"plan .* read"):
         Plan.read(path)
     manifest_path(path).unlink()
-    with pytest.raises(PlanError, match=r"the manifest .* cannot be read"):
+    with pytest.raises(PlanError, match=r"manifest .* read"):
         Plan.read(path)
 
 
@@ -144,7 +143,7 @@ def test_a_manifest_that_is_broken_is_one_line(plan: MakePlan, how: str) -> None
 def test_a_manifest_that_is_no_json_is_one_line(plan: MakePlan, text: bytes) -> None:
     path = plan().path
     manifest_path(path).write_bytes(text)
-    with pytest.raises(PlanError, match=r"cannot be understood") as caught:
+    with pytest.raises(PlanError, match="understood") as caught:
         read_manifest(path)
     assert len(str(caught.value)) < 400
 

@@ -16,8 +16,7 @@ from emi_engine.parity import probe_window
 from emi_engine.protocol import TOLERANCES, Precision
 from emi_engine.tensorrt.build import PlanJob
 from emi_engine.tensorrt.engine import TensorRTEngine, load_tensorrt, run_plan
-from emi_engine.tensorrt.library import Library
-from emi_engine.tensorrt.plans import Plan
+from emi_engine.tensorrt.plans import Library, Plan
 from emi_models import MODALITIES
 from emi_models.checkpoint import LoadedCheckpoint, packaged_checkpoint
 from emi_models.inputs import FusionInputs

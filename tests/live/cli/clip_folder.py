@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emi_models.data.clip import Rating
 from emi_models.data.dataset import ClipWriter, DatasetInfo
-from emi_models.data.ratings import Rating
 from tests.models.training.sets import MemorySet
 
 

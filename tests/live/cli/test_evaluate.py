@@ -51,7 +51,7 @@ def test_tables_for_a_person(data: Path, checkpoint: Path, capsys: pytest.Captur
     assert (code, err) == (0, "")
     assert out.startswith("taemi on ")
     assert "; valid; n = 10 clips" in out.splitlines()[0]
-    assert "Pearson against seconds heard" in out
+    assert "Pearson against seconds shown" in out
     assert "The papers' tables are not shown" in out
 
 

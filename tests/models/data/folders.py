@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emi_models.data.clip import Clip, FeatureTrack
+from emi_models.data.clip import OFFICIAL_HEADER, Clip, FeatureTrack
 from emi_models.data.dataset import DatasetInfo
-from emi_models.data.ratings import OFFICIAL_HEADER
 from emi_models.inputs import FusionShapes
 from tests.models.data.pickles import write_pickle
 

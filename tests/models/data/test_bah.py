@@ -98,19 +98,19 @@ def test_a_folder_without_splits_is_for_testing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("default-split/train.txt", "videos/a.mp4,2,hi\n", "train.txt:1 is not path,label,transcript"),
-        ("default-split/train.txt", f"videos/{ONE}.mp4,1,hi\nand more\n", "train.txt:2 is not path"),
+        ("default-split/train.txt", "videos/a.mp4,2,hi\n", "train.txt:1"),
+        ("default-split/train.txt", f"videos/{ONE}.mp4,1,hi\nand more\n", "train.txt:2"),
         ("default-split/val.txt", f"videos/{ONE}.mp4,1,hi\n", f"val.txt:1 has {ONE}, which is in train"),
-        ("annotation.yml", "- 1\n- 2\n", "annotation.yml is no table of videos"),
-        ("annotation.yml", "a: [1\n", "annotation.yml is no YAML"),
-        ("annotation.yml", "a.mp4: 1\n", "a.mp4 has no list frame_annotation"),
-        ("annotation.yml", "a.mp4: {frame_annotation: [[x.jpg, 1]]}", "has ['x.jpg', 1], not a frame's"),
+        ("annotation.yml", "- 1\n- 2\n", "table"),
+        ("annotation.yml", "a: [1\n", "YAML"),
+        ("annotation.yml", "a.mp4: 1\n", "frame_annotation"),
+        ("annotation.yml", "a.mp4: {frame_annotation: [[x.jpg, 1]]}", "['x.jpg', 1]"),
         (
             "annotation.yml",
             "a.mp4: {frame_annotation: [[frame-1.jpg, 3]]}",
-            "not a frame's picture and 0 or 1",
+            "0 or 1",
         ),
-        ("annotation.yml", "a: !!python/object/apply:os.system [ls]\n", "annotation.yml is no YAML"),
+        ("annotation.yml", "a: !!python/object/apply:os.system [ls]\n", "YAML"),
         (f"transcription/82595/Visite_1/{TWO}.mp4/{TWO}.yml", "words: hi\n", "has no text"),
     ],
 )

@@ -210,7 +210,7 @@ def test_what_cannot_be_chunks_is_said(features: ManifestClips) -> None:
     for wrong in ("x#7", "x", "x#", "w#0", "x#1a"):
         with pytest.raises(DataError, match="no labelled frame"):
             clips.load(wrong)
-    with pytest.raises(DataError, match="has no clip 'gone'"):
+    with pytest.raises(DataError, match="'gone'"):
         clips.load("gone#0")
     with pytest.raises(DataError, match="none of 1 videos"):
         BahChunks([video("z", [], [])], features, Lengths())

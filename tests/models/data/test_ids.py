@@ -38,7 +38,7 @@ def test_numbers_are_padded(number: int, form: str) -> None:
     "bad", ["", " ", ".", "..", ".pkl", "a/b", "../a", "a\\b", "a\nb", "a\x00b", "x" * 201]
 )
 def test_what_can_be_no_files_name_is_refused(bad: str) -> None:
-    with pytest.raises(DataError, match="clip's id"):
+    with pytest.raises(DataError, match="clip id"):
         check_id(bad)
-    with pytest.raises(DataError, match="clip's id"):
+    with pytest.raises(DataError, match="clip id"):
         normal_id(bad)

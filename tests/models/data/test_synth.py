@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_models.data.synth import OFFICIAL_SIZES, SynthConfig, SynthCorpus, SynthError
-from emi_models.data.synth_probes import probe
+from emi_models.data.synth import OFFICIAL_SIZES, SynthConfig, SynthCorpus, SynthError, probe
 from emi_models.data.synth_streams import EXCITEMENT_JOY, MEANS, STEP, ZEROS, draw_intensities, standardised
 
 N = 2000

@@ -110,7 +110,7 @@ def test_a_corpus_that_was_interrupted_is_no_data_set_and_can_be_replaced(tmp_pa
 
 def test_what_is_no_synthetic_corpus_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "train_split.csv").write_text("real")
-    with pytest.raises(SynthError, match="holds no synthetic corpus"):
+    with pytest.raises(SynthError, match="no synthetic corpus"):
         write_corpus(SynthCorpus(SynthConfig(clips=10)), tmp_path, lambda _: None, replace=True)
     assert (tmp_path / "train_split.csv").read_text() == "real"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emi_models.encoders.face import FaceEncoder
-from emi_models.encoders.face_crop import (
+from emi_models.encoders.vit import (
     CROP_PX,
     LEFT_EYE,
     RIGHT_EYE,

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from emi_models.encoders.face_crop import UnreadablePictureError, read_face
+from emi_models.encoders.vit import UnreadablePictureError, read_face
 from emi_models.errors import EmiError
 
 

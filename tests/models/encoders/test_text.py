@@ -99,7 +99,7 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
 def test_a_folder_without_words_is_refused(tmp_path: Path) -> None:
     folder, _ = tiny_bert(tmp_path)
     (folder / "vocab.txt").unlink()
-    with pytest.raises(ModelUnavailableError, match=r"lacks tokenizer\.json of tiny/bert"):
+    with pytest.raises(ModelUnavailableError, match=r"tokenizer\.json"):
         TransformerTextEncoder(folder, BERT)
 
 

@@ -84,17 +84,17 @@ def test_other_shapes_are_refused(encoder: VitEncoder, shape: tuple[int, ...]) -
 
 
 def test_crops_in_0_to_1_are_refused(encoder: VitEncoder) -> None:
-    with pytest.raises(EmiError, match="face crops are float32"):
+    with pytest.raises(EmiError, match="float32"):
         encoder.encode(np.zeros((1, 224, 224, 3), np.float32))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 384}, r"pictures of 384 px and config\.json takes 224"),
-        ({"image_mean": None}, "does not say size"),
-        ({"image_std": [0.5]}, "does not say size"),
-        ({"size": {"shortest_edge": 224}}, "does not say size"),
+        ({"size": 384}, "384 px"),
+        ({"image_mean": None}, "size"),
+        ({"image_std": [0.5]}, "size"),
+        ({"size": {"shortest_edge": 224}}, "size"),
     ],
 )
 def test_a_processor_of_another_model_is_refused(

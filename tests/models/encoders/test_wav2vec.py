@@ -147,8 +147,8 @@ def test_double_precision_is_taken_and_the_sound_left_alone(encoder: Wav2vecEnco
     ("samples", "message"),
     [
         (np.zeros((2, 800), np.float32), r"shape \(2, 800\)"),
-        (np.zeros(800, np.int16), "the sound is int16"),
-        (np.array([0.0] * 800 + [np.nan, np.inf], np.float32), "2 of 802 samples are NaN or infinite"),
+        (np.zeros(800, np.int16), "int16"),
+        (np.array([0.0] * 800 + [np.nan, np.inf], np.float32), "2 of 802"),
     ],
 )
 def test_sound_that_cannot_be_heard_is_refused(
@@ -216,8 +216,8 @@ def test_the_order_of_the_three_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("config.json", {"conv_stride": [5, 2, 2, 2, 2, 2, 4]}, "does not make 50 frames a second"),
-        ("config.json", {"add_adapter": True}, "does not make 50 frames a second"),
+        ("config.json", {"conv_stride": [5, 2, 2, 2, 2, 2, 4]}, "50 frames"),
+        ("config.json", {"add_adapter": True}, "50 frames"),
         ("preprocessor_config.json", {"sampling_rate": 8_000}, "for 8000 Hz, not 16000"),
     ],
 )

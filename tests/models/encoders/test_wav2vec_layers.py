@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
-from emi_models.encoders.wav2vec_layers import CachedLayers
+from emi_models.encoders.wav2vec_stream import CachedLayers
 from tests.models.encoders.tiny_models import WIDTH, tiny_speech
 
 NEW, EDGE, LEFT = 5, 8, 10

@@ -244,8 +244,8 @@ def test_the_caller_owns_what_it_gets_and_keeps_what_it_gave(make: Make) -> None
     ("bad", "message"),
     [
         (np.zeros((2, 800), np.float32), r"shape \(2, 800\)"),
-        (np.zeros(800, np.int16), "the sound is int16"),
-        (np.full(800, np.nan, np.float32), "800 of 800 samples are NaN"),
+        (np.zeros(800, np.int16), "int16"),
+        (np.full(800, np.nan, np.float32), "800 of 800"),
     ],
 )
 def test_sound_that_cannot_be_heard_is_refused_and_forgotten(
@@ -265,12 +265,12 @@ def test_sound_that_cannot_be_heard_is_refused_and_forgotten(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hop_s": 0.25}, r"hop_s is 0\.25 s; it must be a whole number of frames of 20 ms, 0\.02 s or more"),
+        ({"hop_s": 0.25}, r"hop_s is 0\.25"),
         ({"hop_s": 0.0}, "hop_s is 0"),
         ({"hop_s": math.nan}, "hop_s is nan"),
         ({"left_context_s": -0.2}, r"left_context_s is -0\.2"),
         ({"hold_back_s": 0.03}, r"hold_back_s is 0\.03"),
-        ({"left_context_s": None}, "cannot be kept without end"),
+        ({"left_context_s": None}, "without end"),
         ({"strategy": "guess"}, "strategy is 'guess'"),
     ],
 )

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from emi_models import MODALITIES, Modality
+from emi_models.networks.base import Convolutions, GatedBiLstm
 from emi_models.networks.dual_stage import DualStage, DualStageConfig
-from emi_models.networks.parts import Convolutions, GatedBiLstm
 from tests.models.networks.zoo import EXACT, SMALL, row, windows
 
 

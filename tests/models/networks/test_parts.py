@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.networks.parts import (
+from emi_models.networks.base import (
     Attention,
     flipped,
     last_frame,

@@ -14,7 +14,7 @@ from emi_models import MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, read_header, save_checkpoint
 from emi_models.inputs import TAEMI_SHAPES, FusionInputs
 from emi_models.networks import describe_config
-from emi_models.networks.parts import Attention
+from emi_models.networks.base import Attention
 from emi_models.networks.taemi import Taemi, TaemiConfig
 from tests.models.networks.zoo import EXACT, SMALL, windows
 

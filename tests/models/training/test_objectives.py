@@ -12,16 +12,22 @@ from emi_models.inputs import FusionInputs
 from emi_models.networks.dual_stage import DualStage, DualStageConfig
 from emi_models.networks.semantic_matters import SemanticMatters, SemanticMattersConfig
 from emi_models.networks.two_stage import TwoStage, TwoStageConfig
-from emi_models.training.recipes.dual_stage import Alignment, FrozenAlignment, contrastive_loss
-from emi_models.training.recipes.objectives import (
+from emi_models.training.papers import (
+    Alignment,
+    Branch,
+    FrozenAlignment,
+    Fusion,
+    MultiTask,
+    contrastive_loss,
+    mixed_loss,
+)
+from emi_models.training.recipe import (
     Classification,
     Objective,
     concordance_loss,
     cross_entropy,
     squared_error,
 )
-from emi_models.training.recipes.semantic_matters import MultiTask
-from emi_models.training.recipes.two_stage import Branch, Fusion, mixed_loss
 from tests.models.training.sets import SHAPES, memory_set
 
 TWO_STAGE = TwoStageConfig(shapes=SHAPES, motion_dim=2, hidden=8, motion_hidden=4, fusion_hidden=8)

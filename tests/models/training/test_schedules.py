@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.training.recipes.recipe import Constant, Cosine, Plateau, Restarts
+from emi_models.training.recipe import Constant, Cosine, Plateau, Restarts
 
 steps = st.integers(1, 200)
 epochs = st.integers(1, 60)

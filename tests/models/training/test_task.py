@@ -17,7 +17,7 @@ from emi_models.networks.dual_stage import DualStage, DualStageConfig
 from emi_models.training.config import DataSettings, TrainingSettings
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import own_state
-from emi_models.training.recipes import recipe_of
+from emi_models.training.papers import recipe_of
 from emi_models.training.task import Keeper, Shuffled, StageTask, seed_of
 from tests.models.training.sets import SHAPES, memory_set
 

@@ -1,4 +1,14 @@
-"""TAEMI's forward pass over sequences that slide: what `Taemi.forward` says, window by window.
+"""TAEMI over a stream, exactly: each hop computes what its new frames change, and nothing twice.
+
+::
+
+    StreamWindow ─ SlidingSequence (vision, audio) ─ queried by the anchor ─ head ─ six intensities
+                   │  Rows: what a frame's projection, query, key and value were, by frame number
+                   └─ RunningSums: each frame's softmax over the keys in the window
+
+Three things make it exact (docs/decisions/0011): no positions, so a frame's rows depend on that frame alone;
+a single query, so key and value projections of the cross-attention fold into the query's side; and sums, so
+self-attention changes by the keys that come and go.
 
 `SlidingSequence` is one modality over time: its frames' rows, the attention among them, and what a query
 finds. With p_i a frame's projection and a_i its self-attention's mix of values, the sequence is y_i = p_i +
@@ -14,23 +24,32 @@ import numpy as np
 import torch
 from torch.nn.functional import gelu
 
-from emi_engine.incremental.attention import Rows, RunningSums, scores_of, weighted_sum
-from emi_engine.incremental.weights import SequenceWeights, linear
+from emi_engine.engine import CheckedEngine
+from emi_engine.protocol import LEFT_OUT, EngineError
+from emi_engine.sliding_attention import Rows, RunningSums, SequenceWeights, linear, scores_of, weighted_sum
 from emi_models.inputs import InputError
+from emi_models.networks.taemi import Taemi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from emi_engine.incremental.weights import Across
+    from emi_engine.protocol import FusionEngine
+    from emi_engine.sliding_attention import Across
     from emi_models import Modality
-    from emi_models.inputs import FrameRun, StreamWindow
-    from emi_models.networks.taemi import Taemi
+    from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.inputs import FrameRun, FusionInputs, StreamWindow
 
     Floats = NDArray[np.float32]
 
-__all__ = ["SlidingSequence", "SlidingTaemi", "TaemiWeights"]
+__all__ = [
+    "IncrementalEngine",
+    "IncrementalSession",
+    "SlidingSequence",
+    "SlidingTaemi",
+    "TaemiWeights",
+]
 
 QUERIES: Final = 2  # that of the words, and that of their missing token
 
@@ -76,8 +95,8 @@ class SlidingSequence:
     def slide(self, run: FrameRun) -> None:
         """The window is now this run; only frames that the last one did not have are read.
 
-        A run that cannot follow from the last one is taken in again; tell of another stream by `restart`,
-        since its numbers may look as if they followed.
+        A run that cannot follow from the last one is read as a whole. Call `restart` before another stream,
+        because its frame numbers may look as if they followed.
 
         Raises:
             InputError: a new frame is not finite.
@@ -292,3 +311,92 @@ class _Reader:
         if key not in self._found:
             self._found[key] = sequence.queried(query)
         return self._found[key]
+
+
+class IncrementalEngine(CheckedEngine):
+    """Streams by exact reuse, in fp32 and numpy; single windows by another engine, built when one comes.
+
+    Weights are shared and only read: sessions may run in threads of their own, one thread each.
+    """
+
+    name = "incremental-cpu"
+    detail = "fp32, each hop computes its new frames alone"
+    reuses = True
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        full: Callable[[], FusionEngine],
+        *,
+        running_sums: bool = True,
+    ) -> None:
+        """Take a checkpoint's weights over.
+
+        Args:
+            checkpoint: a TAEMI.
+            full: makes the engine for windows that belong to no stream.
+            running_sums: off, self-attention is computed again at each hop; the rest is reused all the same.
+
+        Raises:
+            EngineError: the network is not one that can be reused across hops.
+        """
+        super().__init__(checkpoint)
+        network = checkpoint.network
+        if not isinstance(network, Taemi):
+            raise EngineError(
+                f"only TAEMI can be computed hop by hop, and this is a {self.header.system} checkpoint; "
+                "choose the engine `onnxruntime` or `torch`"
+            )
+        self._weights: TaemiWeights | None = TaemiWeights(network)
+        self._running_sums = running_sums
+        self._make_full: Callable[[], FusionEngine] | None = full
+        self._full: FusionEngine | None = None
+
+    def session(self) -> IncrementalSession:
+        """A new stream, as `FusionEngine.session`."""
+        if self._weights is None:
+            raise EngineError(f"the {self.name} engine is closed; load it again")
+        return IncrementalSession(self, SlidingTaemi(self._weights, running_sums=self._running_sums))
+
+    def _run(self, window: FusionInputs) -> NDArray[np.float32]:
+        if self._full is None:
+            assert self._make_full is not None  # noqa: S101  # `infer` has refused a closed engine
+            self._full = self._make_full()
+        return self._full.infer(window)
+
+    def _release(self) -> None:
+        self._weights = self._make_full = None  # the latter holds the checkpoint
+        if self._full is not None:
+            self._full.close()
+            self._full = None
+
+
+class IncrementalSession:
+    """A `FusionSession` that remembers the frames of its last window."""
+
+    def __init__(self, engine: IncrementalEngine, network: SlidingTaemi) -> None:
+        self._engine = engine
+        self._network = network
+
+    @property
+    def computed(self) -> int:
+        """Attention rows that were computed whole so far; the rest was reused."""
+        return self._network.computed
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`; after any error the next window is computed whole."""
+        self._engine.check_open()
+        window.check(self._engine.shapes)
+        try:
+            with np.errstate(all="ignore"):  # what overflows is found in the result
+                answers = self._network.forward(window, LEFT_OUT if counterfactuals else (None,))
+            if not np.isfinite(answers).all():
+                raise self._engine.not_finite(answers.shape)
+        except BaseException:
+            self._network.restart()  # what was half taken in would be taken for known
+            raise
+        return answers
+
+    def restart(self) -> None:
+        """Forget the stream; the next window is computed whole."""
+        self._network.restart()

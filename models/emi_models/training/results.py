@@ -1,4 +1,13 @@
-"""An evaluation as tables and pictures, with the papers' published scores where they apply.
+"""What a training and an evaluation leave: the folder of a run, tables and pictures.
+
+::
+
+    OUT/
+    ├── run.json                   what is trained, how and on what; a resumed run must have the same
+    ├── stages/1-align/            one folder a stage: metrics.csv, best.safetensors, last.ckpt,
+    │                              and once it has ended result.json in place of last.ckpt
+    ├── curves.png
+    └── checkpoint.safetensors     there once all is done
 
 `PUBLISHED` holds what the papers report on Hume-Vidmimic2: mean Pearson correlation over the six emotions.
 None of it was measured here, and it is shown only next to scores on the same data.
@@ -6,12 +15,15 @@ None of it was measured here, and it is shown only next to scores on the same da
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
 from emi_models import EMOTIONS
+from emi_models.errors import TrainingError
 from emi_models.files import replacing
 
 if TYPE_CHECKING:
@@ -22,20 +34,145 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_models.training.evaluate import Evaluation, Scores
-    from emi_models.training.run import StageResult
 
 __all__ = [
     "HEADING",
     "OFFICIAL",
     "PUBLISHED",
     "Published",
+    "RunFolder",
+    "StageResult",
     "draw_learning",
     "draw_prefixes",
+    "open_run",
     "published_for",
     "show_evaluation",
 ]
 
+RUN_FILE: Final = "run.json"
 _AXES: Final = {"pearson": "mean Pearson", "weighted_f1": "weighted F1", "loss": "negative loss"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """How a stage went: its best epoch, counted from 1, that epoch's score, and a record of each epoch."""
+
+    name: str
+    measure: str  # what `score` is: pearson (the mean of six), weighted_f1, or loss (its negative)
+    best_epoch: int
+    score: float
+    history: tuple[Mapping[str, float], ...]
+
+    @property
+    def best(self) -> Mapping[str, float]:
+        """The record of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where one training keeps its things."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained network."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        """The PNG of losses and scores."""
+        return self.path / "curves.png"
+
+    def stage(self, number: int, name: str) -> Path:
+        """The folder of a stage, numbered from 1; made if it is not there."""
+        folder = self.path / "stages" / f"{number}-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def result(self, number: int, name: str) -> StageResult | None:
+        """How a stage went, None if it has not ended.
+
+        Raises:
+            TrainingError: its file is damaged.
+        """
+        path = self.stage(number, name) / "result.json"
+        if not path.is_file():
+            return None
+        metadata = _read(path)
+        return StageResult(**{**metadata, "history": tuple(metadata["history"])})
+
+    def finish(self, number: int, result: StageResult) -> None:
+        """Write down how a stage went; its state is not needed any more."""
+        folder = self.stage(number, result.name)
+        with replacing(folder / "result.json") as part:
+            part.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        (folder / "last.ckpt").unlink(missing_ok=True)
+
+
+def open_run(path: Path, metadata: Mapping[str, Any], *, resume: bool, force: bool) -> RunFolder:
+    """The folder of the training that `metadata` describes, new or to continue.
+
+    Args:
+        path: the folder; made if it is not there.
+        metadata: what is trained, how and on what, as JSON can hold it.
+        resume: continue the run that is there, if there is one.
+        force: throw away the run that is there.
+
+    Raises:
+        TrainingError: there is a run and neither is allowed, or the run to continue is another.
+    """
+    folder = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be a folder: {error.strerror}; name another --out") from error
+    there = path / RUN_FILE
+    if force and there.is_file():  # nothing else in that folder is ours to remove
+        shutil.rmtree(path / "stages", ignore_errors=True)
+        for file in (there, folder.checkpoint, folder.curves):
+            file.unlink(missing_ok=True)
+    elif there.is_file() and not resume:
+        raise TrainingError(
+            f"{path} holds a run of {_read(there).get('system')} already; --resume goes on with it, --force "
+            "throws it away, or name another --out"
+        )
+    elif there.is_file():
+        # Through JSON, as what is compared with has been.
+        if difference := _difference(_read(there), json.loads(json.dumps(metadata))):
+            raise TrainingError(
+                f"{path} holds another run: {difference}; give what it was started with, or another --out"
+            )
+        return folder
+    elif folder.checkpoint.is_file() and not force:
+        raise TrainingError(
+            f"{folder.checkpoint} is there already; --force replaces it, or name another --out"
+        )
+    with replacing(there) as part:
+        part.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; start again with --force") from error
+    if not isinstance(metadata, dict):
+        raise TrainingError(f"{path} is not what a training writes; start again with --force")
+    return metadata
+
+
+def _difference(old: object, new: object, name: str = "") -> str | None:
+    """The first setting in which two metadata differ, as words; None if they do not."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{name}.{key}" if name else key
+            if found := _difference(old.get(key), new.get(key), inner):
+                return found
+        return None
+    return None if old == new else f"{name} was {old!r} and is now {new!r}"
 
 
 def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None:
@@ -61,7 +198,7 @@ def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None
 
 
 def draw_prefixes(path: Path, evaluation: Evaluation) -> None:
-    """Write a PNG of correlation against seconds heard, each emotion's and their mean's."""
+    """Write a PNG of correlation against seconds shown, each emotion's and their mean's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -135,7 +272,7 @@ _SENSES: Final = {"vision": "face", "audio": "voice", "text": "words"}
 
 
 def show_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print scores by emotion, by seconds heard and by modality, and what is published on the same data."""
+    """Print scores by emotion, by seconds shown and by modality, and what is published on the same data."""
     line = f"{evaluation.system} on {evaluation.data}; {evaluation.split}; n = {evaluation.n} clips"
     console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     if evaluation.task == "emi":
@@ -169,8 +306,8 @@ def _by_emotion(evaluation: Evaluation) -> Table:
 
 
 def _by_seconds(evaluation: Evaluation) -> Table:
-    heard = {f"{prefix.seconds:g} s": prefix.scores for prefix in evaluation.prefixes}
-    table = _pearson_table("Pearson against seconds heard", heard)
+    by_seconds = {f"{prefix.seconds:g} s": prefix.scores for prefix in evaluation.prefixes}
+    table = _pearson_table("Pearson against seconds shown", by_seconds)
     table.add_row("clips", *(str(prefix.scores.n) for prefix in evaluation.prefixes), style="dim")
     table.add_row("of them cut", *(str(prefix.cut) for prefix in evaluation.prefixes), style="dim")
     return table

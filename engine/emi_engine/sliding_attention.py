@@ -1,11 +1,13 @@
-"""Softmax attention of all frames of a sliding window to each other, as sums that keys enter and leave.
+"""Attention over a sliding window in numpy, and a TAEMI's weights in the form that it uses.
 
-For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij - top_i)
-v_j; the attention's output is their quotient. A key that comes adds its term and one that goes subtracts it,
-T x n work in place of T x T. The reference `top_i` is the largest score when row i was last computed whole.
+`RunningSums` is the softmax attention of all frames of a window to each other, as sums that keys enter and
+leave. For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij -
+top_i) v_j; the attention's output is their quotient. A key that enters adds its term and one that leaves
+subtracts it: T x n work in place of T x T. The reference `top_i` is the largest score when row i was last
+computed whole.
 
 Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
-most of its sum has gone, or after some updates. What rounding is left: docs/decisions/0011.
+most of its sum has gone, or after some updates. The rounding error that remains: docs/decisions/0011.
 
 `Linear` cuts matrix products of a few rows into pieces that numpy's BLAS multiplies without copying them.
 OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
@@ -13,6 +15,7 @@ copying is most of the work. In pieces of less than a million multiplications it
 (docs/decisions/0011). Results differ from the whole product's in the last bits.
 
 `Rows` is the memory for what is known of each frame in a sliding window, addressed by the frame's number.
+`SequenceWeights` has one modality's weights, for rows on the left, with constants folded in.
 """
 
 from __future__ import annotations
@@ -21,13 +24,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from torch import nn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from emi_models.networks.base import Attention
+    from emi_models.networks.taemi import FrameSequence
+
     Floats = NDArray[np.float32]
 
-__all__ = ["Linear", "Rows", "RunningSums", "scores_of", "weighted_sum"]
+__all__ = [
+    "Across",
+    "Linear",
+    "Rows",
+    "RunningSums",
+    "SequenceWeights",
+    "Within",
+    "linear",
+    "scores_of",
+    "weighted_sum",
+]
 
 HIGHEST: Final = 8.0  # a score so far above the reference: its term is e^8 of the one that was the largest
 REMAINS: Final = 0.5  # less than that of the largest sum since the row was whole: a bit is lost
@@ -183,7 +200,7 @@ class Rows:
         return made
 
     def columns(self, planes: int, height: int) -> NDArray[np.float32]:
-        """A new array (planes, height, rows) of zeros, a column for each frame; likewise."""
+        """A new array (planes, height, rows) of zeros, a column for each frame; made as `array` is."""
         made = np.zeros((planes, height, self._size), np.float32)
         self._arrays.append(np.moveaxis(made, 2, 0))
         return made
@@ -211,3 +228,112 @@ class Rows:
     def restart(self, start: int) -> None:
         """Forget all frames; the next one has the number `start`."""
         self._offset, self.start, self.stop = 0, start, start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Within:
+    """A sequence's self-attention: pre-norm and the score's scale are folded into query, key and value."""
+
+    epsilon: float  # of the norm
+    qkv: Linear  # normalised (n, D) to (n, 3 D): query, scaled; key; value
+    out: Linear
+    onto: Linear  # u (n, D) to O^T u: `out` on a query's side
+
+    def normalised(self, x: Floats) -> Floats:
+        """Rows (n, D) with mean 0 and variance 1."""
+        centred: Floats = x - x.mean(axis=1, keepdims=True)
+        variance = np.square(centred).mean(axis=1, keepdims=True)
+        centred /= np.sqrt(variance + self.epsilon)
+        return centred
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Across:
+    """A cross-attention of single queries, its key and value projections to be used on the query's side.
+
+    A score is q_h . (K_h y + b) = (K_h^T q_h) . y + const, and softmax drops what is the same for all frames.
+    A head's output is V_h (sum of weighted y) + b, because weights sum to one.
+    """
+
+    query: Linear  # scaled
+    key: Floats  # (heads, width, D): K_h
+    value: Floats  # (heads, D, width): V_h transposed
+    value_bias: Floats  # (heads, 1, width)
+    out: Linear
+
+    @property
+    def heads(self) -> int:
+        """How many heads."""
+        return len(self.key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceWeights:
+    """One modality's road: `within` and `across` are None in variants of the network that lack them."""
+
+    heads: int
+    stand_in: Floats  # (1, dim): the missing token, or zeros
+    trained: bool
+    project: Linear
+    within: Within | None
+    across: Across | None
+
+    @classmethod
+    def of(cls, frames: FrameSequence, dim: int, heads: int) -> SequenceWeights:
+        """Those of a network's own part for frames of `dim` numbers."""
+        stand_in = np.zeros(dim, np.float32)
+        if frames.has_token:
+            stand_in = frames.token.detach().numpy()
+        across = getattr(frames, "across", None)
+        return cls(
+            heads=heads,
+            stand_in=stand_in[None],
+            trained=frames.trained,
+            project=linear(frames.project),
+            within=_within(frames.norm, frames.within) if frames.attends else None,
+            across=None if across is None else _across(across),
+        )
+
+
+def linear(layer: nn.Module, scale: float = 1.0) -> Linear:
+    """A linear layer's weights, times a factor."""
+    assert isinstance(layer, nn.Linear)  # noqa: S101  # parts of a Sequential are plain modules to a type checker
+    weight, bias = (x.detach().numpy() * np.float32(scale) for x in (layer.weight, layer.bias))
+    return Linear.of(weight.T, bias)
+
+
+def _within(norm: nn.LayerNorm, attention: Attention) -> Within:
+    gain, shift = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    scale = np.float32(_scale(attention))
+    weights = [attention.query.weight, attention.key.weight, attention.value.weight]
+    biases = [attention.query.bias, attention.key.bias, attention.value.bias]
+    weight = np.concatenate([x.detach().numpy().T for x in weights], axis=1)
+    bias = np.concatenate([x.detach().numpy() for x in biases])
+    weight[:, : len(gain)] *= scale
+    bias[: len(gain)] *= scale
+    back = attention.out.weight.detach().numpy()
+    return Within(
+        epsilon=norm.eps,
+        qkv=Linear.of(gain[:, None] * weight, shift @ weight + bias),
+        out=linear(attention.out),
+        onto=Linear.of(back, np.zeros(len(back), np.float32)),
+    )
+
+
+def _across(attention: Attention) -> Across:
+    heads = attention.heads
+    d_model = attention.key.in_features
+    key = attention.key.weight.detach().numpy().reshape(heads, -1, d_model)
+    value = attention.value.weight.detach().numpy().reshape(heads, -1, d_model)
+    return Across(
+        query=linear(attention.query, _scale(attention)),
+        key=np.ascontiguousarray(key),
+        value=np.ascontiguousarray(value.transpose(0, 2, 1)),
+        value_bias=attention.value.bias.detach().numpy().reshape(heads, 1, -1),
+        out=linear(attention.out),
+    )
+
+
+def _scale(attention: Attention) -> float:
+    """What scores are multiplied with: 1 / sqrt(width of a head)."""
+    return float((attention.query.out_features // attention.heads) ** -0.5)

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from emi_models.data.frames import as_frames, read_frames
+from emi_models.data.feature_files import WAV2VEC2, FrameRate, as_frames, read_frames
 from emi_models.errors import DataError
 from tests.models.data.pickles import write_pickle
 
@@ -70,15 +72,15 @@ def test_frames_that_are_not_finite_are_dropped_and_counted_and_the_others_keep_
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, "holds a NoneType, not numbers"),
-        ("text", "holds a str, not numbers"),
-        (np.array(["a"]), "holds a ndarray of <U1, not numbers"),
+        (None, "NoneType"),
+        ("text", "a str"),
+        (np.array(["a"]), "<U1"),
         (np.zeros(2, np.complex64), "not numbers"),
-        ({"a": np.zeros(2)}, "holds a dict, not numbers"),
-        (3.0, "has shape (), not (frames, values)"),
+        ({"a": np.zeros(2)}, "a dict"),
+        (3.0, "shape ()"),
         (np.zeros((2, 3, 4)), "has shape (2, 3, 4)"),
         (np.zeros((1, 65537)), "has shape (1, 65537)"),
-        ([[1.0, 2.0], [3.0]], "rows of different lengths"),
+        ([[1.0, 2.0], [3.0]], "different lengths"),
     ],
 )
 def test_what_is_no_frames_is_refused(value: Plain, words: str) -> None:
@@ -105,3 +107,33 @@ def test_files_have_a_limit(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((100, 100)))
     with pytest.raises(DataError, match="larger"):
         read_frames(tmp_path / "x.npy", max_bytes=1000)
+
+
+RATES = st.one_of(st.just(WAV2VEC2), st.floats(0.5, 200).map(FrameRate.of))
+
+
+def test_wav2vec2s_frames_are_those_of_its_convolutions() -> None:
+    assert WAV2VEC2.stamps(np.array([0, 1, 598])).tolist() == [25_000_000, 45_000_000, 11_985_000_000]
+    assert WAV2VEC2.count(12_000_000_000) == 599 == (12 * 16_000 - 400) // 320 + 1
+    assert [WAV2VEC2.length_ns(frames) for frames in (0, 1, 2, 599)] == [
+        0,
+        25_000_000,
+        45_000_000,
+        11_985_000_000,
+    ]
+
+
+def test_pictures_last_until_the_next_would_come() -> None:
+    rate = FrameRate.of(6.0)
+    assert rate.stamps(np.array([0, 1, 6])).tolist() == [0, 166_666_667, 1_000_000_000]
+    assert [rate.length_ns(frames) for frames in (0, 1, 6)] == [0, 166_666_667, 1_000_000_000]
+    assert rate.count(12_000_000_000) == 73  # the one at 12 s is known at 12 s
+
+
+@given(rate=RATES, until_ns=st.integers(0, 20_000_000_000))
+def test_as_many_are_counted_as_have_stamps_by_then(rate: FrameRate, until_ns: int) -> None:
+    count = rate.count(until_ns)
+    stamps = rate.stamps(np.arange(count + 1))
+    assert count == 0 or stamps[count - 1] <= until_ns
+    assert stamps[count] > until_ns
+    assert (np.diff(stamps) > 0).all()
