@@ -14,7 +14,7 @@ from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.errors import ConfigurationError, StalledError
 from emi_live.health import Health
 from emi_live.resample import StreamingResampler
-from emi_live.rings import GAP_NS, MAX_SIDE_PX, SAMPLE_RATE_HZ, AudioRing, VideoRing
+from emi_live.rings import GAP_NS, MAX_SIDE_PX, SAMPLE_RATE_HZ, AudioBlock, AudioRing, VideoRing
 
 __all__ = ["Intake"]
 
@@ -202,10 +202,10 @@ class Intake:
         if self._resampler is not None:
             self._write_audio(self._resampler.flush(), self._clock.now_ns())
 
-    def _write_audio(self, blocks: Iterable[tuple[NDArray[np.float32], int]], arrived_ns: int) -> None:
+    def _write_audio(self, blocks: Iterable[AudioBlock], arrived_ns: int) -> None:
         try:
-            for block, start_ns in blocks:
-                self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
+            for block in blocks:
+                self._audio.write(block.samples, block.t_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
         except StalledError as error:
             raise self._explained(error) from None
 

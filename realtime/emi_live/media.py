@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 import sys
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -21,7 +20,6 @@ from emi_live.errors import ConfigurationError
 
 __all__ = [
     "PictureFormat",
-    "SoundBlock",
     "SoundLayout",
     "picture_of",
     "rate_of",
@@ -124,24 +122,12 @@ def picture_of(
     return _bytes_of(array[:, :, TO_RGB[chosen]]), None
 
 
-@dataclass(frozen=True, slots=True)
-class SoundBlock:
-    """A block of sound, shape (n,) or (n, channels), that `Intake.push_audio` takes."""
-
-    pcm: NDArray[Any]
-    rate_hz: int
-    t_ns: int | None  # that a PyAV frame carries
-
-    @property
-    def duration_ns(self) -> int:
-        """How long it lasts."""
-        return len(self.pcm) * NS_PER_S // self.rate_hz
-
-
 def sound_of(
     pcm: Any, rate_hz: Any = None, layout: SoundLayout = "channels_last", channels: int | None = None
-) -> SoundBlock:
-    """The sound as an array of samples by channels; integers keep their type, as far as the intake knows it.
+) -> tuple[NDArray[Any], int, int | None]:
+    """The samples, shape (n,) or (n, channels), their rate, and the capture time that a PyAV frame carries.
+
+    Integers keep their type, as far as the intake knows it.
 
     Args:
         pcm: an array, list, torch tensor, or `av.AudioFrame`, which has its own layout.
@@ -178,7 +164,7 @@ def sound_of(
             "say layout='channels_first', for packed samples layout='interleaved' and channels=N, and give "
             "PyAV's frames as they are"
         )
-    return SoundBlock(_samples_of(array), rate, None)
+    return _samples_of(array), rate, None
 
 
 def _from_video_frame(frame: Any) -> NDArray[np.uint8]:
@@ -187,7 +173,7 @@ def _from_video_frame(frame: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _from_audio_frame(frame: Any, rate_hz: Any) -> SoundBlock:
+def _from_audio_frame(frame: Any, rate_hz: Any) -> tuple[NDArray[Any], int, int | None]:
     rate = rate_of(frame.sample_rate)
     if rate_hz is not None and rate_of(rate_hz) != rate:
         raise ConfigurationError(f"the frame has {rate} Hz, not rate_hz={rate_hz}; leave rate_hz out")
@@ -204,7 +190,7 @@ def _from_audio_frame(frame: Any, rate_hz: Any) -> SoundBlock:
         return np.concatenate([np.asarray(one.to_ndarray()) for one in resampler.resample(frame)], axis=1)
 
     array = _converted(packed, frame)
-    return SoundBlock(_samples_of(array.reshape(-1, count)), rate, _frame_time_ns(frame))
+    return _samples_of(array.reshape(-1, count)), rate, _frame_time_ns(frame)
 
 
 def _frame_time_ns(frame: Any) -> int | None:

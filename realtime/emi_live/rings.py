@@ -148,17 +148,28 @@ DRIFT_NS: Final = 5_000_000  # clock drift is followed once it has grown to this
 
 @dataclass(frozen=True, slots=True)
 class AudioBlock:
-    """A run of samples without a gap inside. The caller owns `samples`, shape (n,), float32 in [-1, 1]."""
+    """A run of samples without a gap inside, as a device, a decoder, the resampler or a ring gives it.
+
+    Samples are float32 in [-1, 1]. Their shape is (n, channels) before the intake and (n,) after it. The
+    receiver owns the array, except where the resampler had nothing to do and handed on its input.
+    """
 
     samples: NDArray[np.float32]
-    start: int  # sample index of the first sample
-    t_ns: int  # capture time of the first sample
-    gap_before: bool  # samples are missing between the previous block and this one
+    t_ns: int  # capture time of the first sample; of a file: its media time
+    rate_hz: int = SAMPLE_RATE_HZ
+    start: int = 0  # sample index of the first sample in its stream
+    gap: bool = False  # samples before this block never came
+    lost: int = 0  # samples before this block that came, and were overwritten before they were read
 
     @property
     def end_ns(self) -> int:
         """Capture time at which the last sample ends."""
-        return self.t_ns + self.samples.size * NS_PER_S // SAMPLE_RATE_HZ
+        return self.t_ns + len(self.samples) * NS_PER_S // self.rate_hz
+
+    @property
+    def gap_before(self) -> bool:
+        """Whether samples are missing between the previous block and this one."""
+        return self.gap or self.lost > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +277,10 @@ class AudioReader(Reader):
             stop = min(ring._end, self.position + max_samples, limit)
             block = AudioBlock(
                 ring._copy(self.position, stop),
-                self.position,
                 _time_of(anchor, self.position),
-                gap_before=overrun > 0 or (anchor.gap and anchor.index == self.position),
+                start=self.position,
+                gap=anchor.gap and anchor.index == self.position,
+                lost=overrun,
             )
             self.position = stop
             self._changed.notify_all()
@@ -305,12 +317,12 @@ MAX_SIDE_PX: Final = 16_384  # OpenCV and MediaPipe abort the process at 32,767
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture; the caller owns `rgb`, shape (height, width, 3), uint8."""
+    """One RGB frame, as a camera or a ring gives it; the receiver owns `rgb`, shape (height, width, 3)."""
 
     rgb: NDArray[np.uint8]
-    t_ns: int
-    arrived_ns: int  # when it reached the engine
-    index: int
+    t_ns: int  # capture time
+    arrived_ns: int = 0  # when it reached the engine; set by the ring
+    index: int = 0  # position in the ring's stream
 
 
 class VideoRing(Ring):

@@ -321,9 +321,9 @@ def _heard(listen_s: float, level: Told) -> Check:
             if block is None:
                 break
             wanted = wanted or round(listen_s * block.rate_hz)
-            loudest = float(np.abs(block.pcm).max())
-            peak, samples = max(peak, loudest), samples + len(block.pcm)
-            squares += float(np.square(block.pcm.mean(axis=1), dtype=np.float64).sum())
+            loudest = float(np.abs(block.samples).max())
+            peak, samples = max(peak, loudest), samples + len(block.samples)
+            squares += float(np.square(block.samples.mean(axis=1), dtype=np.float64).sum())
             level(dbfs(loudest))
     except DeviceLostError as error:
         return Check("level", "fail", f"the microphone is gone: {error}", "pactl list short sources")

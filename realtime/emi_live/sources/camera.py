@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 from zlib import crc32
@@ -25,6 +24,7 @@ from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.rings import Frame
 from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.sources.stream import StreamCapture
 from emi_live.worker import Backoff, Worker
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from cv2 import VideoCapture
 
 __all__ = [
-    "CameraPicture",
     "CameraSource",
     "Capture",
     "FreezeDetector",
@@ -86,15 +85,6 @@ class Capture(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class CameraPicture:
-    """One picture, RGB, shape (height, width, 3), and when it was grabbed."""
-
-    rgb: NDArray[np.uint8]
-    t_ns: int
-    recorded: bool = False  # of a recording, in which nothing need move
-
-
 class Pacer:
     """Tells a recording from a camera, and when a picture of a recording is due. Pure logic.
 
@@ -140,7 +130,7 @@ class Grabber:
         self._clock = clock
         self._health = health
         self._changed = threading.Condition()
-        self._newest: CameraPicture | None = None
+        self._newest: Frame | None = None
         self._loss: DeviceLostError | SourceError | None = None
         self._max_damaged = max_damaged
         self._damaged = 0  # in a row
@@ -148,7 +138,7 @@ class Grabber:
         self._worker = Worker("camera-reader", self._read, Health(), on_exit=self._notice_exit)
         self._worker.start()
 
-    def next(self, timeout_s: float) -> CameraPicture | None:
+    def next(self, timeout_s: float) -> Frame | None:
         """The newest picture not taken yet; None if there was none within `timeout_s`.
 
         Raises:
@@ -186,7 +176,7 @@ class Grabber:
                 may_wait = may_wait - 1 if t_ns - before_ns < BUFFERED_NS else 0
                 if due_ns is not None:
                     self._clock.wait_until(due_ns, stop)
-                    self._offer(capture.rgb(), self._clock.now_ns(), recorded=True)
+                    self._offer(capture.rgb(), self._clock.now_ns())
                 elif may_wait > 0:
                     self._health.count("camera.buffered")
                 else:
@@ -196,7 +186,7 @@ class Grabber:
         finally:
             capture.release()
 
-    def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int, *, recorded: bool = False) -> None:
+    def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int) -> None:
         if rgb is None:
             self._health.count("camera.damaged")
             self._damaged += 1
@@ -207,7 +197,7 @@ class Grabber:
         with self._changed:
             if self._newest is not None:
                 self._health.count("camera.overwritten")
-            self._newest = CameraPicture(rgb, t_ns, recorded)
+            self._newest = Frame(rgb, t_ns)
             self._changed.notify_all()
 
     def _lose(self, reason: DeviceLostError | SourceError) -> None:
@@ -364,7 +354,7 @@ class CameraSource:
         clock: Clock,
         health: Health,
         *,
-        connect: Callable[[], Feed[CameraPicture]] | None = None,
+        connect: Callable[[], Feed[Frame]] | None = None,
     ) -> None:
         """Open the camera and wait for its first picture.
 
@@ -389,7 +379,7 @@ class CameraSource:
 
         self._freeze = FreezeDetector(seconds_to_ns(config.frozen_after_s))
         self._frozen_text = f"the same frame again for {config.frozen_after_s:.1f} s"
-        self._loop = DeviceLoop[CameraPicture](
+        self._loop = DeviceLoop[Frame](
             self.name,
             connect or (lambda: Grabber(open_capture, clock, health, max_damaged=config.max_damaged)),
             clock,
@@ -431,12 +421,13 @@ class CameraSource:
             SourceError: a recording is broken off.
         """
 
-        def accept(picture: CameraPicture) -> bool:
-            state = "live" if picture.recorded else self._freeze.observe(picture.rgb, picture.t_ns)
+        def accept(frame: Frame) -> bool:
+            # In a recording nothing need move.
+            state = "live" if self._loop.recorded else self._freeze.observe(frame.rgb, frame.t_ns)
             if state == "frozen":
                 raise DeviceLostError(self._frozen_text)
             if state == "live":
-                intake.push_frame(picture.rgb, picture.t_ns)
+                intake.push_frame(frame.rgb, frame.t_ns)
             return state == "live"
 
         try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.resample import MAX_RATE_HZ, MIN_RATE_HZ
-from emi_live.rings import MAX_SIDE_PX
+from emi_live.rings import MAX_SIDE_PX, AudioBlock
 from emi_live.sources.container import broken
 from emi_live.sources.stamps import Lie, MediaTimeline, Stamp, StreamName
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-__all__ = ["MAX_GAP_NS", "Picture", "Sound", "StreamReader", "UnusableError"]
+__all__ = ["MAX_GAP_NS", "DecodedFrame", "StreamReader", "UnusableError"]
 
 MAX_GAP_NS: Final = 120 * NS_PER_S  # a hole in all streams at once that is longer is skipped
 HAS_INDEX: Final = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name for MP4 and its kin
@@ -52,19 +52,14 @@ class UnusableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One decoded picture, not converted yet: a late one need not be."""
+class DecodedFrame:
+    """One decoded frame, not converted to RGB yet: a late one need not be."""
 
     t_ns: int  # media time, 0 = where the container starts
     frame: VideoFrame
     pixel_aspect: Fraction
     stated_aspect: Fraction | None
     converter: VideoReformatter  # of the stream: making one for each picture costs more than the conversion
-
-    @property
-    def ready_ns(self) -> int:
-        """When a camera would have given it."""
-        return self.t_ns
 
     def changed_shape(self) -> str:
         """In words, why it is not shown in the size or shape that the file states; empty if it is."""
@@ -91,20 +86,6 @@ class Picture:
             name = getattr(self.frame.format, "name", "unknown")
             raise UnusableError(f"pixels of format {name} cannot be converted") from error
         return upright(pixels, _display_matrix(self.frame))
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """One decoded block, shape (n, channels), float32 in [-1, 1]; of known layouts one or two channels."""
-
-    t_ns: int
-    pcm: NDArray[np.float32]
-    rate_hz: int
-
-    @property
-    def ready_ns(self) -> int:
-        """When a microphone would have given it: at its end."""
-        return self.t_ns + int(self.pcm.shape[0]) * NS_PER_S // self.rate_hz
 
 
 class StreamReader:
@@ -148,8 +129,8 @@ class StreamReader:
         """What was corrected of the time stamps, and at which media time."""
         return self._lies
 
-    def pictures(self) -> Iterator[Picture]:
-        """The pictures in order; one without a stamp follows the one before at the stream's rate."""
+    def frames(self) -> Iterator[DecodedFrame]:
+        """The frames in order; one without a stamp follows the one before at the stream's rate."""
         from av.video.reformatter import VideoReformatter
 
         rate = self._stream.average_rate
@@ -164,10 +145,13 @@ class StreamReader:
             t_ns = self._media_ns(frame)
             self._expected_ns = t_ns + usual_ns
             self.end_ns = max(self.end_ns, t_ns)
-            yield Picture(t_ns, frame, aspect, stated, converter)
+            yield DecodedFrame(t_ns, frame, aspect, stated, converter)
 
-    def sounds(self) -> Iterator[Sound]:
-        """The blocks in order; one without a stamp follows the one before without a gap."""
+    def blocks(self) -> Iterator[AudioBlock]:
+        """The blocks in order, shape (n, channels): of known layouts one or two channels.
+
+        A block without a stamp follows the one before without a gap.
+        """
         downmix = _Downmix()
         for frame in self._frames():
             if frame.samples == 0:
@@ -180,10 +164,10 @@ class StreamReader:
                 continue
             if pcm.shape[0] == 0:
                 continue
-            sound = Sound(t_ns, pcm, frame.sample_rate)
-            self._expected_ns = sound.ready_ns
-            self.end_ns = max(self.end_ns, sound.ready_ns)
-            yield sound
+            block = AudioBlock(pcm, t_ns, frame.sample_rate)
+            self._expected_ns = block.end_ns
+            self.end_ns = max(self.end_ns, block.end_ns)
+            yield block
 
     def skip(self, why: str) -> None:
         """Count something that was left out, and remember why."""

@@ -167,6 +167,7 @@ class DeviceLoop(Generic[T]):
             feed, patience_s = self._open_feed(), self._first_s
         while (item := self._await_item(feed, patience_s, stop)) is not None:
             patience_s = self._silent_s
+            self.recorded = feed.recorded
             if accept(item):
                 self._failures = 0
                 self._lost = None

@@ -18,6 +18,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.rings import AudioBlock
 from emi_live.sources.container import (
     MediaTrack,
     candidates,
@@ -27,7 +28,7 @@ from emi_live.sources.container import (
     stated_length_s,
     tracks_of,
 )
-from emi_live.sources.decode import MAX_GAP_NS, Picture, Sound, StreamReader, UnusableError
+from emi_live.sources.decode import MAX_GAP_NS, DecodedFrame, StreamReader, UnusableError
 from emi_live.sources.stamps import StreamName
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class _End:
     """One stream has no more media."""
 
     stream: StreamName
-    ready_ns: int
+    t_ns: int
 
 
-Media: TypeAlias = Picture | Sound | _End
+Media: TypeAlias = DecodedFrame | AudioBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class _Opened:
     track: MediaTrack
     beside: MediaTrack | None
     reader: StreamReader
-    first: Picture | Sound
-    rest: Iterator[Picture | Sound]
+    first: Media
+    rest: Iterator[Media]
     counts: Counter[str]
 
 
@@ -117,8 +118,8 @@ class FileSource:
         self._origin_ns = origin_ns
         self._owns_audio = audio
         self._running = False
-        self._media: Iterator[Media] = iter(())
-        self._announce: Callable[[Media], None] = lambda item: None  # the next media of a stream
+        self._media: Iterator[Media | _End] = iter(())
+        self._announce: Callable[[Media | _End], None] = lambda item: None  # the next media of a stream
         self._max_gap_ns = round(max_gap_s * NS_PER_S)
         self._readers: list[StreamReader] = []
         self._unusable: list[str] = []  # tracks that were tried, in words
@@ -175,10 +176,10 @@ class FileSource:
                 intake.end_audio()
             self._announce = partial(_advance, intake, start_ns)
             for item in self._media:
-                if stop.is_set() or not self._wait_until(start_ns + item.ready_ns, stop):
+                if stop.is_set() or not self._wait_until(start_ns + _ready_ns(item), stop):
                     break
                 self._push(intake, item, start_ns)
-                end_ns = max(end_ns, item.ready_ns)
+                end_ns = max(end_ns, _ready_ns(item))
         finally:
             self._running = False
             self.close()
@@ -194,9 +195,9 @@ class FileSource:
         self._media = iter(())
         self._opened.close()
 
-    def _push(self, intake: Intake, item: Media, start_ns: int) -> None:
-        if isinstance(item, Sound):
-            intake.push_audio(item.pcm, start_ns + item.t_ns, item.rate_hz)
+    def _push(self, intake: Intake, item: Media | _End, start_ns: int) -> None:
+        if isinstance(item, AudioBlock):
+            intake.push_audio(item.samples, start_ns + item.t_ns, item.rate_hz)
         elif isinstance(item, _End):
             (intake.end_video if item.stream == "video" else intake.end_audio)()
         elif self._pace is not None and self._pace.now_ns() - start_ns - item.t_ns > LATE_NS:
@@ -209,7 +210,7 @@ class FileSource:
             else:
                 intake.push_frame(rgb, start_ns + item.t_ns)
 
-    def _announced(self, media: Iterator[Media]) -> Iterator[Media]:
+    def _announced(self, media: Iterator[Media | _End]) -> Iterator[Media | _End]:
         """The media of one stream: of each the time is said before anything else is pushed."""
         for item in media:
             self._announce(item)
@@ -299,13 +300,13 @@ class FileSource:
                 max_gap_ns=self._max_gap_ns,
                 on_count=lambda name: counts.update((name,)),
             )
-            media: Iterator[Picture | Sound] = reader.pictures() if track.kind == "video" else reader.sounds()
+            media: Iterator[Media] = reader.frames() if track.kind == "video" else reader.blocks()
             first = next(_usable(media, reader), None)
             if first is None:
                 nothing = "nothing in it can be decoded" if reader.packets else "it is empty"
                 why = f"{track.facts}: {reader.trouble or nothing}"
                 return _Refused(why, damaged=reader.damaged > 0)
-            if isinstance(first, Picture) and (changed := first.changed_shape()):
+            if isinstance(first, DecodedFrame) and (changed := first.changed_shape()):
                 self.announcements.append(f"file: {changed}")
             opened.push(kept.pop_all())
             return _Opened(track, beside, reader, first, media, counts)
@@ -374,32 +375,33 @@ class FileSource:
             logger.warning("%s: %s", self._path, LIES[lie].format(t_ns / NS_PER_S))
 
 
-def _advance(intake: Intake, start_ns: int, item: Media) -> None:
+def _advance(intake: Intake, start_ns: int, item: Media | _End) -> None:
     """Say that nothing of the item's stream comes before it."""
-    if isinstance(item, Picture):
+    if isinstance(item, DecodedFrame):
         intake.advance_video(start_ns + item.t_ns)
-    elif isinstance(item, Sound):
+    elif isinstance(item, AudioBlock):
         intake.advance_audio(start_ns + item.t_ns)
 
 
-def _ready_ns(item: Media) -> int:
-    return item.ready_ns
+def _ready_ns(item: Media | _End) -> int:
+    """When a device would have given it: a frame at once, a block of sound at its end."""
+    return item.end_ns if isinstance(item, AudioBlock) else item.t_ns
 
 
-def _with_end(first: Picture | Sound, rest: Iterable[Picture | Sound], stream: StreamName) -> Iterator[Media]:
+def _with_end(first: Media, rest: Iterable[Media], stream: StreamName) -> Iterator[Media | _End]:
     """The media of one stream, then its end."""
     yield first
-    ready_ns = first.ready_ns
+    ready_ns = _ready_ns(first)
     for item in rest:
-        ready_ns = item.ready_ns
+        ready_ns = _ready_ns(item)
         yield item
     yield _End(stream, ready_ns)
 
 
-def _usable(media: Iterator[Picture | Sound], reader: StreamReader) -> Iterator[Picture | Sound]:
+def _usable(media: Iterator[Media], reader: StreamReader) -> Iterator[Media]:
     """The media from the first on that can be converted; none if that takes too long."""
     for item in islice(media, PICTURES_TO_TRY):
-        if isinstance(item, Picture):
+        if isinstance(item, DecodedFrame):
             try:
                 item.rgb()
             except UnusableError as error:

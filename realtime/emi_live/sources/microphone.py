@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from emi_live.config import MicrophoneConfig
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.rings import GAP_NS
+from emi_live.rings import GAP_NS, AudioBlock
 from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed
 from emi_live.worker import Backoff
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdcTimeline",
-    "CapturedBlock",
     "MicrophoneSource",
     "PortAudioFeed",
     "PortAudioInputs",
@@ -69,25 +68,6 @@ class AdcTimeline:
 QUEUE_BLOCKS: Final = 64  # 2 s of 32 ms blocks; past that the oldest is dropped
 NO_MICROPHONE: Final = "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
 MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and the callback has no clock
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedBlock:
-    """One block, shape (n, channels), float32, with the capture time of its first sample."""
-
-    pcm: NDArray[np.float32]
-    t_ns: int
-    rate_hz: int
-    overflowed: bool  # the driver lost samples before it
-    dropped: int  # blocks before it that nobody took in time
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    index: int
-    pcm: NDArray[np.float32]
-    reported_ns: int
-    overflowed: bool
 
 
 class PortAudioInputs:
@@ -144,10 +124,12 @@ class PortAudioFeed:
         self._rate_hz = round(info["default_samplerate"])
         self._clock = clock
         self._timeline = AdcTimeline(self._rate_hz)
-        self._arrivals: deque[_Arrival] = deque(maxlen=QUEUE_BLOCKS)
+        self._arrivals: deque[AudioBlock] = deque(
+            maxlen=QUEUE_BLOCKS
+        )  # with the times that PortAudio reports
         self._arrived = threading.Event()
-        self._received = 0  # by the callback
-        self._taken = 0  # index after the last one taken
+        self._received = 0  # samples that the callback got
+        self._taken = 0  # sample index after the last block taken
         self._stream = portaudio.InputStream(
             device=device,
             channels=_channels(portaudio, device, info, self._rate_hz),
@@ -163,8 +145,10 @@ class PortAudioFeed:
             self._stream.close(ignore_errors=True)
             raise
 
-    def next(self, timeout_s: float) -> CapturedBlock | None:
-        """The oldest block not taken yet; None if none came within `timeout_s`.
+    def next(self, timeout_s: float) -> AudioBlock | None:
+        """The oldest block not taken yet, shape (n, channels); None if none came within `timeout_s`.
+
+        Its `gap` says that the driver lost samples before it, `lost` how many were not taken in time.
 
         Raises:
             DeviceLostError: the stream has stopped.
@@ -178,11 +162,10 @@ class PortAudioFeed:
             if not self._stream.active:
                 raise DeviceLostError("no audio arriving: the stream has stopped") from None
             return None
-        dropped = arrival.index - self._taken
-        self._taken = arrival.index + 1
-        broken = arrival.overflowed or dropped > 0
-        t_ns = self._timeline.stamp(arrival.reported_ns, arrival.pcm.shape[0], broken=broken)
-        return CapturedBlock(arrival.pcm, t_ns, self._rate_hz, arrival.overflowed, dropped)
+        size = len(arrival.samples)
+        block = replace(arrival, lost=arrival.start - self._taken)
+        self._taken = arrival.start + size
+        return replace(block, t_ns=self._timeline.stamp(block.t_ns, size, broken=block.gap_before))
 
     def close(self) -> None:
         """Stop and release the microphone."""
@@ -196,9 +179,15 @@ class PortAudioFeed:
         if times.inputBufferAdcTime <= 0 or not 0 <= delay_s <= MAX_DELAY_S:
             delay_s = frames / self._rate_hz  # as if its last sample had just been heard
         self._arrivals.append(
-            _Arrival(self._received, pcm.copy(), now_ns - seconds_to_ns(delay_s), bool(status.input_overflow))
+            AudioBlock(
+                pcm.copy(),
+                now_ns - seconds_to_ns(delay_s),
+                self._rate_hz,
+                start=self._received,
+                gap=bool(status.input_overflow),
+            )
         )
-        self._received += 1
+        self._received += len(pcm)
         self._arrived.set()
 
 
@@ -314,7 +303,7 @@ class MicrophoneSource:
         clock: Clock,
         health: Health,
         *,
-        connect: Callable[[], Feed[CapturedBlock]] | None = None,
+        connect: Callable[[], Feed[AudioBlock]] | None = None,
     ) -> None:
         """Open the microphone and wait for its first block.
 
@@ -329,7 +318,7 @@ class MicrophoneSource:
             SourceError: PortAudio is missing, there is no such microphone, or nothing comes of it.
         """
         self._health = health
-        self._loop = DeviceLoop[CapturedBlock](
+        self._loop = DeviceLoop[AudioBlock](
             self.name,
             connect or PortAudioInputs(_address(device), config, clock),
             clock,
@@ -362,12 +351,12 @@ class MicrophoneSource:
     def run(self, intake: Intake, stop: threading.Event) -> None:
         """Push sound until `stop` is set; then release the microphone and end the sound, not the pictures."""
 
-        def accept(block: CapturedBlock) -> bool:
-            if block.overflowed:
+        def accept(block: AudioBlock) -> bool:
+            if block.gap:
                 self._health.count("microphone.overflows")
-            if block.dropped:
-                self._health.count("microphone.dropped", block.dropped)
-            intake.push_audio(block.pcm, block.t_ns, block.rate_hz)
+            if block.lost:
+                self._health.count("microphone.dropped", block.lost // len(block.samples))
+            intake.push_audio(block.samples, block.t_ns, block.rate_hz)
             return True
 
         try:

@@ -329,18 +329,18 @@ class PushSource:
     ) -> None:
         """Give one block of sound, as `LiveEngine.push_audio`."""
         intake = self._door("audio", "push_audio")
-        sound = sound_of(pcm, rate_hz, layout, channels)
+        samples, rate, media_ns = sound_of(pcm, rate_hz, layout, channels)
         stamp = stamp_of(t_ns)
-        if not sound.pcm.size:
+        if not samples.size:
             return
         with self._locks["audio"]:
-            taken_ns = self._stamps["audio"].place(stamp, sound.t_ns, sound.duration_ns)
+            taken_ns = self._stamps["audio"].place(stamp, media_ns, len(samples) * NS_PER_S // rate)
             if taken_ns is None:
                 return
             if self._lead_ns is not None:
                 self._frames.promise(taken_ns - self._lead_ns)
             with self._sound.push(taken_ns):
-                intake.push_audio(sound.pcm, taken_ns, sound.rate_hz)
+                intake.push_audio(samples, taken_ns, rate)
 
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be pushed; exact mode need not wait for it."""

@@ -15,7 +15,8 @@ from emi_live.clock import NS_PER_MS
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
-from emi_live.sources.camera import CameraPicture, CameraSource, FreezeDetector, advice
+from emi_live.rings import Frame
+from emi_live.sources.camera import CameraSource, FreezeDetector, advice
 from emi_live.sources.device import DeviceLostError
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
@@ -24,8 +25,8 @@ PERIOD_NS = 100 * NS_PER_MS
 TIMES = [k * PERIOD_NS for k in range(1_000)]
 
 
-def picture(t_ns: int, content: int) -> CameraPicture:
-    return CameraPicture(np.random.default_rng(content).integers(0, 255, (48, 64, 3), np.uint8), t_ns)
+def picture(t_ns: int, content: int) -> Frame:
+    return Frame(np.random.default_rng(content).integers(0, 255, (48, 64, 3), np.uint8), t_ns)
 
 
 class Scene:
@@ -35,20 +36,20 @@ class Scene:
         self._times: Iterator[int] = iter(TIMES)
         self._contents = count(1)
 
-    def moving(self, frames: int) -> list[CameraPicture | float | DeviceLostError]:
+    def moving(self, frames: int) -> list[Frame | float | DeviceLostError]:
         return [picture(next(self._times), next(self._contents)) for _ in range(frames)]
 
-    def still(self, frames: int, content: int = 0) -> list[CameraPicture | float | DeviceLostError]:
+    def still(self, frames: int, content: int = 0) -> list[Frame | float | DeviceLostError]:
         return [picture(next(self._times), content) for _ in range(frames)]
 
 
 def watch(
-    *scripts: list[CameraPicture | float | DeviceLostError] | DeviceLostError,
+    *scripts: list[Frame | float | DeviceLostError] | DeviceLostError,
     config: CameraConfig | None = None,
-) -> tuple[RecordingIntake, Health, ScriptedDevice[CameraPicture]]:
+) -> tuple[RecordingIntake, Health, ScriptedDevice[Frame]]:
     clock, health = FakeClock(), Health()
     stop = Stop(clock)
-    device = ScriptedDevice[CameraPicture](*scripts, clock=clock, stop=stop)
+    device = ScriptedDevice[Frame](*scripts, clock=clock, stop=stop)
     intake = RecordingIntake(health)
     CameraSource(0, config or CameraConfig(), clock, health, connect=device).run(intake, stop)
     assert intake.events[-1] == "end_video"
@@ -102,7 +103,7 @@ def test_the_reason_of_a_freeze_is_said() -> None:
 
     clock = FakeClock()
     stop = Stop(clock)
-    device = ScriptedDevice[CameraPicture](
+    device = ScriptedDevice[Frame](
         [*scene.moving(2), *scene.still(30)], scene.moving(3), clock=clock, stop=stop
     )
     CameraSource("0", CameraConfig(), clock, Listening(), connect=device).run(RecordingIntake(), stop)
