@@ -1,18 +1,16 @@
 """A camera or a network stream as a source of pictures, watched for silence and for freezing.
 
 `Grabber` reads the camera in a thread of its own, because the call that reads it may never return.
-`OpenCvCapture` opens a camera of this machine. `FreezeDetector` recognises a camera that repeats its last
+`Pacer` plays a recording at its own pace. `FreezeDetector` recognises a camera that repeats its last
 picture, as some drivers do after an unplug.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal
 from zlib import crc32
 
 import numpy as np
@@ -25,22 +23,11 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import Frame
-from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed, FeedEndedError
-from emi_live.sources.stream import StreamCapture
+from emi_live.sources.capture import Capture, OpenCvCapture, StreamCapture, advice, is_url
+from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.worker import Backoff, Worker
 
-if TYPE_CHECKING:
-    from cv2 import VideoCapture
-
-__all__ = [
-    "CameraSource",
-    "Capture",
-    "FreezeDetector",
-    "Grabber",
-    "OpenCvCapture",
-    "advice",
-    "is_url",
-]
+__all__ = ["CameraSource", "FreezeDetector", "Grabber", "Pacer"]
 
 CLOSE_S: Final = 0.4  # a grab that hangs longer is left behind; it releases the device when it returns
 BUFFERED_NS: Final = (
@@ -53,36 +40,6 @@ MAX_STILL_NS: Final = 120 * NS_PER_S  # a longer step between two pictures is a 
 # as fast but a server that holds all of it.
 FAST_NS: Final = 60 * NS_PER_S
 FAST: Final = 8
-
-
-class Capture(Protocol):
-    """What is used of `cv2.VideoCapture`; called from one thread."""
-
-    @property
-    def length_ns(self) -> int:
-        """How long it is, if it is a recording that says so; 0 for a camera."""
-        ...
-
-    @property
-    def media_ns(self) -> int | None:
-        """When the picture grabbed last is due, from the first one on; None if the stream does not say."""
-        ...
-
-    def grab(self) -> bool:
-        """Wait for the next picture; False when there is none.
-
-        Raises:
-            DeviceLostError: there will be none, and the message says why.
-        """
-        ...
-
-    def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, shape (height, width, 3), owned by the caller; None if it is damaged."""
-        ...
-
-    def release(self) -> None:
-        """Close the device."""
-        ...
 
 
 class Pacer:
@@ -216,89 +173,6 @@ def _end_of_recording(capture: Capture, reason: DeviceLostError) -> DeviceLostEr
     if length_s - end_s <= max(1.0, 0.05 * length_s):
         return FeedEndedError("the recording has ended")
     return SourceError(f"the recording breaks off at {end_s:.1f} s of {length_s:.1f} s ({reason})")
-
-
-def is_url(where: int | str) -> bool:
-    """Whether a camera is reached over the network."""
-    return isinstance(where, str) and "://" in where
-
-
-def advice(where: int | str) -> str:
-    """What to do about a camera that cannot be opened."""
-    if is_url(where):
-        return f"check that `ffplay {safe_address(where)}` shows it"
-    devices = sorted(str(path) for path in Path("/dev").glob("video*"))
-    path = f"/dev/video{where}" if isinstance(where, int) else where
-    if not path.startswith("/"):
-        return "a camera is a number (0), a device (/dev/video0) or an address (rtsp://HOST/…, http://HOST/…)"
-    if not devices:
-        return "there is no /dev/video* here: plug a camera in, or give a stream's URL with --camera"
-    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-        return f"this user may not use {path}: `sudo usermod -aG video $USER`, then log in again"
-    return f"it may be in use by another program; devices here: {', '.join(devices)}"
-
-
-class OpenCvCapture:
-    """One camera on this machine by `cv2.VideoCapture`, set up for the lowest delay. Used by one thread.
-
-    Raises:
-        DeviceLostError: the device cannot be opened.
-    """
-
-    length_ns = 0
-    media_ns = None
-
-    def __init__(self, where: int | str, config: CameraConfig) -> None:
-        # The libraries below write straight to the terminal, into the middle of the view; a user's choice
-        # wins.
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        import cv2
-
-        if "OPENCV_LOG_LEVEL" not in os.environ:
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._cv2 = cv2
-        self._capture = self._open(where, config)
-        if not self._capture.isOpened():
-            self._capture.release()
-            raise DeviceLostError("it cannot be opened")
-
-    def grab(self) -> bool:
-        """Wait for the next picture."""
-        return bool(self._capture.grab())
-
-    def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, RGB."""
-        good, picture = self._capture.retrieve()
-        if not good or picture is None or picture.size == 0:
-            return None
-        grey = picture.ndim == 2 or picture.shape[2] == 1
-        code = self._cv2.COLOR_GRAY2RGB if grey else self._cv2.COLOR_BGR2RGB
-        rgb: NDArray[np.uint8] = self._cv2.cvtColor(picture, code)
-        return rgb
-
-    def release(self) -> None:
-        """Close the device."""
-        self._capture.release()
-
-    def _open(self, where: int | str, config: CameraConfig) -> VideoCapture:
-        cv2 = self._cv2
-        capture: VideoCapture = cv2.VideoCapture(
-            where, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-        )
-        # Two: with one, a driver has nowhere to put the next picture while this one is read, and the rate
-        # halves.
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
-        if config.width_px or config.height_px:  # over USB 2, larger pictures come at full rate only as JPEG
-            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        wishes = {
-            cv2.CAP_PROP_FRAME_WIDTH: config.width_px,
-            cv2.CAP_PROP_FRAME_HEIGHT: config.height_px,
-            cv2.CAP_PROP_FPS: config.fps,
-        }
-        for setting, value in wishes.items():
-            if value is not None:
-                capture.set(setting, value)
-        return capture
 
 
 STRIDE: Final = (

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import GAP_NS, AudioBlock
-from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed
+from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed
 from emi_live.worker import Backoff
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdcTimeline",
+    "MicrophoneDevice",
     "MicrophoneSource",
     "PortAudioFeed",
     "PortAudioInputs",
     "find_microphone",
+    "list_microphones",
     "load_sounddevice",
 ]
 
@@ -206,6 +208,43 @@ def load_sounddevice() -> ModuleType:
         ) from error
     module: ModuleType = sounddevice
     return module
+
+
+@dataclass(frozen=True, slots=True)
+class MicrophoneDevice:
+    """One input of PortAudio; `--mic` takes the index, the name, or a part of the name."""
+
+    index: int
+    name: str
+    rate_hz: int
+    channels: int
+    default: bool = False
+
+
+def list_microphones(load: Callable[[], Any] = load_sounddevice) -> list[MicrophoneDevice]:
+    """The inputs that PortAudio knows, by index; `load` gives the module `sounddevice`.
+
+    Raises:
+        SourceError: PortAudio is not installed.
+    """
+    portaudio = load()
+    default, listed = None, []
+    try:
+        listed = portaudio.query_devices()
+        default = portaudio.query_devices(None, "input")["index"]
+    except (portaudio.PortAudioError, ValueError):  # there is no default, or nothing at all
+        pass
+    return [
+        MicrophoneDevice(
+            device["index"],
+            device["name"],
+            round(device["default_samplerate"]),
+            device["max_input_channels"],
+            device["index"] == default,
+        )
+        for device in listed
+        if device["max_input_channels"]
+    ]
 
 
 def _channels(portaudio: Any, device: int | None, info: dict[str, Any], rate_hz: int) -> int:

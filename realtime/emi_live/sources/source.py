@@ -1,19 +1,29 @@
-"""The source protocol, and what every capture device needs: to be missed when silent, and opened again."""
+"""What a source is, how a capture device is kept open, and which sources the settings ask for.
+
+`Source` is the protocol. `DeviceLoop` keeps one device open: it notices silence and opens the device again.
+`open_sources` opens what the configuration names.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from emi_live.clock import Clock, seconds_to_ns
-from emi_live.errors import LiveError
+from emi_live.config import LiveConfig
+from emi_live.errors import ConfigurationError, LiveError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.sources.push import PushSource
 from emi_live.worker import Backoff
 
-__all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError", "Source"]
+__all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError", "Source", "open_sources"]
+
+logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1  # longest wait for a device before looking at `stop` and at the clock
 
@@ -24,8 +34,48 @@ STEPS: Final = (
     *((3_600 * hours, f"{hours} h") for hours in (1, 2, 6, 12, 24)),
 )
 
+NO_MICROPHONE: Final = "none"
+DEFAULT_MICROPHONE: Final = "default"
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol):
+    """Media from one device or file. `run` is called once, by one thread that the source does not own."""
+
+    @property
+    def name(self) -> str:
+        """The part's name in health reports: `camera`, `microphone` or `file`."""
+        ...
+
+    @property
+    def has_video(self) -> bool:
+        """Whether pictures can come of it."""
+        ...
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether sound can come of it."""
+        ...
+
+    @property
+    def announcements(self) -> Sequence[str]:
+        """Lines to show at the start, such as the tracks that are used."""
+        ...
+
+    def run(self, intake: Intake, stop: threading.Event) -> None:
+        """Push media until they end or `stop` is set; then release the device and end the streams.
+
+        Raises:
+            SourceError: the media cannot be opened or read at all. A device that is lost later is reopened
+            instead.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device or file of a source that was never run; `run` does it by itself."""
+        ...
 
 
 class DeviceLostError(LiveError):
@@ -198,38 +248,70 @@ class DeviceLoop(Generic[T]):
         return None
 
 
-class Source(Protocol):
-    """Media from one device or file. `run` is called once, by one thread that the source does not own."""
+def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Source]:
+    """The sources that the configuration asks for, opened; without any, a source for pushed media.
 
-    @property
-    def name(self) -> str:
-        """The part's name in health reports: `camera`, `microphone` or `file`."""
-        ...
+    A microphone that was not asked for by name may be absent: then `microphone` is reported as failed, and
+    the face alone is watched.
 
-    @property
-    def has_video(self) -> bool:
-        """Whether pictures can come of it."""
-        ...
+    Raises:
+        ConfigurationError: the settings contradict each other.
+        SourceError: a source that was asked for cannot be opened.
+    """
+    wanted = config.source
+    named_mic = wanted.mic is not None and wanted.mic != NO_MICROPHONE
+    if wanted.camera is not None and wanted.input is not None:
+        raise ConfigurationError("a camera and a file exclude each other; choose one")
+    if wanted.input is None and (wanted.audio_track, wanted.video_track) != (None, None):
+        raise ConfigurationError("a track is chosen of a file; give the file with --input")
+    if named_mic and config.exact:
+        raise ConfigurationError("a microphone cannot be replayed; add --mode live, or leave out --mic")
+    sources: list[Source] = []
+    with ExitStack() as opened:  # a camera is released again when the microphone with it cannot be had
+        for source in _open(config, clock, health, named_mic=named_mic):
+            opened.callback(source.close)
+            sources.append(source)
+        opened.pop_all()
+    return sources
 
-    @property
-    def has_audio(self) -> bool:
-        """Whether sound can come of it."""
-        ...
 
-    @property
-    def announcements(self) -> Sequence[str]:
-        """Lines to show at the start, such as the tracks that are used."""
-        ...
+def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) -> Iterator[Source]:
+    wanted = config.source
+    listens = False  # to the default microphone, with a camera
+    if wanted.is_pushed:
+        lead_s = wanted.push_lead_s if config.exact else None
+        yield PushSource(audio=wanted.mic is None, lead_s=lead_s, clock=clock, health=health)
+    if wanted.input is not None:
+        from emi_live.sources.file import FileSource
 
-    def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push media until they end or `stop` is set; then release the device and end the streams.
+        pace = None if config.exact else clock
+        yield FileSource(
+            wanted.input,
+            health,
+            pace=pace,
+            audio=wanted.mic is None,
+            audio_track=wanted.audio_track,
+            video_track=wanted.video_track,
+            max_gap_s=wanted.max_gap_s,
+        )
+    if wanted.camera is not None:
+        from emi_live.sources.camera import CameraSource
 
-        Raises:
-            SourceError: the media cannot be opened or read at all. A device that is lost later is reopened
-            instead.
-        """
-        ...
+        camera = CameraSource(wanted.camera, config.camera, clock, health)
+        listens = wanted.mic is None and not camera.recorded
+        if camera.recorded and wanted.mic is None:  # the room's sound does not belong to it, and never ends
+            logger.warning(
+                "the camera is a recording: it is played once, at its own pace, without sound; to hear it, "
+                "save it and use --input FILE"
+            )
+        yield camera
+    if named_mic or listens:
+        from emi_live.sources.microphone import MicrophoneSource
 
-    def close(self) -> None:
-        """Release the device or file of a source that was never run; `run` does it by itself."""
-        ...
+        try:
+            device = None if wanted.mic in (None, DEFAULT_MICROPHONE) else wanted.mic
+            yield MicrophoneSource(device, config.microphone, clock, health)
+        except SourceError as error:
+            if named_mic:
+                raise
+            health.report("microphone", "failed", str(error))
