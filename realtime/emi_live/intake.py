@@ -307,7 +307,7 @@ class Intake:
             )
         modality, until_ns = waited
         stream = "video" if modality == "vision" else "audio"
-        media = {"vision": "pictures", "audio": "sound", "text": "the words in the sound"}[modality]
+        media = {"vision": "frames", "audio": "sound", "text": "the words in the sound"}[modality]
         at_s = (until_ns - (self.first_ns or 0)) / NS_PER_S
         pushed_ns = self._newest_ns.get(stream)
         if pushed_ns is None or pushed_ns < until_ns:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from emi_live.bundle import Encoders
     from emi_live.bus.sockets import PacketReader
     from emi_live.drift import DriftReport
-    from emi_live.media import PictureFormat, SoundLayout
+    from emi_live.media import PixelFormat, SoundLayout
     from emi_live.sinks import Sink
     from emi_live.sinks.feed import EstimateBox
     from emi_live.worker import Worker
@@ -249,7 +249,7 @@ class LiveEngine:
         picture: Any,
         t_ns: int | None = None,
         *,
-        format: PictureFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
+        format: PixelFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
     ) -> None:
         """Give one picture.
 

@@ -1,7 +1,7 @@
 """Fixed-size, preallocated buffers of time-stamped samples: one writer, many readers.
 
 `AudioRing` holds the last seconds of one microphone, addressed by sample index, with the capture time of
-every sample; `VideoRing` holds the last few pictures of one camera. `Ring` is what both share: a writer
+every sample; `VideoRing` holds the last few frames of one camera. `Ring` is what both share: a writer
 that may have to wait, readers with positions, progress, and an end.
 """
 
@@ -326,7 +326,7 @@ class Frame:
 
 
 class VideoRing(Ring):
-    """The last `capacity` frames, in slots allocated once per picture size.
+    """The last `capacity` frames, in slots allocated once per frame size.
 
     One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
     those it never saw as `overwritten`. With `lossless`, a reader gets every frame in order and the writer

@@ -139,5 +139,5 @@ def test_one_long_block_is_made_in_slices() -> None:
 
 @pytest.mark.parametrize("rate_hz", [0, 999, 1_000_000])
 def test_a_rate_that_is_no_sound_is_refused(rate_hz: int) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be used; give 1000 to 768000 Hz"):
+    with pytest.raises(ConfigurationError, match="768000 Hz"):
         StreamingResampler(rate_hz)

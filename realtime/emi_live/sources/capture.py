@@ -44,9 +44,8 @@ __all__ = [
 
 MAX_SIDE_PX: Final = 32_766  # OpenCV and MediaPipe abort the process on more
 MAX_ASPECT: Final = 4.0  # pixels more oblong than this are a mistake of the header, and taken as square
-MAX_SKIPS: Final = (
-    4_096  # unreadable pieces in a row: enough for the lines of one picture of the wrong length
-)
+# Unreadable packets in a row: enough for the lines of one frame of the wrong length.
+MAX_SKIPS: Final = 4_096
 PROTOCOLS: Final = (
     "http,https,httpproxy,hls,tcp,tls,udp,udplite,rtp,srtp,crypto,data,rtsp,rtsps,rtmp,rtmps,rtmpt"
 )
@@ -62,20 +61,20 @@ HAS_DEVICE_CAPABILITIES: Final = 0x80000000
 
 
 class Capture(Protocol):
-    """What is used of `cv2.VideoCapture`; called from one thread."""
+    """The part of `cv2.VideoCapture` that is used; called from one thread."""
 
     @property
     def length_ns(self) -> int:
-        """How long it is, if it is a recording that says so; 0 for a camera."""
+        """Length of a recording that states one; 0 for a camera."""
         ...
 
     @property
     def media_ns(self) -> int | None:
-        """When the picture grabbed last is due, from the first one on; None if the stream does not say."""
+        """When the frame grabbed last is due, from the first one on; None if the stream does not say."""
         ...
 
     def grab(self) -> bool:
-        """Wait for the next picture; False when there is none.
+        """Wait for the next frame; False when there is none.
 
         Raises:
             DeviceLostError: there will be none, and the message says why.
@@ -83,7 +82,7 @@ class Capture(Protocol):
         ...
 
     def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, shape (height, width, 3), owned by the caller; None if it is damaged."""
+        """The frame grabbed last, shape (height, width, 3), owned by the caller; None if it is damaged."""
         ...
 
     def release(self) -> None:
@@ -122,8 +121,7 @@ class OpenCvCapture:
     media_ns = None
 
     def __init__(self, where: int | str, config: CameraConfig) -> None:
-        # The libraries below write straight to the terminal, into the middle of the view; a user's choice
-        # wins.
+        # The libraries below write to the terminal, into the view; a user's own setting wins.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         import cv2
 
@@ -136,17 +134,17 @@ class OpenCvCapture:
             raise DeviceLostError("it cannot be opened")
 
     def grab(self) -> bool:
-        """Wait for the next picture."""
+        """Wait for the next frame."""
         return bool(self._capture.grab())
 
     def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, RGB."""
-        good, picture = self._capture.retrieve()
-        if not good or picture is None or picture.size == 0:
+        """The frame grabbed last, RGB."""
+        good, frame = self._capture.retrieve()
+        if not good or frame is None or frame.size == 0:
             return None
-        grey = picture.ndim == 2 or picture.shape[2] == 1
+        grey = frame.ndim == 2 or frame.shape[2] == 1
         code = self._cv2.COLOR_GRAY2RGB if grey else self._cv2.COLOR_BGR2RGB
-        rgb: NDArray[np.uint8] = self._cv2.cvtColor(picture, code)
+        rgb: NDArray[np.uint8] = self._cv2.cvtColor(frame, code)
         return rgb
 
     def release(self) -> None:
@@ -158,10 +156,10 @@ class OpenCvCapture:
         capture: VideoCapture = cv2.VideoCapture(
             where, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
         )
-        # Two: with one, a driver has nowhere to put the next picture while this one is read, and the rate
+        # Two: with one, a driver has nowhere to put the next frame while this one is read, and the rate
         # halves.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
-        if config.width_px or config.height_px:  # over USB 2, larger pictures come at full rate only as JPEG
+        if config.width_px or config.height_px:  # over USB 2, larger frames come at full rate only as JPEG
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         wishes = {
             cv2.CAP_PROP_FRAME_WIDTH: config.width_px,
@@ -185,7 +183,7 @@ class StreamCapture:
         import av
 
         self._config = config
-        # Over TCP pictures are late where UDP would lose parts of them.
+        # Where UDP would lose parts of frames, over TCP they are late.
         options = {"rtsp_flags": "prefer_tcp", "protocol_whitelist": PROTOCOLS}
         try:
             self._container: InputContainer = av.open(
@@ -200,8 +198,8 @@ class StreamCapture:
         if self._stream is None or self._stream.codec_context is None:
             found = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
             self._container.close()
-            raise DeviceLostError(f"it has no picture that can be decoded (found: {found})")
-        self._stream.codec_context.thread_count = 1  # each further one would hold back one more picture
+            raise DeviceLostError(f"it has no video that can be decoded (found: {found})")
+        self._stream.codec_context.thread_count = 1  # each further one would hold back one more frame
         self._packets: Iterator[Packet[Any]] | None = None
         self._skips = 0  # in a row
         self._frames: deque[VideoFrame] = deque()
@@ -211,7 +209,7 @@ class StreamCapture:
         self.media_ns: int | None = None
 
     def grab(self) -> bool:
-        """Wait for the next picture, at most the configured time-out; False at the end.
+        """Wait for the next frame, at most the configured time-out; False at the end.
 
         True, and then nothing from `rgb`, if it was damaged.
 
@@ -232,7 +230,7 @@ class StreamCapture:
                 return False
             try:
                 self._frames.extend(packet.decode())
-            except av.FFmpegError:  # whatever a decoder says, the next packet may be whole
+            except av.FFmpegError:  # the next packet may be undamaged
                 return True
         self._frame = self._frames.popleft()
         if self._frame.pts is not None and self._frame.time_base is not None:
@@ -242,7 +240,7 @@ class StreamCapture:
         return True
 
     def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, RGB, upright and with square pixels; None if it was damaged.
+        """The frame grabbed last, RGB, upright and with square pixels; None if it was damaged.
 
         Raises:
             DeviceLostError: it is too large.
@@ -256,7 +254,7 @@ class StreamCapture:
         width, height = round(frame.width * aspect), frame.height
         if max(width, height) > MAX_SIDE_PX:
             raise DeviceLostError(
-                f"its pictures of {width}x{height} pixels are too large ({MAX_SIDE_PX} at most)"
+                f"its frames of {width}x{height} pixels are too large ({MAX_SIDE_PX} at most)"
             )
         square = frame.reformat(width, height, "rgb24", threads=1)
         turns = round(frame.rotation / 90)
@@ -270,7 +268,7 @@ class StreamCapture:
         self._container.close()
 
     def _next_packet(self) -> Packet[Any] | None:
-        """The next packet, None at the end. What is none is passed over, and is damage once in a row."""
+        """The next packet, None at the end. Data that is no packet is skipped, and reported once in a row."""
         import av
 
         while True:
@@ -327,11 +325,11 @@ class CameraDevice:
 def list_cameras(
     devices: Path = Path("/dev"), names: Path = Path("/sys/class/video4linux"), ioctl: Ioctl | None = None
 ) -> list[CameraDevice]:
-    """The cameras of this machine, by index. None is started, so no light goes on.
+    """The cameras of this machine, by index. No camera is started, so no light goes on.
 
     Args:
         devices: the folder of the device files.
-        names: where the kernel tells their names.
+        names: the folder of the kernel's names for them.
         ioctl: asks a driver; the default is the system's.
     """
     found = []
@@ -349,7 +347,7 @@ def list_cameras(
 
 
 def _ask(index: int, path: Path, name: str, ioctl: Ioctl) -> CameraDevice | None:
-    """What the driver says of a device; None if it gives no pictures, as every second one of many cameras."""
+    """What the driver says of a device; None if it gives no frames, as the second device of many cameras."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except PermissionError:

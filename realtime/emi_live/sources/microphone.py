@@ -388,7 +388,7 @@ class MicrophoneSource:
         return True
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push sound until `stop` is set; then release the microphone and end the sound, not the pictures."""
+        """Push sound until `stop` is set; then release the microphone and end the sound, not the frames."""
 
         def accept(block: AudioBlock) -> bool:
             if block.gap:

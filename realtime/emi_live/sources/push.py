@@ -16,10 +16,10 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, seconds_t
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.media import picture_of, sound_of, stamp_of
+from emi_live.media import frame_of, sound_of, stamp_of
 
 if TYPE_CHECKING:
-    from emi_live.media import PictureFormat, SoundLayout
+    from emi_live.media import PixelFormat, SoundLayout
 
 __all__ = ["PushSource", "StampGuard"]
 
@@ -69,12 +69,12 @@ class StampGuard:
         self._noted = ("", -(2**62))  # why media are of no use, and when that was seen
 
     def place(self, t_ns: int | None, media_ns: int | None, duration_ns: int) -> int | None:
-        """The capture time of a picture or block; None: it is left out, and counted.
+        """The capture time of a frame or block; None: it is left out, and counted.
 
         Args:
             t_ns: as its owner gave it.
             media_ns: as a PyAV frame carries it, on a clock of its own.
-            duration_ns: of the block; 0 for a picture.
+            duration_ns: of the block; 0 for a frame.
 
         Raises:
             ConfigurationError: the first stamp is not on our clock, or one is missing in exact mode.
@@ -292,12 +292,12 @@ class PushSource:
             "audio": StampGuard("audio", clock, health, exact=exact),
         }
         self._lead_ns = None if lead_s is None else seconds_to_ns(lead_s)
-        self._frames = _Stream("a picture", lead_s or 0.0)
+        self._frames = _Stream("a frame", lead_s or 0.0)
         self._sound = _Stream("sound", lead_s or 0.0)
 
     @property
     def has_video(self) -> bool:
-        """Whether pictures will be pushed."""
+        """Whether frames will be pushed."""
         return self._streams["video"]
 
     @property
@@ -305,10 +305,10 @@ class PushSource:
         """Whether sound will be pushed."""
         return self._streams["audio"]
 
-    def push_frame(self, picture: Any, t_ns: Any = None, picture_format: PictureFormat | None = None) -> None:
-        """Give one picture, as `LiveEngine.push_frame`."""
+    def push_frame(self, frame: Any, t_ns: Any = None, pixel_format: PixelFormat | None = None) -> None:
+        """Give one frame, as `LiveEngine.push_frame`."""
         intake = self._door("video", "push_frame")
-        rgb, media_ns = picture_of(picture, picture_format)
+        rgb, media_ns = frame_of(frame, pixel_format)
         stamp = stamp_of(t_ns)
         with self._locks["video"]:
             taken_ns = self._stamps["video"].place(stamp, media_ns, 0)
@@ -355,7 +355,7 @@ class PushSource:
         return {stream: reason for stream, reason in found.items() if reason is not None}
 
     def end_video(self) -> None:
-        """No more pictures will be pushed."""
+        """No more frames will be pushed."""
         self._attach().end_video()
         self._over.add("video")
 

@@ -51,7 +51,7 @@ class Source(Protocol):
 
     @property
     def has_video(self) -> bool:
-        """Whether pictures can come of it."""
+        """Whether frames can come of it."""
         ...
 
     @property

@@ -159,7 +159,7 @@ def test_a_rate_near_16_khz_is_heard(faults: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("rate_500.wav", "500 Hz"), ("rgb4.nut", "pixels of format rgb4 cannot be converted")],
+    [("rate_500.wav", "500 Hz"), ("rgb4.nut", "rgb4")],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(faults: Path, name: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason) as caught:
@@ -241,9 +241,9 @@ def test_an_empty_track_is_passed_over(faults: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("list.ffconcat", "ffconcat version 1.0\nfile /etc/motd\n", "is a list of files .* ffmpeg -f concat"),
-        ("keys.m3u8", '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXTINF:1,\na.ts\n', "encrypted media"),
-        ("stream.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", "describes a stream"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile /etc/motd\n", "ffmpeg -f concat"),
+        ("keys.m3u8", '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXTINF:1,\na.ts\n', "encrypted"),
+        ("stream.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", "SDP"),
     ],
 )
 def test_lists_and_descriptions_of_media_are_named(

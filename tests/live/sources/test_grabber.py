@@ -121,7 +121,7 @@ def test_too_many_damaged_pictures_in_a_row_are_a_loss(clock: FakeClock) -> None
     assert grabber.next(0.0) is not None
     camera._allowed.release()
     assert camera.released.wait(5)
-    with pytest.raises(DeviceLostError, match="3 damaged pictures"):
+    with pytest.raises(DeviceLostError, match="3 damaged frames"):
         grabber.next(1.0)
     assert health.snapshot().counters["camera.damaged"] == 5
     grabber.close()
@@ -219,7 +219,7 @@ def test_a_camera_that_ends_is_lost_after_its_last_picture(clock: FakeClock) -> 
     camera._allowed.release()
     assert camera.released.wait(5)
     assert grabber.next(1.0) is not None
-    with pytest.raises(DeviceLostError, match="no picture"):
+    with pytest.raises(DeviceLostError, match="no frame"):
         grabber.next(1.0)
     grabber.close()
 
@@ -229,7 +229,7 @@ def test_a_camera_that_cannot_be_opened_is_lost(clock: FakeClock) -> None:
         raise DeviceLostError("it cannot be opened")
 
     grabber = Grabber(refuse, clock, Health())
-    with pytest.raises(DeviceLostError, match="it cannot be opened"):
+    with pytest.raises(DeviceLostError, match="opened"):
         grabber.next(5.0)
     grabber.close()
 

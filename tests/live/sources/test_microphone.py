@@ -204,7 +204,7 @@ def test_portaudio_is_started_afresh_only_to_reopen() -> None:
 
 
 def test_an_unknown_microphone_is_answered_with_those_there_are() -> None:
-    with pytest.raises(DeviceLostError, match=r"'x' is not here.*'mic 1'"):
+    with pytest.raises(DeviceLostError, match=r"'x'.*'mic 1'"):
         inputs(FakePortAudio(inputs=2), FakeClock(), "x")()
 
 
@@ -217,10 +217,10 @@ def test_a_microphone_is_found_by_number_name_case_and_words(wanted: int | str) 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("mic", r"may be any of 2 inputs: 1 'Built-in Mic', 2 'USB Mic'; choose one by its number"),
-        ("hdmi", r"microphone 'hdmi' is an output \(0 'HDMI'\); inputs here: 1 'Built-in Mic', 2 'USB Mic'"),
-        (0, r"microphone 0 is an output \(0 'HDMI'\); inputs here: 1 "),
-        (7, r"microphone 7 is not here; inputs here: 1 "),
+        ("mic", "any of 2.*1 'Built-in Mic', 2 'USB Mic'"),
+        ("hdmi", "output.*1 'Built-in Mic', 2 'USB Mic'"),
+        (0, "output.*1 'Built-in Mic'"),
+        (7, "7 is not here"),
     ],
 )
 def test_what_is_no_microphone_is_answered_with_those_there_are(wanted: int | str, message: str) -> None:

@@ -96,6 +96,5 @@ def test_two_threads_may_push_while_each_promises_for_the_other() -> None:
 
 
 def test_a_lead_that_the_queues_cannot_hold_is_refused_at_the_start() -> None:
-    message = r"30\.0 s of pictures .* hold 0\.5 s: set bus\.high_water_mark to at least 550, or source\.push"
-    with pytest.raises(ConfigurationError, match=message), engine(30.0, "bus.high_water_mark=10"):
+    with pytest.raises(ConfigurationError, match="at least 550"), engine(30.0, "bus.high_water_mark=10"):
         pass

@@ -46,7 +46,7 @@ def test_a_stream_of_damaged_pictures_is_a_loss() -> None:
 
     with web_camera(parts) as server, watching(server.url(), CONFIG) as watch:
         until(lambda: watch.count("camera.lost") >= 1)
-        assert "5 damaged pictures in a row" in watch.health.status("camera").detail
+        assert "5 damaged frames in a row" in watch.health.status("camera").detail
         healthy.set()
         before = len(watch.intake.frames)
         until(lambda: len(watch.intake.frames) > before + 5)
