@@ -1,8 +1,7 @@
 """A microphone as a source of sound, through PortAudio.
 
-PortAudio's callback only copies; the reader works out times and losses. `AdcTimeline` makes steady capture
-times of the jittering ones that a driver reports. A device that delivers nothing is lost; a silent room is
-not.
+PortAudio's callback only copies; the reader computes times and losses. `AdcTimeline` smooths the jittering
+capture times that a driver reports. A device that delivers no blocks is lost; silence is not a loss.
 """
 
 from __future__ import annotations
@@ -40,9 +39,8 @@ __all__ = [
     "load_sounddevice",
 ]
 
-FOLLOW: Final = (
-    20  # a twentieth of each deviation is taken over: at 32 ms blocks, drift is followed in about 0.6 s
-)
+# A twentieth of each deviation is corrected: with blocks of 32 ms, drift is followed in about 0.6 s.
+FOLLOW: Final = 20
 
 
 class AdcTimeline:
@@ -69,14 +67,14 @@ class AdcTimeline:
 
 QUEUE_BLOCKS: Final = 64  # 2 s of 32 ms blocks; past that the oldest is dropped
 NO_MICROPHONE: Final = "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
-MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and the callback has no clock
+MAX_DELAY_S: Final = 5.0  # from converter to callback; a driver that reports more has no clock
 
 
 class PortAudioInputs:
     """Opens one microphone, again and again.
 
-    PortAudio lists devices once, when it starts; to see one that was plugged in again it is started afresh,
-    which ends every other PortAudio stream of the process. That is done only after a loss.
+    PortAudio lists devices once, when it starts. To find one that was plugged in again, it is restarted,
+    which ends every other PortAudio stream of the process; so that is done only after a loss.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class PortAudioInputs:
         *,
         load: Callable[[], Any] | None = None,
     ) -> None:
-        """Remember what to open; `device` None is the default one, `load` gives the module `sounddevice`."""
+        """Remember what to open; `device` None is the default, `load` returns the module `sounddevice`."""
         self._load = load or load_sounddevice
         self._device = device
         self._config = config
@@ -104,9 +102,7 @@ class PortAudioInputs:
         portaudio = self._load()
         try:
             if self._opened:
-                with suppress(
-                    portaudio.PortAudioError
-                ):  # it is down already when starting it has failed before
+                with suppress(portaudio.PortAudioError):  # after a failed start it is down already
                     portaudio._terminate()
                 portaudio._initialize()
             self._opened = True
@@ -179,7 +175,7 @@ class PortAudioFeed:
         now_ns = self._clock.now_ns()
         delay_s = times.currentTime - times.inputBufferAdcTime
         if times.inputBufferAdcTime <= 0 or not 0 <= delay_s <= MAX_DELAY_S:
-            delay_s = frames / self._rate_hz  # as if its last sample had just been heard
+            delay_s = frames / self._rate_hz  # as if its last sample had just been captured
         self._arrivals.append(
             AudioBlock(
                 pcm.copy(),
@@ -319,9 +315,8 @@ def _describe(portaudio: Any, device: int | str | None, error: Exception) -> str
     return f"{wanted} cannot be opened ({reason}); inputs here: {_shown(inputs)}; choose one with --mic"
 
 
-START_PATIENCE: Final = (
-    4  # times `silent_device_s`: sound servers take up to two seconds to send the first block
-)
+# Times `silent_device_s`: sound servers take up to two seconds to send the first block.
+START_PATIENCE: Final = 4
 
 
 class MicrophoneSource:

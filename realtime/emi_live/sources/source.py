@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.1  # longest wait for a device before looking at `stop` and at the clock
 
-# After how many seconds a loss is said to have lasted how long.
+# The durations at which a loss is reported again, in seconds and in words.
 STEPS: Final = (
     *((seconds, f"{seconds} s") for seconds in (10, 30)),
     *((60 * minutes, f"{minutes} min") for minutes in (1, 2, 5, 10, 30)),
@@ -51,12 +51,12 @@ class Source(Protocol):
 
     @property
     def has_video(self) -> bool:
-        """Whether frames can come of it."""
+        """Whether it can give frames."""
         ...
 
     @property
     def has_audio(self) -> bool:
-        """Whether sound can come of it."""
+        """Whether it can give sound."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class Source(Protocol):
 
 
 class DeviceLostError(LiveError):
-    """A device gives nothing usable any more; its message says in a few words why."""
+    """A device gives no usable media any more; the message says why in a few words."""
 
 
 class FeedEndedError(DeviceLostError):
@@ -91,11 +91,11 @@ class Feed(Protocol[T_co]):
 
     @property
     def recorded(self) -> bool:
-        """Whether it is a recording: nothing may come of it for long, and it can be played from its start."""
+        """Whether it is a recording: it may pause for long, and can be played from its start."""
         ...
 
     def next(self, timeout_s: float) -> T_co | None:
-        """What has arrived; None if nothing did within `timeout_s`.
+        """The next item; None if none arrived within `timeout_s`.
 
         Raises:
             DeviceLostError: nothing more will come.
@@ -108,9 +108,9 @@ class Feed(Protocol[T_co]):
 
 
 class DeviceLoop(Generic[T]):
-    """Keeps one device open, and opens it again with growing waits whenever it is lost.
+    """Keeps one device open; when it is lost, opens it again after growing waits.
 
-    A loss is counted as `PART.lost` and reported as `failed`, with since when and why; the part is `running`
+    A loss is counted as `PART.lost` and reported as `failed`, with its time and reason; the part is `running`
     again with the next item that is accepted.
     """
 
@@ -133,9 +133,9 @@ class DeviceLoop(Generic[T]):
             connect: opens the device; raises `DeviceLostError` if it cannot.
             clock: measures silence.
             health: where losses are reported.
-            nothing: what a silent device is said to give, e.g. `no audio arriving`.
-            first_s: patience from opening to the first item.
-            silent_s: patience between two items.
+            nothing: the message for a silent device, e.g. `no audio arriving`.
+            first_s: longest time from opening to the first item.
+            silent_s: longest time between two items.
             backoff: waits between attempts.
         """
         self._part = part
@@ -153,7 +153,7 @@ class DeviceLoop(Generic[T]):
         self._lost: tuple[int, str] | None = None  # since when, by the clock and in words
 
     def open(self) -> None:
-        """Open the device and wait until something comes of it; a recording is closed again until `run`.
+        """Open the device and wait for its first item; a recording is closed again until `run`.
 
         Raises:
             DeviceLostError: it cannot be opened, or gives nothing.
@@ -170,7 +170,7 @@ class DeviceLoop(Generic[T]):
         self._health.report(self._part, "starting", "open")
 
     def run(self, accept: Callable[[T], bool], stop: threading.Event) -> None:
-        """Give every item to `accept` until `stop` is set or a recording ends, then release the device.
+        """Pass every item to `accept` until `stop` is set or a recording ends, then release the device.
 
         `accept` says whether the item was a sign of life; it may raise `DeviceLostError` itself.
         """
@@ -194,7 +194,7 @@ class DeviceLoop(Generic[T]):
             self._release()
 
     def close(self) -> None:
-        """Release the device, if it is open; while `run` has it, that is for `run` to do."""
+        """Release the device, if it is open; while `run` runs, `run` releases it."""
         if not self._running:
             self._release()
 
@@ -204,7 +204,7 @@ class DeviceLoop(Generic[T]):
             self._feed = None
 
     def _skip_backlog(self) -> None:
-        """Leave out what arrived between `open` and `run`: nobody was there to see or hear it."""
+        """Skip what arrived between `open` and `run`, before the engine ran."""
         try:
             while self._feed is not None and self._feed.next(0.0) is not None:
                 pass
@@ -224,7 +224,7 @@ class DeviceLoop(Generic[T]):
                 self._health.report(self._part, "running")
 
     def _report_loss(self, loss: DeviceLostError) -> None:
-        """Say since when it is lost, and again whenever that has become much longer; each is one log line."""
+        """Report since when it is lost, and again when that is much longer; each report is one log line."""
         now_ns = self._clock.now_ns()
         if self._lost is None:
             self._lost = now_ns, f"{datetime.now():%H:%M:%S}"
@@ -251,8 +251,8 @@ class DeviceLoop(Generic[T]):
 def open_sources(config: LiveConfig, clock: Clock, health: Health) -> list[Source]:
     """The sources that the configuration asks for, opened; without any, a source for pushed media.
 
-    A microphone that was not asked for by name may be absent: then `microphone` is reported as failed, and
-    the face alone is watched.
+    A microphone that was not named may be absent: then `microphone` is reported as failed, and the camera is
+    used alone.
 
     Raises:
         ConfigurationError: the settings contradict each other.
