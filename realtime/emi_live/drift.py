@@ -149,7 +149,7 @@ class DriftWatch:
         while not stop.is_set():
             with self._lock:
                 window = self._window
-            while (block := self._reader.read(READ_SAMPLES)) is not None:  # all that the window is of
+            while (block := self._reader.read(READ_SAMPLES)) is not None:  # all sound of the window
                 self._sound.add(block)
             if window is not None:
                 self.check(*window)

@@ -1,4 +1,4 @@
-"""The one entrance for media: any source pushes frames and sound here, whatever their size, type or rate.
+"""The one entrance for media: all sources push frames and sound of any size, type or rate here.
 
 `Intake` checks media, resamples sound and writes the rings. `Pauses` keeps what the program muted or paused.
 """
@@ -117,8 +117,8 @@ class Pauses:
 class Intake:
     """Checks media, brings sound to 16 kHz mono, and writes the rings.
 
-    Frames come from one thread and sound from one thread; they may be the same. A source also says how far it
-    has read each stream (`advance_video`, `advance_audio`), so that in exact mode nothing waits in a gap.
+    One thread pushes frames and one thread pushes sound; they may be the same. A source also reports how far
+    it has read each stream (`advance_video`, `advance_audio`), so that in exact mode nothing waits in a gap.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Intake:
         clock: Clock | None = None,
         pauses: Pauses | None = None,
     ) -> None:
-        """Write these rings; media are stamped by `clock` as they come in, in addition to their capture time.
+        """Write these rings; `clock` gives the time of arrival, in addition to the capture time.
 
         What was captured in one of `pauses` is not used.
         """
@@ -141,12 +141,12 @@ class Intake:
         self._timeout_s = push_timeout_s
         self._clock = clock or MonotonicClock()
         self.pauses = pauses or Pauses(self._clock, exact=False)
-        self._sound_end_ns: int | None = None  # capture time at which the sound ends that came so far
+        self._sound_end_ns: int | None = None  # capture time at which the sound pushed so far ends
         self._told_of_range = False
         self._resampler: StreamingResampler | None = None
         self._last_frame_ns: int | None = None
         self.first_ns: int | None = None  # capture time of the first media pushed
-        # In exact mode: whose packets the window waits for, and up to when. None: for none.
+        # In exact mode: the modality that the window waits for, and up to when; None: it does not wait.
         self.waits_for: Callable[[], tuple[str, int] | None] = lambda: None
         self._newest_ns: dict[str, int] = {}  # capture time of the newest media pushed, by stream
 
@@ -191,10 +191,9 @@ class Intake:
     ) -> None:
         """Add a block of sound, shape (n,) or (n, channels), whose first sample was captured at `t_ns`.
 
-        Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at
-        block edges. Samples that are not finite become silence and are counted as `audio.not_finite`; those
-        outside [-1, 1] are clipped and counted as `audio.clipped`, and what no sample format can hold is
-        silence.
+        Integers are read at full scale, channels are averaged, and any rate becomes 16 kHz without clicks at
+        block edges. Samples that are not finite become silence, counted as `audio.not_finite`. Samples
+        outside [-1, 1] are clipped, counted as `audio.clipped`; beyond any sample format they become silence.
 
         Raises:
             ConfigurationError: not a block of samples.
@@ -235,7 +234,7 @@ class Intake:
     def advance_audio(self, t_ns: int) -> None:
         """No sound captured before `t_ns` will be pushed any more; not while sound is being pushed.
 
-        Where that leaves a gap, what the resampler still holds is written, as the next block would have it.
+        If that leaves a gap, the samples that the resampler still holds are written at once.
         """
         end_ns = None if self._resampler is None else self._resampler.end_ns
         if end_ns is not None and t_ns - end_ns >= GAP_NS:

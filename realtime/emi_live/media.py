@@ -1,8 +1,8 @@
-"""What programmers hold, as the arrays that the engine takes: frames, sound, stamps and rates.
+"""Conversion of pushed media: frames, sound, stamps and rates of many kinds to what the intake accepts.
 
-numpy arrays, lists, PyAV frames (aiortc's are these), PIL images and torch tensors. No library is imported
-to look: a program that holds such an object has imported its library. What cannot be taken is refused at
-the call, in one sentence, by `ConfigurationError` and by nothing else.
+Accepted are numpy arrays, lists, PyAV frames (aiortc uses these), PIL images and torch tensors. No library is
+imported for it: a program that has such an object has imported its library. Anything else raises
+`ConfigurationError` at the call, with one sentence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SoundLayout: TypeAlias = Literal["channels_last", "channels_first", "interleaved
 
 MAX_SIDE_PX: Final = 16_384  # native libraries abort at 32,767
 MAX_CHANNELS: Final = 64
-SAFE_PLANES: Final = 7  # of planar sound with more channels, PyAV counts planes that are not there
+SAFE_PLANES: Final = 7  # with more channels of planar sound, PyAV counts planes that do not exist
 MAX_STAMP_NS: Final = 2**62  # what is added to a stamp must not overflow
 
 # From each format to RGB, by channel; a frame of one channel is repeated.
@@ -54,7 +54,7 @@ def stamp_of(t_ns: Any) -> int | None:
     """A capture time as whole nanoseconds; None stays None.
 
     Raises:
-        ConfigurationError: not a whole number, or out of all bounds.
+        ConfigurationError: not a whole number, or out of range.
     """
     if t_ns is None:
         return None
@@ -72,7 +72,7 @@ def rate_of(rate_hz: Any) -> int:
     """A sample rate as a whole number of hertz; whole floats are taken.
 
     Raises:
-        ConfigurationError: neither.
+        ConfigurationError: not a positive whole number.
     """
     rate = _whole(rate_hz)
     if rate is None and isinstance(rate_hz, (float, np.floating)) and float(rate_hz).is_integer():
@@ -92,7 +92,7 @@ def frame_of(frame: Any, pixel_format: PixelFormat | None = None) -> tuple[NDArr
         pixel_format: None: one channel is grey, three are RGB.
 
     Raises:
-        ConfigurationError: no frame that can be taken.
+        ConfigurationError: it cannot be converted to a frame.
     """
     if pixel_format is not None and pixel_format not in TO_RGB:
         raise ConfigurationError(
@@ -125,7 +125,7 @@ def sound_of(
 ) -> tuple[NDArray[Any], int, int | None]:
     """The samples, shape (n,) or (n, channels), their rate, and the capture time that a PyAV frame carries.
 
-    Integers keep their type, as far as the intake knows it.
+    int16 and int32 keep their type; the intake scales them.
 
     Args:
         pcm: an array, list, torch tensor, or `av.AudioFrame`, which has its own layout.
@@ -134,7 +134,7 @@ def sound_of(
         channels: how many, of interleaved sound.
 
     Raises:
-        ConfigurationError: no sound that can be taken.
+        ConfigurationError: it cannot be converted to sound.
     """
     if layout not in get_args(SoundLayout):
         raise ConfigurationError(
@@ -199,7 +199,7 @@ def _frame_time_ns(frame: Any) -> int | None:
 
 
 def _array_of(held: Any, what: str, remedy: str) -> NDArray[Any]:
-    """The object as an array of numbers, without copying one that it is."""
+    """The object as an array of numbers; an array is not copied."""
     if isinstance(held, np.ndarray) and held.dtype != object:
         return held
     if _is_of("torch", held) and hasattr(held, "detach"):
@@ -239,7 +239,7 @@ def _bytes_of(frame: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _samples_of(pcm: NDArray[Any]) -> NDArray[Any]:
-    """Samples of a type that the intake knows the scale of."""
+    """Samples of a type whose scale the intake knows."""
     if pcm.dtype == np.uint8:
         return (pcm.astype(np.float32) - 128.0) / 128.0
     if pcm.dtype == np.int8:
@@ -257,7 +257,7 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _converted(convert: Any, held: Any) -> Any:
-    """What `convert` gives; whatever another library raises becomes one sentence of ours."""
+    """The result of `convert`; any error of a library becomes a `ConfigurationError` of one sentence."""
     try:
         return convert()
     except Exception as error:  # each library has its own kinds
@@ -279,7 +279,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _shape_of(frame: Any, array: NDArray[Any]) -> tuple[int, ...]:
-    """As its owner knows it."""
+    """The shape of the object that was given."""
     return tuple(getattr(frame, "shape", array.shape))
 
 

@@ -1,4 +1,4 @@
-"""Streaming resampling to 16 kHz: the samples of one pass over the whole sound, with exact capture times.
+"""Streaming resampling to 16 kHz: the same samples as one pass over all sound, with exact capture times.
 
 The kernel is torchaudio's. docs/decisions/0022 says why it is not soxr's.
 """
@@ -148,7 +148,7 @@ class _Filter:
         return max(0, -(-position * self.up // self.down))
 
     def apply(self, held: NDArray[np.float32], held_from: int, start: int, stop: int) -> NDArray[np.float32]:
-        """Outputs [start, stop) from inputs of which the first has index `held_from`."""
+        """Outputs [start, stop) from the inputs `held`, the first of which has index `held_from`."""
         outputs = np.arange(start, stop, dtype=np.int64)
         first = outputs * self.down // self.up - self.half_width - held_from
         around = np.lib.stride_tricks.sliding_window_view(held, self.taps.shape[1])[first]

@@ -367,7 +367,7 @@ class PushSource:
             intake.end_audio()
 
     def end(self) -> None:
-        """No more media will be pushed; may be said before `run`."""
+        """No more media will be pushed; may be called before `run`."""
         self._over |= {"video", "audio"}
         self._finish()
         self._ended.set()

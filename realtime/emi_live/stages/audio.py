@@ -229,9 +229,9 @@ class ProsodyStage:
         )
 
 
-BEHIND_S: Final = 1.0  # of sound that waits: a voice that is told so late is missing by default
+BEHIND_S: Final = 1.0  # of queued sound: by default, a voice published later than this counts as missing
 AGAIN_S: Final = 0.3
-SKIP_S: Final = 3.0  # of sound that waits: frames that come later than this are of little use
+SKIP_S: Final = 3.0  # of queued sound: frames later than this are of little use
 
 
 class SpeechModel(Protocol):
