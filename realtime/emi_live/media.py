@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
+from emi_live.rings import MAX_SIDE_PX
 
 __all__ = [
     "PixelFormat",
@@ -30,7 +31,6 @@ __all__ = [
 PixelFormat: TypeAlias = Literal["rgb24", "bgr24", "gray", "rgba", "bgra"]
 SoundLayout: TypeAlias = Literal["channels_last", "channels_first", "interleaved"]
 
-MAX_SIDE_PX: Final = 16_384  # native libraries abort at 32,767
 MAX_CHANNELS: Final = 64
 SAFE_PLANES: Final = 7  # with more channels of planar sound, PyAV counts planes that do not exist
 MAX_STAMP_NS: Final = 2**62  # what is added to a stamp must not overflow

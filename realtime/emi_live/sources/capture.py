@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from emi_live.addresses import safe_address, safe_text
 from emi_live.clock import NS_PER_S
 from emi_live.config import CameraConfig
+from emi_live.rings import MAX_SIDE_PX
 from emi_live.sources.source import DeviceLostError
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ __all__ = [
     "list_cameras",
 ]
 
-MAX_SIDE_PX: Final = 32_766  # OpenCV and MediaPipe abort the process on more
 MAX_ASPECT: Final = 4.0  # pixels more oblong than this are a mistake of the header, and taken as square
 # Unreadable packets in a row: enough for the lines of one frame of the wrong length.
 MAX_SKIPS: Final = 4_096
