@@ -75,7 +75,7 @@ Kind: TypeAlias = Literal["compact", "cached", "full"]
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, or a block of sound."""
+    """A frame, or a block of sound."""
 
     t_ns: int
     data: NDArray[np.uint8] | NDArray[np.float32]
@@ -206,7 +206,7 @@ def answers(estimates: Sequence[Estimate]) -> list[object]:
 
 
 def pictures(spans: Sequence[tuple[float, int]]) -> list[Item]:
-    """Gaps in seconds, each followed by so many pictures, two a second; every fifth without a face."""
+    """Gaps in seconds, each followed by so many frames, two a second; every fifth without a face."""
     items: list[Item] = []
     t_ns = 0
     for gap_s, count in spans:

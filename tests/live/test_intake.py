@@ -72,7 +72,7 @@ def test_a_frame_that_is_not_newer_is_left_out_and_counted(t_ns: int) -> None:
         np.zeros((0, 6, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_picture_is_refused(picture: Any) -> None:
+def test_what_is_no_rgb_frame_is_refused(picture: Any) -> None:
     with pytest.raises(ConfigurationError, match="uint8"):
         Door().intake.push_frame(picture, 0)
 

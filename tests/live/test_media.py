@@ -45,7 +45,7 @@ TONE = np.linspace(-0.5, 0.5, 160, dtype=np.float32)
         pytest.param(av.VideoFrame.from_ndarray(BGR.copy(), format="bgr24"), None, id="av, bgr24"),
     ],
 )
-def test_every_kind_of_colour_picture_comes_out_the_same(held: Any, pixel_format: Any) -> None:
+def test_every_kind_of_colour_frame_comes_out_the_same(held: Any, pixel_format: Any) -> None:
     picture, t_ns = frame_of(held, pixel_format)
     assert picture.dtype == np.uint8
     assert picture.flags.c_contiguous
@@ -54,12 +54,12 @@ def test_every_kind_of_colour_picture_comes_out_the_same(held: Any, pixel_format
 
 
 @pytest.mark.parametrize("held", [GRAY, GRAY[:, :, None], GRAY / 255, Image.fromarray(GRAY), GRAY.tolist()])
-def test_a_grey_picture_is_grey_in_all_channels(held: Any) -> None:
+def test_a_grey_frame_is_grey_in_all_channels(held: Any) -> None:
     np.testing.assert_array_equal(frame_of(held)[0], np.repeat(GRAY[:, :, None], 3, axis=2))
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "gray", "rgba", "nv12", "yuv444p"])
-def test_a_pyav_picture_is_taken_in_any_format_with_its_time(pixels: str) -> None:
+def test_a_pyav_frame_is_taken_in_any_format_with_its_time(pixels: str) -> None:
     frame = av.VideoFrame.from_ndarray(np.full((6, 9, 3), 128, np.uint8), format="rgb24").reformat(
         format=pixels
     )
@@ -96,7 +96,7 @@ def test_a_pyav_picture_is_taken_in_any_format_with_its_time(pixels: str) -> Non
         (object(), "object"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_sentence(held: Any, says: str) -> None:
+def test_what_is_no_frame_is_refused_in_one_sentence(held: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as refused:
         frame_of(held)
     assert "\n" not in str(refused.value)

@@ -109,13 +109,13 @@ def test_a_gap_that_no_break_explains_stays_one() -> None:
     assert [block.gap_before for block in blocks_of(room.audio)] == [False, True]
 
 
-def test_a_pause_takes_neither_pictures_nor_sound() -> None:
+def test_a_pause_takes_neither_frames_nor_sound() -> None:
     room = Room()
-    picture = np.zeros((2, 2, 3), np.uint8)
+    frame = np.zeros((2, 2, 3), np.uint8)
     for paused in (False, True, False):
         room.pauses.set("paused", paused)
         room.hear(10)
-        room.intake.push_frame(picture, room.clock.now_ns() - 1)
+        room.intake.push_frame(frame, room.clock.now_ns() - 1)
     assert room.health.snapshot().counters["video.frames"] == 2
     assert room.video.backlog == 2
     [block] = blocks_of(room.audio)

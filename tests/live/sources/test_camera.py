@@ -31,7 +31,7 @@ def picture(t_ns: int, content: int) -> Frame:
 
 
 class Scene:
-    """Pictures 100 ms apart, moving or still."""
+    """Frames 100 ms apart, moving or still."""
 
     def __init__(self) -> None:
         self._times: Iterator[int] = iter(TIMES)
@@ -59,7 +59,7 @@ def watch(
     return intake, health, device
 
 
-def test_pictures_keep_the_time_of_their_capture() -> None:
+def test_frames_keep_the_time_of_their_capture() -> None:
     intake, health, _ = watch(Scene().moving(11))
     assert [t_ns for _, t_ns in intake.frames] == TIMES[1:11]
     assert health.status("camera").state == "ended"
@@ -82,10 +82,10 @@ def test_a_hanging_camera_is_opened_again() -> None:
     assert health.snapshot().counters["camera.lost"] == 1
 
 
-def test_a_frozen_camera_is_noticed_reopened_and_its_picture_withheld() -> None:
+def test_a_frozen_camera_is_noticed_reopened_and_its_frame_withheld() -> None:
     scene = Scene()
     script = [*scene.moving(5), *scene.still(30)]
-    # After the first reopening it still repeats its last picture, after the second it is alive.
+    # After the first reopening it still repeats its last frame, after the second it is alive.
     intake, health, device = watch(script, scene.still(30), scene.moving(5))
     assert health.snapshot().counters["camera.lost"] == 1
     assert len(device.feeds) == 3

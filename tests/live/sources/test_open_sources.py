@@ -32,9 +32,9 @@ def opened(config: LiveConfig, health: Health | None = None) -> list[Source]:
 
 
 def test_nothing_asked_for_means_pushed_media() -> None:
-    [both], [pictures] = opened(configure()), opened(configure(mic="none"))
+    [both], [frames] = opened(configure()), opened(configure(mic="none"))
     assert (both.name, both.has_video, both.has_audio) == ("push", True, True)
-    assert (pictures.name, pictures.has_video, pictures.has_audio) == ("push", True, False)
+    assert (frames.name, frames.has_video, frames.has_audio) == ("push", True, False)
 
 
 def test_a_file_brings_its_own_sound(assets: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from emi_live.clock import NS_PER_S
 from emi_live.sources.stamps import Correction, MediaTimeline, Stamp, StreamName
 
-PICTURE_NS = NS_PER_S // 10
+FRAME_NS = NS_PER_S // 10
 BLOCK_NS = NS_PER_S // 20
 HOUR_NS = 3_600 * NS_PER_S
 MAX_GAP_NS = 120 * NS_PER_S
@@ -22,8 +22,8 @@ Pauses = Sequence[tuple[float, float]]  # at, for: seconds
 
 
 def stream(name: StreamName, seconds: float, pauses: Pauses = (), reorder: int = 0) -> list[Stamp]:
-    """A stream of right stamps; `reorder` pictures are decoded before they are shown."""
-    step_ns = PICTURE_NS if name == "video" else BLOCK_NS
+    """A stream of right stamps; `reorder` frames are decoded before they are shown."""
+    step_ns = FRAME_NS if name == "video" else BLOCK_NS
     stamps = []
     for number in range(round(seconds * NS_PER_S / step_ns)):
         t_ns = number * step_ns
@@ -96,7 +96,7 @@ def test_a_jump_of_both_streams_leaves_no_hole_and_keeps_them_together(
         (after.pts_ns or 0) - (before.pts_ns or 0) for before, after in zip(honest, corrected, strict=True)
     }
     assert len(shifts) <= 2  # nothing before the cut, one and the same for both streams after it
-    assert max(map(abs, shifts)) <= 2 * PICTURE_NS
+    assert max(map(abs, shifts)) <= 2 * FRAME_NS
 
 
 @settings(deadline=None, max_examples=40)
@@ -160,7 +160,7 @@ def test_a_wrapped_counter_is_a_jump_backwards() -> None:
     assert [what for what, _ in corrections] == ["discontinuities"]
     for name in ("video", "audio"):
         assert presented(corrected, name) == sorted(presented(corrected, name))
-        assert abs(presented(corrected, name)[-1] - presented(honest, name)[-1]) <= PICTURE_NS
+        assert abs(presented(corrected, name)[-1] - presented(honest, name)[-1]) <= FRAME_NS
 
 
 def test_the_one_stream_of_a_file_has_a_limit() -> None:
@@ -172,7 +172,7 @@ def test_the_one_stream_of_a_file_has_a_limit() -> None:
     assert presented(corrected, "video")[-1] <= 2 * NS_PER_S
 
 
-def test_pictures_a_hundred_seconds_apart_may_be_out_of_order() -> None:
+def test_frames_a_hundred_seconds_apart_may_be_out_of_order() -> None:
     shown, decoded = [0, 300, 100, 200, 400], [-200, -100, 0, 100, 200]
     slides = [
         Stamp("video", pts * NS_PER_S, dts * NS_PER_S, 100 * NS_PER_S)
@@ -188,5 +188,5 @@ def test_durations_that_lie_do_no_harm() -> None:
 
 
 def test_packets_without_stamps_pass() -> None:
-    stamps = [Stamp("video", None, None)] * 5 + [Stamp("video", 0, None, PICTURE_NS)]
+    stamps = [Stamp("video", None, None)] * 5 + [Stamp("video", 0, None, FRAME_NS)]
     assert correct(stamps) == (stamps, [])

@@ -103,16 +103,16 @@ def face() -> Rig:
     ring = VideoRing()
     encoder: Any = BrightnessFace()
     stage = FaceStage(ring.reader(), encoder, FaceConfig(), Health())
-    picture = np.full((4, 4, 3), 9, np.uint8)
-    return Rig(stage, lambda n: ring.write(picture * (n % 3 > 0), n * 40 * MS), ring.close)
+    frame = np.full((4, 4, 3), 9, np.uint8)
+    return Rig(stage, lambda n: ring.write(frame * (n % 3 > 0), n * 40 * MS), ring.close)
 
 
 def crops(exact: bool) -> Rig:
     ring = VideoRing(32, lossless=exact)
     face: Any = MeshFace()
     stage = CropStage(ring.reader(), face, BatchEncoder(), FaceConfig(), Health(), exact=exact)
-    picture = np.full((4, 4, 3), 9, np.uint8)
-    return Rig(stage, lambda n: ring.write(picture * (n % 3 > 0), n * 40 * MS), ring.close)
+    frame = np.full((4, 4, 3), 9, np.uint8)
+    return Rig(stage, lambda n: ring.write(frame * (n % 3 > 0), n * 40 * MS), ring.close)
 
 
 def voice(exact: bool, model: StepModel | WindowModel) -> Rig:
