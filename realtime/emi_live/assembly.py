@@ -314,7 +314,7 @@ class Builder:
                 frozenset(engine.modalities),
                 engine.header.spans_s,
                 words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
-                breaks=intake.breaks.at,
+                breaks=intake.pauses.at,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

@@ -1,6 +1,6 @@
 """How far the stepwise audio features of a live run are from one pass over the same sound.
 
-Now and then `DriftWatch` computes the sound of a window in one piece, in the background, and compares the
+At an interval `DriftWatch` computes the sound of a window in one piece, in the background, and compares the
 result with what was published live. `SoundRecord` keeps the last seconds of sound, by capture time.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["DriftReport", "DriftWatch", "SoundRecord"]
 
 
 class SoundRecord:
-    """Blocks of one ring, as many as `seconds` need; what was before a gap is forgotten."""
+    """The last `seconds` of blocks from one ring; what was before a gap is forgotten."""
 
     def __init__(self, seconds: float) -> None:
         self._limit = round(seconds * SAMPLE_RATE_HZ)
@@ -50,7 +50,7 @@ class SoundRecord:
             self._size -= self._blocks.popleft().samples.size
 
     def since(self, t_ns: int, count: int) -> NDArray[np.float32] | None:
-        """`count` samples from the one captured at `t_ns` on; None if they are not all here."""
+        """`count` samples from the one captured at `t_ns` on; None if some of them are missing."""
         if not self._blocks or count < 1:
             return None
         inside = [block for block in self._blocks if block.t_ns <= t_ns + NS_PER_S // SAMPLE_RATE_HZ // 2]
@@ -94,7 +94,7 @@ class DriftWatch:
 
     `offer` is called by the fusion loop with every window, and copies the one that is due. The rest is done
     in a thread of its own: reading the sound, a whole pass over it, and two answers of an engine of its own.
-    A window that comes while one is being looked at is let go. Reports are counted as `drift.checks`,
+    A window that comes during a check is skipped. Reports are counted as `drift.checks`,
     windows without enough unbroken sound as `drift.skipped`.
     """
 
@@ -107,10 +107,10 @@ class DriftWatch:
 
         Args:
             reader: of the sound that the windows are of.
-            encode: samples (n,) to features (frames, dim), all sound looked at at once.
+            encode: samples (n,) to features (frames, dim), in one pass over all sound.
             engine: runs the checkpoint that answers live.
             every_s: capture time between two checks.
-            health: is told of each check.
+            health: gets a report of each check.
         """
         self._reader = reader
         self._encode = encode
@@ -128,7 +128,7 @@ class DriftWatch:
 
     @property
     def reports(self) -> list[DriftReport]:
-        """What was found, oldest first; any thread may ask."""
+        """All reports, oldest first; any thread may read them."""
         return list(self._reports)
 
     def offer(self, window: Window) -> None:
@@ -149,7 +149,7 @@ class DriftWatch:
         while not stop.is_set():
             with self._lock:
                 window = self._window
-            while (block := self._reader.read(READ_SAMPLES)) is not None:  # all that the window is of
+            while (block := self._reader.read(READ_SAMPLES)) is not None:  # all sound of the window
                 self._sound.add(block)
             if window is not None:
                 self.check(*window)
@@ -178,7 +178,7 @@ class DriftWatch:
         self._engine.close()
 
     def close_if_idle(self) -> None:
-        """Close, unless the thread runs: then it does so itself, after the pass that is under way."""
+        """Close, unless the thread runs: then the thread closes it after the current pass."""
         if not self._running:
             self.close()
 

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from emi_live.breaks import Breaks
 from emi_live.bundle import bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.intake import Intake
+from emi_live.intake import Intake, Pauses
 from emi_live.messages import end_of_stream
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources import PushSource, Source, open_sources
@@ -124,8 +123,8 @@ def open_flow(
     video = VideoRing(config.rings.video_frames, lossless=exact)
     audio = AudioRing(config.rings.audio_s, lossless=exact)
     patience_s = PUSH_TIMEOUT_S if pushed and exact else None
-    breaks = Breaks(clock, exact=exact)
-    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock, breaks=breaks)
+    pauses = Pauses(clock, exact=exact)
+    intake = Intake(video, audio, health, push_timeout_s=patience_s, clock=clock, pauses=pauses)
     bus = Bus(config.bus, health, lossless=exact, clock=clock)
     opened.callback(bus.close)
     return Flow(config, health, clock, sources, video, audio, intake, bus, streams)

@@ -1,35 +1,124 @@
-"""The one door for media: any source pushes frames and sound here, whatever their size, type or rate."""
+"""The one entrance for media: all sources push frames and sound of any size, type or rate here.
+
+`Intake` checks media, resamples sound and writes the rings. `Pauses` keeps what the program muted or paused.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.breaks import Breaks
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.errors import ConfigurationError, StalledError
 from emi_live.health import Health
 from emi_live.resample import StreamingResampler
-from emi_live.rings import GAP_NS, MAX_SIDE_PX, SAMPLE_RATE_HZ, AudioRing, VideoRing
+from emi_live.rings import GAP_NS, MAX_SIDE_PX, SAMPLE_RATE_HZ, AudioBlock, AudioRing, VideoRing
+from emi_live.window import Condition
+from emi_models import MODALITIES, Modality
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Pauses"]
 
 PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
-NOT_SOUND: Final = np.float32(2.0**31)  # beyond every sample format: nothing that a microphone gave
-BRIDGE_NS: Final = NS_PER_S  # of silence, where muted sound did not come: enough to end an utterance
+NOT_SOUND: Final = np.float32(2.0**31)  # beyond every sample format: no sound
+BRIDGE_NS: Final = NS_PER_S  # of silence in place of muted sound that was not pushed: ends an utterance
 
 logger = logging.getLogger(__name__)
+
+
+Kind: TypeAlias = Literal["muted", "paused"]
+
+MAX_SPANS: Final = 64  # kept; in live use nothing asks for one that is a minute old
+OPEN_NS: Final = 2**62
+NEAR_NS: Final = NS_PER_S // 2  # sound that stops this shortly before a pause stopped because of it
+
+
+@dataclass(slots=True)
+class _Span:
+    kind: Kind
+    from_ns: int
+    until_ns: int = OPEN_NS
+
+    def holds(self, t_ns: int) -> bool:
+        return self.from_ns <= t_ns < self.until_ns
+
+
+class Pauses:
+    """Spans that the program muted (sound only) or paused (everything), by capture time. Any thread.
+
+    What was captured in such a span is not used, however late it arrives. Live, a span begins and ends now;
+    in exact mode, at the end of the media pushed so far. Muted sound becomes silence, not a gap.
+    """
+
+    def __init__(self, clock: Clock, *, exact: bool) -> None:
+        self._clock = clock
+        self._exact = exact
+        self._lock = threading.Lock()
+        self._spans: deque[_Span] = deque(maxlen=MAX_SPANS)
+        self._open: dict[Kind, _Span] = {}
+        self._newest_ns = 0  # in exact mode: where the media end that came so far
+
+    def is_on(self, kind: Kind) -> bool:
+        """Whether such a span has begun and not ended."""
+        return kind in self._open
+
+    def set(self, kind: Kind, on: bool) -> None:
+        """Begin or end a span; a second time does nothing."""
+        with self._lock:
+            now_ns = self._newest_ns if self._exact else self._clock.now_ns()
+            if on and kind not in self._open:
+                self._open[kind] = span = _Span(kind, now_ns)
+                self._spans.append(span)
+            elif not on and kind in self._open:
+                self._open.pop(kind).until_ns = now_ns
+
+    def takes_frame(self, t_ns: int) -> bool:
+        """Whether a frame captured at that time is used."""
+        with self._lock:
+            self._newest_ns = max(self._newest_ns, t_ns)
+            return not any(span.kind == "paused" and span.holds(t_ns) for span in self._spans)
+
+    def silence(self, samples: NDArray[np.float32], t_ns: int, rate_hz: int) -> None:
+        """Set those of the samples, shape (n,), that lie in a span to 0, in place; the first is at `t_ns`."""
+        end_ns = t_ns + samples.size * NS_PER_S // rate_hz
+        with self._lock:
+            self._newest_ns = max(self._newest_ns, end_ns)
+            for span in self._spans:
+                if span.from_ns < end_ns and t_ns < span.until_ns:
+                    first = max(0, -(-(span.from_ns - t_ns) * rate_hz // NS_PER_S))
+                    last = min(samples.size, -(-(span.until_ns - t_ns) * rate_hz // NS_PER_S))
+                    samples[first:last] = 0.0
+
+    def explain(self, from_ns: int, until_ns: int) -> bool:
+        """Whether sound is missing between two times because of a span."""
+        with self._lock:
+            return any(
+                span.from_ns < until_ns and from_ns >= span.from_ns - NEAR_NS and from_ns < span.until_ns
+                for span in self._spans
+            )
+
+    def at(self, end_ns: int) -> Mapping[Modality, Condition]:
+        """What the spans do to the window that ends then. Words said before sound was muted stay."""
+        with self._lock:
+            kinds = {span.kind for span in self._spans if span.holds(end_ns)}
+        if "paused" in kinds:
+            return dict.fromkeys(MODALITIES, Condition("paused", "paused"))
+        if "muted" in kinds:
+            return {"audio": Condition("paused", "muted"), "text": Condition("ok", "muted")}
+        return {}
 
 
 class Intake:
     """Checks media, brings sound to 16 kHz mono, and writes the rings.
 
-    Frames come from one thread and sound from one thread; they may be the same. A source also says how far it
-    has read each stream (`advance_video`, `advance_audio`), so that in exact mode nothing waits in a gap.
+    One thread pushes frames and one thread pushes sound; they may be the same. A source also reports how far
+    it has read each stream (`advance_video`, `advance_audio`), so that in exact mode nothing waits in a gap.
     """
 
     def __init__(
@@ -40,34 +129,34 @@ class Intake:
         *,
         push_timeout_s: float | None = None,
         clock: Clock | None = None,
-        breaks: Breaks | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
-        """Write these rings; media are stamped by `clock` as they come in, in addition to their capture time.
+        """Write these rings; `clock` gives the time of arrival, in addition to the capture time.
 
-        What was captured in one of `breaks` is not used.
+        What was captured in one of `pauses` is not used.
         """
         self._video = video
         self._audio = audio
         self._health = health
         self._timeout_s = push_timeout_s
         self._clock = clock or MonotonicClock()
-        self.breaks = breaks or Breaks(self._clock, exact=False)
-        self._sound_end_ns: int | None = None  # capture time at which the sound ends that came so far
+        self.pauses = pauses or Pauses(self._clock, exact=False)
+        self._sound_end_ns: int | None = None  # capture time at which the sound pushed so far ends
         self._told_of_range = False
         self._resampler: StreamingResampler | None = None
         self._last_frame_ns: int | None = None
         self.first_ns: int | None = None  # capture time of the first media pushed
-        # In exact mode: whose packets the window waits for, and up to when. None: for none.
+        # In exact mode: the modality that the window waits for, and up to when; None: it does not wait.
         self.waits_for: Callable[[], tuple[str, int] | None] = lambda: None
         self._newest_ns: dict[str, int] = {}  # capture time of the newest media pushed, by stream
 
     def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
-        """Add one picture, shape (height, width, 3), RGB, captured at `t_ns`.
+        """Add one frame, shape (height, width, 3), RGB, captured at `t_ns`.
 
         A frame that is not newer than the one before is counted as `video.out_of_order` and left out.
 
         Raises:
-            ConfigurationError: not an RGB picture of bytes.
+            ConfigurationError: not an RGB frame of bytes.
             StalledError: exact mode, and nothing downstream made room in time.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
@@ -85,7 +174,7 @@ class Intake:
         self._last_frame_ns = t_ns
         self.first_ns = t_ns if self.first_ns is None else self.first_ns
         self._newest_ns["video"] = t_ns
-        if not self.breaks.takes_picture(t_ns):
+        if not self.pauses.takes_frame(t_ns):
             self.advance_video(t_ns + 1)
             return
         self._health.count("video.frames")
@@ -102,10 +191,9 @@ class Intake:
     ) -> None:
         """Add a block of sound, shape (n,) or (n, channels), whose first sample was captured at `t_ns`.
 
-        Integers are taken at full scale; channels are averaged; any rate becomes 16 kHz without clicks at
-        block edges. Samples that are not finite become silence and are counted as `audio.not_finite`; those
-        outside [-1, 1] are clipped and counted as `audio.clipped`, and what no sample format can hold is
-        silence.
+        Integers are read at full scale, channels are averaged, and any rate becomes 16 kHz without clicks at
+        block edges. Samples that are not finite become silence, counted as `audio.not_finite`. Samples
+        outside [-1, 1] are clipped, counted as `audio.clipped`; beyond any sample format they become silence.
 
         Raises:
             ConfigurationError: not a block of samples.
@@ -130,7 +218,7 @@ class Intake:
             self._health.count("audio.not_finite", int(broken.sum()))
             samples[broken] = 0.0
         self._clip(samples)
-        self.breaks.silence(samples, t_ns, rate_hz)
+        self.pauses.silence(samples, t_ns, rate_hz)
         self._bridge(t_ns, arrived_ns)
         self._sound_end_ns = t_ns + samples.size * NS_PER_S // rate_hz
         if self._resampler is None or self._resampler.rate_hz != rate_hz:
@@ -146,7 +234,7 @@ class Intake:
     def advance_audio(self, t_ns: int) -> None:
         """No sound captured before `t_ns` will be pushed any more; not while sound is being pushed.
 
-        Where that leaves a gap, what the resampler still holds is written, as the next block would have it.
+        If that leaves a gap, the samples that the resampler still holds are written at once.
         """
         end_ns = None if self._resampler is None else self._resampler.end_ns
         if end_ns is not None and t_ns - end_ns >= GAP_NS:
@@ -187,9 +275,9 @@ class Intake:
             )
 
     def _bridge(self, t_ns: int, arrived_ns: int) -> None:
-        """Where sound was not even pushed while it was muted, silence stands for it, and no gap."""
+        """If no sound was pushed while it was muted, write silence, so that there is no gap."""
         end_ns = self._sound_end_ns
-        if end_ns is None or t_ns - end_ns < GAP_NS or not self.breaks.explain(end_ns, t_ns):
+        if end_ns is None or t_ns - end_ns < GAP_NS or not self.pauses.explain(end_ns, t_ns):
             return
         self._flush_audio()
         bridge_ns = min(t_ns - end_ns, BRIDGE_NS)
@@ -202,10 +290,10 @@ class Intake:
         if self._resampler is not None:
             self._write_audio(self._resampler.flush(), self._clock.now_ns())
 
-    def _write_audio(self, blocks: Iterable[tuple[NDArray[np.float32], int]], arrived_ns: int) -> None:
+    def _write_audio(self, blocks: Iterable[AudioBlock], arrived_ns: int) -> None:
         try:
-            for block, start_ns in blocks:
-                self._audio.write(block, start_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
+            for block in blocks:
+                self._audio.write(block.samples, block.t_ns, arrived_ns=arrived_ns, timeout_s=self._timeout_s)
         except StalledError as error:
             raise self._explained(error) from None
 
@@ -218,7 +306,7 @@ class Intake:
             )
         modality, until_ns = waited
         stream = "video" if modality == "vision" else "audio"
-        media = {"vision": "pictures", "audio": "sound", "text": "the words in the sound"}[modality]
+        media = {"vision": "frames", "audio": "sound", "text": "the words in the sound"}[modality]
         at_s = (until_ns - (self.first_ns or 0)) / NS_PER_S
         pushed_ns = self._newest_ns.get(stream)
         if pushed_ns is None or pushed_ns < until_ns:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from emi_live.bundle import Encoders
     from emi_live.bus.sockets import PacketReader
     from emi_live.drift import DriftReport
-    from emi_live.media import PictureFormat, SoundLayout
+    from emi_live.media import PixelFormat, SoundLayout
     from emi_live.sinks import Sink
     from emi_live.sinks.feed import EstimateBox
     from emi_live.worker import Worker
@@ -249,7 +249,7 @@ class LiveEngine:
         picture: Any,
         t_ns: int | None = None,
         *,
-        format: PictureFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
+        format: PixelFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
     ) -> None:
         """Give one picture.
 
@@ -303,25 +303,25 @@ class LiveEngine:
         Meanwhile sound is taken as silence: no gap is seen, and nothing of it is recognised, however late it
         comes. The audio modality is `missing`, "muted"; words said before stand for their time.
         """
-        self._running().intake.breaks.set("muted", on)
+        self._running().intake.pauses.set("muted", on)
 
     def pause(self) -> None:
         """See and hear nothing until `resume`; estimates go on, all modalities `missing`, "paused"."""
-        self._running().intake.breaks.set("paused", True)
+        self._running().intake.pauses.set("paused", True)
 
     def resume(self) -> None:
         """End a pause."""
-        self._running().intake.breaks.set("paused", False)
+        self._running().intake.pauses.set("paused", False)
 
     @property
     def muted(self) -> bool:
         """Whether sound is muted."""
-        return self._running().intake.breaks.is_on("muted")
+        return self._running().intake.pauses.is_on("muted")
 
     @property
     def paused(self) -> bool:
         """Whether the engine is paused."""
-        return self._running().intake.breaks.is_on("paused")
+        return self._running().intake.pauses.is_on("paused")
 
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be pushed any more; in exact mode no window waits for it.

@@ -1,15 +1,14 @@
-"""What programmers hold, as the arrays that the engine takes: pictures, sound, stamps and rates.
+"""Conversion of pushed media: frames, sound, stamps and rates of many kinds to what the intake accepts.
 
-numpy arrays, lists, PyAV frames (aiortc's are these), PIL images and torch tensors. No library is imported
-to look: a program that holds such an object has imported its library. What cannot be taken is refused at
-the call, in one sentence, by `ConfigurationError` and by nothing else.
+Accepted are numpy arrays, lists, PyAV frames (aiortc uses these), PIL images and torch tensors. No library is
+imported for it: a program that has such an object has imported its library. Anything else raises
+`ConfigurationError` at the call, with one sentence.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -18,26 +17,25 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
+from emi_live.rings import MAX_SIDE_PX
 
 __all__ = [
-    "PictureFormat",
-    "SoundBlock",
+    "PixelFormat",
     "SoundLayout",
-    "picture_of",
+    "frame_of",
     "rate_of",
     "sound_of",
     "stamp_of",
 ]
 
-PictureFormat: TypeAlias = Literal["rgb24", "bgr24", "gray", "rgba", "bgra"]
+PixelFormat: TypeAlias = Literal["rgb24", "bgr24", "gray", "rgba", "bgra"]
 SoundLayout: TypeAlias = Literal["channels_last", "channels_first", "interleaved"]
 
-MAX_SIDE_PX: Final = 16_384  # native libraries abort at 32,767
 MAX_CHANNELS: Final = 64
-SAFE_PLANES: Final = 7  # of planar sound with more channels, PyAV counts planes that are not there
+SAFE_PLANES: Final = 7  # with more channels of planar sound, PyAV counts planes that do not exist
 MAX_STAMP_NS: Final = 2**62  # what is added to a stamp must not overflow
 
-# From each format to RGB, by channel; a picture of one channel is repeated.
+# From each format to RGB, by channel; a frame of one channel is repeated.
 TO_RGB: Final[dict[str, list[int]]] = {
     "rgb24": [0, 1, 2],
     "bgr24": [2, 1, 0],
@@ -46,7 +44,7 @@ TO_RGB: Final[dict[str, list[int]]] = {
     "bgra": [2, 1, 0],
 }
 CHANNELS: Final = {"rgb24": 3, "bgr24": 3, "gray": 1, "rgba": 4, "bgra": 4}
-TAKEN_PICTURES: Final = (
+TAKEN_FRAMES: Final = (
     "give uint8 in [0, 255] or float in [0, 1], of shape (height, width, 3) or (height, width)"
 )
 TAKEN_SOUND: Final = "give float in [-1, 1], int16, int32, int8 or uint8, of shape (n,) or (n, channels)"
@@ -56,7 +54,7 @@ def stamp_of(t_ns: Any) -> int | None:
     """A capture time as whole nanoseconds; None stays None.
 
     Raises:
-        ConfigurationError: not a whole number, or out of all bounds.
+        ConfigurationError: not a whole number, or out of range.
     """
     if t_ns is None:
         return None
@@ -74,7 +72,7 @@ def rate_of(rate_hz: Any) -> int:
     """A sample rate as a whole number of hertz; whole floats are taken.
 
     Raises:
-        ConfigurationError: neither.
+        ConfigurationError: not a positive whole number.
     """
     rate = _whole(rate_hz)
     if rate is None and isinstance(rate_hz, (float, np.floating)) and float(rate_hz).is_integer():
@@ -86,62 +84,48 @@ def rate_of(rate_hz: Any) -> int:
     return rate
 
 
-def picture_of(
-    picture: Any, picture_format: PictureFormat | None = None
-) -> tuple[NDArray[np.uint8], int | None]:
-    """The picture as uint8 RGB of shape (height, width, 3), and the capture time that a PyAV frame carries.
+def frame_of(frame: Any, pixel_format: PixelFormat | None = None) -> tuple[NDArray[np.uint8], int | None]:
+    """The frame as uint8 RGB of shape (height, width, 3), and the capture time that a PyAV frame carries.
 
     Args:
-        picture: an array, list, PIL image, torch tensor (also channels first), or `av.VideoFrame`.
-        picture_format: None: one channel is grey, three are RGB.
+        frame: an array, list, PIL image, torch tensor (also channels first), or `av.VideoFrame`.
+        pixel_format: None: one channel is grey, three are RGB.
 
     Raises:
-        ConfigurationError: no picture that can be taken.
+        ConfigurationError: it cannot be converted to a frame.
     """
-    if picture_format is not None and picture_format not in TO_RGB:
+    if pixel_format is not None and pixel_format not in TO_RGB:
         raise ConfigurationError(
-            f"format={picture_format!r} is not known; there are {', '.join(get_args(PictureFormat))}"
+            f"format={pixel_format!r} is not known; there are {', '.join(get_args(PixelFormat))}"
         )
-    if _is_of("av", picture) and hasattr(picture, "reformat"):
-        return _from_video_frame(picture), _frame_time_ns(picture)
-    if _is_of("PIL", picture) and hasattr(picture, "getbands"):
-        _check_size(picture.height, picture.width)
-        picture, picture_format = _converted(lambda: np.asarray(picture.convert("RGB")), picture), "rgb24"
-    array = _array_of(picture, "a picture", TAKEN_PICTURES)
+    if _is_of("av", frame) and hasattr(frame, "reformat"):
+        return _from_video_frame(frame), _frame_time_ns(frame)
+    if _is_of("PIL", frame) and hasattr(frame, "getbands"):
+        _check_size(frame.height, frame.width)
+        frame, pixel_format = _converted(lambda: np.asarray(frame.convert("RGB")), frame), "rgb24"
+    array = _array_of(frame, "a frame", TAKEN_FRAMES)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
-        raise ConfigurationError(f"a picture cannot have shape {_shape_of(picture, array)}; {TAKEN_PICTURES}")
+        raise ConfigurationError(f"a frame cannot have shape {_shape_of(frame, array)}; {TAKEN_FRAMES}")
     if array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):  # a tensor's way: channels first
         array = array.transpose(1, 2, 0)
     _check_size(*array.shape[:2])
-    chosen = picture_format or {1: "gray", 3: "rgb24"}.get(array.shape[2])
+    chosen = pixel_format or {1: "gray", 3: "rgb24"}.get(array.shape[2])
     if chosen is None or array.shape[2] != CHANNELS[chosen]:
         wanted = "with format='rgba' or 'bgra'" if array.shape[2] == 4 else "with the format that it has"
         raise ConfigurationError(
-            f"a picture of shape {_shape_of(picture, array)} is not {chosen or 'rgb24'}; give it {wanted}"
+            f"a frame of shape {_shape_of(frame, array)} is not {chosen or 'rgb24'}; give it {wanted}"
         )
     return _bytes_of(array[:, :, TO_RGB[chosen]]), None
 
 
-@dataclass(frozen=True, slots=True)
-class SoundBlock:
-    """A block of sound, shape (n,) or (n, channels), that `Intake.push_audio` takes."""
-
-    pcm: NDArray[Any]
-    rate_hz: int
-    t_ns: int | None  # that a PyAV frame carries
-
-    @property
-    def duration_ns(self) -> int:
-        """How long it lasts."""
-        return len(self.pcm) * NS_PER_S // self.rate_hz
-
-
 def sound_of(
     pcm: Any, rate_hz: Any = None, layout: SoundLayout = "channels_last", channels: int | None = None
-) -> SoundBlock:
-    """The sound as an array of samples by channels; integers keep their type, as far as the intake knows it.
+) -> tuple[NDArray[Any], int, int | None]:
+    """The samples, shape (n,) or (n, channels), their rate, and the capture time that a PyAV frame carries.
+
+    int16 and int32 keep their type; the intake scales them.
 
     Args:
         pcm: an array, list, torch tensor, or `av.AudioFrame`, which has its own layout.
@@ -150,7 +134,7 @@ def sound_of(
         channels: how many, of interleaved sound.
 
     Raises:
-        ConfigurationError: no sound that can be taken.
+        ConfigurationError: it cannot be converted to sound.
     """
     if layout not in get_args(SoundLayout):
         raise ConfigurationError(
@@ -178,7 +162,7 @@ def sound_of(
             "say layout='channels_first', for packed samples layout='interleaved' and channels=N, and give "
             "PyAV's frames as they are"
         )
-    return SoundBlock(_samples_of(array), rate, None)
+    return _samples_of(array), rate, None
 
 
 def _from_video_frame(frame: Any) -> NDArray[np.uint8]:
@@ -187,7 +171,7 @@ def _from_video_frame(frame: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _from_audio_frame(frame: Any, rate_hz: Any) -> SoundBlock:
+def _from_audio_frame(frame: Any, rate_hz: Any) -> tuple[NDArray[Any], int, int | None]:
     rate = rate_of(frame.sample_rate)
     if rate_hz is not None and rate_of(rate_hz) != rate:
         raise ConfigurationError(f"the frame has {rate} Hz, not rate_hz={rate_hz}; leave rate_hz out")
@@ -204,7 +188,7 @@ def _from_audio_frame(frame: Any, rate_hz: Any) -> SoundBlock:
         return np.concatenate([np.asarray(one.to_ndarray()) for one in resampler.resample(frame)], axis=1)
 
     array = _converted(packed, frame)
-    return SoundBlock(_samples_of(array.reshape(-1, count)), rate, _frame_time_ns(frame))
+    return _samples_of(array.reshape(-1, count)), rate, _frame_time_ns(frame)
 
 
 def _frame_time_ns(frame: Any) -> int | None:
@@ -215,7 +199,7 @@ def _frame_time_ns(frame: Any) -> int | None:
 
 
 def _array_of(held: Any, what: str, remedy: str) -> NDArray[Any]:
-    """The object as an array of numbers, without copying one that it is."""
+    """The object as an array of numbers; an array is not copied."""
     if isinstance(held, np.ndarray) and held.dtype != object:
         return held
     if _is_of("torch", held) and hasattr(held, "detach"):
@@ -236,26 +220,26 @@ def _from_tensor(tensor: Any) -> NDArray[Any]:
     return array
 
 
-def _bytes_of(picture: NDArray[Any]) -> NDArray[np.uint8]:
+def _bytes_of(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """Values in [0, 255] as bytes, contiguous."""
-    kind = picture.dtype.kind
-    if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture)
+    kind = frame.dtype.kind
+    if frame.dtype == np.uint8:
+        return np.ascontiguousarray(frame)
     if kind == "f":
-        low, high = float(picture.min()), float(picture.max())
+        low, high = float(frame.min()), float(frame.max())
         if not (low >= 0.0 and high <= 1.0):  # never true of NaN
             raise ConfigurationError(
-                f"a picture of floats must be in [0, 1], got {low:g} to {high:g}; "
+                f"a frame of floats must be in [0, 1], got {low:g} to {high:g}; "
                 "scale it, or give its bytes as uint8"
             )
-        return np.ascontiguousarray(np.rint(picture.astype(np.float32) * 255.0), dtype=np.uint8)
-    if kind in "ui" and picture.dtype.itemsize > 2 and picture.min() >= 0 and picture.max() <= 255:
-        return np.ascontiguousarray(picture, dtype=np.uint8)  # a list's numbers
-    raise ConfigurationError(f"a picture of {picture.dtype} cannot be taken; {TAKEN_PICTURES}")
+        return np.ascontiguousarray(np.rint(frame.astype(np.float32) * 255.0), dtype=np.uint8)
+    if kind in "ui" and frame.dtype.itemsize > 2 and frame.min() >= 0 and frame.max() <= 255:
+        return np.ascontiguousarray(frame, dtype=np.uint8)  # a list's numbers
+    raise ConfigurationError(f"a frame of {frame.dtype} cannot be taken; {TAKEN_FRAMES}")
 
 
 def _samples_of(pcm: NDArray[Any]) -> NDArray[Any]:
-    """Samples of a type that the intake knows the scale of."""
+    """Samples of a type whose scale the intake knows."""
     if pcm.dtype == np.uint8:
         return (pcm.astype(np.float32) - 128.0) / 128.0
     if pcm.dtype == np.int8:
@@ -268,12 +252,12 @@ def _samples_of(pcm: NDArray[Any]) -> NDArray[Any]:
 def _check_size(height: int, width: int) -> None:
     if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
         raise ConfigurationError(
-            f"a picture of {width} x {height} pixels cannot be used; give 1 to {MAX_SIDE_PX} each way"
+            f"a frame of {width} x {height} pixels cannot be used; give 1 to {MAX_SIDE_PX} each way"
         )
 
 
 def _converted(convert: Any, held: Any) -> Any:
-    """What `convert` gives; whatever another library raises becomes one sentence of ours."""
+    """The result of `convert`; any error of a library becomes a `ConfigurationError` of one sentence."""
     try:
         return convert()
     except Exception as error:  # each library has its own kinds
@@ -294,9 +278,9 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _shape_of(picture: Any, array: NDArray[Any]) -> tuple[int, ...]:
-    """As its owner knows it."""
-    return tuple(getattr(picture, "shape", array.shape))
+def _shape_of(frame: Any, array: NDArray[Any]) -> tuple[int, ...]:
+    """The shape of the object that was given."""
+    return tuple(getattr(frame, "shape", array.shape))
 
 
 def _shown(value: Any) -> str:

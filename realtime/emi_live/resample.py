@@ -1,4 +1,4 @@
-"""Streaming resampling to 16 kHz: the samples of one pass over the whole sound, with exact capture times.
+"""Streaming resampling to 16 kHz: the same samples as one pass over all sound, with exact capture times.
 
 The kernel is torchaudio's. docs/decisions/0022 says why it is not soxr's.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
-from emi_live.rings import GAP_NS, SAMPLE_RATE_HZ
+from emi_live.rings import GAP_NS, SAMPLE_RATE_HZ, AudioBlock
 
 __all__ = ["MAX_RATE_HZ", "MIN_RATE_HZ", "StreamingResampler"]
 
@@ -66,18 +66,18 @@ class StreamingResampler:
         """The rate of the sound pushed."""
         return self._rate_hz
 
-    def push(self, samples: NDArray[np.float32], t_ns: int) -> list[tuple[NDArray[np.float32], int]]:
-        """Blocks of 16 kHz samples, each with the capture time of its first sample.
+    def push(self, samples: NDArray[np.float32], t_ns: int) -> list[AudioBlock]:
+        """Blocks of 16 kHz samples, shape (n,), as far as they are known.
 
         Args:
-            samples: shape (n,); at 16 kHz already, it is handed on as it is, not copied.
+            samples: shape (n,); at 16 kHz already, the block holds this array, not a copy.
             t_ns: capture time of the first sample.
         """
         if samples.size == 0:
             return []
         if self._filter is None:
-            return [(samples, t_ns)]
-        blocks: list[tuple[NDArray[np.float32], int]] = []
+            return [AudioBlock(samples, t_ns)]
+        blocks: list[AudioBlock] = []
         if self._end_ns is not None and abs(t_ns - self._end_ns) >= GAP_NS:
             blocks = self.flush()
         self._stamps.append((self._received, t_ns))
@@ -87,7 +87,7 @@ class StreamingResampler:
         whole = self._received - self._filter.half_width - 1  # inputs whose surroundings are complete
         return blocks + self._make(max(self._made, self._filter.outputs_before(whole)))
 
-    def flush(self) -> list[tuple[NDArray[np.float32], int]]:
+    def flush(self) -> list[AudioBlock]:
         """The last samples of the run, with silence after them; the next push starts a new run."""
         if self._filter is None or self._received == 0:
             return []
@@ -105,15 +105,14 @@ class StreamingResampler:
         self._stamps.clear()
         self._end_ns = None
 
-    def _make(self, stop: int) -> list[tuple[NDArray[np.float32], int]]:
+    def _make(self, stop: int) -> list[AudioBlock]:
         """Outputs from the last one made up to `stop`."""
         assert self._filter is not None  # noqa: S101  # callers have returned by now
-        blocks: list[tuple[NDArray[np.float32], int]] = []
+        blocks: list[AudioBlock] = []
         while self._made < stop:
             until = min(stop, self._made + SLICE)
-            blocks.append(
-                (self._filter.apply(self._held, self._held_from, self._made, until), self._time_of_next())
-            )
+            samples = self._filter.apply(self._held, self._held_from, self._made, until)
+            blocks.append(AudioBlock(samples, self._time_of_next()))
             self._made = until
         needed_from = self._filter.position(self._made) - self._filter.half_width
         if needed_from > self._held_from:
@@ -149,7 +148,7 @@ class _Filter:
         return max(0, -(-position * self.up // self.down))
 
     def apply(self, held: NDArray[np.float32], held_from: int, start: int, stop: int) -> NDArray[np.float32]:
-        """Outputs [start, stop) from inputs of which the first has index `held_from`."""
+        """Outputs [start, stop) from the inputs `held`, the first of which has index `held_from`."""
         outputs = np.arange(start, stop, dtype=np.int64)
         first = outputs * self.down // self.up - self.half_width - held_from
         around = np.lib.stride_tricks.sliding_window_view(held, self.taps.shape[1])[first]

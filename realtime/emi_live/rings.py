@@ -1,7 +1,7 @@
 """Fixed-size, preallocated buffers of time-stamped samples: one writer, many readers.
 
 `AudioRing` holds the last seconds of one microphone, addressed by sample index, with the capture time of
-every sample; `VideoRing` holds the last few pictures of one camera. `Ring` is what both share: a writer
+every sample; `VideoRing` holds the last few frames of one camera. `Ring` is what both share: a writer
 that may have to wait, readers with positions, progress, and an end.
 """
 
@@ -35,9 +35,10 @@ UNKNOWN_NS: Final = -(2**62)  # before any capture time: the source has not said
 
 
 class Ring:
-    """Positions and waiting, without the buffer. Items are counted from 0; `_end` is the next to come.
+    """Positions and waiting, without the buffer. Items are counted from 0; `_end` is the next index.
 
-    A lossless ring also keeps how far its source has read the stream (`advance`): in a gap no item says so.
+    A lossless ring also keeps how far its source has read the stream (`advance`), since in a gap no item
+    tells.
     """
 
     def __init__(self, what: str, capacity: int, *, lossless: bool) -> None:
@@ -59,8 +60,7 @@ class Ring:
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be written any more; any thread may call.
 
-        Readers that have read all there is are told. Without `lossless` nobody waits for this, and it is not
-        kept.
+        Wakes readers that have read everything. Without `lossless` no reader needs it, and it is not kept.
         """
         with self._changed:
             if self._lossless and not self._closed and t_ns > self._progress_ns:
@@ -74,7 +74,7 @@ class Ring:
             self._changed.notify_all()
 
     def _wait_for_room(self, amount: int, timeout_s: float | None) -> bool:
-        """Lossless, wait until all readers have left room for `amount`; whether to write. Holds `_changed`.
+        """If lossless, wait until all readers have left room for `amount`; False: the ring is closed.
 
         Raises:
             StalledError: a reader made no room in time.
@@ -94,7 +94,7 @@ class Reader:
     """One reader's position in a ring, at first at the next item to be written; used by one thread."""
 
     def __init__(self, ring: Ring, *, loose: bool = False) -> None:
-        """Join the ring; a `loose` reader is never waited for, and loses what is overwritten."""
+        """Join the ring; the writer never waits for a `loose` reader, which loses what is overwritten."""
         self._base = ring
         self._changed = ring._changed
         with self._changed:
@@ -117,7 +117,7 @@ class Reader:
 
     @property
     def progress_ns(self) -> int | None:
-        """Everything to come was captured at or after this; None if it is not known, or items wait."""
+        """Everything to come was captured at or after this; None if unknown, or if unread items are left."""
         with self._changed:
             known = self._base._progress_ns
             return None if known == UNKNOWN_NS or self._base._end > self.position else known
@@ -134,7 +134,7 @@ class Reader:
             return woken
 
     def close(self) -> None:
-        """Leave the ring: its writer waits for this reader no more. A second call does nothing."""
+        """Leave the ring; its writer no longer waits for this reader. A second call does nothing."""
         with self._changed:
             if self in self._base._readers:
                 self._base._readers.remove(self)
@@ -148,17 +148,28 @@ DRIFT_NS: Final = 5_000_000  # clock drift is followed once it has grown to this
 
 @dataclass(frozen=True, slots=True)
 class AudioBlock:
-    """A run of samples without a gap inside. The caller owns `samples`, shape (n,), float32 in [-1, 1]."""
+    """A run of samples without a gap inside, as a device, a decoder, the resampler or a ring gives it.
+
+    Samples are float32 in [-1, 1]. Their shape is (n, channels) before the intake and (n,) after it. The
+    receiver owns the array, except where the resampler had nothing to do and handed on its input.
+    """
 
     samples: NDArray[np.float32]
-    start: int  # sample index of the first sample
-    t_ns: int  # capture time of the first sample
-    gap_before: bool  # samples are missing between the previous block and this one
+    t_ns: int  # capture time of the first sample; of a file: its media time
+    rate_hz: int = SAMPLE_RATE_HZ
+    start: int = 0  # sample index of the first sample in its stream
+    gap: bool = False  # samples before this block never came
+    lost: int = 0  # samples before this block that came, and were overwritten before they were read
 
     @property
     def end_ns(self) -> int:
         """Capture time at which the last sample ends."""
-        return self.t_ns + self.samples.size * NS_PER_S // SAMPLE_RATE_HZ
+        return self.t_ns + len(self.samples) * NS_PER_S // self.rate_hz
+
+    @property
+    def gap_before(self) -> bool:
+        """Whether samples are missing between the previous block and this one."""
+        return self.gap or self.lost > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +197,7 @@ class AudioRing(Ring):
         self._arrivals: deque[tuple[int, int]] = deque()  # of each write: the index after it, when it came
 
     def reader(self, *, loose: bool = False) -> AudioReader:
-        """A new reader, positioned at the next sample to be written; for a `loose` one no writer waits."""
+        """A new reader, positioned at the next sample to be written; see `Reader` for `loose`."""
         return AudioReader(self, loose=loose)
 
     def write(
@@ -200,7 +211,7 @@ class AudioRing(Ring):
     ) -> None:
         """Append samples, shape (n,), the first captured at `t_ns`. A write to a closed ring is ignored.
 
-        With `seamless`, time that passed since the last sample is no gap: nothing was to be heard in it.
+        With `seamless`, time that passed since the last sample does not count as a gap.
 
         Raises:
             StalledError: lossless, and a reader made no room within `timeout_s`.
@@ -266,9 +277,10 @@ class AudioReader(Reader):
             stop = min(ring._end, self.position + max_samples, limit)
             block = AudioBlock(
                 ring._copy(self.position, stop),
-                self.position,
                 _time_of(anchor, self.position),
-                gap_before=overrun > 0 or (anchor.gap and anchor.index == self.position),
+                start=self.position,
+                gap=anchor.gap and anchor.index == self.position,
+                lost=overrun,
             )
             self.position = stop
             self._changed.notify_all()
@@ -305,19 +317,19 @@ MAX_SIDE_PX: Final = 16_384  # OpenCV and MediaPipe abort the process at 32,767
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture; the caller owns `rgb`, shape (height, width, 3), uint8."""
+    """One RGB frame, as a camera or a ring gives it; the receiver owns `rgb`, shape (height, width, 3)."""
 
     rgb: NDArray[np.uint8]
-    t_ns: int
-    arrived_ns: int  # when it reached the engine
-    index: int
+    t_ns: int  # capture time
+    arrived_ns: int = 0  # when it reached the engine; set by the ring
+    index: int = 0  # position in the ring's stream
 
 
 class VideoRing(Ring):
-    """The last `capacity` frames, in slots allocated once per picture size.
+    """The last `capacity` frames, in slots allocated once per frame size.
 
     One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
-    those it never saw as `overwritten`. With `lossless`, a reader gets every frame in order and the writer
+    those that it missed as `overwritten`. With `lossless`, a reader gets every frame in order and the writer
     waits for it.
     """
 

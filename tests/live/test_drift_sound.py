@@ -13,7 +13,7 @@ NS = 1_000_000_000
 
 def block(start: int, size: int, *, gap: bool = False, t_ns: int | None = None) -> AudioBlock:
     samples = np.arange(start, start + size, dtype=np.float32)
-    return AudioBlock(samples, start, start * NS // RATE_HZ if t_ns is None else t_ns, gap)
+    return AudioBlock(samples, start * NS // RATE_HZ if t_ns is None else t_ns, start=start, gap=gap)
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(0, 40_000), st.integers(1, 9000))

@@ -27,12 +27,11 @@ from emi_live.intake import Intake
 from emi_live.messages import Estimate
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.stages import Stage
-from emi_live.stages.audio import AudioStage
+from emi_live.stages.audio import ProsodyStage, Wav2vecStage
 from emi_live.stages.speech import SpeechStage
 from emi_live.stages.stage import StageRunner
 from emi_live.stages.text import TextStage
 from emi_live.stages.vision import CropStage, FaceStage
-from emi_live.stages.wav2vec import VoiceStage
 from emi_live.window import WindowAssembler
 from emi_live.worker import Worker
 from emi_models import MODALITIES, Modality
@@ -76,7 +75,7 @@ Kind: TypeAlias = Literal["compact", "cached", "full"]
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, or a block of sound."""
+    """A frame, or a block of sound."""
 
     t_ns: int
     data: NDArray[np.uint8] | NDArray[np.float32]
@@ -122,11 +121,11 @@ def stages(kind: Kind, video: VideoRing, audio: AudioRing, bus: Bus, health: Hea
     if kind == "compact":
         seen = FaceStage(video.reader(), BrightnessFace(), face, health)
         prosody = StepModel(hop_frames=1, held_back=0)
-        heard = AudioStage(audio.reader(), prosody, LoudnessGate(), voice, health)  # type: ignore[arg-type]
+        heard = ProsodyStage(audio.reader(), prosody, LoudnessGate(), voice, health)  # type: ignore[arg-type]
     else:
         seen = CropStage(video.reader(), MeshFace(), BatchEncoder(), face, health, exact=True)
         model = StepModel() if kind == "cached" else WindowModel()
-        heard = VoiceStage(audio.reader(), model, LoudnessGate(), voice, health, exact=True)  # type: ignore[arg-type]
+        heard = Wav2vecStage(audio.reader(), model, LoudnessGate(), voice, health, exact=True)  # type: ignore[arg-type]
     speech = SpeechStage(
         audio.reader(),
         LoudnessGate(),  # type: ignore[arg-type]
@@ -209,7 +208,7 @@ def answers(estimates: Sequence[Estimate]) -> list[object]:
 
 
 def pictures(spans: Sequence[tuple[float, int]]) -> list[Item]:
-    """Gaps in seconds, each followed by so many pictures, two a second; every fifth without a face."""
+    """Gaps in seconds, each followed by so many frames, two a second; every fifth without a face."""
     items: list[Item] = []
     t_ns = 0
     for gap_s, count in spans:

@@ -72,7 +72,7 @@ def test_a_frame_that_is_not_newer_is_left_out_and_counted(t_ns: int) -> None:
         np.zeros((0, 6, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_picture_is_refused(picture: Any) -> None:
+def test_what_is_no_rgb_frame_is_refused(picture: Any) -> None:
     with pytest.raises(ConfigurationError, match="uint8"):
         Door().intake.push_frame(picture, 0)
 
@@ -198,18 +198,18 @@ def test_media_pushed_that_nobody_consumes_is_an_error_with_a_remedy() -> None:
     door = Door(lossless=True, timeout_s=0.01)
     for k in range(4):
         door.intake.push_frame(rgb(), k)
-    with pytest.raises(StalledError, match="consume estimates"):
+    with pytest.raises(StalledError, match="estimates"):
         door.intake.push_frame(rgb(), 4)
-    with pytest.raises(StalledError, match="consume estimates"):
+    with pytest.raises(StalledError, match="estimates"):
         door.intake.push_audio(np.zeros(40_000, np.float32), 0)
 
 
 @pytest.mark.parametrize(
     ("waited", "told"),
     [
-        (("vision", 2 * NS_PER_S), "waits for pictures, of which nothing so late was pushed.*end_video"),
-        (("audio", 2 * NS_PER_S), "ends at 2.0 s waits for sound, of which nothing so late.*end_audio"),
-        (("vision", 3), "waits for pictures, whose stage is slower"),
+        (("vision", 2 * NS_PER_S), "frames.*end_video"),
+        (("audio", 2 * NS_PER_S), "sound.*end_audio"),
+        (("vision", 3), "frames.*slower"),
     ],
 )
 def test_a_stall_names_the_stream_that_is_waited_for(waited: tuple[str, int], told: str) -> None:

@@ -64,7 +64,7 @@ def test_lossless_gives_every_frame_in_order(frames: int, capacity: int) -> None
     assert all(reader.overwritten == 0 for reader in readers)
 
 
-def test_a_picture_may_change_its_size() -> None:
+def test_a_frame_may_change_its_size() -> None:
     ring = VideoRing(2, lossless=True)
     reader = ring.reader()
     for index, shape in enumerate([(4, 6), (8, 2), (4, 6), (1, 1)]):
@@ -87,7 +87,7 @@ def test_a_frame_belongs_to_its_reader_and_the_slot_to_the_ring() -> None:
     np.testing.assert_array_equal(got.rgb, frame(7))
 
 
-def test_a_picture_that_is_not_contiguous_is_copied_right() -> None:
+def test_a_frame_that_is_not_contiguous_is_copied_right() -> None:
     ring = VideoRing(2)
     reader = ring.reader()
     turned = np.rot90(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))

@@ -157,12 +157,12 @@ def read_sound(path: Path) -> NDArray[np.float32]:
         if stream is None:
             raise SourceError(f"{path} has no sound; give a recording of speech")
         reader = StreamReader(container, stream, (container.start_time or 0) * 1_000)
-        for sound in reader.sounds():
+        for block in reader.blocks():
             if resampler is None:
-                resampler = StreamingResampler(sound.rate_hz)
-            blocks += [block for block, _ in resampler.push(sound.pcm.mean(axis=1), sound.t_ns)]
+                resampler = StreamingResampler(block.rate_hz)
+            blocks += [made.samples for made in resampler.push(block.samples.mean(axis=1), block.t_ns)]
     if resampler is not None:
-        blocks += [block for block, _ in resampler.flush()]
+        blocks += [made.samples for made in resampler.flush()]
     if not blocks:
         raise SourceError(f"nothing in {path} can be decoded as sound; try another file")
     return np.concatenate(blocks)

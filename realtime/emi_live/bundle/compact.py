@@ -79,8 +79,8 @@ class Compact(Bundle):
         """Prosody at 50 Hz."""
         if encoders.prosody is None or encoders.voice_gate is None:
             return None
-        from emi_live.stages.audio import AudioStage
+        from emi_live.stages.audio import ProsodyStage
 
-        return AudioStage(
+        return ProsodyStage(
             flow.audio.reader(), encoders.prosody, encoders.voice_gate(), flow.config.audio, flow.health
         )

@@ -165,7 +165,7 @@ class Taemi(Bundle):
         """States of wav2vec 2.0, over a bounded past or the last 12 s."""
         if encoders.voice is None or encoders.voice_gate is None:
             return None
-        from emi_live.stages.wav2vec import VoiceStage
+        from emi_live.stages.audio import Wav2vecStage
         from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
 
         audio = flow.config.audio
@@ -180,7 +180,7 @@ class Taemi(Bundle):
                 strategy=audio.context,
             )
         gate, exact = encoders.voice_gate(), flow.config.exact
-        return VoiceStage(flow.audio.reader(), model, gate, audio, flow.health, exact=exact)
+        return Wav2vecStage(flow.audio.reader(), model, gate, audio, flow.health, exact=exact)
 
     def held_back_s(self, config: LiveConfig) -> dict[str, float]:
         """Pictures wait for a hop of sound, sound waits for a batch of crops."""

@@ -80,7 +80,7 @@ def complete_microphone(incomplete: str) -> list[str]:
     """`none`, and the microphones that are plugged in."""
     names = ["none", "default"]
     with suppress(Exception):  # no sound library, no sound server: nothing may be printed into a prompt
-        from emi_live.sources.devices import list_microphones
+        from emi_live.sources.microphone import list_microphones
 
         names += [microphone.name for microphone in list_microphones()]
     return _starting(incomplete, names)

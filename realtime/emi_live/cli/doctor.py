@@ -25,7 +25,8 @@ from rich.text import Text
 
 from emi_live.cli.errors import DebugOption
 from emi_live.errors import LiveError, SourceError
-from emi_live.sources.devices import CameraDevice, MicrophoneDevice, list_cameras, list_microphones
+from emi_live.sources.capture import CameraDevice, list_cameras
+from emi_live.sources.microphone import MicrophoneDevice, list_microphones
 from emi_models import telemetry
 from emi_models.errors import ModelIntegrityError
 
@@ -219,7 +220,7 @@ def libraries() -> Iterator[Check]:
 
 def cameras(quick: bool = False) -> Iterator[Check]:
     """Each camera: may it be used, does it give a picture, how large, how often."""
-    from emi_live.sources.devices import list_cameras
+    from emi_live.sources.capture import list_cameras
 
     found = list_cameras()
     if not found:
@@ -255,8 +256,8 @@ def _watch(index: int, seconds: float) -> tuple[int, int, float]:
     """Width, height and pictures a second of a camera; raises LiveError if none comes."""
     from emi_live.clock import MonotonicClock
     from emi_live.config import CameraConfig
-    from emi_live.sources.camera import OpenCvCapture, advice
-    from emi_live.sources.device import DeviceLostError
+    from emi_live.sources.capture import OpenCvCapture, advice
+    from emi_live.sources.source import DeviceLostError
 
     clock = MonotonicClock()
     try:
@@ -278,7 +279,7 @@ def _watch(index: int, seconds: float) -> tuple[int, int, float]:
 
 def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check]:
     """Those there are, and how loud it is on the default one."""
-    from emi_live.sources.devices import list_microphones
+    from emi_live.sources.microphone import list_microphones
 
     try:
         found = list_microphones()
@@ -306,8 +307,8 @@ def _heard(listen_s: float, level: Told) -> Check:
 
     from emi_live.clock import MonotonicClock
     from emi_live.config import MicrophoneConfig
-    from emi_live.sources.device import DeviceLostError
     from emi_live.sources.microphone import PortAudioInputs
+    from emi_live.sources.source import DeviceLostError
 
     try:
         feed = PortAudioInputs(None, MicrophoneConfig(), MonotonicClock())()
@@ -321,9 +322,9 @@ def _heard(listen_s: float, level: Told) -> Check:
             if block is None:
                 break
             wanted = wanted or round(listen_s * block.rate_hz)
-            loudest = float(np.abs(block.pcm).max())
-            peak, samples = max(peak, loudest), samples + len(block.pcm)
-            squares += float(np.square(block.pcm.mean(axis=1), dtype=np.float64).sum())
+            loudest = float(np.abs(block.samples).max())
+            peak, samples = max(peak, loudest), samples + len(block.samples)
+            squares += float(np.square(block.samples.mean(axis=1), dtype=np.float64).sum())
             level(dbfs(loudest))
     except DeviceLostError as error:
         return Check("level", "fail", f"the microphone is gone: {error}", "pactl list short sources")

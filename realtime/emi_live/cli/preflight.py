@@ -161,7 +161,7 @@ def _check_camera(where: int | str) -> None:
         return
     path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))
     if not path.exists():
-        from emi_live.sources.camera import advice
+        from emi_live.sources.capture import advice
 
         raise SourceError(f"camera {where}: there is no {path}; {advice(where)}")
 

@@ -55,7 +55,7 @@ class SourceConfig(Section):
         None,
         description=(
             'Microphone: "default", a device name or an index; "none" = no sound; unset = the default'
-            " microphone with a camera, the file's own sound with a file."
+            " microphone with a camera, the file's own sound with a file, pushed sound with neither."
         ),
     )
     push_lead_s: Positive = Field(
@@ -75,7 +75,7 @@ class SourceConfig(Section):
     video_track: int | str | None = Field(
         None,
         description=(
-            "Picture track of the file: a number from 1, or a language; unset = the default track, "
+            "Video track of the file: a number from 1, or a language; unset = the default track, "
             "else the first one that can be decoded."
         ),
     )
@@ -126,24 +126,44 @@ class CameraConfig(Section):
     """How a camera is opened and watched."""
 
     width_px: int | None = Field(
-        None, gt=0, description="Picture width to ask the camera for, in pixels; unset = the camera's choice."
+        None,
+        gt=0,
+        description=(
+            "Frame width to ask a camera of this machine for, in pixels; unset = the camera's choice."
+        ),
     )
     height_px: int | None = Field(
         None,
         gt=0,
-        description="Picture height to ask the camera for, in pixels; unset = the camera's choice.",
+        description=(
+            "Frame height to ask a camera of this machine for, in pixels; unset = the camera's choice."
+        ),
     )
     fps: float | None = Field(
         None,
         gt=0,
-        description="Frame rate to ask the camera for, in frames per second; unset = the camera's choice.",
+        description=(
+            "Frame rate to ask a camera of this machine for, in frames per second; unset = the camera's "
+            "choice."
+        ),
     )
-    open_timeout_s: Positive = Field(5.0, description="Seconds to wait for the camera to open.")
+    open_timeout_s: Positive = Field(
+        5.0,
+        description="Seconds from the start of opening the camera within which its first frame must arrive.",
+    )
     read_timeout_s: Positive = Field(
-        2.0, description="Seconds without a frame after which the camera counts as lost and is opened again."
+        2.0,
+        description=(
+            "Seconds without an undamaged frame after which the camera counts as lost and is opened again; "
+            "of a network stream also the longest wait for data."
+        ),
     )
     frozen_after_s: Positive = Field(
-        2.0, description="Seconds of identical frames after which the camera counts as frozen."
+        2.0,
+        description=(
+            "Seconds of identical frames after which the camera counts as lost and is opened again; not "
+            "used for a recording."
+        ),
     )
     max_damaged: int = Field(
         30, ge=0, description="Damaged frames in a row that are skipped; one more counts as a lost camera."
@@ -168,7 +188,10 @@ class MicrophoneConfig(Section):
     )
     silent_device_s: Positive = Field(
         1.0,
-        description="Seconds without a block after which the microphone counts as lost and is opened again.",
+        description=(
+            "Seconds without a block after which the microphone counts as lost and is opened again; the "
+            "first block may take four times as long."
+        ),
     )
     reopen_first_s: Positive = Field(
         0.25,

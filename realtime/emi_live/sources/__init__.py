@@ -1,7 +1,6 @@
-"""Sources: each fills the engine's rings from one kind of media."""
+"""Sources: each fills the engine's rings from one kind of media. `source.py` holds the protocol."""
 
-from emi_live.sources.device import Source
-from emi_live.sources.opening import open_sources
 from emi_live.sources.push import PushSource
+from emi_live.sources.source import Source, open_sources
 
 __all__ = ["PushSource", "Source", "open_sources"]

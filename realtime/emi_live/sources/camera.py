@@ -1,19 +1,16 @@
-"""A camera or a network stream as a source of pictures, watched for silence and for freezing.
+"""A camera or a network stream as a source of frames; one that gives none, or only repeats, is reopened.
 
 `Grabber` reads the camera in a thread of its own, because the call that reads it may never return.
-`OpenCvCapture` opens a camera of this machine. `FreezeDetector` recognises a camera that repeats its last
-picture, as some drivers do after an unplug.
+`Pacer` plays a recording at its own pace. `FreezeDetector` detects a camera that repeats its last frame, as
+some drivers do after an unplug.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal
 from zlib import crc32
 
 import numpy as np
@@ -25,89 +22,37 @@ from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed, FeedEndedError
-from emi_live.sources.stream import StreamCapture
+from emi_live.rings import Frame
+from emi_live.sources.capture import Capture, OpenCvCapture, StreamCapture, advice, is_url
+from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.worker import Backoff, Worker
 
-if TYPE_CHECKING:
-    from cv2 import VideoCapture
-
-__all__ = [
-    "CameraPicture",
-    "CameraSource",
-    "Capture",
-    "FreezeDetector",
-    "Grabber",
-    "OpenCvCapture",
-    "advice",
-    "is_url",
-]
+__all__ = ["CameraSource", "FreezeDetector", "Grabber", "Pacer"]
 
 CLOSE_S: Final = 0.4  # a grab that hangs longer is left behind; it releases the device when it returns
-BUFFERED_NS: Final = (
-    5 * NS_PER_MS
-)  # a first picture had so soon was waiting in a buffer, since nobody knows when
+# A first frame that arrives this soon was waiting in a buffer; its capture time is not known.
+BUFFERED_NS: Final = 5 * NS_PER_MS
 MAX_BUFFERED: Final = 64
-MAX_LAG_NS: Final = NS_PER_S // 2  # a recording that comes later than this is not hurried to catch up
-MAX_STILL_NS: Final = 120 * NS_PER_S  # a longer step between two pictures is a mistake of their stamps
-# A camera may send faster than its stamps say, and a server what it holds; nobody sends a minute eight times
-# as fast but a server that holds all of it.
+MAX_LAG_NS: Final = NS_PER_S // 2  # a recording that is later than this is not played faster to catch up
+MAX_STILL_NS: Final = 120 * NS_PER_S  # a longer step between two frames means that their stamps are wrong
+# A camera may send a little faster than its stamps say. A minute sent eight times as fast is a recording.
 FAST_NS: Final = 60 * NS_PER_S
 FAST: Final = 8
 
 
-class Capture(Protocol):
-    """What is used of `cv2.VideoCapture`; called from one thread."""
-
-    @property
-    def length_ns(self) -> int:
-        """How long it is, if it is a recording that says so; 0 for a camera."""
-        ...
-
-    @property
-    def media_ns(self) -> int | None:
-        """When the picture grabbed last is due, from the first one on; None if the stream does not say."""
-        ...
-
-    def grab(self) -> bool:
-        """Wait for the next picture; False when there is none.
-
-        Raises:
-            DeviceLostError: there will be none, and the message says why.
-        """
-        ...
-
-    def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, shape (height, width, 3), owned by the caller; None if it is damaged."""
-        ...
-
-    def release(self) -> None:
-        """Close the device."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class CameraPicture:
-    """One picture, RGB, shape (height, width, 3), and when it was grabbed."""
-
-    rgb: NDArray[np.uint8]
-    t_ns: int
-    recorded: bool = False  # of a recording, in which nothing need move
-
-
 class Pacer:
-    """Tells a recording from a camera, and when a picture of a recording is due. Pure logic.
+    """Distinguishes a recording from a camera, and says when a frame of a recording is due. Pure logic.
 
     A recording states its length, or comes far faster than its stamps. A stream that goes on past the length
     that it stated is a camera after all.
     """
 
     def __init__(self) -> None:
-        self._start_ns: int | None = None  # when media time 0 came, or is to be thought to have come
+        self._start_ns: int | None = None  # clock time of media time 0
         self._fast = False
 
     def due_ns(self, media_ns: int | None, length_ns: int, now_ns: int) -> int | None:
-        """When to show the picture that came at `now_ns`; None for a camera's, to be shown at once."""
+        """When a frame that arrived at `now_ns` is due; None for a camera, whose frames are due at once."""
         if media_ns is None:
             return None
         if self._start_ns is None:
@@ -123,14 +68,18 @@ class Pacer:
 
 
 class Grabber:
-    """One opened camera, drained as fast as it delivers; only the newest picture is kept.
+    """One opened camera, drained as fast as it delivers; only the newest frame is kept.
 
-    Opening happens in the thread too. `connect` raises `DeviceLostError` when it fails. Pictures replaced
+    Opening happens in the thread too. `connect` raises `DeviceLostError` when it fails. Frames replaced
     before they were taken are counted as `camera.overwritten`, damaged ones as `camera.damaged`, and those
     that had waited in a buffer when the device was opened as `camera.buffered`. More than `max_damaged`
     damaged ones in a row are a loss.
 
-    A recording is played at its own pace in place of that, and ends with `FeedEndedError`.
+    The ring also keeps the newest frame, and this one is still needed. A `grab` that hangs may return at any
+    time, after the camera was opened again. Its frame then stays here, in a grabber that is not read any
+    more, and the ring has one writer. A frame is handed over without a copy.
+
+    A recording is played at its own pace, and ends with `FeedEndedError`.
     """
 
     def __init__(
@@ -140,7 +89,7 @@ class Grabber:
         self._clock = clock
         self._health = health
         self._changed = threading.Condition()
-        self._newest: CameraPicture | None = None
+        self._newest: Frame | None = None
         self._loss: DeviceLostError | SourceError | None = None
         self._max_damaged = max_damaged
         self._damaged = 0  # in a row
@@ -148,8 +97,8 @@ class Grabber:
         self._worker = Worker("camera-reader", self._read, Health(), on_exit=self._notice_exit)
         self._worker.start()
 
-    def next(self, timeout_s: float) -> CameraPicture | None:
-        """The newest picture not taken yet; None if there was none within `timeout_s`.
+    def next(self, timeout_s: float) -> Frame | None:
+        """The newest frame not taken yet; None if there was none within `timeout_s`.
 
         Raises:
             DeviceLostError: the device could not be opened, or has ended.
@@ -157,10 +106,10 @@ class Grabber:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._loss is not None, timeout_s)
-            picture, self._newest = self._newest, None
-            if picture is None and self._loss is not None:
+            frame, self._newest = self._newest, None
+            if frame is None and self._loss is not None:
                 raise self._loss
-            return picture
+            return frame
 
     def close(self) -> None:
         """Release the device, or leave that to the thread if it hangs."""
@@ -175,18 +124,18 @@ class Grabber:
             return
         pacer = Pacer()
         try:
-            may_wait = MAX_BUFFERED  # pictures that may still have been waiting when the device was opened
+            may_wait = MAX_BUFFERED  # frames that may still have been waiting when the device was opened
             while not stop.is_set():
                 before_ns = self._clock.now_ns()
                 if not capture.grab():
-                    raise DeviceLostError("the camera gave no picture")
+                    raise DeviceLostError("the camera gave no frame")
                 t_ns = self._clock.now_ns()  # before decoding, which takes milliseconds
                 due_ns = pacer.due_ns(capture.media_ns, capture.length_ns, t_ns)
                 self.recorded = due_ns is not None
                 may_wait = may_wait - 1 if t_ns - before_ns < BUFFERED_NS else 0
                 if due_ns is not None:
                     self._clock.wait_until(due_ns, stop)
-                    self._offer(capture.rgb(), self._clock.now_ns(), recorded=True)
+                    self._offer(capture.rgb(), self._clock.now_ns())
                 elif may_wait > 0:
                     self._health.count("camera.buffered")
                 else:
@@ -196,18 +145,18 @@ class Grabber:
         finally:
             capture.release()
 
-    def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int, *, recorded: bool = False) -> None:
+    def _offer(self, rgb: NDArray[np.uint8] | None, t_ns: int) -> None:
         if rgb is None:
             self._health.count("camera.damaged")
             self._damaged += 1
             if self._damaged > self._max_damaged:
-                raise DeviceLostError(f"{self._damaged} damaged pictures in a row")
+                raise DeviceLostError(f"{self._damaged} damaged frames in a row")
             return
         self._damaged = 0
         with self._changed:
             if self._newest is not None:
                 self._health.count("camera.overwritten")
-            self._newest = CameraPicture(rgb, t_ns, recorded)
+            self._newest = Frame(rgb, t_ns)
             self._changed.notify_all()
 
     def _lose(self, reason: DeviceLostError | SourceError) -> None:
@@ -221,118 +170,34 @@ class Grabber:
 
 
 def _end_of_recording(capture: Capture, reason: DeviceLostError) -> DeviceLostError | SourceError:
-    """The end, or that there should be more: some containers only estimate their length."""
+    """`FeedEndedError` near the stated length, which some containers only estimate; else `SourceError`."""
     end_s, length_s = (capture.media_ns or 0) / NS_PER_S, capture.length_ns / NS_PER_S
     if length_s - end_s <= max(1.0, 0.05 * length_s):
         return FeedEndedError("the recording has ended")
     return SourceError(f"the recording breaks off at {end_s:.1f} s of {length_s:.1f} s ({reason})")
 
 
-def is_url(where: int | str) -> bool:
-    """Whether a camera is reached over the network."""
-    return isinstance(where, str) and "://" in where
-
-
-def advice(where: int | str) -> str:
-    """What to do about a camera that cannot be opened."""
-    if is_url(where):
-        return f"check that `ffplay {safe_address(where)}` shows it"
-    devices = sorted(str(path) for path in Path("/dev").glob("video*"))
-    path = f"/dev/video{where}" if isinstance(where, int) else where
-    if not path.startswith("/"):
-        return "a camera is a number (0), a device (/dev/video0) or an address (rtsp://HOST/…, http://HOST/…)"
-    if not devices:
-        return "there is no /dev/video* here: plug a camera in, or give a stream's URL with --camera"
-    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-        return f"this user may not use {path}: `sudo usermod -aG video $USER`, then log in again"
-    return f"it may be in use by another program; devices here: {', '.join(devices)}"
-
-
-class OpenCvCapture:
-    """One camera on this machine by `cv2.VideoCapture`, set up for the lowest delay. Used by one thread.
-
-    Raises:
-        DeviceLostError: the device cannot be opened.
-    """
-
-    length_ns = 0
-    media_ns = None
-
-    def __init__(self, where: int | str, config: CameraConfig) -> None:
-        # The libraries below write straight to the terminal, into the middle of the view; a user's choice
-        # wins.
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        import cv2
-
-        if "OPENCV_LOG_LEVEL" not in os.environ:
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._cv2 = cv2
-        self._capture = self._open(where, config)
-        if not self._capture.isOpened():
-            self._capture.release()
-            raise DeviceLostError("it cannot be opened")
-
-    def grab(self) -> bool:
-        """Wait for the next picture."""
-        return bool(self._capture.grab())
-
-    def rgb(self) -> NDArray[np.uint8] | None:
-        """The picture grabbed last, RGB."""
-        good, picture = self._capture.retrieve()
-        if not good or picture is None or picture.size == 0:
-            return None
-        grey = picture.ndim == 2 or picture.shape[2] == 1
-        code = self._cv2.COLOR_GRAY2RGB if grey else self._cv2.COLOR_BGR2RGB
-        rgb: NDArray[np.uint8] = self._cv2.cvtColor(picture, code)
-        return rgb
-
-    def release(self) -> None:
-        """Close the device."""
-        self._capture.release()
-
-    def _open(self, where: int | str, config: CameraConfig) -> VideoCapture:
-        cv2 = self._cv2
-        capture: VideoCapture = cv2.VideoCapture(
-            where, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-        )
-        # Two: with one, a driver has nowhere to put the next picture while this one is read, and the rate
-        # halves.
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
-        if config.width_px or config.height_px:  # over USB 2, larger pictures come at full rate only as JPEG
-            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        wishes = {
-            cv2.CAP_PROP_FRAME_WIDTH: config.width_px,
-            cv2.CAP_PROP_FRAME_HEIGHT: config.height_px,
-            cv2.CAP_PROP_FPS: config.fps,
-        }
-        for setting, value in wishes.items():
-            if value is not None:
-                capture.set(setting, value)
-        return capture
-
-
-STRIDE: Final = (
-    4  # every fourth pixel of every fourth row: sensor noise alone changes many of these in each picture
-)
+# Every fourth pixel of every fourth row is compared: sensor noise changes many of these in each frame.
+STRIDE: Final = 4
 
 
 class FreezeDetector:
-    """Compares each picture with the one before; exact repetition for `after_ns` means frozen.
+    """Compares each frame with the one before; exact repetition for `after_ns` means frozen.
 
-    It stays frozen, across a reopening too, until a picture differs.
+    It stays frozen, across a reopening too, until a frame differs.
     """
 
     def __init__(self, after_ns: int) -> None:
         self._after_ns = after_ns
         self._digest: int | None = None
-        self._since_ns: int | None = None  # None: a new watch begins with the next picture
+        self._since_ns: int | None = None  # None: a new watch begins with the next frame
         self._frozen = False
 
     def observe(self, rgb: NDArray[np.uint8], t_ns: int) -> Literal["live", "repeating", "frozen"]:
-        """What this picture says of the camera.
+        """The state of the camera after this frame.
 
-        `live`: use it. `frozen`: it has now been the same for `after_ns`, the device should be reopened, and
-        a new watch begins. `repeating`: still the picture that the camera froze on, not to be used.
+        `live`: use the frame. `frozen`: it has been the same for `after_ns`; reopen the device, a new watch
+        begins. `repeating`: still the frame that the camera froze on; do not use it.
         """
         digest = crc32(rgb[::STRIDE, ::STRIDE].tobytes())
         if digest != self._digest:
@@ -347,11 +212,11 @@ class FreezeDetector:
 
 
 class CameraSource:
-    """One camera, by index, device path or URL; the newest picture always wins.
+    """One camera, by index, device path or URL; the newest frame always wins.
 
     A recording on a server is played at its own pace, and ends.
 
-    A picture's capture time is read right after it was grabbed. A camera that gives no picture, or the very
+    A frame's capture time is read right after it was grabbed. A camera that gives no frame, or the very
     same one for `frozen_after_s`, is reported as `failed` and opened again for as long as it takes.
     """
 
@@ -364,9 +229,9 @@ class CameraSource:
         clock: Clock,
         health: Health,
         *,
-        connect: Callable[[], Feed[CameraPicture]] | None = None,
+        connect: Callable[[], Feed[Frame]] | None = None,
     ) -> None:
-        """Open the camera and wait for its first picture.
+        """Open the camera and wait for its first frame.
 
         Args:
             where: index, device path or URL.
@@ -377,7 +242,7 @@ class CameraSource:
 
         Raises:
             ConfigurationError: `where` is a media file.
-            SourceError: there is no such camera, or it gives no picture.
+            SourceError: there is no such camera, or it gives no frame.
         """
         where = int(where) if isinstance(where, str) and where.isdecimal() else where
         if isinstance(where, str):
@@ -389,12 +254,12 @@ class CameraSource:
 
         self._freeze = FreezeDetector(seconds_to_ns(config.frozen_after_s))
         self._frozen_text = f"the same frame again for {config.frozen_after_s:.1f} s"
-        self._loop = DeviceLoop[CameraPicture](
+        self._loop = DeviceLoop[Frame](
             self.name,
             connect or (lambda: Grabber(open_capture, clock, health, max_damaged=config.max_damaged)),
             clock,
             health,
-            nothing="no picture arriving",
+            nothing="no frames arriving",
             first_s=config.open_timeout_s,
             silent_s=config.read_timeout_s,
             backoff=Backoff(config.reopen_first_s, config.reopen_last_s),
@@ -425,18 +290,19 @@ class CameraSource:
         return self._loop.recorded
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push pictures until `stop` is set; then release the camera and end the pictures, not the sound.
+        """Push frames until `stop` is set; then release the camera and end the frames, not the sound.
 
         Raises:
             SourceError: a recording is broken off.
         """
 
-        def accept(picture: CameraPicture) -> bool:
-            state = "live" if picture.recorded else self._freeze.observe(picture.rgb, picture.t_ns)
+        def accept(frame: Frame) -> bool:
+            # In a recording nothing need move.
+            state = "live" if self._loop.recorded else self._freeze.observe(frame.rgb, frame.t_ns)
             if state == "frozen":
                 raise DeviceLostError(self._frozen_text)
             if state == "live":
-                intake.push_frame(picture.rgb, picture.t_ns)
+                intake.push_frame(frame.rgb, frame.t_ns)
             return state == "live"
 
         try:

@@ -30,11 +30,8 @@ __all__ = [
     "tracks_of",
 ]
 
-TEXT_FORMATS: Final = frozenset(
-    {"tty", "bin", "xbin", "adf", "idf"}
-)  # FFmpeg would draw text as pictures of a screen
-
-
+# FFmpeg would draw text as pictures of a screen.
+TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 KEEPS_CLOCK: Final = "matroska,webm"  # states the time at which the media end, not their length
 TS_PACKET, TS_SYNC = 188, 0x47  # of MPEG transport streams
 PLAYLIST_BYTES: Final = 65_536
@@ -48,7 +45,7 @@ def require_file(path: Path) -> None:
         SourceError: it is empty.
     """
     no_pipe = (
-        "a pipe can be read once, and picture and sound are each read on their own; "
+        "a pipe can be read once, and video and sound are each read on their own; "
         "write it to a file first (`… > clip.mkv`), or push its media from Python"
     )
     if str(path) == "-":
@@ -95,7 +92,7 @@ def open_container(path: Path) -> InputContainer:
 
 
 def broken() -> tuple[type[Exception], ...]:
-    """What PyAV raises on bad media: its own error, and what its code does on values that cannot be."""
+    """What PyAV raises on bad media: its own error, and built-in errors on impossible values."""
     import av
 
     builtin = (ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, OSError)
@@ -108,7 +105,7 @@ def is_cover(stream: Stream) -> bool:
 
 
 def stated_length_s(container: InputContainer) -> float | None:
-    """How long the file says that it is, from its first media on; None when it does not."""
+    """The length that the file states, from its first media on; None if it states none."""
     if container.duration is None or container.duration < 0:
         return None
     length, start = container.duration, container.start_time or 0
@@ -131,7 +128,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def _playlist(path: Path) -> str:
-    """What to do with a list of media or the description of a stream; empty if it is none."""
+    """What to do with a playlist or the description of a stream; empty if the file is neither."""
     with path.open("rb") as file:
         text = file.read(PLAYLIST_BYTES).decode("utf-8", "replace").lstrip("\ufeff")
     if text.startswith("#EXTM3U"):
@@ -175,7 +172,7 @@ def _describe(path: Path, error: Exception) -> str:
     return f"{path} is not a media file that FFmpeg can read ({reason}); try another file"
 
 
-# Containers say languages as ISO 639-2, people as ISO 639-1; two codes where a language has two.
+# Containers name languages by ISO 639-2, people by ISO 639-1; some languages have two codes.
 LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
     "ar": ("ara",),
     "cs": ("ces", "cze"),
@@ -207,13 +204,13 @@ LANGUAGES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class MediaTrack:
-    """One track of picture or sound."""
+    """One track of video or sound."""
 
     kind: StreamName
     number: int  # among those of its kind, from 1
     index: int  # in the container
     facts: str  # e.g. `aac 44100 Hz stereo`
-    language: str  # as the container says it; empty where it does not
+    language: str  # as the container states it; empty if it does not
     default: bool
 
     def __str__(self) -> str:
@@ -221,13 +218,13 @@ class MediaTrack:
         return f"{self.number} ({', '.join(note for note in notes if note)})"
 
     def speaks(self, language: str) -> bool:
-        """Whether the track is of a language, in either code."""
+        """Whether the track is in a language, given by either code."""
         wanted = language.lower().partition("-")[0]
         return bool(self.language) and self.language.lower() in (wanted, *LANGUAGES.get(wanted, ()))
 
 
 def tracks_of(container: InputContainer, kind: StreamName) -> list[MediaTrack]:
-    """The tracks of one kind for which there is a decoder; cover art is none."""
+    """The tracks of one kind for which there is a decoder, without cover art."""
     streams: list[Any] = list(container.streams.video if kind == "video" else container.streams.audio)
     usable = [stream for stream in streams if stream.codec_context and not is_cover(stream)]
     return [
@@ -246,10 +243,10 @@ def tracks_of(container: InputContainer, kind: StreamName) -> list[MediaTrack]:
 def candidates(
     tracks: list[MediaTrack], wanted: int | str | None, kind: StreamName, path: Path
 ) -> list[MediaTrack]:
-    """The tracks to try, in that order.
+    """The tracks to try, in order of preference.
 
     Raises:
-        ConfigurationError: there is none such as is wanted.
+        ConfigurationError: there is no such track.
     """
     if wanted is None:
         return sorted(tracks, key=lambda track: not track.default)

@@ -1,7 +1,7 @@
-"""One stream of a media file as pictures or sound with media times; damaged parts are skipped and counted.
+"""One stream of a media file as frames or sound with media times; damaged parts are skipped and counted.
 
-Nothing that a file says reaches native code unchecked: sizes, shapes of pixels, channels and rates
-are checked of every frame, since a damaged header can change them in the middle.
+Sizes, pixel shapes, channels and rates are checked in every frame before they reach native code, since a
+damaged header can change them in the middle of a file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from emi_live.clock import NS_PER_S
 from emi_live.resample import MAX_RATE_HZ, MIN_RATE_HZ
-from emi_live.rings import MAX_SIDE_PX
+from emi_live.rings import MAX_SIDE_PX, AudioBlock
 from emi_live.sources.container import broken
-from emi_live.sources.stamps import Lie, MediaTimeline, Stamp, StreamName
+from emi_live.sources.stamps import Correction, MediaTimeline, Stamp, StreamName
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioResampler, VideoFrame
@@ -28,46 +28,39 @@ if TYPE_CHECKING:
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-__all__ = ["MAX_GAP_NS", "Picture", "Sound", "StreamReader", "UnusableError"]
+__all__ = ["MAX_GAP_NS", "DecodedFrame", "StreamReader", "UnusableError"]
 
-MAX_GAP_NS: Final = 120 * NS_PER_S  # a hole in all streams at once that is longer is skipped
+MAX_GAP_NS: Final = 120 * NS_PER_S  # a longer gap in all streams at once is skipped
 HAS_INDEX: Final = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name for MP4 and its kin
-MAX_READ_FAILURES: Final = 64  # a container that fails this often to give a packet is given up
-DEFAULT_FRAME_NS: Final = NS_PER_S // 25  # how long a picture lasts when the file does not say
-MAX_PIXELS: Final = 36_000_000  # 8K has 33 million; a larger picture is scaled down
-MAX_DECODED_PIXELS: Final = 8 * MAX_PIXELS  # a picture that says it is larger is damaged: it needs gigabytes
+MAX_READ_FAILURES: Final = 64  # reading a container is given up after so many failures
+DEFAULT_FRAME_NS: Final = NS_PER_S // 25  # how long a frame lasts when the file does not say
+MAX_PIXELS: Final = 36_000_000  # 8K has 33 million; a larger frame is scaled down
+MAX_DECODED_PIXELS: Final = 8 * MAX_PIXELS  # a frame stated to be larger is damaged: it would need gigabytes
 MAX_ASPECT: Final = 10  # no pixel is ten times as wide as high; of anamorphic film it is 2
 MAX_CHANNELS: Final = 64  # also FFmpeg's own limit for mixing
 MAX_SAMPLES: Final = 16_000_000  # of all channels of one frame
-ASTRAY_NS: Final = (
-    5 * NS_PER_S
-)  # a frame this far past all its packets has a stamp of the decoder's invention
-LEAST_LOSS_NS: Final = (
-    NS_PER_S  # an end that cannot be decoded is a failure from here on, and 5 % of what was read
-)
+# The decoder invented the stamp of a frame that is this far past all its packets.
+ASTRAY_NS: Final = 5 * NS_PER_S
+# An end that cannot be decoded is a failure if it is longer than this, and than 5 % of what was read.
+LEAST_LOSS_NS: Final = NS_PER_S
 
 
 class UnusableError(ValueError):
-    """A frame is one that cannot be used; the message says why."""
+    """A frame or block cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One decoded picture, not converted yet: a late one need not be."""
+class DecodedFrame:
+    """One decoded frame, not converted to RGB yet: a late one need not be."""
 
     t_ns: int  # media time, 0 = where the container starts
     frame: VideoFrame
     pixel_aspect: Fraction
     stated_aspect: Fraction | None
-    converter: VideoReformatter  # of the stream: making one for each picture costs more than the conversion
-
-    @property
-    def ready_ns(self) -> int:
-        """When a camera would have given it."""
-        return self.t_ns
+    converter: VideoReformatter  # of the stream: making one for each frame costs more than the conversion
 
     def changed_shape(self) -> str:
-        """In words, why it is not shown in the size or shape that the file states; empty if it is."""
+        """Why the frame is not shown in the size or shape that the file states; empty if it is."""
         width, height, stated = self.frame.width, self.frame.height, self.stated_aspect
         if stated and stated != self.pixel_aspect:
             return f"pixels {float(stated):.3g} times as wide as high are not credible; shown as square"
@@ -75,10 +68,10 @@ class Picture:
         size = shown_size(width, height, self.pixel_aspect)
         if size == (wide, height):
             return ""
-        return f"pictures of {wide} x {height} pixels are too large; scaled to {size[0]} x {size[1]}"
+        return f"frames of {wide} x {height} pixels are too large; scaled to {size[0]} x {size[1]}"
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture upright, with square pixels and of a bounded size, shape (height, width, 3).
+        """The frame upright, with square pixels and of a bounded size, shape (height, width, 3).
 
         Raises:
             UnusableError: its pixels cannot be converted.
@@ -93,25 +86,11 @@ class Picture:
         return upright(pixels, _display_matrix(self.frame))
 
 
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """One decoded block, shape (n, channels), float32 in [-1, 1]; of known layouts one or two channels."""
-
-    t_ns: int
-    pcm: NDArray[np.float32]
-    rate_hz: int
-
-    @property
-    def ready_ns(self) -> int:
-        """When a microphone would have given it: at its end."""
-        return self.t_ns + int(self.pcm.shape[0]) * NS_PER_S // self.rate_hz
-
-
 class StreamReader:
-    """Reads one stream of a file to its end, or as far as that is possible; then `failure` says why not.
+    """Reads one stream of a file to its end, or as far as possible; then `failure` says why not further.
 
-    Each is to have a container of its own. `beside`, the other stream of the file that is used, is a
-    witness to the time stamps of this one.
+    Each reader needs a container of its own. `witness` is the other stream of the file that is used: its time
+    stamps help to judge those of this one.
     """
 
     def __init__(
@@ -120,22 +99,22 @@ class StreamReader:
         stream: VideoStream | AudioStream,
         origin_ns: int,
         *,
-        beside: VideoStream | AudioStream | None = None,
+        witness: VideoStream | AudioStream | None = None,
         max_gap_ns: int = MAX_GAP_NS,
         on_count: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`on_count` is told `damaged`, and each `Lie`, as often as it happens."""
+        """`on_count` is called with `damaged` and with each `Correction`, as often as it happens."""
         self._container = container
         self._stream: Any = stream
-        self._beside = beside
+        self._witness = witness
         self._origin_ns = origin_ns
         self.on_count = on_count
         self.kind: StreamName = "video" if stream.type == "video" else "audio"
-        # Before memory is taken for it: of a damaged header, FFmpeg would believe any size.
+        # FFmpeg would believe any size in a damaged header, and take memory for it.
         limit = {"max_pixels": str(MAX_DECODED_PIXELS)} if self.kind == "video" else {}
         self._stream.codec_context.options = {**self._stream.codec_context.options, **limit}
-        self._timeline: MediaTimeline[Packet[Any]] = MediaTimeline(max_gap_ns, self._note_lie)
-        self._lies: list[tuple[Lie, int]] = []
+        self._timeline: MediaTimeline[Packet[Any]] = MediaTimeline(max_gap_ns, self._note_correction)
+        self._corrections: list[tuple[Correction, int]] = []
         self._expected_ns = 0
         self.packets = 0  # that held anything
         self.damaged = 0  # packets and frames that were skipped
@@ -144,12 +123,12 @@ class StreamReader:
         self.failure = ""  # why the rest of the stream could not be read; empty when it was read to its end
 
     @property
-    def lies(self) -> list[tuple[Lie, int]]:
-        """What was corrected of the time stamps, and at which media time."""
-        return self._lies
+    def corrections(self) -> list[tuple[Correction, int]]:
+        """What was corrected in the time stamps, and at which media time."""
+        return self._corrections
 
-    def pictures(self) -> Iterator[Picture]:
-        """The pictures in order; one without a stamp follows the one before at the stream's rate."""
+    def frames(self) -> Iterator[DecodedFrame]:
+        """The frames in order; one without a stamp follows the one before at the stream's rate."""
         from av.video.reformatter import VideoReformatter
 
         rate = self._stream.average_rate
@@ -159,15 +138,18 @@ class StreamReader:
         converter = VideoReformatter()
         for frame in self._frames():
             if not 0 < frame.width * frame.height <= MAX_DECODED_PIXELS:
-                self.skip(f"a picture of {frame.width} x {frame.height} pixels")
+                self.skip(f"a frame of {frame.width} x {frame.height} pixels")
                 continue
             t_ns = self._media_ns(frame)
             self._expected_ns = t_ns + usual_ns
             self.end_ns = max(self.end_ns, t_ns)
-            yield Picture(t_ns, frame, aspect, stated, converter)
+            yield DecodedFrame(t_ns, frame, aspect, stated, converter)
 
-    def sounds(self) -> Iterator[Sound]:
-        """The blocks in order; one without a stamp follows the one before without a gap."""
+    def blocks(self) -> Iterator[AudioBlock]:
+        """The blocks in order, shape (n, channels): of known layouts one or two channels.
+
+        A block without a stamp follows the one before without a gap.
+        """
         downmix = _Downmix()
         for frame in self._frames():
             if frame.samples == 0:
@@ -180,10 +162,10 @@ class StreamReader:
                 continue
             if pcm.shape[0] == 0:
                 continue
-            sound = Sound(t_ns, pcm, frame.sample_rate)
-            self._expected_ns = sound.ready_ns
-            self.end_ns = max(self.end_ns, sound.ready_ns)
-            yield sound
+            block = AudioBlock(pcm, t_ns, frame.sample_rate)
+            self._expected_ns = block.end_ns
+            self.end_ns = max(self.end_ns, block.end_ns)
+            yield block
 
     def skip(self, why: str) -> None:
         """Count something that was left out, and remember why."""
@@ -191,10 +173,10 @@ class StreamReader:
         self.trouble = why
         self.on_count("damaged")
 
-    def _note_lie(self, lie: Lie, stream: StreamName, t_ns: int) -> None:
-        if stream == self.kind:  # the other stream's reader sees its own
-            self._lies.append((lie, t_ns))
-            self.on_count(lie)
+    def _note_correction(self, correction: Correction, stream: StreamName, t_ns: int) -> None:
+        if stream == self.kind:  # the other stream's reader notes its own
+            self._corrections.append((correction, t_ns))
+            self.on_count(correction)
 
     def _frames(self) -> Iterator[Any]:
         for stamp, packet in self._timeline.correct(self._packets()):
@@ -217,13 +199,13 @@ class StreamReader:
             self.failure = "the rest is not in the file"
 
     def _is_cut_off(self) -> bool:
-        """Whether the file's index names much more than there is; other containers only estimate."""
+        """Whether the file's index names much more than there is; other containers only estimate a length."""
         stream = self._stream
-        if self._container.format.name != HAS_INDEX or self._lies or not stream.duration:
+        if self._container.format.name != HAS_INDEX or self._corrections or not stream.duration:
             return False
         stated_s = ((stream.start_time or 0) + stream.duration) * Fraction(stream.time_base)
         lost_ns = int(stated_s * NS_PER_S) - self._origin_ns - self.end_ns
-        # Both: the last picture of a slide show is long, and a trimmed recording holds more than it shows.
+        # Both: the last frame of a slide show is long, and a trimmed recording holds more than it shows.
         return lost_ns > max(LEAST_LOSS_NS, self.end_ns // 20) and self.packets < 0.95 * int(stream.frames)
 
     def _write_stamp(self, packet: Packet[Any], stamp: Stamp) -> None:
@@ -235,7 +217,7 @@ class StreamReader:
                 setattr(packet, name, ticks)
 
     def _packets(self) -> Iterator[tuple[Stamp, Packet[Any]]]:
-        streams = [self._stream] if self._beside is None else [self._stream, self._beside]
+        streams = [self._stream] if self._witness is None else [self._stream, self._witness]
         for _ in range(MAX_READ_FAILURES):
             try:
                 for packet in self._container.demux(streams):
@@ -340,7 +322,7 @@ def credible_aspect(stated: Fraction | None) -> Fraction:
 
 
 def upright(pixels: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """A picture turned and mirrored as its display matrix says, to the nearest quarter turn."""
+    """A frame turned and mirrored as its display matrix says, to the nearest quarter turn."""
     if matrix is None:
         return pixels
     (a, b), (c, d) = matrix[:2, :2].astype(np.int64).tolist()

@@ -1,4 +1,4 @@
-"""A media file as a source: picture and sound on one timeline, as fast as they are taken or at real pace."""
+"""A media file as a source: video and sound on one timeline, as fast as they are used or at real pace."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import PartialSourceError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.rings import AudioBlock
 from emi_live.sources.container import (
     MediaTrack,
     candidates,
@@ -27,7 +28,7 @@ from emi_live.sources.container import (
     stated_length_s,
     tracks_of,
 )
-from emi_live.sources.decode import MAX_GAP_NS, Picture, Sound, StreamReader, UnusableError
+from emi_live.sources.decode import MAX_GAP_NS, DecodedFrame, StreamReader, UnusableError
 from emi_live.sources.stamps import StreamName
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ __all__ = ["FileSource"]
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_S: Final = 0.1  # how long one wait for the right moment lasts before the clock is read again
-PICTURES_TO_TRY: Final = 16  # a track of which so many pictures cannot be converted is not used
-WORDS: Final = {"video": "picture", "audio": "sound"}
-LIES: Final = {
-    "discontinuities": "the time stamps jump at {:.1f} s; time goes on there without a hole "
+FRAMES_TO_TRY: Final = 16  # if none of the first ones can be converted, the track is not used
+WORDS: Final = {"video": "video", "audio": "sound"}
+CORRECTIONS: Final = {
+    "discontinuities": "the time stamps jump at {:.1f} s; time goes on there without a gap "
     "(file.discontinuities counts such places)",
     "refused_stamps": "a time stamp at {:.1f} s cannot be true and was not used "
     "(file.refused_stamps counts them)",
 }
-LATE_NS: Final = 200 * NS_PER_MS  # a picture this late at real pace is left out, as a camera would
+LATE_NS: Final = 200 * NS_PER_MS  # at real pace, a frame this late is left out, as by a camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +55,27 @@ class _End:
     """One stream has no more media."""
 
     stream: StreamName
-    ready_ns: int
+    t_ns: int
 
 
-Media: TypeAlias = Picture | Sound | _End
+Media: TypeAlias = DecodedFrame | AudioBlock
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A track that can be decoded, and the first of it."""
+    """A track that can be decoded, with its first frame or block."""
 
     track: MediaTrack
-    beside: MediaTrack | None
+    witness: MediaTrack | None
     reader: StreamReader
-    first: Picture | Sound
-    rest: Iterator[Picture | Sound]
+    first: Media
+    rest: Iterator[Media]
     counts: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A track of which nothing can be used."""
+    """A track that cannot be used."""
 
     why: str
     damaged: bool  # it holds something, which cannot be decoded
@@ -85,9 +86,9 @@ class FileSource:
 
     Time 0 is the container's start. Without `pace`, media are pushed as fast as the intake takes them and
     stamped `origin_ns` plus media time; with it, at real pace by that clock and stamped with the start of
-    play plus media time. Cover art is not a picture, a rotated or mirrored recording is turned upright,
+    play plus media time. Cover art is not video, a rotated or mirrored recording is turned upright,
     surround sound is folded to stereo. Counted are damaged packets that were skipped, as `file.damaged`,
-    pictures too late at real pace, as `file.late`, and corrections of time stamps that lie, as
+    frames too late at real pace, as `file.late`, and corrections of wrong time stamps, as
     `file.discontinuities` and `file.refused_stamps`.
 
     With `audio=False` the file's sound is not read, and the sound of the intake is left to another source.
@@ -117,19 +118,19 @@ class FileSource:
         self._origin_ns = origin_ns
         self._owns_audio = audio
         self._running = False
-        self._media: Iterator[Media] = iter(())
-        self._announce: Callable[[Media], None] = lambda item: None  # the next media of a stream
+        self._media: Iterator[Media | _End] = iter(())
+        self._announce: Callable[[Media | _End], None] = lambda item: None  # the next media of a stream
         self._max_gap_ns = round(max_gap_s * NS_PER_S)
         self._readers: list[StreamReader] = []
         self._unusable: list[str] = []  # tracks that were tried, in words
-        self._failures: list[str] = []  # streams of which nothing could be read, in words
-        self._told = False
+        self._failures: list[str] = []  # streams that could not be read at all, in words
+        self._warned = False
         self.announcements: list[str] = []  # which tracks are used, where there is a choice
         require_file(path)
         with ExitStack() as opened:
             self._open(opened, {"video": video_track, "audio": audio_track})
             self._opened = opened.pop_all()
-        self._tell_lies()
+        self._warn_of_corrections()
 
     @property
     def name(self) -> str:
@@ -138,7 +139,7 @@ class FileSource:
 
     @property
     def has_video(self) -> bool:
-        """Whether at least one picture can be decoded."""
+        """Whether at least one frame can be decoded."""
         return self._has_video
 
     @property
@@ -175,10 +176,10 @@ class FileSource:
                 intake.end_audio()
             self._announce = partial(_advance, intake, start_ns)
             for item in self._media:
-                if stop.is_set() or not self._wait_until(start_ns + item.ready_ns, stop):
+                if stop.is_set() or not self._wait_until(start_ns + _ready_ns(item), stop):
                     break
                 self._push(intake, item, start_ns)
-                end_ns = max(end_ns, item.ready_ns)
+                end_ns = max(end_ns, _ready_ns(item))
         finally:
             self._running = False
             self.close()
@@ -194,9 +195,9 @@ class FileSource:
         self._media = iter(())
         self._opened.close()
 
-    def _push(self, intake: Intake, item: Media, start_ns: int) -> None:
-        if isinstance(item, Sound):
-            intake.push_audio(item.pcm, start_ns + item.t_ns, item.rate_hz)
+    def _push(self, intake: Intake, item: Media | _End, start_ns: int) -> None:
+        if isinstance(item, AudioBlock):
+            intake.push_audio(item.samples, start_ns + item.t_ns, item.rate_hz)
         elif isinstance(item, _End):
             (intake.end_video if item.stream == "video" else intake.end_audio)()
         elif self._pace is not None and self._pace.now_ns() - start_ns - item.t_ns > LATE_NS:
@@ -209,8 +210,8 @@ class FileSource:
             else:
                 intake.push_frame(rgb, start_ns + item.t_ns)
 
-    def _announced(self, media: Iterator[Media]) -> Iterator[Media]:
-        """The media of one stream: of each the time is said before anything else is pushed."""
+    def _announced(self, media: Iterator[Media | _End]) -> Iterator[Media | _End]:
+        """The media of one stream; the intake is told the time of each before anything else is pushed."""
         for item in media:
             self._announce(item)
             yield item
@@ -225,7 +226,7 @@ class FileSource:
         return True
 
     def _open(self, opened: ExitStack, wanted: Mapping[StreamName, int | str | None]) -> None:
-        # Picture and sound each get a container of their own: however far apart the file holds them, each is
+        # Video and sound each get a container of their own: however far apart the file holds them, each is
         # read on its own, and nothing has to be buffered to merge them by time.
         container = opened.enter_context(open_container(self._path))
         self._duration_s = stated_length_s(container)
@@ -235,13 +236,13 @@ class FileSource:
         for kind in ("video", "audio"):
             there[kind] = tracks_of(container, kind)
             to_try[kind] = candidates(there[kind], wanted[kind] if kind in kinds else None, kind, self._path)
-        beside = {kind: tracks[0] for kind, tracks in to_try.items() if tracks}
+        chosen = {kind: tracks[0] for kind, tracks in to_try.items() if tracks}
         found: dict[StreamName, _Opened] = {}
         for kind in kinds:
-            self._choose(opened, kind, to_try[kind], beside, found)
-        if "video" in found and "audio" in found and found["video"].beside != found["audio"].track:
+            self._choose(opened, kind, to_try[kind], chosen, found)
+        if "video" in found and "audio" in found and found["video"].witness != found["audio"].track:
             again = self._try(opened, found["video"].track, found["audio"].track)
-            if isinstance(again, _Opened):  # both are to see the same packets
+            if isinstance(again, _Opened):  # both readers must see the same packets
                 found["video"] = again
         self._has_video, self._has_audio = "video" in found, "audio" in found
         if not found:
@@ -267,52 +268,52 @@ class FileSource:
         opened: ExitStack,
         kind: StreamName,
         to_try: Sequence[MediaTrack],
-        beside: dict[StreamName, MediaTrack],
+        chosen: dict[StreamName, MediaTrack],
         found: dict[StreamName, _Opened],
     ) -> None:
         """The first track of a kind that can be decoded; what is wrong with those before it is noted."""
-        other = beside.get("audio" if kind == "video" else "video")
+        other = chosen.get("audio" if kind == "video" else "video")
         broken: list[str] = []
         for track in to_try:
             one = self._try(opened, track, other)
             if isinstance(one, _Opened):
-                found[kind], beside[kind] = one, track
+                found[kind], chosen[kind] = one, track
                 return
             self._unusable.append(f"{kind} track {track.number} cannot be used: {one.why}")
             if one.damaged:
                 broken.append(f"its {WORDS[kind]} could not be read ({one.why})")
         self._failures += broken[:1]
 
-    def _try(self, opened: ExitStack, track: MediaTrack, beside: MediaTrack | None) -> _Opened | _Refused:
+    def _try(self, opened: ExitStack, track: MediaTrack, witness: MediaTrack | None) -> _Opened | _Refused:
         """Open a track and decode the first of it."""
         with ExitStack() as kept:
             container = kept.enter_context(open_container(self._path))
             counts: Counter[str] = Counter()
-            if track.index >= len(container.streams):  # damaged: not what it was a moment ago
+            if track.index >= len(container.streams):  # damaged: it has changed since the last look
                 return _Refused("it is not there any more", damaged=True)
-            witness = None if beside is None else container.streams[beside.index]
+            other = None if witness is None else container.streams[witness.index]
             reader = StreamReader(
                 container,
                 container.streams[track.index],  # type: ignore[arg-type]  # of the kind that the track is
                 (container.start_time or 0) * 1_000,  # libav counts microseconds
-                beside=witness,  # type: ignore[arg-type]  # as above
+                witness=other,  # type: ignore[arg-type]  # as above
                 max_gap_ns=self._max_gap_ns,
                 on_count=lambda name: counts.update((name,)),
             )
-            media: Iterator[Picture | Sound] = reader.pictures() if track.kind == "video" else reader.sounds()
+            media: Iterator[Media] = reader.frames() if track.kind == "video" else reader.blocks()
             first = next(_usable(media, reader), None)
             if first is None:
                 nothing = "nothing in it can be decoded" if reader.packets else "it is empty"
                 why = f"{track.facts}: {reader.trouble or nothing}"
                 return _Refused(why, damaged=reader.damaged > 0)
-            if isinstance(first, Picture) and (changed := first.changed_shape()):
+            if isinstance(first, DecodedFrame) and (changed := first.changed_shape()):
                 self.announcements.append(f"file: {changed}")
             opened.push(kept.pop_all())
-            return _Opened(track, beside, reader, first, media, counts)
+            return _Opened(track, witness, reader, first, media, counts)
 
     def _refuse(self, container: InputContainer) -> NoReturn:
         found = ", ".join(sorted(stream.type for stream in container.streams)) or "nothing"
-        wanted = "picture or sound" if self._owns_audio else "picture"
+        wanted = "video or sound" if self._owns_audio else "video"
         why = "; ".join(self._unusable)
         raise SourceError(
             f"{self._path} holds no {wanted} that can be decoded (found: {found}"
@@ -328,7 +329,7 @@ class FileSource:
             )
 
     def _verdict(self, end_ns: int) -> str:
-        """How far the file was read where that is not to its end; failures are raised, the rest is returned.
+        """How far the file was read, if not to its end; failures are raised.
 
         Raises:
             PartialSourceError: a stream could not be read to its end.
@@ -351,8 +352,10 @@ class FileSource:
         """In words, that the file is cut off; empty if it is not."""
         stated_s = self._duration_s or 0.0
         text = ""
-        # Some containers only estimate their length; one whose stamps lie does not know it.
-        if stated_s - end_s > max(1.0, 0.05 * stated_s) and not any(reader.lies for reader in self._readers):
+        # Some containers only estimate their length; one whose stamps are wrong does not know it.
+        if stated_s - end_s > max(1.0, 0.05 * stated_s) and not any(
+            reader.corrections for reader in self._readers
+        ):
             text = f"the media end at {end_s:.1f} s of {stated_s:.1f} s; the file may be cut off"
         elif is_cut_off(self._path):
             text = f"the file ends in the middle of a packet, at {end_s:.1f} s; it may be cut off"
@@ -362,44 +365,45 @@ class FileSource:
 
     def _count(self, name: str) -> None:
         self._health.count(f"file.{name}")
-        if name != "damaged" and not self._told:
-            self._tell_lies()
+        if name != "damaged" and not self._warned:
+            self._warn_of_corrections()
 
-    def _tell_lies(self) -> None:
-        """Say once that time stamps were corrected."""
-        lies = [lie for reader in self._readers for lie in reader.lies]
-        if lies:
-            self._told = True
-            lie, t_ns = lies[0]
-            logger.warning("%s: %s", self._path, LIES[lie].format(t_ns / NS_PER_S))
+    def _warn_of_corrections(self) -> None:
+        """Log once that time stamps were corrected."""
+        corrections = [one for reader in self._readers for one in reader.corrections]
+        if corrections:
+            self._warned = True
+            correction, t_ns = corrections[0]
+            logger.warning("%s: %s", self._path, CORRECTIONS[correction].format(t_ns / NS_PER_S))
 
 
-def _advance(intake: Intake, start_ns: int, item: Media) -> None:
-    """Say that nothing of the item's stream comes before it."""
-    if isinstance(item, Picture):
+def _advance(intake: Intake, start_ns: int, item: Media | _End) -> None:
+    """Tell the intake that nothing of the item's stream comes before it."""
+    if isinstance(item, DecodedFrame):
         intake.advance_video(start_ns + item.t_ns)
-    elif isinstance(item, Sound):
+    elif isinstance(item, AudioBlock):
         intake.advance_audio(start_ns + item.t_ns)
 
 
-def _ready_ns(item: Media) -> int:
-    return item.ready_ns
+def _ready_ns(item: Media | _End) -> int:
+    """When a device would have given it: a frame at once, a block of sound at its end."""
+    return item.end_ns if isinstance(item, AudioBlock) else item.t_ns
 
 
-def _with_end(first: Picture | Sound, rest: Iterable[Picture | Sound], stream: StreamName) -> Iterator[Media]:
+def _with_end(first: Media, rest: Iterable[Media], stream: StreamName) -> Iterator[Media | _End]:
     """The media of one stream, then its end."""
     yield first
-    ready_ns = first.ready_ns
+    ready_ns = _ready_ns(first)
     for item in rest:
-        ready_ns = item.ready_ns
+        ready_ns = _ready_ns(item)
         yield item
     yield _End(stream, ready_ns)
 
 
-def _usable(media: Iterator[Picture | Sound], reader: StreamReader) -> Iterator[Picture | Sound]:
+def _usable(media: Iterator[Media], reader: StreamReader) -> Iterator[Media]:
     """The media from the first on that can be converted; none if that takes too long."""
-    for item in islice(media, PICTURES_TO_TRY):
-        if isinstance(item, Picture):
+    for item in islice(media, FRAMES_TO_TRY):
+        if isinstance(item, DecodedFrame):
             try:
                 item.rgb()
             except UnusableError as error:

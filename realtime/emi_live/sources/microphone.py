@@ -1,8 +1,7 @@
 """A microphone as a source of sound, through PortAudio.
 
-PortAudio's callback only copies; the reader works out times and losses. `AdcTimeline` makes steady capture
-times of the jittering ones that a driver reports. A device that delivers nothing is lost; a silent room is
-not.
+PortAudio's callback only copies; the reader computes times and losses. `AdcTimeline` smooths the jittering
+capture times that a driver reports. A device that delivers no blocks is lost; silence is not a loss.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,8 +21,8 @@ from emi_live.config import MicrophoneConfig
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.rings import GAP_NS
-from emi_live.sources.device import DeviceLoop, DeviceLostError, Feed
+from emi_live.rings import GAP_NS, AudioBlock
+from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed
 from emi_live.worker import Backoff
 
 if TYPE_CHECKING:
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdcTimeline",
-    "CapturedBlock",
+    "MicrophoneDevice",
     "MicrophoneSource",
     "PortAudioFeed",
     "PortAudioInputs",
     "find_microphone",
+    "list_microphones",
     "load_sounddevice",
 ]
 
-FOLLOW: Final = (
-    20  # a twentieth of each deviation is taken over: at 32 ms blocks, drift is followed in about 0.6 s
-)
+# A twentieth of each deviation is corrected: with blocks of 32 ms, drift is followed in about 0.6 s.
+FOLLOW: Final = 20
 
 
 class AdcTimeline:
@@ -68,33 +67,14 @@ class AdcTimeline:
 
 QUEUE_BLOCKS: Final = 64  # 2 s of 32 ms blocks; past that the oldest is dropped
 NO_MICROPHONE: Final = "no microphone here: plug one in, start PulseAudio or PipeWire, or use --mic none"
-MAX_DELAY_S: Final = 5.0  # a driver that claims more between the converter and the callback has no clock
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedBlock:
-    """One block, shape (n, channels), float32, with the capture time of its first sample."""
-
-    pcm: NDArray[np.float32]
-    t_ns: int
-    rate_hz: int
-    overflowed: bool  # the driver lost samples before it
-    dropped: int  # blocks before it that nobody took in time
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    index: int
-    pcm: NDArray[np.float32]
-    reported_ns: int
-    overflowed: bool
+MAX_DELAY_S: Final = 5.0  # from converter to callback; a driver that reports more has no clock
 
 
 class PortAudioInputs:
     """Opens one microphone, again and again.
 
-    PortAudio lists devices once, when it starts; to see one that was plugged in again it is started afresh,
-    which ends every other PortAudio stream of the process. That is done only after a loss.
+    PortAudio lists devices once, when it starts. To find one that was plugged in again, it is restarted,
+    which ends every other PortAudio stream of the process; so that is done only after a loss.
     """
 
     def __init__(
@@ -105,7 +85,7 @@ class PortAudioInputs:
         *,
         load: Callable[[], Any] | None = None,
     ) -> None:
-        """Remember what to open; `device` None is the default one, `load` gives the module `sounddevice`."""
+        """Remember what to open; `device` None is the default, `load` returns the module `sounddevice`."""
         self._load = load or load_sounddevice
         self._device = device
         self._config = config
@@ -122,9 +102,7 @@ class PortAudioInputs:
         portaudio = self._load()
         try:
             if self._opened:
-                with suppress(
-                    portaudio.PortAudioError
-                ):  # it is down already when starting it has failed before
+                with suppress(portaudio.PortAudioError):  # after a failed start it is down already
                     portaudio._terminate()
                 portaudio._initialize()
             self._opened = True
@@ -144,10 +122,12 @@ class PortAudioFeed:
         self._rate_hz = round(info["default_samplerate"])
         self._clock = clock
         self._timeline = AdcTimeline(self._rate_hz)
-        self._arrivals: deque[_Arrival] = deque(maxlen=QUEUE_BLOCKS)
+        self._arrivals: deque[AudioBlock] = deque(
+            maxlen=QUEUE_BLOCKS
+        )  # with the times that PortAudio reports
         self._arrived = threading.Event()
-        self._received = 0  # by the callback
-        self._taken = 0  # index after the last one taken
+        self._received = 0  # samples that the callback got
+        self._taken = 0  # sample index after the last block taken
         self._stream = portaudio.InputStream(
             device=device,
             channels=_channels(portaudio, device, info, self._rate_hz),
@@ -163,8 +143,10 @@ class PortAudioFeed:
             self._stream.close(ignore_errors=True)
             raise
 
-    def next(self, timeout_s: float) -> CapturedBlock | None:
-        """The oldest block not taken yet; None if none came within `timeout_s`.
+    def next(self, timeout_s: float) -> AudioBlock | None:
+        """The oldest block not taken yet, shape (n, channels); None if none came within `timeout_s`.
+
+        Its `gap` says that the driver lost samples before it, `lost` how many were not taken in time.
 
         Raises:
             DeviceLostError: the stream has stopped.
@@ -178,11 +160,10 @@ class PortAudioFeed:
             if not self._stream.active:
                 raise DeviceLostError("no audio arriving: the stream has stopped") from None
             return None
-        dropped = arrival.index - self._taken
-        self._taken = arrival.index + 1
-        broken = arrival.overflowed or dropped > 0
-        t_ns = self._timeline.stamp(arrival.reported_ns, arrival.pcm.shape[0], broken=broken)
-        return CapturedBlock(arrival.pcm, t_ns, self._rate_hz, arrival.overflowed, dropped)
+        size = len(arrival.samples)
+        block = replace(arrival, lost=arrival.start - self._taken)
+        self._taken = arrival.start + size
+        return replace(block, t_ns=self._timeline.stamp(block.t_ns, size, broken=block.gap_before))
 
     def close(self) -> None:
         """Stop and release the microphone."""
@@ -194,11 +175,17 @@ class PortAudioFeed:
         now_ns = self._clock.now_ns()
         delay_s = times.currentTime - times.inputBufferAdcTime
         if times.inputBufferAdcTime <= 0 or not 0 <= delay_s <= MAX_DELAY_S:
-            delay_s = frames / self._rate_hz  # as if its last sample had just been heard
+            delay_s = frames / self._rate_hz  # as if its last sample had just been captured
         self._arrivals.append(
-            _Arrival(self._received, pcm.copy(), now_ns - seconds_to_ns(delay_s), bool(status.input_overflow))
+            AudioBlock(
+                pcm.copy(),
+                now_ns - seconds_to_ns(delay_s),
+                self._rate_hz,
+                start=self._received,
+                gap=bool(status.input_overflow),
+            )
         )
-        self._received += 1
+        self._received += len(pcm)
         self._arrived.set()
 
 
@@ -217,6 +204,43 @@ def load_sounddevice() -> ModuleType:
         ) from error
     module: ModuleType = sounddevice
     return module
+
+
+@dataclass(frozen=True, slots=True)
+class MicrophoneDevice:
+    """One input of PortAudio; `--mic` takes the index, the name, or a part of the name."""
+
+    index: int
+    name: str
+    rate_hz: int
+    channels: int
+    default: bool = False
+
+
+def list_microphones(load: Callable[[], Any] = load_sounddevice) -> list[MicrophoneDevice]:
+    """The inputs that PortAudio knows, by index; `load` gives the module `sounddevice`.
+
+    Raises:
+        SourceError: PortAudio is not installed.
+    """
+    portaudio = load()
+    default, listed = None, []
+    try:
+        listed = portaudio.query_devices()
+        default = portaudio.query_devices(None, "input")["index"]
+    except (portaudio.PortAudioError, ValueError):  # there is no default, or nothing at all
+        pass
+    return [
+        MicrophoneDevice(
+            device["index"],
+            device["name"],
+            round(device["default_samplerate"]),
+            device["max_input_channels"],
+            device["index"] == default,
+        )
+        for device in listed
+        if device["max_input_channels"]
+    ]
 
 
 def _channels(portaudio: Any, device: int | None, info: dict[str, Any], rate_hz: int) -> int:
@@ -291,9 +315,8 @@ def _describe(portaudio: Any, device: int | str | None, error: Exception) -> str
     return f"{wanted} cannot be opened ({reason}); inputs here: {_shown(inputs)}; choose one with --mic"
 
 
-START_PATIENCE: Final = (
-    4  # times `silent_device_s`: sound servers take up to two seconds to send the first block
-)
+# Times `silent_device_s`: sound servers take up to two seconds to send the first block.
+START_PATIENCE: Final = 4
 
 
 class MicrophoneSource:
@@ -314,7 +337,7 @@ class MicrophoneSource:
         clock: Clock,
         health: Health,
         *,
-        connect: Callable[[], Feed[CapturedBlock]] | None = None,
+        connect: Callable[[], Feed[AudioBlock]] | None = None,
     ) -> None:
         """Open the microphone and wait for its first block.
 
@@ -329,7 +352,7 @@ class MicrophoneSource:
             SourceError: PortAudio is missing, there is no such microphone, or nothing comes of it.
         """
         self._health = health
-        self._loop = DeviceLoop[CapturedBlock](
+        self._loop = DeviceLoop[AudioBlock](
             self.name,
             connect or PortAudioInputs(_address(device), config, clock),
             clock,
@@ -360,14 +383,14 @@ class MicrophoneSource:
         return True
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Push sound until `stop` is set; then release the microphone and end the sound, not the pictures."""
+        """Push sound until `stop` is set; then release the microphone and end the sound, not the frames."""
 
-        def accept(block: CapturedBlock) -> bool:
-            if block.overflowed:
+        def accept(block: AudioBlock) -> bool:
+            if block.gap:
                 self._health.count("microphone.overflows")
-            if block.dropped:
-                self._health.count("microphone.dropped", block.dropped)
-            intake.push_audio(block.pcm, block.t_ns, block.rate_hz)
+            if block.lost:
+                self._health.count("microphone.dropped", block.lost // len(block.samples))
+            intake.push_audio(block.samples, block.t_ns, block.rate_hz)
             return True
 
         try:

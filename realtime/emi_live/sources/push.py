@@ -16,24 +16,24 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, seconds_t
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.media import picture_of, sound_of, stamp_of
+from emi_live.media import frame_of, sound_of, stamp_of
 
 if TYPE_CHECKING:
-    from emi_live.media import PictureFormat, SoundLayout
+    from emi_live.media import PixelFormat, SoundLayout
 
 __all__ = ["PushSource", "StampGuard"]
 
-FUTURE_NS: Final = NS_PER_S  # ahead of the clock: what is kept until its time comes is bounded by this
-PAST_NS: Final = 10 * NS_PER_S  # behind it: hardly any window would still have use for it
-LATE_NS: Final = NS_PER_S  # said in the reason from here on
-BACK_NS: Final = NS_PER_S // 2  # sound that starts so long before the end of the block before
-HOLE_NS: Final = 600 * NS_PER_S  # exact mode would answer each hop of it
+FUTURE_NS: Final = NS_PER_S  # ahead of the clock; this limits how much is kept until its time comes
+PAST_NS: Final = 10 * NS_PER_S  # behind it; hardly any window could still use it
+LATE_NS: Final = NS_PER_S  # from here on, the reason mentions it
+BACK_NS: Final = NS_PER_S // 2  # sound that starts this long before the end of the block before is left out
+MAX_GAP_NS: Final = 600 * NS_PER_S  # exact mode would answer each hop of a longer gap
 REBASE_AFTER: Final = 5  # stamps in a row that agree with each other, over half a second
 REBASE_NS: Final = NS_PER_S // 2
-UNSTAMPED_GAP_NS: Final = NS_PER_S // 2  # sound without stamps that comes so much later has a hole
-DELAY_NS: Final = 2 * NS_PER_S  # a PyAV frame so late has stamps that jumped
+UNSTAMPED_GAP_NS: Final = NS_PER_S // 2  # sound without stamps that comes this much later has a gap
+DELAY_NS: Final = 2 * NS_PER_S  # the stamps of a PyAV frame this late have jumped
 DRIFT: Final = 5_000  # one part in this: how fast a sender's clock may be slower than ours
-SAID_NS: Final = 2 * NS_PER_S  # how long a reason stands
+REASON_NS: Final = 2 * NS_PER_S  # how long a reason is shown
 YEAR_NS: Final = 365 * 86_400 * NS_PER_S
 UNITS: Final = (
     ("nanoseconds", 1),
@@ -66,15 +66,15 @@ class StampGuard:
         self._odd: tuple[int, int, int] | None = None  # the first of implausible stamps, when, and how many
         self._played_ns = 0  # of sound without stamps
         self._media: tuple[int, int] | None = None  # a time of the media, and what leads from it to the clock
-        self._noted = ("", -(2**62))  # why media are of no use, and when that was seen
+        self._noted = ("", -(2**62))  # why media cannot be used, and when that was noticed
 
     def place(self, t_ns: int | None, media_ns: int | None, duration_ns: int) -> int | None:
-        """The capture time of a picture or block; None: it is left out, and counted.
+        """The capture time of a frame or block; None: it is left out, and counted.
 
         Args:
             t_ns: as its owner gave it.
             media_ns: as a PyAV frame carries it, on a clock of its own.
-            duration_ns: of the block; 0 for a picture.
+            duration_ns: of the block; 0 for a frame.
 
         Raises:
             ConfigurationError: the first stamp is not on our clock, or one is missing in exact mode.
@@ -97,14 +97,14 @@ class StampGuard:
         return taken
 
     def reason(self) -> str | None:
-        """Why media that come are of no use now, in words."""
+        """Why arriving media cannot be used now, in words; None if they can."""
         text, seen_ns = self._noted
-        return text if text and self._clock.now_ns() - seen_ns <= SAID_NS else None
+        return text if text and self._clock.now_ns() - seen_ns <= REASON_NS else None
 
     def _exactly(self, t_ns: int | None) -> int:
         if t_ns is None:
             raise ConfigurationError("exact mode answers by capture time: give t_ns, in nanoseconds")
-        if self._end_ns is not None and t_ns - self._end_ns > HOLE_NS:
+        if self._end_ns is not None and t_ns - self._end_ns > MAX_GAP_NS:
             self._health.count(f"{self._stream}.stamps_refused")
             raise ConfigurationError(
                 f"t_ns={t_ns} is {_seconds(t_ns - self._end_ns)} after the {self._stream} before it, and "
@@ -258,7 +258,7 @@ class _Stream:
 
 
 class PushSource:
-    """Passes on what a program pushes while `run` holds the door open.
+    """Passes on what a program pushes while `run` runs.
 
     Any thread may push; what several push at once goes in one after the other.
 
@@ -292,12 +292,12 @@ class PushSource:
             "audio": StampGuard("audio", clock, health, exact=exact),
         }
         self._lead_ns = None if lead_s is None else seconds_to_ns(lead_s)
-        self._frames = _Stream("a picture", lead_s or 0.0)
+        self._frames = _Stream("a frame", lead_s or 0.0)
         self._sound = _Stream("sound", lead_s or 0.0)
 
     @property
     def has_video(self) -> bool:
-        """Whether pictures will be pushed."""
+        """Whether frames will be pushed."""
         return self._streams["video"]
 
     @property
@@ -305,10 +305,10 @@ class PushSource:
         """Whether sound will be pushed."""
         return self._streams["audio"]
 
-    def push_frame(self, picture: Any, t_ns: Any = None, picture_format: PictureFormat | None = None) -> None:
-        """Give one picture, as `LiveEngine.push_frame`."""
-        intake = self._door("video", "push_frame")
-        rgb, media_ns = picture_of(picture, picture_format)
+    def push_frame(self, frame: Any, t_ns: Any = None, pixel_format: PixelFormat | None = None) -> None:
+        """Give one frame, as `LiveEngine.push_frame`."""
+        intake = self._intake_for("video", "push_frame")
+        rgb, media_ns = frame_of(frame, pixel_format)
         stamp = stamp_of(t_ns)
         with self._locks["video"]:
             taken_ns = self._stamps["video"].place(stamp, media_ns, 0)
@@ -328,19 +328,19 @@ class PushSource:
         channels: int | None = None,
     ) -> None:
         """Give one block of sound, as `LiveEngine.push_audio`."""
-        intake = self._door("audio", "push_audio")
-        sound = sound_of(pcm, rate_hz, layout, channels)
+        intake = self._intake_for("audio", "push_audio")
+        samples, rate, media_ns = sound_of(pcm, rate_hz, layout, channels)
         stamp = stamp_of(t_ns)
-        if not sound.pcm.size:
+        if not samples.size:
             return
         with self._locks["audio"]:
-            taken_ns = self._stamps["audio"].place(stamp, sound.t_ns, sound.duration_ns)
+            taken_ns = self._stamps["audio"].place(stamp, media_ns, len(samples) * NS_PER_S // rate)
             if taken_ns is None:
                 return
             if self._lead_ns is not None:
                 self._frames.promise(taken_ns - self._lead_ns)
             with self._sound.push(taken_ns):
-                intake.push_audio(sound.pcm, taken_ns, sound.rate_hz)
+                intake.push_audio(samples, taken_ns, rate)
 
     def advance(self, t_ns: int) -> None:
         """Nothing captured before `t_ns` will be pushed; exact mode need not wait for it."""
@@ -350,12 +350,12 @@ class PushSource:
             self._sound.promise(t_ns)
 
     def why_late(self) -> dict[str, str]:
-        """By stream, why media that come are of no use now: their stamps are wrong, or they come late."""
+        """By stream, why arriving media cannot be used now: wrong stamps, or too late."""
         found = {stream: stamps.reason() for stream, stamps in self._stamps.items()}
         return {stream: reason for stream, reason in found.items() if reason is not None}
 
     def end_video(self) -> None:
-        """No more pictures will be pushed."""
+        """No more frames will be pushed."""
         self._attach().end_video()
         self._over.add("video")
 
@@ -367,13 +367,13 @@ class PushSource:
             intake.end_audio()
 
     def end(self) -> None:
-        """No more media will be pushed; may be said before `run`."""
+        """No more media will be pushed; may be called before `run`."""
         self._over |= {"video", "audio"}
         self._finish()
         self._ended.set()
 
     def run(self, intake: Intake, stop: threading.Event) -> None:
-        """Hold the door open until `end`, or `stop`."""
+        """Accept media until `end` is called or `stop` is set."""
         self._frames.attach(intake.advance_video)
         self._sound.attach(intake.advance_audio)
         self._intake = intake
@@ -391,7 +391,7 @@ class PushSource:
             with self._locks["audio"]:
                 self._intake.end_audio()
 
-    def _door(self, stream: str, call: str) -> Intake:
+    def _intake_for(self, stream: str, call: str) -> Intake:
         if not self._streams[stream]:
             raise ConfigurationError(
                 f"{call}: this engine was told that no {stream} comes; leave out source.mic='none'"

@@ -1,14 +1,14 @@
-"""Time stamps that lie: stamps that start again, jump, wrap around, or are plainly wrong.
+"""Correction of time stamps that start again, jump, wrap around, or are plainly wrong.
 
-Pure logic, fed with the stamps of the packets of one file in the order in which the file holds them. What a
-stamp says is believed as long as the media around it agree:
+Pure logic. Its input are the stamps of the packets of one file, in the order of the file. A stamp is believed
+as long as the media around it agree:
 
 - Time goes on, or one stream pauses while the other runs on, or both pause for up to `max_gap_ns`: believed.
-- Packets whose stamps are far off, with later packets of the stream back on the old line: those stamps are
-  refused, and the media get the time at which they were expected.
-- The stream stays on the new line, which lies in the past or further ahead than all media account for: a
-  discontinuity. Time goes on without a hole; the other stream is moved by the same amount when it jumps too,
-  so that picture and sound stay together.
+- Some stamps are far off, and later packets of the stream are back on the old line: those stamps are refused,
+  and the media get the time at which they were expected.
+- The stream stays on a new line, in the past or further ahead than all media account for: a discontinuity.
+  Time goes on without a gap. The other stream is moved by the same amount when it jumps too, so that video
+  and sound stay together.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from emi_live.clock import NS_PER_MS, NS_PER_S
 
-__all__ = ["Lie", "MediaTimeline", "Stamp", "StreamName"]
+__all__ = ["Correction", "MediaTimeline", "Stamp", "StreamName"]
 
 StreamName: TypeAlias = Literal["video", "audio"]
-Lie: TypeAlias = Literal["discontinuities", "refused_stamps"]
+Correction: TypeAlias = Literal["discontinuities", "refused_stamps"]
 
 BACK_NS: Final = 500 * NS_PER_MS  # a decode time this far back is not jitter
 JITTER_NS: Final = 20 * NS_PER_MS  # of decode times, which should not go back at all
-AHEAD_NS: Final = NS_PER_S  # a hole longer than this is looked at
+AHEAD_NS: Final = NS_PER_S  # a longer gap is examined
 RETURN_NS: Final = 2 * NS_PER_S  # how near a later packet must come to the old line to be back on it
-REORDER_NS: Final = 10 * NS_PER_S  # a picture is rarely shown this long after it can be decoded
-REORDER: Final = 17  # packets by which pictures can be out of order: H.264 and HEVC have 16
+REORDER_NS: Final = 10 * NS_PER_S  # a frame is rarely shown this long after it can be decoded
+REORDER: Final = 17  # packets by which frames can be out of order: H.264 and HEVC have 16
 WITNESSES: Final = 8  # packets of the stream that can show that it is back on the old line
 LOOK_AHEAD: Final = 256  # packets of both streams, about two seconds
 TOGETHER_NS: Final = 10 * NS_PER_S  # streams that jump to places this close have jumped together
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a packet says of itself; times from the container's start, None where it says nothing."""
+    """The times that a packet states, from the container's start; None where it states none."""
 
     stream: StreamName
     pts_ns: int | None
@@ -51,7 +51,7 @@ class Stamp:
     duration_ns: int = 0
 
     def moved(self, offset_ns: int) -> Stamp:
-        """The same, later."""
+        """The same stamp, later by `offset_ns`."""
         if offset_ns == 0:
             return self
         pts_ns = None if self.pts_ns is None else self.pts_ns + offset_ns
@@ -77,11 +77,13 @@ class MediaTimeline(Generic[T]):
     """Corrects the stamps of one file. Two over the same packets make the same corrections."""
 
     def __init__(
-        self, max_gap_ns: int, on_lie: Callable[[Lie, StreamName, int], None] = lambda lie, stream, t_ns: None
+        self,
+        max_gap_ns: int,
+        on_correction: Callable[[Correction, StreamName, int], None] = lambda what, stream, t_ns: None,
     ) -> None:
-        """Allow holes of `max_gap_ns` in all streams; `on_lie` is told what was corrected, and where."""
+        """Allow gaps of `max_gap_ns` in all streams; `on_correction` gets what was corrected, and where."""
         self._max_gap_ns = max_gap_ns
-        self._on_lie = on_lie
+        self._on_correction = on_correction
         self._ahead: deque[tuple[Stamp, T]] = deque()
         self._source: Iterator[tuple[Stamp, T]] = iter(())
         self._lines: dict[StreamName, _Line] = {"video": _Line(), "audio": _Line()}
@@ -105,19 +107,18 @@ class MediaTimeline(Generic[T]):
         line = self._lines[stamp.stream]
         at_ns = key_ns + line.offset_ns
         if stamp.dts_ns is not None and at_ns < line.at_ns and self._joins(line, stamp.stream, key_ns):
-            at_ns = (
-                key_ns + line.offset_ns
-            )  # too small a step back to be noticed, but the other stream went too
+            # The step back is too small to be noticed alone, but the other stream made it too.
+            at_ns = key_ns + line.offset_ns
         if not self._follows(line, stamp, at_ns, AHEAD_NS):
             if self._returns(stamp, line, at_ns):
-                self._on_lie("refused_stamps", stamp.stream, line.end_ns)
+                self._on_correction("refused_stamps", stamp.stream, line.end_ns)
                 expected = replace(stamp, pts_ns=line.end_ns + line.reorder_ns, dts_ns=line.end_ns)
                 return self._advance(line, expected, line.end_ns)
             if not self._follows(line, stamp, at_ns, self._max_gap_ns):
                 self._start_again(line, stamp, key_ns)
                 at_ns = key_ns + line.offset_ns
         if stamp.pts_ns is not None and not self._can_be_shown(stamp, stamp.pts_ns - key_ns, line):
-            self._on_lie("refused_stamps", stamp.stream, line.end_ns)
+            self._on_correction("refused_stamps", stamp.stream, line.end_ns)
             stamp = replace(stamp, pts_ns=key_ns + line.reorder_ns)
         return self._advance(line, stamp.moved(line.offset_ns), at_ns)
 
@@ -133,13 +134,13 @@ class MediaTimeline(Generic[T]):
             line.reorder_ns = max(0, corrected.pts_ns - at_ns)
         return corrected
 
-    def _follows(self, line: _Line, stamp: Stamp, at_ns: int, hole_ns: int) -> bool:
-        """Whether the media around it account for a stamp, but for a hole of `hole_ns` in all streams."""
+    def _follows(self, line: _Line, stamp: Stamp, at_ns: int, gap_ns: int) -> bool:
+        """Whether the media around a stamp account for it, up to a gap of `gap_ns` in all streams."""
         if not line.started and stamp.pts_ns is not None:  # decode times may lie far before the start
             at_ns = stamp.pts_ns
         if at_ns < line.at_ns:
             return at_ns - line.at_ns >= -BACK_NS
-        return at_ns - line.end_ns - self._others_advance_ns(line, stamp.stream) <= hole_ns
+        return at_ns - line.end_ns - self._others_advance_ns(line, stamp.stream) <= gap_ns
 
     def _others_advance_ns(self, line: _Line, own: StreamName) -> int:
         """How far the other stream has come since the last packet of this one."""
@@ -161,7 +162,7 @@ class MediaTimeline(Generic[T]):
         if self._joins(line, stamp.stream, key_ns):
             return
         name = _other(stamp.stream)
-        self._on_lie("discontinuities", stamp.stream, line.end_ns)
+        self._on_correction("discontinuities", stamp.stream, line.end_ns)
         self._epochs += 1
         line.epoch = self._epochs
         line.offset_ns = line.end_ns - key_ns

@@ -1,4 +1,4 @@
-"""The stage protocol, what a stage promises while no media come, and the loop that runs a stage."""
+"""The stage protocol, the promise of progress while no media arrive, and the loop that runs a stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emi_live.rings import Reader
 
 __all__ = ["Promise", "Stage", "StageRunner"]
 
-PROMISE_STEP_NS: Final = 250 * NS_PER_MS  # four packets for a second of a gap that is read bit by bit
+PROMISE_STEP_NS: Final = 250 * NS_PER_MS  # at most four packets for each second of a gap
 
 
 class Stage(Protocol):
@@ -43,7 +43,7 @@ class Stage(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget everything heard or seen, as after a failure; the position in the input is kept."""
+        """Forget all media so far, as after a failure; keep the position in the input."""
         ...
 
     def close(self) -> None:
@@ -52,17 +52,17 @@ class Stage(Protocol):
 
 
 class Promise:
-    """When a stage is to say how far its source has read, beyond the media that the stage was given.
+    """Decides when a stage publishes how far its source has read, although no media arrived.
 
-    A promise is due when it says a quarter of a second more than the last one, or when nothing has come for
-    as long as one wait: so a long gap costs few packets, and a shorter wait is satisfied too. Such
-    packets say nothing else: so what is made of them does not depend on when they are sent.
+    A promise is due when it is a quarter of a second further than the last one, or when nothing has arrived
+    during one wait. So a long gap costs few packets, and a short one is reported too. Such packets carry
+    progress alone, so results do not depend on when they are sent.
     """
 
     def __init__(self, reader: Reader) -> None:
         """Follow the source of this reader."""
         self._reader = reader
-        self._idle = False  # the last wait was in vain
+        self._idle = False  # nothing arrived during the last wait
         self._given_ns = NOTHING_YET
 
     def wait(self, timeout_s: float) -> bool:
@@ -72,11 +72,11 @@ class Promise:
         return woken
 
     def due(self) -> int | None:
-        """The `progress_ns` to publish now; None for none. Ask once all media were read and published."""
+        """The `progress_ns` to publish now, or None. Call it after all media were read and published."""
         until_ns = self._reader.progress_ns
         if until_ns is None:
             return None
-        promised_ns = until_ns - 1  # what was captured at that time may come
+        promised_ns = until_ns - 1  # media captured at `until_ns` itself may still come
         step_ns = 1 if self._idle else PROMISE_STEP_NS
         if promised_ns - self._given_ns < step_ns:
             return None
@@ -97,7 +97,7 @@ class StageRunner:
         self._interrupted = False
 
     def __call__(self, stop: threading.Event) -> None:
-        """Run in the calling thread. A stage that failed before starts afresh from where its input stands."""
+        """Run in the calling thread. A stage that failed before is reset, and goes on in its input."""
         stage = self._stage
         if self._interrupted:
             stage.reset()

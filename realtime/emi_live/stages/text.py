@@ -16,7 +16,7 @@ __all__ = ["TextStage", "window_text"]
 
 
 class Encoder(Protocol):
-    """What the stage needs of a sentence encoder."""
+    """The part of a sentence encoder that the stage uses."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings, shape (len(texts), dim)."""

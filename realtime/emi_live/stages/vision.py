@@ -1,7 +1,7 @@
-"""The vision stages: `FaceStage` of `compact` and `CropStage` of `taemi`; pictures in, face features out.
+"""The vision stages: `FaceStage` of `compact` and `CropStage` of `taemi`; frames in, face features out.
 
-`FaceStage` publishes one packet for every picture analysed. `CropStage` encodes face crops, six a second.
-`PictureReader` takes pictures from the ring, no more a second than the stage wants, and counts the rest.
+`FaceStage` publishes one packet for every frame analysed. `CropStage` encodes face crops, six a second.
+`FrameReader` takes frames from the ring, no more a second than the stage wants, and counts the rest.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from emi_models.encoders.vit import STAMP_JITTER_NS, FrameSampler, SteadySquare,
 if TYPE_CHECKING:
     from emi_live.bundle import CropEncoder, FaceReader
 
-__all__ = ["CropStage", "FaceStage", "PictureReader"]
+__all__ = ["CropStage", "FaceStage", "FrameReader"]
 
-EARLY: Final = 0.9  # a frame is taken this share of the shortest interval after the last: cameras jitter
+EARLY: Final = 0.9  # share of the shortest interval after which a frame is used already, since cameras jitter
 
 
-class PictureReader:
-    """Reads one ring. Live, the newest picture wins; lossless, every one is given.
+class FrameReader:
+    """Reads one ring. Live, the newest frame wins; a lossless ring gives every frame.
 
-    Pictures that were overwritten are counted as `camera.overwritten`; those closer together than `max_fps`
+    Frames that were overwritten are counted as `camera.overwritten`; those closer together than `max_fps`
     allows are left out and counted as `face.skipped`, the others as `face.frames`.
     """
 
@@ -47,25 +47,25 @@ class PictureReader:
 
     @property
     def newest_ns(self) -> int | None:
-        """Capture time of the last picture given."""
+        """Capture time of the last frame returned."""
         return self._newest_ns
 
     @property
     def ended(self) -> bool:
-        """Whether the last picture has been given."""
+        """Whether the last frame has been returned."""
         return self._reader.ended
 
     @property
     def more(self) -> bool:
-        """Whether another picture waits."""
+        """Whether another frame is in the ring."""
         return self._reader.backlog > 0
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture, for progress, or for the end."""
+        """Wait for a frame, for progress, or for the end."""
         return self._promise.wait(timeout_s)
 
     def read(self) -> Frame | None:
-        """The next picture; None if there is none, or it comes too early."""
+        """The next frame; None if there is none, or if it is too close to the one before."""
         frame = self._reader.read()
         self._health.count("camera.overwritten", self._reader.overwritten - self._overwritten)
         self._overwritten = self._reader.overwritten
@@ -80,11 +80,11 @@ class PictureReader:
 
     @property
     def progress_ns(self) -> int | None:
-        """All pictures to come were captured at or after this; None if it is not known, or pictures wait."""
+        """All frames to come were captured at or after this; None if unknown, or if frames are unread."""
         return self._reader.progress_ns
 
     def promise(self) -> list[VisionPacket]:
-        """A packet of progress alone if it is time for one; all pictures before must have been told of."""
+        """A packet with progress alone, if one is due; packets of all frames before must be out."""
         progress_ns = self._promise.due()
         if progress_ns is None:
             return []
@@ -97,33 +97,33 @@ class PictureReader:
 
 
 class FaceStage:
-    """Follows the largest face. Live, the newest picture wins; lossless, every one is looked at.
+    """Follows the largest face. Live, the newest frame wins; in exact mode every frame is analysed.
 
-    Pictures closer together than `max_fps` allows are left out and counted as `face.skipped`.
+    Frames closer together than `max_fps` allows are left out and counted as `face.skipped`.
     """
 
     name = "face"
     topic = "vision"
 
     def __init__(self, reader: VideoReader, encoder: FaceReader, config: FaceConfig, health: Health) -> None:
-        self._pictures = PictureReader(reader, config.max_fps, health)
+        self._frames = FrameReader(reader, config.max_fps, health)
         self._encoder = encoder
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture."""
-        return self._pictures.wait(timeout_s)
+        """Wait for a frame."""
+        return self._frames.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packet of the next picture, if there is one; in a gap, how far the pictures were read."""
-        frame = self._pictures.read()
+        """The packet of the next frame, if there is one; in a gap, a packet with progress."""
+        frame = self._frames.read()
         if frame is None:
-            if not self._pictures.ended:
-                return self._pictures.promise()
+            if not self._frames.ended:
+                return self._frames.promise()
             if self.ended:
                 return ()
             self.ended = True
-            return (end_of_stream(self.topic, self._pictures.newest_ns or 0),)
+            return (end_of_stream(self.topic, self._frames.newest_ns or 0),)
         result = self._encoder.analyse(frame.rgb, frame.t_ns)
         return (
             VisionPacket(
@@ -141,36 +141,35 @@ class FaceStage:
 
     def close(self) -> None:
         """Leave the input."""
-        self._pictures.close()
+        self._frames.close()
 
 
 BEHIND_NS: Final = 500 * NS_PER_MS
 AGAIN_NS: Final = 250 * NS_PER_MS
-GAP_NS: Final = NS_PER_S  # beyond the time that a batch takes to fill: nothing is going to fill it
+GAP_NS: Final = NS_PER_S  # without frames, beyond the time that a batch takes to fill: then it is not filled
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCrop:
-    """What one picture showed, not published yet; with a crop, its features are to come."""
+    """The packet of one frame, not published yet; if there is a crop, its features are still missing."""
 
     packet: VisionPacket
     crop: NDArray[np.uint8] | None
 
 
 class CropStage:
-    """Looks for the face in every picture, and encodes its crop `crop_fps` times a second.
+    """Detects the face in every frame, and encodes its crop `crop_fps` times a second.
 
-    A packet follows every picture, so that a face that is lost or found again is known at once; those of
-    pictures that were not cropped have no features. The crop is cut where the face has been lately, so that
-    it does not tremble; a face that is new, or found again, is cropped where it is, in the first picture that
-    shows it.
+    Every frame gives a packet, so that a face that is lost or found again is known at once. Packets of frames
+    that were not cropped have no features. The square of the crop is smoothed over time, so that it does not
+    tremble; a face that is new, or found again, is cropped where it is, in the first frame that shows it.
 
     Crops go through the network up to `batch` at once. In `exact` mode batches depend on capture times alone:
-    a batch is full, or its first crop has waited for as long as it takes to fill one; when pictures stay out
-    for a second longer than that, it goes without the next. Live, what is there is
-    encoded as soon as no newer picture waits, or the next crop is due. When that takes so long that features
-    come more than half a second after their picture, packets say so (`behind`), and the part's status does;
-    it is counted as `face.fell_behind`. Encoded crops are counted as `face.crops`.
+    a batch is encoded when it is full, or when its first crop has waited as long as a batch takes to fill. If
+    no frame comes for a second longer than that, the batch is encoded without the next frame. Live, crops are
+    encoded as soon as no newer frame is in the ring, or the next crop is due. If features are published more
+    than half a second after their frame, packets say so (`behind`), the part's status too, and
+    `face.fell_behind` counts it. Encoded crops are counted as `face.crops`.
     """
 
     name = "face"
@@ -186,8 +185,8 @@ class CropStage:
         *,
         exact: bool,
     ) -> None:
-        """`face` finds the face that `encoder` is shown."""
-        self._pictures = PictureReader(reader, config.max_fps, health)
+        """`face` finds the face; `encoder` encodes its crop."""
+        self._frames = FrameReader(reader, config.max_fps, health)
         self._face = face
         self._encoder = encoder
         self._sampler = FrameSampler(config.crop_fps)
@@ -196,20 +195,20 @@ class CropStage:
         self._patience_ns = seconds_to_ns((config.batch if exact else 1) / config.crop_fps) - STAMP_JITTER_NS
         self._exact = exact
         self._health = health
-        self._held: list[HeldCrop] = []  # from the first crop on that waits for a batch
-        self._told_ns = NOTHING_YET  # capture time of the newest picture whose packet has been released
-        self._encoded_ns: int | None = None  # when the oldest picture of the last batch had arrived
+        self._held: list[HeldCrop] = []  # packets from the first crop on that waits for its batch
+        self._told_ns = NOTHING_YET  # capture time of the newest frame whose packet has been released
+        self._encoded_ns: int | None = None  # when the oldest frame of the last batch had arrived
         self._behind = False
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a picture."""
-        return self._pictures.wait(timeout_s)
+        """Wait for a frame."""
+        return self._frames.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packets that the next picture completes."""
-        self._look_whether_behind(now_ns)
-        frame = self._pictures.read()
+        """The packets that the next frame completes."""
+        self._check_lateness(now_ns)
+        frame = self._frames.read()
         if frame is not None:
             waited = self._release() if self._is_overdue(frame.t_ns) else []
             first = not self._held
@@ -217,14 +216,14 @@ class CropStage:
             if self._is_time():
                 return [*waited, *self._release()]
             return [*waited, *(self._up_to(frame) if first and self._exact else ())]
-        if self._pictures.ended:
+        if self._frames.ended:
             if self.ended:
                 return ()
-            packets = [*self._release(), end_of_stream(self.topic, self._pictures.newest_ns or 0)]
+            packets = [*self._release(), end_of_stream(self.topic, self._frames.newest_ns or 0)]
             self.ended = True  # not before: what fails is tried again
             return packets
-        if self._is_overdue(self._pictures.progress_ns) or self._is_time():
-            return [*self._release(), *self._pictures.promise()]
+        if self._is_overdue(self._frames.progress_ns) or self._is_time():
+            return [*self._release(), *self._frames.promise()]
         return ()
 
     def reset(self) -> None:
@@ -235,7 +234,7 @@ class CropStage:
 
     def close(self) -> None:
         """Leave the input."""
-        self._pictures.close()
+        self._frames.close()
 
     def _look(self, frame: Frame) -> HeldCrop:
         seen = self._face.analyse(frame.rgb, frame.t_ns)
@@ -245,7 +244,7 @@ class CropStage:
         else:
             height, width = frame.rgb.shape[:2]
             square = self._steady.push(face_square(seen.landmarks, width, height), frame.t_ns)
-            # Asked for faces alone: the turn of a picture without one is not used up.
+            # Not asked for frames without a face: the next frame with one is cropped in their place.
             if self._sampler.take(frame.t_ns):
                 crop = cut_square(frame.rgb, square, self._encoder.side_px)
         packet = VisionPacket(
@@ -259,33 +258,33 @@ class CropStage:
         return HeldCrop(packet, crop)
 
     def _is_time(self) -> bool:
-        """Whether what is held is to wait no longer."""
+        """Whether the packets that are held must be released now."""
         crops = [held.packet.t_ns for held in self._held if held.crop is not None]
         if not crops or len(crops) >= self._batch:
             return True
         if self._held[-1].packet.t_ns - crops[0] >= self._patience_ns:
             return True
-        return not (self._exact or self._pictures.more)
+        return not (self._exact or self._frames.more)
 
     def _is_overdue(self, t_ns: int | None) -> bool:
-        """Exact: whether what is held goes before a picture of that time is looked at."""
+        """Exact: whether the held packets must be released before a frame of that time is analysed."""
         if not self._exact or t_ns is None or not self._held:
             return False
         first_ns = next(held.packet.t_ns for held in self._held if held.crop is not None)
         return t_ns - first_ns >= self._patience_ns + GAP_NS
 
     def _up_to(self, frame: Frame) -> list[VisionPacket]:
-        """The promise that nothing comes before a picture that is held, if that is much further than before.
+        """A packet that promises progress up to a held frame, if that is much further than before.
 
-        Without it the windows before that picture would wait for the batch, and the batch for media that wait
+        Without it the windows before that frame would wait for the batch, and the batch for media that wait
         for those windows.
         """
         if frame.t_ns - self._told_ns < PROMISE_STEP_NS:
             return []
         return [VisionPacket(t_ns=self._told_ns, progress_ns=frame.t_ns - 1, faces=-1, features=None)]
 
-    def _look_whether_behind(self, now_ns: int) -> None:
-        """Right after the last batch: how late were its features?"""
+    def _check_lateness(self, now_ns: int) -> None:
+        """Measure how late the features of the last batch were, right after it."""
         encoded_ns, self._encoded_ns = self._encoded_ns, None
         if self._exact or encoded_ns is None:
             return
@@ -304,7 +303,7 @@ class CropStage:
             self._health.report(self.name, "running", "keeps up again")
 
     def _release(self) -> list[Packet]:
-        """All packets that are held, with features where there is a crop."""
+        """All held packets, with features where there is a crop."""
         held, self._held = self._held, []
         self._told_ns = held[-1].packet.t_ns if held else self._told_ns
         crops = [one.crop for one in held if one.crop is not None]

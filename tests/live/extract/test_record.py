@@ -19,7 +19,7 @@ from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.extract.recorder import FOREVER, ClipRecord, record_clip
 from emi_live.flow import Flow
 from emi_live.stages import Stage
-from emi_live.stages.audio import AudioStage
+from emi_live.stages.audio import ProsodyStage
 from emi_live.stages.vision import FaceStage
 from emi_models.encoders.face import FaceResult
 from emi_models.encoders.prosody import ProsodyEncoder
@@ -54,7 +54,7 @@ def stages_with(face: BrightnessFace) -> Callable[[Flow], Sequence[Stage]]:
         health = flow.health
         return [
             FaceStage(flow.video.reader(), face, FaceConfig(), health),
-            AudioStage(flow.audio.reader(), ProsodyEncoder(), LoudnessGate(), AudioConfig(), health),  # type: ignore[arg-type]
+            ProsodyStage(flow.audio.reader(), ProsodyEncoder(), LoudnessGate(), AudioConfig(), health),  # type: ignore[arg-type]
         ]
 
     return stages

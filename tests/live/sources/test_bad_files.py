@@ -32,7 +32,7 @@ def counters(path: Path) -> dict[str, int]:
     return health.snapshot().counters
 
 
-def picture_times(intake: RecordingIntake) -> Sequence[float]:
+def frame_times(intake: RecordingIntake) -> Sequence[float]:
     return [t_ns / NS_PER_S for _, t_ns in intake.frames]
 
 
@@ -46,7 +46,7 @@ def test_time_goes_on_where_stamps_start_again_or_jump(faults: Path, name: str) 
     intake = play(faults / name, health)
     assert health.snapshot().counters["file.discontinuities"] == 1
     assert len(intake.frames) == 180
-    for times, step_s in ((picture_times(intake), 1 / 30), (sound_times(intake), 1024 / 44_100)):
+    for times, step_s in ((frame_times(intake), 1 / 30), (sound_times(intake), 1024 / 44_100)):
         steps = np.diff(times)
         assert steps.min() > 0
         assert steps.max() < step_s + 0.05  # the streams do not end together
@@ -60,12 +60,12 @@ def test_live_mode_does_not_wait_out_a_jump(faults: Path) -> None:
     assert clock.now_ns() < 7 * NS_PER_S
 
 
-def test_one_stamp_far_ahead_loses_no_picture_after_it(faults: Path) -> None:
+def test_one_stamp_far_ahead_loses_no_frame_after_it(faults: Path) -> None:
     health = Health()
     intake = play(faults / "one_bogus_pts.mkv", health)
     assert health.snapshot().counters["file.refused_stamps"] == 1
     assert len(intake.frames) == 90
-    assert max(picture_times(intake)) < 3.1
+    assert max(frame_times(intake)) < 3.1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_long_pause_of_one_stream_stays(
 ) -> None:
     intake = play(faults / name)
     assert sound_times(intake)[0] == pytest.approx(first_sound_s, abs=0.02)
-    assert picture_times(intake)[-1] == pytest.approx(last_s, abs=0.1)
+    assert frame_times(intake)[-1] == pytest.approx(last_s, abs=0.1)
     assert max(np.diff([0.0, *sound_times(intake)])) > 69
 
 
@@ -116,7 +116,7 @@ def test_sound_of_more_than_eight_channels_is_mixed_down(faults: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["width_32768.mkv", "sar_52.mp4"])
-def test_no_picture_is_too_large_for_native_code(faults: Path, name: str) -> None:
+def test_no_frame_is_too_large_for_native_code(faults: Path, name: str) -> None:
     source = FileSource(faults / name, Health())
     assert len(source.announcements) == 1
     intake = RecordingIntake()
@@ -125,7 +125,7 @@ def test_no_picture_is_too_large_for_native_code(faults: Path, name: str) -> Non
     assert max(intake.frames[0][0].shape) <= MAX_SIDE_PX
 
 
-def test_a_picture_that_needs_gigabytes_is_not_decoded(tmp_path: Path) -> None:
+def test_a_frame_that_needs_gigabytes_is_not_decoded(tmp_path: Path) -> None:
     def chunk(name: bytes, content: bytes) -> bytes:
         body = name + content
         return len(content).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
@@ -141,7 +141,7 @@ def test_a_picture_that_needs_gigabytes_is_not_decoded(tmp_path: Path) -> None:
         FileSource(path, Health())
 
 
-def test_a_pushed_picture_that_large_is_refused() -> None:
+def test_a_pushed_frame_that_large_is_refused() -> None:
     intake = Intake(VideoRing(2), AudioRing(1.0), Health())
     with pytest.raises(ConfigurationError, match="too large"):
         intake.push_frame(np.zeros((2, 32_767, 3), np.uint8), 0)
@@ -159,7 +159,7 @@ def test_a_rate_near_16_khz_is_heard(faults: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("rate_500.wav", "500 Hz"), ("rgb4.nut", "pixels of format rgb4 cannot be converted")],
+    [("rate_500.wav", "500 Hz"), ("rgb4.nut", "rgb4")],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(faults: Path, name: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason) as caught:
@@ -241,9 +241,9 @@ def test_an_empty_track_is_passed_over(faults: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("list.ffconcat", "ffconcat version 1.0\nfile /etc/motd\n", "is a list of files .* ffmpeg -f concat"),
-        ("keys.m3u8", '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXTINF:1,\na.ts\n', "encrypted media"),
-        ("stream.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", "describes a stream"),
+        ("list.ffconcat", "ffconcat version 1.0\nfile /etc/motd\n", "ffmpeg -f concat"),
+        ("keys.m3u8", '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXTINF:1,\na.ts\n', "encrypted"),
+        ("stream.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n", "SDP"),
     ],
 )
 def test_lists_and_descriptions_of_media_are_named(

@@ -15,8 +15,10 @@ from emi_live.clock import NS_PER_MS
 from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
-from emi_live.sources.camera import CameraPicture, CameraSource, FreezeDetector, advice
-from emi_live.sources.device import DeviceLostError
+from emi_live.rings import Frame
+from emi_live.sources.camera import CameraSource, FreezeDetector
+from emi_live.sources.capture import advice
+from emi_live.sources.source import DeviceLostError
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
 
@@ -24,31 +26,31 @@ PERIOD_NS = 100 * NS_PER_MS
 TIMES = [k * PERIOD_NS for k in range(1_000)]
 
 
-def picture(t_ns: int, content: int) -> CameraPicture:
-    return CameraPicture(np.random.default_rng(content).integers(0, 255, (48, 64, 3), np.uint8), t_ns)
+def picture(t_ns: int, content: int) -> Frame:
+    return Frame(np.random.default_rng(content).integers(0, 255, (48, 64, 3), np.uint8), t_ns)
 
 
 class Scene:
-    """Pictures 100 ms apart, moving or still."""
+    """Frames 100 ms apart, moving or still."""
 
     def __init__(self) -> None:
         self._times: Iterator[int] = iter(TIMES)
         self._contents = count(1)
 
-    def moving(self, frames: int) -> list[CameraPicture | float | DeviceLostError]:
+    def moving(self, frames: int) -> list[Frame | float | DeviceLostError]:
         return [picture(next(self._times), next(self._contents)) for _ in range(frames)]
 
-    def still(self, frames: int, content: int = 0) -> list[CameraPicture | float | DeviceLostError]:
+    def still(self, frames: int, content: int = 0) -> list[Frame | float | DeviceLostError]:
         return [picture(next(self._times), content) for _ in range(frames)]
 
 
 def watch(
-    *scripts: list[CameraPicture | float | DeviceLostError] | DeviceLostError,
+    *scripts: list[Frame | float | DeviceLostError] | DeviceLostError,
     config: CameraConfig | None = None,
-) -> tuple[RecordingIntake, Health, ScriptedDevice[CameraPicture]]:
+) -> tuple[RecordingIntake, Health, ScriptedDevice[Frame]]:
     clock, health = FakeClock(), Health()
     stop = Stop(clock)
-    device = ScriptedDevice[CameraPicture](*scripts, clock=clock, stop=stop)
+    device = ScriptedDevice[Frame](*scripts, clock=clock, stop=stop)
     intake = RecordingIntake(health)
     CameraSource(0, config or CameraConfig(), clock, health, connect=device).run(intake, stop)
     assert intake.events[-1] == "end_video"
@@ -57,7 +59,7 @@ def watch(
     return intake, health, device
 
 
-def test_pictures_keep_the_time_of_their_capture() -> None:
+def test_frames_keep_the_time_of_their_capture() -> None:
     intake, health, _ = watch(Scene().moving(11))
     assert [t_ns for _, t_ns in intake.frames] == TIMES[1:11]
     assert health.status("camera").state == "ended"
@@ -66,7 +68,7 @@ def test_pictures_keep_the_time_of_their_capture() -> None:
 def test_a_lost_camera_is_opened_again() -> None:
     scene = Scene()
     intake, health, device = watch(
-        [*scene.moving(5), DeviceLostError("the camera gave no picture")], scene.moving(5)
+        [*scene.moving(5), DeviceLostError("the camera gave no frame")], scene.moving(5)
     )
     assert len(intake.frames) == 9
     assert len(device.feeds) == 2
@@ -80,10 +82,10 @@ def test_a_hanging_camera_is_opened_again() -> None:
     assert health.snapshot().counters["camera.lost"] == 1
 
 
-def test_a_frozen_camera_is_noticed_reopened_and_its_picture_withheld() -> None:
+def test_a_frozen_camera_is_noticed_reopened_and_its_frame_withheld() -> None:
     scene = Scene()
     script = [*scene.moving(5), *scene.still(30)]
-    # After the first reopening it still repeats its last picture, after the second it is alive.
+    # After the first reopening it still repeats its last frame, after the second it is alive.
     intake, health, device = watch(script, scene.still(30), scene.moving(5))
     assert health.snapshot().counters["camera.lost"] == 1
     assert len(device.feeds) == 3
@@ -102,7 +104,7 @@ def test_the_reason_of_a_freeze_is_said() -> None:
 
     clock = FakeClock()
     stop = Stop(clock)
-    device = ScriptedDevice[CameraPicture](
+    device = ScriptedDevice[Frame](
         [*scene.moving(2), *scene.still(30)], scene.moving(3), clock=clock, stop=stop
     )
     CameraSource("0", CameraConfig(), clock, Listening(), connect=device).run(RecordingIntake(), stop)
@@ -143,7 +145,7 @@ def test_an_absent_camera_is_no_source() -> None:
 
 
 def test_an_address_that_nobody_answers_is_no_source_and_keeps_its_password() -> None:
-    with pytest.raises(SourceError, match="check that `ffplay") as caught:
+    with pytest.raises(SourceError, match="ffplay") as caught:
         CameraSource(
             "http://me:secret@127.0.0.1:9/cam", CameraConfig(open_timeout_s=1), FakeClock(), Health()
         )
@@ -153,7 +155,7 @@ def test_an_address_that_nobody_answers_is_no_source_and_keeps_its_password() ->
 def test_a_media_file_is_not_a_camera(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.touch()
-    with pytest.raises(ConfigurationError, match="use --input"):
+    with pytest.raises(ConfigurationError, match="--input"):
         CameraSource(str(clip), CameraConfig(), FakeClock(), Health())
 
 
@@ -164,7 +166,7 @@ def test_the_address_of_a_file_is_not_a_camera() -> None:
 
 def test_a_pipe_is_not_a_camera(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigurationError, match="is a pipe"):
+    with pytest.raises(ConfigurationError, match="pipe"):
         CameraSource(str(tmp_path / "pipe"), CameraConfig(), FakeClock(), Health())
 
 

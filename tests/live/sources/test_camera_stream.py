@@ -46,7 +46,7 @@ def test_the_end_does_not_wait_for_a_stream_that_hangs(face_stream: StreamServer
     until(lambda: threading.active_count() == before)
 
 
-def test_the_same_picture_for_ever_is_a_frozen_camera(still_stream: StreamServer) -> None:
+def test_the_same_frame_for_ever_is_a_frozen_camera(still_stream: StreamServer) -> None:
     with watching(still_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.state == "failed")
         assert watch.health.status("camera").detail.endswith("trying again: the same frame again for 0.7 s")

@@ -16,15 +16,15 @@ from emi_live.clock import NS_PER_MS, NS_PER_S, MonotonicClock
 from emi_live.config import MicrophoneConfig
 from emi_live.errors import SourceError
 from emi_live.health import Health
-from emi_live.sources.device import DeviceLostError
+from emi_live.rings import AudioBlock
 from emi_live.sources.microphone import (
     QUEUE_BLOCKS,
     AdcTimeline,
-    CapturedBlock,
     MicrophoneSource,
     PortAudioInputs,
     find_microphone,
 )
+from emi_live.sources.source import DeviceLostError
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
 from tests.support.pulse import PulseServer
@@ -33,10 +33,9 @@ from tests.support.waiting import until
 BLOCK = 512
 
 
-def block(index: int, *, overflowed: bool = False, dropped: int = 0) -> CapturedBlock:
-    return CapturedBlock(
-        np.zeros((BLOCK, 1), np.float32), index * 32 * NS_PER_MS, 16_000, overflowed, dropped
-    )
+def block(index: int, *, overflowed: bool = False, dropped: int = 0) -> AudioBlock:
+    samples = np.zeros((BLOCK, 1), np.float32)
+    return AudioBlock(samples, index * 32 * NS_PER_MS, gap=overflowed, lost=dropped * BLOCK)
 
 
 class FakePortAudio:
@@ -108,10 +107,10 @@ def inputs(fake: FakePortAudio, clock: FakeClock, device: int | str | None = Non
     return PortAudioInputs(device, MicrophoneConfig(), clock, load=lambda: fake)
 
 
-def listen(*scripts: list[CapturedBlock | float | DeviceLostError]) -> tuple[RecordingIntake, Health, int]:
+def listen(*scripts: list[AudioBlock | float | DeviceLostError]) -> tuple[RecordingIntake, Health, int]:
     clock, health = FakeClock(), Health()
     stop = Stop(clock)
-    device = ScriptedDevice[CapturedBlock](*scripts, clock=clock, stop=stop)
+    device = ScriptedDevice[AudioBlock](*scripts, clock=clock, stop=stop)
     intake = RecordingIntake(health)
     MicrophoneSource(None, MicrophoneConfig(), clock, health, connect=device).run(intake, stop)
     assert intake.events[-1] == "end_audio"
@@ -127,9 +126,9 @@ def test_blocks_are_pushed_with_their_times() -> None:
 
 def test_losses_are_counted() -> None:
     _, health, _ = listen(
-        [block(0), block(1, overflowed=True), block(2, dropped=3), block(3, overflowed=True)]
+        [block(0), block(1, overflowed=True), block(2, dropped=3), block(3, overflowed=True, dropped=1)]
     )
-    assert health.snapshot().counters == {"microphone.overflows": 2, "microphone.dropped": 3}
+    assert health.snapshot().counters == {"microphone.overflows": 2, "microphone.dropped": 4}
 
 
 def test_no_audio_arriving_is_not_silence() -> None:
@@ -150,8 +149,8 @@ def test_the_callback_copies_and_stamps_with_the_time_of_the_converter() -> None
     got = feed.next(0.0)
     assert got is not None
     assert got.t_ns == 10 * NS_PER_S - 40 * NS_PER_MS
-    assert got.pcm.shape == (BLOCK, 1)
-    assert (got.pcm == 1).all()
+    assert got.samples.shape == (BLOCK, 1)
+    assert (got.samples == 1).all()
     assert feed.next(0.0) is None
 
 
@@ -173,10 +172,10 @@ def test_a_reader_that_is_late_loses_the_oldest_and_knows_how_many() -> None:
         fake.deliver(overflow=False)
     first = feed.next(0.0)
     assert first is not None
-    assert first.dropped == 5
+    assert first.lost == 5 * BLOCK
     assert first.t_ns == NS_PER_S + 6 * 32 * NS_PER_MS - 40 * NS_PER_MS
     rest = [feed.next(0.0) for _ in range(QUEUE_BLOCKS - 1)]
-    assert all(item is not None and item.dropped == 0 for item in rest)
+    assert all(item is not None and item.lost == 0 for item in rest)
 
 
 def test_a_stream_that_stops_is_lost_once_it_is_drained() -> None:
@@ -205,7 +204,7 @@ def test_portaudio_is_started_afresh_only_to_reopen() -> None:
 
 
 def test_an_unknown_microphone_is_answered_with_those_there_are() -> None:
-    with pytest.raises(DeviceLostError, match=r"'x' is not here.*'mic 1'"):
+    with pytest.raises(DeviceLostError, match=r"'x'.*'mic 1'"):
         inputs(FakePortAudio(inputs=2), FakeClock(), "x")()
 
 
@@ -218,10 +217,10 @@ def test_a_microphone_is_found_by_number_name_case_and_words(wanted: int | str) 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("mic", r"may be any of 2 inputs: 1 'Built-in Mic', 2 'USB Mic'; choose one by its number"),
-        ("hdmi", r"microphone 'hdmi' is an output \(0 'HDMI'\); inputs here: 1 'Built-in Mic', 2 'USB Mic'"),
-        (0, r"microphone 0 is an output \(0 'HDMI'\); inputs here: 1 "),
-        (7, r"microphone 7 is not here; inputs here: 1 "),
+        ("mic", "any of 2.*1 'Built-in Mic', 2 'USB Mic'"),
+        ("hdmi", "output.*1 'Built-in Mic', 2 'USB Mic'"),
+        (0, "output.*1 'Built-in Mic'"),
+        (7, "7 is not here"),
     ],
 )
 def test_what_is_no_microphone_is_answered_with_those_there_are(wanted: int | str, message: str) -> None:

@@ -18,7 +18,7 @@ from emi_models.inputs import FusionShapes
 from tests.live.stages.fakes import BrightnessFace, LoudnessGate, StepModel
 from tests.support.fakes import FakeEngine
 
-PICTURE = np.full((4, 4, 3), 9, np.uint8)
+FRAME = np.full((4, 4, 3), 9, np.uint8)
 SHAPES = FusionShapes(vision_frames=20, vision_dim=58, audio_frames=200, audio_dim=2, text_dim=4)
 
 
@@ -47,7 +47,7 @@ def engine(lead_s: float, *more: str) -> Iterator[tuple[LiveEngine, list[Estimat
 
 def frames(live: LiveEngine, start_s: float, stop_s: float) -> None:
     for tenth in range(round(start_s * 10), round(stop_s * 10)):
-        live.push_frame(PICTURE, tenth * NS_PER_S // 10)
+        live.push_frame(FRAME, tenth * NS_PER_S // 10)
 
 
 def test_a_stream_that_is_forgotten_does_not_hang_the_other() -> None:
@@ -74,7 +74,7 @@ def test_a_pause_that_is_said_needs_no_lead() -> None:
             frames(live, second - 1, second)
             live.advance(second * NS_PER_S)
         with pytest.raises(ConfigurationError, match=r"69\.00 s"):
-            live.push_frame(PICTURE, 1)
+            live.push_frame(FRAME, 1)
     assert len(taken) >= 345
     assert taken[50].modalities["audio"].reason == "no audio"
 
@@ -96,6 +96,5 @@ def test_two_threads_may_push_while_each_promises_for_the_other() -> None:
 
 
 def test_a_lead_that_the_queues_cannot_hold_is_refused_at_the_start() -> None:
-    message = r"30\.0 s of pictures .* hold 0\.5 s: set bus\.high_water_mark to at least 550, or source\.push"
-    with pytest.raises(ConfigurationError, match=message), engine(30.0, "bus.high_water_mark=10"):
+    with pytest.raises(ConfigurationError, match="at least 550"), engine(30.0, "bus.high_water_mark=10"):
         pass

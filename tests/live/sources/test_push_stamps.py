@@ -20,7 +20,7 @@ from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources.push import PushSource
 from tests.support.fakes import FakeClock
 
-PICTURE = np.zeros((4, 6, 3), np.uint8)
+FRAME = np.zeros((4, 6, 3), np.uint8)
 BLOCK = np.zeros(320, np.float32)  # 20 ms
 NOW_NS = 5_000 * NS_PER_S  # of a machine that was started a good hour ago
 
@@ -52,7 +52,7 @@ class Pushing:
         return self.health.snapshot().counters
 
     def stamp(self) -> int | None:
-        """Of the picture that was taken last."""
+        """Of the frame that was taken last."""
         frame = self.video.read()
         return None if frame is None else frame.t_ns
 
@@ -70,8 +70,8 @@ def pushing() -> Iterator[Pushing]:
         yield open_door
 
 
-def test_without_a_stamp_a_picture_is_of_now(pushing: Pushing) -> None:
-    pushing.source.push_frame(PICTURE)
+def test_without_a_stamp_a_frame_is_of_now(pushing: Pushing) -> None:
+    pushing.source.push_frame(FRAME)
     assert pushing.stamp() == NOW_NS
 
 
@@ -121,14 +121,14 @@ def test_a_first_stamp_that_is_not_ours_is_refused_by_its_name(
     pushing: Pushing, t_ns: int, looks: str
 ) -> None:
     for push in (
-        lambda: pushing.source.push_frame(PICTURE, t_ns),
+        lambda: pushing.source.push_frame(FRAME, t_ns),
         lambda: pushing.source.push_audio(BLOCK, t_ns),
     ):
         with pytest.raises(ConfigurationError, match=looks):
             push()
     assert pushing.counters["video.stamps_refused"] == pushing.counters["audio.stamps_refused"] == 1
     assert pushing.stamp() is None
-    pushing.source.push_frame(PICTURE, np.int64(NOW_NS))  # the remedy works
+    pushing.source.push_frame(FRAME, np.int64(NOW_NS))  # the remedy works
     assert pushing.stamp() == NOW_NS
 
 
@@ -138,12 +138,12 @@ def test_a_first_stamp_that_is_not_ours_is_refused_by_its_name(
 def test_stamps_that_jump_are_left_out_then_moved_and_the_reason_says_so(
     pushing: Pushing, jump_s: int, says: str
 ) -> None:
-    """And nothing with such a stamp is kept: no picture goes on before its time is known."""
+    """And nothing with such a stamp is kept: no frame goes on before its time is known."""
     taken, reasons = [], set()
     for index in range(60):
         pushing.clock.advance(33 * NS_PER_MS)
         offset_ns = 0 if index < 5 else jump_s * NS_PER_S
-        pushing.source.push_frame(PICTURE, pushing.clock.now_ns() + offset_ns)
+        pushing.source.push_frame(FRAME, pushing.clock.now_ns() + offset_ns)
         taken.append(pushing.stamp())
         reasons |= set(pushing.source.why_late().values())
     assert pushing.counters["video.stamps_rebased"] == 1
@@ -152,20 +152,20 @@ def test_stamps_that_jump_are_left_out_then_moved_and_the_reason_says_so(
     assert all(stamp <= pushing.clock.now_ns() for stamp in taken if stamp is not None)
     assert any(reason.startswith(says) for reason in reasons)
     assert pushing.source.why_late() == {}
-    pushing.source.push_frame(PICTURE, pushing.clock.now_ns() + 1)  # they are as before: no offset any more
+    pushing.source.push_frame(FRAME, pushing.clock.now_ns() + 1)  # they are as before: no offset any more
     assert pushing.stamp() == pushing.clock.now_ns() + 1
 
 
-def test_single_wrong_stamps_cost_their_picture_alone(pushing: Pushing) -> None:
+def test_single_wrong_stamps_cost_their_frame_alone(pushing: Pushing) -> None:
     for index in range(40):
         pushing.clock.advance(33 * NS_PER_MS)
         wrong_ns = 10**15 * (index % 10 == 9)
-        pushing.source.push_frame(PICTURE, pushing.clock.now_ns() + wrong_ns)
+        pushing.source.push_frame(FRAME, pushing.clock.now_ns() + wrong_ns)
     assert pushing.counters == {"video.frames": 36, "video.stamps_refused": 4}
 
 
 def test_media_that_come_late_are_taken_and_the_reason_says_how_late(pushing: Pushing) -> None:
-    pushing.source.push_frame(PICTURE, NOW_NS - 3 * NS_PER_S)
+    pushing.source.push_frame(FRAME, NOW_NS - 3 * NS_PER_S)
     pushing.source.push_audio(BLOCK, NOW_NS - 4 * NS_PER_S)
     assert pushing.source.why_late() == {"video": "frames come 3 s late", "audio": "sound comes 4 s late"}
     assert pushing.stamp() == NOW_NS - 3 * NS_PER_S
@@ -181,7 +181,7 @@ def test_sound_that_goes_back_is_left_out_and_counted(pushing: Pushing) -> None:
 
 
 def frame(pts: int, *, base: Fraction = Fraction(1, 90_000)) -> Any:
-    made = av.VideoFrame.from_ndarray(PICTURE, format="rgb24")
+    made = av.VideoFrame.from_ndarray(FRAME, format="rgb24")
     made.pts, made.time_base = pts, base
     return made
 
@@ -216,28 +216,28 @@ def test_in_exact_mode_pts_are_the_capture_times_and_stamps_may_begin_anywhere()
         pushing.source.push_frame(frame(0), 700)
         assert pushing.counters["video.out_of_order"] == 1
     with Pushing(exact=True) as pushing:
-        pushing.source.push_frame(PICTURE, time.time_ns())
+        pushing.source.push_frame(FRAME, time.time_ns())
         assert pushing.stamp() is not None
 
 
 def test_exact_mode_needs_stamps_and_refuses_hours_of_nothing() -> None:
     with Pushing(exact=True) as pushing:
         with pytest.raises(ConfigurationError, match="give t_ns"):
-            pushing.source.push_frame(PICTURE)
-        pushing.source.push_frame(PICTURE, 0)
-        pushing.source.push_frame(PICTURE, 100 * NS_PER_S)  # a slide show
+            pushing.source.push_frame(FRAME)
+        pushing.source.push_frame(FRAME, 0)
+        pushing.source.push_frame(FRAME, 100 * NS_PER_S)  # a slide show
         with pytest.raises(ConfigurationError, match="3600 s"):
-            pushing.source.push_frame(PICTURE, 3_700 * NS_PER_S)
+            pushing.source.push_frame(FRAME, 3_700 * NS_PER_S)
         assert pushing.counters == {"video.frames": 2, "video.stamps_refused": 1}
 
 
 def test_after_the_end_nothing_is_taken_or_counted(pushing: Pushing) -> None:
-    pushing.source.push_frame(PICTURE)
+    pushing.source.push_frame(FRAME)
     pushing.source.push_audio(BLOCK)
     before = pushing.counters
     pushing.source.end_video()
     with pytest.raises(ConfigurationError, match="push_frame"):
-        pushing.source.push_frame(PICTURE)
+        pushing.source.push_frame(FRAME)
     pushing.source.push_audio(BLOCK)
     pushing.source.end()
     with pytest.raises(ConfigurationError, match="push_audio"):
@@ -253,7 +253,7 @@ def test_sound_for_an_engine_without_is_refused() -> None:
 def test_many_threads_may_push_at_once(pushing: Pushing) -> None:
     def push(count: int) -> None:
         for _ in range(count):
-            pushing.source.push_frame(PICTURE)
+            pushing.source.push_frame(FRAME)
             pushing.source.push_audio(BLOCK, rate_hz=48_000.0)
 
     threads = [threading.Thread(target=push, args=(50,)) for _ in range(4)]

@@ -12,10 +12,11 @@ import pytest
 from emi_live.config import CameraConfig, MicrophoneConfig
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.rings import AudioBlock, Frame
 from emi_live.sources import Source
-from emi_live.sources.camera import CameraPicture, CameraSource
+from emi_live.sources.camera import CameraSource
 from emi_live.sources.file import FileSource
-from emi_live.sources.microphone import CapturedBlock, MicrophoneSource
+from emi_live.sources.microphone import MicrophoneSource
 from emi_live.sources.push import PushSource
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
@@ -53,19 +54,19 @@ def paced_file(assets: Path, clock: FakeClock, stop: Stop) -> Source:
 
 
 def camera(assets: Path, clock: FakeClock, stop: Stop) -> Source:
-    pictures = [CameraPicture(np.full((8, 8, 3), k, np.uint8), k) for k in range(4)]
+    pictures = [Frame(np.full((8, 8, 3), k, np.uint8), k) for k in range(4)]
     return CameraSource(
         0,
         CameraConfig(),
         clock,
         Health(),
-        connect=ScriptedDevice[CameraPicture]([*pictures], clock=clock, stop=stop),
+        connect=ScriptedDevice[Frame]([*pictures], clock=clock, stop=stop),
     )
 
 
 def microphone(assets: Path, clock: FakeClock, stop: Stop) -> Source:
-    blocks = [CapturedBlock(np.zeros((512, 1), np.float32), k, 16_000, False, 0) for k in range(4)]
-    device = ScriptedDevice[CapturedBlock]([*blocks], clock=clock, stop=stop)
+    blocks = [AudioBlock(np.zeros((512, 1), np.float32), k) for k in range(4)]
+    device = ScriptedDevice[AudioBlock]([*blocks], clock=clock, stop=stop)
     return MicrophoneSource(None, MicrophoneConfig(), clock, Health(), connect=device)
 
 

@@ -1,4 +1,4 @@
-"""Time stamps that lie are corrected, and those that do not are left alone: pure logic, on stamps alone."""
+"""Wrong time stamps are corrected, and right ones are left alone: pure logic, on stamps alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_live.clock import NS_PER_S
-from emi_live.sources.stamps import Lie, MediaTimeline, Stamp, StreamName
+from emi_live.sources.stamps import Correction, MediaTimeline, Stamp, StreamName
 
-PICTURE_NS = NS_PER_S // 10
+FRAME_NS = NS_PER_S // 10
 BLOCK_NS = NS_PER_S // 20
 HOUR_NS = 3_600 * NS_PER_S
 MAX_GAP_NS = 120 * NS_PER_S
@@ -22,8 +22,8 @@ Pauses = Sequence[tuple[float, float]]  # at, for: seconds
 
 
 def stream(name: StreamName, seconds: float, pauses: Pauses = (), reorder: int = 0) -> list[Stamp]:
-    """A stream without a lie; `reorder` pictures are decoded before they are shown."""
-    step_ns = PICTURE_NS if name == "video" else BLOCK_NS
+    """A stream of right stamps; `reorder` frames are decoded before they are shown."""
+    step_ns = FRAME_NS if name == "video" else BLOCK_NS
     stamps = []
     for number in range(round(seconds * NS_PER_S / step_ns)):
         t_ns = number * step_ns
@@ -44,10 +44,12 @@ def film(
     )
 
 
-def correct(stamps: Sequence[Stamp]) -> tuple[list[Stamp], list[tuple[Lie, StreamName]]]:
-    lies: list[tuple[Lie, StreamName]] = []
-    timeline: MediaTimeline[int] = MediaTimeline(MAX_GAP_NS, lambda lie, name, t_ns: lies.append((lie, name)))
-    return [stamp for stamp, _ in timeline.correct((stamp, 0) for stamp in stamps)], lies
+def correct(stamps: Sequence[Stamp]) -> tuple[list[Stamp], list[tuple[Correction, StreamName]]]:
+    corrections: list[tuple[Correction, StreamName]] = []
+    timeline: MediaTimeline[int] = MediaTimeline(
+        MAX_GAP_NS, lambda what, name, t_ns: corrections.append((what, name))
+    )
+    return [stamp for stamp, _ in timeline.correct((stamp, 0) for stamp in stamps)], corrections
 
 
 def moved(stamps: Sequence[Stamp], by_ns: int) -> list[Stamp]:
@@ -88,13 +90,13 @@ def test_a_jump_of_both_streams_leaves_no_hole_and_keeps_them_together(
 ) -> None:
     honest = film(12, reorder=reorder)
     cut = next(index for index, stamp in enumerate(honest) if (stamp.dts_ns or 0) >= cut_s * NS_PER_S)
-    corrected, lies = correct(honest[:cut] + moved(honest[cut:], jump_ns))
-    assert [lie for lie, _ in lies] == ["discontinuities"]
+    corrected, corrections = correct(honest[:cut] + moved(honest[cut:], jump_ns))
+    assert [what for what, _ in corrections] == ["discontinuities"]
     shifts = {
         (after.pts_ns or 0) - (before.pts_ns or 0) for before, after in zip(honest, corrected, strict=True)
     }
     assert len(shifts) <= 2  # nothing before the cut, one and the same for both streams after it
-    assert max(map(abs, shifts)) <= 2 * PICTURE_NS
+    assert max(map(abs, shifts)) <= 2 * FRAME_NS
 
 
 @settings(deadline=None, max_examples=40)
@@ -105,8 +107,8 @@ def test_files_joined_end_to_end_play_one_after_the_other(parts: list[float], au
         for length in parts
         for stamp in in_file_order(stream("video", length), stream("audio", max(0.1, length + audio_ends_s)))
     ]
-    corrected, lies = correct(joined)
-    assert len(lies) == len(parts) - 1
+    corrected, corrections = correct(joined)
+    assert len(corrections) == len(parts) - 1
     for name in ("video", "audio"):
         times = presented(corrected, name)
         steps = [after - before for before, after in pairwise(times)]
@@ -122,18 +124,18 @@ def test_files_joined_end_to_end_play_one_after_the_other(parts: list[float], au
     by_ns=st.one_of(
         st.integers(12 * NS_PER_S, 100_000 * NS_PER_S), st.integers(-100_000 * NS_PER_S, -12 * NS_PER_S)
     ),
-    decode_time_lies_too=st.booleans(),
+    decode_time_is_wrong_too=st.booleans(),
 )
 def test_one_stamp_far_off_is_refused_and_all_others_stay(
-    index: int, name: StreamName, by_ns: int, decode_time_lies_too: bool
+    index: int, name: StreamName, by_ns: int, decode_time_is_wrong_too: bool
 ) -> None:
     honest = film(8)
     place = [at for at, stamp in enumerate(honest) if stamp.stream == name][index]
     bogus = honest[place].moved(by_ns)
-    if not decode_time_lies_too:
+    if not decode_time_is_wrong_too:
         bogus = replace(bogus, dts_ns=honest[place].dts_ns)
-    corrected, lies = correct([*honest[:place], bogus, *honest[place + 1 :]])
-    assert lies == [("refused_stamps", name)]
+    corrected, corrections = correct([*honest[:place], bogus, *honest[place + 1 :]])
+    assert corrections == [("refused_stamps", name)]
     assert corrected == honest
 
 
@@ -143,8 +145,8 @@ def test_one_stream_may_jump_alone() -> None:
         stamp.moved(HOUR_NS) if stamp.stream == "audio" and (stamp.dts_ns or 0) >= 4 * NS_PER_S else stamp
         for stamp in honest
     ]
-    corrected, lies = correct(stamps)
-    assert lies == [("discontinuities", "audio")]
+    corrected, corrections = correct(stamps)
+    assert corrections == [("discontinuities", "audio")]
     assert corrected == honest
 
 
@@ -154,23 +156,23 @@ def test_a_wrapped_counter_is_a_jump_backwards() -> None:
     start_ns = wrap_ns - 3 * NS_PER_S
     # The origin is the container's start.
     stamps = [s if (s.dts_ns or 0) + start_ns < wrap_ns else s.moved(-wrap_ns) for s in honest]
-    corrected, lies = correct(stamps)
-    assert [lie for lie, _ in lies] == ["discontinuities"]
+    corrected, corrections = correct(stamps)
+    assert [what for what, _ in corrections] == ["discontinuities"]
     for name in ("video", "audio"):
         assert presented(corrected, name) == sorted(presented(corrected, name))
-        assert abs(presented(corrected, name)[-1] - presented(honest, name)[-1]) <= PICTURE_NS
+        assert abs(presented(corrected, name)[-1] - presented(honest, name)[-1]) <= FRAME_NS
 
 
 def test_the_one_stream_of_a_file_has_a_limit() -> None:
     slides = [Stamp("video", t * NS_PER_S, t * NS_PER_S) for t in (0, 100, 200, 300)]
     assert correct(slides) == (slides, [])
     apart = [Stamp("video", t * NS_PER_S, t * NS_PER_S) for t in (0, 1_000, 2_000)]
-    corrected, lies = correct(apart)
-    assert len(lies) == 2
+    corrected, corrections = correct(apart)
+    assert len(corrections) == 2
     assert presented(corrected, "video")[-1] <= 2 * NS_PER_S
 
 
-def test_pictures_a_hundred_seconds_apart_may_be_out_of_order() -> None:
+def test_frames_a_hundred_seconds_apart_may_be_out_of_order() -> None:
     shown, decoded = [0, 300, 100, 200, 400], [-200, -100, 0, 100, 200]
     slides = [
         Stamp("video", pts * NS_PER_S, dts * NS_PER_S, 100 * NS_PER_S)
@@ -186,5 +188,5 @@ def test_durations_that_lie_do_no_harm() -> None:
 
 
 def test_packets_without_stamps_pass() -> None:
-    stamps = [Stamp("video", None, None)] * 5 + [Stamp("video", 0, None, PICTURE_NS)]
+    stamps = [Stamp("video", None, None)] * 5 + [Stamp("video", 0, None, FRAME_NS)]
     assert correct(stamps) == (stamps, [])

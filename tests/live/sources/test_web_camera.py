@@ -12,6 +12,7 @@ import pytest
 
 from emi_live.config import CameraConfig
 from emi_live.errors import SourceError
+from emi_live.rings import MAX_SIDE_PX
 from tests.support.waiting import until
 from tests.support.watch import Watch, watching
 from tests.support.webcam import jpeg, web_camera
@@ -46,7 +47,7 @@ def test_a_stream_of_damaged_pictures_is_a_loss() -> None:
 
     with web_camera(parts) as server, watching(server.url(), CONFIG) as watch:
         until(lambda: watch.count("camera.lost") >= 1)
-        assert "5 damaged pictures in a row" in watch.health.status("camera").detail
+        assert "5 damaged frames in a row" in watch.health.status("camera").detail
         healthy.set()
         before = len(watch.intake.frames)
         until(lambda: len(watch.intake.frames) > before + 5)
@@ -131,8 +132,9 @@ def test_a_page_and_a_sound_are_no_camera(tmp_path: Path) -> None:
             Watch(server.url("sound.wav"), CONFIG)
 
 
-def test_pictures_too_large_for_native_code_are_refused() -> None:
-    _, picture = cv2.imencode(".jpg", np.zeros((16, 40_000, 3), np.uint8))
+@pytest.mark.parametrize("width", [MAX_SIDE_PX + 1, 40_000])
+def test_frames_larger_than_the_intake_accepts_are_refused_at_the_start(width: int) -> None:
+    _, picture = cv2.imencode(".jpg", np.zeros((16, width, 3), np.uint8))
     with web_camera(lambda _: bytes(picture.tobytes())) as server:
         server.period_s = 0.1
         with pytest.raises(SourceError, match="too large"):

@@ -91,7 +91,7 @@ class ScriptedRecognizer:
 
 
 class BrightnessFace:
-    """A face encoder that sees a face in every picture that is not black."""
+    """A face encoder that sees a face in every frame that is not black."""
 
     def __init__(self) -> None:
         self.resets = 0
@@ -110,7 +110,7 @@ class BrightnessFace:
 
 
 class MeshFace(BrightnessFace):
-    """Sees a face in every picture that is not black; `place` says where its middle lies, by picture."""
+    """Sees a face in every frame that is not black; `place` says where its middle lies, by frame."""
 
     def __init__(self, place: Callable[[int], tuple[float, float]] = lambda t_ns: (0.5, 0.5)) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from emi_live.config import AudioConfig
 from emi_live.health import Health
 from emi_live.messages import AudioPacket, Packet
 from emi_live.rings import AudioRing
-from emi_live.stages.audio import AudioStage
+from emi_live.stages.audio import ProsodyStage
 from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES, ProsodyEncoder
 from emi_models.encoders.voice_activity import VoiceGate
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, key, run_stage, sound
@@ -22,10 +22,10 @@ NS = 1_000_000_000
 START_NS = 5 * NS
 
 
-def make(capacity_s: float = 30.0) -> tuple[AudioRing, AudioStage, Health]:
+def make(capacity_s: float = 30.0) -> tuple[AudioRing, ProsodyStage, Health]:
     ring, health = AudioRing(capacity_s), Health()
     gate: Any = LoudnessGate()
-    stage = AudioStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), health)
+    stage = ProsodyStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), health)
     return ring, stage, health
 
 
@@ -106,7 +106,7 @@ def test_overwritten_sound_is_counted() -> None:
 def test_voice_is_heard_until_speech_stops(assets: Path) -> None:
     samples = read_sound(assets / "av" / "face_throughout_speech_stops_at_5s.mp4")
     ring = AudioRing()
-    stage = AudioStage(ring.reader(), ProsodyEncoder(), VoiceGate(), AudioConfig(), Health())
+    stage = ProsodyStage(ring.reader(), ProsodyEncoder(), VoiceGate(), AudioConfig(), Health())
     ring.write(samples, 0)
     ring.close()
     last = frames(run_stage(stage))[-1]

@@ -15,11 +15,10 @@ from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, TranscriptPacket, Word, end_of_stream
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.stages import Stage
-from emi_live.stages.audio import AudioStage
+from emi_live.stages.audio import ProsodyStage, Wav2vecStage
 from emi_live.stages.speech import SpeechStage
 from emi_live.stages.text import TextStage
 from emi_live.stages.vision import CropStage, FaceStage
-from emi_live.stages.wav2vec import VoiceStage
 from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.encoders.voice_activity import VoiceGate
 from tests.live.stages.fakes import (
@@ -104,22 +103,22 @@ def face() -> Rig:
     ring = VideoRing()
     encoder: Any = BrightnessFace()
     stage = FaceStage(ring.reader(), encoder, FaceConfig(), Health())
-    picture = np.full((4, 4, 3), 9, np.uint8)
-    return Rig(stage, lambda n: ring.write(picture * (n % 3 > 0), n * 40 * MS), ring.close)
+    frame = np.full((4, 4, 3), 9, np.uint8)
+    return Rig(stage, lambda n: ring.write(frame * (n % 3 > 0), n * 40 * MS), ring.close)
 
 
 def crops(exact: bool) -> Rig:
     ring = VideoRing(32, lossless=exact)
     face: Any = MeshFace()
     stage = CropStage(ring.reader(), face, BatchEncoder(), FaceConfig(), Health(), exact=exact)
-    picture = np.full((4, 4, 3), 9, np.uint8)
-    return Rig(stage, lambda n: ring.write(picture * (n % 3 > 0), n * 40 * MS), ring.close)
+    frame = np.full((4, 4, 3), 9, np.uint8)
+    return Rig(stage, lambda n: ring.write(frame * (n % 3 > 0), n * 40 * MS), ring.close)
 
 
 def voice(exact: bool, model: StepModel | WindowModel) -> Rig:
     ring, gate = AudioRing(), LoudnessGate()
     config = AudioConfig(context="full" if isinstance(model, WindowModel) else "cached")
-    stage = VoiceStage(ring.reader(), model, gate, config, Health(), exact=exact)  # type: ignore[arg-type] # a fake
+    stage = Wav2vecStage(ring.reader(), model, gate, config, Health(), exact=exact)  # type: ignore[arg-type] # a fake
     piece = sound("x.", 0.05)
     return Rig(stage, lambda n: ring.write(piece, n * 100 * MS), ring.close, holds_back=True)
 
@@ -127,7 +126,7 @@ def voice(exact: bool, model: StepModel | WindowModel) -> Rig:
 def audio(fakes: bool) -> Rig:
     ring = AudioRing()
     gate: Any = LoudnessGate() if fakes else VoiceGate()
-    stage = AudioStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), Health())
+    stage = ProsodyStage(ring.reader(), ProsodyEncoder(), gate, AudioConfig(), Health())
     piece = sound("x.", 0.05)
     return Rig(stage, lambda n: ring.write(piece, n * 100 * MS), ring.close)
 

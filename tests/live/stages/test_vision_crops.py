@@ -24,11 +24,11 @@ FPS = 30
 
 
 def at(number: int) -> int:
-    """When the picture of that number was captured."""
+    """When the frame of that number was captured."""
     return number * NS // FPS
 
 
-def picture(value: int) -> NDArray[np.uint8]:
+def frame(value: int) -> NDArray[np.uint8]:
     return np.full((48, 64, 3), value, np.uint8)
 
 
@@ -47,7 +47,7 @@ class Rig:
         )
 
     def feed(self, number: int, value: int = 100) -> list[VisionPacket]:
-        self.ring.write(picture(value), at(number), arrived_ns=at(number) + 5)
+        self.ring.write(frame(value), at(number), arrived_ns=at(number) + 5)
         return [packet for packet in self.stage.step(0) if isinstance(packet, VisionPacket)]
 
     def all(self, values: list[int]) -> list[VisionPacket]:
@@ -64,10 +64,10 @@ def features(packets: list[VisionPacket]) -> dict[int, list[float]]:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_every_picture_has_a_packet_and_six_a_second_have_features(exact: bool) -> None:
+def test_every_frame_has_a_packet_and_six_a_second_have_features(exact: bool) -> None:
     rig = Rig(exact=exact)
     told = rig.all([100 + number for number in range(60)])
-    # Exact: nothing comes before the first picture, which waits for its batch; later ones follow closely.
+    # Exact: nothing comes before the first frame, which waits for its batch; later ones follow closely.
     assert [packet.progress_ns for packet in told if packet.faces < 0] == ([at(0) - 1] if exact else [])
     packets = [packet for packet in told if packet.faces >= 0]
     assert [packet.t_ns for packet in packets] == [at(number) for number in range(60)]
@@ -88,7 +88,7 @@ def test_in_exact_mode_batches_are_full_until_the_last() -> None:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
 @settings(max_examples=20, deadline=None)
-def test_in_exact_mode_when_pictures_arrive_has_no_part_in_the_packets(arrivals: list[int]) -> None:
+def test_in_exact_mode_when_frames_arrive_has_no_part_in_the_packets(arrivals: list[int]) -> None:
     values = [0 if 20 <= number < 33 or number == 50 else 100 + number for number in range(70)]
     rig = Rig()
     packets: list[Packet] = []
@@ -96,10 +96,10 @@ def test_in_exact_mode_when_pictures_arrive_has_no_part_in_the_packets(arrivals:
     for turn in range(len(values)):
         for number in [next(numbers, None) for _ in range(arrivals[turn % len(arrivals)])]:
             if number is not None:
-                rig.ring.write(picture(values[number]), at(number), arrived_ns=at(number) + 5)
+                rig.ring.write(frame(values[number]), at(number), arrived_ns=at(number) + 5)
         packets += rig.stage.step(0)
     for number in numbers:
-        rig.ring.write(picture(values[number]), at(number), arrived_ns=at(number) + 5)
+        rig.ring.write(frame(values[number]), at(number), arrived_ns=at(number) + 5)
     rig.ring.close()
     packets += run_stage(rig.stage)
     assert [key(packet) for packet in packets[:-1]] == [key(packet) for packet in Rig().all(values)]
@@ -125,7 +125,7 @@ def test_live_what_is_there_is_encoded_at_once() -> None:
 
 
 class Busy(MeshFace):
-    """While it looks at a picture, the camera takes the next one."""
+    """While it looks at a frame, the camera takes the next one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,12 +136,12 @@ class Busy(MeshFace):
         return super().analyse(rgb, t_ns)
 
 
-def test_live_a_crop_waits_only_while_newer_pictures_do_and_until_the_next_is_due() -> None:
+def test_live_a_crop_waits_only_while_newer_frames_do_and_until_the_next_is_due() -> None:
     face = Busy()
     rig = Rig(exact=False, face=face)
     numbers = iter(range(1, 100))
-    face.camera = lambda: rig.ring.write(picture(100), at(next(numbers)))
-    rig.ring.write(picture(100), 0)
+    face.camera = lambda: rig.ring.write(frame(100), at(next(numbers)))
+    rig.ring.write(frame(100), 0)
     steps = [[p for p in rig.stage.step(0) if isinstance(p, VisionPacket)] for _ in range(31)]
     found = [(len(packets), len(features(packets))) for packets in steps]
     # Nothing is held without a crop; two crops are encoded when the second comes.
@@ -149,10 +149,10 @@ def test_live_a_crop_waits_only_while_newer_pictures_do_and_until_the_next_is_du
     assert found == [*turn, *turn, *turn, (0, 0)]
 
 
-def test_live_the_newest_picture_wins_and_losses_are_counted() -> None:
+def test_live_the_newest_frame_wins_and_losses_are_counted() -> None:
     rig = Rig(exact=False)
     for number in range(7):
-        rig.ring.write(picture(100 + number), at(number))
+        rig.ring.write(frame(100 + number), at(number))
     (packet,) = rig.stage.step(0)
     assert packet.t_ns == at(6)
     assert rig.health.snapshot().counters["camera.overwritten"] == 6
@@ -162,7 +162,7 @@ def test_an_encoder_whose_features_come_late_is_said_to_be_slow() -> None:
     rig = Rig(exact=False)
 
     def feed(number: int, now_ns: int) -> bool:
-        rig.ring.write(picture(100), at(number), arrived_ns=at(number))
+        rig.ring.write(frame(100), at(number), arrived_ns=at(number))
         return [packet.behind for packet in rig.stage.step(now_ns) if isinstance(packet, VisionPacket)][-1]
 
     assert not feed(0, 0)
@@ -177,7 +177,7 @@ def test_an_encoder_whose_features_come_late_is_said_to_be_slow() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("returns", [21, 22, 23, 24])
-def test_a_face_that_is_found_again_is_cropped_in_its_first_picture(exact: bool, returns: int) -> None:
+def test_a_face_that_is_found_again_is_cropped_in_its_first_frame(exact: bool, returns: int) -> None:
     values = [100 if number < 7 or number >= returns else 0 for number in range(40)]
     seen = features(Rig(exact=exact).all(values))
     assert min(t_ns for t_ns in seen if t_ns >= at(7)) == at(returns)
@@ -213,7 +213,7 @@ def test_a_face_found_again_is_cropped_where_it_is() -> None:
     scene = np.indices((48, 64)).sum(axis=0)[:, :, None].repeat(3, axis=2).astype(np.uint8) + 1
     face, rig = MeshFace(place), Rig(face=MeshFace(place), batch=1)
     for number in range(20):
-        rig.ring.write(scene if number < 8 or number >= 15 else picture(0), at(number))
+        rig.ring.write(scene if number < 8 or number >= 15 else frame(0), at(number))
         rig.stage.step(0)
     landmarks = face.analyse(scene, at(15)).landmarks
     assert landmarks is not None
@@ -222,7 +222,7 @@ def test_a_face_found_again_is_cropped_where_it_is() -> None:
 
 @pytest.mark.slow
 def test_the_face_of_a_clip_is_cropped_again_within_a_fifth_of_a_second(assets: Path) -> None:
-    """Of capture time: from the first picture after the gap to the first one that is encoded."""
+    """Of capture time: from the first frame after the gap to the first one that is encoded."""
     ring, encoder = VideoRing(4, lossless=True), BatchEncoder()
     face = FaceEncoder(assets / "mediapipe" / "face_landmarker.task")
     stage = CropStage(ring.reader(), face, encoder, FaceConfig(), Health(), exact=True)

@@ -24,10 +24,10 @@ def make(*, lossless: bool = False, max_fps: float = 33.0) -> tuple[VideoRing, F
     return ring, FaceStage(ring.reader(), encoder, FaceConfig(max_fps=max_fps), health), health
 
 
-def test_every_picture_has_a_packet_with_or_without_a_face() -> None:
+def test_every_frame_has_a_packet_with_or_without_a_face() -> None:
     ring, stage, _ = make(lossless=True)
-    for n, picture in enumerate((BRIGHT, BLACK, BRIGHT)):
-        ring.write(picture, n * 40 * MS)
+    for n, frame in enumerate((BRIGHT, BLACK, BRIGHT)):
+        ring.write(frame, n * 40 * MS)
     ring.close()
     packets = run_stage(stage)
     seen = [packet for packet in packets[:-1] if isinstance(packet, VisionPacket)]
@@ -39,7 +39,7 @@ def test_every_picture_has_a_packet_with_or_without_a_face() -> None:
     assert packets[-1].t_ns == 80 * MS
 
 
-def test_a_packet_tells_when_its_picture_arrived() -> None:
+def test_a_packet_tells_when_its_frame_arrived() -> None:
     ring, stage, _ = make(lossless=True)
     for n in range(3):
         ring.write(BRIGHT, n * 40 * MS, arrived_ns=n * 40 * MS + 9)
@@ -47,7 +47,7 @@ def test_a_packet_tells_when_its_picture_arrived() -> None:
     assert [packet.arrived_ns - packet.t_ns for packet in run_stage(stage)[:-1]] == [9, 9, 9]
 
 
-def test_live_the_newest_picture_wins() -> None:
+def test_live_the_newest_frame_wins() -> None:
     ring, stage, health = make()
     for n in range(5):
         ring.write(BRIGHT, n * 40 * MS)
@@ -56,7 +56,7 @@ def test_live_the_newest_picture_wins() -> None:
     assert health.snapshot().counters["camera.overwritten"] == 4
 
 
-def test_pictures_faster_than_the_limit_are_left_out_and_counted() -> None:
+def test_frames_faster_than_the_limit_are_left_out_and_counted() -> None:
     ring, stage, health = make(max_fps=30.0)
     times = []
     for n in range(60):
@@ -67,7 +67,7 @@ def test_pictures_faster_than_the_limit_are_left_out_and_counted() -> None:
     assert health.snapshot().counters["face.frames"] == 30
 
 
-def test_jitter_of_the_camera_costs_no_picture() -> None:
+def test_jitter_of_the_camera_costs_no_frame() -> None:
     ring, stage, health = make(max_fps=33.0)
     for n in range(30):
         ring.write(BRIGHT, n * 1000 * MS // 30 + (2 * MS if n % 2 else 0))

@@ -14,7 +14,8 @@ from emi_live.config import AudioConfig
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet
 from emi_live.rings import AudioRing
-from emi_live.stages.wav2vec import VoiceStage
+from emi_live.stages.audio import Wav2vecStage
+from emi_models.encoders import prosody, wav2vec
 from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns, frames_for
 from emi_models.encoders.wav2vec_stream import SlidingWav2vec, StreamingWav2vec
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, StepModel, WindowModel, key, run_stage, sound
@@ -34,7 +35,7 @@ class Rig:
         config = AudioConfig(context="full" if isinstance(model, WindowModel | SlidingWav2vec) else "cached")
         self.ring, self.health = AudioRing(capacity_s), Health()
         gate: Any = LoudnessGate()
-        self.stage = VoiceStage(self.ring.reader(), self.model, gate, config, self.health, exact=exact)
+        self.stage = Wav2vecStage(self.ring.reader(), self.model, gate, config, self.health, exact=exact)
 
     def hear(self, samples: NDArray[np.float32], sizes: list[int]) -> list[AudioPacket]:
         """All packets of a sound that comes in such blocks, but for the last."""
@@ -249,10 +250,15 @@ def test_a_real_voice_is_live(assets: Path, encoder: Wav2vecEncoder) -> None:
 
     ring, health = AudioRing(), Health()
     model = StreamingWav2vec(encoder)
-    stage = VoiceStage(ring.reader(), model, VoiceGate(), AudioConfig(), health, exact=True)
+    stage = Wav2vecStage(ring.reader(), model, VoiceGate(), AudioConfig(), health, exact=True)
     ring.write(read_sound(assets / "av" / "face_throughout_speech_stops_at_5s.mp4"), 0)
     ring.close()
     last = [packet for packet in run_stage(stage) if isinstance(packet, AudioPacket)][-2]
     assert last.t_ns > 12 * NS
     assert last.last_voice_ns is not None
     assert 4 * NS < last.last_voice_ns < 6 * NS
+
+
+def test_frames_of_both_encoders_cover_the_same_samples() -> None:
+    """The stages count both with one pair of constants."""
+    assert (wav2vec.FRAME_SAMPLES, wav2vec.HOP_SAMPLES) == (prosody.FRAME_SAMPLES, prosody.HOP_SAMPLES)

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from emi_live.sources.devices import (
+from emi_live.sources.capture import (
     GET_FORMAT,
     GET_RATE,
     HAS_DEVICE_CAPABILITIES,
     QUERY_CAPABILITIES,
     VIDEO_CAPTURE,
     CameraDevice,
-    MicrophoneDevice,
     list_cameras,
-    list_microphones,
 )
+from emi_live.sources.microphone import MicrophoneDevice, list_microphones
 from tests.live.sources.test_microphone import FakePortAudio
 
 METADATA = 0x00800000  # what the second device of many cameras gives

@@ -32,9 +32,9 @@ def opened(config: LiveConfig, health: Health | None = None) -> list[Source]:
 
 
 def test_nothing_asked_for_means_pushed_media() -> None:
-    [both], [pictures] = opened(configure()), opened(configure(mic="none"))
+    [both], [frames] = opened(configure()), opened(configure(mic="none"))
     assert (both.name, both.has_video, both.has_audio) == ("push", True, True)
-    assert (pictures.name, pictures.has_video, pictures.has_audio) == ("push", True, False)
+    assert (frames.name, frames.has_video, frames.has_audio) == ("push", True, False)
 
 
 def test_a_file_brings_its_own_sound(assets: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_file_without_sound_by_wish(assets: Path) -> None:
 
 
 def test_contradictions_are_bad_use(assets: Path) -> None:
-    with pytest.raises(ConfigurationError, match="exclude each other"):
+    with pytest.raises(ConfigurationError, match="exclude"):
         opened(configure(camera=0, input=assets / "av/face_and_speech.mp4"))
     with pytest.raises(ConfigurationError, match="replayed"):
         opened(configure(input=assets / "av/face_and_speech.mp4", mic="default"))
@@ -58,9 +58,9 @@ def test_contradictions_are_bad_use(assets: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"camera": "rtsp:/me:secret@h/x"}, "--camera rtsp:/….* has one slash .*: rtsp://…@h/x"),
-        ({"input": "http://me:secret@h/x.mp4"}, "http://…@h/x.mp4 is an address: .* --camera .*`curl -LO"),
-        ({"input": Path("http://me:secret@h/x.mp4")}, "http://…@h/x.mp4 is an address: "),
+        ({"camera": "rtsp:/me:secret@h/x"}, "slash.*rtsp://…@h/x"),
+        ({"input": "http://me:secret@h/x.mp4"}, "http://…@h/x.mp4.*curl"),
+        ({"input": Path("http://me:secret@h/x.mp4")}, "http://…@h/x.mp4"),
     ],
 )
 def test_a_misplaced_or_misspelt_address_is_bad_use(source: dict[str, object], message: str) -> None:
