@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_engine.load import Step
     from emi_live.bundle import Encoders
-    from emi_live.bus.sockets import PacketReader
+    from emi_live.bus import PacketReader
     from emi_live.drift import DriftReport
     from emi_live.media import PictureFormat, SoundLayout
     from emi_live.sinks import Sink

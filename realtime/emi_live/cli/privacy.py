@@ -245,8 +245,7 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
 
 
 def _sends(config: LiveConfig) -> Iterator[Fact]:
-    from emi_live.bus.curve import CurveKeys
-    from emi_live.bus.endpoints import Endpoints
+    from emi_live.bus.ports import CurveKeys, Endpoints
     from emi_live.bus.wire import TOPICS
     from emi_live.sinks.publish import PublishSink
 

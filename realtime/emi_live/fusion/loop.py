@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from emi_engine import EngineError, FusionEngine
-from emi_live.bus.sockets import PacketReader, PacketWriter
+from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from emi_live.bus.sockets import PacketReader
+from emi_live.bus import PacketReader
 from emi_live.health import Health
 from emi_live.messages import Estimate
 

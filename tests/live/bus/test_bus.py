@@ -263,7 +263,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
     with Bus(config("inproc"), health, lossless=False) as bus:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         publisher.publish(vision(1))
-        raw = publisher.handle.use()
+        raw = publisher._use()
         raw.send_multipart([b"vision", b"junk", b""])
         raw.send_multipart([b"vision"])
         raw.send_multipart([b"vision"] * 1000)
@@ -276,7 +276,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
                 received.append(packet.t_ns)
     assert received == [1, 2]
     assert health.snapshot().counters == {"bus.vision.refused": 4}
-    assert [record.name for record in caplog.records] == ["emi_live.bus.sockets"]
+    assert [record.name for record in caplog.records] == ["emi_live.bus.bus"]
 
 
 def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
@@ -284,7 +284,7 @@ def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         publisher.publish(vision())
         for _ in range(500):
-            publisher.handle.use().send_multipart([b"vision", b"", b""])
+            publisher._use().send_multipart([b"vision", b"", b""])
         assert reader.wait(5.0)
         assert reader.read() is not None
         assert reader.read() is None  # after a bounded number of them
@@ -391,7 +391,7 @@ def test_close_leaves_a_socket_that_is_in_use_alone_and_says_so(caplog: pytest.L
     with running(hold):
         assert holding.wait(5)
         bus.close()
-        assert "still use it" in caplog.text
+        assert "left open" in caplog.text
         release.set()
     reader.close()
     bus._context.term()

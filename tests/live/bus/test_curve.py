@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from emi_live.bus import Bus, wire
-from emi_live.bus.curve import CurveKeys, KeyGate, make_pair
+from emi_live.bus.ports import CurveKeys, KeyGate, make_pair
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from emi_live.bus import Bus
-from emi_live.bus.guard import MAX_CLIENTS
+from emi_live.bus.ports import MAX_CLIENTS
 from emi_live.config import BusConfig
 from emi_live.health import Health
 from emi_live.sinks.publish import PublishSink

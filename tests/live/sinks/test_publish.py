@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from emi_live.bus.curve import CurveKeys, make_pair
+from emi_live.bus.ports import CurveKeys, make_pair
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.sinks.publish import HIGH_WATER_MARK, PublishSink
@@ -168,6 +168,7 @@ def test_a_socket_file_is_private_and_is_never_taken_from_another_program(tmp_pa
         sink.write(estimate())
         with client(address) as socket:
             assert idle_until(sink, socket)
+    assert not (tmp_path / "estimates").exists()
 
 
 def test_localhost_and_the_ipv6_loopback_need_no_keys() -> None:
