@@ -15,8 +15,7 @@ from emi_engine import load_engine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.messages import AudioPacket, TextPacket, VisionPacket
-from emi_live.window import WindowAssembler
-from emi_live.window.tracks import AUDIO_FRAME_NS
+from emi_live.window import AUDIO_FRAME_NS, WindowAssembler
 from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
 from tests.engine.conftest import write_checkpoint

@@ -282,7 +282,7 @@ def test_an_hour_of_packets_keeps_its_memory() -> None:
         if i % 2 == 0:
             made.assemble(ns(0.1 * i))
     assert made._vision._values.shape[0] <= 4 * SHAPES.vision_frames
-    assert len(made._pictures) <= 21
+    assert len(made._seen) <= 21
     assert len(made._sound._voices) <= 21
     assert len(made._sound._heard) <= 21
 
