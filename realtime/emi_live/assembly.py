@@ -31,7 +31,7 @@ from emi_live.flow import Flow, Script, open_flow
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sinks.feed import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
+from emi_live.sinks.sink import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads

@@ -24,9 +24,9 @@ HIGH_WATER_MARK: Final = 50
 class PublishSink:
     """Sends each estimate to every subscriber, and the last one again when somebody subscribes.
 
-    A client that subscribes late so has the present state within about 100 ms; those already there see that
-    line twice, with the same `seq`. A client too slow to keep up loses estimates and delays nobody. Clients
-    that are too many, or ask for too much, are cut off and counted as `publish.refused`.
+    So a client that subscribes late has the current estimate within about 100 ms; the others get that line
+    twice, with the same `seq`. A client that is too slow loses estimates and delays no other. Clients that
+    are too many, or send too much, are disconnected and counted as `publish.refused`.
     """
 
     name = "publish"
@@ -37,10 +37,10 @@ class PublishSink:
         Args:
             address: where to bind.
             config: holds the keys, if there are any.
-            health: where clients that are refused are counted.
+            health: counts clients that are refused.
 
         Raises:
-            ConfigurationError: the address is not one, or is not loopback and there are no keys.
+            ConfigurationError: the address is not valid, or is not loopback and there are no keys.
         """
         self._address = _checked(address)
         self._keys = CurveKeys.of(config)

@@ -13,8 +13,7 @@ from emi_live.health import Health
 from emi_live.sinks import Sink
 from emi_live.sinks.jsonl import JsonLinesSink
 from emi_live.sinks.publish import PublishSink
-from emi_live.sinks.summary import Summary
-from emi_live.sinks.terminal import TerminalSink
+from emi_live.sinks.terminal import Summary, TerminalSink
 from tests.live.bus.packets import estimate
 from tests.support.fakes import FakeClock
 
@@ -177,7 +176,7 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
         "100 estimates, 10.0 per second, 20.0 s of media in 9.9 s",
         "capture to estimate p50 50.0, p95 95.0 ms",
         "nothing lost",
-        "as it should be: 3 pictures skipped (newer ones came first)",
+        "as it should be: 3 frames skipped (newer ones came first)",
     ):
         assert wanted in text
     joy = next(line.split() for line in text.splitlines() if line.startswith("joy"))

@@ -14,8 +14,7 @@ from rich.console import Console
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate
-from emi_live.sinks.picture import to_svg
-from emi_live.sinks.view import render
+from emi_live.sinks.view import render, to_svg
 from emi_live.sinks.viewstate import (
     ASCII_GLYPHS,
     LENGTH_FACT,
@@ -140,7 +139,7 @@ def test_80_by_24_shows_everything() -> None:
         "57 ms from capture",
         "30 frames/s",
         "window 0.4 fusion 3.1 ms",
-        "12 messages lost on bus vision · 3 pictures skipped (newer ones came first)",
+        "12 messages lost on bus vision · 3 frames skipped (newer ones came first)",
         NOTICE,
         "0.31",
     ):
@@ -263,8 +262,8 @@ def test_losses_have_units_and_plain_names_and_the_largest_fault_comes_first() -
     ) == [
         "40 estimates left out (too slow)",
         "0.4 s of sound lost before the voice",
-        "1 damaged picture",
-        "900 pictures skipped (newer ones came first)",
+        "1 damaged frame",
+        "900 frames skipped (newer ones came first)",
     ]
 
 
