@@ -328,7 +328,7 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
     yield Fact(
         "memory", "features and words", f"the last {config.window.length_s:g} s: what estimates are made from"
     )
-    queued = config.bus.high_water_mark
+    queued = 2 * config.bus.high_water_mark  # half of them at either end
     yield Fact(
         "memory", "packets between parts", f"at most {queued} an edge, dropped as soon as they are read"
     )

@@ -188,6 +188,14 @@ def test_live_never_waits_and_every_dropped_packet_is_counted(transport: str) ->
     assert len(received) + dropped == count + 1
 
 
+def test_as_many_packets_wait_as_the_high_water_mark_allows_at_both_ends() -> None:
+    with Bus(config("inproc", high_water_mark=5), Health(), lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        for index in range(100):
+            publisher.publish(vision(index))
+        assert [reader.read() is not None for _ in range(11)] == [True] * 10 + [False]
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_end_of_a_live_stream_arrives_once_even_where_packets_were_dropped(transport: str) -> None:
     with Bus(config(transport, high_water_mark=1), Health(), lossless=False) as bus:
