@@ -122,7 +122,7 @@ def test_the_code_about_extending_runs() -> None:
     blocks = code_of("extending.md")
     assert len(blocks) == 3
     output = run("-c", "\n".join(blocks))
-    assert "picture 4: (120, 160, 3), 4 overwritten" in output
+    assert "frame 4: (120, 160, 3), 4 overwritten" in output
     assert output.count("tracked: live missing") == 3
     assert "alert: joy" in output
     assert "sink: " in output

@@ -177,7 +177,7 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
     loop.close()
     assert engine.closed
     assert successor.closed
-    with pytest.raises(ConfigurationError, match="has ended"):
+    with pytest.raises(ConfigurationError, match="ended"):
         loop.swap(FakeEngine())
 
 
@@ -291,7 +291,7 @@ def test_an_engine_that_keeps_failing_is_replaced_and_no_hop_is_lost(how: str) -
 @pytest.mark.parametrize("how", ["raises", "nan"])
 def test_the_last_engine_s_failure_ends_the_loop_and_publishes_nothing_of_it(how: str) -> None:
     loop, writer, _ = broken_run(Broken(how), [])
-    with pytest.raises((RuntimeError, EngineError), match=r"illegal memory access|not finite"):
+    with pytest.raises((RuntimeError, EngineError), match=r"illegal|finite"):
         loop(threading.Event())
     assert len(writer.packets) == 2
 
