@@ -10,7 +10,6 @@ which the kernel counts for each (TCP_INFO).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket as sockets
@@ -90,7 +89,7 @@ class Endpoints:
     def close(self) -> None:
         """Remove the folder if it was made here; call it when every socket is closed."""
         if self._folder is not None and self._made_folder:
-            with contextlib.suppress(OSError):  # a file of somebody else's is in it
+            with suppress(OSError):  # a file of somebody else's is in it
                 self._folder.rmdir()
 
     def _address(self, topic: str, host: str) -> str:

@@ -259,9 +259,7 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
     if bus.transport == "inproc":
         yield Fact("sends", "between its own threads", "no socket that another process could open")
     elif bus.transport == "ipc":
-        yield Fact(
-            "sends", "bus over Unix sockets", f"features and estimates, in a folder for you alone; {guarded}"
-        )
+        yield Fact("sends", "bus over Unix sockets", "features and estimates, in a folder for you alone")
     else:
         endpoints = Endpoints(bus)
         first, last = (endpoints.to_bind(topic) for topic in (TOPICS[0], TOPICS[-1]))

@@ -145,6 +145,17 @@ def test_a_large_array_is_not_copied_on_inproc_and_nobody_can_change_it() -> Non
             assert not received.frames.flags.writeable
 
 
+def test_the_main_thread_gets_a_copy_so_that_a_ctrl_c_is_not_lost() -> None:
+    frames = np.zeros((300, 1027), np.float32)
+    with Bus(config("inproc"), Health(), lossless=False, clock=FakeClock()) as bus:
+        publisher, reader = bus.publisher("audio"), bus.subscriber("audio")
+        publisher.publish(AudioPacket(t_ns=0, progress_ns=0, frames=frames, last_voice_ns=None))
+        assert reader.wait(5.0)
+        received = reader.read()
+        assert isinstance(received, AudioPacket)
+        assert not np.shares_memory(received.frames, frames)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_lossless_loses_nothing_with_room_for_one_packet_and_a_slow_reader(transport: str) -> None:
     health = Health()
