@@ -92,7 +92,7 @@ class Window:
     reports: dict[Modality, ModalityReport]
     # Capture time of the newest video frame or the newest sound, whichever is older; None: neither comes.
     sensed_ns: int | None
-    heard_ns: NDArray[np.int64]  # when the audio frames end, (n,); a view like `stream`
+    audio_ends_ns: NDArray[np.int64]  # when the audio frames end, (n,); a view like `stream`
 
     @property
     def inputs(self) -> FusionInputs:
@@ -139,7 +139,7 @@ class WindowAssembler:
             FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
         )
         self._words_due_ns = seconds_to_ns(words_due_s)
-        self._unheard_ns: int | None = None  # the first voice that no hypothesis covers
+        self._uncovered_ns: int | None = None  # the first voice that no hypothesis covers
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._late_faces = False  # the newest packet said that the encoder is behind
         self._seen: deque[int] = deque()  # capture times of all analysed frames, with a face or without
@@ -228,13 +228,13 @@ class WindowAssembler:
         if self._newly_seen:
             self._newly_seen, self._came_ns = False, end_ns
             self._late_arrivals = 0 if frames_come else self._late_arrivals + 1
-        sound_comes = recent("audio", self._sound.heard_ns(end_ns))
-        seen = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, end_ns))
+        sound_comes = recent("audio", self._sound.processed_ns(end_ns))
+        face = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, end_ns))
         voiced = recent("audio", voice_ns)
         timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
         late = sound_ns is not None and not timely
-        heard = judged("audio", voiced and timely, self._why_no_voice(sound_comes, voiced, late))
-        told = judged(
+        voice = judged("audio", voiced and timely, self._why_no_voice(sound_comes, voiced, late))
+        words = judged(
             "text", recent("text", word_ns) and embedding is not None, self._why_no_words(text, end_ns)
         )
         arriving = [
@@ -242,14 +242,14 @@ class WindowAssembler:
         ]
         return Window(
             end_ns,
-            self._stream(vision, audio, embedding, seen.live, heard.live, told.live),
+            self._stream(vision, audio, embedding, face.live, voice.live, words.live),
             self._shapes,
             {
-                "vision": self._report("vision", seen, end_ns, face_ns, frames=len(vision_times)),
+                "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
                 "audio": self._report(
-                    "audio", heard, end_ns, sound_ns if heard.live else voice_ns, frames=len(audio_times)
+                    "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)
                 ),
-                "text": self._report("text", told, end_ns, word_ns, text=text),
+                "text": self._report("text", words, end_ns, word_ns, text=text),
             },
             min(arriving, default=None),
             audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
@@ -260,18 +260,20 @@ class WindowAssembler:
         vision: FrameRun,
         audio: FrameRun,
         embedding: NDArray[np.float32] | None,
-        seen: bool,
-        heard: bool,
-        told: bool,
+        vision_live: bool,
+        audio_live: bool,
+        text_live: bool,
     ) -> StreamWindow:
         shapes = self._shapes
         return StreamWindow(
             vision=vision.newest(shapes.vision_frames),
-            vision_present=seen,
+            vision_present=vision_live,
             audio=audio.newest(shapes.audio_frames),
-            audio_present=heard,
-            text=self._no_text if embedding is None or not told or "text" not in self._trained else embedding,
-            text_present=told,
+            audio_present=audio_live,
+            text=embedding
+            if embedding is not None and text_live and "text" in self._trained
+            else self._no_text,
+            text_present=text_live,
         )
 
     def _report(
@@ -354,7 +356,7 @@ class WindowAssembler:
         if text is None:
             # Text is not late: sound is expected and has not begun.
             waits_for_sound = self._progress["text"] >= end_ns and self._progress["audio"] < END_OF_STREAM
-            return "no audio" if waits_for_sound and self._sound.heard_ns(end_ns) is None else "no words"
+            return "no audio" if waits_for_sound and self._sound.processed_ns(end_ns) is None else "no words"
         return "no audio" if text.hearing == "no data" else "no words"
 
     def _recognition_waits(self, text: TextPacket | None) -> bool:
@@ -368,13 +370,13 @@ class WindowAssembler:
         stage found after the audio which the newest text packet covers.
         """
         covered_ns = None if text is None else text.t_ns - seconds_to_ns(text.behind_s)
-        if self._unheard_ns is None or (covered_ns is not None and covered_ns >= self._unheard_ns):
-            self._unheard_ns = self._sound.voice_after(covered_ns, end_ns)
-        if self._unheard_ns is None and text is not None and text.behind_s:  # no other stage finds voice
-            self._unheard_ns = covered_ns
-        if self._unheard_ns is None or end_ns - self._unheard_ns <= self._words_due_ns:
+        if self._uncovered_ns is None or (covered_ns is not None and covered_ns >= self._uncovered_ns):
+            self._uncovered_ns = self._sound.voice_after(covered_ns, end_ns)
+        if self._uncovered_ns is None and text is not None and text.behind_s:  # no other stage finds voice
+            self._uncovered_ns = covered_ns
+        if self._uncovered_ns is None or end_ns - self._uncovered_ns <= self._words_due_ns:
             return None
-        return end_ns - self._unheard_ns
+        return end_ns - self._uncovered_ns
 
 
 class FrameTrack:
@@ -457,7 +459,7 @@ class SoundTrack:
     def __init__(self, frames: FrameTrack) -> None:
         self._frames = frames
         self._waiting: deque[AudioPacket] = deque()  # those that replace and are not in effect yet
-        self._heard: deque[int] = deque()  # capture times up to which sound was processed
+        self._processed: deque[int] = deque()  # capture times up to which sound was processed
         self._voices: deque[int] = deque()  # ends of voice
         self.behind = False  # of the newest packet
         self.discarded = 0  # packets that came too late, or out of order
@@ -474,8 +476,8 @@ class SoundTrack:
     def add(self, packet: AudioPacket, horizon_ns: int) -> None:
         """Take in one packet; frames at or before `horizon_ns` are left out, unless they replace others."""
         self.behind = packet.behind
-        if packet.t_ns > (self._heard[-1] if self._heard else NOTHING_YET):
-            self._heard.append(packet.t_ns)
+        if packet.t_ns > (self._processed[-1] if self._processed else NOTHING_YET):
+            self._processed.append(packet.t_ns)
         voice_ns = packet.last_voice_ns
         if voice_ns is not None and (not self._voices or voice_ns > self._voices[-1]):
             self._voices.append(voice_ns)
@@ -493,9 +495,9 @@ class SoundTrack:
             times = _times(packet)
             self._frames.replace_from(int(times[0]) - AUDIO_FRAME_NS // 2, times, packet.frames)
 
-    def heard_ns(self, end_ns: int) -> int | None:
+    def processed_ns(self, end_ns: int) -> int | None:
         """The newest capture time up to `end_ns` of processed sound; None if there is none."""
-        return next((t for t in reversed(self._heard) if t <= end_ns), None)
+        return next((t for t in reversed(self._processed) if t <= end_ns), None)
 
     def voice_ns(self, end_ns: int) -> int | None:
         """The end of the newest voice up to `end_ns`; None if there is none."""
@@ -508,7 +510,7 @@ class SoundTrack:
     def forget(self, start_ns: int) -> None:
         """Drop what lies before a window that starts there, but keep the newest of each kind."""
         self._frames.forget_until(start_ns)
-        for stamps in (self._heard, self._voices):
+        for stamps in (self._processed, self._voices):
             while len(stamps) > 1 and stamps[1] <= start_ns:
                 stamps.popleft()
 

@@ -89,7 +89,7 @@ class Endpoints:
     def close(self) -> None:
         """Remove the folder if it was made here; call it when every socket is closed."""
         if self._folder is not None and self._made_folder:
-            with suppress(OSError):  # a file of somebody else's is in it
+            with suppress(OSError):  # it has files of other programs
                 self._folder.rmdir()
 
     def _address(self, topic: str, host: str) -> str:
@@ -269,7 +269,7 @@ class Port:
 
     def close(self) -> None:
         """Release the address at once, and drop unsent messages; closing again does nothing."""
-        if self._path is not None:  # removed before the socket is closed: nobody else can have bound it
+        if self._path is not None:  # removed before the socket is closed: no other program can have bound it
             self._path.unlink(missing_ok=True)
             self._path = None
         self.socket.close(linger=0)

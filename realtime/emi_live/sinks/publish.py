@@ -22,7 +22,7 @@ HIGH_WATER_MARK: Final = 50
 
 
 class PublishSink:
-    """Sends each estimate to every subscriber, and the last one again when somebody subscribes.
+    """Sends each estimate to every subscriber, and the last one again after each new subscription.
 
     So a client that subscribes late has the current estimate within about 100 ms; the others get that line
     twice, with the same `seq`. A client that is too slow loses estimates and delays no other. Clients that
@@ -97,7 +97,7 @@ class PublishSink:
             self._port.socket.send_multipart(self._last)
 
     def idle(self) -> None:
-        """Send the last estimate again if somebody has subscribed since."""
+        """Send the last estimate again if there was a new subscription."""
         if self._port is not None and self._someone_joined(self._port) and self._last is not None:
             self._port.socket.send_multipart(self._last)
 

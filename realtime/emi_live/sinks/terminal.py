@@ -108,8 +108,8 @@ class Keyboard:
         """Prepare; nothing is read or changed.
 
         Args:
-            controls: told of every key.
-            health: told if the reader fails.
+            controls: gets every key.
+            health: gets failures of the reader.
             suspend: restores the screen before the program is stopped with Ctrl-Z.
             resume: takes it again when the program is back in the foreground.
             descriptor: the terminal; default: standard input.

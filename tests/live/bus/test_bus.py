@@ -29,7 +29,7 @@ TRANSPORTS = ("inproc", "ipc", "tcp")
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` neighbouring TCP ports that nobody uses."""
+    """The first of `count` neighbouring TCP ports that are free."""
     for base in range(23000, 60000, 97):
         try:
             with taken(range(base, base + count)):
@@ -253,7 +253,7 @@ def test_exact_mode_refuses_to_start_without_its_subscribers_and_stop_ends_that_
             bus.stop()
 
 
-def test_a_reader_that_leaves_no_longer_holds_up_the_publisher() -> None:
+def test_a_reader_that_leaves_no_longer_delays_the_publisher() -> None:
     with Bus(config("inproc", high_water_mark=1), Health(), lossless=True) as bus:
         publisher, leaver, stayer = (
             bus.publisher("vision"),
@@ -298,7 +298,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
     assert [record.name for record in caplog.records] == ["emi_live.bus.bus"]
 
 
-def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
+def test_a_flood_of_bad_messages_does_not_delay_the_reader() -> None:
     with Bus(config("inproc"), Health(), lossless=False) as bus:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         publisher.publish(vision())
@@ -323,7 +323,7 @@ def test_what_the_bus_cannot_do_is_refused_in_one_line() -> None:
             publisher.publish(estimate())
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_taken_port_is_an_error() -> None:
     settings = config("tcp")
     with (
         taken(range(settings.base_port, settings.base_port + 1)),
@@ -397,7 +397,7 @@ def test_a_socket_left_behind_by_a_crash_is_taken_over_and_a_file_is_not(tmp_pat
     assert (tmp_path / "audio").read_text() == "mine"
 
 
-def test_close_leaves_a_socket_that_is_in_use_alone_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_leaves_a_socket_in_use_open_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus(config("inproc"), Health(), lossless=False)
     reader = bus.subscriber("vision")
     holding, release = threading.Event(), threading.Event()

@@ -159,7 +159,7 @@ def test_every_sink_keeps_the_contract(kind: str, tmp_path: Path) -> None:
     sink.idle()
 
 
-def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
+def test_the_summary_has_rate_latency_losses_and_peaks() -> None:
     clock = FakeClock()
     summary = Summary(clock)
     for hop in range(1, 101):
@@ -183,7 +183,7 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
     assert joy == ["joy", "0.25", "0.50", "20.0", "s"]
 
 
-def test_the_summary_tells_how_much_of_the_words_was_taken_back() -> None:
+def test_the_summary_has_the_share_of_words_taken_back() -> None:
     health = Health()
     for name, count in {"speech.words": 40, "speech.erased": 10, "speech.cut_word": 3}.items():
         health.count(name, count)

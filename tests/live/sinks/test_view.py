@@ -148,7 +148,7 @@ def test_80_by_24_shows_everything() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 14), (80, 24), (120, 40), (200, 60)])
-def test_states_are_told_in_words_at_every_size(width: int, height: int) -> None:
+def test_states_are_in_words_at_every_size(width: int, height: int) -> None:
     one = estimate()
     reports = {
         **one.modalities,
@@ -192,7 +192,7 @@ def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
     assert "[red]b[/]" in text
 
 
-def test_a_stall_and_the_start_are_told() -> None:
+def test_a_stall_and_the_start_are_shown() -> None:
     assert "no estimate for 7 s" in shown(dataclasses.replace(busy(), silent_s=7.2))
     assert "waiting for the first estimate" in shown(ViewState())
     assert "nothing lost" in shown(ViewState())
@@ -267,7 +267,7 @@ def test_losses_have_units_and_plain_names_and_the_largest_fault_comes_first() -
     ]
 
 
-def test_a_counter_that_nobody_described_is_shown_too() -> None:
+def test_a_counter_without_a_meaning_is_shown_too() -> None:
     assert lost(("radar.went_blind", 2)) == ["radar: 2 went blind"]
     assert lost(("radar.failures", 1), ("speech.guard_loop", 3)) == [
         "radar failed 1 time",
@@ -275,7 +275,7 @@ def test_a_counter_that_nobody_described_is_shown_too() -> None:
     ]
 
 
-def test_what_came_while_models_loaded_is_not_lost_but_a_damaged_file_is_told() -> None:
+def test_drops_while_models_load_are_not_losses_but_a_damaged_file_is_shown() -> None:
     health = Health()
     health.count("bus.vision.dropped", 70)
     health.count("file.damaged", 2)
