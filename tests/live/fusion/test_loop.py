@@ -200,7 +200,7 @@ class Recording(FakeEngine):
 
 
 def test_a_successor_with_other_windows_takes_over_between_two() -> None:
-    """First one that takes 20 video frames, then one that takes 5, one without vision, and one of 20 again."""
+    """One that takes 20 video frames, then one of 5, one without vision, and one of 20 again."""
     clock, writer = FakeClock(), ListWriter()
     first = Recording(SMALL_SHAPES)
     few = Recording(replace(SMALL_SHAPES, vision_frames=5, audio_frames=70))
