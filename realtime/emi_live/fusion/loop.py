@@ -33,15 +33,15 @@ from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
 
-__all__ = ["FusionLoop", "FusionPlan"]
+__all__ = ["FusionLoop", "LoopOptions"]
 
 FAILURES = 3  # of an engine, in a row, before it is replaced: one bad window is not enough
 WAIT_S = 0.1  # longest wait for a packet before `stop` is checked again
 
 
 @dataclass(frozen=True, slots=True)
-class FusionPlan:
-    """When estimates are made.
+class LoopOptions:
+    """When estimates are made, and what they carry.
 
     `origin_ns` returns where t = 0 is on the clock of capture times; None until the first media arrive.
     """
@@ -61,7 +61,7 @@ class FusionLoop:
 
     def __init__(
         self,
-        plan: FusionPlan,
+        options: LoopOptions,
         readers: Mapping[Modality, PacketReader],
         assembler: WindowAssembler,
         engine: FusionEngine,
@@ -74,7 +74,7 @@ class FusionLoop:
         """Connect the parts; nothing is read yet.
 
         Args:
-            plan: when estimates are made, and what they are labelled with.
+            options: when estimates are made, and what they are labelled with.
             readers: by modality; one without a reader never contributes.
             assembler: collects packets; this loop is its only user.
             engine: the loop closes it.
@@ -84,7 +84,7 @@ class FusionLoop:
             health: counters.
             fallback: returns the engine that replaces one that failed `FAILURES` times in a row, or None.
         """
-        self._plan = plan
+        self._options = options
         self._readers = readers
         self._assembler = assembler
         self._engine = engine
@@ -162,14 +162,14 @@ class FusionLoop:
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
-        if self._plan.exact:
+        if self._options.exact:
             self._run_exact(stop)
         else:
             self._run_live(stop)
 
     def _run_live(self, stop: threading.Event) -> None:
-        hop_ns = self._plan.hop_ns
-        origin_ns = self._plan.origin_ns()
+        hop_ns = self._options.hop_ns
+        origin_ns = self._options.origin_ns()
         if origin_ns is None:
             origin_ns = self._clock.now_ns()
         while self._clock.wait_until(origin_ns + self._hop * hop_ns, stop):
@@ -190,7 +190,7 @@ class FusionLoop:
         origin_ns: int | None = None
         while not stop.is_set():
             if end_ns is None and (origin_ns := self._origin_exact()) is not None:
-                end_ns = origin_ns + self._plan.hop_ns
+                end_ns = origin_ns + self._options.hop_ns
             # Only streams behind the window's end are read, so that those ahead of it are held back. A stream
             # in a gap is not behind: its stage promises how far the gap goes.
             needed_ns = END_OF_STREAM if end_ns is None else end_ns
@@ -206,17 +206,17 @@ class FusionLoop:
             self._waits_for = None
             if end_ns is None or origin_ns is None:  # only ends of streams came
                 origin_ns = 0
-                end_ns = self._plan.hop_ns
-            if self.published and self._media_over(end_ns - self._plan.hop_ns):
+                end_ns = self._options.hop_ns
+            if self.published and self._media_over(end_ns - self._options.hop_ns):
                 return
             self._emit(end_ns, origin_ns)
             if self._duration_over(end_ns, origin_ns):
                 return
-            end_ns += self._plan.hop_ns
+            end_ns += self._options.hop_ns
 
     def _origin_exact(self) -> int | None:
         """Where t = 0 is; None until the first media arrive."""
-        origin_ns = self._plan.origin_ns()
+        origin_ns = self._options.origin_ns()
         return 0 if origin_ns is None and self._newest_ns is not None else origin_ns
 
     def _media_over(self, end_ns: int) -> bool:
@@ -224,7 +224,7 @@ class FusionLoop:
         return self._assembler.ready(END_OF_STREAM) and end_ns >= (self._newest_ns or 0)
 
     def _duration_over(self, end_ns: int, origin_ns: int) -> bool:
-        duration_ns = self._plan.duration_ns
+        duration_ns = self._options.duration_ns
         return duration_ns is not None and end_ns - origin_ns >= duration_ns
 
     def _drain(self, reader: PacketReader) -> None:
@@ -238,7 +238,7 @@ class FusionLoop:
         if packet.t_ns != NOTHING_YET:
             self._newest_ns = max(NOTHING_YET if self._newest_ns is None else self._newest_ns, packet.t_ns)
         self._assembler.add(packet)
-        if not self._plan.exact and _is_shown(packet):
+        if not self._options.exact and _is_shown(packet):
             self._traces[packet.topic].append(Trace.of(packet))
         return True
 
@@ -247,7 +247,7 @@ class FusionLoop:
         with self._lock:
             marker, self._marker = self._marker, None
         traces = self._newest_traces(end_ns)
-        started_ns = 0 if self._plan.exact else self._clock.now_ns()
+        started_ns = 0 if self._options.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
         discarded = self._assembler.discarded
         window = self._assembler.assemble(end_ns, self._conditions())
@@ -257,7 +257,7 @@ class FusionLoop:
         inferred = time.perf_counter_ns()
         shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
         sensed_ms = None
-        if not self._plan.exact and window.sensed_ns is not None:
+        if not self._options.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
         estimate = Estimate(
             t_ns=end_ns,
@@ -272,9 +272,9 @@ class FusionLoop:
                 capture_to_estimate=sensed_ms,
             ),
             engine=self._engine.name,
-            bundle=self._plan.bundle,
-            source=self._plan.source,
-            session=self._plan.session,
+            bundle=self._options.bundle,
+            source=self._options.source,
+            session=self._options.session,
             marker=marker,
             started_ns=started_ns,
             traces=traces,
@@ -293,7 +293,7 @@ class FusionLoop:
         """
         while True:
             try:
-                raw = self._session.infer(window.stream, counterfactuals=self._plan.contributions)
+                raw = self._session.infer(window.stream, counterfactuals=self._options.contributions)
                 if not np.isfinite(raw).all():
                     raise EngineError(f"{self._engine.name} gave values that are not finite")
             except InputError:  # the window is wrong: no other engine would take it either

@@ -14,7 +14,7 @@ from emi_engine import EngineError, FusionEngine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.errors import ConfigurationError
-from emi_live.fusion import FusionLoop, FusionPlan
+from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
@@ -48,7 +48,7 @@ def run(
     """All estimates from vision packets alone."""
     clock = clock or FakeClock()
     health, writer = Health(), ListWriter()
-    plan = FusionPlan(
+    options = LoopOptions(
         hop_ns=HOP_NS,
         exact=exact,
         origin_ns=lambda: 0,
@@ -56,7 +56,7 @@ def run(
         bundle="compact",
     )
     loop = FusionLoop(
-        plan,
+        options,
         readers or {"vision": ListReader(packets, None if exact else clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         FakeEngine(clock=clock, cost_ns=cost_ns),
@@ -157,7 +157,7 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
     clock, health, writer = FakeClock(), Health(), ListWriter()
     engine = Failing(clock)
     loop = FusionLoop(
-        FusionPlan(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
         {"vision": ListReader(clip(5.0), clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         engine,
@@ -208,7 +208,7 @@ def test_a_successor_with_other_windows_takes_over_between_two() -> None:
     last = Recording(SMALL_SHAPES)
     engines = [first, few, deaf, last]
     loop = FusionLoop(
-        FusionPlan(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
         {"vision": ListReader(clip(8.0), clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         first,
@@ -260,7 +260,7 @@ def broken_run(engine: Broken, successors: list[FusionEngine]) -> tuple[FusionLo
         return successors.pop(0) if successors else None
 
     loop = FusionLoop(
-        FusionPlan(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
         {"vision": ListReader(clip(5.0))},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         engine,
@@ -315,7 +315,7 @@ def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
     audio = StopsWhenDry()
     writer = ListWriter()
     loop = FusionLoop(
-        FusionPlan(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
         {"vision": vision, "audio": audio},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         FakeEngine(),
