@@ -3,7 +3,7 @@
 Start the engine with `--set bus.transport=ipc --set bus.directory=FOLDER`. The folder has one socket per
 topic: vision, audio, transcript, text and estimate. The fields are those of `emi_live.messages`.
 
-A client that reads slowly loses packets in live mode, and holds up the engine in exact mode.
+A client that reads slowly loses packets in live mode, and delays the engine in exact mode.
 """
 
 import sys

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from emi_engine import FusionEngine, load_engine
-from emi_live.bus import Bus
-from emi_live.bus.sockets import PacketReader
+from emi_live.bus import Bus, PacketReader
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import BusConfig
 from emi_live.health import Health

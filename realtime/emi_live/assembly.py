@@ -28,10 +28,10 @@ from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.flow import Flow, Script, open_flow
-from emi_live.fusion import FusionLoop, FusionSchedule
+from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sinks.feed import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
+from emi_live.sinks.sink import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
@@ -295,7 +295,7 @@ class Builder:
         source = (
             "demo" if scripted else source_of(config).encode("utf-8", "replace").decode()
         )  # a file name may be no text
-        schedule = FusionSchedule(
+        options = LoopOptions(
             hop_ns=seconds_to_ns(config.window.hop_s),
             exact=config.exact,
             origin_ns=self._origin(intake),
@@ -306,7 +306,7 @@ class Builder:
             session=_session(config, source),
         )
         return FusionLoop(
-            schedule,
+            options,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
                 config.window,

@@ -141,7 +141,7 @@ class DriftWatch:
             if self._window is not None:
                 return
             self._next_ns = window.end_ns + self._every_ns
-            self._window = (window.end_ns, window.heard_ns.copy(), _owned(window.stream))
+            self._window = (window.end_ns, window.audio_ends_ns.copy(), _owned(window.stream))
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the sound is over or `stop` is set."""
@@ -182,9 +182,9 @@ class DriftWatch:
         if not self._running:
             self.close()
 
-    def check(self, end_ns: int, heard_ns: NDArray[np.int64], live: StreamWindow) -> DriftReport | None:
-        """Compare one window, its frames of sound ending at `heard_ns`, (n,); None without unbroken sound."""
-        whole = self._whole(heard_ns)
+    def check(self, end_ns: int, audio_ends_ns: NDArray[np.int64], live: StreamWindow) -> DriftReport | None:
+        """Compare one window, whose audio frames end at `audio_ends_ns`, (n,); None if it has gaps."""
+        whole = self._whole(audio_ends_ns)
         if whole is None:
             self._health.count(f"{PART}.skipped")
             return None
@@ -202,13 +202,13 @@ class DriftWatch:
         self._health.report(PART, "running", summary(self.reports))
         return report
 
-    def _whole(self, heard_ns: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    def _whole(self, audio_ends_ns: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Features of the frames that end at these times, from all their sound at once."""
-        count = len(heard_ns)
-        if count < LEAST_FRAMES or np.abs(np.diff(heard_ns) - STEP_NS).max() > JITTER_NS:
+        count = len(audio_ends_ns)
+        if count < LEAST_FRAMES or np.abs(np.diff(audio_ends_ns) - STEP_NS).max() > JITTER_NS:
             return None
         size = (count - 1) * HOP_SAMPLES + FRAME_SAMPLES
-        samples = self._sound.since(int(heard_ns[0]) - FRAME_NS, size)
+        samples = self._sound.since(int(audio_ends_ns[0]) - FRAME_NS, size)
         return None if samples is None else self._encode(samples)
 
     def _answer(self, live: StreamWindow, frames: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
-"""From media to packets: the sources, rings, stages and bus of one run, wired in the order of the flow.
+"""From media to packets: the sources, rings, stages and bus of one run, connected in the order of the flow.
 
-Live use puts the window and the fusion engine behind it, extraction a recorder.
+Live use adds the window and the fusion engine, extraction a recorder.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from emi_live.worker import Backoff, Worker
 
 __all__ = ["Flow", "Script", "open_flow"]
 
-PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
-EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
+PUSH_TIMEOUT_S: Final = 10.0  # exact mode: a push that waits longer for room fails: nothing reads
+EXACT_ATTEMPTS: Final = 3  # a stage that fails so often in a row in a file is given up; the others go on
 
-CHUNK_S: Final = 0.032  # of sound, which at least every packet is about
+CHUNK_S: Final = 0.032  # the least sound that a packet stands for
 
-Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
+Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that replace sources and encoders
 
 
 @dataclass(slots=True)
 class Flow:
-    """What brings packets onto the bus; nothing runs until the workers are started.
+    """The parts that bring packets onto the bus; nothing runs until the workers are started.
 
     Subscribe to `bus` before anything is started, and start the stages before the sources.
     """
@@ -51,13 +51,13 @@ class Flow:
     audio: AudioRing
     intake: Intake
     bus: Bus
-    streams: Mapping[str, bool]  # "video", "audio": whether such media can come
+    streams: Mapping[str, bool]  # "video", "audio": whether a source has such media
     sources: list[Worker] = field(default_factory=list)
     stages: list[Worker] = field(default_factory=list)
 
     @property
     def pushed(self) -> PushSource | None:
-        """Where a program pushes media; None when they are captured."""
+        """Where the program pushes media; None if they are captured."""
         return next((source for source in self.opened_sources if isinstance(source, PushSource)), None)
 
     def add_stages(
@@ -67,7 +67,7 @@ class Flow:
 
         Args:
             stages: their topics must differ.
-            interrupts: by stage, what ends a call of it that would not return when it is asked to stop.
+            interrupts: by name of the stage, what ends a call of it that blocks when it has to stop.
         """
         self.stages += [self._stage_worker(stage, (interrupts or {}).get(stage.name)) for stage in stages]
         self.sources += [self._source_worker(source) for source in self.opened_sources]
@@ -75,7 +75,7 @@ class Flow:
     def _stage_worker(self, stage: Stage, on_stop: Callable[[], None] | None) -> Worker:
         publisher = self.bus.publisher(stage.topic)
 
-        def say_farewell() -> None:
+        def end_topic() -> None:
             stage.close()
             if not stage.ended:
                 publisher.publish(end_of_stream(stage.topic))
@@ -85,7 +85,7 @@ class Flow:
             StageRunner(stage, publisher, self.clock),
             self.health,
             restart=Backoff(attempts=EXACT_ATTEMPTS if self.config.exact else None),
-            on_exit=say_farewell,
+            on_exit=end_topic,
             on_stop=on_stop,
         )
 
@@ -102,8 +102,8 @@ def open_flow(
         config: all settings.
         health: counters and states.
         clock: of capture times.
-        opened: gets whatever is to be closed at the end.
-        scripted: open no source; the stages know by themselves what they show.
+        opened: gets all that must be closed at the end.
+        scripted: open no source; the stages make their packets themselves.
 
     Raises:
         ConfigurationError: the settings contradict each other.
@@ -131,9 +131,9 @@ def open_flow(
 
 
 def _check_room(config: LiveConfig, lead_s: float) -> None:
-    """Refuse queues that would be full before the other stream is waited for no more.
+    """Refuse queues that are too small for the time that one stream may have to wait for the other.
 
-    That is, after what a stage of the bundle holds back, and after the lead of pushed media.
+    That is what a stage of the bundle holds back, and the lead of pushed media.
     """
     needed_s = {media: lead_s + held_s for media, held_s in bundle_of(config).held_back_s(config).items()}
     packets = 2 * config.bus.high_water_mark  # at either end of an edge

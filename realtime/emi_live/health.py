@@ -1,6 +1,6 @@
-"""What the engine knows of its own condition: drop counters per edge and the state of every part.
+"""The state of the running engine: counters of what was dropped on each edge, and the state of every part.
 
-Thread-safe. Per-frame facts are counters here; a change of state is one INFO line of the log.
+Thread-safe. What happens per frame is counted here; a change of state is one INFO line of the log.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from emi_models.console import printable
 
 __all__ = ["Health", "HealthSnapshot", "PartState", "PartStatus"]
 
-FIRST_ESTIMATE: Final = "fusion.estimates"  # the counter that moves when the run has really begun
+FIRST_ESTIMATE: Final = "fusion.estimates"  # this counter shows that the start is over
 
 PartState = Literal["starting", "running", "failed", "unavailable", "absent", "ended"]
 
-MAX_DETAIL: Final = 400  # characters: the bus takes 500 of a reason, and a library's error may have thousands
+MAX_DETAIL: Final = (
+    400  # characters: a reason on the bus has at most 500, and a library's error may have thousands
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """One part's state and, in words, why. `absent`: nothing of the kind was asked for."""
+    """One part's state and, in English, why. `absent`: the run does not have this part."""
 
     state: PartState
     detail: str = ""
@@ -39,8 +41,8 @@ class HealthSnapshot:
 
     counters: dict[str, int]
     parts: dict[str, PartStatus]
-    before: dict[str, int] = field(default_factory=dict)  # the counters as they were at the first estimate
-    facts: dict[str, float] = field(default_factory=dict)  # what is known of the media, e.g. their length
+    before: dict[str, int] = field(default_factory=dict)  # the counters at the first estimate
+    facts: dict[str, float] = field(default_factory=dict)  # about the media, e.g. their length
 
 
 class Health:
@@ -68,7 +70,7 @@ class Health:
     def report(self, part: str, state: PartState, detail: str = "") -> None:
         """Record a part's state; a change is logged once.
 
-        What a library says is escaped and cut, and secrets of addresses are hidden.
+        `detail` may be a library's error: it is escaped and cut, and secrets of addresses are hidden.
         """
         detail = printable(safe_text(detail), MAX_DETAIL)
         status = PartStatus(state, detail)

@@ -20,7 +20,7 @@ from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.flow import Script
 from emi_live.health import Health
 from emi_live.messages import Estimate
-from emi_live.sinks.feed import AsyncEstimates, EstimateReader
+from emi_live.sinks.sink import AsyncEstimates, EstimateReader
 from emi_live.sources import PushSource
 from emi_models.errors import EmiError
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_engine.load import Step
     from emi_live.bundle import Encoders
-    from emi_live.bus.sockets import PacketReader
+    from emi_live.bus import PacketReader
     from emi_live.drift import DriftReport
     from emi_live.media import PixelFormat, SoundLayout
     from emi_live.sinks import Sink
-    from emi_live.sinks.feed import EstimateBox
+    from emi_live.sinks.sink import EstimateBox
     from emi_live.worker import Worker
     from emi_models.store import Progress
 

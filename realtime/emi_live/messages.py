@@ -97,7 +97,7 @@ class Packet(
 
 
 class VisionPacket(Packet, frozen=True, kw_only=True):
-    """One analysed frame. `features` is None when no face was found, or when it only reports progress."""
+    """One analysed frame. `features` is None if no face was found, or if it only reports progress."""
 
     topic: ClassVar[str] = "vision"
     max_payload: ClassVar[int] = 4 * MAX_DIM
@@ -108,10 +108,10 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
 
 
 class AudioPacket(Packet, frozen=True, kw_only=True):
-    """A run of consecutive frames, the last one ending at `t_ns`, 20 ms apart.
+    """A run of consecutive audio frames, 20 ms apart, the last one ending at `t_ns`.
 
-    Without a frame it says that sound was heard up to `t_ns`, and where the voice in it ended: frames of an
-    encoder that waits for what comes next follow later, and are older than that.
+    A packet without frames reports that sound was processed up to `t_ns`, and where the voice in it ended. An
+    encoder that waits for later sound sends the frames of that time later.
     """
 
     topic: ClassVar[str] = "audio"
@@ -119,16 +119,16 @@ class AudioPacket(Packet, frozen=True, kw_only=True):
     max_payload: ClassVar[int] = 8 * KIB * KIB
 
     frames: Matrix  # (n, audio_dim)
-    last_voice_ns: Int64 | None  # end of the newest voice heard so far
-    replaces: bool = False  # what was said before from the time of the first frame on is replaced by these
+    last_voice_ns: Int64 | None  # end of the newest voice so far
+    replaces: bool = False  # these frames replace all earlier ones from the first one's time on
     behind: bool = False  # the encoder is slower than the sound, and far behind
 
 
 class Word(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One recognised word and when it was spoken. A word that is not committed may still change.
 
-    `number` stays with the word from the first packet that shows it to the last (-1: not numbered, as in a
-    script). `revises` is the number of the partial word in whose place it came, said as long as the word is.
+    `number` is the same in every packet with the word (-1: not numbered, as in a script). `revises` is the
+    number of the partial word that it replaced, in every packet too.
     """
 
     # Characters of one word, which a recogniser may make up.
@@ -141,19 +141,19 @@ class Word(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class TranscriptPacket(Packet, frozen=True, kw_only=True):
-    """The recent words as known when the audio up to `t_ns` had been heard; oldest first, all within 30 s."""
+    """The words of the last 30 s as known when the audio up to `t_ns` was processed; oldest first."""
 
     topic: ClassVar[str] = "transcript"
     # 1024 words of English are 40 KiB; the rest is for long words and other scripts.
     max_header: ClassVar[int] = 256 * KIB
 
     words: Annotated[tuple[Word, ...], Meta(max_length=MAX_WORDS)]
-    # Numbers of partial words that were taken back with no word in their place.
+    # Numbers of partial words that were taken back without a replacement.
     withdrawn: Annotated[tuple[Int64, ...], Meta(max_length=MAX_WORDS)] = ()
     hearing: Hearing = "silent"
-    behind: bool = False  # recognition cannot keep up: what is said is left out
-    behind_s: Number = 0.0  # of the utterance before `t_ns`, that no hypothesis covers yet
-    left_out_s: Number = 0.0  # of speech that was left out since recognition was given up, while `behind`
+    behind: bool = False  # recognition is too slow: speech is left out
+    behind_s: Number = 0.0  # seconds of the utterance before `t_ns` that no hypothesis covers yet
+    left_out_s: Number = 0.0  # while `behind`: seconds of speech left out since it began
 
 
 class TextPacket(Packet, frozen=True, kw_only=True):
@@ -168,7 +168,7 @@ class TextPacket(Packet, frozen=True, kw_only=True):
     committed: Text
     partial: Text
     last_word_ns: Int64 | None  # end of the newest word
-    transcribed_ns: Int64 = 0  # when the transcript was published that this was made from
+    transcribed_ns: Int64 = 0  # when the transcript that this was made from was published
     hearing: Hearing = "silent"
     behind: bool = False
     behind_s: Number = 0.0
@@ -179,22 +179,22 @@ class ModalityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one modality contributed to an estimate, and how old its newest evidence was."""
 
     state: ModalityState
-    used: bool  # False: its missing token stood in for it
+    used: bool  # False: the network got its missing token
     age_ms: Number | None  # window end minus the newest usable evidence
-    reason: Annotated[str, Meta(max_length=MAX_REASON)] | None = None  # why it is not live, in words
+    reason: Annotated[str, Meta(max_length=MAX_REASON)] | None = None  # why it is not live, in English
     frames: Int64 | None = None  # valid frames in the window (vision and audio)
     committed: Text | None = None  # text only
     partial: Text | None = None  # text only
-    # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: nobody asked.
+    # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: not computed.
     contribution: Shares | None = None
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the time went, in milliseconds.
 
-    `capture_to_estimate` runs from the capture of the newest picture analysed or sound heard, the older of
-    the two, to the publication of the estimate: with a face in it or not, since it is about freshness. None
-    when neither arrives, or when capture times are a file's own (exact mode).
+    `capture_to_estimate` is from the capture of the newest video frame or the newest sound, whichever is
+    older, to the publication of the estimate. The frame need not have a face: this measures freshness. None
+    if neither arrives, or if capture times are a file's own (exact mode).
     """
 
     window: Number
@@ -207,7 +207,7 @@ class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     t_ns: Int64  # captured
     arrived_ns: Int64
-    transcribed_ns: Int64  # of text alone
+    transcribed_ns: Int64  # only of text
     published_ns: Int64
 
     @classmethod
@@ -231,16 +231,16 @@ class Estimate(Packet, frozen=True, kw_only=True):
     engine: Name
     bundle: Name
     source: Annotated[str, Meta(max_length=1000)] = ""  # what is watched, without passwords
-    session: Name = ""  # tells runs apart; in exact mode the same for every run of a source
+    session: Name = ""  # identifies the run; in exact mode the same for every run of a source
     marker: Int64 | None = None  # number of the mark that was set just before; None: no mark
-    # The two below are for measuring and not in `to_json`. They are empty in exact mode, whose capture times
-    # are a file's own. When the window was begun, after all that had arrived was taken:
-    started_ns: Int64 = 0
-    # Of the newest packet that each modality had in the window.
+    # The two below are for measurements and not in `to_json`. They are empty in exact mode, where capture
+    # times are a file's own.
+    started_ns: Int64 = 0  # when the window was begun, after all packets that had arrived were added
+    # Of the newest packet of each modality in the window.
     traces: Annotated[Mapping[Modality, Trace], Meta(max_length=3)] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a modality that is given twice in a message, in the place of another.
+        """Refuse a message with one modality twice and another one missing.
 
         Raises:
             ValueError: not exactly one report for each modality.
@@ -276,11 +276,11 @@ class Estimate(Packet, frozen=True, kw_only=True):
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was made, at the moment of asking."""
+        """Seconds from its publication until now."""
         return (time.monotonic_ns() - self.published_ns) / 1e9
 
     def to_json(self) -> dict[str, Any]:
-        """The estimate as the JSON contract has it: plain types, finite numbers or None."""
+        """The object of the JSON line (docs/messages.md): plain types, numbers finite or None, rounded."""
         reports: dict[str, dict[str, Any]] = {}
         for name in MODALITIES:
             report = self.modalities[name]
@@ -329,7 +329,7 @@ def _round(value: float | None, digits: int) -> float | None:
 
 
 def end_of_stream(topic: str, t_ns: int = 0) -> Packet:
-    """The last packet of a stage's topic: no content, and the promise that nothing else will come.
+    """The last packet of a stage's topic: no content, and the promise that no packet will follow.
 
     Args:
         topic: vision, audio, transcript or text.

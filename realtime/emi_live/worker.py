@@ -1,12 +1,12 @@
-"""Threads with an owner, a name and a way to stop. Nothing else in emi-live creates one.
+"""Threads with an owner, a name and a way to stop. Nothing else in emi-live creates threads.
 
-This is also the only place that catches any exception: it keeps the first, reports it to `Health`, and starts
-the body again after a back-off where the caller asked for that. A SystemExit, KeyboardInterrupt or
-GeneratorExit that a library raises in a thread ends only that thread: it is a failure like any other.
+This is also the only place that catches every exception: it keeps the first, reports it to `Health`, and runs
+the body again after a back-off if the caller asked for that. A SystemExit, KeyboardInterrupt or GeneratorExit
+that a library raises in a thread ends only that thread, like any other failure.
 
-`blas_threads` sets how many threads numpy's matrix products use while engines run, for the whole process: the
-products of a hop take tens of microseconds; with as many threads as cores they wait for each other whenever
-the face or the recogniser has a core, which was seen to make a hop ten times longer (docs/decisions/0011).
+`blas_threads` sets how many threads numpy's matrix products use while engines run, for the whole process. The
+products of a hop take tens of microseconds. With one thread per core they wait for each other whenever the
+face or the recogniser uses a core; this made a hop ten times longer (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Backoff:
 
 
 class Worker:
-    """One thread that runs `body(stop)` until it returns, fails for good, or is stopped."""
+    """One thread that runs `body(stop)` until it returns, fails without a restart, or is stopped."""
 
     def __init__(
         self,
@@ -64,22 +64,21 @@ class Worker:
         Args:
             name: of the thread, and of the part in health reports.
             body: what to run.
-            health: told of starts, failures and ends.
-            restart: when to run a body again that failed; None = never.
-            on_exit: runs in the thread as the last thing, however the body ended.
-            on_stop: runs in the thread that asks to stop, to end a call of the body that would not return.
+            health: gets starts, failures and ends.
+            restart: when to run a failed body again; None = never.
+            on_exit: runs last in the thread, however the body ended.
+            on_stop: runs in the thread that calls `request_stop`, to end a call of the body that blocks.
         """
         self.name = name
         self.error: Exception | None = None  # the first one
-        self.broken: Exception | None = None  # the one after which it was given up
+        self.broken: Exception | None = None  # the one after which the body was not run again
         self._body = body
         self._health = health
         self._restart = restart
         self._on_exit = on_exit
         self._on_stop = on_stop
         self._stop = threading.Event()
-        # A daemon, so that a driver call that never returns cannot keep the process alive; `join` is still
-        # expected.
+        # A daemon: a driver call that never returns cannot keep the process alive. Owners still join it.
         self._thread = threading.Thread(target=self._run, name=f"emi-{name}", daemon=True)
 
     @property
@@ -121,8 +120,8 @@ class Worker:
                 started_s = time.monotonic()
                 try:
                     self._body(self._stop)
-                except BaseException as error:  # a thread's boundary: nothing above could see it
-                    if self._stop.is_set():  # what it was doing was taken from it
+                except BaseException as error:  # the end of the thread: no caller could catch it
+                    if self._stop.is_set():  # `on_stop` interrupted it
                         logger.debug("%s was interrupted", self.name, exc_info=error)
                         return
                     healthy = self._restart is not None and (
@@ -132,7 +131,7 @@ class Worker:
                     if not self._keep_going(error, failures):
                         return
                 else:
-                    if self._health.status(self.name).state != "ended":  # the body may have said how
+                    if self._health.status(self.name).state != "ended":  # the body may have reported it
                         self._health.report(self.name, "ended")
                     return
         finally:
@@ -140,10 +139,12 @@ class Worker:
                 self._on_exit()
 
     def _keep_going(self, error: BaseException, failures: int) -> bool:
-        """Report the failure and wait out the back-off; False when the body shall not run again."""
+        """Report the failure and wait for the back-off; False if the body is not to run again."""
         self.error = self.error or _as_exception(error)
         self._health.count(f"{self.name}.failures")
-        if self._health.status(self.name).state == "ended":  # the body has said how: what came of it is good
+        if (
+            self._health.status(self.name).state == "ended"
+        ):  # the body had reported its end: its result is complete
             self.broken = _as_exception(error)
             return False
         self._health.report(self.name, "failed", f"{type(error).__name__}: {error}")
@@ -159,7 +160,7 @@ class Worker:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """The error; one that would end the program if it were raised in another thread is wrapped."""
+    """The error; a SystemExit or KeyboardInterrupt, which would end the program, is wrapped."""
     if isinstance(error, Exception):
         return error
     wrapped = StageError(f"{type(error).__name__}: {error}")
@@ -168,15 +169,15 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 _lock: Final = threading.Lock()
-_held: list[threadpool_limits] = []  # one entry a caller; the first one's limits, which all share
+_held: list[threadpool_limits] = []  # the first caller's limit, while there are callers
 _users = 0
 
 
 @contextmanager
 def blas_threads(limit: int) -> Iterator[None]:
-    """Hold numpy to so many threads; the process's own setting returns when the last caller is done.
+    """Limit numpy to so many threads; the previous setting returns when the last caller is done.
 
-    Callers may come and go in any order; while there are several, the first one's limit holds.
+    Callers may enter and leave in any order; while there are several, the first one's limit applies.
     """
     global _users
     with _lock:

@@ -69,7 +69,7 @@ class Bench:
             text=np.zeros(3, np.float32),
             text_present=False,
         )
-        return SimpleNamespace(end_ns=round(end_s * NS), heard_ns=ends[kept], stream=stream)
+        return SimpleNamespace(end_ns=round(end_s * NS), audio_ends_ns=ends[kept], stream=stream)
 
     def run(self) -> None:
         self.ring.close()
@@ -121,7 +121,7 @@ def test_a_window_without_unbroken_sound_is_skipped(why: str) -> None:
     bench = Bench()
     window = bench.window(0.5 if why == "too short" else 2.0, hole=why == "a hole in it")
     if why == "not all of it is there":
-        window.heard_ns = window.heard_ns + 2 * NS
+        window.audio_ends_ns = window.audio_ends_ns + 2 * NS
     bench.watch.offer(window)
     bench.run()
     assert bench.watch.reports == []
@@ -133,7 +133,7 @@ def test_what_was_offered_is_a_copy() -> None:
     window = bench.window(2.0)
     bench.watch.offer(window)
     window.stream.audio.values[:] = 9.0
-    window.heard_ns[:] = 0
+    window.audio_ends_ns[:] = 0
     bench.run()
     assert bench.watch.reports[0].cosine == pytest.approx(1.0, abs=1e-6)
 

@@ -21,7 +21,7 @@ from emi_live.bundle import Encoders
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import AudioConfig, BusConfig, FaceConfig, SpeechConfig, WindowConfig
-from emi_live.fusion import FusionLoop, FusionSchedule
+from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import Estimate
@@ -156,9 +156,7 @@ def run(
         intake = Intake(frames, sound, health)
         made = stages(kind, frames, sound, bus, health)
         loop = FusionLoop(
-            FusionSchedule(
-                hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"
-            ),
+            LoopOptions(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
             {modality: bus.subscriber(modality) for modality in MODALITIES},
             WindowAssembler(WindowConfig(length_s=4.0), shapes, frozenset(MODALITIES)),
             FakeEngine(shapes),

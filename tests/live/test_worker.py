@@ -22,7 +22,7 @@ def test_a_body_that_returns_ends_its_worker_and_runs_the_exit_hook() -> None:
     assert worker.error is None
 
 
-def test_a_body_may_say_how_it_ended() -> None:
+def test_a_body_may_report_its_end() -> None:
     health = Health()
     worker = Worker("file", lambda stop: health.report("file", "ended", "the file may be cut off"), health)
     worker.start()
@@ -30,7 +30,7 @@ def test_a_body_may_say_how_it_ended() -> None:
     assert health.status("file").detail == "the file may be cut off"
 
 
-def test_a_body_that_says_how_it_ended_and_raises_has_ended_and_is_broken() -> None:
+def test_a_body_that_reports_its_end_and_raises_has_ended_and_is_broken() -> None:
     health, runs = Health(), []
 
     def body(stop: threading.Event) -> None:
@@ -46,7 +46,7 @@ def test_a_body_that_says_how_it_ended_and_raises_has_ended_and_is_broken() -> N
     assert health.status("file").state == "ended"
 
 
-def test_a_failing_body_is_run_again_after_a_back_off_and_says_so() -> None:
+def test_a_failing_body_is_run_again_after_a_back_off() -> None:
     health = Health()
     attempts: list[int] = []
 
@@ -166,7 +166,7 @@ def test_back_off_doubles_up_to_its_last_value() -> None:
     assert [backoff.delay_s(n) for n in (1, 2, 3, 4, 5, 99)] == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_what_a_library_says_is_escaped_and_fits_a_reason_on_the_bus() -> None:
+def test_a_library_s_error_is_escaped_and_fits_a_reason_on_the_bus() -> None:
     health = Health()
 
     def body(stop: threading.Event) -> None:

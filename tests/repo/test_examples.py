@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -89,7 +90,7 @@ def test_a_sink_of_ones_own_gets_the_estimates(tmp_path: Path) -> None:
 def test_a_published_stream_is_read_by_the_example_and_the_client_of_the_page() -> None:
     with published() as address:
         shown = run(EXAMPLES / "read_stream.py", address, "--count", "3")
-        read = run("-c", short(code_of("messages.md")[0], address))
+        read = run("-c", short(code_of("messages.md")[1], address))
     assert len(shown.splitlines()) == len(read.splitlines()) == 3
 
 
@@ -100,14 +101,19 @@ def test_a_stream_with_keys_is_read_likewise(tmp_path: Path) -> None:
     )
     with published("--config", str(keys)) as address:
         shown = run(EXAMPLES / "read_stream.py", address, "--keys", keys, "--count", "3")
-        client = short(code_of("messages.md")[1], address)
+        client = short(code_of("messages.md")[2], address)
         read = run("-c", client.replace("keys.toml", str(keys)))
     assert len(shown.splitlines()) == len(read.splitlines()) == 3
 
 
+def test_an_estimate_becomes_json_in_python_as_the_page_about_messages_says() -> None:
+    lines = run("-c", code_of("messages.md")[0]).splitlines()
+    assert {json.loads(line)["schema"] for line in lines} == {1}
+
+
 @pytest.mark.assets
 def test_packets_are_read_as_the_page_about_messages_says(assets: Path) -> None:
-    output = run("-c", code_of("messages.md")[2], model_dir=assets / "mediapipe")
+    output = run("-c", code_of("messages.md")[3], model_dir=assets / "mediapipe")
     assert "estimate 0 " in output
 
 
@@ -116,7 +122,7 @@ def test_the_code_about_extending_runs() -> None:
     blocks = code_of("extending.md")
     assert len(blocks) == 3
     output = run("-c", "\n".join(blocks))
-    assert "picture 4: (120, 160, 3), 4 overwritten" in output
+    assert "frame 4: (120, 160, 3), 4 overwritten" in output
     assert output.count("tracked: live missing") == 3
     assert "alert: joy" in output
     assert "sink: " in output

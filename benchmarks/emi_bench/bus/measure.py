@@ -20,7 +20,7 @@ from emi_bench.machine import Machine, load_average
 from emi_bench.report_file import Interrupted
 from emi_bench.stats import percentile
 from emi_live.bus import Bus
-from emi_live.bus.curve import make_pair
+from emi_live.bus.ports import make_pair
 from emi_live.bus.wire import encode
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import BusConfig

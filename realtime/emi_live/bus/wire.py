@@ -34,8 +34,6 @@ MAX_FRAME_BYTES: Final = max(max(packet.max_header, packet.max_payload) for pack
 DTYPE: Final = "<f4"
 ITEM_BYTES: Final = 4
 
-Size = Annotated[int, Meta(ge=0, le=MAX_FRAME_BYTES)]
-
 
 class _Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An array as the header describes it."""
@@ -47,29 +45,25 @@ class _Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Layout:
-    """What is read from one packet's declaration: its array, if it has one, and that array's limits."""
+    """What a packet's declaration says of its array, if it has one: the field, and limits of the shape."""
 
     def __init__(self, packet: type[Packet]) -> None:
         self.packet = packet
-        self.array: str | None = None
+        self.field: str | None = None
         declared = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(packet))
         for field in declared.fields:
             if isinstance(field.type, msgspec.inspect.Metadata) and field.type.extra is not None:
-                self.array = field.name
-                self.shape: tuple[int, ...] = field.type.extra["shape"]
+                self.field = field.name
+                self.largest: tuple[int, ...] = field.type.extra["shape"]
                 self.least: int = field.type.extra["least"]
 
     def array_of(self, packet: Packet) -> NDArray[np.float32] | None:
-        return None if self.array is None else getattr(packet, self.array)
+        return None if self.field is None else getattr(packet, self.field)
 
-    def check_shape(self, array: NDArray[np.float32]) -> None:
-        if array.ndim != len(self.shape) or not all(
-            self.least <= size <= most for size, most in zip(array.shape, self.shape, strict=True)
-        ):
-            raise WireError(
-                f"{self.packet.topic}.{self.array} has the shape {array.shape}; at least {self.least} and at "
-                f"most {self.shape} are allowed"
-            )
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(self.largest) and all(
+            self.least <= size <= most for size, most in zip(shape, self.largest, strict=True)
+        )
 
     def check_size(self, header: Buffer, payload: Buffer) -> None:
         for part, size, most in (
@@ -78,8 +72,7 @@ class _Layout:
         ):
             if size > most:
                 raise WireError(
-                    f"the {part} of the {self.packet.topic} packet has {size} bytes; at most {most} are "
-                    "allowed"
+                    f"the {part} of the {self.packet.topic} packet has {size} bytes; {most} are allowed"
                 )
 
 
@@ -121,7 +114,6 @@ def decode(frames: Sequence[Buffer]) -> Packet:
     if layout is None:
         raise WireError(f"unknown topic {bytes(name[:40])!r}; topics are {', '.join(TOPICS)}")
     layout.check_size(header, payload)
-
     try:
         packet = _READER.read(header, payload)
     except (ValueError, RecursionError) as error:  # msgspec's errors derive from ValueError
@@ -131,10 +123,13 @@ def decode(frames: Sequence[Buffer]) -> Packet:
     if type(packet) is not layout.packet:
         raise WireError(f"the topic is {layout.packet.topic}, but the packet is of {packet.topic}")
     array = layout.array_of(packet)
-    if array is not None:
-        layout.check_shape(array)
-    elif payload:
+    if array is None and payload:
         raise WireError(f"the {packet.topic} packet describes no array but carries {len(payload)} bytes")
+    if array is not None and not layout.accepts(array.shape):
+        raise WireError(
+            f"{packet.topic}.{layout.field} has the shape {array.shape}; at least {layout.least} and at "
+            f"most {layout.largest} are allowed"
+        )
     # msgspec fills a missing field from its default and lets the last of two win; we accept neither.
     if _ENCODER.encode(packet) != header:
         raise WireError(f"a field of the {packet.topic} packet is missing, repeated or in another form")
@@ -145,17 +140,6 @@ def _describe(array: Any) -> dict[str, object]:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         raise TypeError(f"an array must be float32, got {getattr(array, 'dtype', type(array).__name__)}")
     return {"dtype": DTYPE, "shape": array.shape}
-
-
-def _read_array(described: Any, payload: Buffer) -> NDArray[np.float32]:
-    shape = msgspec.convert(described, _Array).shape
-    if math.prod(shape) * ITEM_BYTES != len(payload):
-        raise WireError(f"{len(payload)} bytes for an array of shape {shape}")
-    array: NDArray[np.float32] = np.frombuffer(payload, DTYPE).reshape(shape).astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        raise WireError("the array has values that are not finite")
-    array.flags.writeable = False
-    return array
 
 
 class _Reader(threading.local):
@@ -176,7 +160,14 @@ class _Reader(threading.local):
         return packet
 
     def _array(self, _: type, described: Any) -> NDArray[np.float32]:
-        return _read_array(described, self._payload)
+        shape = msgspec.convert(described, _Array).shape
+        if math.prod(shape) * ITEM_BYTES != len(self._payload):
+            raise WireError(f"{len(self._payload)} bytes for an array of shape {shape}")
+        array: NDArray[np.float32] = np.frombuffer(self._payload, DTYPE).reshape(shape)
+        if not np.isfinite(array).all():
+            raise WireError("the array has values that are not finite")
+        array.flags.writeable = False
+        return array
 
 
 _READER: Final = _Reader()

@@ -227,7 +227,7 @@ def keys(
 
     For example: emi keys --output keys.toml && emi-live --camera 0 --config keys.toml
     """
-    from emi_live.bus.curve import make_pair  # here, so that `emi --help` does not load ZeroMQ
+    from emi_live.bus.ports import make_pair  # here, so that `emi --help` does not load ZeroMQ
 
     pair = make_pair()
     # Z85 has none of the characters that TOML's strings would need escaped

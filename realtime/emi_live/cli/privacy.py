@@ -245,8 +245,7 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
 
 
 def _sends(config: LiveConfig) -> Iterator[Fact]:
-    from emi_live.bus.curve import CurveKeys
-    from emi_live.bus.endpoints import Endpoints
+    from emi_live.bus.ports import CurveKeys, Endpoints
     from emi_live.bus.wire import TOPICS
     from emi_live.sinks.publish import PublishSink
 
@@ -260,9 +259,7 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
     if bus.transport == "inproc":
         yield Fact("sends", "between its own threads", "no socket that another process could open")
     elif bus.transport == "ipc":
-        yield Fact(
-            "sends", "bus over Unix sockets", f"features and estimates, in a folder for you alone; {guarded}"
-        )
+        yield Fact("sends", "bus over Unix sockets", "features and estimates, in a folder for you alone")
     else:
         endpoints = Endpoints(bus)
         first, last = (endpoints.to_bind(topic) for topic in (TOPICS[0], TOPICS[-1]))
@@ -329,7 +326,7 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
     yield Fact(
         "memory", "features and words", f"the last {config.window.length_s:g} s: what estimates are made from"
     )
-    queued = config.bus.high_water_mark
+    queued = 2 * config.bus.high_water_mark  # half of them at either end
     yield Fact(
         "memory", "packets between parts", f"at most {queued} an edge, dropped as soon as they are read"
     )

@@ -21,11 +21,10 @@ from emi_live.errors import PartialSourceError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
-from emi_live.sinks.picture import PictureSink
 from emi_live.sinks.publish import PublishSink
-from emi_live.sinks.summary import Summary
-from emi_live.sinks.terminal import NOTICE, Controls, Keyboard, TerminalSink
-from emi_live.sinks.viewstate import ProgressLine
+from emi_live.sinks.terminal import Controls, Keyboard, Summary, TerminalSink
+from emi_live.sinks.view import PictureSink
+from emi_live.sinks.viewstate import NOTICE, ProgressLine
 from emi_models.console import printable
 from emi_models.files import library_caches
 

@@ -479,7 +479,11 @@ class BusConfig(Section):
         1000,
         ge=1,
         le=100_000,
-        description="Messages that one edge may queue before it drops them (live) or waits (exact).",
+        description=(
+            "Packets that may wait at each end of an edge of the bus, so twice as many per edge (with `ipc` "
+            "and `tcp`, also those in the system's socket buffers). Then new ones are dropped (live), or the "
+            "publisher waits (exact)."
+        ),
     )
     curve_public_key: str | None = Field(
         None,

@@ -32,7 +32,7 @@ from emi_live.messages import (
 )
 from emi_live.rings import SAMPLE_RATE_HZ, AudioBlock, AudioReader, AudioRing
 from emi_live.stages import Stage
-from emi_live.window.tracks import AUDIO_FRAME_NS
+from emi_live.window import AUDIO_FRAME_NS
 from emi_models import MODALITIES, Modality
 from emi_models.data.clip import FeatureTrack
 from emi_models.encoders.wav2vec import frame_ends_ns

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from emi_engine import EngineError, FusionEngine
-from emi_live.bus.sockets import PacketReader, PacketWriter
+from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
@@ -33,18 +33,17 @@ from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
 
-__all__ = ["FusionLoop", "FusionSchedule"]
+__all__ = ["FusionLoop", "LoopOptions"]
 
-FAILURES = 3  # of an engine, in a row, before the next one answers: one bad window is no reason to change
-WAIT_S = 0.1  # longest wait for a packet before looking at `stop` again
+FAILURES = 3  # of an engine, in a row, before it is replaced: one bad window is not enough
+WAIT_S = 0.1  # longest wait for a packet before `stop` is checked again
 
 
 @dataclass(frozen=True, slots=True)
-class FusionSchedule:
-    """When estimates are made.
+class LoopOptions:
+    """When estimates are made, and what they carry.
 
-    `origin_ns` says where t = 0 is on the clock of capture times; it may be None until the first media
-    arrived.
+    `origin_ns` returns where t = 0 is on the clock of capture times; None until the first media arrive.
     """
 
     hop_ns: int
@@ -62,7 +61,7 @@ class FusionLoop:
 
     def __init__(
         self,
-        schedule: FusionSchedule,
+        options: LoopOptions,
         readers: Mapping[Modality, PacketReader],
         assembler: WindowAssembler,
         engine: FusionEngine,
@@ -72,28 +71,37 @@ class FusionLoop:
         health: Health,
         fallback: Callable[[FusionEngine, Exception], FusionEngine | None] = lambda engine, error: None,
     ) -> None:
-        """A modality without a reader never contributes; `conditions` tells the window why.
+        """Connect the parts; nothing is read yet.
 
-        `fallback` gives the engine to go on with when one has failed `FAILURES` times in a row, or None.
+        Args:
+            options: when estimates are made, and what they are labelled with.
+            readers: by modality; one without a reader never contributes.
+            assembler: collects packets; this loop is its only user.
+            engine: the loop closes it.
+            publisher: gets the estimates.
+            conditions: state of each modality's part, for the window.
+            clock: of capture times.
+            health: counters.
+            fallback: returns the engine that replaces one that failed `FAILURES` times in a row, or None.
         """
-        self._schedule = schedule
+        self._options = options
         self._readers = readers
         self._assembler = assembler
         self._engine = engine
         self._session = engine.session()
-        self._lock = threading.Lock()  # around the three below
+        self._lock = threading.Lock()  # guards the three below
         self._successors: list[FusionEngine] = []
         self._closed = False
         self._marker: int | None = None  # set since the last estimate
-        self._hop = 1  # of live mode, the next one due; kept over a restart
+        self._hop = 1  # live mode: the next one that is due; kept over a restart
         self._publisher = publisher
         self._conditions = conditions
         self._clock = clock
         self._health = health
         self._fallback = fallback
-        self._failures = 0  # of the engine that runs, in a row
-        self._newest_ns: int | None = None  # newest capture time that any packet spoke of
-        self._waits_for: tuple[Modality, int] | None = None  # in exact mode; with the window's end
+        self._failures = 0  # of the current engine, in a row
+        self._newest_ns: int | None = None  # newest capture time in any packet
+        self._waits_for: tuple[Modality, int] | None = None  # exact mode: with the window's end
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
         self._observers: list[Callable[[Window], None]] = []
         self.published = 0
@@ -102,28 +110,28 @@ class FusionLoop:
                 assembler.close(modality)
 
     def observe(self, observer: Callable[[Window], None]) -> None:
-        """Show each window to `observer`, in the loop's thread after its estimate; before the loop runs.
+        """Call `observer` with each window, in the loop's thread after its estimate; set it before the run.
 
-        What the window holds is valid until the observer returns.
+        The arrays of the window are valid until the observer returns.
         """
         self._observers.append(observer)
 
     @property
     def waits_for(self) -> tuple[Modality, int] | None:
-        """In exact mode, whose packets are waited for, and the capture time that they must reach.
+        """In exact mode, the modality whose packets the loop waits for, and the time that they must reach.
 
-        None: none are, e.g. while nobody takes the estimates.
+        None: it waits for none, e.g. because no reader takes the estimates.
         """
         return self._waits_for
 
     def swap(self, engine: FusionEngine) -> None:
-        """Answer with this engine from the next window on, and close the one before; from any thread.
+        """Use this engine from the next window on, and close the previous one; any thread may call.
 
-        Windows are cut for it from then on: frames, modalities and spans may be others.
+        Windows are cut for the new engine: frames, modalities and spans may differ.
 
         Raises:
-            ConfigurationError: the engine takes other features than those that come, or the loop is closed;
-                then it is still the caller's.
+            ConfigurationError: the engine takes features of another size, or the loop is closed; then the
+                caller still owns the engine.
         """
         mine, its = self._engine, engine
         for modality in its.modalities:
@@ -139,12 +147,12 @@ class FusionLoop:
             self._successors.append(engine)
 
     def mark(self, number: int) -> None:
-        """Let the next estimate carry this number; from any thread."""
+        """Set the marker of the next estimate; any thread may call."""
         with self._lock:
             self._marker = number
 
     def close(self) -> None:
-        """Close the engine, and those that did not come to answer; the loop must have ended."""
+        """Close the engine, and those that were to follow it; the loop must have ended."""
         with self._lock:
             self._closed = True
             engines = [*self._successors, self._engine]
@@ -154,19 +162,19 @@ class FusionLoop:
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
-        if self._schedule.exact:
+        if self._options.exact:
             self._run_exact(stop)
         else:
             self._run_live(stop)
 
     def _run_live(self, stop: threading.Event) -> None:
-        hop_ns = self._schedule.hop_ns
-        origin_ns = self._schedule.origin_ns()
+        hop_ns = self._options.hop_ns
+        origin_ns = self._options.origin_ns()
         if origin_ns is None:
             origin_ns = self._clock.now_ns()
         while self._clock.wait_until(origin_ns + self._hop * hop_ns, stop):
             missed = (self._clock.now_ns() - origin_ns) // hop_ns - self._hop
-            if missed > 0:  # the machine is too slow for this hop: answer for now, not for then
+            if missed > 0:  # the machine was too slow: skip to the hop that is due now
                 self._health.count("fusion.missed_hops", int(missed))
                 self._hop += int(missed)
             end_ns = origin_ns + self._hop * hop_ns
@@ -182,41 +190,41 @@ class FusionLoop:
         origin_ns: int | None = None
         while not stop.is_set():
             if end_ns is None and (origin_ns := self._origin_exact()) is not None:
-                end_ns = origin_ns + self._schedule.hop_ns
-            # Only streams that lag behind the window are read, so that those ahead of it feel back-pressure.
-            # One that is in a gap does not lag: its stage promises how far the gap goes.
+                end_ns = origin_ns + self._options.hop_ns
+            # Only streams behind the window's end are read, so that those ahead of it are held back. A stream
+            # in a gap is not behind: its stage promises how far the gap goes.
             needed_ns = END_OF_STREAM if end_ns is None else end_ns
             behind = [
                 modality for modality in self._readers if self._assembler.progress_ns(modality) < needed_ns
             ]
             if behind:
                 self._waits_for = behind[0], needed_ns
-                # All of them: one may need media that the source cannot give while another one is full.
+                # Read all of them: one may need media that the source cannot give while another is full.
                 if not any([self._take(self._readers[modality]) for modality in behind]):
                     self._readers[behind[0]].wait(WAIT_S)
                 continue
             self._waits_for = None
-            if end_ns is None or origin_ns is None:  # nothing but ends of streams ever came
+            if end_ns is None or origin_ns is None:  # only ends of streams came
                 origin_ns = 0
-                end_ns = self._schedule.hop_ns
-            if self.published and self._media_over(end_ns - self._schedule.hop_ns):
+                end_ns = self._options.hop_ns
+            if self.published and self._media_over(end_ns - self._options.hop_ns):
                 return
             self._emit(end_ns, origin_ns)
             if self._duration_over(end_ns, origin_ns):
                 return
-            end_ns += self._schedule.hop_ns
+            end_ns += self._options.hop_ns
 
     def _origin_exact(self) -> int | None:
-        """Where t = 0 is; None while no media have come."""
-        origin_ns = self._schedule.origin_ns()
+        """Where t = 0 is; None until the first media arrive."""
+        origin_ns = self._options.origin_ns()
         return 0 if origin_ns is None and self._newest_ns is not None else origin_ns
 
     def _media_over(self, end_ns: int) -> bool:
-        """Whether a window that ended there has seen all that there will ever be."""
+        """Whether a window that ended there had all media, and no more will come."""
         return self._assembler.ready(END_OF_STREAM) and end_ns >= (self._newest_ns or 0)
 
     def _duration_over(self, end_ns: int, origin_ns: int) -> bool:
-        duration_ns = self._schedule.duration_ns
+        duration_ns = self._options.duration_ns
         return duration_ns is not None and end_ns - origin_ns >= duration_ns
 
     def _drain(self, reader: PacketReader) -> None:
@@ -230,7 +238,7 @@ class FusionLoop:
         if packet.t_ns != NOTHING_YET:
             self._newest_ns = max(NOTHING_YET if self._newest_ns is None else self._newest_ns, packet.t_ns)
         self._assembler.add(packet)
-        if not self._schedule.exact and _is_shown(packet):
+        if not self._options.exact and _is_shown(packet):
             self._traces[packet.topic].append(Trace.of(packet))
         return True
 
@@ -239,7 +247,7 @@ class FusionLoop:
         with self._lock:
             marker, self._marker = self._marker, None
         traces = self._newest_traces(end_ns)
-        started_ns = 0 if self._schedule.exact else self._clock.now_ns()
+        started_ns = 0 if self._options.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
         discarded = self._assembler.discarded
         window = self._assembler.assemble(end_ns, self._conditions())
@@ -249,7 +257,7 @@ class FusionLoop:
         inferred = time.perf_counter_ns()
         shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
         sensed_ms = None
-        if not self._schedule.exact and window.sensed_ns is not None:
+        if not self._options.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
         estimate = Estimate(
             t_ns=end_ns,
@@ -264,9 +272,9 @@ class FusionLoop:
                 capture_to_estimate=sensed_ms,
             ),
             engine=self._engine.name,
-            bundle=self._schedule.bundle,
-            source=self._schedule.source,
-            session=self._schedule.session,
+            bundle=self._options.bundle,
+            source=self._options.source,
+            session=self._options.session,
             marker=marker,
             started_ns=started_ns,
             traces=traces,
@@ -278,17 +286,17 @@ class FusionLoop:
             observe(window)
 
     def _infer(self, window: Window) -> NDArray[np.float32]:
-        """The engine's answer; one that fails is asked again, then its fallback is.
+        """The engine's values; an engine that fails is tried again, then replaced by its fallback.
 
         So a window whose engine failed still gets its estimate, from an engine that works. Values that are
-        not finite are a failure. The last engine's error is raised: there is nothing left to answer with.
+        not finite are a failure. Without another engine, the last error is raised.
         """
         while True:
             try:
-                raw = self._session.infer(window.stream, counterfactuals=self._schedule.contributions)
+                raw = self._session.infer(window.stream, counterfactuals=self._options.contributions)
                 if not np.isfinite(raw).all():
                     raise EngineError(f"{self._engine.name} gave values that are not finite")
-            except InputError:  # the window's fault, which no other engine would take either
+            except InputError:  # the window is wrong: no other engine would take it either
                 raise
             except Exception as error:  # a runtime's own, whatever it is
                 self._health.count("fusion.engine_failures")
@@ -301,14 +309,14 @@ class FusionLoop:
                     raise
                 session, before = successor.session(), self._engine
                 self._engine, self._session, self._failures = successor, session, 0
-                with suppress(Exception):  # it is broken, and may not even close
+                with suppress(Exception):  # it is broken: closing may fail too
                     before.close()
             else:
                 self._failures = 0
                 return raw
 
     def _take_over(self) -> None:
-        """Go on with the engine that `swap` was given, if any."""
+        """Change to the engine that `swap` was given, if any."""
         with self._lock:
             successors, self._successors = self._successors, []
         for engine in successors:
@@ -318,7 +326,7 @@ class FusionLoop:
             before.close()
 
     def _newest_traces(self, end_ns: int) -> dict[Modality, Trace]:
-        """Of each modality, the newest packet that the window could show; older ones are forgotten."""
+        """Of each modality, the trace of the newest packet in the window; older ones are dropped."""
         newest: dict[Modality, Trace] = {}
         for modality in MODALITIES:
             traces = self._traces.get(modality, deque())
@@ -330,7 +338,7 @@ class FusionLoop:
 
 
 def _is_shown(packet: Packet) -> bool:
-    """Whether a window can show something of it."""
+    """Whether the packet has content for a window."""
     if packet.progress_ns == END_OF_STREAM:
         return False
     return not isinstance(packet, AudioPacket) or len(packet.frames) > 0

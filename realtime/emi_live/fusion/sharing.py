@@ -1,9 +1,8 @@
-"""Many people, one engine: windows that several sessions bring at about the same time are one batch.
+"""Several people, one engine: windows that arrive at about the same time are one batch.
 
-A batch takes a GPU little longer than a window does. The first caller waits a little for others, then runs
-the batch for all of them; there is no thread of its own, and nobody waits longer than `wait_s` and the
-batches before. An engine that reuses what windows share needs no batches: its sessions run side by side, a
-thread each.
+On a GPU, a batch takes little longer than one window. The first caller waits `wait_s` for others, then runs
+the batch for all of them, in its own thread; no caller waits longer than that and the batches before. An
+engine that reuses earlier work (`incremental`) needs no batches: each session runs in its caller's thread.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ class _Request:
 
 
 class SharedEngine:
-    """One engine for several `LiveEngine`s of a process, each of which gets what `lend` gives.
+    """One engine for several `LiveEngine`s of a process; each gets its own handle from `lend`.
 
     ::
 
         with SharedEngine(load_engine(path, "tensorrt")) as shared:
             people = [LiveEngine(config, engine=shared.lend()) for config in configs]
 
-    `calls` and `rows` count batches and their windows: rows / calls came together, on average.
+    `calls` and `rows` count batches and their windows: rows / calls is the mean size of a batch.
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class SharedEngine:
         wait_s: float = 0.002,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over an engine, which `close` closes.
+        """Take over an engine; `close` closes it.
 
         Args:
-            engine: what answers, in whichever thread runs a batch.
-            most: rows that are enough to run without waiting for more.
-            wait_s: how long the first of a batch waits for others.
+            engine: runs in the thread of the caller that runs a batch.
+            most: with this many rows, a batch does not wait for more.
+            wait_s: how long the first caller of a batch waits for others.
             clock: seconds, for `wait_s`.
         """
         self.engine = engine
@@ -80,18 +79,18 @@ class SharedEngine:
         self.rows = 0
 
     def lend(self) -> FusionEngine:
-        """The engine for one user, in any thread; closing it leaves the others theirs."""
+        """A handle for one user, in any thread; closing it does not affect the others."""
         return _Lent(self)
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
-        """As `FusionEngine.infer`, from any thread; what one window is refused for, no other is."""
+        """As `FusionEngine.infer`, from any thread; an error of one window does not affect the others."""
         window.check(self.engine.shapes)
         request = _Request(window)
         with self._changed:
             deadline = self._clock() + self._wait_s
             self._waiting.append(request)
             try:
-                self._changed.notify_all()  # the first may have waited for this one
+                self._changed.notify_all()  # the first caller may be waiting for more rows
                 while not request.done:
                     if self._running or self._waiting[0] is not request:
                         self._changed.wait()
@@ -100,7 +99,7 @@ class SharedEngine:
                     else:
                         self._run_batch()
             finally:
-                if request in self._waiting:  # the caller was interrupted: another one is first in line
+                if request in self._waiting:  # the caller was interrupted: the next one is first
                     self._waiting.remove(request)
                     self._changed.notify_all()
         if request.error is not None:
@@ -109,7 +108,7 @@ class SharedEngine:
         return request.answer
 
     def close(self) -> None:
-        """Close the engine, which nobody may use any more."""
+        """Close the engine; no handle may be used after that."""
         self.engine.close()
 
     def __enter__(self) -> Self:
@@ -121,7 +120,7 @@ class SharedEngine:
         self.close()
 
     def _run_batch(self) -> None:
-        """Answer all that wait, without holding up those that come meanwhile."""
+        """Run all waiting requests; others may queue meanwhile."""
         batch, self._waiting, self._running = self._waiting, [], True
         self.calls += 1
         self.rows += self._rows(batch)
@@ -138,11 +137,11 @@ class SharedEngine:
     def _answer(self, batch: list[_Request]) -> None:
         try:
             answers = self.engine.infer(FusionInputs.stack([request.window for request in batch]))
-        except Exception as error:  # noqa: BLE001  # a runtime's own, as for want of memory: its callers raise it
+        except Exception as error:  # noqa: BLE001  # a runtime's own, e.g. out of memory: the callers raise it
             if len(batch) == 1:
                 batch[0].error = error
                 return
-            for request in batch:  # whose window it was shows one by one
+            for request in batch:  # one by one, to find the window that fails
                 self._answer([request])
             return
         start = 0
@@ -156,7 +155,7 @@ class SharedEngine:
 
 
 class _Lent:
-    """A `FusionEngine` that is somebody else's."""
+    """One user's handle to a shared engine; itself a `FusionEngine`."""
 
     reuses: bool
 
@@ -180,7 +179,7 @@ class _Lent:
         return shared.engine.session() if self.reuses else FullPassSession(self)
 
     def close(self) -> None:
-        """Give it back."""
+        """Give the handle back."""
         self._shared = None
 
     def __enter__(self) -> Self:

@@ -33,9 +33,9 @@ def to_line(estimate: Estimate) -> bytes:
 class JsonLinesSink:
     """Writes one JSON object per estimate to a file, or to standard output for `-`, each line at once.
 
-    A pipe whose reader is slow holds `write` up. When the reader of a pipe goes away, as `head` does, the
-    sink is `finished` and says nothing. Nothing is buffered in the process: a write that waits in one thread
-    cannot hold up a thread that flushes standard output.
+    `write` waits for the slow reader of a pipe. When the reader of a pipe ends, as `head` does, the sink is
+    `finished`, without an error. Nothing is buffered in the process: a write that waits in one thread cannot
+    block a thread that flushes standard output.
     """
 
     name = "json"
@@ -43,11 +43,11 @@ class JsonLinesSink:
     def __init__(
         self, path: str | os.PathLike[str], tell: Callable[[str], None] | None = None, *, append: bool = False
     ) -> None:
-        """Open the file, emptied first unless lines are appended; a named pipe waits for its reader.
+        """Open the file, emptied first unless lines are appended; wait for the reader of a named pipe.
 
         Args:
             path: where to write; `-` is standard output.
-            tell: is told in one line that a named pipe has no reader yet.
+            tell: called with one line if a named pipe has no reader yet.
             append: keep what is in the file.
 
         Raises:
@@ -68,14 +68,14 @@ class JsonLinesSink:
 
     @property
     def finished(self) -> bool:
-        """Whether the reader has gone away or the sink is closed."""
+        """Whether the reader of the pipe has ended or the sink is closed."""
         return self._stream is None
 
     def open(self) -> None:
-        """Nothing is left to do: the constructor has opened the file."""
+        """Do nothing: the constructor has opened the file."""
 
     def write(self, estimate: Estimate) -> None:
-        """Write one line; returns when all of it is with the system.
+        """Write one line; returns when the system has all of it.
 
         Raises:
             LiveError: the disk is full or has failed.
@@ -92,13 +92,13 @@ class JsonLinesSink:
             raise self._failed(error) from error
 
     def idle(self) -> None:
-        """Nothing is due: every line is written at once."""
+        """Do nothing: every line is written at once."""
 
     def close(self) -> None:
         """Close the file; standard output stays open for the rest of the program.
 
         Raises:
-            LiveError: what was written did not all reach the disk.
+            LiveError: not all that was written reached the disk.
         """
         stream, self._stream = self._stream, None
         if stream is not None:
@@ -127,7 +127,7 @@ def _standard_output() -> int:
 def _open(path: str, tell: Callable[[str], None] | None, *, append: bool) -> io.FileIO:
     """The file, emptied unless lines are appended.
 
-    A named pipe without a reader is waited for; signals end that wait.
+    This waits for the reader of a named pipe; signals end the wait.
     """
     try:
         is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)

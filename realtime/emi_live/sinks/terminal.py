@@ -1,31 +1,46 @@
-"""The view of a running engine in the terminal with its keys; without a terminal, one line a second."""
+"""The view of a running engine in the terminal, its keys, and the summary after the run.
+
+Without a terminal, the view is one line a second.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
-from emi_live.health import Health
+from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate, ModalityReport
-from emi_live.sinks.view import render
-from emi_live.sinks.viewstate import Glyphs, ProgressMeter, StateKeeper, ViewState, glyphs_for
+from emi_live.sinks.view import AMBER, EMOTION_COLOURS, render
+from emi_live.sinks.viewstate import (
+    FRAME_COUNTER,
+    NOTICE,
+    Glyphs,
+    ProgressMeter,
+    StateKeeper,
+    ViewState,
+    glyphs_for,
+    losses,
+)
 from emi_live.worker import Worker
 from emi_models import EMOTIONS, MODALITIES
 
-__all__ = ["KEYS", "NOTICE", "Controls", "Keyboard", "TerminalSink", "plain_line"]
+__all__ = ["KEYS", "Controls", "Keyboard", "Summary", "TerminalSink", "plain_line"]
 
 if sys.platform != "win32":
     import termios
@@ -36,13 +51,12 @@ KEYS: Final = {"q": "quit", "space": "pause the view", "m": "marker", "?": "help
 POLL_S: Final = 0.1
 JOIN_S: Final = 0.5
 MAX_READ: Final = 64  # bytes at a time: a paste must not hold anything up
-ESCAPES: Final = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL
-)  # arrows, function keys, Alt and a key
+# Arrows, function keys, Alt and a key.
+ESCAPES: Final = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
 
 
 class Controls:
-    """What the keys have set; any thread may read or press."""
+    """What the keys control; any thread may read or press."""
 
     def __init__(self, quit_: Callable[[], None], mark: Callable[[], int]) -> None:
         """`quit_` ends the run; `mark` sets a marker and returns its number."""
@@ -57,7 +71,7 @@ class Controls:
         self.changes = 0  # of anything above, so that a view knows when to draw
 
     def press(self, key: str) -> None:
-        """A key was pressed; those without a meaning do nothing, but take the help away."""
+        """Take one key; a key without a meaning only closes the help."""
         with self._lock:
             helped, self.helping = self.helping, key in "?h" and not self.helping
             if key == " ":
@@ -76,10 +90,10 @@ class Controls:
 class Keyboard:
     """Reads single keys from the terminal at standard input while the block of its `with` runs.
 
-    The terminal is as it was before whenever the program does not read it: after the block, however it ends;
-    while the program is stopped with Ctrl-Z, or in the background; and if the reader breaks down. Ctrl-C
-    works as ever. Where standard input is no terminal nothing is read and nothing changed. Use it in the main
-    thread, which handles Ctrl-Z.
+    The terminal has its own settings whenever the program does not read it: after the block, however it
+    ends; while the program is stopped with Ctrl-Z, or in the background; and if the reader fails. Ctrl-C
+    works as usual. If standard input is not a terminal, nothing is read and nothing changed. Use it in the
+    main thread, which handles Ctrl-Z.
     """
 
     def __init__(
@@ -94,10 +108,10 @@ class Keyboard:
         """Prepare; nothing is read or changed.
 
         Args:
-            controls: told of every key.
-            health: told if the reader fails.
-            suspend: gives the screen back, before the program is stopped with Ctrl-Z.
-            resume: takes it again, when the program is in the foreground again.
+            controls: gets every key.
+            health: gets failures of the reader.
+            suspend: restores the screen before the program is stopped with Ctrl-Z.
+            resume: takes it again when the program is back in the foreground.
             descriptor: the terminal; default: standard input.
         """
         self._controls = controls
@@ -123,7 +137,7 @@ class Keyboard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         self._restore()
         self._controls.active = False
         self._worker.request_stop()
@@ -155,7 +169,7 @@ class Keyboard:
         self._restore()
 
     def _go_on(self, stop: threading.Event) -> None:
-        """Take the terminal and the screen again after Ctrl-Z, once the shell has given them back."""
+        """Take the terminal and the screen again after Ctrl-Z, once the program is in the foreground."""
         with self._lock:
             if self._suspended and not stop.is_set():
                 self._suspended = False
@@ -163,7 +177,7 @@ class Keyboard:
                 self._resume()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-Z: leave all as it was, stop, and go on here after `fg` or `bg`."""
+        """Ctrl-Z: restore the terminal, stop, and go on here after `fg` or `bg`."""
         with self._lock:
             self._suspended = True
             self._suspend()
@@ -171,7 +185,7 @@ class Keyboard:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._stop)
-        if not self._worker.alive:  # nobody else looks for the foreground
+        if not self._worker.alive:  # otherwise the worker goes on once it is in the foreground
             with self._lock:
                 self._suspended = False
                 self._resume()
@@ -180,7 +194,7 @@ class Keyboard:
         """Whether reading or changing the terminal would not stop the program."""
         try:
             return self._descriptor is not None and os.tcgetpgrp(self._descriptor) == os.getpgrp()
-        except OSError:  # not the terminal that controls us, so nobody is in its foreground
+        except OSError:  # not the controlling terminal, so it has no foreground
             return True
 
     def _take(self) -> None:
@@ -208,17 +222,15 @@ def _standard_input() -> int | None:
         return None
 
 
-NOTICE: Final = "intensities say what shows, not what is felt · on this machine, nothing stored"
 FRAME_NS: Final = NS_PER_S // 15  # no more than 15 redraws a second: exact mode makes hundreds of estimates
 REFRESH_NS: Final = NS_PER_S // 2  # redraw this often without an estimate, for a new size or a stall
 PLAIN_NS: Final = NS_PER_S  # one plain line a second
-FRAME_COUNTER: Final = "video.frames"
 
 
 class TerminalSink:
-    """Shows the newest estimate on the whole screen; leaves the screen as it was when closed.
+    """Shows the newest estimate on the whole screen, and restores the screen when it is closed.
 
-    Where the console is not a terminal, or a dumb one, it writes one line a second instead. It redraws when
+    If the console is not a terminal, or a dumb one, it writes one line a second instead. It redraws when
     an estimate comes and from `idle`; it owns no thread.
     """
 
@@ -240,11 +252,11 @@ class TerminalSink:
 
         Args:
             health: where drops and frames are counted.
-            source: what is being watched, in words.
-            notice: the line at the bottom; the default holds only without `--json` and `--publish`.
-            controls: what the keys have set; None: there are no keys.
+            source: what is watched, in words.
+            notice: the line at the bottom; the default is true only without `--json` and `--publish`.
+            controls: what the keys control; None: there are no keys.
             exact: the run reads a file as fast as it can, and its progress is shown.
-            until_s: where such a run stops before the file does.
+            until_s: where such a run stops, if that is before the end of the file.
             console: where to; default: standard output.
             clock: for rates and redraws.
         """
@@ -254,7 +266,7 @@ class TerminalSink:
         meter = ProgressMeter(self._clock, until_s) if exact else None
         self._keeper = StateKeeper(self._clock, source, notice, meter=meter)
         self._controls = controls
-        self._changes = 0  # of the controls, that have been drawn
+        self._changes = 0  # of the controls, as last drawn
         self._kept: ViewState | None = None  # what is shown while the view is paused
         # Around the drawing, which Ctrl-Z in the main thread interrupts; it may come while that thread opens.
         self._lock = threading.RLock()
@@ -305,7 +317,7 @@ class TerminalSink:
         self._draw_if_due(FRAME_NS if self._fresh or pressed else REFRESH_NS)
 
     def close(self) -> None:
-        """Give the screen back; what it showed before is there again. `open` takes it again."""
+        """Restore the screen with what it showed before; `open` takes it again."""
         with self._lock:
             live, self._live = self._live, None
             if live is not None:
@@ -350,9 +362,9 @@ class TerminalSink:
 
 
 def _state(name: str, report: ModalityReport) -> str:
-    """What a modality is, and why if its device or stage is down or it cannot keep up."""
-    told = report.reason if report.state == "failed" or "behind" in (report.reason or "") else None
-    return f"{name} {report.state}" + (f" ({told})" if told else "")
+    """A modality's state, with the reason if its device or stage is down or it cannot keep up."""
+    reason = report.reason if report.state == "failed" or "behind" in (report.reason or "") else None
+    return f"{name} {report.state}" + (f" ({reason})" if reason else "")
 
 
 def plain_line(estimate: Estimate, glyphs: Glyphs) -> str:
@@ -368,3 +380,92 @@ def plain_line(estimate: Estimate, glyphs: Glyphs) -> str:
     return glyphs.printable(f"{estimate.t_s:7.1f} s | {values} | {states}{latency} | {words[-80:]}").rstrip(
         " |"
     )
+
+
+MAX_SAMPLES: Final = 100_000  # latencies kept: over five hours at the default hop; then the oldest half goes
+
+
+class Summary:
+    """The figures of one run: estimates, rates, latencies, losses and peaks; used by one thread."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or MonotonicClock()
+        self.count = 0
+        self._first: tuple[int, float] | None = None  # arrival and capture time
+        self._last: tuple[int, float] = (0, 0.0)
+        self._peaks = [(0.0, 0.0)] * len(EMOTIONS)  # intensity, capture time
+        self._sums = [0.0] * len(EMOTIONS)
+        self._latencies: dict[str, list[float]] = {"capture to estimate": [], "window": [], "fusion": []}
+
+    def add(self, estimate: Estimate) -> None:
+        """Take in one estimate."""
+        self.count += 1
+        self._last = (self._clock.now_ns(), estimate.t_s)
+        self._first = self._first or self._last
+        for index, value in enumerate(estimate.intensities):
+            self._sums[index] += value
+            if value > self._peaks[index][0]:
+                self._peaks[index] = (value, estimate.t_s)
+        latency = estimate.latency
+        for values, value_ms in zip(
+            self._latencies.values(),
+            (latency.capture_to_estimate, latency.window, latency.fusion),
+            strict=True,
+        ):
+            if value_ms is not None:
+                values.append(value_ms)
+            if len(values) > MAX_SAMPLES:
+                del values[: MAX_SAMPLES // 2]
+
+    def render(self, health: HealthSnapshot) -> RenderableType:
+        """The figures as a few lines and a small table."""
+        if self.count == 0:
+            return Text("no estimates", style="bold")
+        lines: list[RenderableType] = [self._rate(), self._latency()]
+        if words := health.counters.get("speech.words", 0):
+            erasure = health.counters.get("speech.erased", 0) / words
+            lines.append(Text(f"{words} words; {erasure:.2f} shown and taken back for each (erasure)"))
+        if "drift" in health.parts and health.counters.get("drift.checks"):
+            lines.append(Text(f"drift: {health.parts['drift'].detail}"))
+        lost = losses(health)
+        faults = ", ".join(loss.words for loss in lost if loss.fault)
+        lines.append(Text(f"lost: {faults}", style=AMBER) if faults else Text("nothing lost"))
+        if skipped := ", ".join(loss.words for loss in lost if not loss.fault):
+            lines.append(Text(f"as it should be: {skipped}", style="dim"))
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+        table.add_column("")
+        for heading in ("mean", "peak", "at"):
+            table.add_column(heading, justify="right")
+        for index, name in enumerate(EMOTIONS):
+            peak, at_s = self._peaks[index]
+            mean = self._sums[index] / self.count
+            table.add_row(
+                Text(name.replace("_", " "), style=EMOTION_COLOURS[name]),
+                f"{mean:.2f}",
+                f"{peak:.2f}",
+                f"{at_s:.1f} s" if peak else "",
+            )
+        return Group(*lines, table)
+
+    def _rate(self) -> Text:
+        text = Text().append(f"{self.count} estimates", style="bold")
+        if self._first is not None and self.count > 1:
+            wall_s = (self._last[0] - self._first[0]) / NS_PER_S
+            media_s = self._last[1]
+            if wall_s > 0:
+                text.append(f", {(self.count - 1) / wall_s:.1f} per second")
+                text.append(f", {media_s:.1f} s of media in {wall_s:.1f} s")
+        return text
+
+    def _latency(self) -> Text:
+        parts = [
+            f"{name} p50 {percentile(values, 0.5):.1f}, p95 {percentile(values, 0.95):.1f} ms"
+            for name, values in self._latencies.items()
+            if values
+        ]
+        return Text("; ".join(parts))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that at least `share` of them do not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

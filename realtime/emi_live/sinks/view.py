@@ -1,19 +1,35 @@
-"""The terminal view as a pure function: a state and a size in, lines out."""
+"""The view: `render` draws a state as lines of a terminal, `to_svg` as a picture; `PictureSink` saves one."""
 
 from __future__ import annotations
 
+import errno
+import io
+import re
+from pathlib import Path
 from typing import Final
 
 from rich.cells import cell_len
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from emi_live.clock import MonotonicClock
+from emi_live.errors import ConfigurationError, LiveError
+from emi_live.health import Health
 from emi_live.messages import Estimate, ModalityReport, ModalityState
-from emi_live.sinks.viewstate import HISTORY_BIN_S, UNICODE_GLYPHS, Glyphs, Progress, ViewState
+from emi_live.sinks.viewstate import (
+    FRAME_COUNTER,
+    HISTORY_BIN_S,
+    NOTICE,
+    UNICODE_GLYPHS,
+    Glyphs,
+    Progress,
+    StateKeeper,
+    ViewState,
+)
 from emi_models import EMOTIONS, MODALITIES
 
-__all__ = ["EMOTION_COLOURS", "render"]
+__all__ = ["AMBER", "EMOTION_COLOURS", "PictureSink", "render", "to_svg"]
 
 EMOTION_COLOURS: Final = dict(
     zip(EMOTIONS, ("#a78bfa", "#fb923c", "#ef4444", "#60a5fa", "#f472b6", "#facc15"), strict=True)
@@ -33,10 +49,10 @@ SILENT_S: Final = 2.0  # without an estimate for this long, the view says so
 MIN_TEXT_ROWS: Final = 4  # lines of words kept before the bars grow taller
 LINES_AROUND: Final = 4  # header, rates, losses, notice
 MIN_KEYS_HEIGHT: Final = 16  # lines, from which on the keys have one next to the notice; else they replace it
-WORKING_S: Final = 5.0  # exact mode: after this long without a step, how long it has been is told
+WORKING_S: Final = 5.0  # exact mode: after this long without a step, the view says for how long
 LEAST_BAR: Final = 10  # cells of the progress
 MOST_BAR: Final = 40
-LOST: Final = "trying again"  # what the reason of a device says that was lost, and is opened again
+LOST: Final = "trying again"  # in the reason of a device that was lost and is being reopened
 HELP: Final = (
     ("q", "quit, with a summary"),
     ("space", "pause the view; capture goes on"),
@@ -81,7 +97,7 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
 
 
 def _footer(state: ViewState, width: int, height: int, glyphs: Glyphs) -> list[Text]:
-    """What is said of the run, and the keys where somebody can press them."""
+    """The notice, and the keys where there are any."""
     notice = _join(glyphs.printable(state.notice).split(f" {glyphs.dot} "), "dim", width, glyphs)
     if state.keys is None:
         return [notice]
@@ -197,7 +213,7 @@ def _detail(report: ModalityReport, glyphs: Glyphs) -> str:
     pieces = ["used"]
     if report.frames is not None:
         pieces.append(f"{report.frames} frames")
-    if report.contribution is not None:  # that to the emotion to which it added, or from which it took, most
+    if report.contribution is not None:  # the largest one, whether it added or took away
         value, name = max(zip(report.contribution, EMOTIONS, strict=True), key=lambda pair: abs(pair[0]))
         pieces.append(f"{name.replace('_', ' ')} {value:+.2f}")
     return f" {glyphs.dot} ".join(pieces)
@@ -218,7 +234,7 @@ def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> 
 
 
 def _wrap(text: Text, width: int, rows: int, glyphs: Glyphs) -> list[Text]:
-    """The last `rows` lines of the text, with an ellipsis in front where something was left out."""
+    """The last `rows` lines of the text, with an ellipsis in front if something was left out."""
     lines: list[Text] = []
     line = Text()
     for word in text.split(" "):
@@ -259,7 +275,7 @@ def _rates(state: ViewState, width: int, glyphs: Glyphs) -> Text:
 
 
 def _progress(state: ViewState, progress: Progress, width: int, glyphs: Glyphs) -> Text:
-    """A bar and what it means; without a bar where the file does not say how long it is."""
+    """A bar and what it means; no bar if the length of the file is not known."""
     pieces = progress.pieces(glyphs)
     if state.silent_s >= WORKING_S:
         pieces.append(f"{state.silent_s:.0f} s since the last step")
@@ -313,3 +329,85 @@ def _cut(line: Text, width: int) -> int:
 
 def _pad(line: Text, width: int) -> Text:
     return line.append(" " * max(0, width - line.cell_len))
+
+
+REMOTE_FONT: Final = re.compile(r',\s*url\("https?://[^"]*"\) format\("[^"]*"\)')
+
+
+def to_svg(state: ViewState, width: int = 100, height: int = 30, title: str = "emi-live") -> str:
+    """The view at `width` × `height` cells as an SVG that refers to nothing on the network."""
+    console = Console(
+        record=True,
+        width=width,
+        height=height,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        no_color=False,
+    )
+    console.print(render(state, width, height))
+    return REMOTE_FONT.sub("", console.export_svg(title=title, unique_id="emi"))
+
+
+class PictureSink:
+    """Saves the view as it stands when the run ends."""
+
+    name = "picture"
+    finished = False  # a file can always be written
+
+    def __init__(self, path: Path, health: Health, *, source: str = "") -> None:
+        """Check that the file can be written.
+
+        Args:
+            path: the SVG file, overwritten.
+            health: where drops and frames are counted.
+            source: what is watched, in words.
+
+        Raises:
+            ConfigurationError: it is not a path of an SVG file, or no file can be written there.
+        """
+        if path.suffix != ".svg" or not path.parent.is_dir():
+            raise ConfigurationError(
+                f"--picture {path} cannot be written: name an .svg file in a folder that exists"
+            )
+        try:
+            existed = path.exists()
+            with path.open("ab"):
+                pass
+            if not existed:
+                path.unlink()
+        except OSError as error:
+            raise ConfigurationError(
+                f"--picture {path} cannot be written: {error.strerror}; name another file or folder"
+            ) from error
+        self._path = path
+        self._health = health
+        self._keeper: StateKeeper | None = StateKeeper(MonotonicClock(), source, NOTICE)
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def write(self, estimate: Estimate) -> None:
+        """Remember one estimate."""
+        if self._keeper is not None:
+            self._keeper.add(estimate, self._health.snapshot().counters.get(FRAME_COUNTER, 0))
+
+    def idle(self) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        """Write the picture.
+
+        Raises:
+            LiveError: the disk is full or has failed.
+        """
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        picture = to_svg(keeper.state(self._health.snapshot()))
+        try:
+            self._path.write_text(picture, encoding="utf-8")
+        except OSError as error:
+            remedy = "free some space" if error.errno == errno.ENOSPC else "choose another file"
+            raise LiveError(f"--picture {self._path}: {error.strerror}; {remedy}") from error

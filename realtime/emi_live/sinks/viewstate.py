@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASCII_GLYPHS",
+    "FRAME_COUNTER",
     "HISTORY_BIN_S",
     "LENGTH_FACT",
+    "NOTICE",
     "UNICODE_GLYPHS",
     "Glyphs",
     "Loss",
@@ -43,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """One set of characters, and the encoding that everything shown must fit."""
+    """One set of characters, and the encoding of everything shown."""
 
     encoding: str
     bar: str  # a cell of a bar, from almost empty to full
@@ -80,7 +82,7 @@ class Glyphs:
         return lines
 
     def printable(self, text: str) -> str:
-        """The text with everything that a terminal might obey, or could not show, replaced."""
+        """The text without control characters; what the encoding does not have is replaced."""
         clean = "".join(character if character.isprintable() else " " for character in text)
         if self.encoding == "ascii":
             clean = clean.translate(IN_ASCII)
@@ -129,7 +131,7 @@ LONGEST_S: Final = 1e6  # eleven days: nothing is known
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a file is at one instant, in seconds of media."""
+    """How far a file has been read at one instant, in seconds of media."""
 
     done_s: float
     total_s: float | None  # None: the file does not say how long it is
@@ -162,23 +164,23 @@ class Progress:
 
 
 class ProgressMeter:
-    """Follows estimates through a file; used by one thread."""
+    """Measures the progress through a file from its estimates; used by one thread."""
 
     def __init__(self, clock: Clock, until_s: float | None = None) -> None:
-        """`until_s`: where the run stops before the file does; None: nowhere."""
+        """`until_s`: where the run stops, if that is before the end of the file."""
         self._clock = clock
         self._until_s = until_s
         self._marks: deque[tuple[int, float]] = deque()
 
     def add(self, t_s: float) -> None:
-        """An estimate for this moment of the media has come."""
+        """Take in the media time of an estimate."""
         now_ns = self._clock.now_ns()
         self._marks.append((now_ns, t_s))
         while len(self._marks) > 2 and now_ns - self._marks[0][0] > SPEED_SPAN_NS:
             self._marks.popleft()
 
     def progress(self, health: HealthSnapshot) -> Progress:
-        """Where the file is now."""
+        """The progress now."""
         lengths = [s for s in (health.facts.get(LENGTH_FACT), self._until_s) if s is not None]
         done_s = self._marks[-1][1] if self._marks else 0.0
         speed = None
@@ -190,7 +192,7 @@ class ProgressMeter:
 
 
 class ProgressLine:
-    """One line on a terminal, rewritten as the file is read; nothing where there is no terminal."""
+    """One line on a terminal, rewritten as the file is read; without a terminal, nothing."""
 
     def __init__(
         self, console: Console, health: Health, *, until_s: float | None = None, clock: Clock | None = None
@@ -204,7 +206,7 @@ class ProgressLine:
         self._shown_ns: int | None = None
 
     def show(self, estimate: Estimate) -> None:
-        """Go on to this estimate."""
+        """Show the progress up to this estimate."""
         self._meter.add(estimate.t_s)
         now_ns = self._clock.now_ns()
         if self._shows and (self._shown_ns is None or now_ns - self._shown_ns >= LINE_NS):
@@ -212,7 +214,7 @@ class ProgressLine:
             self._write(CLEAR + self._line())
 
     def close(self) -> None:
-        """Take the line away; a second call does nothing."""
+        """Remove the line; a second call does nothing."""
         if self._shown_ns is not None:
             self._shown_ns, self._shows = None, False
             self._write(CLEAR)
@@ -239,7 +241,7 @@ def clock_time(seconds: float) -> str:
 
 Kind = Literal["fault", "skip", "fact"]
 
-PICTURE_S: Final = 1 / 30
+FRAME_S: Final = 1 / 30
 PACKET_S: Final = 0.1
 HOP_S: Final = 0.2
 SAMPLE_S: Final = 1 / SAMPLE_RATE_HZ
@@ -252,17 +254,17 @@ class Loss:
     name: str  # of the counter
     count: int
     words: str  # with the number and its unit
-    fault: bool  # False: as it should be, such as old pictures that newer ones replaced
-    weight_s: float = 0.0  # about how much of the run it stands for: the largest is told first
+    fault: bool  # False: as it should be, such as old frames that newer ones replaced
+    weight_s: float = 0.0  # about how much of the run it stands for; the largest is shown first
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Of one counter, or of all that share the last part of their name.
+    """How to show one counter, or all counters with the same last part of their name.
 
-    `words` holds {n}, the count, or {s}, seconds of sound; {part} is what stands before the last dot.
-    A plural's [s] is left out when the count is 1. What happens while models load is not counted, unless it
-    is `always` to be told.
+    `words` has {n}, the count, or {s}, seconds of sound; {part} is the name before the last dot. A plural's
+    [s] is left out when the count is 1. What was counted before the first estimate, while models load, is
+    shown only if `always` is set.
     """
 
     words: str
@@ -277,27 +279,27 @@ def _fact() -> Meaning:
 
 MEANINGS: Final[dict[str, Meaning]] = {
     # Sources.
-    "camera.overwritten": Meaning("{n} picture[s] skipped (newer ones came first)", PICTURE_S, "skip"),
-    "camera.buffered": Meaning("{n} old picture[s] in the camera's buffer skipped", PICTURE_S, "skip"),
-    "camera.damaged": Meaning("{n} damaged picture[s]", PICTURE_S),
+    "camera.overwritten": Meaning("{n} frame[s] skipped (newer ones came first)", FRAME_S, "skip"),
+    "camera.buffered": Meaning("{n} old frame[s] in the camera's buffer skipped", FRAME_S, "skip"),
+    "camera.damaged": Meaning("{n} damaged frame[s]", FRAME_S),
     "camera.lost": Meaning("camera lost {n} time[s]", 3.0, always=True),
     "microphone.lost": Meaning("microphone lost {n} time[s]", 3.0, always=True),
     "microphone.overflows": Meaning("{n} overflow[s] of the sound card", PACKET_S),
     "microphone.dropped": Meaning("{n} block[s] of sound lost on the way in", 0.02),
-    "file.late": Meaning("{n} picture[s] skipped (too late for real pace)", PICTURE_S, "skip"),
+    "file.late": Meaning("{n} frame[s] skipped (too late for real pace)", FRAME_S, "skip"),
     "file.damaged": Meaning("{n} damaged piece[s] of the file", 0.05, always=True),
     "file.discontinuities": Meaning("{n} jump[s] of the file's time stamps", 1.0, always=True),
-    "file.refused_stamps": Meaning("{n} time stamp[s] of the file refused", PICTURE_S, always=True),
-    "video.out_of_order": Meaning("{n} picture[s] out of order", PICTURE_S, always=True),
+    "file.refused_stamps": Meaning("{n} time stamp[s] of the file refused", FRAME_S, always=True),
+    "video.out_of_order": Meaning("{n} frame[s] out of order", FRAME_S, always=True),
     "audio.out_of_order": Meaning("{n} block[s] of sound out of order", 0.02, always=True),
-    "video.stamps_refused": Meaning("{n} picture[s] refused for their time stamps", PICTURE_S, always=True),
+    "video.stamps_refused": Meaning("{n} frame[s] refused for their time stamps", FRAME_S, always=True),
     "audio.stamps_refused": Meaning("{n} block[s] of sound refused for their time stamps", 0.02, always=True),
-    "video.stamps_rebased": Meaning("{n} jump[s] of the pictures' time stamps", 1.0, always=True),
+    "video.stamps_rebased": Meaning("{n} jump[s] of the frames' time stamps", 1.0, always=True),
     "audio.stamps_rebased": Meaning("{n} jump[s] of the sound's time stamps", 1.0, always=True),
     "audio.clipped": Meaning("{s} s of sound too loud (clipped)", SAMPLE_S, always=True),
     "audio.not_finite": Meaning("{s} s of sound that was no number", SAMPLE_S, always=True),
     # Stages.
-    "face.skipped": Meaning("{n} picture[s] skipped (above face.max_fps)", PICTURE_S, "skip"),
+    "face.skipped": Meaning("{n} frame[s] skipped (above face.max_fps)", FRAME_S, "skip"),
     "face.fell_behind": Meaning("the face encoder fell behind {n} time[s]", 1.0),
     "audio.fell_behind": Meaning("the voice encoder fell behind {n} time[s]", 1.0),
     "audio.skipped_samples": Meaning("{s} s of sound left out to catch up", SAMPLE_S),
@@ -312,14 +314,14 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "estimates.skipped": Meaning("{n} estimate[s] that the program did not take", HOP_S),
     "fusion.engine_failures": Meaning("{n} failure[s] of the fusion engine", HOP_S, always=True),
     "publish.refused": Meaning("{n} client[s] of the published port cut off", HOP_S, always=True),
-    # Whatever they are of.
+    # Of any part.
     "*.lost_samples": Meaning("{s} s of sound lost before {part}", SAMPLE_S),
     "*.gaps": Meaning("{n} gap[s] in the sound of {part}", 0.5),
     "*.dropped": Meaning("{n} message[s] lost on {part}", PACKET_S),
     "*.refused": Meaning("{n} broken message[s] refused on {part}", PACKET_S, always=True),
     "*.failures": Meaning("{part} failed {n} time[s]", 5.0, always=True),
     "*.lost": Meaning("{part} lost {n} time[s]", 3.0, always=True),
-    # How much was done, and what the recogniser's guards and cuts decide.
+    # Facts: how much was done, and what the recogniser's guards and cuts decided.
     **{
         f"*.{name}": _fact()
         for name in ("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced")
@@ -343,7 +345,7 @@ PARTS: Final = {
 def losses(health: HealthSnapshot) -> tuple[Loss, ...]:
     """What was lost since the first estimate, faults first, the largest of them first.
 
-    A counter that nobody described is shown by its name, as a fault.
+    A counter without an entry in `MEANINGS` is shown by its name, as a fault.
     """
     found = []
     for name, total in health.counters.items():
@@ -378,6 +380,8 @@ def _in_words(name: str, count: int, meaning: Meaning) -> str:
     )
 
 
+NOTICE: Final = "intensities say what shows, not what is felt · on this machine, nothing stored"
+FRAME_COUNTER: Final = "video.frames"
 HISTORY_BIN_S: Final = 0.5  # of capture time: one column of a history
 HISTORY_BINS: Final = 240
 RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
@@ -387,21 +391,20 @@ RATE_SPAN_NS: Final = 3 * NS_PER_S  # rates are means over this much time
 class ViewState:
     """Everything the view shows; numbers as they came, not smoothed."""
 
-    source: str = ""  # what is being watched, in words
+    source: str = ""  # what is watched, in words
     notice: str = ""  # the line at the bottom
     estimate: Estimate | None = None  # the newest
-    history: tuple[
-        tuple[float, ...] | None, ...
-    ] = ()  # per HISTORY_BIN_S, the mean of each emotion; newest last
+    # Per HISTORY_BIN_S, the mean of each emotion; newest last.
+    history: tuple[tuple[float, ...] | None, ...] = ()
     estimate_rate_hz: float | None = None
     frame_rate_hz: float | None = None
     speed: float | None = None  # seconds of media per second
     silent_s: float = 0.0  # since the newest estimate came
     losses: tuple[Loss, ...] = ()  # what was lost or skipped, the largest fault first
     progress: Progress | None = None  # through a file in exact mode; None: live
-    keys: bool | None = None  # whether keys are read; None: nobody is there to press them
-    paused: bool = False  # whether this is kept from an earlier instant
-    helping: bool = False  # whether the keys are explained
+    keys: bool | None = None  # whether keys are read; None: there is no keyboard
+    paused: bool = False  # whether this is the state of an earlier instant
+    helping: bool = False  # whether the help is shown
     markers: int = 0  # set so far
 
     def history_of(self, emotion: int, columns: int) -> list[float | None]:
@@ -417,7 +420,7 @@ class StateKeeper:
     def __init__(
         self, clock: Clock, source: str = "", notice: str = "", *, meter: ProgressMeter | None = None
     ) -> None:
-        """`meter` follows the progress through a file; None: the run is live."""
+        """`meter` measures the progress through a file; None: the run is live."""
         self._clock = clock
         self._source = source
         self._notice = notice
@@ -430,7 +433,7 @@ class StateKeeper:
         self._arrived_ns = clock.now_ns()
 
     def add(self, estimate: Estimate, frames: int) -> None:
-        """Take in one estimate; `frames` is how many pictures had come by then."""
+        """Take in one estimate; `frames` is how many video frames had come by then."""
         self._estimate = estimate
         self._arrived_ns = self._clock.now_ns()
         if self._meter is not None:
@@ -439,7 +442,7 @@ class StateKeeper:
         while len(self._marks) > 2 and self._arrived_ns - self._marks[0][0] > RATE_SPAN_NS:
             self._marks.popleft()
         index = int(estimate.t_s / HISTORY_BIN_S)
-        if self._bin_index is not None and index < self._bin_index:  # a stream that began again
+        if self._bin_index is not None and index < self._bin_index:  # the stream was restarted
             self._bins.clear()
             self._bin_index = None
         if index != self._bin_index:

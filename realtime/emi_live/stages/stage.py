@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from emi_live.bus.sockets import PacketWriter
+from emi_live.bus import PacketWriter
 from emi_live.clock import NS_PER_MS, Clock
 from emi_live.messages import NOTHING_YET, Packet
 from emi_live.rings import Reader

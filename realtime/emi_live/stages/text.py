@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.bus.sockets import PacketReader
+from emi_live.bus import PacketReader
 from emi_live.clock import seconds_to_ns
 from emi_live.messages import END_OF_STREAM, Packet, TextPacket, TranscriptPacket, Word, end_of_stream
 

@@ -18,7 +18,7 @@ from emi_bench.live.flash_beep import EchoEngine, LightEncoder
 from emi_bench.live.stations import ReceivedEstimate
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import FaceConfig, WindowConfig
-from emi_live.fusion import FusionLoop, FusionSchedule
+from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import Estimate, Packet, Trace
@@ -108,7 +108,7 @@ class Simulation:
         for t_ns in captures_ns:
             clock.at(t_ns + self.capture_ns, lambda t_ns=t_ns: arrive(t_ns))  # type: ignore[misc]
         loop = FusionLoop(
-            FusionSchedule(
+            LoopOptions(
                 hop_ns=round(self.hop_s * NS_PER_S),
                 exact=False,
                 origin_ns=lambda: 0,

@@ -29,7 +29,7 @@ TRANSPORTS = ("inproc", "ipc", "tcp")
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` neighbouring TCP ports that nobody uses."""
+    """The first of `count` neighbouring TCP ports that are free."""
     for base in range(23000, 60000, 97):
         try:
             with taken(range(base, base + count)):
@@ -145,6 +145,17 @@ def test_a_large_array_is_not_copied_on_inproc_and_nobody_can_change_it() -> Non
             assert not received.frames.flags.writeable
 
 
+def test_the_main_thread_gets_a_copy_so_that_a_ctrl_c_is_not_lost() -> None:
+    frames = np.zeros((300, 1027), np.float32)
+    with Bus(config("inproc"), Health(), lossless=False, clock=FakeClock()) as bus:
+        publisher, reader = bus.publisher("audio"), bus.subscriber("audio")
+        publisher.publish(AudioPacket(t_ns=0, progress_ns=0, frames=frames, last_voice_ns=None))
+        assert reader.wait(5.0)
+        received = reader.read()
+        assert isinstance(received, AudioPacket)
+        assert not np.shares_memory(received.frames, frames)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_lossless_loses_nothing_with_room_for_one_packet_and_a_slow_reader(transport: str) -> None:
     health = Health()
@@ -186,6 +197,14 @@ def test_live_never_waits_and_every_dropped_packet_is_counted(transport: str) ->
     dropped = health.snapshot().counters["bus.vision.dropped"]
     assert dropped > 0
     assert len(received) + dropped == count + 1
+
+
+def test_as_many_packets_wait_as_the_high_water_mark_allows_at_both_ends() -> None:
+    with Bus(config("inproc", high_water_mark=5), Health(), lossless=False) as bus:
+        publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
+        for index in range(100):
+            publisher.publish(vision(index))
+        assert [reader.read() is not None for _ in range(11)] == [True] * 10 + [False]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -234,7 +253,7 @@ def test_exact_mode_refuses_to_start_without_its_subscribers_and_stop_ends_that_
             bus.stop()
 
 
-def test_a_reader_that_leaves_no_longer_holds_up_the_publisher() -> None:
+def test_a_reader_that_leaves_no_longer_delays_the_publisher() -> None:
     with Bus(config("inproc", high_water_mark=1), Health(), lossless=True) as bus:
         publisher, leaver, stayer = (
             bus.publisher("vision"),
@@ -252,7 +271,7 @@ def test_a_socket_belongs_to_the_thread_that_uses_it() -> None:
         publisher = bus.publisher("vision")
         publisher.publish(vision())
         with (
-            pytest.raises(RuntimeError, match="belongs to MainThread"),
+            pytest.raises(RuntimeError, match="MainThread"),
             running(lambda: publisher.publish(vision())),
         ):
             pass
@@ -263,7 +282,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
     with Bus(config("inproc"), health, lossless=False) as bus:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         publisher.publish(vision(1))
-        raw = publisher.handle.use()
+        raw = publisher._use()
         raw.send_multipart([b"vision", b"junk", b""])
         raw.send_multipart([b"vision"])
         raw.send_multipart([b"vision"] * 1000)
@@ -276,15 +295,15 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
                 received.append(packet.t_ns)
     assert received == [1, 2]
     assert health.snapshot().counters == {"bus.vision.refused": 4}
-    assert [record.name for record in caplog.records] == ["emi_live.bus.sockets"]
+    assert [record.name for record in caplog.records] == ["emi_live.bus.bus"]
 
 
-def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
+def test_a_flood_of_bad_messages_does_not_delay_the_reader() -> None:
     with Bus(config("inproc"), Health(), lossless=False) as bus:
         publisher, reader = bus.publisher("vision"), bus.subscriber("vision")
         publisher.publish(vision())
         for _ in range(500):
-            publisher.handle.use().send_multipart([b"vision", b"", b""])
+            publisher._use().send_multipart([b"vision", b"", b""])
         assert reader.wait(5.0)
         assert reader.read() is not None
         assert reader.read() is None  # after a bounded number of them
@@ -293,18 +312,18 @@ def test_a_flood_of_bad_messages_does_not_hold_up_the_reader() -> None:
 def test_what_the_bus_cannot_do_is_refused_in_one_line() -> None:
     with Bus(config("inproc"), Health(), lossless=False) as bus:
         publisher = bus.publisher("vision")
-        with pytest.raises(ConfigurationError, match="one publisher each"):
+        with pytest.raises(ConfigurationError, match="vision"):
             bus.publisher("vision")
-        with pytest.raises(ConfigurationError, match="cannot publish 'faces'"):
+        with pytest.raises(ConfigurationError, match="faces"):
             bus.publisher("faces")
         for topics in ([], ["vision", "faces"]):
-            with pytest.raises(ConfigurationError, match="no topics"):
+            with pytest.raises(ConfigurationError, match="topics"):
                 bus.subscriber(topics)
-        with pytest.raises(WireError, match="given to the publisher of vision"):
+        with pytest.raises(WireError, match="estimate"):
             publisher.publish(estimate())
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_taken_port_is_an_error() -> None:
     settings = config("tcp")
     with (
         taken(range(settings.base_port, settings.base_port + 1)),
@@ -327,7 +346,7 @@ def test_sockets_lie_in_a_private_folder_that_goes_away(tmp_path: Path) -> None:
         bus.publisher("vision")
         with (
             Bus(config("ipc", directory=named), Health(), lossless=False) as other,
-            pytest.raises(ConfigurationError, match="in use by a running program"),
+            pytest.raises(ConfigurationError, match="in use"),
         ):
             other.publisher("vision")
         assert (named / "vision").is_socket()
@@ -359,10 +378,10 @@ def publish_while_running(
 
 def test_a_folder_that_others_can_reach_into_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    with pytest.raises(ConfigurationError, match="chmod 700"):
+    with pytest.raises(ConfigurationError, match="chmod"):
         Bus(config("ipc", directory=tmp_path), Health(), lossless=False)
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="directory"):
         Bus(config("ipc", directory=tmp_path / "file" / "bus"), Health(), lossless=False)
 
 
@@ -373,12 +392,12 @@ def test_a_socket_left_behind_by_a_crash_is_taken_over_and_a_file_is_not(tmp_pat
     (tmp_path / "audio").write_text("mine")
     with Bus(config("ipc", directory=tmp_path), Health(), lossless=False) as bus:
         bus.publisher("vision")
-        with pytest.raises(ConfigurationError, match="not a socket"):
+        with pytest.raises(ConfigurationError, match="socket"):
             bus.publisher("audio")
     assert (tmp_path / "audio").read_text() == "mine"
 
 
-def test_close_leaves_a_socket_that_is_in_use_alone_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_close_leaves_a_socket_in_use_open_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus(config("inproc"), Health(), lossless=False)
     reader = bus.subscriber("vision")
     holding, release = threading.Event(), threading.Event()
@@ -391,7 +410,7 @@ def test_close_leaves_a_socket_that_is_in_use_alone_and_says_so(caplog: pytest.L
     with running(hold):
         assert holding.wait(5)
         bus.close()
-        assert "still use it" in caplog.text
+        assert "left open" in caplog.text
         release.set()
     reader.close()
     bus._context.term()

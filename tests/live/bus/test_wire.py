@@ -212,7 +212,7 @@ def test_a_refusal_says_what_is_wrong(fields: dict[str, object], message: str) -
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_features_that_are_not_finite_are_refused(value: float) -> None:
-    with pytest.raises(WireError, match="not finite"):
+    with pytest.raises(WireError, match="finite"):
         wire.decode(wire.encode(vision(features=np.array([1.0, value], np.float32))))
 
 
@@ -281,9 +281,9 @@ def test_the_largest_packet_of_each_kind_fits() -> None:
 @pytest.mark.parametrize("packet", PACKETS)
 def test_oversized_frames_are_refused_unread(packet: type[Packet]) -> None:
     topic = packet.topic.encode()
-    with pytest.raises(WireError, match="header of the"):
+    with pytest.raises(WireError, match="header"):
         wire.decode([topic, b"\x80" * (packet.max_header + 1), b""])
-    with pytest.raises(WireError, match="payload of the"):
+    with pytest.raises(WireError, match="payload"):
         wire.decode([topic, b"\x80", b"\0" * (packet.max_payload + 1)])
 
 

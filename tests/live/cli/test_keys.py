@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emi_live.bus.curve import CurveKeys
+from emi_live.bus.ports import CurveKeys
 from emi_live.cli.config import keys_app as app
 from emi_live.cli.config import write_private
 from emi_live.cli.errors import run_app

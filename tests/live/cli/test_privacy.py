@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from emi_live.bundle import bundle_of
+from emi_live.bus.ports import make_pair
 from emi_live.cli.errors import run_app
 from emi_live.cli.privacy import Fact, app, facts, models_wanted
 from emi_live.config import LiveConfig, OutputConfig, RingConfig
@@ -117,6 +118,15 @@ def test_a_network_camera_is_a_contact_and_its_password_is_not_shown(address: st
     found = told(source={"camera": address, "mic": "none"})
     assert any(said in line for line in lines(found, "contacts"))
     assert "s3cret" not in str(found)
+
+
+def test_keys_do_not_encrypt_a_bus_over_unix_sockets() -> None:
+    keys = make_pair()
+    pair = {"curve_public_key": keys.public.decode(), "curve_secret_key": keys.secret.decode()}
+    [sends] = [line for line in lines(told(bus={"transport": "ipc", **pair}), "sends") if "Unix" in line]
+    assert "CURVE" not in sends
+    [sends] = [line for line in lines(told(bus={"transport": "tcp", **pair}), "sends") if "tcp" in line]
+    assert "CURVE" in sends
 
 
 def test_an_open_address_without_keys_is_refused_as_a_run_would() -> None:

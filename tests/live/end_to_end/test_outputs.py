@@ -19,7 +19,7 @@ import pytest
 from emi_live import Estimate, LiveConfig, LiveEngine
 from emi_live.errors import ConfigurationError, LiveError, StageError
 from emi_live.health import Health
-from emi_live.sinks.picture import PictureSink
+from emi_live.sinks.view import PictureSink
 from tests.live.end_to_end.support import PROGRAM, environment
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from emi_engine import EngineError, FusionEngine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.errors import ConfigurationError
-from emi_live.fusion import FusionLoop, FusionSchedule
+from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
@@ -45,10 +45,10 @@ def run(
     readers: Mapping[Modality, ListReader] | None = None,
     cost_ns: int = 0,
 ) -> tuple[list[Estimate], Health]:
-    """All estimates that come of vision packets, the other two modalities being absent."""
+    """All estimates from vision packets alone."""
     clock = clock or FakeClock()
     health, writer = Health(), ListWriter()
-    schedule = FusionSchedule(
+    options = LoopOptions(
         hop_ns=HOP_NS,
         exact=exact,
         origin_ns=lambda: 0,
@@ -56,7 +56,7 @@ def run(
         bundle="compact",
     )
     loop = FusionLoop(
-        schedule,
+        options,
         readers or {"vision": ListReader(packets, None if exact else clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         FakeEngine(clock=clock, cost_ns=cost_ns),
@@ -96,7 +96,7 @@ def test_live_latency_runs_from_the_capture_of_the_newest_frame() -> None:
     assert [e.latency.capture_to_estimate for e in estimates[1:3]] == [pytest.approx(107), pytest.approx(107)]
 
 
-def test_an_estimate_tells_when_its_newest_evidence_passed_each_station() -> None:
+def test_an_estimate_has_the_times_of_its_newest_evidence_at_each_station() -> None:
     late = 30_000_000  # a packet is published so long after its capture
     estimates, _ = run(
         [msgspec.structs.replace(packet, arrived_ns=packet.t_ns + 5) for packet in clip(1.0)],
@@ -121,12 +121,12 @@ def test_a_packet_newer_than_the_window_is_not_its_evidence() -> None:
     assert [e.traces["vision"].t_ns / NS_PER_S for e in estimates[:2]] == [0.1, 0.25]
 
 
-def test_exact_says_nothing_of_stations_either() -> None:
+def test_exact_has_no_traces_either() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     assert {(e.started_ns, len(e.traces)) for e in estimates} == {(0, 0)}
 
 
-def test_exact_says_nothing_of_latency_since_capture_times_are_the_file_s() -> None:
+def test_exact_has_no_latency_since_capture_times_are_the_file_s() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     assert {e.latency.capture_to_estimate for e in estimates} == {None}
 
@@ -157,9 +157,7 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
     clock, health, writer = FakeClock(), Health(), ListWriter()
     engine = Failing(clock)
     loop = FusionLoop(
-        FusionSchedule(
-            hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"
-        ),
+        LoopOptions(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
         {"vision": ListReader(clip(5.0), clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         engine,
@@ -179,12 +177,12 @@ def test_a_loop_that_is_run_again_goes_on_where_it_was() -> None:
     loop.close()
     assert engine.closed
     assert successor.closed
-    with pytest.raises(ConfigurationError, match="has ended"):
+    with pytest.raises(ConfigurationError, match="ended"):
         loop.swap(FakeEngine())
 
 
 class Recording(FakeEngine):
-    """Keeps the sizes of the windows that it was asked about."""
+    """Keeps the sizes of its windows."""
 
     def __init__(self, shapes: FusionShapes, uses: tuple[Modality, ...] = MODALITIES) -> None:
         super().__init__(shapes)
@@ -202,7 +200,7 @@ class Recording(FakeEngine):
 
 
 def test_a_successor_with_other_windows_takes_over_between_two() -> None:
-    """First one that sees 20 pictures, then one that sees 5, one of sound alone, and one of 20 again."""
+    """One that takes 20 video frames, then one of 5, one without vision, and one of 20 again."""
     clock, writer = FakeClock(), ListWriter()
     first = Recording(SMALL_SHAPES)
     few = Recording(replace(SMALL_SHAPES, vision_frames=5, audio_frames=70))
@@ -210,7 +208,7 @@ def test_a_successor_with_other_windows_takes_over_between_two() -> None:
     last = Recording(SMALL_SHAPES)
     engines = [first, few, deaf, last]
     loop = FusionLoop(
-        FusionSchedule(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
         {"vision": ListReader(clip(8.0), clock)},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         first,
@@ -230,14 +228,14 @@ def test_a_successor_with_other_windows_takes_over_between_two() -> None:
     assert len(writer.packets) == 41
     assert max(first.frames) == 19
     assert set(few.frames) == {5}
-    assert last.frames[:3] == [0, 2, 4]  # pictures are kept again once they are used again
+    assert last.frames[:3] == [0, 2, 4]  # video frames are kept again once they are used again
     assert [engine.closed for engine in engines] == [True, True, True, False]
     used = [packet.modalities["vision"].used for packet in writer.packets if isinstance(packet, Estimate)]
     assert used == [True] * 20 + [False] * 11 + [True] * 10
 
 
 class Broken(FakeEngine):
-    """Fails at every window from the third on, by an error or by what it answers."""
+    """Fails at every window from the third on, by an error or by its values."""
 
     name = "broken"
 
@@ -262,9 +260,7 @@ def broken_run(engine: Broken, successors: list[FusionEngine]) -> tuple[FusionLo
         return successors.pop(0) if successors else None
 
     loop = FusionLoop(
-        FusionSchedule(
-            hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"
-        ),
+        LoopOptions(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
         {"vision": ListReader(clip(5.0))},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         engine,
@@ -295,7 +291,7 @@ def test_an_engine_that_keeps_failing_is_replaced_and_no_hop_is_lost(how: str) -
 @pytest.mark.parametrize("how", ["raises", "nan"])
 def test_the_last_engine_s_failure_ends_the_loop_and_publishes_nothing_of_it(how: str) -> None:
     loop, writer, _ = broken_run(Broken(how), [])
-    with pytest.raises((RuntimeError, EngineError), match=r"illegal memory access|not finite"):
+    with pytest.raises((RuntimeError, EngineError), match=r"illegal|finite"):
         loop(threading.Event())
     assert len(writer.packets) == 2
 
@@ -319,7 +315,7 @@ def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
     audio = StopsWhenDry()
     writer = ListWriter()
     loop = FusionLoop(
-        FusionSchedule(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
+        LoopOptions(hop_ns=HOP_NS, exact=True, origin_ns=lambda: 0, duration_ns=None, bundle="compact"),
         {"vision": vision, "audio": audio},
         WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
         FakeEngine(),

@@ -51,13 +51,13 @@ def test_numbers_that_are_not_finite_never_reach_the_file(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["missing/out.jsonl", ".", "nul\0byte"])
 def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="--json"):
         JsonLinesSink(f"{tmp_path}/{name}")
 
 
 def test_a_full_disk_is_an_error_with_a_remedy() -> None:
     sink = JsonLinesSink("/dev/full")
-    with pytest.raises(LiveError, match="free some space"):
+    with pytest.raises(LiveError, match="space"):
         sink.write(estimate())
     assert sink.finished
     sink.close()

@@ -21,7 +21,7 @@ GUARD_S = 20.0  # only so that a fault cannot hang the suite
 
 
 class Desk:
-    """Somebody at a terminal: presses keys, and waits for what they do."""
+    """A person at a terminal: presses keys, and waits for their effect."""
 
     def __init__(self) -> None:
         self.quits = 0

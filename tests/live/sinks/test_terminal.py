@@ -13,8 +13,7 @@ from emi_live.health import Health
 from emi_live.sinks import Sink
 from emi_live.sinks.jsonl import JsonLinesSink
 from emi_live.sinks.publish import PublishSink
-from emi_live.sinks.summary import Summary
-from emi_live.sinks.terminal import TerminalSink
+from emi_live.sinks.terminal import Summary, TerminalSink
 from tests.live.bus.packets import estimate
 from tests.support.fakes import FakeClock
 
@@ -160,7 +159,7 @@ def test_every_sink_keeps_the_contract(kind: str, tmp_path: Path) -> None:
     sink.idle()
 
 
-def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
+def test_the_summary_has_rate_latency_losses_and_peaks() -> None:
     clock = FakeClock()
     summary = Summary(clock)
     for hop in range(1, 101):
@@ -177,14 +176,14 @@ def test_the_summary_tells_rate_latency_losses_and_peaks() -> None:
         "100 estimates, 10.0 per second, 20.0 s of media in 9.9 s",
         "capture to estimate p50 50.0, p95 95.0 ms",
         "nothing lost",
-        "as it should be: 3 pictures skipped (newer ones came first)",
+        "as it should be: 3 frames skipped (newer ones came first)",
     ):
         assert wanted in text
     joy = next(line.split() for line in text.splitlines() if line.startswith("joy"))
     assert joy == ["joy", "0.25", "0.50", "20.0", "s"]
 
 
-def test_the_summary_tells_how_much_of_the_words_was_taken_back() -> None:
+def test_the_summary_has_the_share_of_words_taken_back() -> None:
     health = Health()
     for name, count in {"speech.words": 40, "speech.erased": 10, "speech.cut_word": 3}.items():
         health.count(name, count)

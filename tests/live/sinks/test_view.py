@@ -14,8 +14,7 @@ from rich.console import Console
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
 from emi_live.messages import Estimate
-from emi_live.sinks.picture import to_svg
-from emi_live.sinks.view import render
+from emi_live.sinks.view import render, to_svg
 from emi_live.sinks.viewstate import (
     ASCII_GLYPHS,
     LENGTH_FACT,
@@ -140,7 +139,7 @@ def test_80_by_24_shows_everything() -> None:
         "57 ms from capture",
         "30 frames/s",
         "window 0.4 fusion 3.1 ms",
-        "12 messages lost on bus vision · 3 pictures skipped (newer ones came first)",
+        "12 messages lost on bus vision · 3 frames skipped (newer ones came first)",
         NOTICE,
         "0.31",
     ):
@@ -149,7 +148,7 @@ def test_80_by_24_shows_everything() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 14), (80, 24), (120, 40), (200, 60)])
-def test_states_are_told_in_words_at_every_size(width: int, height: int) -> None:
+def test_states_are_in_words_at_every_size(width: int, height: int) -> None:
     one = estimate()
     reports = {
         **one.modalities,
@@ -193,7 +192,7 @@ def test_text_from_elsewhere_cannot_command_the_terminal() -> None:
     assert "[red]b[/]" in text
 
 
-def test_a_stall_and_the_start_are_told() -> None:
+def test_a_stall_and_the_start_are_shown() -> None:
     assert "no estimate for 7 s" in shown(dataclasses.replace(busy(), silent_s=7.2))
     assert "waiting for the first estimate" in shown(ViewState())
     assert "nothing lost" in shown(ViewState())
@@ -263,12 +262,12 @@ def test_losses_have_units_and_plain_names_and_the_largest_fault_comes_first() -
     ) == [
         "40 estimates left out (too slow)",
         "0.4 s of sound lost before the voice",
-        "1 damaged picture",
-        "900 pictures skipped (newer ones came first)",
+        "1 damaged frame",
+        "900 frames skipped (newer ones came first)",
     ]
 
 
-def test_a_counter_that_nobody_described_is_shown_too() -> None:
+def test_a_counter_without_a_meaning_is_shown_too() -> None:
     assert lost(("radar.went_blind", 2)) == ["radar: 2 went blind"]
     assert lost(("radar.failures", 1), ("speech.guard_loop", 3)) == [
         "radar failed 1 time",
@@ -276,7 +275,7 @@ def test_a_counter_that_nobody_described_is_shown_too() -> None:
     ]
 
 
-def test_what_came_while_models_loaded_is_not_lost_but_a_damaged_file_is_told() -> None:
+def test_drops_while_models_load_are_not_losses_but_a_damaged_file_is_shown() -> None:
     health = Health()
     health.count("bus.vision.dropped", 70)
     health.count("file.damaged", 2)

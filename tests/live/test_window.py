@@ -136,7 +136,7 @@ def test_no_face_no_frames_silence_and_no_audio_are_different_reasons() -> None:
     assert assembler(talking).assemble(ns(6.6)).reports["text"].reason == "no words"
 
 
-def test_a_face_whose_features_come_late_is_not_said_to_be_away() -> None:
+def test_a_face_whose_features_come_late_is_not_reported_as_no_face() -> None:
     seen = VisionPacket(t_ns=ns(1.9), progress_ns=ns(1.9), faces=1, features=None, behind=True)
     assert assembler([face(0.5), seen]).assemble(ns(2.0)).reports["vision"].reason == "the encoder is behind"
     gone = VisionPacket(t_ns=ns(1.95), progress_ns=ns(1.95), faces=0, features=None, behind=True)
@@ -144,7 +144,7 @@ def test_a_face_whose_features_come_late_is_not_said_to_be_away() -> None:
 
 
 @pytest.mark.parametrize("state", ["failed", "unavailable"])
-def test_a_part_that_is_down_is_named_once_its_evidence_is_stale(state: str) -> None:
+def test_a_failed_part_is_the_reason_once_its_evidence_is_stale(state: str) -> None:
     condition = Condition(state, "camera unplugged")  # type: ignore[arg-type] # the parameter is one of its literals
     made = assembler([face(0.9)])
 
@@ -282,9 +282,9 @@ def test_an_hour_of_packets_keeps_its_memory() -> None:
         if i % 2 == 0:
             made.assemble(ns(0.1 * i))
     assert made._vision._values.shape[0] <= 4 * SHAPES.vision_frames
-    assert len(made._pictures) <= 21
+    assert len(made._seen) <= 21
     assert len(made._sound._voices) <= 21
-    assert len(made._sound._heard) <= 21
+    assert len(made._sound._processed) <= 21
 
 
 def test_what_comes_later_than_promised_is_left_out_and_counted() -> None:
@@ -325,7 +325,7 @@ def test_a_promise_before_the_first_media_shows_nothing_and_is_waited_for_no_mor
 
 
 def talk(until_s: float, from_s: float = 0.1) -> list[Packet]:
-    """Sound until then, in which somebody has been speaking since `from_s`."""
+    """Sound until then, with a voice since `from_s`."""
     return [sound(i / 10, 5, i / 10 if i / 10 >= from_s else None) for i in range(1, round(until_s * 10) + 1)]
 
 
@@ -339,7 +339,7 @@ def why_no_words(packets: Iterable[Packet], *ends_s: float) -> list[str | None]:
     return [made.assemble(ns(end_s)).reports["text"].reason for end_s in ends_s]
 
 
-def test_words_that_are_still_being_recognised_are_not_said_to_be_none() -> None:
+def test_words_that_are_still_being_recognised_are_not_reported_as_no_words() -> None:
     # The recogniser has been busy since 1.0 s: while it is, nothing comes of it.
     assert why_no_words([*talk(9.0, 1.0), told(1.0)], 2.0, 2.6, 5.0, 9.0) == [
         "no words",  # in time: nobody would know yet
@@ -359,16 +359,16 @@ def test_the_lag_is_counted_from_the_first_voice_that_waits_and_ends_with_its_wo
     assert made.assemble(ns(8.0)).reports["text"].reason == "no words"  # a cough
 
 
-def test_recognition_that_never_said_anything_is_behind_too() -> None:
+def test_recognition_without_any_packet_is_behind_too() -> None:
     assert why_no_words(talk(5.0, 2.0), 2.2, 5.0) == ["no words", "recognising, 3 s behind"]
     assert why_no_words([sound(i / 10) for i in range(1, 51)], 5.0) == ["no words"]  # nobody spoke
 
 
-def test_without_an_audio_stage_the_text_itself_says_how_far_it_is() -> None:
+def test_without_an_audio_stage_the_text_packet_tells_how_far_it_is_behind() -> None:
     assert why_no_words([told(2.0, behind_s=0.2)], 2.2, 6.0) == ["no words", "recognising, 4 s behind"]
 
 
-def test_words_that_were_left_out_are_said_to_be() -> None:
+def test_the_reason_counts_the_speech_that_was_left_out() -> None:
     quiet = told(3.0, behind=True)
     assert why_no_words([*talk(3.0), quiet], 3.0) == ["recognition is behind"]
     assert why_no_words([*talk(3.0), replace(quiet, left_out_s=12.3)], 3.0) == [
@@ -376,13 +376,13 @@ def test_words_that_were_left_out_are_said_to_be() -> None:
     ]
 
 
-def test_a_text_that_will_never_come_is_not_waited_for() -> None:
+def test_a_text_that_has_ended_is_not_waited_for() -> None:
     made = assembler([*talk(5.0), told(1.0)])
     made.add(end_of_stream("text"))
     assert made.assemble(ns(5.0)).reports["text"].reason == "no words"
 
 
-def test_pictures_whose_stamps_lag_are_told_from_pictures_that_stopped() -> None:
+def test_frames_with_late_stamps_differ_from_frames_that_stopped() -> None:
     made = assembler()
     reasons = []
     for hop in range(1, 40):
@@ -392,7 +392,7 @@ def test_pictures_whose_stamps_lag_are_told_from_pictures_that_stopped() -> None
         reasons.append(made.assemble(ns(end_s)).reports["vision"].reason)
     assert reasons[10] == "frames come 3 s late"
     assert reasons[-1] == "no frames"
-    slow = assembler([face(0.1)])  # one picture, in time
+    slow = assembler([face(0.1)])  # one frame, in time
     assert [slow.assemble(ns(hop / 5)).reports["vision"].reason for hop in (1, 6, 8)] == [
         None,
         "no frames",

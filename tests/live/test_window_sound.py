@@ -1,4 +1,4 @@
-"""Frames of sound that come late, or are said again by an encoder that has heard more."""
+"""Audio frames that come late, or that replace earlier ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from emi_engine import load_engine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.messages import AudioPacket, TextPacket, VisionPacket
-from emi_live.window import WindowAssembler
-from emi_live.window.tracks import AUDIO_FRAME_NS
+from emi_live.window import AUDIO_FRAME_NS, WindowAssembler
 from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
 from tests.engine.conftest import write_checkpoint
@@ -30,7 +29,7 @@ def ns(seconds: float) -> int:
 
 
 def heard(t_s: float, voice: bool = True, until_s: float = 0.0) -> AudioPacket:
-    """Sound was heard up to `t_s`, and there is no frame of it yet."""
+    """Sound was processed up to `t_s`, and there is no frame of it yet."""
     return AudioPacket(
         t_ns=ns(t_s),
         progress_ns=ns(until_s),
@@ -40,7 +39,7 @@ def heard(t_s: float, voice: bool = True, until_s: float = 0.0) -> AudioPacket:
 
 
 def window_frames(hop: int, span: int = 40, jitter_ns: int = 0, dim: int = 2) -> AudioPacket:
-    """All of the last `span` frames as they are after so many hops; a frame says its number and the hop."""
+    """All of the last `span` frames as they are after so many hops; a frame holds its number and the hop."""
     stop = HOP_FRAMES * hop
     numbers = np.arange(max(0, stop - span), stop)
     values = np.stack((numbers, np.full(len(numbers), hop)), axis=1).astype(np.float32)
@@ -60,7 +59,7 @@ def assembler(
     return made
 
 
-def test_what_is_said_anew_replaces_what_was_said_and_gets_fresh_numbers() -> None:
+def test_replacing_frames_get_new_numbers() -> None:
     made = assembler()
     runs = []
     for hop in range(1, 12):
@@ -71,14 +70,14 @@ def test_what_is_said_anew_replaces_what_was_said_and_gets_fresh_numbers() -> No
     assert all(after.start > before.stop for before, after in itertools.pairwise(runs))
 
 
-def test_frames_before_those_said_anew_stay_and_are_numbered_with_them() -> None:
+def test_frames_before_the_replaced_ones_stay_and_are_renumbered() -> None:
     made = assembler([window_frames(3, span=30), window_frames(4, span=15)])
     run = made.assemble(40 * AUDIO_FRAME_NS).stream.audio
     assert run.values[:, 1].tolist() == [3] * 25 + [4] * 15
     assert run.start > 30
 
 
-def test_frames_said_once_keep_their_numbers() -> None:
+def test_frames_that_are_not_replaced_keep_their_numbers() -> None:
     made = assembler()
     for hop in range(1, 6):
         packet = window_frames(hop, span=10)
@@ -105,7 +104,7 @@ def test_a_packet_that_comes_after_a_newer_one_is_discarded_and_counted() -> Non
 
 @given(ahead=st.lists(st.integers(0, 6), min_size=10, max_size=10))
 def test_a_window_is_the_same_however_far_ahead_its_packets_are(ahead: list[int]) -> None:
-    """It ends between hops: the first packet that reaches its end is what it is made of."""
+    """It ends between hops: the first packet that reaches its end is the last one used."""
     ends = [(HOP_FRAMES * hop - 3) * AUDIO_FRAME_NS for hop in range(1, 11)]
     made, packets = assembler(), [window_frames(hop, span=50) for hop in range(1, 20)]
     added = 0
@@ -133,7 +132,7 @@ def test_a_voice_is_live_while_its_frames_are_held_back_but_not_before_the_first
 
 
 def test_a_voice_whose_newest_frames_are_too_old_is_not_live() -> None:
-    """As when an encoder has skipped what it could not keep up with, and voice was listened to meanwhile."""
+    """As when a slow encoder has skipped sound, while the voice in it was found."""
     old = AudioPacket(
         t_ns=ns(0.3), progress_ns=ns(0.3), frames=np.ones((5, 2), np.float32), last_voice_ns=ns(0.3)
     )
@@ -143,7 +142,7 @@ def test_a_voice_whose_newest_frames_are_too_old_is_not_live() -> None:
     assert (report.state, report.reason) == ("missing", "the encoder is behind")
 
 
-def test_sound_that_is_heard_is_silence_though_its_frames_are_late() -> None:
+def test_sound_without_a_voice_is_silence_though_its_frames_are_late() -> None:
     first = AudioPacket(
         t_ns=ns(0.3), progress_ns=ns(0.3), frames=np.ones((5, 2), np.float32), last_voice_ns=ns(0.3)
     )

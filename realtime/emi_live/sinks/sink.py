@@ -1,4 +1,4 @@
-"""The sink protocol, and the stream of estimates that a sink or an embedding program reads."""
+"""`Sink`, and how estimates get to it: from the bus by a worker; to the embedding program by a queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from emi_live.bus.sockets import PacketReader
+from emi_live.bus import PacketReader
 from emi_live.health import Health
 from emi_live.messages import Estimate
 
@@ -29,8 +29,8 @@ __all__ = [
 class Sink(Protocol):
     """Where estimates go. After `open` it is used by one thread; it owns no thread.
 
-    A path or an address that cannot work is refused by the constructor or by `open`, so that a program that
-    opens its sinks before it starts can say so at once.
+    The constructor or `open` refuses a path or an address that cannot work. So a program that opens its sinks
+    first can report it before it starts.
     """
 
     @property
@@ -40,7 +40,7 @@ class Sink(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether nobody can receive anything from here any more; then `write` does nothing."""
+        """Whether no receiver is left for good, as after a closed pipe; then `write` does nothing."""
         ...
 
     def open(self) -> None:
@@ -52,7 +52,7 @@ class Sink(Protocol):
         ...
 
     def write(self, estimate: Estimate) -> None:
-        """Pass one estimate on. A wait for a reader holds up this sink and, in exact mode, the engine."""
+        """Pass one estimate on. While this waits, the sink waits too; in exact mode also the engine."""
         ...
 
     def idle(self) -> None:
@@ -68,7 +68,7 @@ class Sink(Protocol):
         ...
 
 
-LAST_WORDS_S: Final = 1.0  # how long to wait for estimates that were published but have not arrived
+LAST_WAIT_S: Final = 1.0  # how long to wait for estimates that were published but have not arrived
 SLICE_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class EstimateFeed:
         return packet
 
     def close(self) -> None:
-        """Stop listening: in exact mode a subscription that nobody reads would hold up the engine."""
+        """Leave the topic: in exact mode the engine would wait for a subscription that is not read."""
         self._reader.close()
 
     @property
@@ -109,7 +109,7 @@ class EstimateFeed:
         if self._seen >= total:
             return True
         if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + LAST_WORDS_S
+            self._deadline_s = time.monotonic() + LAST_WAIT_S
         return time.monotonic() > self._deadline_s
 
     def iterate(
@@ -127,14 +127,14 @@ class EstimateFeed:
 
 
 class SinkRunner:
-    """The body of one sink's worker: everything the feed has goes to the sink, in the sink's own time."""
+    """The body of one sink's worker: passes all estimates to the sink, at the sink's own pace."""
 
     def __init__(self, sink: Sink, feed: EstimateFeed) -> None:
         self._sink = sink
         self._feed = feed
 
     def __call__(self, stop: threading.Event) -> None:
-        """Run in the calling thread until the last estimate, until nobody can receive any more, or `stop`."""
+        """Run in the calling thread until the last estimate, until the sink is finished, or until `stop`."""
         self._sink.open()
         try:
             for estimate in self._feed.iterate(stop, self._sink.idle):
@@ -147,11 +147,11 @@ class SinkRunner:
 
 
 class EstimateBox:
-    """Estimates that wait for a program to take them, and the newest of all; any thread may use it.
+    """A queue of estimates for the program, and the newest of all; any thread may use it.
 
     Live, at most `capacity` wait: if more come, the oldest are skipped, and counted as `estimates.skipped`
-    once a reader has asked for them one by one. If lossless, the writer waits for room, unless the box
-    is `optional` and nobody has asked yet.
+    once there has been a reader. Lossless, the writer waits for room, unless the box is `optional` and has
+    had no reader yet.
     """
 
     def __init__(self, capacity: int, health: Health, *, lossless: bool, optional: bool = False) -> None:
@@ -163,7 +163,7 @@ class EstimateBox:
         self._waiting: deque[Estimate] = deque()
         self._newest: Estimate | None = None
         self._readers = 0
-        self._asked = False
+        self._asked = False  # whether there has been a reader
         self._over = False
         self._listeners: list[Callable[[], None]] = []
 
@@ -174,7 +174,7 @@ class EstimateBox:
             return self._over and not self._waiting
 
     def put(self, estimate: Estimate, stop: threading.Event) -> None:
-        """Add one; lossless, wait for room until `stop` or `end`."""
+        """Add one; lossless, wait for room, until `stop` or `end`."""
         with self._changed:
             while self._must_wait() and not stop.is_set():
                 self._changed.wait(SLICE_S)
@@ -189,7 +189,7 @@ class EstimateBox:
             self._tell()
 
     def end(self, *, discard: bool = False) -> None:
-        """No more will come; `discard` those that wait too, so that nobody waits for anything any more."""
+        """End the stream; `discard` what waits too, so that every wait ends."""
         with self._changed:
             self._over = True
             if discard:
@@ -197,7 +197,7 @@ class EstimateBox:
             self._tell()
 
     def poll(self) -> tuple[Estimate | None, bool]:
-        """The next estimate, if one waits, and whether none will come any more. Never waits."""
+        """The next estimate, if there is one, and whether the stream has ended. Never waits."""
         with self._changed:
             estimate = self._waiting.popleft() if self._waiting else None
             self._changed.notify_all()
@@ -213,7 +213,7 @@ class EstimateBox:
             return estimate
 
     def newest(self) -> Estimate | None:
-        """The newest of all, taken or not; without a reader, those before it need not be kept any more."""
+        """The newest of all, taken or not; without a reader, the older ones are dropped."""
         with self._changed:
             if self._readers == 0:
                 self._waiting.clear()
@@ -222,19 +222,19 @@ class EstimateBox:
             return self._newest
 
     def join(self) -> None:
-        """Somebody reads one by one."""
+        """Add a reader."""
         with self._changed:
             self._readers += 1
             self._asked = True
 
     def leave(self) -> None:
-        """He reads no more."""
+        """Remove a reader."""
         with self._changed:
             self._readers -= 1
 
     @contextmanager
     def telling(self, listener: Callable[[], None]) -> Iterator[None]:
-        """A span in which `listener` is called, by another thread, when there is something to look for."""
+        """A context in which another thread calls `listener` after each change."""
         with self._changed:
             self._listeners.append(listener)
         try:
@@ -254,7 +254,7 @@ class EstimateBox:
 
 
 class _Reader:
-    """A place in the queue for estimates, which is left when the reader is closed or dropped."""
+    """One reader of the queue, until it is closed or dropped."""
 
     def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
         """Join; `before` is called before each wait and `at_end` after the last estimate. Both may raise."""
@@ -265,7 +265,7 @@ class _Reader:
         box.join()
 
     def close(self) -> None:
-        """Read no more; dropping the iterator does the same."""
+        """Stop reading; dropping the iterator does the same."""
         if self._open:
             self._open = False
             self._box.leave()
@@ -275,7 +275,7 @@ class _Reader:
 
 
 class EstimateReader(_Reader, Iterator[Estimate]):
-    """Estimates one by one, in any thread and in several: each goes to the thread that asks first."""
+    """Estimates one by one, in one or several threads: each goes to the thread that asks first."""
 
     def __next__(self) -> Estimate:
         self._before()
@@ -297,7 +297,7 @@ class AsyncEstimates(_Reader, AsyncIterator[Estimate]):
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop has been closed: nobody waits
+            with suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(woken.set)
 
         with self._box.telling(wake):
@@ -334,7 +334,7 @@ class FeedRunner:
 
 
 class CallbackRunner:
-    """The body of the worker that calls a program with each estimate; what it raises is reported."""
+    """The body of the worker that calls the program with each estimate; what the call raises is logged."""
 
     def __init__(self, callback: Callable[[Estimate], object], box: EstimateBox, health: Health) -> None:
         self._callback = callback
@@ -348,7 +348,7 @@ class CallbackRunner:
         while not stop.is_set() and (estimate := self._box.take()) is not None:
             try:
                 self._callback(estimate)
-            except Exception as error:  # a program's own, which must not end the engine
+            except Exception as error:  # the program's own, which must not end the engine
                 self._health.count("on_estimate.failures")
                 level = logging.DEBUG if self._failed else logging.ERROR
                 logger.log(level, "on_estimate raised %s: %s", type(error).__name__, error, exc_info=error)
