@@ -278,7 +278,7 @@ def live(
     For example: [bold]emi bench live --input talk.mp4[/bold] or [bold]emi bench live --flash-beep[/bold];
     [bold]emi bench live --quick[/bold] takes half a minute
     """
-    from emi_live.cli.preflight import check_before_loading
+    from emi_live.cli.options import check_before_loading
     from emi_live.config import load_config
 
     if quick:
@@ -499,7 +499,7 @@ def report(
 
 def _check_json(where: str | None) -> None:
     """Refuse a place that cannot be written now, not after minutes of measuring."""
-    from emi_live.cli.preflight import check_writable
+    from emi_live.cli.options import check_writable
 
     if where not in (None, "-"):
         check_writable("--json", Path(where))
@@ -542,8 +542,8 @@ def _compare(
     data: Path, out: Path, runs: Path, seeds: int, epochs: int, jobs: int, only: list[str], as_json: bool
 ) -> None:
     from emi_bench.render import print_page
-    from emi_live.cli.data import check_data
-    from emi_live.cli.preflight import check_out_folder
+    from emi_live.cli.options import check_out_folder
+    from emi_live.cli.train import check_data
 
     check_data(data)
     check_out_folder("--out", out)

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from emi_live.bundle.base import FACE_MODEL, SECTION_OF, Bundle
+from emi_live.bundle.base import (
+    FACE_MODEL,
+    SECTION_OF,
+    Bundle,
+    CropEncoder,
+    Encoders,
+    FaceReader,
+    load_face,
+    load_speech,
+)
 from emi_live.bundle.compact import Compact
-from emi_live.bundle.encoders import CropEncoder, Encoders, FaceReader
-from emi_live.bundle.shared import load_face, load_speech
 from emi_live.bundle.taemi import Taemi
 from emi_live.errors import ConfigurationError
 

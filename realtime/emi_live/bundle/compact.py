@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emi_live.bundle.base import FACE_MODEL, Bundle
-from emi_live.bundle.shared import load_face
+from emi_live.bundle.base import FACE_MODEL, Bundle, load_face
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
-    from emi_live.bundle.encoders import Encoders
+    from emi_live.bundle.base import Encoders
     from emi_live.config import LiveConfig
     from emi_live.flow import Flow
     from emi_live.stages import Stage

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import check_checkpoint, check_out_folder
+from emi_live.cli.options import check_checkpoint, check_out_folder
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emi_live.addresses import safe_text
-from emi_live.cli.complete import complete_preset
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.options import complete_preset
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -18,16 +18,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emi_live.bundle import bundle_names, default_bundle
-from emi_live.cli.complete import complete_bundle, complete_preset
 from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import check_out_folder
+from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from emi_live.extract.ledger import Entry, Listing
+    from emi_live.extract.folder import Entry, Listing
     from emi_live.extract.pool import Ready
     from emi_live.extract.run import Report
 
@@ -148,12 +147,10 @@ def extract(
     from rich.console import Console
 
     from emi_live.cli.downloads import download_bar
-    from emi_live.extract.encoders import fetch_models
-    from emi_live.extract.ledger import list_videos
+    from emi_live.extract.encoders import fetch_models, load_settings
+    from emi_live.extract.folder import list_videos, rate
     from emi_live.extract.pool import Pool, Task, run_child
     from emi_live.extract.run import extract as run
-    from emi_live.extract.settings import load_settings
-    from emi_live.extract.splits import rate
     from emi_models.store import ModelStore
 
     settings = load_settings(

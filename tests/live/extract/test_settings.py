@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.settings import load_settings
+from emi_live.extract.encoders import load_settings
 from emi_live.messages import END_OF_STREAM
 from emi_models import Modality
 
