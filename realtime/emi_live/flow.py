@@ -27,14 +27,14 @@ from emi_live.stages.stage import StageRunner
 from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
 
-__all__ = ["Flow", "Script", "open_flow"]
+__all__ = ["Flow", "StageMaker", "open_flow"]
 
 PUSH_TIMEOUT_S: Final = 10.0  # exact mode: how long a push waits for room before it says that nobody consumes
 EXACT_ATTEMPTS: Final = 3  # a stage that fails this often in a file is given up, so that the rest is answered
 
 CHUNK_S: Final = 0.032  # of sound, which at least every packet is about
 
-Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that stand in for sources and encoders
+StageMaker = Callable[[Bus], Sequence[Stage]]  # makes stages that replace sources and encoders
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Flow:
 
 
 def open_flow(
-    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, scripted: bool = False
+    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, without_sources: bool = False
 ) -> Flow:
     """The opened sources, rings and bus that the configuration asks for, without a stage yet.
 
@@ -104,19 +104,19 @@ def open_flow(
         health: counters and states.
         clock: of capture times.
         opened: gets whatever is to be closed at the end.
-        scripted: open no source; the stages know by themselves what they show.
+        without_sources: open none; the stages know by themselves what they show.
 
     Raises:
         ConfigurationError: the settings contradict each other.
         SourceError: a source that was asked for cannot be opened.
     """
     exact = config.exact
-    sources = [] if scripted else open_sources(config, clock, health)
+    sources = [] if without_sources else open_sources(config, clock, health)
     for source in sources:
         opened.callback(source.close)
     streams = {
-        "video": scripted or any(source.has_video for source in sources),
-        "audio": scripted or any(source.has_audio for source in sources),
+        "video": without_sources or any(source.has_video for source in sources),
+        "audio": without_sources or any(source.has_audio for source in sources),
     }
     pushed = any(isinstance(source, PushSource) for source in sources)
     if exact:

@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_engine.load import no_step
-from emi_live.assembly import Builder, Parts
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
-from emi_live.flow import Script
+from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
+from emi_live.pipeline import Builder, Parts
 from emi_live.sinks.feed import AsyncEstimates, EstimateReader
 from emi_live.sources import PushSource
 from emi_models.errors import EmiError
@@ -71,7 +71,7 @@ class LiveEngine:
         config: LiveConfig | None = None,
         *,
         sinks: Sequence[Sink] = (),
-        script: Script | None = None,
+        make_stages: StageMaker | None = None,
         engine: FusionEngine | None = None,
         encoders: Encoders | None = None,
         health: Health | None = None,
@@ -85,7 +85,8 @@ class LiveEngine:
         Args:
             config: settings; the default takes pushed media.
             sinks: where estimates go besides `estimates()`, each in a thread of its own.
-            script: makes the stages that stand in for sources and encoders, as the demo's do.
+            make_stages: takes the bus and returns stages that replace sources and encoders, as `demo_stages`
+                does.
             engine: answers in place of the checkpoint's own engine; `close` closes it.
             encoders: run in place of the bundle's own; `close` closes them.
             health: counters and states, for sinks that show them; a new one by default.
@@ -104,7 +105,7 @@ class LiveEngine:
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks
-        self._script = script
+        self._make_stages = make_stages
         self._engine = engine
         self._encoders = encoders
         self._clock = clock or MonotonicClock()
@@ -149,7 +150,7 @@ class LiveEngine:
         self._start_ns, self._told_end = None, False
         self.announcements.clear()
         self._parts = self._builder.build(
-            self._script, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
+            self._make_stages, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
         )
         _running_engines.add(self)
 

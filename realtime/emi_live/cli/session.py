@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from emi_live.config import LiveConfig
-    from emi_live.flow import Script
+    from emi_live.flow import StageMaker
     from emi_live.sinks import Sink
 
 __all__ = ["run_session", "set_up_logging"]
@@ -69,7 +69,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     Args:
         config: all settings.
         console: for progress, what runs, and the summary.
-        demo: play the script in place of media.
+        demo: play the show in place of media.
         picture: where to save the view at the end; None = nowhere.
     """
     os.environ.update(library_caches(os.environ))
@@ -81,7 +81,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         engine = LiveEngine(
             config,
             sinks=sinks,
-            script=_script(config, demo),
+            make_stages=_demo_stages(config, demo),
             health=health,
             progress=progress,
             step=LoadingSteps(status, config.fusion.threads),
@@ -206,7 +206,7 @@ def _lost(health: Health) -> list[str]:
     ]
 
 
-def _script(config: LiveConfig, demo: bool) -> Script | None:
+def _demo_stages(config: LiveConfig, demo: bool) -> StageMaker | None:
     if not demo:
         return None
     from emi_live.demo import demo_stages

@@ -37,7 +37,7 @@ from emi_models import MODALITIES, Modality
 from emi_models.data.clip import FeatureTrack
 from emi_models.encoders.wav2vec import frame_ends_ns
 
-__all__ = ["ClipRecord", "EarlyEnd", "MakeStages", "Recorder", "Recording", "WholeSoundStage", "record_clip"]
+__all__ = ["ClipRecord", "EarlyEnd", "Recorder", "Recording", "WholeSoundStage", "record_clip"]
 
 FOREVER: Final = END_OF_STREAM
 NEVER: Final = -(2**62)
@@ -153,8 +153,6 @@ WAIT_S: Final = 0.1
 FRAME_NS: Final = 100 * NS_PER_MS  # a stage that stops at the limit may be a picture or a sample short of it
 STOP_S: Final = 30.0  # for the stages to finish the call under way: a slow recogniser's may take seconds
 
-MakeStages = Callable[[Flow], Sequence[Stage]]
-
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
@@ -167,7 +165,7 @@ class ClipRecord:
 def record_clip(
     path: Path,
     config: LiveConfig,
-    make_stages: MakeStages,
+    make_stages: Callable[[Flow], Sequence[Stage]],
     dims: Mapping[Modality, int],
     until_ns: int = FOREVER,
 ) -> ClipRecord:

@@ -27,7 +27,7 @@ from emi_live.bundle import Encoders, bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
-from emi_live.flow import Flow, Script, open_flow
+from emi_live.flow import Flow, StageMaker, open_flow
 from emi_live.fusion import FusionLoop, FusionPlan
 from emi_live.health import Health
 from emi_live.intake import Intake
@@ -114,7 +114,7 @@ class Builder:
 
     def build(
         self,
-        script: Script | None,
+        make_stages: StageMaker | None,
         sinks: Sequence[Sink],
         progress: Progress | None,
         engine: FusionEngine | None = None,
@@ -128,21 +128,25 @@ class Builder:
         if engine is None:
             self._checkpoint()  # what is not there is told before seconds are spent on encoders
         with ExitStack() as opened:
-            flow = self._open_media(opened, scripted=script is not None)
+            flow = self._open_media(opened, without_sources=make_stages is not None)
             if engine is None:
                 with self._step("loading PyTorch"):
                     import torch  # noqa: F401  # seconds, of which none is spent before the media are open
             if encoders is None:
-                encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
+                encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             self._encoders = encoders
-            stages = list(script(flow.bus)) if script else bundle_of(config).stages(encoders, flow)
+            stages = list(make_stages(flow.bus)) if make_stages else bundle_of(config).stages(encoders, flow)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
             engine = engine or self.load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
-                engine, flow, {stage.topic for stage in stages}, len(sinks) + 1, scripted=script is not None
+                engine,
+                flow,
+                {stage.topic for stage in stages},
+                len(sinks) + 1,
+                without_sources=make_stages is not None,
             )
             opened.callback(loop.close)
             flow.intake.waits_for = lambda: loop.waits_for
@@ -172,10 +176,10 @@ class Builder:
             parts.release = opened.pop_all()
         return parts
 
-    def _open_media(self, opened: ExitStack, *, scripted: bool) -> Flow:
+    def _open_media(self, opened: ExitStack, *, without_sources: bool) -> Flow:
         """The sources, rings and bus; what a file has to choose from is announced."""
         with self._step("opening the media"):
-            flow = open_flow(self._config, self._health, self._clock, opened, scripted=scripted)
+            flow = open_flow(self._config, self._health, self._clock, opened, without_sources=without_sources)
         for source in flow.opened_sources:
             for line in source.announcements:
                 self._announce(line)
@@ -289,11 +293,11 @@ class Builder:
         topics: set[str],
         consumers: int,
         *,
-        scripted: bool,
+        without_sources: bool,
     ) -> FusionLoop:
         config, bus, intake = self._config, flow.bus, flow.intake
         source = (
-            "demo" if scripted else source_of(config).encode("utf-8", "replace").decode()
+            "demo" if without_sources else source_of(config).encode("utf-8", "replace").decode()
         )  # a file name may be no text
         plan = FusionPlan(
             hop_ns=seconds_to_ns(config.window.hop_s),
