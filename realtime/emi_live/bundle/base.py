@@ -198,14 +198,15 @@ SECTION_OF: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio",
 class Bundle(ABC):
     """A set of encoders, one for each modality, and all that the program must know of it.
 
-    A new bundle is a subclass in its own file, and one `register` in `emi_live.bundle`. Modules of bundles
-    are imported at every start, so heavy imports go into the methods that need them.
+    A new bundle is a subclass in its own file, and one line in `emi_live.bundle`, or one `register` in a
+    program. Commands import the modules of bundles, so heavy imports go into the methods that need them.
 
     Attributes:
         name: the value of the setting `bundle`.
         encoder_ids: by modality, the ids that a checkpoint must name. Empty if settings choose the encoders;
             then the encoders that run say it.
-        own_settings: by section, settings that have no effect with bundles that do not list them too.
+        own_settings: by section (face, audio, speech or text), settings that have no effect with bundles that
+            do not list them too.
         extract_settings: defaults of `emi extract`, as `section.key=value`.
         models: by modality, what the encoders need of the model store.
         speech_model: the name of the speech recogniser's model in the store.

@@ -564,6 +564,10 @@ class ModelsConfig(Section):
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
 
 
+# The sections in which a bundle can have settings of its own.
+BUNDLE_SECTIONS: Final = ("face", "audio", "speech", "text")
+
+
 class LiveConfig(Section):
     """All settings of one engine."""
 
@@ -604,6 +608,8 @@ class LiveConfig(Section):
     @model_validator(mode="after")
     def _is_of_this_bundle(self) -> LiveConfig:
         """Refuse settings that only another bundle has."""
+        if not any(getattr(self, section).model_fields_set for section in BUNDLE_SECTIONS):
+            return self
         from emi_live.bundle import bundle_names, find_bundle
 
         mine = find_bundle(self.bundle).own_settings
