@@ -14,6 +14,7 @@ import typer
 from emi_bench.fusion.settings import FusionSettings, SettingsError
 from emi_bench.report_file import keep_if_interrupted, write_report
 from emi_live.errors import ConfigurationError
+from emi_models.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -582,11 +583,11 @@ class _Bar:
 
     def show(self, what: str, done: float, of: float | None) -> None:
         """Name what is being done, and how much of it."""
-        self.progress.update(self.task, description=what, completed=done, total=of or None)
+        self.progress.update(self.task, description=printable(what), completed=done, total=of or None)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.progress.console.print(line, highlight=False)
+        self.progress.console.print(printable(line), markup=False, highlight=False)
 
 
 @contextmanager
@@ -596,6 +597,6 @@ def _bar(description: str = "loading") -> Iterator[_Bar]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         yield _Bar(progress, progress.add_task(description, total=None))

@@ -33,6 +33,7 @@ __all__ = [
     "exit_code",
     "report_errors",
     "run_app",
+    "say",
     "tidy",
 ]
 
@@ -40,6 +41,11 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def say(line: str) -> None:
+    """Print one line on standard output; text of files in it cannot steer the terminal."""
+    typer.echo(printable(line))
 
 
 def exit_code(error: EmiError) -> int:

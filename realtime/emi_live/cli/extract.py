@@ -18,7 +18,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emi_live.bundle import bundle_names, default_bundle
-from emi_live.cli.errors import DebugOption
+from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
@@ -197,7 +197,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
     """The last lines: what came of it, and which files were left out, with the reason."""
     clips = [*report.kept, *report.written]
     if clips:
-        typer.echo(
+        say(
             f"{len(clips)} clips in {out} ({len(report.written)} now, {len(report.kept)} before): "
             f"{sum(clip.faces > 0 for clip in clips)} with a face, "
             f"{sum(clip.sounds > 0 for clip in clips)} with sound, "
@@ -205,7 +205,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
         )
         splits = Counter(row.rating.split or "without a split" for row in report.rows)
         rated = sum(row.rating.targets is not None for row in report.rows)
-        typer.echo(f"{rated} rated; " + ", ".join(f"{count} {split}" for split, count in splits.items()))
+        say(f"{rated} rated; " + ", ".join(f"{count} {split}" for split, count in splits.items()))
     warnings = [f"{name}: {reason}" for name, reason in report.refused]
     warnings += [
         f"{name}: kept, but {count} damaged packets were left out" for name, count in report.damaged.items()

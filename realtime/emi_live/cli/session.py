@@ -116,7 +116,8 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
                 console.print(summary.render(health.snapshot()))
     if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
-        console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        told = printable(f"file: {shortfall}")
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: ProgressLine | None) -> None:

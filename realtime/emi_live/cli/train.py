@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.errors import DebugOption
+from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import SYSTEMS, check_checkpoint, check_out_folder, check_writable, complete_system
 from emi_live.errors import ConfigurationError
 from emi_models.printable import printable
@@ -211,12 +211,10 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
 def _show(summary: dict[str, Any], console: Console) -> None:
     """A line for each modality, then what is odd."""
     total = sum(summary["clips"].values())
-    typer.echo(
-        f"{total} clips: " + ", ".join(f"{count} {split}" for split, count in summary["clips"].items())
-    )
+    say(f"{total} clips: " + ", ".join(f"{count} {split}" for split, count in summary["clips"].items()))
     for modality, found in summary["modalities"].items():
         line = f"{modality}: {found['source']}, {found['clips']} clips, {found['frames']} frames"
-        typer.echo(f"{line} of {found['width']} values, {total - found['clips']} clips without")
+        say(f"{line} of {found['width']} values, {total - found['clips']} clips without")
     warnings = [
         f"{found['dropped_frames']} frames of {found['source']} are NaN or infinite somewhere, and left out"
         for found in summary["modalities"].values()
@@ -314,8 +312,8 @@ def _write_corpus(corpus: SynthCorpus, out: Path, force: bool) -> None:
         task = progress.add_task("", total=clips)
         written = write_corpus(corpus, out, lambda done: progress.update(task, completed=done), replace=force)
     counts = ", ".join(f"{len(corpus.ids(split))} {split}" for split in ("train", "valid"))
-    typer.echo(f"wrote {clips} clips ({counts}), {written / 1e6:.1f} MB, to {out}")
-    typer.echo(NOTICE)
+    say(f"wrote {clips} clips ({counts}), {written / 1e6:.1f} MB, to {out}")
+    say(NOTICE)
 
 
 TRAIN_HELP = """Train one of the published systems on a folder of clips.
@@ -421,8 +419,8 @@ def train(
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
             asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
-            again = _resume_command(asked)
-            console.print(f"stopped; go on with: {again}", markup=False, highlight=False, soft_wrap=True)
+            line = f"stopped; go on with: {_resume_command(asked)}"
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
     _tell_what_next(console, result, data)
 
@@ -454,10 +452,10 @@ def _resume_command(asked: dict[str, Any]) -> str:
 
 
 def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
-    typer.echo(f"saved {result.checkpoint}")
+    say(f"saved {result.checkpoint}")
     evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 EVAL_HELP = """Say how good a checkpoint is on a folder of rated clips.
