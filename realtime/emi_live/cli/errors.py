@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command
 
 from emi_live.addresses import safe_text
+from emi_live.cli import EXIT_INTERRUPTED, raise_interrupts
 from emi_live.errors import ConfigurationError, LiveError
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
 from emi_models.native_output import own_standard_error
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context  # what typer brings of click has no public name
 
 __all__ = [
-    "EXIT_INTERRUPTED",
     "DebugOption",
     "end_on_signals",
     "exit_code",
@@ -37,7 +37,6 @@ __all__ = [
     "tidy",
 ]
 
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
@@ -67,6 +66,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         debug: print the trace of such an error too.
     """
     try:
+        raise_interrupts()
         yield
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
