@@ -58,6 +58,9 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
 
 BACKLOG_S: Final = 5.0  # live: how far behind somebody who reads estimates one by one may be
 WORDS_BUDGET_S: Final = 1.0  # for a hypothesis and its embedding; later than that, recognition is behind
+# Live: with no engine left, the last one is asked again for so long, in case its failure passes.
+LAST_ENGINE_NS: Final = seconds_to_ns(3.0)
+SAME_FAILURE_NS: Final = seconds_to_ns(5.0)  # two failures further apart are not of one series
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
 
 
@@ -110,6 +113,7 @@ class Builder:
         self._start_ns = start_ns
         self._encoders = Encoders()  # those that run, once there is one
         self._loaded: WeakKeyDictionary[FusionEngine, Path] = WeakKeyDictionary()  # checkpoints of engines
+        self._first_failure_ns = self._last_failure_ns = -SAME_FAILURE_NS  # of an engine without successor
         self._spent: set[str] = set()  # engines that failed at it
 
     def build(
@@ -338,6 +342,7 @@ class Builder:
         fusion = self._config.fusion
         path = self._loaded.get(failed)
         if path is None or fusion.strict:
+            self._no_engine_left(error)
             return None
         self._spent.add(failed.name)
         cause = f"{failed.name} failed: {' '.join(str(error).split())}"
@@ -355,7 +360,17 @@ class Builder:
                 logger.warning("fusion: %s", line)
                 return engine
             engine.close()
+        self._no_engine_left(error)
         return None
+
+    def _no_engine_left(self, error: Exception) -> None:
+        """End a live run soon when nothing can answer: a loop that has reported its end is not restarted."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._last_failure_ns > SAME_FAILURE_NS:
+            self._first_failure_ns = now_ns
+        self._last_failure_ns = now_ns
+        if now_ns - self._first_failure_ns >= LAST_ENGINE_NS:
+            self._health.report("fusion", "ended", f"no engine is left: {error}")
 
     def _origin(self, intake: Intake) -> Callable[[], int | None]:
         """Where t = 0 is: the start of a live run, of a file, or the first media pushed in exact mode."""

@@ -109,6 +109,14 @@ def extract(
             help="Leave out vision, audio or text. Repeatable.", rich_help_panel=HOW, metavar="MODALITY"
         ),
     ] = None,
+    audio_track: Annotated[
+        str | None,
+        typer.Option(
+            help="Which sound track of each file. Default: the default one.",
+            rich_help_panel=INPUT,
+            metavar="N|LANG",
+        ),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(help="Keep the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
     ] = 12.0,
@@ -159,6 +167,7 @@ def extract(
         seconds=seconds,
         preset=config,
         settings=set_ or (),
+        audio_track=audio_track,
         offline=offline,
     )
     listing = list_videos(videos)

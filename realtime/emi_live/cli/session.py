@@ -115,7 +115,8 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         if summary.count:
             with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
                 console.print(summary.render(health.snapshot()))
-    if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
+    shortfall = health.status("file").detail if health.status("file").state == "ended" else ""
+    if shortfall and not logger.isEnabledFor(logging.WARNING):  # else the log has said it
         told = printable(f"file: {shortfall}")
         console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 

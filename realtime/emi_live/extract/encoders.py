@@ -83,6 +83,7 @@ class ExtractSettings:
             "recognizer": recognizer,
             "seconds": self.seconds,
             "window_s": live.window.length_s,
+            **({} if (track := live.source.audio_track) is None else {"audio_track": str(track)}),
             **{
                 name: getattr(live, name).model_dump(mode="json", exclude=NO_FEATURE)
                 for name in ("face", "audio", "speech", "text")
@@ -98,6 +99,7 @@ def load_settings(
     seconds: float = 12.0,
     preset: str | None = None,
     settings: Sequence[str] = (),
+    audio_track: str | None = None,
     offline: bool = False,
 ) -> ExtractSettings:
     """The settings from the command line's options.
@@ -108,6 +110,7 @@ def load_settings(
         seconds: how much of a longer clip is kept; 0 = all.
         preset: as of `load_config`; what it says of sources, fusion and outputs means nothing here.
         settings: `section.key=value`, as of `load_config`.
+        audio_track: which sound track of each file, a number from 1 or a language; None: the default one.
         offline: never use the network.
 
     Raises:
@@ -134,6 +137,7 @@ def load_settings(
         "audio": {"enabled": False} if "audio" in left_out else {},
         "speech": {"backend": "none"} if "text" in left_out else {},
         "models": {"offline": True} if offline else {},
+        "source": {"audio_track": audio_track} if audio_track is not None else {},
     }
     live = load_config(
         preset,

@@ -176,7 +176,7 @@ def record_clip(
 
     Args:
         path: the file.
-        config: all settings; what names another source is not used.
+        config: all settings; of its source, only the sound track is used.
         make_stages: makes the stages of a flow, with encoders that know nothing of another clip.
         dims: values in one frame, by modality.
         until_ns: what is newer is left out.
@@ -186,7 +186,7 @@ def record_clip(
         SourceError: it cannot be read, is cut off, or holds nothing that the stages could use.
         StageError: a stage failed on it.
     """
-    source = SourceConfig(input=path)
+    source = SourceConfig(input=path, audio_track=config.source.audio_track)
     config = config.model_copy(update={"source": source, "mode": "exact", "duration_s": None})
     health = Health()
     with ExitStack() as opened:

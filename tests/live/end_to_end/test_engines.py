@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from emi_engine import EngineUnavailableError
 from emi_live import Estimate, LiveConfig, LiveEngine, SharedEngine
 from emi_live.bus import Bus
 from emi_live.demo import demo_stages
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.stages import Stage
 from emi_live.worker import blas_threads
 from emi_models import EMOTIONS
@@ -171,11 +172,13 @@ def test_a_swap_that_fails_moves_nobody_to_another_engine() -> None:
 
 
 def test_an_engine_that_breaks_is_replaced_by_the_next_and_said() -> None:
-    with LiveEngine(LiveConfig(duration_s=1.0), make_stages=script) as live:
-        assert live._parts is not None
-        engine = live._parts.loop._engine
-        first = engine.name
-        engine.close()  # every window is refused from now on
+    live = LiveEngine(LiveConfig(duration_s=1.0), make_stages=script)
+    live.load()
+    assert live._parts is not None
+    engine = live._parts.loop._engine
+    first = engine.name
+    engine.close()  # every window is refused from now on
+    with live:
         estimates = list(live.estimates())
         part = live.health.status("fusion")
     names = {estimate.engine for estimate in estimates}
@@ -226,3 +229,15 @@ def test_numpy_s_threads_are_what_they_were_once_the_last_engine_ends() -> None:
     assert set(threads()) == {1}
     second.__exit__(None, None, None)
     assert threads() == before
+
+
+def test_a_live_run_with_no_engine_left_ends_within_seconds() -> None:
+    live = LiveEngine(LiveConfig(duration_s=60.0), make_stages=script)
+    object.__setattr__(live.config.fusion, "strict", True)
+    with live:
+        assert live._parts is not None
+        live._parts.loop._engine.close()  # every window is refused from now on
+        started_s = time.monotonic()
+        with pytest.raises(StageError, match="fusion"):
+            list(live.estimates())
+        assert time.monotonic() - started_s < 6

@@ -89,3 +89,9 @@ def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: 
         load_settings("taemi", settings=["face.crop_fps=3"]).fingerprint(IDS, "sphinx"),
     ]
     assert len({same, *others}) == len(others) + 1
+
+
+def test_a_sound_track_is_part_of_what_features_are() -> None:
+    default, second = load_settings(), load_settings(audio_track="2")
+    assert second.live.source.audio_track == "2"
+    assert second.fingerprint({}, "") != default.fingerprint({}, "") == load_settings().fingerprint({}, "")
