@@ -1,4 +1,4 @@
-"""The diagram in code: every part of one engine, built in the order in which the data flow.
+"""The diagram in code: every part of one live engine, built in the order in which the data flow.
 
 ::
 
@@ -90,7 +90,7 @@ class Parts:
 
 
 class Builder:
-    """Builds the parts of one engine; what it opened is released again if a later part cannot be built."""
+    """Builds the parts of one live engine; if one cannot be built, those before it are released."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Builder:
         start_ns: Callable[[], int | None],
         step: Step = no_step,
     ) -> None:
-        """`announce` is told what runs, `step` entered around what takes a while.
+        """`announce` gets a line for each part that runs; `step` is entered around each slow part.
 
         `start_ns` gives the moment at which a live run started.
         """
@@ -130,7 +130,7 @@ class Builder:
         for line in telemetry.warnings():
             self._announce(line)
         if engine is None:
-            self._checkpoint()  # what is not there is told before seconds are spent on encoders
+            self._checkpoint()  # a missing file is an error before seconds are spent on encoders
         with ExitStack() as opened:
             flow = self._open_media(opened, without_sources=make_stages is not None)
             if engine is None:
@@ -210,7 +210,7 @@ class Builder:
         self._announce(f"drift: every {every_s:g} s, the last window's sound is also encoded all at once")
 
     def drift_engine(self, checkpoint: Path) -> FusionEngine:
-        """The engine by which drift is told: the plainest, since it is asked now and then."""
+        """The fusion engine that drift is measured with: the plainest, since it runs rarely."""
         from emi_engine import load_engine
 
         return load_engine(checkpoint, "torch", expect_encoders=self._expected())
@@ -250,7 +250,7 @@ class Builder:
             with self._step("starting the network"):
                 engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
         except EngineError as error:
-            # A run that goes on is not moved unseen, nor one that wants this engine or none.
+            # A run under way keeps its engine, and `strict` allows no other.
             if fusion.engine == "auto" or fusion.strict or checkpoint is not None:
                 raise
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")

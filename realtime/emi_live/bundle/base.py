@@ -50,11 +50,11 @@ class FaceReader(Protocol):
     """What stages need of a face encoder."""
 
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
-        """What one picture, (height, width, 3), shows."""
+        """What one frame, uint8 RGB of shape (height, width, 3), shows."""
         ...
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Forget earlier frames."""
         ...
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Encoders:
     terms: list[str] = field(default_factory=list)  # what a licence demands of features, one line each
 
     def forget(self) -> None:
-        """Drop all that was seen and heard, so that the next clip is met as if just loaded."""
+        """Forget earlier media, so that the next clip gives what it would right after loading."""
         for encoder in (self.face, self.prosody):
             if encoder is not None:
                 encoder.reset()
@@ -118,7 +118,7 @@ class Encoders:
 
 
 def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the face encoder in, or say why there is none."""
+    """Add the face encoder, or say why there is none."""
     from emi_models.encoders.face import FaceEncoder
 
     try:
@@ -131,7 +131,7 @@ def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progres
 
 
 def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Put the speech recogniser in that `speech.backend` names, or say why there is none."""
+    """Add the speech recogniser that `speech.backend` names, or say why there is none."""
     backend = config.speech.backend
     why_not_whisper = ""
     if backend in ("auto", "faster-whisper"):
@@ -150,7 +150,7 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
             because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
             encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
             if config.speech.smaller_model is not None:
-                encoders.announcements.append("words: no smaller model: PocketSphinx has but one")
+                encoders.announcements.append("words: no smaller model: PocketSphinx has only one")
             return
         except EmiError as error:
             encoders.unavailable["text"] = why_not_whisper or str(error)
@@ -196,7 +196,7 @@ SECTION_OF: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio",
 
 
 class Bundle(ABC):
-    """A set of encoders, one for each modality, and all that the program must know of it.
+    """A set of encoders, one for each modality, and all that the program must know about it.
 
     A new bundle is a subclass in its own file, and one line in `emi_live.bundle`, or one `register` in a
     program. Commands import the modules of bundles, so heavy imports go into the methods that need them.
@@ -236,19 +236,19 @@ class Bundle(ABC):
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoders of vision in, or say in `encoders.unavailable` why there is none."""
+        """Add the encoders of vision, or say in `encoders.unavailable` why there is none."""
 
     @abstractmethod
     def load_audio(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoder of audio in, or say why there is none."""
+        """Add the encoder of audio, or say why there is none."""
 
     @abstractmethod
     def load_text(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoder of text in, or say why there is none."""
+        """Add the encoder of text, or say why there is none."""
 
     @abstractmethod
     def vision_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
@@ -307,7 +307,7 @@ class Bundle(ABC):
         Args:
             config: all settings.
             store: where the models are.
-            vision: whether pictures can come.
+            vision: whether frames can come.
             audio: whether sound can come.
             progress: gets the progress of downloads.
             step: is entered around each model.

@@ -193,7 +193,7 @@ class Taemi(Bundle):
         """Refuse `audio.hop_s` where a clip's sound is encoded at once."""
         if config.audio.context == "full" and "hop_s" in config.audio.model_fields_set:
             raise ConfigurationError(
-                "audio.hop_s means nothing here with audio.context=full, since clips are heard whole: "
+                "audio.hop_s means nothing here with audio.context=full, since clips are encoded whole: "
                 "leave it out, or choose audio.context=cached"
             )
 

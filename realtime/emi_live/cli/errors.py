@@ -86,7 +86,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does: in order, and with the summary.
+    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does, with the summary.
 
     A hang-up that is ignored stays ignored, as `nohup` wants it.
     """

@@ -43,7 +43,7 @@ STANDARD_OUTPUT: Final = "-"
 
 
 def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
-    """Return if nothing that can be looked at cheaply stands in the way of a run.
+    """Return if a run can start, as far as quick checks show.
 
     Raises:
         ConfigurationError: a missing file or folder, an output that would be overwritten, or with
@@ -78,7 +78,7 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
 
 
 def media_argument(text: str) -> Path:
-    """The file that is named without an option.
+    """The file that is given without an option.
 
     Raises:
         ConfigurationError: it is a camera or an address, for which there are options.
@@ -170,7 +170,7 @@ def _check_input(text: str) -> None:
 
 
 def _check_camera(where: int | str) -> None:
-    """Say that a device is not here; OpenCV says the rest when it opens it."""
+    """Refuse a device that does not exist; OpenCV checks the rest when it opens it."""
     if isinstance(where, str) and "://" in where:
         return
     path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))

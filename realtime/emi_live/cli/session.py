@@ -54,7 +54,7 @@ class _PrintableFormatter(SafeFormatter):
 
 
 def set_up_logging(debug: bool, view: bool) -> None:
-    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    """Log everything with `debug`, else warnings; with a view only errors, since the view shows the rest."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter(LOG_FORMAT))
@@ -102,7 +102,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             raise gone
     except KeyboardInterrupt:
         with suppress(OSError):
-            _announce(console, _lost(health))  # nobody asks `check` any more
+            _announce(console, _lost(health))  # `check` is not called any more
         if not outputs.quitting or config.source.input is not None:  # a file was not read to its end
             raise
         if gone is not None:
@@ -122,7 +122,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
 
 
 def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: ProgressLine | None) -> None:
-    """Take every estimate, until the last or until nobody is left to tell."""
+    """Take every estimate, until the last one or until every sink has finished."""
     for estimate in live.estimates():
         summary.add(estimate)
         if line is not None:

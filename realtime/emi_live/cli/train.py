@@ -50,7 +50,7 @@ EXTRA: Final = frozenset({"lightning", "matplotlib", "torchmetrics"})
 
 @contextmanager
 def bad_use() -> Iterator[None]:
-    """Report what clips or a training can be blamed for as bad use, exit code 2."""
+    """Report errors of clips and of training as bad use, exit code 2."""
     from emi_models.errors import DataError, TrainingError
 
     try:
@@ -60,7 +60,7 @@ def bad_use() -> Iterator[None]:
 
 
 def check_data(folder: Path, labels: Path | None = None) -> None:
-    """Return if the folder looks like clips and the ratings' file is there; nothing is loaded for it.
+    """Return if the folder looks like clips and the file of ratings exists; nothing is loaded.
 
     Raises:
         ConfigurationError: it does not, or they are not.
@@ -103,7 +103,7 @@ def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSe
 
 @contextmanager
 def training_installed() -> Iterator[None]:
-    """Turn an import that fails for lack of the extra `train` into what to install.
+    """Turn a failed import of the extra `train` into a message that says what to install.
 
     Raises:
         ConfigurationError: the extra is not installed.
@@ -128,8 +128,8 @@ CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in t
 
 The files are pickles, which run programs when they are loaded as usual. Here
 only arrays and tensors come out of them; a file that asks for more is left
-out, like any bad one, and listed. `emi train` converts too what it needs;
-after Ctrl-C both go on where they were.
+out, like any bad one, and listed. `emi train` also converts what it needs.
+After Ctrl-C, the same command continues.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
 RATE_APART: Final = 1.2  # faces in a second against what is assumed, from which it is worth a word
@@ -174,7 +174,7 @@ def convert(
 
 @contextmanager
 def _unlogged(name: str) -> Iterator[None]:
-    """Let a logger say nothing."""
+    """Silence a logger."""
 
     def nothing(record: logging.LogRecord) -> bool:
         return False
@@ -187,7 +187,7 @@ def _unlogged(name: str) -> Iterator[None]:
 
 
 def _summary(clips: VidmimicClips) -> dict[str, Any]:
-    """All that is said, as JSON can hold it."""
+    """The whole summary, as JSON can hold it."""
     counts = {split: len(clips.ids(split)) for split in ("train", "valid", "test")}
     faces_hz = clips.faces_hz()
     return {
@@ -209,7 +209,7 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
 
 
 def _show(summary: dict[str, Any], console: Console) -> None:
-    """A line for each modality, then what is odd."""
+    """Print a line for each modality, then the warnings."""
     total = sum(summary["clips"].values())
     say(f"{total} clips: " + ", ".join(f"{count} {split}" for split, count in summary["clips"].items()))
     for modality, found in summary["modalities"].items():
@@ -360,7 +360,7 @@ def train(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Ratings that count in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
+            help="Ratings to use in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
         ),
     ] = None,
     vision: Annotated[
@@ -426,7 +426,7 @@ def train(
 
 
 def _check_system(system: str) -> None:
-    """Refuse a system that there is not, before the recipes are loaded."""
+    """Refuse an unknown system before the recipes are loaded."""
     if system not in SYSTEMS:
         raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
@@ -437,7 +437,7 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) ->
 
     values = read_settings(settings, "training.max_epochs=1")
     section = values.setdefault("training", {})
-    if isinstance(section, dict):  # else it is wrong, and is told so
+    if isinstance(section, dict):  # else it is wrong, and `validated` says so
         section |= overrides
     return validated(TrainConfig, values)
 
@@ -460,8 +460,8 @@ def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
 
 EVAL_HELP = """Say how good a checkpoint is on a folder of rated clips.
 
-Pearson, CCC and squared error by emotion; Pearson against the seconds that
-were heard, and with each modality taken away or alone.
+Pearson, CCC and squared error by emotion; Pearson against the seconds of a
+clip that are used, and with each modality left out or alone.
 
 [bold]Examples[/bold]
 
@@ -489,10 +489,10 @@ def evaluate(
         typer.Option("--json", help="Write all numbers as JSON; '-' = standard output.", metavar="FILE|-"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw Pearson against seconds heard.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw Pearson against the seconds used.", metavar="FILE.png")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Ratings that count in place of the folder's own.", metavar="CSV")
+        Path | None, typer.Option(help="Ratings to use in place of the folder's own.", metavar="CSV")
     ] = None,
     vision: Annotated[
         str | None,
@@ -543,7 +543,7 @@ def _draw(figure: Path, found: Evaluation) -> None:
     from emi_models.training.report import draw_prefixes
 
     if not found.prefixes:
-        raise ConfigurationError("BAH's chunks have no seconds to be heard; leave out --figure")
+        raise ConfigurationError("BAH's chunks are too short for a figure; leave out --figure")
     draw_prefixes(figure, found)
 
 

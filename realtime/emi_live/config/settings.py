@@ -289,7 +289,7 @@ class AudioConfig(Section):
     def _full_has_no_edges(self) -> AudioConfig:
         if self.context == "full" and (edges := {"left_context_s", "hold_back_s"} & self.model_fields_set):
             raise ValueError(
-                f"audio.{min(edges)} means nothing with audio.context=full, which hears the last 12 s: "
+                f"audio.{min(edges)} means nothing with audio.context=full, which encodes the last 12 s: "
                 "leave one of them out"
             )
         return self

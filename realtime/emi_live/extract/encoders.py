@@ -35,7 +35,7 @@ __all__ = [
 VERSION: Final = 2  # of the features; one more when the same settings give other numbers
 SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
 
-# Settings that change no feature: what live use alone heeds.
+# Settings that change no feature: only live use has them.
 NO_FEATURE: Final = {"smaller_model", "threads", "lag_budget_s", "no_data_s", "drift_every_s"}
 
 
@@ -65,7 +65,7 @@ class ExtractSettings:
 
     @property
     def until_ns(self) -> int:
-        """What is newer, from the clip's start, is left out."""
+        """The limit in ns from the clip's start; what is newer is left out."""
         return END_OF_STREAM if self.seconds is None else seconds_to_ns(self.seconds)
 
     def fingerprint(self, encoders: Mapping[Modality, str], recognizer: str) -> str:
@@ -165,8 +165,8 @@ def _defaults(bundle: str, preset: LiveConfig) -> list[str]:
 class ClipEncoders:
     """A bundle's encoders and stages as they run live, for one clip after the other; `forget` comes between.
 
-    Of the `taemi` bundle, unless `audio.context` names another way, the sound of a clip is heard all at once,
-    as the papers do; and its last utterance ends where the clip does.
+    With the `taemi` bundle the sound of a clip is encoded all at once, as in the papers, unless
+    `audio.context` says otherwise; and its last utterance ends where the clip does.
 
     Attributes:
         ids: the encoder that runs, by modality.
@@ -178,7 +178,7 @@ class ClipEncoders:
     """
 
     def __init__(self, settings: ExtractSettings, store: ModelStore) -> None:
-        """Load those that are wanted; one that the store cannot give is told of in `unavailable`.
+        """Load those that are wanted; `unavailable` names those that the store does not have.
 
         Raises:
             EmiError: as `Bundle.load`.
@@ -227,7 +227,7 @@ class ClipEncoders:
         return self._bundle.stages(used, flow, speech=speech, voice=whole)
 
     def forget(self) -> None:
-        """Drop all that was seen and heard."""
+        """Forget earlier clips."""
         self._encoders.forget()
 
     def close(self) -> None:
@@ -274,7 +274,7 @@ def fetch_models(
 
 @contextmanager
 def _or_without(modality: Modality, also: str = "") -> Iterator[None]:
-    """Say what cannot be extracted for want of a model, and how to do without."""
+    """Say what cannot be extracted without a model, and how to leave it out."""
     try:
         yield
     except (ModelUnavailableError, ModelIntegrityError) as error:

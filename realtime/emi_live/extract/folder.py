@@ -34,7 +34,7 @@ __all__ = [
     "rate",
 ]
 
-# What people call media; the content is looked at later. Anything else in the folder is no clip.
+# Suffixes of media files; the content is checked later. Anything else in the folder is no clip.
 SUFFIXES: Final = frozenset(
     (
         *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
@@ -66,8 +66,8 @@ class Listing:
     """What a folder holds."""
 
     videos: list[Video]  # in order of their ids
-    unusable: list[tuple[str, str]]  # name and reason of media that can get no id of their own
-    others: dict[str, int]  # how many files that are no media, by suffix
+    unusable: list[tuple[str, str]]  # name and reason of media files that cannot get an id of their own
+    others: dict[str, int]  # the number of other files, by suffix
 
 
 def list_videos(folder: Path) -> Listing:
@@ -215,7 +215,7 @@ HELD_OUT: Final = 0.1  # of the groups, once to validate and once to test
 
 
 def rate(videos: Sequence[Video], labels: Path | None, split_by: str) -> dict[str, Rating]:
-    """How each clip is rated and which split it is in, by id; clips of which nothing is known are left out.
+    """The rating and split of each clip, by id; clips that have neither are left out.
 
     Args:
         videos: the clips.
