@@ -45,5 +45,5 @@ class CsvSink:
 if __name__ == "__main__":
     config = LiveConfig(duration_s=3.0)
     show = partial(demo_stages, length_s=config.window.length_s)
-    with LiveEngine(config, sinks=[CsvSink(Path(sys.argv[1]))], script=show) as live:
+    with LiveEngine(config, sinks=[CsvSink(Path(sys.argv[1]))], make_stages=show) as live:
         print(sum(1 for _ in live.estimates()), "estimates")

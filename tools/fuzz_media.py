@@ -297,7 +297,7 @@ class Child:
 def serve(paths: IO[str], answers: IO[str]) -> None:
     """The child: one path a line in, one JSON object a line out. Encoders are loaded once."""
     from emi_live.bundle import bundle_of
-    from emi_live.bundle.encoders import Encoders
+    from emi_live.bundle.base import Encoders
     from emi_live.cli.errors import exit_code
     from emi_live.config import load_config
     from emi_live.live import LiveEngine

@@ -14,6 +14,7 @@ import typer
 from emi_bench.fusion.settings import FusionSettings, SettingsError
 from emi_bench.report_file import keep_if_interrupted, write_report
 from emi_live.errors import ConfigurationError
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -278,7 +279,7 @@ def live(
     For example: [bold]emi bench live --input talk.mp4[/bold] or [bold]emi bench live --flash-beep[/bold];
     [bold]emi bench live --quick[/bold] takes half a minute
     """
-    from emi_live.cli.preflight import check_before_loading
+    from emi_live.cli.options import check_before_loading
     from emi_live.config import load_config
 
     if quick:
@@ -499,7 +500,7 @@ def report(
 
 def _check_json(where: str | None) -> None:
     """Refuse a place that cannot be written now, not after minutes of measuring."""
-    from emi_live.cli.preflight import check_writable
+    from emi_live.cli.options import check_writable
 
     if where not in (None, "-"):
         check_writable("--json", Path(where))
@@ -542,8 +543,8 @@ def _compare(
     data: Path, out: Path, runs: Path, seeds: int, epochs: int, jobs: int, only: list[str], as_json: bool
 ) -> None:
     from emi_bench.render import print_page
-    from emi_live.cli.data import check_data
-    from emi_live.cli.preflight import check_out_folder
+    from emi_live.cli.options import check_out_folder
+    from emi_live.cli.train import check_data
 
     check_data(data)
     check_out_folder("--out", out)
@@ -582,11 +583,11 @@ class _Bar:
 
     def show(self, what: str, done: float, of: float | None) -> None:
         """Name what is being done, and how much of it."""
-        self.progress.update(self.task, description=what, completed=done, total=of or None)
+        self.progress.update(self.task, description=printable(what), completed=done, total=of or None)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.progress.console.print(line, highlight=False)
+        self.progress.console.print(printable(line), markup=False, highlight=False)
 
 
 @contextmanager
@@ -596,6 +597,6 @@ def _bar(description: str = "loading") -> Iterator[_Bar]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         yield _Bar(progress, progress.add_task(description, total=None))

@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.report_file import ReportError
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ __all__ = [
 FIGURE_WIDTH: Final = 15.0  # inches
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS: Final = 40
+LONGEST: Final = 10_000  # characters of a paragraph or cell in a terminal
 LEAST_WRAPPED: Final = 12  # characters of a column whose text is wrapped
 BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -249,7 +251,11 @@ def print_page(page: Page) -> None:
 
 
 def terminal(page: Page, width: int, *, colour: bool = False) -> str:
-    """A page as plain text of at most `width` columns; with `colour`, bold and dim by ANSI codes."""
+    """A page as plain text of at most `width` columns; with `colour`, bold and dim by ANSI codes.
+
+    Names of files and labels cannot steer the terminal: what is not visible is escaped.
+    """
+    page = _escaped(page)
     lines = [_styled(page.title, BOLD, colour)]
     lines += [_styled(line, DIM, colour) for line in textwrap.wrap(page.measured_on, width)]
     for block in page.blocks:
@@ -265,6 +271,27 @@ def terminal(page: Page, width: int, *, colour: bool = False) -> str:
         else:
             lines += _terminal_table(block, width, colour)
     return "\n".join(lines) + "\n"
+
+
+def _escaped(page: Page) -> Page:
+    """The page with escapes in place of every character that a terminal would obey."""
+    blocks: list[Block] = []
+    for block in page.blocks:
+        if isinstance(block, Heading):
+            blocks.append(Heading(_safe(block.text)))
+        elif isinstance(block, Paragraph):
+            blocks.append(Paragraph(_safe(block.text)))
+        elif isinstance(block, Bullets):
+            blocks.append(Bullets([_safe(item) for item in block.items]))
+        else:
+            columns = [replace(column, name=_safe(column.name)) for column in block.columns]
+            blocks.append(Table(columns, [[_safe(cell) for cell in row] for row in block.rows]))
+    return Page(_safe(page.title), _safe(page.measured_on), blocks, page.figure)
+
+
+def _safe(text: str) -> str:
+    """The text with escapes; it stays `Strong` or `Code`."""
+    return type(text)(printable(text, LONGEST))
 
 
 def _terminal_table(table: Table, width: int, colour: bool) -> Iterator[str]:

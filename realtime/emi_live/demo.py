@@ -223,7 +223,7 @@ def demo_stages(bus: Bus, length_s: float) -> list[Stage]:
     """The scripted face, the recorded voice, and the real text stage over recorded embeddings.
 
     Args:
-        bus: where the text stage hears the words.
+        bus: where the text stage receives the words.
         length_s: the window, in seconds.
     """
     words = bus.subscriber(["transcript"])

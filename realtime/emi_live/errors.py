@@ -5,7 +5,7 @@
     EmiError                        (emi_models.errors)
     └── LiveError
         ├── ConfigurationError      exit 2: an option, preset or combination that cannot work
-        ├── SourceError             exit 3: no picture and no sound can be had from what was asked for
+        ├── SourceError             exit 3: neither frames nor sound can be read from what was asked for
         │   └── PartialSourceError  exit 1: the source broke down before its end; what came of it is good
         ├── OverrunError            a reader asked for samples that were overwritten
         ├── StalledError            in exact mode, media was pushed and nobody consumed the estimates
@@ -44,7 +44,7 @@ class ConfigurationError(LiveError, ValueError):
 
 
 class SourceError(LiveError, OSError):
-    """No picture and no sound can be had from what was asked for."""
+    """Neither frames nor sound can be read from what was asked for."""
 
     exit_code = 3
 

@@ -26,14 +26,14 @@ from emi_live.stages.stage import StageRunner
 from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
 
-__all__ = ["Flow", "Script", "open_flow"]
+__all__ = ["Flow", "StageMaker", "open_flow"]
 
 PUSH_TIMEOUT_S: Final = 10.0  # exact mode: a push that waits longer for room fails: nothing reads
 EXACT_ATTEMPTS: Final = 3  # a stage that fails so often in a row in a file is given up; the others go on
 
 CHUNK_S: Final = 0.032  # the least sound that a packet stands for
 
-Script = Callable[[Bus], Sequence[Stage]]  # makes the stages that replace sources and encoders
+StageMaker = Callable[[Bus], Sequence[Stage]]  # makes stages that replace sources and encoders
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class Flow:
 
 
 def open_flow(
-    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, scripted: bool = False
+    config: LiveConfig, health: Health, clock: Clock, opened: ExitStack, *, without_sources: bool = False
 ) -> Flow:
     """The opened sources, rings and bus that the configuration asks for, without a stage yet.
 
@@ -103,19 +103,19 @@ def open_flow(
         health: counters and states.
         clock: of capture times.
         opened: gets all that must be closed at the end.
-        scripted: open no source; the stages make their packets themselves.
+        without_sources: open none; the stages make their packets themselves.
 
     Raises:
         ConfigurationError: the settings contradict each other.
         SourceError: a source that was asked for cannot be opened.
     """
     exact = config.exact
-    sources = [] if scripted else open_sources(config, clock, health)
+    sources = [] if without_sources else open_sources(config, clock, health)
     for source in sources:
         opened.callback(source.close)
     streams = {
-        "video": scripted or any(source.has_video for source in sources),
-        "audio": scripted or any(source.has_audio for source in sources),
+        "video": without_sources or any(source.has_video for source in sources),
+        "audio": without_sources or any(source.has_audio for source in sources),
     }
     pushed = any(isinstance(source, PushSource) for source in sources)
     if exact:

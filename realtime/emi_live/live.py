@@ -1,4 +1,4 @@
-"""The engine as its users hold it: start it, push media or let it capture, take estimates, stop it."""
+"""The live engine, as programs use it: start it, push media or let it capture, take estimates, stop it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_engine.load import no_step
-from emi_live.assembly import Builder, Parts
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
-from emi_live.flow import Script
+from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
+from emi_live.pipeline import Builder, Parts
 from emi_live.sinks.sink import AsyncEstimates, EstimateReader
 from emi_live.sources import PushSource
 from emi_models.errors import EmiError
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class LiveEngine:
-    """Watches one person and says how strongly six emotions show; captured or pushed media, the same engine.
+    """Watches one person and says how strongly six emotions show; captured or pushed media.
 
     ::
 
@@ -60,7 +60,7 @@ class LiveEngine:
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
     stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
-    them in order of time, say `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
+    them in order of time, call `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
     and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
 
     Any thread may call any method; docs/embedding.md says more.
@@ -71,7 +71,7 @@ class LiveEngine:
         config: LiveConfig | None = None,
         *,
         sinks: Sequence[Sink] = (),
-        script: Script | None = None,
+        make_stages: StageMaker | None = None,
         engine: FusionEngine | None = None,
         encoders: Encoders | None = None,
         health: Health | None = None,
@@ -84,13 +84,14 @@ class LiveEngine:
 
         Args:
             config: settings; the default takes pushed media.
-            sinks: where estimates go besides `estimates()`, each in a thread of its own.
-            script: makes the stages that stand in for sources and encoders, as the demo's do.
-            engine: answers in place of the checkpoint's own engine; `close` closes it.
+            sinks: where estimates go, in addition to `estimates()`; each runs in a thread of its own.
+            make_stages: takes the bus and returns stages that replace sources and encoders, as `demo_stages`
+                does.
+            engine: the fusion engine to use in place of one for the checkpoint; `close` closes it.
             encoders: run in place of the bundle's own; `close` closes them.
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
-            progress: told of every download of encoder weights.
+            progress: called on every download of encoder weights.
             on_estimate: called with each estimate, in a thread of its own; what it raises is logged and
                 counted as `on_estimate.failures`.
             step: entered around each part of loading, e.g. "loading the face model"; nothing is printed here.
@@ -104,7 +105,7 @@ class LiveEngine:
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks
-        self._script = script
+        self._make_stages = make_stages
         self._engine = engine
         self._encoders = encoders
         self._clock = clock or MonotonicClock()
@@ -149,7 +150,7 @@ class LiveEngine:
         self._start_ns, self._told_end = None, False
         self.announcements.clear()
         self._parts = self._builder.build(
-            self._script, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
+            self._make_stages, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
         )
         _running_engines.add(self)
 
@@ -324,9 +325,9 @@ class LiveEngine:
         return self._running().intake.pauses.is_on("paused")
 
     def advance(self, t_ns: int) -> None:
-        """Nothing captured before `t_ns` will be pushed any more; in exact mode no window waits for it.
+        """No media captured before `t_ns` will follow; in exact mode no window waits for it.
 
-        Say it while a stream pauses (a muted microphone): estimates then need not wait until the other
+        Call it while a stream pauses (a muted microphone): estimates then need not wait until the other
         stream is `source.push_lead_s` ahead.
         """
         self._pushed().advance(t_ns)

@@ -95,3 +95,13 @@ def test_a_line_of_blocks_rises_with_the_values_and_is_never_too_long() -> None:
     assert spark_line([1.0, 4.0, 8.0]) == "▂▅█"
     assert len(spark_line([1.0] * 1_000)) == 40
     assert spark_line([]) == spark_line([0.0]) == ""
+
+
+def test_no_text_of_a_file_can_steer_the_terminal() -> None:
+    evil = "clip\x1b]0;owned\x07\x9b31m.mp4"
+    table = Table((Column("name", words=True),), [[evil], [Code(evil)]])
+    page = Page(evil, evil, [Heading(evil), Paragraph(Strong(evil)), Bullets([evil]), table])
+    text = terminal(page, 200)
+    assert not {"\x1b", "\x07", "\x9b"} & set(text)
+    assert text.count("clip\\x1b]0;owned\\x07") == 7
+    assert "\x1b[1mclip\\x1b]0" in terminal(page, 200, colour=True)

@@ -20,7 +20,7 @@ from emi_live.bundle import (
 )
 from emi_live.cli.privacy import facts, models_wanted
 from emi_live.errors import ConfigurationError
-from emi_live.extract.settings import load_settings
+from emi_live.extract.encoders import load_settings
 from emi_models import MODALITIES
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.text import GTE_BASE

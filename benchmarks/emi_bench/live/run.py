@@ -28,11 +28,11 @@ from emi_bench.machine import Machine, load_average
 from emi_bench.report_file import Interrupted
 from emi_bench.stats import Distribution
 from emi_live import LiveConfig, LiveEngine
-from emi_live.assembly import Builder
 from emi_live.clock import MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Trace
+from emi_live.pipeline import Builder
 from emi_models import MODALITIES
 
 if TYPE_CHECKING:

@@ -21,8 +21,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
+from rich.text import Text
 
 from emi_models import EMOTIONS
+from emi_models.console import printable
 from emi_models.errors import TrainingError
 from emi_models.files import replacing
 
@@ -274,7 +276,7 @@ _SENSES: Final = {"vision": "face", "audio": "voice", "text": "words"}
 def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print scores by emotion, by seconds shown and by modality, and what is published on the same data."""
     line = f"{evaluation.system} on {evaluation.data}; {evaluation.split}; n = {evaluation.n} clips"
-    console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), style="bold", markup=False, highlight=False, soft_wrap=True)
     if evaluation.task == "emi":
         console.print(_by_emotion(evaluation))
         console.print(_by_seconds(evaluation))
@@ -342,7 +344,11 @@ def _published(evaluation: Evaluation) -> Table:
         table.add_row(row.name, row.modalities, *scores, row.source)
     table.add_section()
     table.add_row(
-        f"this {evaluation.system}", "", f"{evaluation.whole.mean_pearson:.3f}", "", evaluation.split
+        f"this {evaluation.system}",
+        "",
+        f"{evaluation.whole.mean_pearson:.3f}",
+        "",
+        Text(printable(evaluation.split)),
     )
     return table
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from emi_live.bundle.base import FACE_MODEL, SECTION_OF, Bundle
-from emi_live.bundle.compact import Compact
-from emi_live.bundle.encoders import CropEncoder, Encoders, FaceReader
-from emi_live.bundle.shared import load_face, load_speech
-from emi_live.bundle.taemi import Taemi
+from emi_live.bundle.base import (
+    FACE_MODEL,
+    SECTION_OF,
+    Bundle,
+    CropEncoder,
+    Encoders,
+    FaceReader,
+    load_face,
+    load_speech,
+)
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,7 +39,8 @@ __all__ = [
     "unregister",
 ]
 
-_BUNDLES: Final[dict[str, Bundle]] = {}
+_BUILT_IN: Final = ("compact", "taemi")  # the first one is the default
+_BUNDLES: Final[dict[str, Bundle]] = {}  # those that a program registered, and those of the package once used
 
 
 def register(bundle: Bundle) -> None:
@@ -43,7 +49,7 @@ def register(bundle: Bundle) -> None:
     Raises:
         ValueError: another bundle has this name.
     """
-    if bundle.name in _BUNDLES:
+    if bundle.name in bundle_names():
         raise ValueError(f"there is a bundle {bundle.name} already; choose another name")
     _BUNDLES[bundle.name] = bundle
 
@@ -54,18 +60,18 @@ def unregister(name: str) -> None:
 
 
 def bundle_names() -> tuple[str, ...]:
-    """All bundles, in the order of registration; the first is the default."""
-    return tuple(_BUNDLES)
+    """All bundles: those of the package, the default first, then those that a program registered."""
+    return (*_BUILT_IN, *(name for name in _BUNDLES if name not in _BUILT_IN))
 
 
 def find_bundle(name: str) -> Bundle:
-    """The bundle of that name.
+    """The bundle of that name; one of the package is imported when it is first asked for.
 
     Raises:
         ConfigurationError: there is none.
     """
     if name not in _BUNDLES:
-        raise ConfigurationError(f"there is no bundle {name!r}; choose one of {', '.join(_BUNDLES)}")
+        _BUNDLES[name] = _built_in(name)
     return _BUNDLES[name]
 
 
@@ -76,8 +82,16 @@ def bundle_of(config: LiveConfig) -> Bundle:
 
 def default_bundle() -> Bundle:
     """The bundle that runs when no setting names one."""
-    return next(iter(_BUNDLES.values()))
+    return find_bundle(_BUILT_IN[0])
 
 
-register(Compact())
-register(Taemi())
+def _built_in(name: str) -> Bundle:
+    if name == "compact":
+        from emi_live.bundle.compact import Compact
+
+        return Compact()
+    if name == "taemi":
+        from emi_live.bundle.taemi import Taemi
+
+        return Taemi()
+    raise ConfigurationError(f"there is no bundle {name!r}; choose one of {', '.join(bundle_names())}")

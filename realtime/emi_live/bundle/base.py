@@ -1,18 +1,23 @@
-"""What a bundle is: a named set of encoders with their stages, models, settings and checkpoint."""
+"""What a bundle is: a named set of encoders with their stages, models, settings and checkpoint.
+
+`Encoders` holds those that run. `load_face` and `load_speech` load what several bundles use.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from emi_live.bundle.encoders import Encoders
-from emi_live.bundle.shared import load_speech
 from emi_live.errors import ConfigurationError, SourceError
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import numpy as np
+    from numpy.typing import NDArray
 
     from emi_engine.load import Step
     from emi_live.config import LiveConfig
@@ -20,10 +25,169 @@ if TYPE_CHECKING:
     from emi_live.rings import AudioReader
     from emi_live.stages import Stage
     from emi_models import Modality
+    from emi_models.encoders.face import FaceResult
+    from emi_models.encoders.prosody import ProsodyEncoder
+    from emi_models.encoders.voice_activity import VoiceGate
+    from emi_models.encoders.wav2vec import Wav2vecEncoder
     from emi_models.inputs import FusionShapes
+    from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["FACE_MODEL", "SECTION_OF", "Bundle"]
+__all__ = [
+    "FACE_MODEL",
+    "SECTION_OF",
+    "Bundle",
+    "CropEncoder",
+    "Encoders",
+    "FaceReader",
+    "TextEncoder",
+    "load_face",
+    "load_speech",
+]
+
+
+class FaceReader(Protocol):
+    """What stages need of a face encoder."""
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        """What one frame, uint8 RGB of shape (height, width, 3), shows."""
+        ...
+
+    def reset(self) -> None:
+        """Forget earlier frames."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+class CropEncoder(Protocol):
+    """What the stage of crops needs of a vision transformer."""
+
+    @property
+    def side_px(self) -> int:
+        """The side of the crops that it takes."""
+        ...
+
+    def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (N, D) of crops (N, side, side, 3)."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """What the text stage needs of an encoder."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings (len(texts), D)."""
+        ...
+
+
+@dataclass(slots=True)
+class Encoders:
+    """The encoders that run. None means not wanted or not available; then `unavailable` may say why."""
+
+    face: FaceReader | None = None
+    crops: CropEncoder | None = None  # of `taemi`: what is made of the face that `face` finds
+    prosody: ProsodyEncoder | None = None  # of `compact`
+    voice: Wav2vecEncoder | None = None  # of `taemi`
+    voice_gate: Callable[[], VoiceGate] | None = None  # one gate per stage: a gate has state
+    recognizer: Recognizer | None = None
+    smaller_recognizer: Recognizer | None = None  # takes over when the other cannot keep up
+    sentence: TextEncoder | None = None
+    ids: dict[Modality, str] = field(default_factory=dict)  # what a checkpoint must have been trained on
+    dims: dict[Modality, int] = field(default_factory=dict)  # values in a frame of those
+    unavailable: dict[str, str] = field(default_factory=dict)  # modality -> why, with the remedy
+    announcements: list[str] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)  # what a licence demands of features, one line each
+
+    def forget(self) -> None:
+        """Forget earlier media, so that the next clip gives what it would right after loading."""
+        for encoder in (self.face, self.prosody):
+            if encoder is not None:
+                encoder.reset()
+        for recognizer in (self.recognizer, self.smaller_recognizer):
+            if recognizer is not None:
+                recognizer.forget()
+
+    def close(self) -> None:
+        """Release what the encoders hold."""
+        for encoder in (self.face, self.recognizer, self.smaller_recognizer):
+            if encoder is not None:
+                encoder.close()
+
+
+def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    """Add the face encoder, or say why there is none."""
+    from emi_models.encoders.face import FaceEncoder
+
+    try:
+        path = store.locate("face-landmarker", progress)
+        encoders.face = FaceEncoder(
+            path, max_faces=config.face.max_faces, min_confidence=config.face.min_confidence
+        )
+    except EmiError as error:
+        encoders.unavailable["vision"] = str(error)
+
+
+def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
+    """Add the speech recogniser that `speech.backend` names, or say why there is none."""
+    backend = config.speech.backend
+    why_not_whisper = ""
+    if backend in ("auto", "faster-whisper"):
+        try:
+            encoders.recognizer = _whisper(config, config.speech.model, store, progress)
+            encoders.announcements.append(f"words: {encoders.recognizer.name}")
+            _load_smaller(encoders, config, store, progress)
+            return
+        except EmiError as error:
+            why_not_whisper = str(error)
+    if backend in ("auto", "pocketsphinx"):
+        from emi_models.speech.isolated import IsolatedRecognizer
+
+        try:
+            encoders.recognizer = IsolatedRecognizer()
+            because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
+            encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
+            if config.speech.smaller_model is not None:
+                encoders.announcements.append("words: no smaller model: PocketSphinx has only one")
+            return
+        except EmiError as error:
+            encoders.unavailable["text"] = why_not_whisper or str(error)
+            return
+    encoders.unavailable["text"] = why_not_whisper
+
+
+def _load_smaller(
+    encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
+) -> None:
+    model = config.speech.smaller_model
+    if model is None:
+        return
+    if config.exact:
+        encoders.announcements.append(
+            "words: no smaller model is needed: exact mode waits as long as it takes"
+        )
+        return
+    try:
+        encoders.smaller_recognizer = _whisper(config, model, store, progress)
+        line = f"words: {encoders.smaller_recognizer.name} when that is too slow"
+    except EmiError as error:
+        line = f"words: no smaller model when that is too slow: {error}"
+    encoders.announcements.append(line)
+
+
+def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
+    from emi_models.speech.whisper import WhisperRecognizer
+
+    folder = Path(model) if Path(model).is_dir() else store.locate(f"whisper-{model}", progress)
+    return WhisperRecognizer(
+        folder,
+        language=config.speech.language,
+        compute_type=config.speech.compute_type,
+        threads=config.speech.threads,
+    )
+
 
 FACE_MODEL: Final = "face-landmarker"  # finds the face; no folder that a setting names replaces it
 
@@ -32,16 +196,17 @@ SECTION_OF: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio",
 
 
 class Bundle(ABC):
-    """A set of encoders, one for each modality, and all that the program must know of it.
+    """A set of encoders, one for each modality, and all that the program must know about it.
 
-    A new bundle is a subclass in its own file, and one `register` in `emi_live.bundle`. Modules of bundles
-    are imported at every start, so heavy imports go into the methods that need them.
+    A new bundle is a subclass in its own file, and one line in `emi_live.bundle`, or one `register` in a
+    program. Commands import the modules of bundles, so heavy imports go into the methods that need them.
 
     Attributes:
         name: the value of the setting `bundle`.
         encoder_ids: by modality, the ids that a checkpoint must name. Empty if settings choose the encoders;
             then the encoders that run say it.
-        own_settings: by section, settings that have no effect with bundles that do not list them too.
+        own_settings: by section (face, audio, speech or text), settings that have no effect with bundles that
+            do not list them too.
         extract_settings: defaults of `emi extract`, as `section.key=value`.
         models: by modality, what the encoders need of the model store.
         speech_model: the name of the speech recogniser's model in the store.
@@ -71,19 +236,19 @@ class Bundle(ABC):
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoders of vision in, or say in `encoders.unavailable` why there is none."""
+        """Add the encoders of vision, or say in `encoders.unavailable` why there is none."""
 
     @abstractmethod
     def load_audio(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoder of audio in, or say why there is none."""
+        """Add the encoder of audio, or say why there is none."""
 
     @abstractmethod
     def load_text(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the encoder of text in, or say why there is none."""
+        """Add the encoder of text, or say why there is none."""
 
     @abstractmethod
     def vision_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
@@ -142,7 +307,7 @@ class Bundle(ABC):
         Args:
             config: all settings.
             store: where the models are.
-            vision: whether pictures can come.
+            vision: whether frames can come.
             audio: whether sound can come.
             progress: gets the progress of downloads.
             step: is entered around each model.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emi_live.bundle.base import FACE_MODEL, Bundle
-from emi_live.bundle.shared import load_face
+from emi_live.bundle.base import FACE_MODEL, Bundle, load_face
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
-    from emi_live.bundle.encoders import Encoders
+    from emi_live.bundle.base import Encoders
     from emi_live.config import LiveConfig
     from emi_live.flow import Flow
     from emi_live.stages import Stage
@@ -41,7 +40,7 @@ class Compact(Bundle):
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the face's blendshapes in, or say why there are none."""
+        """Add the face encoder, or say why there are none."""
         load_face(encoders, config, store, progress)
         if encoders.face is not None:
             encoders.announcements.append("vision: MediaPipe Face Landmarker, 52 blendshapes and head pose")
@@ -49,7 +48,7 @@ class Compact(Bundle):
     def load_audio(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put prosody in, which needs no model."""
+        """Add prosody, which needs no model."""
         from emi_models.encoders.prosody import ProsodyEncoder
 
         encoders.prosody = ProsodyEncoder()
@@ -58,7 +57,7 @@ class Compact(Bundle):
     def load_text(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the sentence encoder in, or say why there is none."""
+        """Add the sentence encoder, or say why there is none."""
         from emi_models.encoders.text import SentenceEncoder
 
         try:

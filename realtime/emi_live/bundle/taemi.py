@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from emi_live.bundle.base import FACE_MODEL, Bundle
-from emi_live.bundle.shared import load_face
+from emi_live.bundle.base import FACE_MODEL, Bundle, load_face
 from emi_live.errors import ConfigurationError
 from emi_models.errors import EmiError
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from emi_live.bundle.encoders import Encoders
+    from emi_live.bundle.base import Encoders
     from emi_live.config import LiveConfig
     from emi_live.flow import Flow
     from emi_live.stages import Stage
@@ -194,7 +193,7 @@ class Taemi(Bundle):
         """Refuse `audio.hop_s` where a clip's sound is encoded at once."""
         if config.audio.context == "full" and "hop_s" in config.audio.model_fields_set:
             raise ConfigurationError(
-                "audio.hop_s means nothing here with audio.context=full, since clips are heard whole: "
+                "audio.hop_s means nothing here with audio.context=full, since clips are encoded whole: "
                 "leave it out, or choose audio.context=cached"
             )
 

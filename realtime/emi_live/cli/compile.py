@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import check_checkpoint, check_out_folder
+from emi_live.cli.errors import DebugOption, say
+from emi_live.cli.options import check_checkpoint, check_out_folder
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emi_engine.tensorrt.plans import Plan
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["app", "building"]
+__all__ = ["app", "building", "tell_plan"]
 
 HELP = """Build a checkpoint's plan: its network, compiled for a GPU.
 
@@ -122,12 +122,13 @@ def compile_(
         model = job.model(loaded, path)
     place, origin = out or job.kept_at(loaded, model), job.origin(loaded, model)
     if not force and (plan := job.done(place, origin)) is not None:
-        _tell(plan, "is there already, of the same origin; nothing to do")
+        tell_plan(plan, "is there already, of the same origin; nothing to do")
         return
     started = time.monotonic()
     with building(console) as progress:
         plan = job.build(place, origin, model, progress)
-    _tell(plan, f"was built in {time.monotonic() - started:.1f} s by {engine.value} {origin.library_version}")
+    took_s = time.monotonic() - started
+    tell_plan(plan, f"was built in {took_s:.1f} s by {engine.value} {origin.library_version}")
     if precision is not PrecisionName.fp32:
         _tell_price(loaded, precision, console)
 
@@ -159,16 +160,16 @@ def building(console: Console) -> Iterator[BuildProgress]:
                 raise KeyboardInterrupt
 
 
-def _tell(plan: Plan, what: str) -> None:
+def tell_plan(plan: Plan, what: str) -> None:
     """Three lines on a plan: where, what it is of, where it runs."""
     manifest = plan.manifest
     where = ", ".join(manifest.targets) or f"{manifest.gpu} ({manifest.capability}) only"
-    typer.echo(f"{plan.path} {what}")
-    typer.echo(
+    say(f"{plan.path} {what}")
+    say(
         f"  {manifest.precision}, batch {manifest.batch}, checkpoint {manifest.checkpoint_sha256[:12]}…, "
         f"{'refittable, ' if manifest.refittable else ''}{len(plan.data) / 1e6:.1f} MB"
     )
-    typer.echo(f"  runs on {where}")
+    say(f"  runs on {where}")
 
 
 def _tell_price(loaded: LoadedCheckpoint, precision: PrecisionName, console: Console) -> None:
@@ -177,9 +178,7 @@ def _tell_price(loaded: LoadedCheckpoint, precision: PrecisionName, console: Con
     from emi_engine.protocol import TOLERANCES
 
     price = precision_price(loaded, precision.value, WINDOWS)
-    typer.echo(
-        f"  {precision.value} moves an intensity by {price:.2g} at most (PyTorch, {WINDOWS} random windows)"
-    )
+    say(f"  {precision.value} moves an intensity by {price:.2g} at most (PyTorch, {WINDOWS} random windows)")
     if price > TOLERANCES[precision.value]:
         console.print(
             f"that is more than {TOLERANCES[precision.value]:g}, from which on an engine may refuse to run; "

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emi_live.addresses import safe_text
-from emi_live.cli.complete import complete_preset
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.options import complete_preset
 from emi_live.errors import ConfigurationError
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,8 +99,8 @@ def show(
     rows = [
         {
             "name": setting.name,
-            "value": _printable(setting, setting.value_in(effective)),
-            "default": _printable(setting, setting.default),
+            "value": _plain(setting, setting.value_in(effective)),
+            "default": _plain(setting, setting.default),
             "from": origin.get(setting.name, "default"),
         }
         for setting in _settings()
@@ -115,7 +116,7 @@ def show(
             row["name"],
             _words(row["value"]),
             _words(row["default"]) if changed else "",
-            "" if row["from"] == "default" else row["from"],
+            "" if row["from"] == "default" else printable(row["from"]),
             style="bold" if changed else None,
         )
     _print(table)
@@ -179,12 +180,12 @@ def _as_json(setting: Setting) -> dict[str, Any]:
     return {
         "name": setting.name,
         "type": setting.kind,
-        "default": _printable(setting, setting.default),
+        "default": _plain(setting, setting.default),
         "description": setting.description,
     }
 
 
-def _printable(setting: Setting, value: Any) -> Any:
+def _plain(setting: Setting, value: Any) -> Any:
     """A value as JSON can hold it, without secrets: keys, and passwords in addresses."""
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -192,10 +193,10 @@ def _printable(setting: Setting, value: Any) -> Any:
 
 
 def _words(value: Any) -> str:
-    """A value in TOML's spelling, without quotes."""
+    """A value in TOML's spelling, without quotes, as a terminal may show it."""
     if value is None:
         return "unset"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else printable(value)
 
 
 def _table(*columns: str) -> Table:

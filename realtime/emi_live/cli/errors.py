@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command
 
 from emi_live.addresses import safe_text
+from emi_live.cli import EXIT_INTERRUPTED, raise_interrupts
 from emi_live.errors import ConfigurationError, LiveError
 from emi_models.console import accept_any_text, own_standard_error, printable
 from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
@@ -26,19 +27,23 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context  # what typer brings of click has no public name
 
 __all__ = [
-    "EXIT_INTERRUPTED",
     "DebugOption",
     "end_on_signals",
     "exit_code",
     "report_errors",
     "run_app",
+    "say",
     "tidy",
 ]
 
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, the shells' convention
 EXIT_MODEL: Final = 2
 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def say(line: str) -> None:
+    """Print one line on standard output; text of files in it cannot steer the terminal."""
+    typer.echo(printable(line))
 
 
 def exit_code(error: EmiError) -> int:
@@ -60,6 +65,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         debug: print the trace of such an error too.
     """
     try:
+        raise_interrupts()
         yield
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -79,7 +85,7 @@ def report_errors(debug: bool = False) -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does: in order, and with the summary.
+    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does, with the summary.
 
     A hang-up that is ignored stays ignored, as `nohup` wants it.
     """

@@ -18,16 +18,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emi_live.bundle import bundle_names, default_bundle
-from emi_live.cli.complete import complete_bundle, complete_preset
-from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import check_out_folder
+from emi_live.cli.errors import DebugOption, say
+from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from emi_live.extract.ledger import Entry, Listing
+    from emi_live.extract.folder import Entry, Listing
     from emi_live.extract.pool import Ready
     from emi_live.extract.run import Report
 
@@ -110,6 +109,14 @@ def extract(
             help="Leave out vision, audio or text. Repeatable.", rich_help_panel=HOW, metavar="MODALITY"
         ),
     ] = None,
+    audio_track: Annotated[
+        str | None,
+        typer.Option(
+            help="Which sound track of each file. Default: the default one.",
+            rich_help_panel=INPUT,
+            metavar="N|LANG",
+        ),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(help="Keep the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
     ] = 12.0,
@@ -148,12 +155,10 @@ def extract(
     from rich.console import Console
 
     from emi_live.cli.downloads import download_bar
-    from emi_live.extract.encoders import fetch_models
-    from emi_live.extract.ledger import list_videos
+    from emi_live.extract.encoders import fetch_models, load_settings
+    from emi_live.extract.folder import list_videos, rate
     from emi_live.extract.pool import Pool, Task, run_child
     from emi_live.extract.run import extract as run
-    from emi_live.extract.settings import load_settings
-    from emi_live.extract.splits import rate
     from emi_models.store import ModelStore
 
     settings = load_settings(
@@ -162,6 +167,7 @@ def extract(
         seconds=seconds,
         preset=config,
         settings=set_ or (),
+        audio_track=audio_track,
         offline=offline,
     )
     listing = list_videos(videos)
@@ -200,7 +206,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
     """The last lines: what came of it, and which files were left out, with the reason."""
     clips = [*report.kept, *report.written]
     if clips:
-        typer.echo(
+        say(
             f"{len(clips)} clips in {out} ({len(report.written)} now, {len(report.kept)} before): "
             f"{sum(clip.faces > 0 for clip in clips)} with a face, "
             f"{sum(clip.sounds > 0 for clip in clips)} with sound, "
@@ -208,7 +214,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
         )
         splits = Counter(row.rating.split or "without a split" for row in report.rows)
         rated = sum(row.rating.targets is not None for row in report.rows)
-        typer.echo(f"{rated} rated; " + ", ".join(f"{count} {split}" for split, count in splits.items()))
+        say(f"{rated} rated; " + ", ".join(f"{count} {split}" for split, count in splits.items()))
     warnings = [f"{name}: {reason}" for name, reason in report.refused]
     warnings += [
         f"{name}: kept, but {count} damaged packets were left out" for name, count in report.damaged.items()

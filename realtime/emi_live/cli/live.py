@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
-from emi_live.cli.complete import (
+from emi_live.cli.errors import end_on_signals, report_errors, run_app
+from emi_live.cli.options import (
+    check_before_loading,
     complete_camera,
     complete_engine,
     complete_microphone,
     complete_mode,
     complete_preset,
+    media_argument,
 )
-from emi_live.cli.errors import end_on_signals, report_errors, run_app
-from emi_live.cli.preflight import check_before_loading, media_argument
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:

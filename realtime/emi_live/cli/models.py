@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from emi_live.bundle import bundle_names, default_bundle, find_bundle
-from emi_live.cli.complete import complete_model
 from emi_live.cli.errors import DebugOption
+from emi_live.cli.options import complete_model
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelStore
 

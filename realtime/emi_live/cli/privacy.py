@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import media_argument
+from emi_live.cli.options import media_argument
 from emi_models import telemetry
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,21 +22,21 @@ from emi_live.errors import PartialSourceError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
-from emi_live.sinks.publish import PublishSink
-from emi_live.sinks.terminal import Controls, Keyboard, Summary, TerminalSink
-from emi_live.sinks.view import PictureSink
+from emi_live.sinks.terminal import Summary
 from emi_live.sinks.viewstate import NOTICE, ProgressLine
 from emi_models.console import printable
 from emi_models.files import library_caches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.status import Status
 
     from emi_live.config import LiveConfig
-    from emi_live.flow import Script
+    from emi_live.flow import StageMaker
     from emi_live.sinks import Sink
+    from emi_live.sinks.publish import PublishSink
+    from emi_live.sinks.terminal import Controls, TerminalSink
 
 __all__ = ["run_session", "set_up_logging"]
 
@@ -53,7 +54,7 @@ class _PrintableFormatter(SafeFormatter):
 
 
 def set_up_logging(debug: bool, view: bool) -> None:
-    """Traces on request; else warnings, but not across the view, which shows states and drops itself."""
+    """Log everything with `debug`, else warnings; with a view only errors, since the view shows the rest."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter(LOG_FORMAT))
@@ -68,31 +69,31 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     Args:
         config: all settings.
         console: for progress, what runs, and the summary.
-        demo: play the script in place of media.
+        demo: play the show in place of media.
         picture: where to save the view at the end; None = nowhere.
     """
     os.environ.update(library_caches(os.environ))
     health = Health()
-    controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), lambda: engine.mark())
-    sinks = _sinks(config, health, _in_words(config, demo), picture, console, controls)
-    view = next((sink for sink in sinks if isinstance(sink, TerminalSink) and not sink.plain), None)
+    outputs = _open_outputs(config, health, _in_words(config, demo), picture, console, lambda: engine.mark())
+    sinks, view = outputs.sinks, outputs.view
     with console.status("starting …") as status, download_bar(console) as progress:
         engine = LiveEngine(
             config,
             sinks=sinks,
-            script=_script(config, demo),
+            make_stages=_demo_stages(config, demo),
             health=health,
             progress=progress,
             step=LoadingSteps(status, config.fusion.threads),
         )
         engine.load()
     _announce(console, engine.announcements)
-    _announce(console, [f"estimates on {sink.address}" for sink in sinks if isinstance(sink, PublishSink)])
+    if outputs.published is not None:
+        _announce(console, [f"estimates on {outputs.published.address}"])
     summary = Summary()
     line = None if view is not None else _progress_line(config, health, console)
     gone: PartialSourceError | None = None
     try:
-        with _keyboard(controls, health, view), engine as live:
+        with _keyboard(outputs, health), engine as live:
             try:
                 _follow(live, summary, sinks, line)
             finally:
@@ -101,8 +102,8 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             raise gone
     except KeyboardInterrupt:
         with suppress(OSError):
-            _announce(console, _lost(health))  # nobody asks `check` any more
-        if not controls.quitting or config.source.input is not None:  # a file was not read to its end
+            _announce(console, _lost(health))  # `check` is not called any more
+        if not outputs.quitting or config.source.input is not None:  # a file was not read to its end
             raise
         if gone is not None:
             raise gone from None
@@ -114,12 +115,14 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         if summary.count:
             with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
                 console.print(summary.render(health.snapshot()))
-    if shortfall := (health.status("file").detail if health.status("file").state == "ended" else ""):
-        console.print(f"file: {shortfall}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    shortfall = health.status("file").detail if health.status("file").state == "ended" else ""
+    if shortfall and not logger.isEnabledFor(logging.WARNING):  # else the log has said it
+        told = printable(f"file: {shortfall}")
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: ProgressLine | None) -> None:
-    """Take every estimate, until the last or until nobody is left to tell."""
+    """Take every estimate, until the last one or until every sink has finished."""
     for estimate in live.estimates():
         summary.add(estimate)
         if line is not None:
@@ -139,12 +142,13 @@ def _gone(health: Health) -> PartialSourceError | None:
     return None
 
 
-def _keyboard(
-    controls: Controls, health: Health, view: TerminalSink | None
-) -> AbstractContextManager[object]:
+def _keyboard(outputs: _Outputs, health: Health) -> AbstractContextManager[object]:
     """The keys of the view, where there is one."""
-    if view is None:
+    controls, view = outputs.controls, outputs.view
+    if controls is None or view is None:
         return nullcontext()
+    from emi_live.sinks.terminal import Keyboard
+
     return Keyboard(controls, health, suspend=view.close, resume=view.open)
 
 
@@ -205,7 +209,7 @@ def _lost(health: Health) -> list[str]:
     ]
 
 
-def _script(config: LiveConfig, demo: bool) -> Script | None:
+def _demo_stages(config: LiveConfig, demo: bool) -> StageMaker | None:
     if not demo:
         return None
     from emi_live.demo import demo_stages
@@ -213,38 +217,74 @@ def _script(config: LiveConfig, demo: bool) -> Script | None:
     return partial(demo_stages, length_s=config.window.length_s)
 
 
-def _sinks(
+@dataclass(slots=True)
+class _Outputs:
+    """Where estimates go, and what the terminal view and its keys need."""
+
+    sinks: list[Sink] = field(default_factory=list)
+    published: PublishSink | None = None
+    view: TerminalSink | None = None  # None: there is none, or it writes plain lines
+    controls: Controls | None = None
+
+    @property
+    def quitting(self) -> bool:
+        """Whether the key `q` was pressed."""
+        return self.controls is not None and self.controls.quitting
+
+
+def _open_outputs(
     config: LiveConfig,
     health: Health,
     watched: str,
     picture: Path | None,
     console: Console,
-    controls: Controls,
-) -> list[Sink]:
+    mark: Callable[[], int],
+) -> _Outputs:
+    """The sinks that the settings ask for; only their modules are imported.
+
+    Args:
+        config: all settings.
+        health: counters and states that sinks show.
+        watched: what is watched, in words.
+        picture: where to save the view at the end; None = nowhere.
+        console: for what sinks announce.
+        mark: sets a marker and returns its number, for the key `m`.
+
+    Raises:
+        ConfigurationError: an address that is in use or not allowed.
+    """
     output = config.output
-    sinks: list[Sink] = []
+    outputs = _Outputs()
+    sinks = outputs.sinks
     if output.json_path is not None:
         sink = JsonLinesSink(output.json_path, lambda line: _announce(console, [line]), append=output.append)
         sinks.append(sink)
     if output.publish is not None:
-        published = PublishSink(output.publish, config.bus, health)
-        published.open()  # an address that is taken is told of now, not after the models are loaded
-        sinks.append(published)
+        from emi_live.sinks.publish import PublishSink
+
+        outputs.published = PublishSink(output.publish, config.bus, health)
+        outputs.published.open()  # an address in use is an error now, not after the models are loaded
+        sinks.append(outputs.published)
     if picture is not None:
+        from emi_live.sinks.view import PictureSink
+
         sinks.append(PictureSink(picture, health, source=watched))
     if output.ui and output.json_path != "-":
+        from emi_live.sinks.terminal import Controls, TerminalSink
+
+        outputs.controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), mark)
         stored = f"estimates go to {output.json_path or output.publish}"
-        sinks.append(
-            TerminalSink(
-                health,
-                source=watched,
-                notice=stored if len(sinks) else NOTICE,
-                controls=controls,
-                exact=config.exact,
-                until_s=config.duration_s,
-            )
+        terminal = TerminalSink(
+            health,
+            source=watched,
+            notice=stored if len(sinks) else NOTICE,
+            controls=outputs.controls,
+            exact=config.exact,
+            until_s=config.duration_s,
         )
-    return sinks
+        outputs.view = None if terminal.plain else terminal
+        sinks.append(terminal)
+    return outputs
 
 
 def _in_words(config: LiveConfig, demo: bool) -> str:

@@ -143,7 +143,7 @@ def _fusion() -> Check:
 
 
 def drawn_face() -> NDArray[np.uint8]:
-    """A picture, (480, 640, 3) RGB, of a face that MediaPipe takes for one; no."""
+    """A frame, (480, 640, 3) uint8 RGB, with a drawn face that MediaPipe detects."""
     import cv2
     import numpy as np
 

@@ -1,5 +1,7 @@
-"""The commands that train and evaluate systems on a folder of clips.
+"""The commands on folders of clips: prepare them, train on them, evaluate on them.
 
+`emi convert`: read the feature files of a data set once, and say what is in them.
+`emi synth`: make a synthetic corpus in the layout of Hume-Vidmimic2, to try training without it.
 `emi train`: train one of the published systems on a folder of clips, into a checkpoint.
 `emi eval`: how good a checkpoint is on a folder of clips, by emotion, seconds seen and modality.
 """
@@ -7,18 +9,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.complete import SYSTEMS, complete_system
-from emi_live.cli.data import bad_use, check_data, open_data
-from emi_live.cli.errors import DebugOption
-from emi_live.cli.preflight import check_checkpoint, check_out_folder, check_writable
+from emi_live.cli.errors import DebugOption, say
+from emi_live.cli.options import SYSTEMS, check_checkpoint, check_out_folder, check_writable, complete_system
 from emi_live.errors import ConfigurationError
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +29,292 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_models.data.clip import ClipSet
+    from emi_models.data.synth import SynthCorpus
+    from emi_models.data.vidmimic import VidmimicClips
     from emi_models.training.config import TrainConfig
     from emi_models.training.evaluate import Evaluation
     from emi_models.training.fit import FitResult
 
-__all__ = ["eval_app", "train_app"]
+__all__ = [
+    "bad_use",
+    "check_data",
+    "convert_app",
+    "eval_app",
+    "open_data",
+    "synth_app",
+    "train_app",
+]
 
 EXTRA: Final = frozenset({"lightning", "matplotlib", "torchmetrics"})
+
+
+@contextmanager
+def bad_use() -> Iterator[None]:
+    """Report errors of clips and of training as bad use, exit code 2."""
+    from emi_models.errors import DataError, TrainingError
+
+    try:
+        yield
+    except (DataError, TrainingError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def check_data(folder: Path, labels: Path | None = None) -> None:
+    """Return if the folder looks like clips and the file of ratings exists; nothing is loaded.
+
+    Raises:
+        ConfigurationError: it does not, or they are not.
+    """
+    from emi_models.data.dataset import check_folder
+
+    with bad_use():
+        check_folder(folder)
+    if labels is not None and not labels.exists():
+        raise ConfigurationError(f"--labels {labels} is not there; give a CSV of ratings")
+
+
+def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSet:
+    """The clips of a folder, with a bar while features are converted.
+
+    Args:
+        folder: in emi-live's layout or Hume-Vidmimic2's.
+        console: where the bar is drawn, if it is a terminal.
+        options: of `emi_models.data.open_clips`; None = not given.
+
+    Raises:
+        DataError: it has neither layout, or is damaged.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+    from emi_models.data import open_clips
+
+    given = {name: value for name, value in options.items() if value is not None}
+    columns = (TextColumn("convert {task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def converted(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done)
+
+        return open_clips(folder, progress=converted, **given)
+
+
+@contextmanager
+def training_installed() -> Iterator[None]:
+    """Turn a failed import of the extra `train` into a message that says what to install.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA:
+            raise
+        raise ConfigurationError(f'{package} is not installed; install "emi-live[train]"') from error
+
+
+CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in them.
+
+[bold]Examples[/bold]
+
+  emi convert data
+  emi convert data --vision googlevit --text gte
+  emi convert data --vision none --cache /fast/disk/cache
+  emi convert data --json | jq .modalities.vision.refused
+
+The files are pickles, which run programs when they are loaded as usual. Here
+only arrays and tensors come out of them; a file that asks for more is left
+out, like any bad one, and listed. `emi train` also converts what it needs.
+After Ctrl-C, the same command continues.
+"""
+SHOWN: Final = 20  # refused files listed on the terminal
+RATE_APART: Final = 1.2  # faces in a second against what is assumed, from which it is worth a word
+
+convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+FeaturesOption = Annotated[
+    str | None, typer.Option(help="A folder of features or a file of all clips; or 'none'.", metavar="NAME")
+]
+
+
+@convert_app.command(help=CONVERT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def convert(
+    data: Annotated[Path, typer.Argument(help="Folder with train_split.csv.", metavar="DIR")],
+    vision: FeaturesOption = None,
+    audio: FeaturesOption = None,
+    text: FeaturesOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where converted features are kept. [default: DIR/emi-cache]", metavar="DIR"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, for scripts.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    from rich.console import Console
+
+    check_data(data)
+    console = Console(stderr=True)
+    with bad_use(), _unlogged("emi_models.data.vidmimic"):  # what it would log is listed below
+        from emi_models.data.vidmimic import VidmimicClips
+
+        options = {"vision": vision, "audio": audio, "text": text, "cache": cache}
+        clips = open_data(data, console, options)
+        if not isinstance(clips, VidmimicClips):
+            raise ConfigurationError(f"{data} has emi-live's own layout already; train on it as it is")
+        summary = _summary(clips)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    _show(summary, console)
+
+
+@contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    """Silence a logger."""
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logging.getLogger(name).addFilter(nothing)
+    try:
+        yield
+    finally:
+        logging.getLogger(name).removeFilter(nothing)
+
+
+def _summary(clips: VidmimicClips) -> dict[str, Any]:
+    """The whole summary, as JSON can hold it."""
+    counts = {split: len(clips.ids(split)) for split in ("train", "valid", "test")}
+    faces_hz = clips.faces_hz()
+    return {
+        "clips": counts,
+        "modalities": {
+            modality: {
+                "source": clips.sources[modality],
+                "width": found.dim,
+                "clips": len(found),
+                "frames": found.frames,
+                "dropped_frames": found.dropped,
+                "refused": found.refused,
+            }
+            for modality, found in clips.features.items()
+        },
+        "faces_per_second": None if faces_hz is None else round(faces_hz, 3),
+        "assumed_faces_per_second": clips.assumed_faces_hz,
+    }
+
+
+def _show(summary: dict[str, Any], console: Console) -> None:
+    """Print a line for each modality, then the warnings."""
+    total = sum(summary["clips"].values())
+    say(f"{total} clips: " + ", ".join(f"{count} {split}" for split, count in summary["clips"].items()))
+    for modality, found in summary["modalities"].items():
+        line = f"{modality}: {found['source']}, {found['clips']} clips, {found['frames']} frames"
+        say(f"{line} of {found['width']} values, {total - found['clips']} clips without")
+    warnings = [
+        f"{found['dropped_frames']} frames of {found['source']} are NaN or infinite somewhere, and left out"
+        for found in summary["modalities"].values()
+        if found["dropped_frames"]
+    ]
+    seen, assumed = summary["faces_per_second"], summary["assumed_faces_per_second"]
+    if seen is not None and not 1 / RATE_APART < seen / assumed < RATE_APART:
+        warnings.append(
+            f"a second of voice has {seen:.1f} faces, but {assumed:g} are assumed; "
+            'if that is wrong, write {"vision_hz": …} into dataset.json'
+        )
+    refused = [reason for found in summary["modalities"].values() for reason in found["refused"].values()]
+    warnings += [f"left out: {reason}" for reason in refused[:SHOWN]]
+    if len(refused) > SHOWN:
+        warnings.append(f"… and {len(refused) - SHOWN} more are left out; --json lists them all")
+    for warning in warnings:
+        console.print(printable(warning), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+class Sizes(StrEnum):
+    """Widths and rates of the features."""
+
+    small = "small"
+    official = "official"
+
+
+synth_app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Make a synthetic corpus in the layout of Hume-Vidmimic2, to try training without it.",
+)
+
+
+@synth_app.callback(invoke_without_command=True)
+def synth(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    clips: Annotated[int, typer.Option(help="How many; the data set has 12660 rated ones.")] = 4000,
+    seed: Annotated[int, typer.Option(help="The same seed and settings make the same files.")] = 0,
+    sizes: Annotated[
+        Sizes, typer.Option(help="small: trains on two cores; official: 384/768/768 values, sound at 50 Hz.")
+    ] = Sizes.small,
+    missing_text: Annotated[
+        float | None,
+        typer.Option(help="Share of clips without words. [default: 0.0567 in train, 0.0634 in valid]"),
+    ] = None,
+    missing_audio: Annotated[
+        float | None, typer.Option(help="Share without a voice. [default: 0.005]")
+    ] = None,
+    missing_vision: Annotated[
+        float | None, typer.Option(help="Share without a face. [default: 0.01]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the synthetic corpus that is there.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make a synthetic corpus in the layout of Hume-Vidmimic2, with the truth about each clip next to it.
+
+    Nobody is in it: it shows whether training works, and nothing about people.
+
+    For example: [bold]emi synth --clips 4000 --out synth && emi train --data synth …[/bold]
+    """
+    from emi_models.data.synth import OFFICIAL_SIZES, SMALL_SIZES, SynthConfig, SynthCorpus, SynthError
+
+    shares: dict[str, Any] = {
+        "missing_text_train": missing_text,
+        "missing_text_valid": missing_text,
+        "missing_audio": missing_audio,
+        "missing_vision": missing_vision,
+    }
+    try:
+        config = SynthConfig(
+            clips=clips,
+            seed=seed,
+            sizes=OFFICIAL_SIZES if sizes is Sizes.official else SMALL_SIZES,
+            **{name: share for name, share in shares.items() if share is not None},
+        )
+        _write_corpus(SynthCorpus(config), out, force)
+    except SynthError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _write_corpus(corpus: SynthCorpus, out: Path, force: bool) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from emi_models.data.synth import NOTICE, expected_bytes, write_corpus
+
+    clips = corpus.config.clips
+    console = Console(stderr=True)
+    console.print(f"{clips} clips, about {expected_bytes(corpus) / 1e6:.1f} MB", highlight=False)
+    columns = (TextColumn("make clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=clips)
+        written = write_corpus(corpus, out, lambda done: progress.update(task, completed=done), replace=force)
+    counts = ", ".join(f"{len(corpus.ids(split))} {split}" for split in ("train", "valid"))
+    say(f"wrote {clips} clips ({counts}), {written / 1e6:.1f} MB, to {out}")
+    say(NOTICE)
+
 
 TRAIN_HELP = """Train one of the published systems on a folder of clips.
 
@@ -78,7 +360,7 @@ def train(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Ratings that count in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
+            help="Ratings to use in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
         ),
     ] = None,
     vision: Annotated[
@@ -137,14 +419,14 @@ def train(
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
             asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
-            again = _resume_command(asked)
-            console.print(f"stopped; go on with: {again}", markup=False, highlight=False, soft_wrap=True)
+            line = f"stopped; go on with: {_resume_command(asked)}"
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
     _tell_what_next(console, result, data)
 
 
 def _check_system(system: str) -> None:
-    """Refuse a system that there is not, before the recipes are loaded."""
+    """Refuse an unknown system before the recipes are loaded."""
     if system not in SYSTEMS:
         raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
@@ -155,7 +437,7 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) ->
 
     values = read_settings(settings, "training.max_epochs=1")
     section = values.setdefault("training", {})
-    if isinstance(section, dict):  # else it is wrong, and is told so
+    if isinstance(section, dict):  # else it is wrong, and `validated` says so
         section |= overrides
     return validated(TrainConfig, values)
 
@@ -170,16 +452,16 @@ def _resume_command(asked: dict[str, Any]) -> str:
 
 
 def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
-    typer.echo(f"saved {result.checkpoint}")
+    say(f"saved {result.checkpoint}")
     evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
-        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 EVAL_HELP = """Say how good a checkpoint is on a folder of rated clips.
 
-Pearson, CCC and squared error by emotion; Pearson against the seconds that
-were heard, and with each modality taken away or alone.
+Pearson, CCC and squared error by emotion; Pearson against the seconds of a
+clip that are used, and with each modality left out or alone.
 
 [bold]Examples[/bold]
 
@@ -210,7 +492,7 @@ def evaluate(
         Path | None, typer.Option(help="Draw Pearson against seconds shown.", metavar="FILE.png")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Ratings that count in place of the folder's own.", metavar="CSV")
+        Path | None, typer.Option(help="Ratings to use in place of the folder's own.", metavar="CSV")
     ] = None,
     vision: Annotated[
         str | None,
@@ -261,7 +543,7 @@ def _draw(figure: Path, found: Evaluation) -> None:
     from emi_models.training.results import draw_prefixes
 
     if not found.prefixes:
-        raise ConfigurationError("BAH's chunks have no seconds to be heard; leave out --figure")
+        raise ConfigurationError("BAH's chunks are too short for a figure; leave out --figure")
     draw_prefixes(figure, found)
 
 
@@ -274,19 +556,3 @@ def _write_json(where: str, found: Evaluation) -> None:
         Path(where).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{where} cannot be written: {error.strerror}; name another file") from error
-
-
-@contextmanager
-def training_installed() -> Iterator[None]:
-    """Turn an import that fails for lack of the extra `train` into what to install.
-
-    Raises:
-        ConfigurationError: the extra is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRA:
-            raise
-        raise ConfigurationError(f'{package} is not installed; install "emi-live[train]"') from error

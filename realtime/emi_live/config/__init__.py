@@ -4,8 +4,7 @@ A preset (TOML) and `--set section.key=value` hold only what differs; `load_conf
 An unknown key is an error. `emi config` shows the settings, and docs/settings.md lists them.
 """
 
-from emi_live.config.reading import load_config, origins, read_settings, validated
-from emi_live.config.reference import Setting, settings_of
+from emi_live.config.reading import Setting, load_config, origins, read_settings, settings_of, validated
 from emi_live.config.settings import (
     AudioConfig,
     BusConfig,

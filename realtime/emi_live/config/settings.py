@@ -312,7 +312,7 @@ class AudioConfig(Section):
     def _full_has_no_edges(self) -> AudioConfig:
         if self.context == "full" and (edges := {"left_context_s", "hold_back_s"} & self.model_fields_set):
             raise ValueError(
-                f"audio.{min(edges)} means nothing with audio.context=full, which hears the last 12 s: "
+                f"audio.{min(edges)} means nothing with audio.context=full, which encodes the last 12 s: "
                 "leave one of them out"
             )
         return self
@@ -591,6 +591,10 @@ class ModelsConfig(Section):
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
 
 
+# The sections in which a bundle can have settings of its own.
+BUNDLE_SECTIONS: Final = ("face", "audio", "speech", "text")
+
+
 class LiveConfig(Section):
     """All settings of one engine."""
 
@@ -631,6 +635,8 @@ class LiveConfig(Section):
     @model_validator(mode="after")
     def _is_of_this_bundle(self) -> LiveConfig:
         """Refuse settings that only another bundle has."""
+        if not any(getattr(self, section).model_fields_set for section in BUNDLE_SECTIONS):
+            return self
         from emi_live.bundle import bundle_names, find_bundle
 
         mine = find_bundle(self.bundle).own_settings

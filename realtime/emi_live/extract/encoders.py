@@ -1,33 +1,172 @@
-"""The encoders of a bundle as extraction uses them: loaded once, used for one clip after the other."""
+"""What decides the features: the settings of an extraction, and the encoders that are loaded with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of
-from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
-from emi_live.extract.settings import ExtractSettings
-from emi_live.flow import Flow
+from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of, find_bundle
+from emi_live.clock import seconds_to_ns
+from emi_live.config import LiveConfig, load_config
+from emi_live.errors import ConfigurationError
+from emi_live.messages import END_OF_STREAM
 from emi_models import MODALITIES, Modality
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
+    from emi_live.flow import Flow
     from emi_live.stages import Stage
+    from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["ClipEncoders", "dims_of", "fetch_models"]
+__all__ = [
+    "ClipEncoders",
+    "ExtractSettings",
+    "dims_of",
+    "fetch_models",
+    "load_settings",
+]
+
+VERSION: Final = 2  # of the features; one more when the same settings give other numbers
+SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
+
+# Settings that change no feature: only live use has them.
+NO_FEATURE: Final = {"smaller_model", "threads", "lag_budget_s", "no_data_s", "drift_every_s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractSettings:
+    """How clips are made into features."""
+
+    live: LiveConfig = field(default_factory=LiveConfig)
+    without: frozenset[Modality] = frozenset()
+    seconds: float | None = 12.0  # how much of a longer clip is kept; None = all
+
+    @property
+    def bundle(self) -> str:
+        """Which encoders."""
+        return self.live.bundle
+
+    @property
+    def folders(self) -> Mapping[Modality, Path]:
+        """Encoders that lie outside the model store, as settings name them."""
+        named = {modality: getattr(self.live, section) for modality, section in SECTION_OF.items()}
+        return {modality: config.model for modality, config in named.items() if config.model is not None}
+
+    @property
+    def wanted(self) -> tuple[Modality, ...]:
+        """The modalities to extract."""
+        return tuple(modality for modality in MODALITIES if modality not in self.without)
+
+    @property
+    def until_ns(self) -> int:
+        """The limit in ns from the clip's start; what is newer is left out."""
+        return END_OF_STREAM if self.seconds is None else seconds_to_ns(self.seconds)
+
+    def fingerprint(self, encoders: Mapping[Modality, str], recognizer: str) -> str:
+        """The same 16 letters for the same features of the same file.
+
+        Args:
+            encoders: the encoder that runs, by modality.
+            recognizer: the speech recogniser that runs, "" for none.
+        """
+        live = self.live
+        facts: dict[str, Any] = {
+            "version": VERSION,
+            "bundle": self.bundle,
+            "encoders": dict(encoders),
+            "recognizer": recognizer,
+            "seconds": self.seconds,
+            "window_s": live.window.length_s,
+            **({} if (track := live.source.audio_track) is None else {"audio_track": str(track)}),
+            **{
+                name: getattr(live, name).model_dump(mode="json", exclude=NO_FEATURE)
+                for name in ("face", "audio", "speech", "text")
+            },
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_settings(
+    bundle: str | None = None,
+    *,
+    without: Sequence[str] = (),
+    seconds: float = 12.0,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    audio_track: str | None = None,
+    offline: bool = False,
+) -> ExtractSettings:
+    """The settings from the command line's options.
+
+    Args:
+        bundle: which encoders; None: the preset's, which is the default one without a preset.
+        without: modalities to leave out.
+        seconds: how much of a longer clip is kept; 0 = all.
+        preset: as of `load_config`; what it says of sources, fusion and outputs means nothing here.
+        settings: `section.key=value`, as of `load_config`.
+        audio_track: which sound track of each file, a number from 1 or a language; None: the default one.
+        offline: never use the network.
+
+    Raises:
+        ConfigurationError: a setting that does not exist, cannot be, or means nothing here.
+    """
+    if unknown := sorted(set(without) - set(MODALITIES)):
+        raise ConfigurationError(f"--without {unknown[0]}: there are {', '.join(MODALITIES)}")
+    left_out = frozenset(modality for modality in MODALITIES if modality in without)
+    if len(left_out) == len(MODALITIES):
+        raise ConfigurationError("nothing is left to extract: leave out one --without")
+    if not 0 <= seconds < float("inf"):
+        raise ConfigurationError(f"--seconds {seconds:g} cannot be; give seconds, or 0 for whole clips")
+    for setting in settings:
+        section = setting.partition("=")[0].strip().partition(".")[0]
+        if section not in SECTIONS:
+            raise ConfigurationError(
+                f"--set {setting}: {section!r} means nothing here; there are {', '.join(SECTIONS)}"
+            )
+    base = load_config(preset)
+    bundle = bundle or base.bundle
+    overrides: dict[str, Any] = {
+        "bundle": bundle,
+        "face": {"enabled": False} if "vision" in left_out else {},
+        "audio": {"enabled": False} if "audio" in left_out else {},
+        "speech": {"backend": "none"} if "text" in left_out else {},
+        "models": {"offline": True} if offline else {},
+        "source": {"audio_track": audio_track} if audio_track is not None else {},
+    }
+    live = load_config(
+        preset,
+        [*_defaults(bundle, base), *settings],
+        {name: values for name, values in overrides.items() if values},
+    )
+    extract = ExtractSettings(live=live, without=left_out, seconds=seconds or None)
+    for modality, folder in extract.folders.items():
+        if not folder.expanduser().is_dir():
+            raise ConfigurationError(f"{SECTION_OF[modality]}.model={folder}: there is no such folder")
+    find_bundle(bundle).check_extraction(live)
+    return extract
+
+
+def _defaults(bundle: str, preset: LiveConfig) -> list[str]:
+    """Settings of the bundle that the preset does not make."""
+    found = []
+    for setting in find_bundle(bundle).extract_settings:
+        section, _, name = setting.partition("=")[0].partition(".")
+        if name not in getattr(preset, section).model_fields_set:
+            found.append(setting)
+    return found
 
 
 class ClipEncoders:
     """A bundle's encoders and stages as they run live, for one clip after the other; `forget` comes between.
 
-    Of the `taemi` bundle, unless `audio.context` names another way, the sound of a clip is heard all at once,
-    as the papers do; and its last utterance ends where the clip does.
+    With the `taemi` bundle the sound of a clip is encoded all at once, as in the papers, unless
+    `audio.context` says otherwise; and its last utterance ends where the clip does.
 
     Attributes:
         ids: the encoder that runs, by modality.
@@ -39,7 +178,7 @@ class ClipEncoders:
     """
 
     def __init__(self, settings: ExtractSettings, store: ModelStore) -> None:
-        """Load those that are wanted; one that the store cannot give is told of in `unavailable`.
+        """Load those that are wanted; `unavailable` names those that the store does not have.
 
         Raises:
             EmiError: as `Bundle.load`.
@@ -72,6 +211,8 @@ class ClipEncoders:
         Raises:
             SourceError: no stage can use them.
         """
+        from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
+
         used, until_ns = self._encoders, self._settings.until_ns
         if not flow.streams["video"]:
             used = replace(used, face=None)
@@ -86,7 +227,7 @@ class ClipEncoders:
         return self._bundle.stages(used, flow, speech=speech, voice=whole)
 
     def forget(self) -> None:
-        """Drop all that was seen and heard."""
+        """Forget earlier clips."""
         self._encoders.forget()
 
     def close(self) -> None:
@@ -133,7 +274,7 @@ def fetch_models(
 
 @contextmanager
 def _or_without(modality: Modality, also: str = "") -> Iterator[None]:
-    """Say what cannot be extracted for want of a model, and how to do without."""
+    """Say what cannot be extracted without a model, and how to leave it out."""
     try:
         yield
     except (ModelUnavailableError, ModelIntegrityError) as error:

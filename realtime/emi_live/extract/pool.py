@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from emi_live.errors import ConfigurationError, StageError
-from emi_live.extract.ledger import Entry
-from emi_live.extract.settings import ExtractSettings
+from emi_live.extract.encoders import ExtractSettings
+from emi_live.extract.folder import Entry
 from emi_models import Modality
 from emi_models.errors import DataError, EmiError, ModelUnavailableError
 

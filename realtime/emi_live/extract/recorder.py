@@ -37,7 +37,7 @@ from emi_models import MODALITIES, Modality
 from emi_models.data.clip import FeatureTrack
 from emi_models.encoders.wav2vec import frame_ends_ns
 
-__all__ = ["ClipRecord", "EarlyEnd", "MakeStages", "Recorder", "Recording", "WholeSoundStage", "record_clip"]
+__all__ = ["ClipRecord", "EarlyEnd", "Recorder", "Recording", "WholeSoundStage", "record_clip"]
 
 FOREVER: Final = END_OF_STREAM
 NEVER: Final = -(2**62)
@@ -45,7 +45,7 @@ NEVER: Final = -(2**62)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """What was seen, heard and said in one clip, stamped from its start. A missing modality has no frame."""
+    """The features and words of one clip, stamped from its start. A missing modality has no frame."""
 
     tracks: Mapping[Modality, FeatureTrack]
     duration_ns: int  # the newest moment that any stage spoke of
@@ -150,15 +150,13 @@ class Recorder:
 
 
 WAIT_S: Final = 0.1
-FRAME_NS: Final = 100 * NS_PER_MS  # a stage that stops at the limit may be a picture or a sample short of it
+FRAME_NS: Final = 100 * NS_PER_MS  # a stage that stops at the limit may be one frame or sample short of it
 STOP_S: Final = 30.0  # for the stages to finish the call under way: a slow recogniser's may take seconds
-
-MakeStages = Callable[[Flow], Sequence[Stage]]
 
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """One clip's recording, and what was odd about its file."""
+    """One clip's recording, and what was wrong with its file."""
 
     recording: Recording
     damaged: int  # packets of the file that could not be decoded and were left out
@@ -167,7 +165,7 @@ class ClipRecord:
 def record_clip(
     path: Path,
     config: LiveConfig,
-    make_stages: MakeStages,
+    make_stages: Callable[[Flow], Sequence[Stage]],
     dims: Mapping[Modality, int],
     until_ns: int = FOREVER,
 ) -> ClipRecord:
@@ -178,7 +176,7 @@ def record_clip(
 
     Args:
         path: the file.
-        config: all settings; what names another source is not used.
+        config: all settings; of its source, only the sound track is used.
         make_stages: makes the stages of a flow, with encoders that know nothing of another clip.
         dims: values in one frame, by modality.
         until_ns: what is newer is left out.
@@ -188,7 +186,7 @@ def record_clip(
         SourceError: it cannot be read, is cut off, or holds nothing that the stages could use.
         StageError: a stage failed on it.
     """
-    source = SourceConfig(input=path)
+    source = SourceConfig(input=path, audio_track=config.source.audio_track)
     config = config.model_copy(update={"source": source, "mode": "exact", "duration_s": None})
     health = Health()
     with ExitStack() as opened:
@@ -209,7 +207,7 @@ def record_clip(
                 tap.wait(WAIT_S)
         recording = recorder.finish()
         if whole := recording.duration_ns < until_ns - FRAME_NS:
-            for worker in flow.sources:  # has the last word on its file
+            for worker in flow.sources:  # they report at the end whether the file is whole
                 worker.join(STOP_S)
     if failure := _failed(flow):
         raise StageError(f"{path}: {failure}")
@@ -219,7 +217,7 @@ def record_clip(
 
 
 def _failed(flow: Flow) -> str:
-    """In words, which part failed and why; empty while none has."""
+    """Which part failed and why; empty while none has."""
     for worker in (*flow.sources, *flow.stages):
         if worker.error is not None:
             return f"the {worker.name} part failed: {type(worker.error).__name__}: {worker.error}"
@@ -259,7 +257,7 @@ class EarlyEnd(AudioReader):
 
     @property
     def ended(self) -> bool:
-        """Whether all that there is to hear has been read."""
+        """Whether all the sound has been read."""
         return self._over or super().ended
 
     @property
@@ -283,7 +281,7 @@ class EarlyEnd(AudioReader):
 
 
 class WholeSoundStage:
-    """Gathers the sound of a clip and encodes it at its end: every frame has heard what comes after it.
+    """Gathers the sound of a clip and encodes it at its end: every frame also depends on what follows.
 
     Gaps in the sound are filled with silence.
     """
@@ -304,7 +302,7 @@ class WholeSoundStage:
         return self._reader.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """Nothing, until the sound is over; then all packets."""
+        """No packet until the sound is over; then all of them."""
         if self.ended:
             return ()
         block = self._reader.read(READ_SAMPLES)
@@ -319,7 +317,7 @@ class WholeSoundStage:
         return packets
 
     def reset(self) -> None:
-        """Forget what was heard."""
+        """Forget the sound so far."""
         self._parts, self._heard = [], 0
 
     def close(self) -> None:

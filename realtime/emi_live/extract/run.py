@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from emi_live.errors import SourceError
-from emi_live.extract.ledger import Entry, Ledger, Listing, Video, claimed
+from emi_live.extract.folder import Entry, Ledger, Listing, Video, claimed
 from emi_live.extract.pool import Job, Ready, Refused, Written
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from emi_engine import EngineError
-from emi_live.cli.compile import app, building
+from emi_engine.tensorrt.plans import Manifest, Plan
+from emi_live.cli.compile import app, building, tell_plan
 from emi_live.cli.errors import run_app
 from emi_models.checkpoint import content_hash
 from emi_models.networks.taemi import TaemiConfig
@@ -153,3 +154,15 @@ def test_ctrl_c_ends_a_build_without_an_exception_inside_the_library() -> None:
 
 def test_compile_is_registered() -> None:
     assert "compile" in entry_points(group="emi.commands").names
+
+
+def test_a_manifest_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    origin = {"library": "tensorrt", "library_version": "10", "precision": "fp16", "batch": 1, "targets": ()}
+    of_a_gpu = {"gpu": "GPU\x1b]0;owned\x07", "capability": "sm89", "refittable": False, "shapes": SMALL}
+    hashes = dict.fromkeys(("checkpoint_sha256", "onnx_sha256", "plan_sha256"), "\x1b[2J")
+    manifest = Manifest(**origin, **of_a_gpu, **hashes, created="today")  # type: ignore[arg-type]
+    tell_plan(Plan(tmp_path / "a\x1b[31m.plan", manifest, b""), "is there already")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "GPU\\x1b]0;owned\\x07" in out
+    assert "a\\x1b[31m.plan" in out

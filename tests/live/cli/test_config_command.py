@@ -72,3 +72,15 @@ def test_a_wrong_name_is_one_line(
     said = capsys.readouterr().err
     assert word in said
     assert said.count("\n") == 1
+
+
+def test_a_value_of_a_preset_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    preset = tmp_path / "evil.toml"
+    preset.write_text('[speech]\nmodel = "a\\u001b[31mb"\n', encoding="utf-8")
+    assert run("show", "--config", str(preset)) == 0
+    out = capsys.readouterr().out
+    assert "a\\x1b[31mb" in out
+    assert "\x1b" not in out

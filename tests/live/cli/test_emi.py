@@ -161,7 +161,7 @@ def test_emi_live_offers_presets_and_engines(
 
 
 def test_completion_knows_every_system_that_can_be_trained() -> None:
-    from emi_live.cli.complete import SYSTEMS
+    from emi_live.cli.options import SYSTEMS
     from emi_models.training.papers import RECIPES
 
     assert tuple(RECIPES) == SYSTEMS

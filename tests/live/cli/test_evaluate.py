@@ -126,3 +126,13 @@ def test_help_shows_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     assert out.lstrip().startswith("Usage: emi eval")
     assert "--json - | jq .whole" in out
+
+
+def test_what_a_data_set_says_of_itself_cannot_steer_the_terminal(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path, replace(CLIPS, description="clips \x1b]0;owned\x07 [red]of us"))
+    code, out, err = evaluate(capsys, "--checkpoint", checkpoint, "--data", folder)
+    assert (code, err) == (0, "")
+    assert "clips \\x1b]0;owned\\x07 [red]of us" in out
+    assert "\x1b" not in out

@@ -14,7 +14,7 @@ import pytest
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.live import app
-from emi_live.cli.preflight import check_before_loading, check_new_file, check_out_folder, check_writable
+from emi_live.cli.options import check_before_loading, check_new_file, check_out_folder, check_writable
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.errors import CheckpointError

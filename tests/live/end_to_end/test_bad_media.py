@@ -46,3 +46,13 @@ def test_damaged_files_neither_hang_nor_kill_the_program(assets: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert f"{FILES} files, seed 11, fast mode: {FILES} good" in done.stdout
+
+
+def test_a_file_that_is_cut_off_is_said_once(assets: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    clip = assets / "av/face_and_speech.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", clip, "-c", "copy", whole], check=True)
+    cut.write_bytes(whole.read_bytes()[:150_000])
+    run = emi_live(assets, "--input", cut, backend="none")
+    assert run.exit_code == 0
+    assert run.stderr.count("cut off") == 1

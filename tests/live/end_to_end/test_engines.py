@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from emi_engine import EngineUnavailableError
 from emi_live import Estimate, LiveConfig, LiveEngine, SharedEngine
 from emi_live.bus import Bus
 from emi_live.demo import demo_stages
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.stages import Stage
 from emi_live.worker import blas_threads
 from emi_models import EMOTIONS
@@ -36,7 +37,7 @@ def script(bus: Bus) -> list[Stage]:
 
 def run(seconds: float, **fusion: object) -> tuple[list[Estimate], list[str]]:
     config = LiveConfig.model_validate({"duration_s": seconds, "fusion": fusion})
-    with LiveEngine(config, script=script) as live:
+    with LiveEngine(config, make_stages=script) as live:
         return list(live.estimates()), live.announcements
 
 
@@ -105,7 +106,7 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
     save_checkpoint(other := tmp_path / "other.safetensors", packaged.network, packaged.header)
     estimates: list[Estimate] = []
     config = LiveConfig.model_validate({"duration_s": 4.0, "fusion": {"engine": "incremental"}})
-    with LiveEngine(config, script=script) as live:
+    with LiveEngine(config, make_stages=script) as live:
         for estimate in live.estimates():
             estimates.append(estimate)
             if len(estimates) == 5:
@@ -136,7 +137,7 @@ def test_a_checkpoint_of_the_bundle_with_other_windows_swaps_in_by_its_name(tmp_
     )
     save_checkpoint(trained := tmp_path / "trained.safetensors", Taemi(config), header)
     estimates: list[Estimate] = []
-    with LiveEngine(LiveConfig(duration_s=3.0), script=script) as live:
+    with LiveEngine(LiveConfig(duration_s=3.0), make_stages=script) as live:
         for estimate in live.estimates():
             estimates.append(estimate)
             if len(estimates) == 3:
@@ -151,7 +152,7 @@ def test_a_checkpoint_for_other_features_or_encoders_is_refused_and_the_run_goes
     class Other(FakeEngine):
         """Takes windows of other shapes."""
 
-    with LiveEngine(LiveConfig(duration_s=1.0), script=script) as live:
+    with LiveEngine(LiveConfig(duration_s=1.0), make_stages=script) as live:
         with pytest.raises(CheckpointError, match="test@1"):
             live.swap(write_checkpoint(tmp_path / "foreign.safetensors"))
         assert live._parts is not None
@@ -163,7 +164,7 @@ def test_a_checkpoint_for_other_features_or_encoders_is_refused_and_the_run_goes
 def test_a_swap_that_fails_moves_nobody_to_another_engine() -> None:
     """At the start a named engine that does not load is replaced and said so; a run that goes on is not."""
     config = LiveConfig.model_validate({"duration_s": 1.0, "fusion": {"engine": "tensorrt-rtx"}})
-    with LiveEngine(config, script=script) as live:
+    with LiveEngine(config, make_stages=script) as live:
         if live.announcements[0].startswith("fusion: tensorrt-rtx: unavailable"):  # no such GPU, as on CI
             with pytest.raises(EngineUnavailableError):
                 live.swap(packaged_checkpoint("compact"))
@@ -171,11 +172,13 @@ def test_a_swap_that_fails_moves_nobody_to_another_engine() -> None:
 
 
 def test_an_engine_that_breaks_is_replaced_by_the_next_and_said() -> None:
-    with LiveEngine(LiveConfig(duration_s=1.0), script=script) as live:
-        assert live._parts is not None
-        engine = live._parts.loop._engine
-        first = engine.name
-        engine.close()  # every window is refused from now on
+    live = LiveEngine(LiveConfig(duration_s=1.0), make_stages=script)
+    live.load()
+    assert live._parts is not None
+    engine = live._parts.loop._engine
+    first = engine.name
+    engine.close()  # every window is refused from now on
+    with live:
         estimates = list(live.estimates())
         part = live.health.status("fusion")
     names = {estimate.engine for estimate in estimates}
@@ -186,7 +189,7 @@ def test_an_engine_that_breaks_is_replaced_by_the_next_and_said() -> None:
 
 
 def test_strict_knows_no_other_engine_than_the_one_named() -> None:
-    live = LiveEngine(LiveConfig(duration_s=1.0), script=script)
+    live = LiveEngine(LiveConfig(duration_s=1.0), make_stages=script)
     object.__setattr__(live.config.fusion, "strict", True)
     with live:
         assert live._parts is not None
@@ -199,8 +202,8 @@ def test_two_live_engines_share_one_network() -> None:
     with SharedEngine(load_engine(packaged_checkpoint("compact"), "torch"), wait_s=0.01) as shared:
         configs = [LiveConfig(duration_s=1.0)] * 2
         with (
-            LiveEngine(configs[0], script=script, engine=shared.lend()) as one,
-            LiveEngine(configs[1], script=script, engine=shared.lend()) as other,
+            LiveEngine(configs[0], make_stages=script, engine=shared.lend()) as one,
+            LiveEngine(configs[1], make_stages=script, engine=shared.lend()) as other,
         ):
             estimates = [list(live.estimates()) for live in (one, other)]
             assert [len(got) + missed(live) for got, live in zip(estimates, (one, other), strict=True)] == [
@@ -226,3 +229,15 @@ def test_numpy_s_threads_are_what_they_were_once_the_last_engine_ends() -> None:
     assert set(threads()) == {1}
     second.__exit__(None, None, None)
     assert threads() == before
+
+
+def test_a_live_run_with_no_engine_left_ends_within_seconds() -> None:
+    live = LiveEngine(LiveConfig(duration_s=60.0), make_stages=script)
+    object.__setattr__(live.config.fusion, "strict", True)
+    with live:
+        assert live._parts is not None
+        live._parts.loop._engine.close()  # every window is refused from now on
+        started_s = time.monotonic()
+        with pytest.raises(StageError, match="fusion"):
+            list(live.estimates())
+        assert time.monotonic() - started_s < 6

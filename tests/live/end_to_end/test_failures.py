@@ -67,7 +67,7 @@ def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
         return [dying[0], *others]
 
     estimates: list[Estimate] = []
-    with LiveEngine(LiveConfig(duration_s=7.0), script=script) as live:
+    with LiveEngine(LiveConfig(duration_s=7.0), make_stages=script) as live:
         estimates.extend(live.estimates())
         counters = live.health.snapshot().counters
 
@@ -90,7 +90,7 @@ def test_words_without_a_sentence_encoder_are_shown_and_the_modality_is_unavaila
 
     health = Health()
     health.report("text model", "unavailable", "all-minilm-l6-v2 is not here")
-    with LiveEngine(LiveConfig(duration_s=5.0), script=script, health=health) as live:
+    with LiveEngine(LiveConfig(duration_s=5.0), make_stages=script, health=health) as live:
         last = list(live.estimates())[-1].modalities["text"]
     assert (last.state, last.used, last.reason) == ("unavailable", False, "all-minilm-l6-v2 is not here")
     assert str(last.partial).split()[:2] == ["oh", "stop"]
@@ -102,7 +102,7 @@ def test_a_fusion_engine_that_cannot_be_loaded_is_refused_before_anything_starts
     from emi_models.errors import CheckpointError
 
     config = LiveConfig.model_validate({"fusion": {"checkpoint": Path(__file__)}})
-    with pytest.raises(CheckpointError), LiveEngine(config, script=lambda bus: demo_stages(bus, 12.0)):
+    with pytest.raises(CheckpointError), LiveEngine(config, make_stages=lambda bus: demo_stages(bus, 12.0)):
         pass
 
 
@@ -119,7 +119,7 @@ def test_in_exact_mode_a_stage_that_is_given_up_does_not_hold_up_its_source() ->
     health, ring = Health(), VideoRing(4, lossless=True)
     encoder = cast("FaceEncoder", BrokenFace())
     stage = FaceStage(ring.reader(), encoder, FaceConfig(), health)
-    with LiveEngine(LiveConfig(mode="exact"), script=lambda bus: [stage], health=health) as live:
+    with LiveEngine(LiveConfig(mode="exact"), make_stages=lambda bus: [stage], health=health) as live:
         for index in range(60):
             ring.write(np.zeros((8, 8, 3), np.uint8), index * NS_PER_S // 30, timeout_s=10.0)
         ring.close()

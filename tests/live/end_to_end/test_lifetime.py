@@ -35,7 +35,7 @@ def open_descriptors() -> set[str]:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files through /proc")
 def test_fifty_runs_leave_no_thread_and_no_socket() -> None:
     def run_once() -> None:
-        with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+        with LiveEngine(LiveConfig(), make_stages=SCRIPT) as live:
             assert next(live.estimates()).t_s > 0
 
     run_once()  # libraries keep a pool or two from their first use on
@@ -55,7 +55,7 @@ def test_an_engine_that_never_started_has_nothing_to_give_and_can_be_closed() ->
 
 
 def test_a_consumer_may_stop_in_the_middle() -> None:
-    with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+    with LiveEngine(LiveConfig(), make_stages=SCRIPT) as live:
         for estimate in live.estimates():
             if estimate.t_s > 0.5:
                 break
@@ -63,7 +63,7 @@ def test_a_consumer_may_stop_in_the_middle() -> None:
 
 
 def test_latest_never_waits_and_gives_the_newest() -> None:
-    with LiveEngine(LiveConfig(), script=SCRIPT) as live:
+    with LiveEngine(LiveConfig(), make_stages=SCRIPT) as live:
         assert live.latest() is None
         seen = [next(live.estimates()).seq, next(live.estimates()).seq]
     assert seen == [0, 1]

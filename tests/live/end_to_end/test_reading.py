@@ -31,7 +31,7 @@ def total(live: LiveEngine, got: int) -> int:
 
 
 def test_an_estimate_gives_its_intensities_by_name_and_tells_its_age() -> None:
-    with LiveEngine(short(0.3), script=SCRIPT) as live:
+    with LiveEngine(short(0.3), make_stages=SCRIPT) as live:
         *_, last = live.estimates()
     assert last.as_dict() == dict(zip(EMOTIONS, last.intensities, strict=True))
     assert last["joy"] == last.intensities[EMOTIONS.index("joy")]
@@ -44,7 +44,7 @@ def test_an_estimate_gives_its_intensities_by_name_and_tells_its_age() -> None:
 
 
 def test_sessions_differ_but_in_exact_mode() -> None:
-    from emi_live.assembly import _session, source_of
+    from emi_live.pipeline import _session, source_of
 
     exact = LiveConfig.model_validate({"source": {"input": "talk.mp4"}})
     assert source_of(exact) == "talk.mp4"
@@ -63,13 +63,13 @@ def test_sessions_differ_but_in_exact_mode() -> None:
     ],
 )
 def test_the_source_is_said_in_words(source: dict[str, object], words: str) -> None:
-    from emi_live.assembly import source_of
+    from emi_live.pipeline import source_of
 
     assert source_of(LiveConfig.model_validate({"source": source})) == words
 
 
 def test_the_source_hides_a_camera_s_password() -> None:
-    from emi_live.assembly import source_of
+    from emi_live.pipeline import source_of
 
     config = LiveConfig.model_validate({"source": {"camera": "rtsp://me:s3cret@host/live?pwd=s3cret"}})
     assert "s3cret" not in source_of(config)
@@ -78,7 +78,7 @@ def test_the_source_hides_a_camera_s_password() -> None:
 
 def test_any_thread_may_take_estimates_and_each_goes_to_one() -> None:
     got: list[int] = []
-    with LiveEngine(short(), script=SCRIPT) as live:
+    with LiveEngine(short(), make_stages=SCRIPT) as live:
         one = live.estimates()
         threads = [
             threading.Thread(target=lambda: got.extend(estimate.seq for estimate in one)),
@@ -96,7 +96,7 @@ def test_any_thread_may_take_estimates_and_each_goes_to_one() -> None:
 
 def test_asyncio_iterates_without_a_thread_of_its_own_and_next_may_run_in_threads() -> None:
     async def main() -> tuple[list[int], list[int], int]:
-        async with LiveEngine(short(), script=SCRIPT) as live:
+        async with LiveEngine(short(), make_stages=SCRIPT) as live:
             iterator = live.estimates()
             threaded = [(await asyncio.to_thread(next, iterator)).seq for _ in range(3)]
             iterator.close()
@@ -114,7 +114,7 @@ def test_asyncio_iterates_without_a_thread_of_its_own_and_next_may_run_in_thread
 
 def test_two_tasks_share_the_estimates_and_a_cancelled_one_loses_none() -> None:
     async def main() -> None:
-        async with LiveEngine(short(), script=SCRIPT) as live:
+        async with LiveEngine(short(), make_stages=SCRIPT) as live:
 
             async def take() -> list[int]:
                 return [estimate.seq async for estimate in live]
@@ -138,7 +138,7 @@ def test_a_callback_is_called_in_its_own_thread_and_may_fail(caplog: pytest.LogC
 
     with (
         caplog.at_level(logging.ERROR),
-        LiveEngine(short(), script=SCRIPT, on_estimate=on_estimate) as live,
+        LiveEngine(short(), make_stages=SCRIPT, on_estimate=on_estimate) as live,
     ):
         until(lambda: live.health.status("on_estimate").state == "ended")
         live.check()
@@ -156,7 +156,7 @@ def test_a_callback_may_close_the_engine() -> None:
         live.close()
         closed.set()
 
-    with LiveEngine(short(30.0), script=SCRIPT, on_estimate=on_estimate) as live:
+    with LiveEngine(short(30.0), make_stages=SCRIPT, on_estimate=on_estimate) as live:
         assert closed.wait(20)
     assert not [
         thread
@@ -166,7 +166,7 @@ def test_a_callback_may_close_the_engine() -> None:
 
 
 def test_latest_is_the_newest_taken_or_not_within_an_age() -> None:
-    with LiveEngine(short(0.5), script=SCRIPT) as live:
+    with LiveEngine(short(0.5), make_stages=SCRIPT) as live:
         taken = list(live.estimates())
         newest = live.latest()
         assert newest is not None
@@ -177,7 +177,7 @@ def test_latest_is_the_newest_taken_or_not_within_an_age() -> None:
 
 
 def test_a_slow_reader_gets_newer_estimates_and_the_rest_is_counted() -> None:
-    with LiveEngine(short(1.0, hop_s=0.05), script=SCRIPT) as live:
+    with LiveEngine(short(1.0, hop_s=0.05), make_stages=SCRIPT) as live:
         assert live._parts is not None
         live._parts.box._capacity = 3  # of 5 s
         reader = live.estimates()
@@ -192,7 +192,7 @@ def test_a_slow_reader_gets_newer_estimates_and_the_rest_is_counted() -> None:
 
 
 def test_who_only_asks_for_the_newest_is_not_told_of_skipped_ones() -> None:
-    with LiveEngine(short(1.0, hop_s=0.05), script=SCRIPT) as live:
+    with LiveEngine(short(1.0, hop_s=0.05), make_stages=SCRIPT) as live:
         assert live._parts is not None
         live._parts.box._capacity = 3
         next(live.estimates())
@@ -202,7 +202,7 @@ def test_who_only_asks_for_the_newest_is_not_told_of_skipped_ones() -> None:
 
 
 def test_an_engine_may_be_used_again_and_its_end_is_said() -> None:
-    live = LiveEngine(short(0.3), script=SCRIPT)
+    live = LiveEngine(short(0.3), make_stages=SCRIPT)
     lines = []
     for _ in range(2):
         with live:
@@ -220,7 +220,7 @@ def test_an_engine_may_be_used_again_and_its_end_is_said() -> None:
 def test_an_engine_that_was_given_parts_says_why_it_cannot_be_used_again() -> None:
     from emi_models.inputs import COMPACT_SHAPES
 
-    live = LiveEngine(short(0.2), script=SCRIPT, engine=FakeEngine(COMPACT_SHAPES))
+    live = LiveEngine(short(0.2), make_stages=SCRIPT, engine=FakeEngine(COMPACT_SHAPES))
     with live:
         next(live.estimates())
     with pytest.raises(ConfigurationError, match="closed"):
@@ -235,7 +235,7 @@ from emi_live import LiveConfig, LiveEngine
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
 
-with LiveEngine(LiveConfig(), script=partial(demo_stages, length_s=12.0)) as live:
+with LiveEngine(LiveConfig(), make_stages=partial(demo_stages, length_s=12.0)) as live:
     reader = live.estimates()
     next(reader)
     child = os.fork()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from emi_live.extract.ledger import Entry
+from emi_live.extract.folder import Entry
 from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written
 from tests.support.waiting import until
 

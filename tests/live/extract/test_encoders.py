@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emi_live.extract.encoders import fetch_models
-from emi_live.extract.settings import load_settings
+from emi_live.extract.encoders import fetch_models, load_settings
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelStore
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.ledger import LEDGER, Entry, Ledger, Video, claimed
+from emi_live.extract.folder import LEDGER, Entry, Ledger, Video, claimed
 
 ENTRY = Entry(
     id="a",
@@ -54,7 +54,7 @@ def test_an_entry_is_of_a_file_until_that_or_the_settings_change() -> None:
 @pytest.mark.slow
 def test_one_run_at_a_time_may_write_to_a_folder(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from emi_live.extract.ledger import claimed\n"
+        "import sys; from pathlib import Path; from emi_live.extract.folder import claimed\n"
         "with claimed(Path(sys.argv[1])): print('claimed', flush=True); sys.stdin.read()"
     )
     folder = tmp_path / "new/one"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.ledger import list_videos
+from emi_live.extract.folder import list_videos
 
 
 def fill(folder: Path, *names: str) -> Path:

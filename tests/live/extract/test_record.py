@@ -155,3 +155,19 @@ def test_a_clip_of_which_nothing_is_wanted_is_refused(tmp_path: Path) -> None:
             lambda flow: default_bundle().stages(Encoders(), flow),
             COMPACT_DIMS,
         )
+
+
+def test_the_sound_track_of_the_settings_is_the_one_that_is_recorded(tmp_path: Path) -> None:
+    clip = tmp_path / "two.mkv"
+    silence = ("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono")
+    ffmpeg(*TONE, *silence, "-map", "0:a", "-map", "1:a", "-t", "1", "-c:a", "pcm_s16le", clip)
+    faces = stages_with(BrightnessFace())
+
+    def frames(track: str) -> NDArray[np.float32]:
+        config = LiveConfig.model_validate({"source": {"audio_track": track}})
+        record = record_clip(clip, config, lambda flow: list(faces(flow))[1:], COMPACT_DIMS)
+        return record.recording.tracks["audio"].values
+
+    assert not np.array_equal(frames("1"), frames("2"))
+    with pytest.raises(ConfigurationError, match="track"):
+        frames("3")

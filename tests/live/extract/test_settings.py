@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.settings import load_settings
+from emi_live.extract.encoders import load_settings
 from emi_live.messages import END_OF_STREAM
 from emi_models import Modality
 
@@ -89,3 +89,9 @@ def test_the_fingerprint_tells_what_changes_features_and_nothing_else(tmp_path: 
         load_settings("taemi", settings=["face.crop_fps=3"]).fingerprint(IDS, "sphinx"),
     ]
     assert len({same, *others}) == len(others) + 1
+
+
+def test_a_sound_track_is_part_of_what_features_are() -> None:
+    default, second = load_settings(), load_settings(audio_track="2")
+    assert second.live.source.audio_track == "2"
+    assert second.fingerprint({}, "") != default.fingerprint({}, "") == load_settings().fingerprint({}, "")

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.ledger import Video
-from emi_live.extract.splits import rate
+from emi_live.extract.folder import Video, rate
 
 OURS = "id,speaker,admiration,amusement,determination,empathic_pain,excitement,joy\n"
 OFFICIAL = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy\n"

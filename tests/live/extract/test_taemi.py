@@ -13,9 +13,8 @@ from emi_live.bundle import SECTION_OF
 from emi_live.clock import NS_PER_S
 from emi_live.config import SourceConfig
 from emi_live.errors import SourceError
-from emi_live.extract.encoders import ClipEncoders, dims_of
+from emi_live.extract.encoders import ClipEncoders, ExtractSettings, dims_of, load_settings
 from emi_live.extract.recorder import Recording, record_clip
-from emi_live.extract.settings import ExtractSettings, load_settings
 from emi_live.live import LiveEngine
 from emi_models import Modality
 from emi_models.encoders.identity import identify_face, identify_speech, identify_text

@@ -1,4 +1,4 @@
-"""What can be known to fail before a model is loaded: it is said at once, not after seconds.
+"""What options of several commands share: checks before anything is loaded, and completion with Tab.
 
 Nothing here imports torch, OpenCV, MediaPipe or transformers.
 """
@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from emi_engine import ENGINES
 from emi_live.addresses import safe_address
 from emi_live.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from emi_live.config import LiveConfig
 
 __all__ = [
+    "SYSTEMS",
     "check_before_loading",
     "check_checkpoint",
     "check_new_file",
     "check_out_folder",
     "check_writable",
+    "complete_bundle",
+    "complete_camera",
+    "complete_engine",
+    "complete_microphone",
+    "complete_mode",
+    "complete_model",
+    "complete_preset",
+    "complete_system",
     "media_argument",
 ]
 
@@ -29,7 +43,7 @@ STANDARD_OUTPUT: Final = "-"
 
 
 def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
-    """Return if nothing that can be looked at cheaply stands in the way of a run.
+    """Return if a run can start, as far as quick checks show.
 
     Raises:
         ConfigurationError: a missing file or folder, an output that would be overwritten, or with
@@ -64,7 +78,7 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
 
 
 def media_argument(text: str) -> Path:
-    """The file that is named without an option.
+    """The file that is given without an option.
 
     Raises:
         ConfigurationError: it is a camera or an address, for which there are options.
@@ -156,7 +170,7 @@ def _check_input(text: str) -> None:
 
 
 def _check_camera(where: int | str) -> None:
-    """Say that a device is not here; OpenCV says the rest when it opens it."""
+    """Refuse a device that does not exist; OpenCV checks the rest when it opens it."""
     if isinstance(where, str) and "://" in where:
         return
     path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))
@@ -190,3 +204,66 @@ def _is_device(path: Path) -> bool:
         return stat.S_ISCHR(path.stat().st_mode)
     except OSError:
         return str(path).startswith("/dev/video")
+
+
+SYSTEMS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")  # a test holds them to be all
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """The packaged presets, and the TOML files in the folder that is being typed."""
+    packaged = (item.name for item in resources.files("emi_configs").iterdir())
+    names = [name[:-5] for name in packaged if name.endswith(".toml")]
+    folder = Path(incomplete or ".")
+    folder = folder if incomplete.endswith("/") else folder.parent
+    with suppress(OSError):
+        names += [str(path) for path in folder.glob("*.toml")]
+    return _starting(incomplete, names)
+
+
+def complete_bundle(incomplete: str) -> list[str]:
+    """What `--bundle` takes."""
+    from emi_live.bundle import bundle_names
+
+    return _starting(incomplete, bundle_names())
+
+
+def complete_engine(incomplete: str) -> list[str]:
+    """What `--engine` takes."""
+    return _starting(incomplete, ENGINES)
+
+
+def complete_mode(incomplete: str) -> list[str]:
+    """What `--mode` takes."""
+    return _starting(incomplete, ("live", "exact"))
+
+
+def complete_system(incomplete: str) -> list[str]:
+    """The systems that can be trained."""
+    return _starting(incomplete, SYSTEMS)
+
+
+def complete_camera(incomplete: str) -> list[str]:
+    """The indexes of the cameras that are plugged in."""
+    paths = Path("/dev").glob("video*")
+    return _starting(incomplete, sorted(path.name.removeprefix("video") for path in paths))
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """The models of the store, here or not."""
+    from emi_models.store import ModelStore
+
+    return _starting(incomplete, ModelStore(offline=True).catalogue)
+
+
+def complete_microphone(incomplete: str) -> list[str]:
+    """`none`, and the microphones that are plugged in."""
+    names = ["none", "default"]
+    with suppress(Exception):  # no sound library, no sound server: nothing may be printed into a prompt
+        from emi_live.sources.microphone import list_microphones
+
+        names += [microphone.name for microphone in list_microphones()]
+    return _starting(incomplete, names)
+
+
+def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

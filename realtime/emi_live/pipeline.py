@@ -1,4 +1,4 @@
-"""The diagram in code: every part of one engine, built in the order in which the data flow.
+"""The diagram in code: every part of one live engine, built in the order in which the data flow.
 
 ::
 
@@ -27,7 +27,7 @@ from emi_live.bundle import Encoders, bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
-from emi_live.flow import Flow, Script, open_flow
+from emi_live.flow import Flow, StageMaker, open_flow
 from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
@@ -58,6 +58,9 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
 
 BACKLOG_S: Final = 5.0  # live: how far behind somebody who reads estimates one by one may be
 WORDS_BUDGET_S: Final = 1.0  # for a hypothesis and its embedding; later than that, recognition is behind
+# Live: with no engine left, the last one is asked again for so long, in case its failure passes.
+LAST_ENGINE_NS: Final = seconds_to_ns(3.0)
+SAME_FAILURE_NS: Final = seconds_to_ns(5.0)  # two failures further apart are not of one series
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
 
 
@@ -87,7 +90,7 @@ class Parts:
 
 
 class Builder:
-    """Builds the parts of one engine; what it opened is released again if a later part cannot be built."""
+    """Builds the parts of one live engine; if one cannot be built, those before it are released."""
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class Builder:
         start_ns: Callable[[], int | None],
         step: Step = no_step,
     ) -> None:
-        """`announce` is told what runs, `step` entered around what takes a while.
+        """`announce` gets a line for each part that runs; `step` is entered around each slow part.
 
         `start_ns` gives the moment at which a live run started.
         """
@@ -110,11 +113,12 @@ class Builder:
         self._start_ns = start_ns
         self._encoders = Encoders()  # those that run, once there is one
         self._loaded: WeakKeyDictionary[FusionEngine, Path] = WeakKeyDictionary()  # checkpoints of engines
+        self._first_failure_ns = self._last_failure_ns = -SAME_FAILURE_NS  # of an engine without successor
         self._spent: set[str] = set()  # engines that failed at it
 
     def build(
         self,
-        script: Script | None,
+        make_stages: StageMaker | None,
         sinks: Sequence[Sink],
         progress: Progress | None,
         engine: FusionEngine | None = None,
@@ -126,23 +130,27 @@ class Builder:
         for line in telemetry.warnings():
             self._announce(line)
         if engine is None:
-            self._checkpoint()  # what is not there is told before seconds are spent on encoders
+            self._checkpoint()  # a missing file is an error before seconds are spent on encoders
         with ExitStack() as opened:
-            flow = self._open_media(opened, scripted=script is not None)
+            flow = self._open_media(opened, without_sources=make_stages is not None)
             if engine is None:
                 with self._step("loading PyTorch"):
                     import torch  # noqa: F401  # seconds, of which none is spent before the media are open
             if encoders is None:
-                encoders = Encoders() if script else self._load_encoders(flow.streams, progress)
+                encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)
             self._encoders = encoders
-            stages = list(script(flow.bus)) if script else bundle_of(config).stages(encoders, flow)
+            stages = list(make_stages(flow.bus)) if make_stages else bundle_of(config).stages(encoders, flow)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
             engine = engine or self.load_engine()
             opened.callback(engine.close)
             loop = self._fusion_loop(
-                engine, flow, {stage.topic for stage in stages}, len(sinks) + 1, scripted=script is not None
+                engine,
+                flow,
+                {stage.topic for stage in stages},
+                len(sinks) + 1,
+                without_sources=make_stages is not None,
             )
             opened.callback(loop.close)
             flow.intake.waits_for = lambda: loop.waits_for
@@ -172,10 +180,10 @@ class Builder:
             parts.release = opened.pop_all()
         return parts
 
-    def _open_media(self, opened: ExitStack, *, scripted: bool) -> Flow:
+    def _open_media(self, opened: ExitStack, *, without_sources: bool) -> Flow:
         """The sources, rings and bus; what a file has to choose from is announced."""
         with self._step("opening the media"):
-            flow = open_flow(self._config, self._health, self._clock, opened, scripted=scripted)
+            flow = open_flow(self._config, self._health, self._clock, opened, without_sources=without_sources)
         for source in flow.opened_sources:
             for line in source.announcements:
                 self._announce(line)
@@ -202,7 +210,7 @@ class Builder:
         self._announce(f"drift: every {every_s:g} s, the last window's sound is also encoded all at once")
 
     def drift_engine(self, checkpoint: Path) -> FusionEngine:
-        """The engine by which drift is told: the plainest, since it is asked now and then."""
+        """The fusion engine that drift is measured with: the plainest, since it runs rarely."""
         from emi_engine import load_engine
 
         return load_engine(checkpoint, "torch", expect_encoders=self._expected())
@@ -242,7 +250,7 @@ class Builder:
             with self._step("starting the network"):
                 engine = load(fusion.engine, device=fusion.device, precision=fusion.precision, plan=plan)
         except EngineError as error:
-            # A run that goes on is not moved unseen, nor one that wants this engine or none.
+            # A run under way keeps its engine, and `strict` allows no other.
             if fusion.engine == "auto" or fusion.strict or checkpoint is not None:
                 raise
             self._announce(f"fusion: {fusion.engine}: unavailable: {error}")
@@ -289,11 +297,11 @@ class Builder:
         topics: set[str],
         consumers: int,
         *,
-        scripted: bool,
+        without_sources: bool,
     ) -> FusionLoop:
         config, bus, intake = self._config, flow.bus, flow.intake
         source = (
-            "demo" if scripted else source_of(config).encode("utf-8", "replace").decode()
+            "demo" if without_sources else source_of(config).encode("utf-8", "replace").decode()
         )  # a file name may be no text
         options = LoopOptions(
             hop_ns=seconds_to_ns(config.window.hop_s),
@@ -334,6 +342,7 @@ class Builder:
         fusion = self._config.fusion
         path = self._loaded.get(failed)
         if path is None or fusion.strict:
+            self._no_engine_left(error)
             return None
         self._spent.add(failed.name)
         cause = f"{failed.name} failed: {' '.join(str(error).split())}"
@@ -351,7 +360,17 @@ class Builder:
                 logger.warning("fusion: %s", line)
                 return engine
             engine.close()
+        self._no_engine_left(error)
         return None
+
+    def _no_engine_left(self, error: Exception) -> None:
+        """End a live run soon when nothing can answer: a loop that has reported its end is not restarted."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._last_failure_ns > SAME_FAILURE_NS:
+            self._first_failure_ns = now_ns
+        self._last_failure_ns = now_ns
+        if now_ns - self._first_failure_ns >= LAST_ENGINE_NS:
+            self._health.report("fusion", "ended", f"no engine is left: {error}")
 
     def _origin(self, intake: Intake) -> Callable[[], int | None]:
         """Where t = 0 is: the start of a live run, of a file, or the first media pushed in exact mode."""
