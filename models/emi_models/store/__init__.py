@@ -15,7 +15,7 @@ from emi_models.store.catalogue import (
     PinnedWheel,
     WheelCopy,
 )
-from emi_models.store.downloads import Progress, PullEvent, address
+from emi_models.store.downloads import Progress, PullEvent
 from emi_models.store.place import ModelState, ModelStatus
 from emi_models.store.store import Contact, ModelStore
 
@@ -33,5 +33,4 @@ __all__ = [
     "Progress",
     "PullEvent",
     "WheelCopy",
-    "address",
 ]
