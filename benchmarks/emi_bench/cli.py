@@ -1,49 +1,34 @@
-"""`emi bench`: measure emi-live on this machine. The options of all benchmarks are here."""
+"""`emi bench`: measure emi-live on this machine. Its commands and their options, with `cli_speech.py`."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from emi_bench.cli_speech import drift, speech
 from emi_bench.fusion.settings import FusionSettings, SettingsError
-from emi_bench.report_file import keep_if_interrupted, write_report
+from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
+from emi_bench.render import ReportError
+from emi_bench.report import give_report, keep_if_interrupted, make_report
 from emi_live.errors import ConfigurationError
-from emi_models.console import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rich.progress import Progress, TaskID
-
-    from emi_bench.report_file import BenchReport
-    from emi_bench.systems.report import TrainingRun
+    from emi_bench.systems_report import TrainingRun
     from emi_live import Estimate
 
 __all__ = ["app"]
 
-DRIFT_CLIPS: Final = ("jfk.flac", "librivox_sense_0870.wav", "LJ001-0006.wav", "LJ001-0004.wav")
-DRIFT_HOPS_S: Final = (0.2, 0.5, 1.0)
-DRIFT_LEFTS_S: Final = (1.0, 3.0, 6.0)
-DRIFT_HOLDS_S: Final = (0.0, 0.24)
-FRAME_S: Final = 0.02
 FLASH_BEEP_S: Final = 60.0  # about 50 onsets at the default hop
 QUICK_LIVE_S: Final = 25.0
 QUICK_PACKETS: Final = 1_000
 QUICK_FLOOD_S: Final = 0.5
 QUICK_VARIANTS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")
 DEFAULT: Final = FusionSettings()
-
-JsonFile = Annotated[
-    str | None,
-    typer.Option("--json", help="Write the report to this file as JSON; - for standard output."),
-]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Any setting of emi-live, NAME=VALUE.")]
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -66,7 +51,6 @@ def bench(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command()
 def bus(
     transport: Annotated[
         list[str] | None,
@@ -84,118 +68,19 @@ def bus(
     For example: [bold]emi bench bus --quick[/bold] or
     [bold]emi bench bus --transport inproc --transport ipc[/bold]
     """
-    from emi_bench.bus.measure import TRANSPORTS, measure_bus
+    from emi_bench.bus import TRANSPORTS, measure_bus
 
     wanted = list(dict.fromkeys(transport or TRANSPORTS))
     if unknown := [name for name in wanted if name not in TRANSPORTS]:
         raise ConfigurationError(f"--transport {unknown[0]} is not one of {', '.join(TRANSPORTS)}")
-    _check_json(json_)
+    check_json(json_)
     if quick:
         n, flood = min(n, QUICK_PACKETS), min(flood, QUICK_FLOOD_S)
-    with keep_if_interrupted(json_), _bar() as bar:
+    with keep_if_interrupted(json_), progress_bar() as bar:
         report = measure_bus(wanted, n, flood, bar.show)
-    _give(report, json_)
+    give_report(json_, report)
 
 
-@app.command()
-def drift(
-    clips: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Recordings of speech, any media file. Default: four clips of EMI_TEST_ASSETS or --assets, "
-            "29 s of read and public speech."
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A folder with wav2vec 2.0, HuBERT or WavLM in transformers' format, as `emi models pull` "
-            "or `hf download` make it; or random-large (audeering's shape) or random-small: seeded random "
-            "weights, whose work and time are real but whose drift is not that of a trained model."
-        ),
-    ] = "random-small",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="A checkpoint that was trained on the model's features, for the six intensities. Default: "
-            "TAEMI with seeded random weights, which says little."
-        ),
-    ] = None,
-    hop: Annotated[list[float] | None, typer.Option(help="Seconds between steps; may be repeated.")] = None,
-    left: Annotated[
-        list[float] | None,
-        typer.Option(help="Seconds of the past that a step attends to; may be repeated."),
-    ] = None,
-    hold: Annotated[
-        list[float] | None,
-        typer.Option(help="Seconds of sound that a frame waits for before it is final; may be repeated."),
-    ] = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="cached: keys and values of the past are kept. recompute: every step computes it again. "
-            "May be repeated. Default: cached."
-        ),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="For PyTorch. Default: its own.")] = None,
-    assets: Annotated[Path | None, typer.Option(help="Folder of the test media, with speech/ in it.")] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="A minute: one hop, one past, and without clips given, two clips."),
-    ] = False,
-    json_: JsonFile = None,
-) -> None:
-    """How far is the voice of a live stream from one pass over the whole clip? By hop, context and waiting.
-
-    wav2vec 2.0 looks at 12 s in both directions. Live, each frame is computed
-    once, from kept keys and values of the past and a limited part of the future.
-    This measures what that changes; no labels are needed.
-
-    For example:
-
-    [bold]emi bench drift --quick[/bold]
-
-    [bold]emi bench drift --model wav2vec2-emotion/ --checkpoint mine.safetensors[/bold]
-
-    [bold]emi bench drift talk.wav --hop 0.5 --left 3 --hold 0 --hold 0.24[/bold]
-
-    [bold]emi bench drift --model random-large --json drift.json[/bold]
-    """
-    _check_json(json_)
-    strategies = strategy or ["cached"]
-    hops = hop or (DRIFT_HOPS_S[1:2] if quick else DRIFT_HOPS_S)
-    lefts = left or (DRIFT_LEFTS_S[1:2] if quick else DRIFT_LEFTS_S)
-    holds = hold or DRIFT_HOLDS_S
-    _check_grid(strategies, hops, lefts, holds)
-    paths = clips or _drift_clips(assets)[: 2 if quick else None]
-
-    import torch
-
-    from emi_bench.drift.measure import measure_drift, open_network, open_voice_model, read_clips
-    from emi_bench.drift.report import StreamSetting
-
-    settings = [
-        StreamSetting("cached" if name == "cached" else "recompute", hop_s, left_s, hold_s)
-        for name in strategies
-        for hop_s in hops
-        for left_s in lefts
-        for hold_s in holds
-    ]
-    sounds = read_clips(paths)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with (
-        keep_if_interrupted(json_),
-        TemporaryDirectory(prefix="emi-drift-") as scratch,
-        _bar() as bar,
-    ):
-        voice_model = open_voice_model(model, Path(scratch))
-        network = open_network(checkpoint, voice_model)
-        report = measure_drift(voice_model, network, sounds, settings, bar.show)
-    _give(report, json_)
-
-
-@app.command()
 def fusion(
     engine: Annotated[
         list[str] | None, typer.Option("--engine", help="An engine's name; may be repeated. Default: all.")
@@ -254,7 +139,6 @@ def fusion(
         raise ConfigurationError(str(error)) from error
 
 
-@app.command()
 def live(
     input_: Annotated[
         Path | None, typer.Option("--input", help="A media file, played at its own pace.")
@@ -291,7 +175,7 @@ def live(
         raise ConfigurationError("a camera never ends; say how long to measure, e.g. --duration 60")
     if flash_beep and mic is not None:
         raise ConfigurationError("--flash-beep makes its own sound; leave out --mic")
-    _check_json(json_)
+    check_json(json_)
     source = {"input": input_, "camera": int(camera) if camera and camera.isdecimal() else camera, "mic": mic}
     overrides: dict[str, object] = {
         "source": {key: value for key, value in source.items() if value is not None}
@@ -305,10 +189,10 @@ def live(
         raise ConfigurationError("--flash-beep brings its own media; leave out the settings of source.*")
 
     check_before_loading(config)
-    from emi_bench.live.run import measure_flash_beep, measure_live
+    from emi_bench.live import measure_flash_beep, measure_live
 
     length_s = config.duration_s or (FLASH_BEEP_S if flash_beep else None)
-    with keep_if_interrupted(json_), _bar("loading models") as bar:
+    with keep_if_interrupted(json_), progress_bar("loading models") as bar:
 
         def show(estimate: Estimate) -> None:
             age_ms = estimate.latency.capture_to_estimate
@@ -320,113 +204,9 @@ def live(
             if flash_beep
             else measure_live(config, show)
         )
-    _give(report, json_)
+    give_report(json_, report)
 
 
-@app.command()
-def speech(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A Whisper model of `emi models list`, downloaded if needed, or a folder in CTranslate2's "
-            "format, e.g. of large-v3-turbo. Default: that of emi-live."
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="faster-whisper or pocketsphinx. Default: that of emi-live.")
-    ] = None,
-    clips: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="real (read speech of EMI_TEST_ASSETS), synthetic (eSpeak NG, with true times of words), or "
-            "a folder with NAME.wav and NAME.txt; may be repeated. Default: synthetic, unless another "
-            "measurement is asked for."
-        ),
-    ] = None,
-    clock: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="unaware: computing takes no time; what is left is the policy's own wait. aware: computing "
-            "takes time, on a simulated clock that skips waiting. real: the real clock. May be repeated. "
-            "Default: unaware and aware."
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(min=1.5, help="Length of a synthetic monologue: does the lag grow?"),
-    ] = None,
-    nonstop: Annotated[
-        bool, typer.Option("--nonstop", help="No pause in the monologue is long enough to end an utterance.")
-    ] = False,
-    conditions: Annotated[
-        bool,
-        typer.Option(
-            "--conditions", help="Silence, noise, music, other languages, two speakers, a telephone."
-        ),
-    ] = False,
-    condition_minutes: Annotated[
-        float, typer.Option(min=0.1, help="Of silence, noise and music each.")
-    ] = 5.0,
-    face_clip: Annotated[
-        Path | None,
-        typer.Option(
-            help="Play this clip through the whole engine, with words and without: do faces wait for words?"
-        ),
-    ] = None,
-    face_turns: Annotated[int, typer.Option(min=1, help="How often, each way.")] = 2,
-    set_: Settings = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes: one clip of each kind, by one clock.")
-    ] = False,
-    json_: JsonFile = None,
-) -> None:
-    """How good are the words, and how late? The speech stage on clips whose words and times are known.
-
-    [bold]WER[/bold]: word error rate of the committed words; with that of the same
-    recogniser on the clip in one piece.
-
-    [bold]first shown, committed[/bold]: ms from the end of a word until it was shown,
-    and until it was committed; of words that were recognised rightly.
-
-    [bold]erasure[/bold]: words shown and taken back, for each committed word.
-
-    [bold]RTF[/bold]: share of the time that the stage works; above 1 it cannot keep up.
-
-    For example:
-
-    [bold]emi bench speech --quick[/bold]
-
-    [bold]emi bench speech --backend pocketsphinx --clips real[/bold]
-
-    [bold]emi bench speech --model turbo/ --clips talks/ --json turbo.json[/bold]
-
-    [bold]emi bench speech --minutes 30 --clock aware[/bold] (does the lag grow?)
-    """
-    from rich.console import Console
-
-    from emi_bench.speech.run import make_settings, measure_speech
-    from emi_live.cli.downloads import download_bar
-
-    _check_json(json_)
-    settings = make_settings(
-        model=model,
-        backend=backend,
-        clips=clips,
-        clocks=clock or (["aware"] if quick else None),
-        minutes=minutes,
-        nonstop=nonstop,
-        condition_s=60 * condition_minutes if conditions else None,
-        face_clip=face_clip,
-        face_turns=face_turns,
-        settings=set_ or (),
-        most_clips=1 if quick else None,
-    )
-    with keep_if_interrupted(json_), download_bar(Console(stderr=True)) as download, _bar() as bar:
-        report = measure_speech(settings, bar.show, download)
-    _give(report, json_)
-
-
-@app.command()
 def systems(
     data: Annotated[
         Path | None, typer.Option("--data", help="A folder of clips, as `emi synth` makes it.")
@@ -469,7 +249,7 @@ def systems(
             out, runs, seeds, epochs = folder / "page", folder / "runs", 1, 1
             only = only or list(QUICK_VARIANTS)
             if data is None:
-                from emi_bench.systems.compare import write_small_corpus
+                from emi_bench.systems import write_small_corpus
 
                 data = write_small_corpus(folder / "clips")
         if data is None:
@@ -477,7 +257,6 @@ def systems(
         _compare(data, out, runs, seeds, epochs, jobs, only or [], json_)
 
 
-@app.command()
 def report(
     files: Annotated[list[Path], typer.Argument(help="What `--json FILE` of the benchmarks wrote.")],
     out: Annotated[
@@ -489,54 +268,10 @@ def report(
 
     For example: [bold]emi bench report fusion.json bus.json --out docs/benchmarks/mine[/bold]
     """
-    from emi_bench.report import make_report
-    from emi_bench.report_file import ReportError
-
     try:
         make_report(files, out, figure=figure)
     except ReportError as error:
         raise ConfigurationError(str(error)) from error
-
-
-def _check_json(where: str | None) -> None:
-    """Refuse a place that cannot be written now, not after minutes of measuring."""
-    from emi_live.cli.options import check_writable
-
-    if where not in (None, "-"):
-        check_writable("--json", Path(where))
-
-
-def _give(found: BenchReport, json_: str | None) -> None:
-    """Print a report, and write it as JSON if that was asked for; with `-`, JSON alone."""
-    from emi_bench.render import print_page
-
-    if json_ != "-":
-        print_page(found.page())
-    write_report(json_, found)
-
-
-def _check_grid(
-    strategy: Sequence[str], hop: Sequence[float], left: Sequence[float], hold: Sequence[float]
-) -> None:
-    for name, values, least in (("hop", hop, FRAME_S), ("left", left, 0.0), ("hold", hold, 0.0)):
-        for value in values:
-            if not least <= value <= 60.0 or abs(value / FRAME_S - round(value / FRAME_S)) > 1e-6:
-                raise ConfigurationError(
-                    f"--{name} {value:g} is not a whole number of frames of 20 ms, {least:g} to 60 s"
-                )
-    for each in strategy:
-        if each not in ("cached", "recompute"):
-            raise ConfigurationError(f"--strategy {each} is not one of cached, recompute")
-
-
-def _drift_clips(assets: Path | None) -> list[Path]:
-    from emi_bench.speech.clips import speech_assets
-
-    folder = speech_assets() if assets is None else assets / "speech"
-    missing = [name for name in DRIFT_CLIPS if not (folder / name).is_file()]
-    if missing:
-        raise ConfigurationError(f"{folder} lacks {', '.join(missing)}; name recordings of your own")
-    return [folder / name for name in DRIFT_CLIPS]
 
 
 def _compare(
@@ -550,9 +285,9 @@ def _compare(
     check_out_folder("--out", out)
     check_out_folder("--runs", runs)
 
-    from emi_bench.systems.compare import compare_systems
+    from emi_bench.systems import compare_systems
 
-    with _bar("train") as bar:
+    with progress_bar("train") as bar:
 
         def show(done: int, total: int, run: TrainingRun | None) -> None:
             bar.show("train", done, total)
@@ -574,29 +309,5 @@ def _compare(
         print_page(found.page())
 
 
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    """A progress bar on standard error."""
-
-    progress: Progress
-    task: TaskID
-
-    def show(self, what: str, done: float, of: float | None) -> None:
-        """Name what is being done, and how much of it."""
-        self.progress.update(self.task, description=printable(what), completed=done, total=of or None)
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.progress.console.print(printable(line), markup=False, highlight=False)
-
-
-@contextmanager
-def _bar(description: str = "loading") -> Iterator[_Bar]:
-    """The bar of all benchmarks; it is drawn only if standard error is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield _Bar(progress, progress.add_task(description, total=None))
+for command in (bus, drift, fusion, live, speech, systems, report):
+    app.command()(command)

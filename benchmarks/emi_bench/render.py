@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
-from emi_bench.report_file import ReportError
 from emi_models.console import printable
+from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +39,7 @@ __all__ = [
     "Page",
     "Panel",
     "Paragraph",
+    "ReportError",
     "Strong",
     "Table",
     "draw_figures",
@@ -57,6 +58,10 @@ SPARK_COLUMNS: Final = 40
 LONGEST: Final = 10_000  # characters of a paragraph or cell in a terminal
 LEAST_WRAPPED: Final = 12  # characters of a column whose text is wrapped
 BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+class ReportError(EmiError, ValueError):
+    """A file is not the report of a benchmark, or its page or figure cannot be made."""
 
 
 class Strong(str):

@@ -93,7 +93,7 @@ def fusion(tmp_path: Path) -> Path:
 @pytest.fixture
 def bus(tmp_path: Path) -> Path:
     """As `emi bench bus` writes it, by its own types."""
-    from emi_bench.bus.report import BusReport, Flood, HopTimes
+    from emi_bench.bus_report import BusReport, Flood, HopTimes
 
     hops = [
         HopTimes(
@@ -132,7 +132,7 @@ def bus(tmp_path: Path) -> Path:
 @pytest.fixture
 def live(tmp_path: Path) -> Path:
     """As `emi bench live` writes it, by its own types."""
-    from emi_bench.live.report import EdgeLosses, LiveReport
+    from emi_bench.live_report import EdgeLosses, LiveReport
     from emi_bench.machine import UsageSample
 
     stations = {name: distribution(ms) for name, ms in (("capture", 5.0), ("face", 15.0), ("total", 120.0))}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emi_bench.fusion.settings import FusionSettings, SettingsError, choose_engines
-from emi_bench.render import print_page
-from emi_bench.report_file import keep_if_interrupted, write_report
+from emi_bench.report import give_report, keep_if_interrupted
 from emi_models.console import accept_any_text
 from emi_models.errors import CheckpointError, EmiError
 
@@ -39,9 +38,7 @@ def bench_fusion(settings: FusionSettings, json_path: str | None) -> None:
 
     with keep_if_interrupted(json_path):
         report = measure_fusion(settings, _say)
-    if json_path != "-":
-        print_page(report.page())
-    write_report(json_path, report)
+    give_report(json_path, report)
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,7 @@ from emi_bench.render import (
     number,
     statistics,
 )
-from emi_bench.report_file import BenchReport
+from emi_bench.report import BenchReport
 from emi_bench.stats import Distribution
 
 if TYPE_CHECKING:

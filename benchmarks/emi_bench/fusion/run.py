@@ -30,7 +30,7 @@ from emi_bench.fusion.report import (
 from emi_bench.fusion.settings import EAGER, SettingsError, choose_engines
 from emi_bench.fusion.timing import device_clock, measure_rates, time_in_turns, wall_clock
 from emi_bench.machine import Machine
-from emi_bench.report_file import Interrupted
+from emi_bench.report import Interrupted
 from emi_bench.stats import Distribution
 from emi_engine.parity import probe_window, worst_difference
 from emi_engine.protocol import TOLERANCES, EngineError

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from emi_bench.background import UsageSampler, in_background
-from emi_bench.live.report import TOTAL
-from emi_bench.live.run import WARM_UP_S, EstimateRecorder, PacketRecorder
-from emi_bench.live.stations import after_warm_up, passages
+from emi_bench.harness import UsageSampler, in_background
+from emi_bench.live import WARM_UP_S, EstimateRecorder, PacketRecorder, after_warm_up, passages
+from emi_bench.live_report import TOTAL
 from emi_bench.speech.report import FaceIndependence, FaceTimes
 from emi_bench.stats import Distribution
 from emi_live import LiveEngine

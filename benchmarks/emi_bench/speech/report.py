@@ -20,7 +20,7 @@ from emi_bench.render import (
     number,
     statistics,
 )
-from emi_bench.report_file import BenchReport
+from emi_bench.report import BenchReport
 from emi_bench.stats import Distribution, Slope, percentile
 
 if TYPE_CHECKING:
@@ -422,15 +422,8 @@ def _errors(row: PooledClips) -> list[str]:
     errors = row.errors
     edits = (errors.words, errors.substitutions, errors.deletions, errors.insertions)
     lost = "-" if row.points_lost is None else f"{row.points_lost:+.1f}"
-    return [
-        row.kind,
-        row.clock,
-        str(row.clips),
-        *map(str, edits),
-        _percent(errors),
-        _percent(row.offline),
-        lost,
-    ]
+    rates = (_percent(errors), _percent(row.offline), lost)
+    return [row.kind, row.clock, str(row.clips), *map(str, edits), *rates]
 
 
 def _work(row: PooledClips) -> list[str]:

@@ -164,7 +164,7 @@ def measure_speech(
         EmiError: a clip cannot be read, a part is not installed, or the recogniser failed.
     """
     from emi_bench.machine import Machine, load_average
-    from emi_bench.report_file import Interrupted
+    from emi_bench.report import Interrupted
     from emi_bench.speech.playback import load_recognizers, warm_up
     from emi_bench.speech.report import SpeechReport, pool
     from emi_bench.speech.scoring import need_jiwer

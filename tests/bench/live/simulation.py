@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from emi_bench.live.flash_beep import EchoEngine, LightEncoder
-from emi_bench.live.stations import ReceivedEstimate
+from emi_bench.flash_beep import EchoEngine, LightEncoder
+from emi_bench.live import ReceivedEstimate
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import FaceConfig, WindowConfig
 from emi_live.fusion import FusionLoop, LoopOptions

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from emi_bench.live.report import TOTAL, LiveReport
-from emi_bench.live.run import measure_flash_beep
+from emi_bench.live import measure_flash_beep
+from emi_bench.live_report import TOTAL, LiveReport
 from emi_bench.render import terminal
 from emi_live import load_config
 

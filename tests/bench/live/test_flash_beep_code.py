@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emi_bench.live.flash_beep import (
+from emi_bench.flash_beep import (
     LIGHT,
     CodeReading,
     CodeUnreadableError,
@@ -13,7 +13,7 @@ from emi_bench.live.flash_beep import (
     find_code,
     make_code,
 )
-from emi_bench.live.report import CodeResponse
+from emi_bench.live_report import CodeResponse
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from tests.bench.live.simulation import MS, Simulation, every
 

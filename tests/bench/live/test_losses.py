@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from emi_bench.live.stations import EDGES, losses_by_edge
+from emi_bench.live import EDGES, losses_by_edge
 from emi_live.health import HealthSnapshot
 
 

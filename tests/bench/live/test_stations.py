@@ -5,8 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from emi_bench.live.report import TOTAL
-from emi_bench.live.stations import after_warm_up, losses_by_edge, passages, stations_of
+from emi_bench.live import after_warm_up, losses_by_edge, passages, stations_of
+from emi_bench.live_report import TOTAL
 from emi_bench.stats import Distribution
 from emi_live.messages import Trace
 from tests.bench.live.simulation import MS, Simulation, every

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from emi_bench.cli import app
-from emi_bench.systems.compare import corpus_of, probes_of
-from emi_bench.systems.report import Variant
-from emi_bench.systems.training import VARIANTS, TrainingJob, kept_result
+from emi_bench.systems import VARIANTS, TrainingJob, corpus_of, kept_result, probes_of
+from emi_bench.systems_report import Variant
 from emi_live.cli.errors import run_app
 from emi_live.errors import ConfigurationError
 from emi_models import MODALITIES

@@ -6,9 +6,8 @@ import pytest
 
 from emi_bench.machine import Machine
 from emi_bench.render import draw_figures, markdown
-from emi_bench.systems.compare import avoidable, expectations, rows
-from emi_bench.systems.report import SystemsReport, TrainingRun
-from emi_bench.systems.training import VARIANTS
+from emi_bench.systems import VARIANTS, avoidable, expectations, rows
+from emi_bench.systems_report import SystemsReport, TrainingRun
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from emi_bench.background import ProcessTreeUsage, UsageSampler
+from emi_bench.harness import ProcessTreeUsage, UsageSampler
 from tests.support.fakes import FakeClock
 
 CHILD = "import sys; sum(range(3_000_000)); print(flush=True); sys.stdin.read()"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from emi_bench.live.report import CodeResponse
+from emi_bench.live_report import CodeResponse
 from emi_bench.stats import Distribution
 from emi_live.bundle import Encoders
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, seconds_to_ns

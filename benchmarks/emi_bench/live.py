@@ -1,12 +1,29 @@
-"""The whole engine at real pace, on a source or on light and sound in a code, and the report of the run."""
+"""`emi bench live`: the whole engine at real pace, on a source or on coded light and sound, by station.
+
+::
+
+    capture ── arrived ── published ── started ── published ── received
+       └ capture ┴ stage(s) ┴ bus ┴ window, fusion ┴ sink ┘
+
+- capture: from the sensor until the engine has it; for sound, until its block is full;
+- stage: until its packet is published, with the wait in the ring: `face`, `audio`, or `speech` and `text`;
+- bus: until a window takes it: the hop over the bus, and above all the wait for the next estimate;
+- window: assembling it;
+- fusion: the engine, and publishing the estimate;
+- sink: until a sink has it.
+
+Every packet passes these stations once, on its way into the first estimate that contains it; they add up to
+`total`. A delay in one part shows at its own station only.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from emi_bench.background import UsageSampler, in_background
-from emi_bench.live.flash_beep import (
+from emi_bench.flash_beep import (
     LIGHT,
     SOUND,
     CodeReading,
@@ -15,39 +32,175 @@ from emi_bench.live.flash_beep import (
     find_code,
     light_and_sound,
 )
-from emi_bench.live.report import CodeResponse, FlashBeepResult, LiveReport
-from emi_bench.live.stations import (
-    ReceivedEstimate,
-    after_warm_up,
-    distributions,
-    estimate_passage,
-    losses_by_edge,
-    stations_of,
-)
+from emi_bench.harness import UsageSampler, in_background
+from emi_bench.live_report import TOTAL, CodeResponse, EdgeLosses, FlashBeepResult, LiveReport
 from emi_bench.machine import Machine, load_average
-from emi_bench.report_file import Interrupted
+from emi_bench.report import Interrupted
 from emi_bench.stats import Distribution
 from emi_live import LiveConfig, LiveEngine
-from emi_live.clock import MonotonicClock, seconds_to_ns
+from emi_live.clock import NS_PER_MS, MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Trace
 from emi_live.pipeline import Builder
+from emi_live.sinks.viewstate import losses
 from emi_models import MODALITIES
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from emi_bench.live.flash_beep import OnOffTimes
+    from emi_bench.flash_beep import OnOffTimes
     from emi_engine import FusionEngine
     from emi_live import Estimate
+    from emi_live.health import HealthSnapshot
+    from emi_live.messages import Trace
     from emi_models import Modality
 
-__all__ = ["EstimateRecorder", "measure_flash_beep", "measure_live"]
+__all__ = [
+    "EDGES",
+    "EstimateRecorder",
+    "ReceivedEstimate",
+    "after_warm_up",
+    "distributions",
+    "estimate_passage",
+    "losses_by_edge",
+    "measure_flash_beep",
+    "measure_live",
+    "passages",
+    "stations_of",
+]
 
+STAGES: Final[Mapping[Modality, str]] = {"vision": "face", "audio": "audio", "text": "text"}
+# In the order of the flow. A counter that is not in this table is shown under `ELSEWHERE`.
+EDGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "camera, file → ring": (
+        "file.late",
+        "file.damaged",
+        "video.out_of_order",
+        "camera.buffered",
+        "camera.damaged",
+        "camera.lost",
+    ),
+    "microphone → ring": (
+        "microphone.dropped",
+        "microphone.overflows",
+        "microphone.lost",
+        "audio.not_finite",
+    ),
+    "camera → face": ("camera.overwritten", "face.skipped"),
+    "ring → audio": ("audio.lost_samples", "audio.gaps"),
+    "ring → speech": ("speech.lost_samples", "speech.gaps"),
+    "speech → text": ("bus.transcript.dropped", "bus.transcript.refused"),
+    "stages → window": (
+        *(f"bus.{topic}.{what}" for topic in ("vision", "audio", "text") for what in ("dropped", "refused")),
+        "window.discarded",
+    ),
+    "window → fusion": ("fusion.missed_hops",),
+    "fusion → sinks": ("bus.estimate.dropped", "bus.estimate.refused"),
+}
+ELSEWHERE: Final = "elsewhere"
 WARM_UP_S: Final = 2.0  # left out of the latencies: caches and threads settle
 PACKET_WAIT_S: Final = 0.1  # longest wait for a packet before `stop` is checked
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEstimate:
+    """An estimate, and when a sink received it."""
+
+    estimate: Estimate
+    received_ns: int
+
+
+def after_warm_up(seen: Sequence[ReceivedEstimate], warm_up_s: float) -> list[ReceivedEstimate]:
+    """The estimates whose age counts: after the first seconds, and before the media ended.
+
+    The media of a modality have ended if its evidence never changes again.
+    """
+    last = len(seen)
+    for modality in ("vision", "audio"):
+        stamps = [
+            one.estimate.traces[modality].t_ns if modality in one.estimate.traces else 0 for one in seen
+        ]
+        if stamps and stamps[-1]:
+            last = min(last, stamps.index(stamps[-1]) + 1)
+    return [one for one in seen[:last] if one.estimate.t_s > warm_up_s]
+
+
+def passages(
+    seen: Sequence[ReceivedEstimate], modality: Modality, packets: Sequence[Trace]
+) -> Iterator[tuple[ReceivedEstimate, dict[str, float]]]:
+    """For each packet, the first estimate with it, and the milliseconds at each station and in `TOTAL`.
+
+    Packets that no estimate used, or whose arrival is unknown, are left out.
+
+    Args:
+        seen: estimates, in order.
+        modality: of the packets.
+        packets: what its stage published, in order.
+    """
+    taking = [one for one in seen if modality in one.estimate.traces]
+    newest = [one.estimate.traces[modality].t_ns for one in taking]  # never goes back
+    for packet in packets:
+        index = bisect_left(newest, packet.t_ns)
+        while index < len(taking) and taking[index].estimate.started_ns < packet.published_ns:
+            index += 1  # a packet before this one had the same capture time, as at a gap
+        if index == len(taking) or not packet.arrived_ns:
+            continue
+        one = taking[index]
+        times = {"capture": _ms(packet.t_ns, packet.arrived_ns)}
+        if modality == "text":
+            times["speech"] = _ms(packet.arrived_ns, packet.transcribed_ns)
+            times["text"] = _ms(packet.transcribed_ns, packet.published_ns)
+        else:
+            times[STAGES[modality]] = _ms(packet.arrived_ns, packet.published_ns)
+        times["bus"] = _ms(packet.published_ns, one.estimate.started_ns)
+        times |= estimate_passage(one)
+        times[TOTAL] = _ms(packet.t_ns, one.received_ns)
+        yield one, times
+
+
+def estimate_passage(one: ReceivedEstimate) -> dict[str, float]:
+    """Milliseconds at the stations of an estimate: window, fusion, sink."""
+    estimate = one.estimate
+    return {
+        "window": estimate.latency.window,
+        "fusion": _ms(estimate.started_ns, estimate.published_ns) - estimate.latency.window,
+        "sink": _ms(estimate.published_ns, one.received_ns),
+    }
+
+
+def stations_of(
+    seen: Sequence[ReceivedEstimate], packets: Mapping[Modality, Sequence[Trace]], warm_up_s: float
+) -> dict[Modality, dict[str, Distribution]]:
+    """The distribution over packets at each station, for each modality that has any after the warm-up."""
+    found: dict[Modality, dict[str, Distribution]] = {}
+    for modality in MODALITIES:
+        ways = passages(seen, modality, packets.get(modality, ()))
+        rows = [times for one, times in ways if one.estimate.t_s > warm_up_s]
+        if rows:
+            found[modality] = distributions(rows)
+    return found
+
+
+def distributions(rows: Sequence[Mapping[str, float]]) -> dict[str, Distribution]:
+    """The distribution of each column; all rows have the same names."""
+    columns = {name: Distribution.of([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return {name: values for name, values in columns.items() if values is not None}
+
+
+def _ms(since_ns: int, until_ns: int) -> float:
+    return (until_ns - since_ns) / NS_PER_MS
+
+
+def losses_by_edge(health: HealthSnapshot) -> list[EdgeLosses]:
+    """Every edge with its losses, in the order of the flow; edges without a loss too."""
+    counted = {loss.name: loss.count for loss in losses(health)}
+    edges = [
+        EdgeLosses(name, {counter: counted.pop(counter) for counter in counters if counter in counted})
+        for name, counters in EDGES.items()
+    ]
+    return edges + ([EdgeLosses(ELSEWHERE, counted)] if counted else [])
 
 
 class EstimateRecorder:

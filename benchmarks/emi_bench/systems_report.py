@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from emi_bench.render import Bullets, Column, Figure, Heading, Page, Panel, Paragraph, Strong, Table
-from emi_bench.report_file import BenchReport
+from emi_bench.report import BenchReport
 from emi_models import Modality
 
 if TYPE_CHECKING:

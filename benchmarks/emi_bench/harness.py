@@ -1,22 +1,43 @@
-"""Threads that run during a measurement: a body for the length of a `with`, and a sampler of usage."""
+"""What the benches share: options, a progress bar, threads during a measurement, a sampler of usage."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import psutil
+import typer
 
 from emi_bench.machine import UsageSample
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import Health
 from emi_live.worker import Worker
+from emi_models.console import printable
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
-__all__ = ["ProcessTreeUsage", "UsageSampler", "in_background"]
+    from rich.progress import Progress, TaskID
+
+__all__ = [
+    "Bar",
+    "JsonFile",
+    "ProcessTreeUsage",
+    "Settings",
+    "UsageSampler",
+    "check_json",
+    "in_background",
+    "progress_bar",
+]
+
+JsonFile = Annotated[
+    str | None,
+    typer.Option("--json", help="Write the report to this file as JSON; - for standard output."),
+]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Any setting of emi-live, NAME=VALUE.")]
 
 JOIN_S: Final = 5.0
 EVERY_S: Final = 1.0
@@ -91,3 +112,39 @@ class UsageSampler:
             self.samples.append(UsageSample((now_ns - start_ns) / NS_PER_S, self._usage.rss_mib(), cores))
             before_ns, before_s = now_ns, busy_s
             index = round((now_ns - start_ns) / NS_PER_S / EVERY_S) + 1
+
+
+def check_json(where: str | None) -> None:
+    """Refuse a place that cannot be written now, not after minutes of measuring."""
+    from emi_live.cli.options import check_writable
+
+    if where not in (None, "-"):
+        check_writable("--json", Path(where))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A progress bar on standard error."""
+
+    progress: Progress
+    task: TaskID
+
+    def show(self, what: str, done: float, of: float | None) -> None:
+        """Name what is being done, and how much of it."""
+        self.progress.update(self.task, description=printable(what), completed=done, total=of or None)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.progress.console.print(printable(line), markup=False, highlight=False)
+
+
+@contextmanager
+def progress_bar(description: str = "loading") -> Iterator[Bar]:
+    """The bar of all benchmarks; it is drawn only if standard error is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield Bar(progress, progress.add_task(description, total=None))

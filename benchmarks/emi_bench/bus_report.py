@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from emi_bench.render import Column, Figure, Page, Panel, Paragraph, Table, number
-from emi_bench.report_file import BenchReport
+from emi_bench.report import BenchReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

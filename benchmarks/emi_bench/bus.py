@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_bench.background import in_background
-from emi_bench.bus.report import BusReport, Flood, HopTimes
+from emi_bench.bus_report import BusReport, Flood, HopTimes
+from emi_bench.harness import in_background
 from emi_bench.machine import Machine, load_average
-from emi_bench.report_file import Interrupted
+from emi_bench.report import Interrupted
 from emi_bench.stats import percentile
 from emi_live.bus import Bus
 from emi_live.bus.ports import make_pair

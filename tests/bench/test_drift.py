@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_bench.cli import app
-from emi_bench.drift.measure import (
+from emi_bench.drift import (
     RANDOM_MODELS,
     VoiceModel,
     WorkCounter,
@@ -19,7 +19,7 @@ from emi_bench.drift.measure import (
     open_network,
     open_voice_model,
 )
-from emi_bench.drift.report import StreamSetting
+from emi_bench.drift_report import StreamSetting
 from emi_live.cli.errors import run_app
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from emi_bench.drift.report import DriftBenchReport, DriftClip, StreamResult, WholePass
+from emi_bench.drift_report import DriftBenchReport, DriftClip, StreamResult, WholePass
 from emi_bench.machine import Machine, load_average
-from emi_bench.report_file import Interrupted
+from emi_bench.report import Interrupted
 from emi_bench.stats import Distribution
 from emi_live.errors import ConfigurationError
 from emi_models.encoders.drift import compare_features, compare_intensities, frame_cosines, with_voice
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from emi_bench.drift.report import StreamSetting
+    from emi_bench.drift_report import StreamSetting
     from emi_models.encoders.wav2vec import Wav2vecEncoder
     from emi_models.inputs import FusionInputs
     from emi_models.networks.base import FusionNetwork

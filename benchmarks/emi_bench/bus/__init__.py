@@ -1,1 +1,0 @@
-"""`emi bench bus`: how long a packet takes over the bus, by transport and size."""

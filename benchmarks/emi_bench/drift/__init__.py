@@ -1,1 +1,0 @@
-"""`emi bench drift`: how far the live voice's features are from those of one pass over the whole clip."""

@@ -1,1 +1,0 @@
-"""`emi bench live`: how fresh the estimates are, from capture to a sink, by the whole engine."""
