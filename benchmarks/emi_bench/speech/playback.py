@@ -335,17 +335,17 @@ class WatchedRecognizer:
         self._recognizer.accept(samples)
         self._tick()
 
-    def hypothesis(self) -> Hypothesis:
+    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
         """As the inner recogniser."""
         self.calls += 1
-        found = self._recognizer.hypothesis()
+        found = self._recognizer.hypothesis(certain)
         self._tick()
         return found
 
-    def finish(self) -> Hypothesis:
+    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
         """As the inner recogniser."""
         self.calls += 1
-        found = self._recognizer.finish()
+        found = self._recognizer.finish(certain)
         self._tick()
         return found
 

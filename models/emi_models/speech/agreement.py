@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from emi_models.speech.recognizer import RecognizedWord, Segment
+    from emi_models.speech.recognizer import RecognizedWord
 
 __all__ = [
     "AlignmentEdge",
@@ -26,7 +26,6 @@ __all__ = [
     "Match",
     "limit_cut",
     "match",
-    "segment_cut",
     "spoken_form",
     "word_cut",
 ]
@@ -46,12 +45,10 @@ class Match:
     Attributes:
         count: how many of its words, at its beginning, say what is certain.
         retimed: the certain words, timed as the hypothesis has those that it repeats.
-        reach: of each certain word, how many words of the hypothesis there are up to and with it.
     """
 
     count: int
     retimed: tuple[RecognizedWord, ...]
-    reach: tuple[int, ...]
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
@@ -63,7 +60,7 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
         begin_s: where the sound of both begins.
     """
     if not certain:
-        return Match(0, (), ())
+        return Match(0, ())
     said, heard = ([spoken_form(word.text) for word in row] for row in (certain, words))
     edits = _table(said, heard)
     end_s = certain[-1].end_s
@@ -76,7 +73,7 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
     count = min(
         range(len(words) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
     )
-    retimed, reach = list(certain), [0] * len(certain)
+    retimed = list(certain)
     i, j = count, len(said)
     while j:
         if i and edits[i][j] == edits[i - 1][j - 1] + (heard[i - 1] != said[j - 1]):
@@ -84,14 +81,12 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
                 retimed[j - 1] = replace(
                     certain[j - 1], start_s=words[i - 1].start_s, end_s=words[i - 1].end_s
                 )
-            reach[j - 1] = i
             i, j = i - 1, j - 1
         elif edits[i][j] == edits[i][j - 1] + 1:
-            reach[j - 1] = i
             j -= 1
         else:
             i -= 1
-    return Match(count, tuple(retimed), tuple(reach))
+    return Match(count, tuple(retimed))
 
 
 def _table(said: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
@@ -139,8 +134,6 @@ class CommitRule(ABC):
     def reset(self) -> None:
         """Forget all words, as at the start of an utterance."""
         self._certain: list[RecognizedWord] = []
-        self._reach: list[int] = []  # of each of them: words of the newest hypothesis up to and with it
-        self._places: list[int] = []  # of each tentative word, in the newest hypothesis
         self._echo: RecognizedWord | None = None  # the certain word just before the buffer's first sample
         self._cut_s = 0.0
         self._recent.clear()
@@ -148,7 +141,7 @@ class CommitRule(ABC):
     def match(self, words: Sequence[RecognizedWord]) -> int:
         """How many of the next hypothesis's words, in order of time, say what is certain already."""
         found = match(self._certain, words, self._cut_s)
-        self._certain, self._reach = list(found.retimed), list(found.reach)
+        self._certain = list(found.retimed)
         said = found.count
         if not self._certain and self._echo is not None and words:
             first = words[0]
@@ -157,18 +150,16 @@ class CommitRule(ABC):
         return said
 
     def insert(
-        self, words: Sequence[tuple[int, RecognizedWord]], end_s: float, *, last: bool = False
+        self, words: Sequence[RecognizedWord], end_s: float, *, last: bool = False
     ) -> list[RecognizedWord]:
         """Take what a hypothesis says beyond what is certain; the words that it makes certain.
 
         Args:
-            words: their places in the hypothesis, from `match` on, and the words; guards may have left some
-                out.
+            words: those of the hypothesis from `match` on; guards may have left some out.
             end_s: where the buffer ends, by the clock of the words.
             last: no sound comes after it: all its words are certain.
         """
-        self._places = [place for place, _ in words]
-        self._recent.append(tuple(word for _, word in words))
+        self._recent.append(tuple(words))
         return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
@@ -180,16 +171,9 @@ class CommitRule(ABC):
             count += 1
         return self._commit(count)
 
-    def settled(self, words: int) -> int | None:
-        """How many certain words the first `words` of the newest hypothesis make; None if one is open."""
-        if self._places and self._places[0] < words:
-            return None
-        return sum(reach <= words for reach in self._reach)
-
     def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
         """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""
         said, self._certain = self._certain[:gone], self._certain[gone:]
-        self._reach = []
         self._echo = said[-1] if said else self._echo
         self._cut_s = at_s
         return said
@@ -198,8 +182,6 @@ class CommitRule(ABC):
         certain = list(self.tentative[:count])
         if certain:
             self._certain += certain
-            self._reach += [place + 1 for place in self._places[:count]]
-            self._places = self._places[count:]
             for index, words in enumerate(self._recent):
                 self._recent[index] = words[count:]
         return certain
@@ -257,7 +239,7 @@ class AlignmentEdge(CommitRule):
         return count
 
 
-CutKind = Literal["segment", "word", "limit"]
+CutKind = Literal["word", "limit"]
 BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
 KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
 
@@ -269,20 +251,6 @@ class Cut:
     at_s: float
     kind: CutKind
     gone: int
-
-
-def segment_cut(segments: Sequence[Segment], rule: CommitRule) -> Cut | None:
-    """Behind the last completed segment of the newest hypothesis without a word that is open; or None."""
-    words = [word for segment in segments for word in segment.words]
-    count, cut = 0, None
-    for segment in segments:
-        count += len(segment.words)
-        gone = rule.settled(count)
-        if gone is None:
-            break
-        if segment.complete and segment.words and gone:
-            cut = Cut(_behind(segment.words[-1], words[count:]), "segment", gone)
-    return cut
 
 
 def word_cut(rule: CommitRule, kind: CutKind = "word") -> Cut | None:

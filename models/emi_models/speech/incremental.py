@@ -8,7 +8,7 @@ model, then the backlog.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +20,9 @@ from emi_models.speech.agreement import (
     Cut,
     LocalAgreement,
     limit_cut,
-    segment_cut,
     word_cut,
 )
-from emi_models.speech.whisper import Guards, GuardSettings
+from emi_models.speech.guards import Guards, GuardSettings
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -142,14 +141,17 @@ class Update:
     certain: tuple[RecognizedWord, ...]  # certain with this update; what was certain before stays so
     tentative: tuple[RecognizedWord, ...]  # all that is shown beyond what is certain; replaces the last
     cut: CutKind | None = None  # why the buffer was cut, if it was
+    language: str | None = None  # code of the language of the words, if the recogniser knows several
+    other_language: str | None = (
+        None  # code of the language that is spoken, if it is not the one that was set
+    )
 
 
 class IncrementalRecognizer:
     """Recognises one utterance after the other while they are spoken. Pure: no thread, clock or device.
 
     The words of a growing buffer are asked for every `every_s` of sound and become certain by
-    `LocalAgreement`. From `trim_s` on the buffer is cut at the end of a completed segment of certain words,
-    or else behind the last certain word; at `limit_s` regardless, and then the words before the cut are
+    `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s` regardless, and then the words before the cut are
     certain without agreement rather than lost. The words that scrolled away are the recogniser's prompt, and
     nothing of an utterance is carried into the next.
     """
@@ -218,11 +220,12 @@ class IncrementalRecognizer:
 
     def finish(self) -> Update:
         """The rest of the utterance's words, all certain; the utterance is over with this call."""
-        _, certain = self._take(self._recognizer.finish(), last=True)
+        found = self._recognizer.finish(self._certain_texts())
+        certain = self._take(found, last=True)
         said_any = self._said_any
         self._clear()
         self._said_any = said_any
-        return Update(tuple(certain), ())
+        return Update(tuple(certain), (), None, found.language, found.other_language)
 
     def drop(self) -> None:
         """Forget the utterance under way, as after a failure."""
@@ -244,29 +247,34 @@ class IncrementalRecognizer:
 
     def _ask(self) -> Update:
         self._unasked = 0
-        hypothesis, certain = self._take(self._recognizer.hypothesis(), last=False)
+        found = self._recognizer.hypothesis(self._certain_texts())
+        certain = self._take(found, last=False)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
-            cut, forced = self._choose_cut(hypothesis)
+            cut, forced = self._choose_cut()
             certain += forced
         self._said_any |= bool(certain)
         if cut is not None:
             self._cut(cut)
-        return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
+        kind = cut.kind if cut else None
+        return Update(tuple(certain), self._rule.tentative, kind, found.language, found.other_language)
 
-    def _take(self, heard: Hypothesis, *, last: bool) -> tuple[Hypothesis, list[RecognizedWord]]:
-        """The hypothesis by the utterance's clock, and the words that it makes certain."""
-        hypothesis = heard.later(self._buffer.start_s)
+    def _certain_texts(self) -> list[str]:
+        return [word.text for word in self._rule.in_buffer]
+
+    def _take(self, found: Hypothesis, *, last: bool) -> list[RecognizedWord]:
+        """The words that a hypothesis makes certain."""
+        hypothesis = found.later(self._buffer.start_s)
         said = self._rule.match(hypothesis.words)
         beyond = self._guards.passed(hypothesis, self._buffer, said)
         certain = self._rule.insert(beyond, self._buffer.end_s, last=last)
         self._said_any |= bool(certain)
-        return hypothesis, certain
+        return certain
 
-    def _choose_cut(self, hypothesis: Hypothesis) -> tuple[Cut | None, list[RecognizedWord]]:
+    def _choose_cut(self) -> tuple[Cut | None, list[RecognizedWord]]:
         """Where to cut, and the words that become certain with it, agreed upon or not."""
         buffer, rule = self._buffer, self._rule
-        cut = segment_cut(hypothesis.segments, rule) or word_cut(rule)
+        cut = word_cut(rule)
         if cut is not None and cut.at_s <= buffer.start_s:
             cut = None
         if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
@@ -290,7 +298,7 @@ class IncrementalRecognizer:
 def _joined(before: Update | None, after: Update) -> Update:
     if before is None:
         return after
-    return Update(before.certain + after.certain, after.tentative, after.cut or before.cut)
+    return replace(after, certain=before.certain + after.certain, cut=after.cut or before.cut)
 
 
 def _last_words(text: str) -> str:

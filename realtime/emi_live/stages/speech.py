@@ -29,7 +29,7 @@ from emi_models.speech.incremental import (
     Update,
 )
 from emi_models.speech.recognizer import Transcript
-from emi_models.speech.whisper import GuardSettings
+from emi_models.speech.guards import GuardSettings
 
 if TYPE_CHECKING:
     from emi_models.encoders.voice_activity import VoiceGate
