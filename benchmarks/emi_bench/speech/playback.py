@@ -335,17 +335,17 @@ class WatchedRecognizer:
         self._recognizer.accept(samples)
         self._tick()
 
-    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def hypothesis(self) -> Hypothesis:
         """As the inner recogniser."""
         self.calls += 1
-        found = self._recognizer.hypothesis(certain)
+        found = self._recognizer.hypothesis()
         self._tick()
         return found
 
-    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def finish(self) -> Hypothesis:
         """As the inner recogniser."""
         self.calls += 1
-        found = self._recognizer.finish(certain)
+        found = self._recognizer.finish()
         self._tick()
         return found
 

@@ -7,6 +7,7 @@ is cut between words, so that it stays short and no word is cut in two.
 
 from __future__ import annotations
 
+import re
 import string
 from abc import ABC, abstractmethod
 from collections import deque
@@ -30,12 +31,24 @@ __all__ = [
     "word_cut",
 ]
 
-EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡"
+EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡。，！？：、"
 
 
 def spoken_form(text: str) -> str:
     """What is compared of a word: not case and punctuation, of which recognisers change their minds."""
     return text.casefold().strip(EDGES)
+
+
+UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+
+
+def units(text: str) -> list[tuple[str, int]]:
+    """What two spellings of a word share, and where each begins in the text: digits one by one, parts of words.
+
+    A recogniser writes a number that is still being said as "415", then as "415-555", then as "4155552671".
+    """
+    found = [(match[0].casefold(), match.start()) for match in UNIT.finditer(text)]
+    return found or [(spoken_form(text), 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,17 @@ class Match:
 
     Attributes:
         count: how many of its words, at its beginning, say what is certain.
+        words: the hypothesis; a word that goes on where the certain ones end is split in two there.
         retimed: the certain words, timed as the hypothesis has those that it repeats.
     """
 
     count: int
+    words: tuple[RecognizedWord, ...]
     retimed: tuple[RecognizedWord, ...]
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the prefix of `words` nearest to `certain` in edits, of equals the one that ends nearest in time.
+    """Find the start of `words` that is nearest to `certain` in edits; of equals, the nearest in time.
 
     Args:
         certain: words, in order of time.
@@ -60,33 +75,70 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
         begin_s: where the sound of both begins.
     """
     if not certain:
-        return Match(0, ())
-    said, heard = ([spoken_form(word.text) for word in row] for row in (certain, words))
-    edits = _table(said, heard)
+        return Match(0, tuple(words), ())
+    said = [(form, place) for place, word in enumerate(certain) for form, _ in units(word.text)]
+    found = [
+        _Unit(form, place, at, word) for place, word in enumerate(words) for form, at in units(word.text)
+    ]
+    edits = _table([form for form, _ in said], [unit.form for unit in found])
     end_s = certain[-1].end_s
 
     def ends(count: int) -> float:
+        if 0 < count < len(found) and found[count].place == found[count - 1].place:
+            return found[count].begin_s
         if count:
-            return words[count - 1].end_s
+            return found[count - 1].word.end_s
         return words[0].start_s if words else begin_s
 
-    count = min(
-        range(len(words) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
+    covered = min(
+        range(len(found) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
     )
-    retimed = list(certain)
-    i, j = count, len(said)
+    times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
+    i, j = covered, len(said)
     while j:
-        if i and edits[i][j] == edits[i - 1][j - 1] + (heard[i - 1] != said[j - 1]):
-            if heard[i - 1] == said[j - 1]:
-                retimed[j - 1] = replace(
-                    certain[j - 1], start_s=words[i - 1].start_s, end_s=words[i - 1].end_s
-                )
+        if i and edits[i][j] == edits[i - 1][j - 1] + (found[i - 1].form != said[j - 1][0]):
+            if found[i - 1].form == said[j - 1][0]:
+                times.setdefault(said[j - 1][1], []).append(found[i - 1].word)
             i, j = i - 1, j - 1
         elif edits[i][j] == edits[i][j - 1] + 1:
             j -= 1
         else:
             i -= 1
-    return Match(count, tuple(retimed))
+    retimed = [
+        replace(word, start_s=times[place][-1].start_s, end_s=times[place][0].end_s)
+        if place in times
+        else word
+        for place, word in enumerate(certain)
+    ]
+    if covered == len(found):
+        return Match(len(words), tuple(words), tuple(retimed))
+    next_unit = found[covered]
+    if not covered or found[covered - 1].place != next_unit.place:
+        return Match(next_unit.place, tuple(words), tuple(retimed))
+    word, at_s = next_unit.word, next_unit.begin_s
+    parts = (
+        replace(word, text=word.text[: next_unit.at], end_s=at_s),
+        replace(word, text=word.text[next_unit.at :], start_s=at_s),
+    )
+    retimed = [replace(one, end_s=min(one.end_s, at_s), start_s=min(one.start_s, at_s)) for one in retimed]
+    before, after = words[: next_unit.place], words[next_unit.place + 1 :]
+    return Match(next_unit.place + 1, (*before, *parts, *after), tuple(retimed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A part of a word of the hypothesis: its form, which word, where in its text, and the word."""
+
+    form: str
+    place: int
+    at: int
+    word: RecognizedWord
+
+    @property
+    def begin_s(self) -> float:
+        """When it begins, if all letters of the word take the same time."""
+        part = self.at / max(1, len(self.word.text))
+        return self.word.start_s + part * (self.word.end_s - self.word.start_s)
 
 
 def _table(said: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
@@ -138,8 +190,12 @@ class CommitRule(ABC):
         self._cut_s = 0.0
         self._recent.clear()
 
-    def match(self, words: Sequence[RecognizedWord]) -> int:
-        """How many of the next hypothesis's words, in order of time, say what is certain already."""
+    def match(self, words: Sequence[RecognizedWord]) -> tuple[int, tuple[RecognizedWord, ...]]:
+        """How many of the next hypothesis's words say what is certain already, and these words.
+
+        Args:
+            words: the hypothesis, in order of time; a word that is certain in part is split in the result.
+        """
         found = match(self._certain, words, self._cut_s)
         self._certain = list(found.retimed)
         said = found.count
@@ -147,7 +203,7 @@ class CommitRule(ABC):
             first = words[0]
             echoes = spoken_form(first.text) == spoken_form(self._echo.text)
             said = int(echoes and first.start_s - self._cut_s < ECHO_S)
-        return said
+        return said, found.words
 
     def insert(
         self, words: Sequence[RecognizedWord], end_s: float, *, last: bool = False

@@ -220,7 +220,7 @@ class IncrementalRecognizer:
 
     def finish(self) -> Update:
         """The rest of the utterance's words, all certain; the utterance is over with this call."""
-        found = self._recognizer.finish(self._certain_texts())
+        found = self._recognizer.finish()
         certain = self._take(found, last=True)
         said_any = self._said_any
         self._clear()
@@ -247,7 +247,7 @@ class IncrementalRecognizer:
 
     def _ask(self) -> Update:
         self._unasked = 0
-        found = self._recognizer.hypothesis(self._certain_texts())
+        found = self._recognizer.hypothesis()
         certain = self._take(found, last=False)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
@@ -259,13 +259,11 @@ class IncrementalRecognizer:
         kind = cut.kind if cut else None
         return Update(tuple(certain), self._rule.tentative, kind, found.language, found.other_language)
 
-    def _certain_texts(self) -> list[str]:
-        return [word.text for word in self._rule.in_buffer]
-
     def _take(self, found: Hypothesis, *, last: bool) -> list[RecognizedWord]:
         """The words that a hypothesis makes certain."""
         hypothesis = found.later(self._buffer.start_s)
-        said = self._rule.match(hypothesis.words)
+        said, words = self._rule.match(hypothesis.words)
+        hypothesis = hypothesis.with_words(words)
         beyond = self._guards.passed(hypothesis, self._buffer, said)
         certain = self._rule.insert(beyond, self._buffer.end_s, last=last)
         self._said_any |= bool(certain)

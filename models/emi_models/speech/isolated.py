@@ -98,13 +98,13 @@ class IsolatedRecognizer:
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1]."""
         self._ask(ACCEPT, np.ascontiguousarray(samples, np.float32).tobytes())
 
-    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def hypothesis(self) -> Hypothesis:
         """The words so far."""
-        return self._ask(HYPOTHESIS, msgspec.json.encode(certain))
+        return self._ask(HYPOTHESIS)
 
-    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def finish(self) -> Hypothesis:
         """The words of all that was accepted."""
-        return self._ask(FINISH, msgspec.json.encode(certain))
+        return self._ask(FINISH)
 
     def forget(self) -> None:
         """Drop what was accepted and learnt, as if just loaded."""
@@ -185,9 +185,9 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
         elif letter == ACCEPT:
             recognizer.accept(np.frombuffer(payload, np.float32))
         elif letter == HYPOTHESIS:
-            found = recognizer.hypothesis(msgspec.json.decode(payload, type=list[str]))
+            found = recognizer.hypothesis()
         elif letter == FINISH:
-            found = recognizer.finish(msgspec.json.decode(payload, type=list[str]))
+            found = recognizer.finish()
         elif letter == FORGET:
             recognizer.forget()
         write_frame(answers, WORDS, msgspec.json.encode(found))

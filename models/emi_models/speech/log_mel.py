@@ -82,15 +82,14 @@ class LogMel:
         self._rest = self._rest[len(new) * HOP :]
 
     def window(self, frames: int) -> NDArray[np.float32]:
-        """All sound so far at the start of a window, shape (bands, frames); the rest of it is 0.
+        """All sound so far at the start of a window of silence, shape (bands, frames).
 
         Args:
             frames: the length, at least `self.frames`.
         """
         have = self.frames
-        found = np.zeros((self.bands, frames), np.float32)
         if not have:
-            return found
+            return np.full((self.bands, frames), (np.log10(FLOOR) + 4.0) / 4.0, np.float32)
         log = self._log[: self._frames]
         if have > self._frames:
             rest = self._rest
@@ -99,8 +98,9 @@ class LogMel:
             missing = have - self._frames
             tail = np.pad(rest, (0, max(0, FFT_SIZE + (missing - 1) * HOP - rest.size)))
             log = np.concatenate((log, self._log_power(tail)[:missing]))
-        log = log[:have]
-        found[:, :have] = ((np.maximum(log, log.max() - RANGE) + 4.0) / 4.0).T
+        quietest = log[:have].max() - RANGE
+        found = np.full((self.bands, frames), (quietest + 4.0) / 4.0, np.float32)
+        found[:, :have] = ((np.maximum(log[:have], quietest) + 4.0) / 4.0).T
         return found
 
     def _log_power(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,8 +3,8 @@
 `Recognizer` is the protocol that Whisper and PocketSphinx implement. `Mark` names a shown word, so that a
 revision can say which word it revises. `read_frame` and `write_frame` are the protocol between a recogniser
 in a process of its own and its owner: a letter, the length of what follows as 4 bytes (little-endian), and
-that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis and `f`inish (certain
-words, JSON), `r`eset. Each is answered by one `w`ords (JSON) or `e`rror (text) frame.
+that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish,
+`r`eset. Each is answered by one `w`ords (JSON) or `e`rror (text) frame.
 """
 
 from __future__ import annotations
@@ -88,6 +88,20 @@ class Hypothesis:
         """All words, in order of time."""
         return tuple(word for segment in self.segments for word in segment.words)
 
+    def with_words(self, words: Sequence[RecognizedWord]) -> Hypothesis:
+        """The same in other words; each belongs to the segment in whose time it begins."""
+        if tuple(words) == self.words:
+            return self
+        rest = list(words)
+        segments = []
+        for index, segment in enumerate(self.segments):
+            following = self.segments[index + 1 :]
+            until_s = next((one.words[0].start_s for one in following if one.words), float("inf"))
+            count = next((place for place, word in enumerate(rest) if word.start_s >= until_s), len(rest))
+            segments.append(replace(segment, words=tuple(rest[:count])))
+            rest = rest[count:]
+        return replace(self, segments=tuple(segments))
+
     def later(self, seconds: float) -> Hypothesis:
         """The same by a clock that started so much earlier."""
         return replace(
@@ -129,16 +143,11 @@ class Recognizer(Protocol):
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1]."""
         ...
 
-    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
-        """The words so far, all of which may still change.
-
-        Args:
-            certain: the words that the caller relies on, the first of the sound since `begin`. A recogniser
-                may take them as the beginning of its answer.
-        """
+    def hypothesis(self) -> Hypothesis:
+        """The words so far; all of them may still change."""
         ...
 
-    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def finish(self) -> Hypothesis:
         """The words of all that was accepted, which is over with this call."""
         ...
 

@@ -12,8 +12,6 @@ from emi_models.errors import ModelUnavailableError
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 __all__ = ["SphinxRecognizer"]
@@ -77,11 +75,11 @@ class SphinxRecognizer:
         if self._cepstral_mean is not None:
             self._search()
 
-    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
-        """The words so far; all of them may still change, `certain` or not."""
+    def hypothesis(self) -> Hypothesis:
+        """The words so far; all of them may still change."""
         return Hypothesis() if self._cepstral_mean is None else self._words()
 
-    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def finish(self) -> Hypothesis:
         """The words of all that was accepted, after a second pass over their lattice."""
         if self._cepstral_mean is None:
             if not self._held.size:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.speech.agreement import EDGES
 from emi_models.speech.languages import AUTO, WITHOUT_SPACES, check_language
 from emi_models.speech.log_mel import FRAMES_PER_S, MAX_FRAMES, LogMel
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LanguageGuess", "WhisperRecognizer"]
 
 FILES: Final = ("model.bin", "config.json", "tokenizer.json")
-MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of padding behind the sound
+MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of silence behind the sound
+SECOND_MARGIN_FRAMES: Final = 10 * FRAMES_PER_S  # when the decoder repeats itself
 WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multiples of 2 s
 LEAST_FRAMES: Final = 10  # less sound has no words
 STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
@@ -39,10 +41,10 @@ PROMPT_TOKENS: Final = 100
 class WhisperRecognizer:
     """Recognises speech with a Whisper model in CTranslate2's format, on the CPU.
 
-    It holds the log-mel frames of the utterance, not its samples. Words that are certain already are given to
-    the decoder as the beginning of its answer: they do not change, and are not written twice. The search is
-    greedy, since a beam of 5 was not better. Nothing is carried from one utterance to the next but the guess of
-    the language. One thread at a time.
+    It holds the log-mel frames of the utterance, not its samples. Each hypothesis is made from scratch: words that
+    are certain already, given to the decoder as the beginning of its answer, saved no time and made more errors.
+    The search is greedy, since a beam of 5 was not better. Nothing is carried from one utterance to the next but
+    the guess of the language. One thread at a time.
     """
 
     agreement = 2  # LocalAgreement-2: each hypothesis is made from scratch
@@ -140,13 +142,13 @@ class WhisperRecognizer:
         """
         self._mel.push(samples)
 
-    def hypothesis(self, certain: Sequence[str] = ()) -> Hypothesis:
-        """The words so far; those after `certain` may still change."""
-        return self._recognize(certain, last=False)
+    def hypothesis(self) -> Hypothesis:
+        """The words so far; all of them may still change."""
+        return self._recognize(last=False)
 
-    def finish(self, certain: Sequence[str] = ()) -> Hypothesis:
+    def finish(self) -> Hypothesis:
         """The words of all that was accepted."""
-        found = self._recognize(certain, last=True)
+        found = self._recognize(last=True)
         self._mel.clear()
         return found
 
@@ -161,31 +163,33 @@ class WhisperRecognizer:
         self._mel.clear()
         self._model = None
 
-    def _recognize(self, certain: Sequence[str], *, last: bool) -> Hypothesis:
+    def _recognize(self, *, last: bool) -> Hypothesis:
         frames = self._mel.frames
         if frames < LEAST_FRAMES:
             return Hypothesis()
-        window = min(MAX_FRAMES, -(-(frames + MARGIN_FRAMES) // WINDOW_STEP) * WINDOW_STEP)
-        encoded = self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
+        encoded = self._encode(frames + MARGIN_FRAMES)
         language, other = "en", None
         if self._guess is not None:
             if self._guess.wanted(last=last):
                 self._guess.take(self._model.detect_language(encoded)[0], frames / FRAMES_PER_S)
             language, other = self._guess.language, self._guess.other
         start = self._tokens.start(language)
-        segment = self._decode(encoded, start, self._tokens.given(certain), frames)
+        segment, whole = self._decode(encoded, start, frames)
+        if not whole:
+            segment, _ = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), start, frames)
         return Hypothesis((segment,) if segment.words else (), language, other)
 
-    def _decode(
-        self, encoded: Any, start: list[int], given: list[tuple[str, list[int]]], frames: int
-    ) -> Segment:
-        """The words of the encoded sound; the given ones are how they begin."""
-        said = [token for _, tokens in given for token in tokens]
+    def _encode(self, least_frames: int) -> Any:
+        window = min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
+        return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
+
+    def _decode(self, encoded: Any, start: list[int], frames: int) -> tuple[Segment, bool]:
+        """The words of the encoded sound, and whether the text ended by itself."""
         prompt = [*self._tokens.prompt(self._prompt), *start, self._tokens.no_timestamps]
-        limit = max(len(said), round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S))
+        limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
         (found,) = self._model.generate(
             encoded,
-            [prompt + said],
+            [prompt],
             beam_size=1,
             # CTranslate2 allows half of this, and not more than what the prompt leaves of it.
             max_length=min(MOST_TOKENS, max(2 * limit, limit + len(prompt))),
@@ -193,17 +197,16 @@ class WhisperRecognizer:
             return_no_speech_prob=True,
         )
         tokens = [token for token in found.sequences_ids[0] if token < self._tokens.end]
-        new = len(tokens) - len(said)
-        words = [(text, len(tokens)) for text, tokens in given] + self._tokens.words(tokens[len(said) :])
-        return Segment(
-            tuple(self._timed(encoded, start, tokens, words, frames)) if tokens else (),
+        segment = Segment(
+            tuple(self._timed(encoded, start, tokens, frames)) if tokens else (),
             no_speech=float(found.no_speech_prob),
-            # CTranslate2 gives the mean over all tokens, and counts a given one as certain.
-            log_probability=float(found.scores[0]) * len(tokens) / (new + 1) if new > 0 else None,
+            # The mean, as OpenAI takes it, is over the end of the text too.
+            log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
         )
+        return segment, len(tokens) < limit
 
     def _timed(
-        self, encoded: Any, start: list[int], tokens: list[int], words: list[tuple[str, int]], frames: int
+        self, encoded: Any, start: list[int], tokens: list[int], frames: int
     ) -> Iterator[RecognizedWord]:
         """Words with their times, by the path of least cost through the attention to the sound."""
         (aligned,) = self._model.align(encoded, start, [tokens], [frames], median_filter_width=7)
@@ -211,7 +214,7 @@ class WhisperRecognizer:
         begins = step_of[np.diff(token_of, prepend=-1) > 0] * STEP_S  # of each token, and of the end
         end_s = frames / FRAMES_PER_S
         at = 0
-        for text, count in words:
+        for text, count in self._tokens.words(tokens):
             first, at = at, at + count
             if text:
                 yield RecognizedWord(
@@ -254,11 +257,6 @@ class _Tokens:
         text = f" {text}" if self._spaces else text.replace(" ", "")
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def given(self, words: Sequence[str]) -> list[tuple[str, list[int]]]:
-        """Words and their tokens. The last one is given without the full stop that the end of the sound made."""
-        bare = [*words[:-1], words[-1].rstrip(STOPS) or words[-1]] if words else []
-        return [(word, self.encode(text)) for word, text in zip(words, bare, strict=True)]
-
     def words(self, tokens: list[int]) -> list[tuple[str, int]]:
         """The words of a text, and how many tokens each has; punctuation belongs to the word next to it."""
         words: list[tuple[str, int]] = []
@@ -274,14 +272,13 @@ class _Tokens:
             if words and (opening or closing or not starts):
                 words[-1] = (words[-1][0] + bare, words[-1][1] + len(pending))
             else:
-                words.append(("" if closing else bare, len(pending)))
+                words.append((bare, len(pending)))
             opening = words[-1][0] in OPENING
             pending = []
         return words
 
 
-STOPS: Final = ".,;:!?…"
-PUNCTUATION: Final = frozenset(string.punctuation + EDGES)
+PUNCTUATION: Final = frozenset(EDGES) - frozenset(string.whitespace)
 OPENING: Final = frozenset({'"', "'", "(", "[", "{", "-", "$", "#", "¿", "¡", "\u201c", "\u2018", "£", "€"})
 
 LANGUAGE_S: Final = 4.0  # of sound, after which an utterance's language is settled
