@@ -26,6 +26,22 @@ def assets() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def whisper_base() -> Path:
+    """The folder of the real Whisper base, in EMI_TEST_MODELS or in the user's store; never fetched here."""
+    from emi_models.errors import EmiError
+    from emi_models.store import ModelStore
+
+    named = os.environ.get("EMI_TEST_MODELS")
+    try:
+        return ModelStore(Path(named) if named else None, offline=True).locate("whisper-base")
+    except EmiError as error:
+        message = f"{error}; EMI_TEST_MODELS names the folder in which tests look for models"
+        if os.environ.get("EMI_REQUIRE_MODELS"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
 def pytest_configure() -> None:
     """A shell starts background jobs with SIGINT ignored; programs under test would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

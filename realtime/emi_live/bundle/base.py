@@ -56,7 +56,7 @@ class Bundle(ABC):
     own_settings: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({})
     extract_settings: ClassVar[Sequence[str]] = ()
     models: ClassVar[Mapping[Modality, tuple[str, ...]]]
-    speech_model: ClassVar[str] = "whisper-base.en"
+    speech_model: ClassVar[str] = "whisper-base"
     checkpoint: ClassVar[str | None] = None
     no_checkpoint: ClassVar[str] = "give yours with --checkpoint FILE"
     has_demo: ClassVar[bool] = False
@@ -212,6 +212,14 @@ class Bundle(ABC):
     def model_names(self) -> frozenset[str]:
         """All models of the store that this bundle uses, the speech recogniser's included."""
         return frozenset(name for names in self.models.values() for name in names) | {self.speech_model}
+
+    def models_in(self, store: ModelStore) -> frozenset[str]:
+        """As `model_names`, with the default recogniser's model that this store has, if it has one."""
+        from emi_models.store import DEFAULT_SPEECH
+
+        if self.speech_model not in DEFAULT_SPEECH:
+            return self.model_names
+        return self.model_names - {self.speech_model} | {store.first_here(DEFAULT_SPEECH)}
 
     def takes_folder(self, modality: Modality) -> bool:
         """Whether a setting can name a folder with another encoder."""

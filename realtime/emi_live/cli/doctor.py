@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -359,7 +358,7 @@ def models(store: ModelStore) -> Iterator[Check]:
     """Those of the default bundle: which are here, and what would be fetched, from where, how large."""
     from emi_live.bundle import default_bundle
 
-    needed = default_bundle().model_names
+    needed = default_bundle().models_in(store)
     for name, entry in store.catalogue.items():
         if name not in needed:
             continue
@@ -382,7 +381,7 @@ def models(store: ModelStore) -> Iterator[Check]:
                 says = f"not here, and not fetched (EMI_MODEL_DIR or --offline), for {entry.purpose}{instead}"
                 yield Check(name, "warn", says, fix, facts)
                 continue
-            hosts = ", ".join(sorted({str(urlsplit(file.url).hostname) for file in entry.files}))
+            hosts = ", else ".join(contact.host for contact in store.contacts(name))
             instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
             says = f"not here: the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
             yield Check(name, "warn", says, fix, facts)
@@ -413,9 +412,9 @@ def network(store: ModelStore) -> Iterator[Check]:
     """What would be contacted, and the switches by which libraries send nothing home."""
     from emi_live.bundle import default_bundle
 
-    needed = default_bundle().model_names
+    needed = default_bundle().models_in(store)
     absent = [e for n, e in store.catalogue.items() if n in needed and not store.status(n).here]
-    hosts = sorted({str(urlsplit(file.url).hostname) for entry in absent for file in entry.files})
+    hosts = sorted({contact.host for entry in absent for contact in store.contacts(entry.name)})
     if not store.fetches:
         yield Check("network", "ok", "nothing is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})
     elif hosts:

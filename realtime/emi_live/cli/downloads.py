@@ -29,8 +29,8 @@ __all__ = ["download_bar"]
 def download_bar(console: Console) -> Iterator[Progress]:
     """A callback for `ModelStore.locate` and `pull`: one bar per model, with speed and time to go.
 
-    Nothing is drawn until the first bytes or words come. Where `console` is not a terminal, one line says
-    that a model is fetched, and one each what gets in the way.
+    Nothing is drawn until the first bytes or words come. One line says which model is fetched, its licence
+    and its source, and one each what gets in the way.
     """
     bars: dict[str, TaskID] = {}
     live = Bars(
@@ -49,11 +49,16 @@ def download_bar(console: Console) -> Iterator[Progress]:
                 live.start()
             # Bytes of an earlier run start the bar where it stopped, and do not count as speed.
             bars[event.model] = live.add_task(event.model, total=event.total, completed=event.done)
-            if not console.is_terminal:
-                console.print(f"fetching {event.model}, {event.total / 1e6:.1f} MB")
-        live.update(bars[event.model], completed=event.done)
+            source = f" from {event.source}" if event.source else ""
+            console.print(
+                f"fetching {event.model}, {event.total / 1e6:.1f} MB ({event.licence}){source}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        live.update(bars[event.model], completed=event.done, total=event.total)
         if event.note:
-            console.print(f"{event.model}: {event.note}", style="yellow", markup=False)
+            console.print(f"{event.model}: {event.note}", style="yellow", markup=False, soft_wrap=True)
 
     try:
         yield show

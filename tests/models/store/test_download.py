@@ -10,7 +10,7 @@ import pytest
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.store import ModelFile
-from emi_models.store.store import CHUNK, Download, address
+from emi_models.store.downloads import CHUNK, Download, address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,7 +231,7 @@ import resource, signal
 from pathlib import Path
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelFile
-from emi_models.store.store import Download
+from emi_models.store.downloads import Download
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # stands for a disk that takes no more
 pin = ModelFile({pin.path!r}, {pin.size}, {pin.sha256!r}, {pin.url!r})
 try:
