@@ -268,6 +268,9 @@ class LocalAgreement(CommitRule):
             if len({spoken_form(word.text) for word in column}) > 1:
                 break
             agreed += 1
+        newest = self._recent[-1]
+        if 0 < agreed == len(newest) and any(map(str.isdigit, newest[-1].text)):
+            agreed -= 1  # a number may not be over
         return agreed
 
 

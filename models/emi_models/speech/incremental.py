@@ -127,6 +127,7 @@ class IncrementalSettings:
     """How often words are asked for, what makes them certain, and when the buffer is cut."""
 
     every_s: float = 0.5  # sound between two hypotheses
+    first_s: float = 0.0  # of an utterance before the first: what is made of a syllable is seldom right
     agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
     edge_s: float | None = None  # not by agreement: certain is what ends so long before the sound does
     trim_s: float = 15.0  # from here on, cut where words are certain
@@ -141,18 +142,14 @@ class Update:
     certain: tuple[RecognizedWord, ...]  # certain with this update; what was certain before stays so
     tentative: tuple[RecognizedWord, ...]  # all that is shown beyond what is certain; replaces the last
     cut: CutKind | None = None  # why the buffer was cut, if it was
-    language: str | None = None  # code of the language of the words, if the recogniser knows several
-    other_language: str | None = (
-        None  # code of the language that is spoken, if it is not the one that was set
-    )
 
 
 class IncrementalRecognizer:
     """Recognises one utterance after the other while they are spoken. Pure: no thread, clock or device.
 
     The words of a growing buffer are asked for every `every_s` of sound and become certain by
-    `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s` regardless, and then the words before the cut are
-    certain without agreement rather than lost. The words that scrolled away are the recogniser's prompt, and
+    `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s` regardless,
+    and then the words before the cut are certain without agreement rather than lost. The words that scrolled away are the recogniser's prompt, and
     nothing of an utterance is carried into the next.
     """
 
@@ -171,6 +168,8 @@ class IncrementalRecognizer:
         self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
         self._said_any = False
         self._unasked = 0  # samples since the recogniser was last asked
+        self.language: str | None = None  # of the last hypothesis, as `Hypothesis` has it
+        self.other_language: str | None = None
 
     @property
     def recognizer(self) -> Recognizer:
@@ -190,7 +189,12 @@ class IncrementalRecognizer:
     @property
     def due(self) -> bool:
         """Whether it is time to ask for the words."""
-        return self._unasked >= self._every
+        return self._unasked >= self._every and self._buffer.end_s >= self._settings.first_s
+
+    @property
+    def unasked_s(self) -> float:
+        """Seconds of sound since the words were last asked for."""
+        return self._unasked / RATE_HZ
 
     def begin(self) -> None:
         """Start an utterance; one that was not finished is dropped."""
@@ -225,7 +229,7 @@ class IncrementalRecognizer:
         said_any = self._said_any
         self._clear()
         self._said_any = said_any
-        return Update(tuple(certain), (), None, found.language, found.other_language)
+        return Update(tuple(certain), ())
 
     def drop(self) -> None:
         """Forget the utterance under way, as after a failure."""
@@ -256,11 +260,11 @@ class IncrementalRecognizer:
         self._said_any |= bool(certain)
         if cut is not None:
             self._cut(cut)
-        kind = cut.kind if cut else None
-        return Update(tuple(certain), self._rule.tentative, kind, found.language, found.other_language)
+        return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
 
     def _take(self, found: Hypothesis, *, last: bool) -> list[RecognizedWord]:
         """The words that a hypothesis makes certain."""
+        self.language, self.other_language = found.language, found.other_language
         hypothesis = found.later(self._buffer.start_s)
         said, words = self._rule.match(hypothesis.words)
         hypothesis = hypothesis.with_words(words)

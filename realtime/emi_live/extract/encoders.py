@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of
+from emi_live.bundle.shared import whisper_model
 from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
 from emi_live.extract.settings import ExtractSettings
 from emi_live.flow import Flow
@@ -118,17 +119,18 @@ def fetch_models(
             with _or_without(modality, "" if name == FACE_MODEL else folder):
                 store.locate(name, progress)
     speech = settings.live.speech
-    if speech.backend not in ("auto", "faster-whisper"):
+    if speech.backend not in ("auto", "whisper"):
         return settings, ""
     try:
         with _or_without("text", "--set speech.model=FOLDER, or "):
-            if not Path(speech.model).is_dir():
-                store.locate(f"whisper-{speech.model}", progress)
+            model = whisper_model(settings.live, store)
+            if not Path(model).is_dir():
+                store.locate(model, progress)
     except EmiError as error:
         if speech.backend != "auto":
             raise
         return _with_backend(settings, "pocketsphinx"), str(error.__cause__)
-    return _with_backend(settings, "faster-whisper"), ""
+    return _with_backend(settings, "whisper"), ""
 
 
 @contextmanager
