@@ -154,7 +154,7 @@ def speech(
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="faster-whisper or pocketsphinx. Default: that of emi-live.")
+        str | None, typer.Option(help="whisper or pocketsphinx. Default: that of emi-live.")
     ] = None,
     clips: Annotated[
         list[str] | None,

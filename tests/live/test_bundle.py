@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ from emi_models.encoders.text import GTE_BASE
 from emi_models.encoders.vit import VIT_BASE
 from emi_models.encoders.wav2vec import AUDEERING
 from emi_models.inputs import COMPACT_SHAPES, FusionShapes
-from emi_models.store import CATALOGUE
+from emi_models.store import CATALOGUE, ModelStore
 from tests.live.stages.fakes import BrightnessFace
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def test_a_third_bundle_runs_in_the_engine(tiny: Bundle) -> None:
     assert estimates[-1].to_json()["modalities"]["vision"]["state"] == "live"
 
 
-def test_settings_and_commands_know_a_third_bundle(tiny: Bundle) -> None:
+def test_settings_and_commands_know_a_third_bundle(tiny: Bundle, tmp_path: Path) -> None:
     assert bundle_names() == ("compact", "taemi", "tiny")
     config = load_config(None, ["bundle=tiny", "face.crop_fps=5", "source.camera=0"])
-    assert models_wanted(config) == ["whisper-base.en", "all-minilm-l6-v2"]
+    assert models_wanted(config, ModelStore(tmp_path)) == ["whisper-base", "all-minilm-l6-v2"]
     assert any("compact.safetensors" in fact.what for fact in facts(config))
     assert load_settings("tiny").live.speech.model == "tiny.en"
     with pytest.raises(ConfigurationError, match=r"audio\.hop_s"):

@@ -269,9 +269,7 @@ def load_recognizers(config: LiveConfig, progress: Download | None = None) -> En
         ConfigurationError: it is not available; the message says why, and what to do.
     """
     if config.speech.backend == "none":
-        raise ConfigurationError(
-            "speech.backend=none recognises nothing; choose faster-whisper or pocketsphinx"
-        )
+        raise ConfigurationError("speech.backend=none recognises nothing; choose whisper or pocketsphinx")
     encoders = Encoders()
     store = ModelStore(config.models.directory, offline=config.models.offline)
     load_speech(encoders, config, store, progress)

@@ -112,15 +112,13 @@ def make_settings(
         raise ConfigurationError(
             "--nonstop needs a monologue; give its length with --minutes, e.g. --minutes 5"
         )
-    overrides = {"backend": backend or ("faster-whisper" if model is not None else None), "model": model}
+    overrides = {"backend": backend or ("whisper" if model is not None else None), "model": model}
     speech = {key: value for key, value in overrides.items() if value is not None}
     config = load_config(settings=settings, overrides={"mode": "live", "speech": speech})
     if config.speech.backend == "none":
-        raise ConfigurationError(
-            "speech.backend=none recognises nothing; choose faster-whisper or pocketsphinx"
-        )
+        raise ConfigurationError("speech.backend=none recognises nothing; choose whisper or pocketsphinx")
     if model is not None and config.speech.backend == "pocketsphinx":
-        raise ConfigurationError("--model is for faster-whisper; PocketSphinx has one model, so leave it out")
+        raise ConfigurationError("--model is for Whisper; PocketSphinx has one model, so leave it out")
     if face_clip is not None and not face_clip.is_file():
         raise ConfigurationError(
             f"--face-clip {face_clip}: there is no such file; give one with a face and speech"

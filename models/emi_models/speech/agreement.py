@@ -7,6 +7,7 @@ is cut between words, so that it stays short and no word is cut in two.
 
 from __future__ import annotations
 
+import re
 import string
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from emi_models.speech.recognizer import RecognizedWord, Segment
+    from emi_models.speech.recognizer import RecognizedWord
 
 __all__ = [
     "AlignmentEdge",
@@ -26,17 +27,31 @@ __all__ = [
     "Match",
     "limit_cut",
     "match",
-    "segment_cut",
     "spoken_form",
     "word_cut",
 ]
 
-EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡"
+CJK: Final = (
+    "\u3001\u3002\uff01\uff0c\uff1a\uff1f"  # comma, full stop, exclamation mark, comma, colon, question mark
+)
+EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡" + CJK
 
 
 def spoken_form(text: str) -> str:
     """What is compared of a word: not case and punctuation, of which recognisers change their minds."""
     return text.casefold().strip(EDGES)
+
+
+UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+
+
+def units(text: str) -> list[tuple[str, int]]:
+    """The parts that two spellings of a word share, and where each begins in it: digits, and parts of words.
+
+    A recogniser writes a number that is still being said as "415", then as "415-555", then as "4155552671".
+    """
+    found = [(match[0].casefold(), match.start()) for match in UNIT.finditer(text)]
+    return found or [(spoken_form(text), 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +60,17 @@ class Match:
 
     Attributes:
         count: how many of its words, at its beginning, say what is certain.
+        words: the hypothesis; a word that goes on where the certain ones end is split in two there.
         retimed: the certain words, timed as the hypothesis has those that it repeats.
-        reach: of each certain word, how many words of the hypothesis there are up to and with it.
     """
 
     count: int
+    words: tuple[RecognizedWord, ...]
     retimed: tuple[RecognizedWord, ...]
-    reach: tuple[int, ...]
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the prefix of `words` nearest to `certain` in edits, of equals the one that ends nearest in time.
+    """Find the start of `words` that is nearest to `certain` in edits; of equals, the nearest in time.
 
     Args:
         certain: words, in order of time.
@@ -63,35 +78,76 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
         begin_s: where the sound of both begins.
     """
     if not certain:
-        return Match(0, (), ())
-    said, heard = ([spoken_form(word.text) for word in row] for row in (certain, words))
-    edits = _table(said, heard)
+        return Match(0, tuple(words), ())
+    said = [(form, place) for place, word in enumerate(certain) for form, _ in units(word.text)]
+    found = [
+        _Unit(form, place, at, word) for place, word in enumerate(words) for form, at in units(word.text)
+    ]
+    edits = _table([form for form, _ in said], [unit.form for unit in found])
     end_s = certain[-1].end_s
 
     def ends(count: int) -> float:
+        if 0 < count < len(found) and found[count].place == found[count - 1].place:
+            return found[count].begin_s
         if count:
-            return words[count - 1].end_s
+            return found[count - 1].word.end_s
         return words[0].start_s if words else begin_s
 
-    count = min(
-        range(len(words) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
+    covered = min(
+        range(len(found) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
     )
-    retimed, reach = list(certain), [0] * len(certain)
-    i, j = count, len(said)
+    times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
+    i, j = covered, len(said)
     while j:
-        if i and edits[i][j] == edits[i - 1][j - 1] + (heard[i - 1] != said[j - 1]):
-            if heard[i - 1] == said[j - 1]:
-                retimed[j - 1] = replace(
-                    certain[j - 1], start_s=words[i - 1].start_s, end_s=words[i - 1].end_s
-                )
-            reach[j - 1] = i
+        if i and edits[i][j] == edits[i - 1][j - 1] + (found[i - 1].form != said[j - 1][0]):
+            if found[i - 1].form == said[j - 1][0]:
+                times.setdefault(said[j - 1][1], []).append(found[i - 1].word)
             i, j = i - 1, j - 1
         elif edits[i][j] == edits[i][j - 1] + 1:
-            reach[j - 1] = i
             j -= 1
         else:
             i -= 1
-    return Match(count, tuple(retimed), tuple(reach))
+    retimed = [
+        replace(word, start_s=times[place][-1].start_s, end_s=times[place][0].end_s)
+        if place in times
+        else word
+        for place, word in enumerate(certain)
+    ]
+    return _divided(words, found, covered, retimed)
+
+
+def _divided(
+    words: Sequence[RecognizedWord], found: Sequence[_Unit], covered: int, retimed: list[RecognizedWord]
+) -> Match:
+    """The match in which the first `covered` units of the hypothesis say what is certain."""
+    if covered == len(found):
+        return Match(len(words), tuple(words), tuple(retimed))
+    following = found[covered]
+    place, word, at_s = following.place, following.word, following.begin_s
+    if not covered or found[covered - 1].place != place:
+        return Match(place, tuple(words), tuple(retimed))
+    parts = (
+        replace(word, text=word.text[: following.at], end_s=at_s),
+        replace(word, text=word.text[following.at :], start_s=at_s),
+    )
+    retimed = [replace(one, start_s=min(one.start_s, at_s), end_s=min(one.end_s, at_s)) for one in retimed]
+    return Match(place + 1, (*words[:place], *parts, *words[place + 1 :]), tuple(retimed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A part of a word of the hypothesis: its form, which word, where in its text, and the word."""
+
+    form: str
+    place: int
+    at: int
+    word: RecognizedWord
+
+    @property
+    def begin_s(self) -> float:
+        """When it begins, if all letters of the word take the same time."""
+        part = self.at / max(1, len(self.word.text))
+        return self.word.start_s + part * (self.word.end_s - self.word.start_s)
 
 
 def _table(said: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
@@ -139,36 +195,36 @@ class CommitRule(ABC):
     def reset(self) -> None:
         """Forget all words, as at the start of an utterance."""
         self._certain: list[RecognizedWord] = []
-        self._reach: list[int] = []  # of each of them: words of the newest hypothesis up to and with it
-        self._places: list[int] = []  # of each tentative word, in the newest hypothesis
         self._echo: RecognizedWord | None = None  # the certain word just before the buffer's first sample
         self._cut_s = 0.0
         self._recent.clear()
 
-    def match(self, words: Sequence[RecognizedWord]) -> int:
-        """How many of the next hypothesis's words, in order of time, say what is certain already."""
+    def match(self, words: Sequence[RecognizedWord]) -> tuple[int, tuple[RecognizedWord, ...]]:
+        """How many of the next hypothesis's words say what is certain already, and these words.
+
+        Args:
+            words: the hypothesis, in order of time; a word that is certain in part is split in the result.
+        """
         found = match(self._certain, words, self._cut_s)
-        self._certain, self._reach = list(found.retimed), list(found.reach)
+        self._certain = list(found.retimed)
         said = found.count
         if not self._certain and self._echo is not None and words:
             first = words[0]
             echoes = spoken_form(first.text) == spoken_form(self._echo.text)
             said = int(echoes and first.start_s - self._cut_s < ECHO_S)
-        return said
+        return said, found.words
 
     def insert(
-        self, words: Sequence[tuple[int, RecognizedWord]], end_s: float, *, last: bool = False
+        self, words: Sequence[RecognizedWord], end_s: float, *, last: bool = False
     ) -> list[RecognizedWord]:
         """Take what a hypothesis says beyond what is certain; the words that it makes certain.
 
         Args:
-            words: their places in the hypothesis, from `match` on, and the words; guards may have left some
-                out.
+            words: those of the hypothesis from `match` on; guards may have left some out.
             end_s: where the buffer ends, by the clock of the words.
             last: no sound comes after it: all its words are certain.
         """
-        self._places = [place for place, _ in words]
-        self._recent.append(tuple(word for _, word in words))
+        self._recent.append(tuple(words))
         return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
@@ -180,16 +236,9 @@ class CommitRule(ABC):
             count += 1
         return self._commit(count)
 
-    def settled(self, words: int) -> int | None:
-        """How many certain words the first `words` of the newest hypothesis make; None if one is open."""
-        if self._places and self._places[0] < words:
-            return None
-        return sum(reach <= words for reach in self._reach)
-
     def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
         """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""
         said, self._certain = self._certain[:gone], self._certain[gone:]
-        self._reach = []
         self._echo = said[-1] if said else self._echo
         self._cut_s = at_s
         return said
@@ -198,8 +247,6 @@ class CommitRule(ABC):
         certain = list(self.tentative[:count])
         if certain:
             self._certain += certain
-            self._reach += [place + 1 for place in self._places[:count]]
-            self._places = self._places[count:]
             for index, words in enumerate(self._recent):
                 self._recent[index] = words[count:]
         return certain
@@ -230,6 +277,9 @@ class LocalAgreement(CommitRule):
             if len({spoken_form(word.text) for word in column}) > 1:
                 break
             agreed += 1
+        newest = self._recent[-1]
+        if 0 < agreed == len(newest) and any(map(str.isdigit, newest[-1].text)):
+            agreed -= 1  # a number may not be over
         return agreed
 
 
@@ -257,7 +307,7 @@ class AlignmentEdge(CommitRule):
         return count
 
 
-CutKind = Literal["segment", "word", "limit"]
+CutKind = Literal["word", "limit"]
 BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
 KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
 
@@ -269,20 +319,6 @@ class Cut:
     at_s: float
     kind: CutKind
     gone: int
-
-
-def segment_cut(segments: Sequence[Segment], rule: CommitRule) -> Cut | None:
-    """Behind the last completed segment of the newest hypothesis without a word that is open; or None."""
-    words = [word for segment in segments for word in segment.words]
-    count, cut = 0, None
-    for segment in segments:
-        count += len(segment.words)
-        gone = rule.settled(count)
-        if gone is None:
-            break
-        if segment.complete and segment.words and gone:
-            cut = Cut(_behind(segment.words[-1], words[count:]), "segment", gone)
-    return cut
 
 
 def word_cut(rule: CommitRule, kind: CutKind = "word") -> Cut | None:

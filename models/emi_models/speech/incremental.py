@@ -8,7 +8,7 @@ model, then the backlog.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +20,9 @@ from emi_models.speech.agreement import (
     Cut,
     LocalAgreement,
     limit_cut,
-    segment_cut,
     word_cut,
 )
-from emi_models.speech.whisper import Guards, GuardSettings
+from emi_models.speech.guards import Guards, GuardSettings
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -128,6 +127,7 @@ class IncrementalSettings:
     """How often words are asked for, what makes them certain, and when the buffer is cut."""
 
     every_s: float = 0.5  # sound between two hypotheses
+    first_s: float = 0.0  # of an utterance before the first: what is made of a syllable is seldom right
     agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
     edge_s: float | None = None  # not by agreement: certain is what ends so long before the sound does
     trim_s: float = 15.0  # from here on, cut where words are certain
@@ -148,10 +148,9 @@ class IncrementalRecognizer:
     """Recognises one utterance after the other while they are spoken. Pure: no thread, clock or device.
 
     The words of a growing buffer are asked for every `every_s` of sound and become certain by
-    `LocalAgreement`. From `trim_s` on the buffer is cut at the end of a completed segment of certain words,
-    or else behind the last certain word; at `limit_s` regardless, and then the words before the cut are
-    certain without agreement rather than lost. The words that scrolled away are the recogniser's prompt, and
-    nothing of an utterance is carried into the next.
+    `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s`
+    regardless, and then the words before the cut are certain without agreement rather than lost. The words
+    that scrolled away are the recogniser's prompt, and nothing of an utterance is carried into the next.
     """
 
     def __init__(self, recognizer: Recognizer, settings: IncrementalSettings | None = None) -> None:
@@ -169,6 +168,8 @@ class IncrementalRecognizer:
         self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
         self._said_any = False
         self._unasked = 0  # samples since the recogniser was last asked
+        self.language: str | None = None  # of the last hypothesis, as `Hypothesis` has it
+        self.other_language: str | None = None
 
     @property
     def recognizer(self) -> Recognizer:
@@ -188,7 +189,12 @@ class IncrementalRecognizer:
     @property
     def due(self) -> bool:
         """Whether it is time to ask for the words."""
-        return self._unasked >= self._every
+        return self._unasked >= self._every and self._buffer.end_s >= self._settings.first_s
+
+    @property
+    def unasked_s(self) -> float:
+        """Seconds of sound since the words were last asked for."""
+        return self._unasked / RATE_HZ
 
     def begin(self) -> None:
         """Start an utterance; one that was not finished is dropped."""
@@ -218,7 +224,8 @@ class IncrementalRecognizer:
 
     def finish(self) -> Update:
         """The rest of the utterance's words, all certain; the utterance is over with this call."""
-        _, certain = self._take(self._recognizer.finish(), last=True)
+        found = self._recognizer.finish()
+        certain = self._take(found, last=True)
         said_any = self._said_any
         self._clear()
         self._said_any = said_any
@@ -244,29 +251,32 @@ class IncrementalRecognizer:
 
     def _ask(self) -> Update:
         self._unasked = 0
-        hypothesis, certain = self._take(self._recognizer.hypothesis(), last=False)
+        found = self._recognizer.hypothesis()
+        certain = self._take(found, last=False)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
-            cut, forced = self._choose_cut(hypothesis)
+            cut, forced = self._choose_cut()
             certain += forced
         self._said_any |= bool(certain)
         if cut is not None:
             self._cut(cut)
         return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
 
-    def _take(self, heard: Hypothesis, *, last: bool) -> tuple[Hypothesis, list[RecognizedWord]]:
-        """The hypothesis by the utterance's clock, and the words that it makes certain."""
-        hypothesis = heard.later(self._buffer.start_s)
-        said = self._rule.match(hypothesis.words)
+    def _take(self, found: Hypothesis, *, last: bool) -> list[RecognizedWord]:
+        """The words that a hypothesis makes certain."""
+        self.language, self.other_language = found.language, found.other_language
+        hypothesis = found.later(self._buffer.start_s)
+        said, words = self._rule.match(hypothesis.words)
+        hypothesis = hypothesis.with_words(words)
         beyond = self._guards.passed(hypothesis, self._buffer, said)
         certain = self._rule.insert(beyond, self._buffer.end_s, last=last)
         self._said_any |= bool(certain)
-        return hypothesis, certain
+        return certain
 
-    def _choose_cut(self, hypothesis: Hypothesis) -> tuple[Cut | None, list[RecognizedWord]]:
+    def _choose_cut(self) -> tuple[Cut | None, list[RecognizedWord]]:
         """Where to cut, and the words that become certain with it, agreed upon or not."""
         buffer, rule = self._buffer, self._rule
-        cut = segment_cut(hypothesis.segments, rule) or word_cut(rule)
+        cut = word_cut(rule)
         if cut is not None and cut.at_s <= buffer.start_s:
             cut = None
         if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
@@ -290,7 +300,7 @@ class IncrementalRecognizer:
 def _joined(before: Update | None, after: Update) -> Update:
     if before is None:
         return after
-    return Update(before.certain + after.certain, after.tentative, after.cut or before.cut)
+    return replace(after, certain=before.certain + after.certain, cut=after.cut or before.cut)
 
 
 def _last_words(text: str) -> str:

@@ -1,19 +1,20 @@
-"""PocketSphinx in a process of its own, behind the protocol `Recognizer`.
+"""A recogniser in a process of its own, behind the protocol `Recognizer`.
 
-Its binding holds Python's global lock while it searches, up to half a second at the end of an utterance. In
-our own process no face would be analysed and no window cut in that time. `python -m
-emi_models.speech.isolated` is the child process; it serves requests on its pipes.
+PocketSphinx's binding holds Python's global lock while it searches, up to half a second at the end of an
+utterance: in our own process no face would be analysed and no window cut in that time. Whisper keeps a core
+busy for a third of a second: its process has a lower priority, so that frames of the camera do not wait for
+it. `python -m emi_models.speech.isolated` is the child process; it serves requests on its pipes.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
+import msgspec
 import numpy as np
 
 from emi_models.errors import EmiError, ModelUnavailableError
@@ -22,15 +23,13 @@ from emi_models.speech.recognizer import (
     BEGIN,
     ERROR,
     FINISH,
+    FORGET,
     HYPOTHESIS,
     WORDS,
     Hypothesis,
-    RecognizedWord,
-    Segment,
     read_frame,
     write_frame,
 )
-from emi_models.speech.sphinx import AGREEMENT, SphinxRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +38,30 @@ if TYPE_CHECKING:
 
     from emi_models.speech.recognizer import Recognizer
 
-__all__ = ["IsolatedRecognizer", "RecognizerLostError", "serve"]
+__all__ = ["IsolatedRecognizer", "RecognizerLostError", "isolated_command", "serve"]
 
-COMMAND: Final = (sys.executable, "-m", "emi_models.speech.isolated")
 END_TIMEOUT_S: Final = 1.0
+NICENESS: Final = 5  # of the process: when all cores are busy it gets a third of the time of another thread
+
+
+def isolated_command(kind: str, **options: Any) -> tuple[str, ...]:
+    """The command of a process that serves a recogniser.
+
+    Args:
+        kind: `pocketsphinx` or `whisper`.
+        options: arguments of its class, as far as JSON can write them.
+    """
+    return (sys.executable, "-m", "emi_models.speech.isolated", kind, msgspec.json.encode(options).decode())
+
+
+class Greeting(msgspec.Struct, forbid_unknown_fields=True):
+    """What a process says once its model is loaded."""
+
+    name: str
+    agreement: int
+
+
+Answer = TypeVar("Answer")
 
 
 class RecognizerLostError(EmiError, RuntimeError):
@@ -50,23 +69,25 @@ class RecognizerLostError(EmiError, RuntimeError):
 
 
 class IsolatedRecognizer:
-    """A `SphinxRecognizer` in a child process. `close` may come from any thread; it ends a call under way."""
+    """A recogniser in a child process. `close` may come from any thread; it ends a call under way."""
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         """Start the process and wait until its model is loaded.
 
         Args:
-            command: what to run; it must speak as `emi_models.speech.isolated` does.
+            command: as `isolated_command` gives it, or another that speaks as `emi_models.speech.isolated`
+            does.
 
         Raises:
-            ModelUnavailableError: PocketSphinx is not installed.
+            ModelUnavailableError: the recogniser cannot be loaded; the message is the one of its class.
             RecognizerLostError: the process cannot be started.
         """
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self.agreement = AGREEMENT
-        self.name = self._start()
+        greeting = self._start()
+        self.name = greeting.name
+        self.agreement = greeting.agreement
 
     def begin(self, prompt: str = "") -> None:
         """Start again; if the process was lost, in a new one that does not know the microphone yet."""
@@ -87,22 +108,23 @@ class IsolatedRecognizer:
         return self._ask(FINISH)
 
     def forget(self) -> None:
-        """End the process: the next utterance starts a new one."""
-        self._drop()
+        """Drop what was accepted and learnt, as if just loaded."""
+        if self._process is not None:
+            self._ask(FORGET)
 
     def close(self) -> None:
         """End the process; a second call does nothing."""
         self._closed = True
         self._drop()
 
-    def _start(self) -> str:
+    def _start(self) -> Greeting:
         try:
             self._process = subprocess.Popen(  # noqa: S603 # our own module, or what a test names
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
         except OSError as error:
             raise RecognizerLostError(f"the speech recogniser cannot be started: {error}") from error
-        return str(self._receive())
+        return self._receive(Greeting)
 
     def _ask(self, letter: bytes, payload: bytes = b"") -> Hypothesis:
         process = self._process
@@ -115,18 +137,9 @@ class IsolatedRecognizer:
         except (OSError, ValueError) as error:
             self._drop()
             raise RecognizerLostError(f"the speech recogniser has ended: {error}") from error
-        answer = self._receive()
-        if not isinstance(answer, list):
-            self._drop()
-            raise RecognizerLostError(f"the speech recogniser answered {answer!r}")
-        return Hypothesis(
-            tuple(
-                Segment(**part | {"words": tuple(RecognizedWord(**w) for w in part["words"])})
-                for part in answer
-            )
-        )
+        return self._receive(Hypothesis)
 
-    def _receive(self) -> object:
+    def _receive(self, kind: type[Answer]) -> Answer:
         process = self._process
         frame = None
         if process is not None and process.stdout is not None:
@@ -143,7 +156,11 @@ class IsolatedRecognizer:
         if letter == ERROR:
             self._drop()
             raise ModelUnavailableError(payload.decode("utf-8", "replace"))
-        return json.loads(payload)
+        try:
+            return msgspec.json.decode(payload, type=kind)
+        except msgspec.DecodeError as error:
+            self._drop()
+            raise RecognizerLostError(f"the speech recogniser answered what is no answer: {error}") from error
 
     def _drop(self) -> None:
         process, self._process = self._process, None
@@ -163,28 +180,44 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
     """Answer requests until their stream ends."""
     while (frame := read_frame(requests)) is not None:
         letter, payload = frame
-        heard = Hypothesis()
+        found = Hypothesis()
         if letter == BEGIN:
             recognizer.begin(payload.decode())
         elif letter == ACCEPT:
             recognizer.accept(np.frombuffer(payload, np.float32))
         elif letter == HYPOTHESIS:
-            heard = recognizer.hypothesis()
+            found = recognizer.hypothesis()
         elif letter == FINISH:
-            heard = recognizer.finish()
-        write_frame(answers, WORDS, json.dumps(asdict(heard)["segments"]).encode())
+            found = recognizer.finish()
+        elif letter == FORGET:
+            recognizer.forget()
+        write_frame(answers, WORDS, msgspec.json.encode(found))
+
+
+def load(kind: str, options: dict[str, Any]) -> Recognizer:
+    """The recogniser that `isolated_command` names."""
+    if kind == "whisper":
+        from emi_models.speech.whisper import WhisperRecognizer
+
+        return WhisperRecognizer(**options)
+    from emi_models.speech.sphinx import SphinxRecognizer
+
+    return SphinxRecognizer(**options)
 
 
 def main() -> None:
     """Serve until standard input ends; only the parent process ends it so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     answers = sys.stdout.buffer
+    kind, options = sys.argv[1:]
     try:
-        recognizer = SphinxRecognizer()
+        recognizer = load(kind, msgspec.json.decode(options))
     except EmiError as error:
         write_frame(answers, ERROR, str(error).encode())
         return
-    write_frame(answers, WORDS, json.dumps(recognizer.name).encode())
+    write_frame(answers, WORDS, msgspec.json.encode(Greeting(recognizer.name, recognizer.agreement)))
     serve(recognizer, sys.stdin.buffer, answers)
 
 

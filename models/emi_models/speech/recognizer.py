@@ -3,8 +3,8 @@
 `Recognizer` is the protocol that Whisper and PocketSphinx implement. `Mark` names a shown word, so that a
 revision can say which word it revises. `read_frame` and `write_frame` are the protocol between a recogniser
 in a process of its own and its owner: a letter, the length of what follows as 4 bytes (little-endian), and
-that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish. Each is
-answered by one `w`ords (JSON) or `e`rror (text) frame.
+that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish,
+`r`eset. Each is answered by one `w`ords (JSON) or `e`rror (text) frame.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "BEGIN",
     "ERROR",
     "FINISH",
+    "FORGET",
     "HYPOTHESIS",
     "WORDS",
     "Hypothesis",
@@ -59,37 +60,56 @@ class Segment:
 
     Attributes:
         words: in order of time.
-        complete: the recogniser closed it and went on: more sound will not lengthen it.
         no_speech: how probable it is that nothing was said, in [0, 1].
         log_probability: mean over its tokens, natural logarithm, at most 0.
-        compression: how many times shorter zlib makes its text; loops compress well.
     """
 
     words: tuple[RecognizedWord, ...]
-    complete: bool = False
     no_speech: float | None = None
     log_probability: float | None = None
-    compression: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a recogniser makes of the sound since `begin`."""
+    """What a recogniser makes of the sound since `begin`.
+
+    Attributes:
+        segments: in order of time.
+        language: code of the language of the words; None: the recogniser knows but one.
+        other_language: code of the language that is spoken, if it is not the one that was set.
+    """
 
     segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    other_language: str | None = None
 
     @property
     def words(self) -> tuple[RecognizedWord, ...]:
         """All words, in order of time."""
         return tuple(word for segment in self.segments for word in segment.words)
 
+    def with_words(self, words: Sequence[RecognizedWord]) -> Hypothesis:
+        """The same in other words; each belongs to the segment in whose time it begins."""
+        if tuple(words) == self.words:
+            return self
+        rest = list(words)
+        segments = []
+        for index, segment in enumerate(self.segments):
+            following = self.segments[index + 1 :]
+            until_s = next((one.words[0].start_s for one in following if one.words), float("inf"))
+            count = next((place for place, word in enumerate(rest) if word.start_s >= until_s), len(rest))
+            segments.append(replace(segment, words=tuple(rest[:count])))
+            rest = rest[count:]
+        return replace(self, segments=tuple(segments))
+
     def later(self, seconds: float) -> Hypothesis:
         """The same by a clock that started so much earlier."""
-        return Hypothesis(
-            tuple(
+        return replace(
+            self,
+            segments=tuple(
                 replace(segment, words=tuple(word.later(seconds) for word in segment.words))
                 for segment in self.segments
-            )
+            ),
         )
 
 
@@ -203,6 +223,7 @@ BEGIN: Final = b"b"
 ACCEPT: Final = b"a"
 HYPOTHESIS: Final = b"h"
 FINISH: Final = b"f"
+FORGET: Final = b"r"
 WORDS: Final = b"w"
 ERROR: Final = b"e"
 

@@ -18,7 +18,7 @@ __all__ = ["SphinxRecognizer"]
 
 RATE_HZ: Final = 16_000
 FRAME_S: Final = 0.01
-AGREEMENT: Final = 6  # one search goes on from the last: its guesses are not independent of each other
+AGREEMENT: Final = 5  # one search goes on from the last: its guesses are not independent of each other
 NOT_A_WORD: Final = ("<", "[", "+")  # <s>, </s>, <sil>, [NOISE], [SPEECH], ++UH++
 VARIANT = re.compile(r"\(\d+\)$")  # read(2): the second pronunciation of "read"
 LEARNING_SAMPLES: Final = 2 * RATE_HZ

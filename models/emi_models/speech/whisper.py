@@ -1,62 +1,76 @@
-"""Whisper by faster-whisper, and the guards against words that nobody said.
+"""Whisper on CTranslate2: one hypothesis of all the sound in the window, computed only as far as it reaches.
 
-A growing utterance is transcribed again each time its words are asked for. Whisper was trained on
-subtitles: in silence it may write "Thanks for watching!", or repeat itself without end. Each guard looks at
-one sign of such a hallucination and counts what it drops; they are independent of each other. The sixth,
-that no prompt is carried from one utterance to the next, is in `IncrementalRecognizer`.
+Whisper's encoder was trained on 30 s of sound, and other programs always give it 30 s, mostly padding. Here
+it gets the speech and about 4 s of padding: the same words for a fraction of the work. Without any padding it
+repeats itself without end. The measurements are in docs/decisions/0024-whisper.md.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.speech.agreement import spoken_form
+from emi_models.speech.agreement import EDGES
+from emi_models.speech.languages import AUTO, WITHOUT_SPACES, check_language
+from emi_models.speech.log_mel import FRAMES_PER_S, MAX_FRAMES, LogMel
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["GUARDS", "GuardSettings", "Guards", "VoiceMap", "WhisperRecognizer"]
+__all__ = ["LanguageGuess", "WhisperRecognizer"]
 
-# Without tokenizer.json faster-whisper would fetch one from the network.
 FILES: Final = ("model.bin", "config.json", "tokenizer.json")
-RATE_HZ: Final = 16_000
-PARTIAL_BEAM: Final = 1
-FINAL_BEAM: Final = 5
-
-REST_S: Final = 1.0  # of sound behind the last word: too little to be worth, or to survive, a second look
+MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of silence behind the sound
+SECOND_MARGIN_FRAMES: Final = 10 * FRAMES_PER_S  # when the decoder repeats itself
+WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multiples of 2 s
+LEAST_FRAMES: Final = 10  # less sound has no words
+STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
+FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
+TOKENS_PER_S: Final = 8  # and so many for each second of sound: nobody speaks faster
+MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
+PROMPT_TOKENS: Final = 100
 
 
 class WhisperRecognizer:
     """Recognises speech with a Whisper model in CTranslate2's format, on the CPU.
 
-    Whisper always looks at 30 s, so each `hypothesis` and `finish` costs about the same, however short the
-    utterance. Nothing is carried from one utterance to the next. One thread at a time.
+    It holds the log-mel frames of the utterance, not its samples. Each hypothesis is made from scratch: words
+    that are certain already, given to the decoder as the beginning of its answer, saved no time and made more
+    errors. The search is greedy, since a beam of 5 was not better. Nothing is carried from one utterance to
+    the next but the guess of the language. One thread at a time.
     """
 
     agreement = 2  # LocalAgreement-2: each hypothesis is made from scratch
 
     def __init__(
-        self, folder: str | Path, *, language: str = "en", compute_type: str = "int8", threads: int = 1
+        self,
+        folder: str | Path,
+        *,
+        language: str = "en",
+        translate: bool = False,
+        compute_type: str = "int8",
+        threads: int = 1,
     ) -> None:
         """Load the model from a folder; nothing is fetched.
 
         Args:
             folder: model.bin, config.json, tokenizer.json and a vocabulary.
-            language: its code; English-only models take `en` alone.
+            language: its code, or `auto`; English-only models take `en` alone.
+            translate: write English, whatever the language is.
             compute_type: CTranslate2's name of a quantisation.
-            threads: CPU threads of one transcription.
+            threads: CPU threads of one hypothesis.
 
         Raises:
-            ModelUnavailableError: a file is missing, or faster-whisper is not installed.
+            ValueError: `language` is not a code of `LANGUAGES`.
+            ModelUnavailableError: a file is missing, CTranslate2 is not installed, or the model knows English
+                only and more is asked for.
             ModelIntegrityError: CTranslate2 cannot use the files.
         """
         folder = Path(folder)
@@ -66,226 +80,250 @@ class WhisperRecognizer:
                 f"{folder} lacks {', '.join(missing)} of a Whisper model: run `emi models pull`, "
                 "or choose another with --set speech.backend=pocketsphinx"
             )
+        check_language(language)
         try:
-            from emi_models.speech.whisper_model import OneLookModel
+            import ctranslate2
+            from tokenizers import Tokenizer
         except ImportError as error:
             raise ModelUnavailableError(
-                f"faster-whisper cannot be loaded ({error}): pip install faster-whisper"
+                f"Whisper cannot be run ({error}): pip install ctranslate2 tokenizers"
             ) from error
         try:
-            self._model: Any = OneLookModel(
-                str(folder),
-                device="cpu",
-                compute_type=compute_type,
-                cpu_threads=threads,
-                local_files_only=True,
+            self._model: Any = ctranslate2.models.Whisper(
+                str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
             )
         except (RuntimeError, ValueError) as error:
             raise ModelIntegrityError(
                 f"{folder} cannot be used with compute type {compute_type!r} ({error}): "
                 "fetch it again with `emi models pull`, or --set speech.compute_type=default"
             ) from error
-        self._language = language
-        self._name = f"faster-whisper {folder.name} ({compute_type})"
-        self._parts: list[NDArray[np.float32]] = []
-        self._prompt = ""
+        multilingual: bool = self._model.is_multilingual
+        if not multilingual and (language != "en" or translate):
+            raise ModelUnavailableError(
+                f"{folder.name} knows English only: choose another, such as --set speech.model=base, "
+                "or leave speech.language and speech.translate as they are by default"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokens = _Tokens(tokenizer, multilingual=multilingual, translate=translate)
+        except Exception as error:  # the class that the tokenizers library raises
+            raise ModelIntegrityError(
+                f"{folder / 'tokenizer.json'} cannot be used ({error}): fetch it again with `emi models pull`"
+            ) from error
+        self._as_array = ctranslate2.StorageView.from_array
+        self._guess = LanguageGuess(language) if multilingual else None
+        self._mel = LogMel(self._model.n_mels)
+        self._prompt: list[int] = []
+        task = " to English" if translate else ""
+        spoken = f", {language}{task}" if (language, translate) != ("en", False) else ""
+        self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken})"
 
     @property
     def name(self) -> str:
-        """Engine, model folder and quantisation."""
+        """Model folder and quantisation; language and task, if they are not the transcription of English."""
         return self._name
 
     def begin(self, prompt: str = "") -> None:
         """Start again; what was not finished is dropped.
 
         Args:
-            prompt: the words said just before, which Whisper continues.
+            prompt: the words said just before, which Whisper continues; none at the start of an utterance.
         """
-        self._parts = []
-        self._prompt = prompt
+        self._mel.clear()
+        self._prompt = self._tokens.encode(prompt)[-PROMPT_TOKENS:] if prompt else []
+        if self._guess is not None and not prompt:
+            self._guess.begin()
 
     def accept(self, samples: NDArray[np.float32]) -> None:
-        """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1]."""
-        self._parts.append(samples.astype(np.float32))
+        """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1].
+
+        Raises:
+            ValueError: these make more than 30 s since `begin`.
+        """
+        self._mel.push(samples)
 
     def hypothesis(self) -> Hypothesis:
-        """The words so far, by greedy search; all of them may still change."""
-        return self._transcribe(PARTIAL_BEAM)
+        """The words so far; all of them may still change."""
+        return self._recognize(last=False)
 
     def finish(self) -> Hypothesis:
-        """The words of all that was accepted, by beam search."""
-        heard = self._transcribe(FINAL_BEAM)
-        self._parts = []
-        return heard
+        """The words of all that was accepted."""
+        found = self._recognize(last=True)
+        self._mel.clear()
+        return found
 
     def forget(self) -> None:
-        """Drop what was accepted; nothing else is ever kept."""
+        """Drop what was accepted, and the guess of the language."""
+        if self._guess is not None:
+            self._guess.forget()
         self.begin()
 
     def close(self) -> None:
         """Release the model."""
-        self._parts = []
+        self._mel.clear()
         self._model = None
 
-    def _transcribe(self, beam: int) -> Hypothesis:
-        if not self._parts:
+    def _recognize(self, *, last: bool) -> Hypothesis:
+        frames = self._mel.frames
+        if frames < LEAST_FRAMES:
             return Hypothesis()
-        samples = np.concatenate(self._parts)
-        self._parts = [samples]
-        found, _ = self._model.transcribe(
-            samples,
-            language=self._language,
-            beam_size=beam,
-            temperature=0.0,  # its fallback to sampling is not deterministic and multiplies the time
-            initial_prompt=self._prompt or None,
-            condition_on_previous_text=False,
-            word_timestamps=True,
-            vad_filter=False,  # the voice gate has done it
-            # What these would skip is seen and counted by `Guards`.
-            no_speech_threshold=None,
-            log_prob_threshold=None,
-            compression_ratio_threshold=None,
+        encoded = self._encode(frames + MARGIN_FRAMES)
+        language, other = "en", None
+        if self._guess is not None:
+            if self._guess.wanted(last=last):
+                self._guess.take(self._model.detect_language(encoded)[0], frames / FRAMES_PER_S)
+            language, other = self._guess.language, self._guess.other
+        start = self._tokens.start(language)
+        segment, whole = self._decode(encoded, start, frames)
+        if not whole:
+            segment, _ = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), start, frames)
+        return Hypothesis((segment,) if segment.words else (), language, other)
+
+    def _encode(self, least_frames: int) -> Any:
+        window = min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
+        return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
+
+    def _decode(self, encoded: Any, start: list[int], frames: int) -> tuple[Segment, bool]:
+        """The words of the encoded sound, and whether the text ended by itself."""
+        prompt = [*self._tokens.prompt(self._prompt), *start, self._tokens.no_timestamps]
+        limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
+        (found,) = self._model.generate(
+            encoded,
+            [prompt],
+            beam_size=1,
+            # CTranslate2 allows half of this, and not more than what the prompt leaves of it.
+            max_length=min(MOST_TOKENS, max(2 * limit, limit + len(prompt))),
+            return_scores=True,
+            return_no_speech_prob=True,
         )
-        end_s = samples.size / RATE_HZ
-        segments: list[Any] = []
-        with self._model.one_look(segments, end_s - REST_S):
-            for segment in found:
-                segments.append(segment)  # one by one: what was found so far decides on going on
-        return Hypothesis(
-            tuple(
-                Segment(
-                    _words(segment, end_s),
-                    complete=index + 1 < len(segments) or segment.end <= end_s - REST_S,
-                    no_speech=float(segment.no_speech_prob),
-                    log_probability=float(segment.avg_logprob),
-                    compression=float(segment.compression_ratio),
+        tokens = [token for token in found.sequences_ids[0] if token < self._tokens.end]
+        segment = Segment(
+            tuple(self._timed(encoded, start, tokens, frames)) if tokens else (),
+            no_speech=float(found.no_speech_prob),
+            # The mean, as OpenAI takes it, is over the end of the text too.
+            log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
+        )
+        return segment, len(tokens) < limit
+
+    def _timed(
+        self, encoded: Any, start: list[int], tokens: list[int], frames: int
+    ) -> Iterator[RecognizedWord]:
+        """Words with their times, by the path of least cost through the attention to the sound."""
+        (aligned,) = self._model.align(encoded, start, [tokens], [frames], median_filter_width=7)
+        token_of, step_of = np.array(aligned.alignments).T
+        begins = step_of[np.diff(token_of, prepend=-1) > 0] * STEP_S  # of each token, and of the end
+        end_s = frames / FRAMES_PER_S
+        at = 0
+        for text, count in self._tokens.words(tokens):
+            first, at = at, at + count
+            if text:
+                yield RecognizedWord(
+                    text,
+                    min(float(begins[first]), end_s),
+                    min(float(begins[at]), end_s),
+                    float(np.mean(aligned.text_token_probs[first:at])),
                 )
-                for index, segment in enumerate(segments)
-            )
-        )
 
 
-def _words(segment: Any, end_s: float) -> tuple[RecognizedWord, ...]:
-    return tuple(
-        RecognizedWord(
-            text, float(min(word.start, end_s)), float(min(word.end, end_s)), float(word.probability)
-        )
-        for word in segment.words or ()
-        if (text := word.word.strip())
-    )
+class _Tokens:
+    """What Whisper's tokens mean."""
+
+    def __init__(self, tokenizer: Any, *, multilingual: bool, translate: bool) -> None:
+        self._tokenizer = tokenizer
+        self._multilingual = multilingual
+        self._task = "translate" if translate else "transcribe"
+        self._spaces = True
+        self.end = self._id("endoftext")
+        self.no_timestamps = self._id("notimestamps")
+
+    def _id(self, name: str) -> int:
+        token = self._tokenizer.token_to_id(f"<|{name}|>")
+        if token is None:
+            raise ValueError(f"it has no token <|{name}|>")
+        return int(token)
+
+    def start(self, language: str) -> list[int]:
+        """The tokens that say what is wanted."""
+        self._spaces = self._task == "translate" or language not in WITHOUT_SPACES
+        names = [language, self._task] if self._multilingual else []
+        return [self._id(name) for name in ("startoftranscript", *names)]
+
+    def prompt(self, tokens: list[int]) -> list[int]:
+        """The tokens of the text before, and the one that tells so."""
+        return [self._id("startofprev"), *tokens] if tokens else []
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of words that are separated by spaces."""
+        text = f" {text}" if self._spaces else text.replace(" ", "")
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def words(self, tokens: list[int]) -> list[tuple[str, int]]:
+        """The words of a text, and how many tokens each has; punctuation belongs to the word next to it."""
+        words: list[tuple[str, int]] = []
+        pending: list[int] = []  # tokens of a character that is not complete
+        opening = False
+        for index, token in enumerate(tokens):
+            pending.append(token)
+            text = self._tokenizer.decode(pending)
+            if "\ufffd" in text and index + 1 < len(tokens):
+                continue
+            bare, starts = text.strip(), text.startswith(" ") or not self._spaces
+            closing = bool(bare) and bare not in OPENING and PUNCTUATION.issuperset(bare)
+            if words and (opening or closing or not starts):
+                words[-1] = (words[-1][0] + bare, words[-1][1] + len(pending))
+            else:
+                words.append((bare, len(pending)))
+            opening = words[-1][0] in OPENING
+            pending = []
+        return words
 
 
-GUARDS: Final = ("voice", "no_speech", "log_probability", "compression", "repetition", "carry_over")
-LONGEST_LOOP: Final = 5  # words
-LOOP_TURNS: Final = 3  # of a phrase
-WORD_TURNS: Final = 4  # of a single word: "no, no, no" is what people say
-VOICE_MARGIN_S: Final = 0.3  # recognisers are that wrong about when a word was
+PUNCTUATION: Final = frozenset(EDGES) - frozenset(string.whitespace)
+OPENING: Final = frozenset({'"', "'", "(", "[", "{", "-", "$", "#", "¿", "¡", "\u201c", "\u2018", "£", "€"})
+
+LANGUAGE_S: Final = 4.0  # of sound, after which an utterance's language is settled
+LEAST_S: Final = 2.0  # of sound, before another language than the one that was set is reported
+SURE: Final = 0.6  # probability at which a language replaces that of the utterance before
+LIKELY: Final = 0.8  # probability at which another language than the one that was set is reported
 
 
-@dataclass(frozen=True, slots=True)
-class GuardSettings:
-    """Thresholds, at OpenAI's values; None switches a guard off."""
+class LanguageGuess:
+    """Which language is spoken, from what a multilingual model makes of each utterance. Pure."""
 
-    no_speech: float | None = 0.6  # a segment more probably silent than this is dropped
-    log_probability: (
-        float | None
-    ) = -1.0  # a segment less probable than this, mean over its tokens, is dropped
-    compression: float | None = 2.4  # a segment that compresses better than this is dropped
+    def __init__(self, setting: str) -> None:
+        """`setting`: a code, which stays whatever is spoken, or `auto`."""
+        self._setting = setting
+        self.forget()
 
+    def forget(self) -> None:
+        """Start again, as after loading."""
+        self.language = "en" if self._setting == AUTO else self._setting
+        self.other: str | None = None  # a language that is spoken in place of the one that was set
+        self._guessed = False
+        self.begin()
 
-class VoiceMap(Protocol):
-    """Where the voice gate heard somebody."""
+    def begin(self) -> None:
+        """An utterance begins."""
+        self._open = self._setting == AUTO
 
-    def any_between(self, start_s: float, end_s: float) -> bool:
-        """Whether there was voice in that span."""
-        ...
+    def wanted(self, *, last: bool) -> bool:
+        """Whether the model is to be asked: each time at the start of an utterance, or once at its end."""
+        return self._open or (last and self._setting != AUTO)
 
-
-class Guards:
-    """Five guards over each hypothesis. `dropped` counts words by guard, every time that one is dropped."""
-
-    def __init__(self, settings: GuardSettings | None = None) -> None:
-        self._settings = settings or GuardSettings()
-        self.dropped: Counter[str] = Counter()
-
-    def passed(
-        self, hypothesis: Hypothesis, voice: VoiceMap, said: int = 0
-    ) -> list[tuple[int, RecognizedWord]]:
-        """The words that pass, each with its place in the hypothesis; a segment fails or passes as a whole.
+    def take(self, probabilities: Sequence[tuple[str, float]], seconds: float) -> None:
+        """Note what the model says of so many seconds of sound.
 
         Args:
-            hypothesis: what was heard.
-            voice: by the same clock.
-            said: the first so many words are certain already, and not judged.
+            probabilities: tokens such as `<|en|>` and how probable each is, the most probable first.
+            seconds: how much sound that is.
         """
-        words: list[tuple[int, RecognizedWord]] = []
-        place = 0
-        for segment in hypothesis.segments:
-            guard = self._against(segment)
-            for word in segment.words:
-                if place >= said:
-                    why = guard or (None if _voiced(word, voice) else "voice")
-                    if why is None:
-                        words.append((place, word))
-                    else:
-                        self.dropped[why] += 1
-                else:
-                    words.append((place, word))
-                place += 1
-        looping = loops([word.text for _, word in words])
-        kept = []
-        for index, (place, word) in enumerate(words):
-            if place < said:
-                continue
-            if index in looping:
-                self.dropped["repetition"] += 1
-            else:
-                kept.append((place, word))
-        return kept
-
-    def _against(self, segment: Segment) -> str | None:
-        limits = self._settings
-        if not segment.words:
-            return None
-        if _above(segment.no_speech, limits.no_speech):
-            return "no_speech"
-        if (
-            segment.log_probability is not None
-            and limits.log_probability is not None
-            and segment.log_probability < limits.log_probability
-        ):
-            return "log_probability"
-        return "compression" if _above(segment.compression, limits.compression) else None
-
-
-def loops(texts: Sequence[str]) -> set[int]:
-    """Which words repeat a loop, by their place; its first turn is not among them.
-
-    A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times.
-    """
-    kept = [(place, spoken_form(text)) for place, text in enumerate(texts)]
-    for size in range(1, LONGEST_LOOP + 1):
-        least = WORD_TURNS if size == 1 else LOOP_TURNS
-        start = 0
-        while start + least * size <= len(kept):
-            turns = _turns([form for _, form in kept[start:]], size)
-            if turns >= least:
-                del kept[start + size : start + turns * size]
-            start += 1
-    return set(range(len(texts))) - {place for place, _ in kept}
-
-
-def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:
-    return voice.any_between(word.start_s - VOICE_MARGIN_S, word.end_s + VOICE_MARGIN_S)
-
-
-def _turns(texts: Sequence[str], size: int) -> int:
-    """How often the first `size` texts are said in a row."""
-    turns = 1
-    while list(texts[turns * size : (turns + 1) * size]) == list(texts[:size]):
-        turns += 1
-    return turns
-
-
-def _above(value: float | None, limit: float | None) -> bool:
-    return value is not None and limit is not None and value > limit
+        token, probability = probabilities[0]
+        code = token.strip("<|>")
+        if self._setting != AUTO:
+            if code == self._setting or (probability >= LIKELY and seconds >= LEAST_S):
+                self.other = None if code == self._setting else code
+            return
+        if probability >= SURE or not self._guessed:
+            self.language = code
+            self._guessed = True
+        self._open = seconds < LANGUAGE_S

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from emi_live.errors import ConfigurationError, SourceError
-from emi_models.errors import EmiError
+from emi_models.errors import EmiError, ModelUnavailableError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,10 @@ __all__ = [
     "Encoders",
     "FaceReader",
     "TextEncoder",
+    "in_store",
     "load_face",
     "load_speech",
+    "whisper_model",
 ]
 
 
@@ -134,20 +136,22 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
     """Add the speech recogniser that `speech.backend` names, or say why there is none."""
     backend = config.speech.backend
     why_not_whisper = ""
-    if backend in ("auto", "faster-whisper"):
+    if backend in ("auto", "whisper"):
         try:
-            encoders.recognizer = _whisper(config, config.speech.model, store, progress)
+            encoders.recognizer = _whisper(config, whisper_model(config, store), store, progress)
             encoders.announcements.append(f"words: {encoders.recognizer.name}")
             _load_smaller(encoders, config, store, progress)
             return
         except EmiError as error:
             why_not_whisper = str(error)
     if backend in ("auto", "pocketsphinx"):
-        from emi_models.speech.isolated import IsolatedRecognizer
+        from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 
         try:
-            encoders.recognizer = IsolatedRecognizer()
-            because = f"; not faster-whisper: {why_not_whisper}" if why_not_whisper else ""
+            if (config.speech.language, config.speech.translate) != ("en", False):
+                raise ModelUnavailableError("PocketSphinx, which could take its place, knows English only")
+            encoders.recognizer = IsolatedRecognizer(isolated_command("pocketsphinx"))
+            because = f"; not Whisper: {why_not_whisper}" if why_not_whisper else ""
             encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
             if config.speech.smaller_model is not None:
                 encoders.announcements.append("words: no smaller model: PocketSphinx has only one")
@@ -170,22 +174,43 @@ def _load_smaller(
         )
         return
     try:
-        encoders.smaller_recognizer = _whisper(config, model, store, progress)
+        encoders.smaller_recognizer = _whisper(config, in_store(model), store, progress)
         line = f"words: {encoders.smaller_recognizer.name} when that is too slow"
     except EmiError as error:
         line = f"words: no smaller model when that is too slow: {error}"
     encoders.announcements.append(line)
 
 
-def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
-    from emi_models.speech.whisper import WhisperRecognizer
+def in_store(model: str) -> str:
+    """What the store calls a Whisper model that a setting names; a folder stays as it is."""
+    return model if Path(model).is_dir() else f"whisper-{model}"
 
-    folder = Path(model) if Path(model).is_dir() else store.locate(f"whisper-{model}", progress)
-    return WhisperRecognizer(
-        folder,
-        language=config.speech.language,
-        compute_type=config.speech.compute_type,
-        threads=config.speech.threads,
+
+def whisper_model(config: LiveConfig, store: ModelStore) -> str:
+    """The Whisper model that the settings ask for: a folder, or what the store calls it."""
+    if config.speech.model is not None:
+        return in_store(config.speech.model)
+    from emi_models.store import DEFAULT_SPEECH
+
+    english = config.speech.language == "en" and not config.speech.translate
+    return store.first_here(DEFAULT_SPEECH if english else DEFAULT_SPEECH[-1:])
+
+
+def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
+    """Whisper in a process of its own: a camera's frames do not wait for it."""
+    from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
+
+    folder = Path(model) if Path(model).is_dir() else store.locate(model, progress)
+    speech = config.speech
+    return IsolatedRecognizer(
+        isolated_command(
+            "whisper",
+            folder=str(folder.resolve()),
+            language=speech.language,
+            translate=speech.translate,
+            compute_type=speech.compute_type,
+            threads=speech.threads,
+        )
     )
 
 

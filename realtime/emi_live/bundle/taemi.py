@@ -51,7 +51,7 @@ class Taemi(Bundle):
     # The largest Whisper is too slow on a CPU for two hypotheses a second: it gets each utterance once, when
     # it is over. A clip is there as a whole, so wav2vec 2.0 gets its sound as a whole.
     extract_settings = (
-        "speech.backend=faster-whisper",
+        "speech.backend=whisper",
         "speech.model=large-v3-turbo",
         "speech.partial_every_s=3600",
         "audio.context=full",

@@ -179,7 +179,7 @@ def extract(
         store = ModelStore(models.directory, offline=models.offline)
         settings, why_not_whisper = fetch_models(settings, store, progress)
     if why_not_whisper:
-        line = f"words: not faster-whisper: {why_not_whisper}"
+        line = f"words: not Whisper: {why_not_whisper}"
         console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
     task = Task(
         settings=settings,

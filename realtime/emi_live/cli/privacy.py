@@ -135,7 +135,7 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
     from emi_models.store import ModelStore
 
     store = ModelStore(config.models.directory, offline=config.models.offline)
-    wanted = [] if demo else models_wanted(config)
+    wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
     yield from _contacts(config, store, wanted)
     yield from _sends(config)
@@ -149,9 +149,10 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
     yield Fact("never", "pictures and sound", "neither is written or sent; only what the lines above name is")
 
 
-def models_wanted(config: LiveConfig) -> list[str]:
+def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:
     """The models of the catalogue that a run looks for, as the store calls them."""
     from emi_live.bundle import bundle_of
+    from emi_live.bundle.base import in_store, whisper_model
 
     video, audio = _streams(config)
     bundle = bundle_of(config)
@@ -160,11 +161,10 @@ def models_wanted(config: LiveConfig) -> list[str]:
         names += bundle.models_for("vision", config)
     if audio and config.audio.enabled:
         names += bundle.models_for("audio", config)
-    if audio and config.speech.backend in ("auto", "faster-whisper"):
+    if audio and config.speech.backend in ("auto", "whisper"):
         smaller = None if config.exact else config.speech.smaller_model
-        names += [
-            f"whisper-{size}" for size in (config.speech.model, smaller) if size and not Path(size).is_dir()
-        ]
+        wanted = [whisper_model(config, store), *([in_store(smaller)] if smaller else [])]
+        names += [name for name in wanted if not Path(name).is_dir()]
     if audio and config.speech.backend != "none":
         names += bundle.models_for("text", config)
     return names

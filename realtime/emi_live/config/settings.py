@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from emi_engine.load import Device, EngineKind
 from emi_engine.protocol import Precision
 from emi_live.addresses import has_scheme, safe_address
+from emi_models.speech.languages import check_language
 
 __all__ = [
     "AudioConfig",
@@ -333,21 +334,34 @@ class TextConfig(Section):
 class SpeechConfig(Section):
     """The speech stage: voice gate, then incremental recognition of growing utterances."""
 
-    backend: Literal["auto", "faster-whisper", "pocketsphinx", "none"] = Field(
+    backend: Literal["auto", "whisper", "pocketsphinx", "none"] = Field(
         "auto",
         description=(
-            "Speech recogniser; auto = faster-whisper if it can be used, else PocketSphinx; none = no text."
+            "Speech recogniser; auto = Whisper if it can be used, else PocketSphinx; none = no text."
         ),
     )
-    model: str = Field(
-        "base.en",
-        description="Whisper model: a name of `emi models list`, or a folder in CTranslate2 format.",
+    model: str | None = Field(
+        None,
+        description=(
+            "Whisper model: a name of `emi models list` without `whisper-`, or a folder in CTranslate2 "
+            "format; unset = base, or base.en if that is in the model store and suits the language."
+        ),
     )
     smaller_model: str | None = Field(
         None,
         description="Whisper model that takes over when `speech.model` is too slow; unset = none takes over.",
     )
-    language: str = Field("en", description="Language of the speech, as Whisper's code.")
+    language: str = Field(
+        "en",
+        description=(
+            "Language of the speech, as Whisper's code; auto = found out for each utterance. The text "
+            "encoder knows English only: for another language set speech.translate=true too."
+        ),
+    )
+    translate: bool = Field(
+        False,
+        description="Whisper writes English whatever the language is, so that the text encoder knows it.",
+    )
     compute_type: str = Field(
         "int8", description="Number format of Whisper's weights, by CTranslate2's name."
     )
@@ -356,7 +370,7 @@ class SpeechConfig(Section):
         0.5, gt=0, lt=1, description="Speech probability of Silero VAD at which an utterance begins."
     )
     partial_every_s: float = Field(
-        0.4, ge=0.1, description="Seconds of sound between two hypotheses of one utterance."
+        0.5, ge=0.1, description="Seconds of sound between two hypotheses of one utterance."
     )
     commit: Literal["agreement", "alignment"] = Field(
         "agreement",
@@ -426,6 +440,20 @@ class SpeechConfig(Section):
             "Whisper segments whose text has a higher zlib compression ratio are dropped as repetitions."
         ),
     )
+
+    @field_validator("language")
+    @classmethod
+    def _is_a_language(cls, code: str) -> str:
+        return check_language(code)
+
+    @model_validator(mode="after")
+    def _pocketsphinx_knows_english(self) -> SpeechConfig:
+        if self.backend == "pocketsphinx" and (self.language != "en" or self.translate):
+            raise ValueError(
+                "PocketSphinx knows English only: leave speech.language and speech.translate as they are by "
+                "default, or set speech.backend=whisper"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trims_before_it_must(self) -> SpeechConfig:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of, find_bundle
+from emi_live.bundle.base import whisper_model
 from emi_live.clock import seconds_to_ns
 from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError
@@ -32,7 +33,7 @@ __all__ = [
     "load_settings",
 ]
 
-VERSION: Final = 2  # of the features; one more when the same settings give other numbers
+VERSION: Final = 3  # of the features; one more when the same settings give other numbers
 SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
 
 # Settings that change no feature: only live use has them.
@@ -259,17 +260,18 @@ def fetch_models(
             with _or_without(modality, "" if name == FACE_MODEL else folder):
                 store.locate(name, progress)
     speech = settings.live.speech
-    if speech.backend not in ("auto", "faster-whisper"):
+    if speech.backend not in ("auto", "whisper"):
         return settings, ""
     try:
         with _or_without("text", "--set speech.model=FOLDER, or "):
-            if not Path(speech.model).is_dir():
-                store.locate(f"whisper-{speech.model}", progress)
+            model = whisper_model(settings.live, store)
+            if not Path(model).is_dir():
+                store.locate(model, progress)
     except EmiError as error:
         if speech.backend != "auto":
             raise
         return _with_backend(settings, "pocketsphinx"), str(error.__cause__)
-    return _with_backend(settings, "faster-whisper"), ""
+    return _with_backend(settings, "whisper"), ""
 
 
 @contextmanager

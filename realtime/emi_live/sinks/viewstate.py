@@ -326,7 +326,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
         f"*.{name}": _fact()
         for name in ("frames", "crops", "estimates", "packets", "samples", "words", "utterances", "coalesced")
     },
-    **{f"*.{name}": _fact() for name in ("checks", "erased", "cut_segment", "cut_word", "cut_limit")},
+    **{f"*.{name}": _fact() for name in ("checks", "erased", "cut_word", "cut_limit")},
     "*.guard_carry_over": _fact(),
     "*.guard_": Meaning("{n} invented word[s] withheld ({part})", 0.3, "skip"),
 }

@@ -6,8 +6,9 @@ time of each chunk of an utterance, since sound cards' clocks drift.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from emi_live.messages import NOTHING_YET, Hearing, Packet, TranscriptPacket, Wo
 from emi_live.rings import SAMPLE_RATE_HZ, AudioReader
 from emi_live.stages.audio import Chunk, ChunkReader
 from emi_models.speech.endpointer import Endpointer, Piece
+from emi_models.speech.guards import GuardSettings
 from emi_models.speech.incremental import (
     IncrementalRecognizer,
     IncrementalSettings,
@@ -28,8 +30,8 @@ from emi_models.speech.incremental import (
     LagStep,
     Update,
 )
+from emi_models.speech.languages import AUTO, LANGUAGES
 from emi_models.speech.recognizer import Transcript
-from emi_models.speech.whisper import GuardSettings
 
 if TYPE_CHECKING:
     from emi_models.encoders.voice_activity import VoiceGate
@@ -40,11 +42,17 @@ __all__ = ["CaptureTimeline", "KeepingUp", "SpeechStage"]
 COUNTERS: Final = {LagStep.SMALLER: "shrunk", LagStep.MISSING: "given_up"}
 
 
-class KeepingUp:
-    """Carries out what `LagController` decides, and reports each step: a counter and the part's status.
+SMOOTHING: Final = 0.3  # weight of the newest answer
+BUSY: Final = 0.6  # most of the time that recognising may take, while there is speech
 
-    Counters, of the part: `shrunk` and `given_up` count the steps, `skipped_samples` the sound that was left
-    out while the text was missing.
+
+class KeepingUp:
+    """Asks for words as often as the machine can answer, and carries out what `LagController` decides.
+
+    After an answer that took a second, words are asked for again after 1.7 s of sound at the earliest, so
+    that no sound queues up. Each step beyond that is reported: a counter and the part's status. Counters, of
+    the part: `shrunk` and `given_up` count the steps, `skipped_samples` the sound that was left out while the
+    text was missing.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class KeepingUp:
         self._part = part
         self._health = health
         self._left_out = 0  # samples, since nothing was recognised any more
+        self._answer_s = 0.0  # how long an answer takes, smoothed
 
     @property
     def missing(self) -> bool:
@@ -74,8 +83,13 @@ class KeepingUp:
         """Seconds of speech left out since then; 0 while words are recognised."""
         return self._left_out / SAMPLE_RATE_HZ if self.missing else 0.0
 
-    def heard(self, samples: int) -> None:
-        """So many samples were heard, of speech or silence."""
+    @property
+    def every_s(self) -> float:
+        """The least sound between two questions."""
+        return self._answer_s / BUSY
+
+    def passed(self, samples: int) -> None:
+        """So many samples have been taken in, of speech or silence."""
         self._go_to(self._lag.passed(samples / SAMPLE_RATE_HZ), 0.0)
 
     def take(self, samples: int, waiting: int) -> bool:
@@ -88,8 +102,9 @@ class KeepingUp:
             self._health.count(f"{self._part}.skipped_samples", samples)
         return not self.missing
 
-    def answered(self, waiting: int) -> None:
-        """The recogniser has answered, and so many samples wait now."""
+    def answered(self, waiting: int, took_s: float) -> None:
+        """The recogniser has answered after so long, and so many samples wait now."""
+        self._answer_s += (took_s - self._answer_s) * (SMOOTHING if self._answer_s else 1.0)
         waiting_s = waiting / SAMPLE_RATE_HZ
         self._go_to(self._lag.answered(waiting_s), waiting_s)
 
@@ -176,8 +191,20 @@ class SpeechStage:
         exact: bool,
         health: Health,
         smaller: Recognizer | None = None,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Without a recogniser the packets carry progress alone; `smaller` answers when it is too slow."""
+        """Without a recogniser the packets carry progress alone.
+
+        Args:
+            reader: of the ring with the sound.
+            gate: for this stream alone.
+            recognizer: for this stage alone.
+            config: `speech.*`.
+            exact: words are asked for at set times of the sound, however long an answer takes.
+            health: gets counters and the status.
+            smaller: the recogniser that answers when `recognizer` is too slow.
+            timer: seconds, by which answers are timed.
+        """
         self._chunks = ChunkReader(reader, self.name, health)
         self._gate = gate
         self._endpointer = Endpointer(config.voice_threshold, config.min_silence_s, config.preroll_s)
@@ -190,6 +217,12 @@ class SpeechStage:
         self._exact = exact
         self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
         self._no_data_ns = seconds_to_ns(config.no_data_s)
+        self._timer = timer
+        self._language = config.language
+        self._other_language: str | None = (
+            None  # that of the last utterance, if it was not the one that was set
+        )
+        self._told_language = ""
         self._health = health
         self._timeline = CaptureTimeline()
         self._transcript = Transcript()
@@ -265,7 +298,7 @@ class SpeechStage:
         if chunk.samples.size:
             self._heard_ns, self._no_data = now_ns, False
             if self._keeping_up is not None:
-                self._keeping_up.heard(chunk.samples.size)
+                self._keeping_up.passed(chunk.samples.size)
         if chunk.whole:
             yield from self._hear(chunk.samples)
         elif chunk.samples.size and self._endpointer.speaking:
@@ -309,24 +342,46 @@ class SpeechStage:
         changed = False
         if piece.samples.size:
             self._timeline.add(piece.samples.size, self._last_ns)
-            wait = keeping_up is not None and self._chunks.backlog >= self._partial_every
-            changed = self._answered(words.push(piece.samples, piece.voiced, wait=wait))
+            wait = keeping_up is not None and (
+                self._chunks.backlog >= self._partial_every or words.unasked_s < keeping_up.every_s
+            )
+            start_s = self._timer()
+            changed = self._answered(words.push(piece.samples, piece.voiced, wait=wait), start_s)
             if wait and words.due:
                 self._health.count("speech.coalesced")
         if piece.last and self._open:
-            changed |= self._answered(words.finish())
+            start_s = self._timer()
+            changed |= self._answered(words.finish(), start_s)
+            self._tell_language(words)
             self._open = False
         return changed
 
-    def _answered(self, update: Update | None) -> bool:
+    def _answered(self, update: Update | None, start_s: float) -> bool:
         """Take in what the recogniser said, and look how much sound has come meanwhile."""
         if update is None:
             return False
         self._covered_ns = self._last_ns
         changed = self._show(update)
         if self._keeping_up is not None:
-            self._keeping_up.answered(self._chunks.backlog)
+            self._keeping_up.answered(self._chunks.backlog, self._timer() - start_s)
         return changed
+
+    def _tell_language(self, words: IncrementalRecognizer) -> None:
+        """Say, at the end of an utterance, in which language it was, if that is news."""
+        other, language = words.other_language, words.language
+        if other is not None and other == self._other_language and other != self._told_language:
+            self._told_language = other
+            self._health.count("speech.other_language")
+            self._health.report(
+                self.name,
+                "running",
+                f"this sounds like {LANGUAGES[other]} and is written as {LANGUAGES[self._language]}: "
+                f"--set speech.language={other} --set speech.translate=true, or speech.language=auto",
+            )
+        self._other_language = other
+        if self._language == AUTO and language is not None and language != self._told_language:
+            self._told_language = language
+            self._health.report(self.name, "running", f"the language is {LANGUAGES[language]}")
 
     def _show(self, update: Update) -> bool:
         """Number and time the words of an update; whether what is shown has changed."""

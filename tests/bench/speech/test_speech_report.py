@@ -76,7 +76,7 @@ def report() -> SpeechReport:
         machine=Machine.here(),
         load_before=0.1,
         recognizer="whisper | tiny",
-        settings={"backend": "faster-whisper", "agreement": None},
+        settings={"backend": "whisper", "agreement": None},
         normalisation="lower case",
         tail_s=2.0,
         clips=[SHORT, LONG],

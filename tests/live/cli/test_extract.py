@@ -121,7 +121,7 @@ def test_strict_fails_on_a_bad_file_and_nothing_usable_is_bad_use(videos: Path) 
     ("args", "why"),
     [
         (("--offline",), "emi models pull face-landmarker"),
-        (("--offline", "--without", "vision", "--set", "speech.backend=faster-whisper"), "emi models pull"),
+        (("--offline", "--without", "vision", "--set", "speech.backend=whisper"), "emi models pull"),
         (("--offline", "--bundle", "taemi", "--without", "vision"), "emi models pull wav2vec2-emotion"),
         (("--without", "smell"), "there are vision, audio, text"),
         (("--set", "fusion.engine=torch"), "means nothing here"),

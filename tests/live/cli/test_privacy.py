@@ -44,23 +44,23 @@ def test_the_models_it_names_are_those_that_a_run_asks_for(bundle: str) -> None:
     store = AskedStore()
     bundle_of(config).load(config, store, vision=True, audio=True, progress=None).close()
     # the smaller one is asked for once the larger one is there
-    assert set(models_wanted(config)) - {"whisper-tiny.en"} == set(store.asked)
+    assert set(models_wanted(config, store)) - {"whisper-tiny.en"} == set(store.asked)
 
 
 @pytest.mark.parametrize(
     ("settings", "left_out"),
     [
-        ({"source": {"camera": 0, "mic": "none"}}, {"whisper-base.en", "all-minilm-l6-v2"}),
+        ({"source": {"camera": 0, "mic": "none"}}, {"whisper-base", "all-minilm-l6-v2"}),
         ({"source": {"camera": 0}, "face": {"enabled": False}}, {"face-landmarker"}),
-        ({"source": {"camera": 0}, "speech": {"backend": "none"}}, {"whisper-base.en", "all-minilm-l6-v2"}),
-        ({"source": {"camera": 0}, "speech": {"backend": "pocketsphinx"}}, {"whisper-base.en"}),
+        ({"source": {"camera": 0}, "speech": {"backend": "none"}}, {"whisper-base", "all-minilm-l6-v2"}),
+        ({"source": {"camera": 0}, "speech": {"backend": "pocketsphinx"}}, {"whisper-base"}),
     ],
 )
 def test_models_that_the_settings_leave_out_are_not_named(
     settings: dict[str, Any], left_out: set[str]
 ) -> None:
-    everything = {"face-landmarker", "whisper-base.en", "all-minilm-l6-v2"}
-    assert set(models_wanted(LiveConfig.model_validate(settings))) == everything - left_out
+    everything = {"face-landmarker", "whisper-base", "all-minilm-l6-v2"}
+    assert set(models_wanted(LiveConfig.model_validate(settings), AskedStore())) == everything - left_out
 
 
 def test_every_source_and_output_appears(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Models:
             f"audio.model={self.folder / 'voice'}",
             f"text.model={self.folder / 'text'}",
             f"speech.model={self.folder / 'words/tiny-whisper'}",
-            "speech.backend=faster-whisper",
+            "speech.backend=whisper",
             f"fusion.checkpoint={self.checkpoint}",
         ]
 
@@ -103,7 +103,7 @@ def comparable(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def program(assets: Path, models: Models) -> Run:
     options = [part for option in models.options for part in ("--set", option)]
-    return emi_live(assets, "--config", "taemi", "--input", assets / CLIP, *options, backend="faster-whisper")
+    return emi_live(assets, "--config", "taemi", "--input", assets / CLIP, *options, backend="whisper")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""faster-whisper through the whole engine, with a model of its own format that was made here."""
+"""Whisper through the whole engine, with a model of its own format that was made here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_whisper_model_in_a_folder_gives_the_words_of_the_estimates(assets: Pa
     config = load_config(
         settings=[
             f'source.input="{assets / "speech/LJ001-0002.wav"}"',
-            "speech.backend=faster-whisper",
+            "speech.backend=whisper",
             f'speech.model="{model}"',
             "models.offline=true",
         ]
@@ -25,7 +25,7 @@ def test_a_whisper_model_in_a_folder_gives_the_words_of_the_estimates(assets: Pa
     with LiveEngine(config) as live:
         estimates = list(live.estimates())
         announced = [line for line in live.announcements if line.startswith("words: ")]
-    assert "faster-whisper" in announced[0]
+    assert "Whisper" in announced[0]
     text = estimates[-1].modalities["text"]
     assert text.committed == "hello there"
     assert text.state == "live"

@@ -30,7 +30,7 @@ COMPACT = ("face-landmarker", "all-minilm-l6-v2")
 
 def test_the_recogniser_is_settled_once_for_all_processes() -> None:
     settings, why = fetch_models(load_settings(), Shelf(*COMPACT, "whisper-base.en"))
-    assert (settings.live.speech.backend, why) == ("faster-whisper", "")
+    assert (settings.live.speech.backend, why) == ("whisper", "")
     settings, why = fetch_models(load_settings(), Shelf(*COMPACT))
     assert settings.live.speech.backend == "pocketsphinx"
     assert why == "whisper-base.en is not here: run `emi models pull whisper-base.en`"
@@ -53,7 +53,7 @@ def test_the_same_recogniser_is_the_same_features_whoever_chose_it() -> None:
     [
         ([], (), "vision cannot be extracted: .*pull face-landmarker`; or --without vision"),
         ([], ("face-landmarker",), "text cannot be extracted: .*minilm.*; or --without text"),
-        (["speech.backend=faster-whisper"], COMPACT, "or --set speech.model=FOLDER, or --without text"),
+        (["speech.backend=whisper"], COMPACT, "or --set speech.model=FOLDER, or --without text"),
     ],
 )
 def test_a_model_that_is_not_here_is_no_modality(

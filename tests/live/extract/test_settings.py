@@ -27,7 +27,7 @@ def test_what_is_left_out_does_not_run() -> None:
 
 def test_the_papers_bundle_asks_the_largest_whisper_once_an_utterance() -> None:
     speech = load_settings("taemi").live.speech
-    assert (speech.backend, speech.model) == ("faster-whisper", "large-v3-turbo")
+    assert (speech.backend, speech.model) == ("whisper", "large-v3-turbo")
     assert speech.partial_every_s > speech.limit_s
     assert load_settings("taemi", settings=["speech.model=small"]).live.speech.model == "small"
 

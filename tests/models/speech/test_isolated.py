@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from emi_models.errors import ModelUnavailableError
-from emi_models.speech.isolated import IsolatedRecognizer, RecognizerLostError
+from emi_models.speech.isolated import IsolatedRecognizer, RecognizerLostError, isolated_command
 from emi_models.speech.sphinx import SphinxRecognizer
 from tests.models.encoders.media import read_sound
 
+SPHINX = isolated_command("pocketsphinx")
 PYTHON = (sys.executable, "-c")
 BABBLER = (*PYTHON, "import sys; sys.stdout.write('this is not a frame' * 100); sys.stdout.flush()")
 WITHOUT_MODEL = (
@@ -32,7 +33,7 @@ def _pocketsphinx() -> None:
 def test_it_hears_what_the_recogniser_hears_in_this_process(assets: Path) -> None:
     sound = read_sound(assets / "speech/LJ001-0004.wav")
     heard = []
-    for recognizer in (SphinxRecognizer(), IsolatedRecognizer()):
+    for recognizer in (SphinxRecognizer(), IsolatedRecognizer(SPHINX)):
         assert recognizer.name == "pocketsphinx en-us"
         recognizer.begin()
         for start in range(0, sound.size, 4096):
@@ -48,7 +49,7 @@ def test_it_hears_what_the_recogniser_hears_in_this_process(assets: Path) -> Non
 def test_the_rest_of_the_program_goes_on_while_it_searches(assets: Path) -> None:
     """What it is for: the longest time in which this process could do nothing is a fraction of the search."""
     sound = read_sound(assets / "speech/LJ001-0004.wav")
-    recognizer = IsolatedRecognizer()
+    recognizer = IsolatedRecognizer(SPHINX)
     recognizer.begin()
     turns = [time.perf_counter()]
     over = threading.Event()
@@ -69,7 +70,7 @@ def test_the_rest_of_the_program_goes_on_while_it_searches(assets: Path) -> None
 
 
 def test_close_from_another_thread_ends_a_call_under_way() -> None:
-    recognizer = IsolatedRecognizer()
+    recognizer = IsolatedRecognizer(SPHINX)
     recognizer.begin()
     errors: list[Exception] = []
 
@@ -90,7 +91,7 @@ def test_close_from_another_thread_ends_a_call_under_way() -> None:
 
 
 def test_a_lost_process_is_said_once_and_replaced_with_the_next_utterance() -> None:
-    recognizer = IsolatedRecognizer()
+    recognizer = IsolatedRecognizer(SPHINX)
     recognizer.begin()
     process = recognizer._process
     assert process is not None
@@ -109,7 +110,7 @@ def test_a_lost_process_is_said_once_and_replaced_with_the_next_utterance() -> N
 @pytest.mark.assets
 def test_it_forgets_on_demand_what_it_heard_before(assets: Path) -> None:
     sound = read_sound(assets / "speech/LJ001-0002.wav")
-    recognizer = IsolatedRecognizer()
+    recognizer = IsolatedRecognizer(SPHINX)
     heard = []
     for forgets in (True, False, False):
         recognizer.begin()

@@ -82,11 +82,7 @@ class TimedRecognizer:
         words = [self._heard(word, begin, end) for word in self._spoken if word[2] > begin and word[1] < end]
         size = self._segment or len(words) or 1
         groups = [words[start : start + size] for start in range(0, len(words), size)]
-        return Hypothesis(
-            tuple(
-                Segment(tuple(group), complete=index + 1 < len(groups)) for index, group in enumerate(groups)
-            )
-        )
+        return Hypothesis(tuple(Segment(tuple(group)) for group in groups))
 
     def finish(self) -> Hypothesis:
         heard = self.hypothesis()

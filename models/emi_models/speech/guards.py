@@ -1,0 +1,138 @@
+"""Guards against words that nobody said.
+
+Whisper was trained on subtitles: in silence it may write "Thanks for watching!", or repeat itself. Each guard
+looks at one sign of such a hallucination and counts what it drops; they are independent of each other. The
+sixth, that no prompt is carried from one utterance to the next, is in `IncrementalRecognizer`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from emi_models.speech.agreement import spoken_form
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
+
+__all__ = ["GUARDS", "GuardSettings", "Guards", "VoiceMap", "loops"]
+
+GUARDS: Final = ("voice", "no_speech", "log_probability", "compression", "repetition", "carry_over")
+LONGEST_LOOP: Final = 5  # words
+LOOP_TURNS: Final = 3  # of a phrase
+WORD_TURNS: Final = 4  # of a single word: "no, no, no" is what people say
+LAUGHTER: Final = re.compile(r"([^\W\d]{1,4}?)\1{5}", re.IGNORECASE)
+VOICE_MARGIN_S: Final = 0.3  # recognisers are that wrong about when a word was
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """Thresholds, at OpenAI's values; None switches a guard off."""
+
+    no_speech: float | None = 0.6  # a segment more probably silent than this is dropped
+    log_probability: (
+        float | None
+    ) = -1.0  # a segment less probable than this, mean over its tokens, is dropped
+    compression: float | None = 2.4  # a segment that compresses better than this is dropped
+
+
+class VoiceMap(Protocol):
+    """Where the voice gate heard somebody."""
+
+    def any_between(self, start_s: float, end_s: float) -> bool:
+        """Whether there was voice in that span."""
+        ...
+
+
+class Guards:
+    """Five guards over each hypothesis. `dropped` counts words by guard, every time that one is dropped."""
+
+    def __init__(self, settings: GuardSettings | None = None) -> None:
+        self._settings = settings or GuardSettings()
+        self.dropped: Counter[str] = Counter()
+
+    def passed(self, hypothesis: Hypothesis, voice: VoiceMap, said: int = 0) -> list[RecognizedWord]:
+        """The words beyond those that are certain that pass; of loops, the first turn.
+
+        Args:
+            hypothesis: what was heard.
+            voice: by the same clock.
+            said: the first so many words are certain already, and not judged.
+        """
+        texts = [word.text for word in hypothesis.words]
+        looping = loops(texts)
+        kept: list[RecognizedWord] = []
+        end = 0
+        for segment in hypothesis.segments:
+            start, end = end, end + len(segment.words)
+            guard = self._against(segment, [texts[i] for i in range(start, end) if i not in looping])
+            for place in range(max(start, said), end):
+                word = hypothesis.words[place]
+                why = "repetition" if place in looping else guard
+                if why is None and not _voiced(word, voice):
+                    why = "voice"
+                if why is None:
+                    kept.append(word)
+                else:
+                    self.dropped[why] += 1
+        return kept
+
+    def _against(self, segment: Segment, texts: Sequence[str]) -> str | None:
+        """The guard that a segment fails. Its loops are left out: they say nothing of its other words."""
+        limits = self._settings
+        if not texts:
+            return None
+        if _above(segment.no_speech, limits.no_speech):
+            return "no_speech"
+        if (
+            segment.log_probability is not None
+            and limits.log_probability is not None
+            and segment.log_probability < limits.log_probability
+        ):
+            return "log_probability"
+        return "compression" if _above(_compression(" ".join(texts)), limits.compression) else None
+
+
+def _compression(text: str) -> float:
+    """How many times shorter zlib makes it."""
+    encoded = text.encode()
+    return len(encoded) / len(zlib.compress(encoded))
+
+
+def loops(texts: Sequence[str]) -> set[int]:
+    """Which words repeat a loop, by their place; its first turn is not among them.
+
+    A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times. A word that is itself
+    some letters six times in a row is laughter, and no word at all.
+    """
+    kept = [(place, spoken_form(text)) for place, text in enumerate(texts) if not LAUGHTER.search(text)]
+    for size in range(1, LONGEST_LOOP + 1):
+        least = WORD_TURNS if size == 1 else LOOP_TURNS
+        start = 0
+        while start + least * size <= len(kept):
+            turns = _turns([form for _, form in kept[start:]], size)
+            if turns >= least:
+                del kept[start + size : start + turns * size]
+            start += 1
+    return set(range(len(texts))) - {place for place, _ in kept}
+
+
+def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:
+    return voice.any_between(word.start_s - VOICE_MARGIN_S, word.end_s + VOICE_MARGIN_S)
+
+
+def _turns(texts: Sequence[str], size: int) -> int:
+    """How often the first `size` texts are said in a row."""
+    turns = 1
+    while list(texts[turns * size : (turns + 1) * size]) == list(texts[:size]):
+        turns += 1
+    return turns
+
+
+def _above(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
