@@ -342,12 +342,11 @@ class SpeechStage:
         changed = False
         if piece.samples.size:
             self._timeline.add(piece.samples.size, self._last_ns)
-            wait = keeping_up is not None and (
-                self._chunks.backlog >= self._partial_every or words.unasked_s < keeping_up.every_s
-            )
+            behind = keeping_up is not None and self._chunks.backlog >= self._partial_every
+            wait = behind or (keeping_up is not None and words.unasked_s < keeping_up.every_s)
             start_s = self._timer()
             changed = self._answered(words.push(piece.samples, piece.voiced, wait=wait), start_s)
-            if wait and words.due:
+            if behind and words.due:
                 self._health.count("speech.coalesced")
         if piece.last and self._open:
             start_s = self._timer()

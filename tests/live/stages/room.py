@@ -89,6 +89,7 @@ class Room:
             exact=False,
             health=self.health,
             smaller=self.smaller,
+            timer=lambda: self.now_ns / NS,
         )
         self._gone, self._late, self._drift = gone, late, 1 + drift_ppm / 1e6
         self._block = 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emi_models.speech.incremental import IncrementalRecognizer, IncrementalSettings, Update
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
-from tests.models.speech.timed import RATE_HZ, Spoken, TimedRecognizer, blocks, librivox, positions
+from tests.models.speech.timed import RATE_HZ, Spoken, TimedRecognizer, blocks, librivox, positions, word_of
 
 TEN_MINUTES_S = 600.0
 SETTINGS = IncrementalSettings()
@@ -90,7 +90,7 @@ class Babbler:
 
 
 def steady(count: int, each_s: float = 0.3, pause_s: float = 0.05) -> list[Spoken]:
-    return [(f"w{k}", k * (each_s + pause_s), k * (each_s + pause_s) + each_s) for k in range(count)]
+    return [(word_of(k), k * (each_s + pause_s), k * (each_s + pause_s) + each_s) for k in range(count)]
 
 
 def texts(spoken: Sequence[Spoken]) -> list[str]:
@@ -163,7 +163,7 @@ def test_no_word_is_lost_at_a_cut(
     for k in range(40):
         start = time_s + pauses[k % len(pauses)]
         time_s = start + lengths[k % len(lengths)]
-        spoken.append((f"w{chr(ord('a') + k // 26)}{chr(ord('a') + k % 26)}", start, time_s))
+        spoken.append((word_of(k), start, time_s))
     early = IncrementalSettings(trim_s=4.0, limit_s=6.0)
     recognizer = TimedRecognizer(spoken, segment=segment, seed=seed)
     heard = Heard(recognizer, early).hear(time_s + 0.5, block=block).finish()

@@ -1,4 +1,4 @@
-"""Whisper base itself, as it runs live: words, windows, loops, numbers, languages. EMI_TEST_MODELS names its place."""
+"""Whisper base itself, as it runs live: words, windows, loops, numbers, languages (EMI_TEST_MODELS)."""
 
 from __future__ import annotations
 
