@@ -159,7 +159,8 @@ def speech(
     clips: Annotated[
         list[str] | None,
         typer.Option(
-            help="real (read speech of EMI_TEST_ASSETS), synthetic (eSpeak NG, with true times of words), or "
+            help="real (read speech of EMI_TEST_ASSETS), prompts or prompts-nonstop (its spoken prompts as "
+            "talks, with and without pauses), synthetic (eSpeak NG, with true times of words), or "
             "a folder with NAME.wav and NAME.txt; may be repeated. Default: synthetic, unless another "
             "measurement is asked for."
         ),

@@ -7,6 +7,7 @@ that use Whisper's own, larger normaliser are a little lower.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -39,6 +40,7 @@ __all__ = [
     "forced_alignment",
     "make_condition",
     "normalise",
+    "prompt_talks",
     "read_sound",
     "real_clips",
     "speech_assets",
@@ -77,6 +79,7 @@ RATE_HZ: Final = 16_000
 NOISE_RMS: Final = 10 ** (-30 / 20)  # -30 dB of full scale
 LONGEST_S: Final = 60.0  # of speech
 SEED: Final = 20_260
+PROMPTS_IN_TALK: Final = 14
 GERMAN: Final = (
     "ich glaube dass wir morgen fahren können",
     "das wetter war gestern schöner als heute",
@@ -223,6 +226,39 @@ def speech_assets() -> Path:
 def real_clips() -> Iterator[SpeechClip]:
     """Read speech of the project's test media."""
     yield from folder_clips(speech_assets(), "real", KNOWN)
+
+
+def prompt_talks(*, nonstop: bool) -> Iterator[SpeechClip]:
+    """The spoken prompts of the project's test media, 14 to a talk, with pauses of 0.2 to 3 s or without any.
+
+    Raises:
+        ConfigurationError: the list of prompts is not on this machine.
+    """
+    folder = speech_assets()
+    try:
+        with (folder / "prompts.tsv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except OSError as error:
+        raise ConfigurationError(f"the list of prompts cannot be read: {error}") from error
+    rng = _rng()
+    for number, start in enumerate(range(0, len(rows), PROMPTS_IN_TALK), start=1):
+        parts: list[NDArray[np.float32]] = []
+        words: list[SaidWord] = []
+        for row in rows[start : start + PROMPTS_IN_TALK]:
+            begin_s = sum(part.size for part in parts) / RATE_HZ
+            samples, texts = read_sound(folder / row["file"]), normalise(row["text"])
+            try:
+                ends_s: Sequence[float | None] = forced_alignment(samples, texts)
+            except NotAlignedError:
+                ends_s = [None] * len(texts)
+            words += [
+                SaidWord(text, None if end_s is None else begin_s + end_s)
+                for text, end_s in zip(texts, ends_s, strict=True)
+            ]
+            pause_s = 0.0 if nonstop else rng.uniform(0.2, 3.0)
+            parts += [samples, np.zeros(_size(pause_s), np.float32)]
+        manner = "without pauses" if nonstop else "with pauses"
+        yield SpeechClip(f"prompts {number} {manner}", "real", np.concatenate(parts), tuple(words), "aligned")
 
 
 def folder_clips(

@@ -16,6 +16,7 @@ from emi_bench.speech.clips import (
     SpeechClip,
     folder_clips,
     make_condition,
+    prompt_talks,
     real_clips,
     speech_assets,
     with_silence_after,
@@ -62,7 +63,7 @@ SYNTHETIC_S: Final = 15.0
 SEED: Final = 1_000  # of the first synthetic clip; training draws from smaller ones
 PAUSES_S: Final = (0.3, 1.5)
 NO_PAUSES_S: Final = (0.05, 0.3)  # too short to end an utterance
-OFFLINE_LIMIT_S: Final = 120.0  # of an utterance in one piece; on longer ones PocketSphinx takes very long
+OFFLINE_LIMIT_S: Final = 28.0  # of an utterance in one piece: Whisper takes no more than 30 s
 SpeechProgress = Callable[[str, float, float], None]  # what is measured, seconds done, all seconds
 
 
@@ -126,11 +127,12 @@ def make_settings(
     asked = minutes is not None or condition_s is not None or face_clip is not None
     sets = tuple(clips) if clips else () if asked else ("synthetic",)
     for name in sets:
-        if name == "real":
+        if name in ("real", "prompts", "prompts-nonstop"):
             speech_assets()
         elif name != "synthetic" and not Path(name).is_dir():
             raise ConfigurationError(
-                f"--clips {name}: there is no such folder; give real, synthetic, or a folder with NAME.wav "
+                f"--clips {name}: there is no such folder; give real, prompts, prompts-nonstop, synthetic, or a "
+                "folder with NAME.wav "
                 "and NAME.txt"
             )
     return SpeechSettings(
@@ -221,6 +223,8 @@ def _clips(settings: SpeechSettings) -> Iterator[SpeechClip]:
             clips = real_clips()
         elif name == "synthetic":
             clips = _synthetic()
+        elif name.startswith("prompts"):
+            clips = prompt_talks(nonstop=name == "prompts-nonstop")
         else:
             clips = folder_clips(Path(name))
         yield from islice(clips, settings.most_clips)
