@@ -131,9 +131,8 @@ def make_settings(
             speech_assets()
         elif name != "synthetic" and not Path(name).is_dir():
             raise ConfigurationError(
-                f"--clips {name}: there is no such folder; give real, prompts, prompts-nonstop, synthetic, or a "
-                "folder with NAME.wav "
-                "and NAME.txt"
+                f"--clips {name}: there is no such folder; give real, prompts, prompts-nonstop, synthetic, or "
+                "a folder with NAME.wav and NAME.txt"
             )
     return SpeechSettings(
         config=config,
