@@ -1,4 +1,4 @@
-"""Clips whose words are known: from a folder, from the test media, synthetic, or hard conditions.
+"""Clips whose words are known: from a folder, from the test media, or synthetic.
 
 Words are compared without case and punctuation; titles and small numbers are spelt out. There is no other
 normalisation: "ill-disposed" is two words, "don't" is one, and "okay" is not "ok". Word error rates of papers
@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,14 +30,12 @@ if TYPE_CHECKING:
     from emi_bench.speech.synthetic import SyntheticUtterance
 
 __all__ = [
-    "CONDITIONS",
     "NORMALISATION",
     "NotAlignedError",
     "SaidWord",
     "SpeechClip",
     "folder_clips",
     "forced_alignment",
-    "make_condition",
     "normalise",
     "prompt_talks",
     "read_sound",
@@ -76,22 +73,8 @@ KNOWN: Final = {
     "librispeech_6930-75918-0000": "concord returned to its place amidst the tents",
 }
 RATE_HZ: Final = 16_000
-NOISE_RMS: Final = 10 ** (-30 / 20)  # -30 dB of full scale
-LONGEST_S: Final = 60.0  # of speech
 SEED: Final = 20_260
 PROMPTS_IN_TALK: Final = 14
-GERMAN: Final = (
-    "ich glaube dass wir morgen fahren können",
-    "das wetter war gestern schöner als heute",
-    "meine schwester wohnt in einer großen stadt",
-    "wir haben lange auf den zug gewartet",
-)
-FRENCH: Final = (
-    "je pense que nous pouvons partir demain",
-    "le temps était plus beau hier",
-    "ma sœur habite dans une grande ville",
-    "nous avons longtemps attendu le train",
-)
 
 
 def normalise(text: str) -> list[str]:
@@ -240,7 +223,7 @@ def prompt_talks(*, nonstop: bool) -> Iterator[SpeechClip]:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except OSError as error:
         raise ConfigurationError(f"the list of prompts cannot be read: {error}") from error
-    rng = _rng()
+    rng = np.random.default_rng(SEED)
     for number, start in enumerate(range(0, len(rows), PROMPTS_IN_TALK), start=1):
         parts: list[NDArray[np.float32]] = []
         words: list[SaidWord] = []
@@ -256,7 +239,7 @@ def prompt_talks(*, nonstop: bool) -> Iterator[SpeechClip]:
                 for text, end_s in zip(texts, ends_s, strict=True)
             ]
             pause_s = 0.0 if nonstop else rng.uniform(0.2, 3.0)
-            parts += [samples, np.zeros(_size(pause_s), np.float32)]
+            parts += [samples, np.zeros(round(pause_s * RATE_HZ), np.float32)]
         manner = "without pauses" if nonstop else "with pauses"
         yield SpeechClip(f"prompts {number} {manner}", "real", np.concatenate(parts), tuple(words), "aligned")
 
@@ -332,130 +315,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
-
-
-def make_condition(name: str, seconds: float) -> SpeechClip:
-    """The clip of a condition; speech lasts at most a minute, other languages a few seconds."""
-    return CONDITIONS[name](seconds)
-
-
-def _silence(seconds: float) -> SpeechClip:
-    return _wordless("silence", np.zeros(_size(seconds), np.float32))
-
-
-def _white(seconds: float) -> SpeechClip:
-    return _wordless("white noise, -30 dBFS", _at_rms(_rng().normal(size=_size(seconds))))
-
-
-def _pink(seconds: float) -> SpeechClip:
-    """Noise whose power falls with frequency, from 20 Hz on."""
-    spectrum = np.fft.rfft(_rng().normal(size=_size(seconds)))
-    frequency = np.fft.rfftfreq(_size(seconds), 1 / RATE_HZ)
-    return _wordless(
-        "pink noise, -30 dBFS", _at_rms(np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 20.0))))
-    )
-
-
-def _music(seconds: float) -> SpeechClip:
-    """Chords of decaying harmonics with a bass and a beat, 110 a minute."""
-    rng, beat = _rng(), round(60 / 110 * RATE_HZ)
-    samples = np.zeros(_size(seconds) + 4 * beat)
-    chords = np.array([[0, 4, 7], [-3, 0, 4], [5, 9, 12], [7, 11, 14]])
-    at = np.arange(2 * beat) / RATE_HZ
-    for index, start in enumerate(range(0, _size(seconds), beat)):
-        notes = [*chords[index // 4 % 4], int(rng.choice(chords[index // 4 % 4])) + 12]
-        for note in [*notes, notes[0] - 24]:
-            pitch = 261.63 * 2 ** (note / 12)
-            for harmonic in range(1, 6):
-                tone = np.sin(2 * np.pi * pitch * harmonic * at) * np.exp(-at * (2 + harmonic)) / harmonic
-                samples[start : start + at.size] += tone
-        knock = rng.normal(size=beat // 4) * np.exp(-np.arange(beat // 4) / (0.02 * RATE_HZ))
-        samples[start : start + knock.size] += 2 * knock
-    samples = samples[: _size(seconds)]
-    return _wordless("music-like", (0.5 * samples / np.abs(samples).max()).astype(np.float32))
-
-
-def _two_speakers(seconds: float) -> SpeechClip:
-    """Two speakers at once; the first is scored, the second is 6 dB softer."""
-    from emi_bench.speech.synthetic import monologue
-
-    first = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
-    second = monologue(min(seconds, LONGEST_S), SEED + 1, voice="en-us+f2")
-    return _said("two speakers at once", first.samples + 0.5 * second.samples, first)
-
-
-def _telephone(seconds: float) -> SpeechClip:
-    """300 to 3400 Hz, sampled at 8 kHz and 8 bits on the way (mu-law)."""
-    import torch
-    from torchaudio.functional import mu_law_decoding, mu_law_encoding, resample
-
-    from emi_bench.speech.synthetic import monologue
-
-    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
-    spectrum = np.fft.rfft(said.samples)
-    frequency = np.fft.rfftfreq(said.samples.size, 1 / RATE_HZ)
-    spectrum[(frequency < 300) | (frequency > 3400)] = 0
-    band = torch.from_numpy(np.fft.irfft(spectrum, said.samples.size).astype(np.float32))
-    coded = mu_law_encoding(resample(band, RATE_HZ, RATE_HZ // 2).clamp(-1, 1), 256)
-    decoded = resample(mu_law_decoding(coded, 256), RATE_HZ // 2, RATE_HZ).numpy()
-    return _said("telephone, 8 kHz", decoded, said)
-
-
-def _clean(seconds: float) -> SpeechClip:
-    """The speech of the last two conditions without changes, for comparison."""
-    from emi_bench.speech.synthetic import monologue
-
-    said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
-    return _said("the same speech, clean", said.samples, said)
-
-
-def _german(_: float) -> SpeechClip:
-    return _foreign("German", "de", GERMAN)
-
-
-def _french(_: float) -> SpeechClip:
-    return _foreign("French", "fr", FRENCH)
-
-
-def _foreign(name: str, voice: str, sentences: tuple[str, ...]) -> SpeechClip:
-    """Speech in a language that the recogniser does not expect."""
-    from emi_bench.speech.synthetic import Synthesizer
-
-    speaker, pause = Synthesizer(), np.zeros(RATE_HZ, np.float32)
-    parts = [part for text in sentences for part in (speaker.say(text.split(), voice=voice).samples, pause)]
-    return _wordless(name, np.concatenate([pause, *parts]))
-
-
-CONDITIONS: Final[dict[str, Callable[[float], SpeechClip]]] = {
-    "silence": _silence,
-    "white": _white,
-    "pink": _pink,
-    "music": _music,
-    "german": _german,
-    "french": _french,
-    "clean": _clean,
-    "two-speakers": _two_speakers,
-    "telephone": _telephone,
-}
-
-
-def _size(seconds: float) -> int:
-    return round(seconds * RATE_HZ)
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(SEED)
-
-
-def _at_rms(samples: NDArray[np.float64]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = (samples * (NOISE_RMS / np.sqrt(np.mean(samples**2)))).astype(np.float32)
-    return scaled
-
-
-def _wordless(name: str, samples: NDArray[np.float32]) -> SpeechClip:
-    return SpeechClip(name, "synthetic", samples, (), "none", "no English is spoken")
-
-
-def _said(name: str, samples: NDArray[np.float32], said: SyntheticUtterance) -> SpeechClip:
-    words = tuple(SaidWord(text, word.end_s) for word in said.words for text in normalise(word.text))
-    return SpeechClip(name, "synthetic", np.clip(samples, -1.0, 1.0).astype(np.float32), words, "true")

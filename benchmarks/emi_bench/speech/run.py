@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from emi_bench.speech.clips import (
-    CONDITIONS,
     NORMALISATION,
     TAIL_S,
     SpeechClip,
     folder_clips,
-    make_condition,
     prompt_talks,
     real_clips,
     speech_assets,
     with_silence_after,
 )
+from emi_bench.speech.conditions import CONDITIONS, make_condition
 from emi_bench.speech.playback import (
     Playback,
     WatchedRecognizer,
@@ -131,8 +130,8 @@ def make_settings(
             speech_assets()
         elif name != "synthetic" and not Path(name).is_dir():
             raise ConfigurationError(
-                f"--clips {name}: there is no such folder; give real, prompts, prompts-nonstop, synthetic, or "
-                "a folder with NAME.wav and NAME.txt"
+                f"--clips {name}: there is no such folder; give real, prompts, prompts-nonstop, synthetic, "
+                "or a folder with NAME.wav and NAME.txt"
             )
     return SpeechSettings(
         config=config,

@@ -12,15 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_bench.speech.clips import (
-    CONDITIONS,
     NotAlignedError,
     folder_clips,
     forced_alignment,
-    make_condition,
     normalise,
     read_sound,
     real_clips,
 )
+from emi_bench.speech.conditions import CONDITIONS, make_condition
 from emi_live.errors import ConfigurationError
 
 RATE_HZ = 16_000
@@ -124,7 +123,7 @@ def test_sound_of_another_rate_keeps_its_length(assets: Path) -> None:
     assert read_sound(assets / "speech/jfk.flac").size == pytest.approx(11.0 * RATE_HZ, abs=RATE_HZ // 100)
 
 
-@pytest.mark.parametrize("name", ["silence", "white", "pink", "music"])
+@pytest.mark.parametrize("name", ["silence", "white", "pink", "music", "applause", "hold-tone", "breathing"])
 def test_sounds_without_words_are_the_same_each_time(name: str) -> None:
     clip = make_condition(name, 2.0)
     assert clip.samples.size == 2 * RATE_HZ
@@ -155,6 +154,19 @@ def test_a_telephone_loses_what_is_above_its_band_and_keeps_the_words() -> None:
     above, power = hz > 4200, [np.abs(np.fft.rfft(clip.samples)) ** 2 for clip in (clean, telephone)]
     shares = [float(each[above].sum() / each.sum()) for each in power]
     assert shares[1] < 0.02 * shares[0]
-    assert set(CONDITIONS) == {
-        "silence", "white", "pink", "music", "german", "french", "clean", "two-speakers", "telephone"
-    }  # fmt: skip
+    assert {name for name in CONDITIONS if not name.startswith("words-in-")} == {
+        *("silence", "white", "pink", "music", "babble", "applause", "hold-tone", "breathing"),
+        *("german", "french", "clean", "two-speakers", "telephone"),
+    }
+
+
+@pytest.mark.assets
+def test_real_words_are_mixed_into_each_sound_10_db_above_it() -> None:
+    sound, mixed = make_condition("pink", 12.0), make_condition("words-in-pink", 12.0)
+    words = mixed.samples - sound.samples
+    spoken = words[5 * RATE_HZ :]
+    level = 20 * np.log10(np.sqrt(np.mean(spoken[: 4 * RATE_HZ] ** 2) / np.mean(sound.samples**2)))
+    assert 8.0 < level < 12.0
+    assert len(mixed.words) == 14
+    assert all(word.end_s is None or word.end_s > 5.0 for word in mixed.words)
+    assert not words[: 5 * RATE_HZ].any()

@@ -111,7 +111,7 @@ def check_schema(found: dict[str, Any]) -> None:
 def test_sounds_without_words_give_none_and_other_languages_are_counted() -> None:
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("espeakng_loader")
-    from emi_bench.speech.clips import make_condition
+    from emi_bench.speech.conditions import make_condition
     from emi_bench.speech.run import ClipRunner
     from emi_live.config import SpeechConfig
     from emi_models.speech.sphinx import SphinxRecognizer
