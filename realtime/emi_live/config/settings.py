@@ -509,7 +509,7 @@ class BusConfig(Section):
         le=100_000,
         description=(
             "Packets that may wait at each end of an edge of the bus, so twice as many per edge (with `ipc` "
-            "and `tcp`, also those in the system's socket buffers). Then new ones are dropped (live), or the "
+            "and `tcp`, also those in the system's socket buffers), before new ones are dropped (live) or the "
             "publisher waits (exact)."
         ),
     )

@@ -29,11 +29,11 @@ COMPACT = ("face-landmarker", "all-minilm-l6-v2")
 
 
 def test_the_recogniser_is_settled_once_for_all_processes() -> None:
-    settings, why = fetch_models(load_settings(), Shelf(*COMPACT, "whisper-base.en"))
+    settings, why = fetch_models(load_settings(), Shelf(*COMPACT, "whisper-base"))
     assert (settings.live.speech.backend, why) == ("whisper", "")
     settings, why = fetch_models(load_settings(), Shelf(*COMPACT))
     assert settings.live.speech.backend == "pocketsphinx"
-    assert why == "whisper-base.en is not here: run `emi models pull whisper-base.en`"
+    assert why == "whisper-base is not here: run `emi models pull whisper-base`"
 
 
 def test_what_is_left_out_needs_no_model() -> None:
