@@ -71,6 +71,7 @@ def test_pictures_and_sound_are_pushed(assets: Path) -> None:
     assert output.count("joy 0.") == 10
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_a_file_is_scored(assets: Path) -> None:
     clip = assets / "face" / "pyfeat_single_face.mp4"
@@ -93,6 +94,7 @@ def test_a_published_stream_is_read_by_the_example_and_the_client_of_the_page() 
     assert len(shown.splitlines()) == len(read.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_a_stream_with_keys_is_read_likewise(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     subprocess.run(
@@ -105,12 +107,14 @@ def test_a_stream_with_keys_is_read_likewise(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == len(read.splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_packets_are_read_as_the_page_about_messages_says(assets: Path) -> None:
     output = run("-c", code_of("messages.md")[2], model_dir=assets / "mediapipe")
     assert "estimate 0 " in output
 
 
+@pytest.mark.slow
 def test_the_code_about_extending_runs() -> None:
     """One block after the other in one process: they share the loading of libraries."""
     blocks = code_of("extending.md")
