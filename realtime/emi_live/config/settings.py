@@ -354,8 +354,8 @@ class SpeechConfig(Section):
     language: str = Field(
         "en",
         description=(
-            "Language of the speech, as Whisper's code; auto = found out for each utterance. The text "
-            "encoder knows English only: for another language set speech.translate=true too."
+            "Language of the speech, as Whisper's code; auto = found out for each utterance; with another "
+            "one than en set speech.translate=true too, because the text encoder knows English only."
         ),
     )
     translate: bool = Field(
@@ -509,8 +509,8 @@ class BusConfig(Section):
         le=100_000,
         description=(
             "Packets that may wait at each end of an edge of the bus, so twice as many per edge (with `ipc` "
-            "and `tcp`, also those in the system's socket buffers), before new ones are dropped (live) or the "
-            "publisher waits (exact)."
+            "and `tcp`, also those in the system's socket buffers), before new ones are dropped (live) or "
+            "the publisher waits (exact)."
         ),
     )
     curve_public_key: str | None = Field(
