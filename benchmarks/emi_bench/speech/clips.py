@@ -240,8 +240,8 @@ def prompt_talks(*, nonstop: bool) -> Iterator[SpeechClip]:
             ]
             pause_s = 0.0 if nonstop else rng.uniform(0.2, 3.0)
             parts += [samples, np.zeros(round(pause_s * RATE_HZ), np.float32)]
-        manner = "without pauses" if nonstop else "with pauses"
-        yield SpeechClip(f"prompts {number} {manner}", "real", np.concatenate(parts), tuple(words), "aligned")
+        kind: ClipKind = "prompts-nonstop" if nonstop else "prompts"
+        yield SpeechClip(f"{kind} {number}", kind, np.concatenate(parts), tuple(words), "aligned")
 
 
 def folder_clips(

@@ -49,7 +49,7 @@ __all__ = [
 
 ClockName = Literal["unaware", "aware", "real"]
 CLOCKS: Final[tuple[ClockName, ...]] = get_args(ClockName)
-ClipKind = Literal["real", "synthetic", "yours", "monologue"]
+ClipKind = Literal["real", "prompts", "prompts-nonstop", "synthetic", "yours", "monologue"]
 # Where the times of a clip's words come from. true: the synthesiser; given: a file of the clip; aligned:
 # forced alignment; none: unknown.
 WordTimes = Literal["true", "given", "aligned", "none"]

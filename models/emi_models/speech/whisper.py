@@ -33,7 +33,7 @@ WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multi
 LEAST_FRAMES: Final = 10  # less sound has no words
 STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
 FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
-TOKENS_PER_S: Final = 8  # and so many for each second of sound: nobody speaks faster
+TOKENS_PER_S: Final = 7  # and so many for each second of sound: nobody speaks faster
 MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
 PROMPT_TOKENS: Final = 100
 
@@ -174,18 +174,18 @@ class WhisperRecognizer:
                 self._guess.take(self._model.detect_language(encoded)[0], frames / FRAMES_PER_S)
             language, other = self._guess.language, self._guess.other
         start = self._tokens.start(language)
-        segment, whole = self._decode(encoded, start, frames)
-        if not whole:
-            segment, _ = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), start, frames)
+        segment, whole = self._decode(encoded, self._prompt, start, frames)
+        if not whole:  # it has most likely repeated itself, and a prompt tempts it to do so again
+            segment, _ = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
         return Hypothesis((segment,) if segment.words else (), language, other)
 
     def _encode(self, least_frames: int) -> Any:
         window = min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
         return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
 
-    def _decode(self, encoded: Any, start: list[int], frames: int) -> tuple[Segment, bool]:
-        """The words of the encoded sound, and whether the text ended by itself."""
-        prompt = [*self._tokens.prompt(self._prompt), *start, self._tokens.no_timestamps]
+    def _decode(self, encoded: Any, before: list[int], start: list[int], frames: int) -> tuple[Segment, bool]:
+        """The words of the encoded sound after the text before it, and whether they ended by themselves."""
+        prompt = [*self._tokens.prompt(before), *start, self._tokens.no_timestamps]
         limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
         (found,) = self._model.generate(
             encoded,
