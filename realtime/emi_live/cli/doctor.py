@@ -143,7 +143,7 @@ PACKAGES: Final = (
     "torch",
     "onnxruntime",
     "mediapipe",
-    "faster-whisper",
+    "ctranslate2",
     "opencv-contrib-python",
     "av",
     "numpy",

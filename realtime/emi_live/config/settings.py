@@ -444,7 +444,10 @@ class SpeechConfig(Section):
     @field_validator("language")
     @classmethod
     def _is_a_language(cls, code: str) -> str:
-        return check_language(code)
+        try:
+            return check_language(code)
+        except ValueError as error:
+            raise ValueError(f"speech.language: {error}") from error
 
     @model_validator(mode="after")
     def _pocketsphinx_knows_english(self) -> SpeechConfig:

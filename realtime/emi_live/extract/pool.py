@@ -254,7 +254,7 @@ def _ending(child: _Child) -> str:
 
 # What computes features or decodes media: recorded next to them.
 LIBRARIES: Final = (
-    *("emi-live", "av", "faster-whisper", "mediapipe", "numpy", "onnxruntime", "pocketsphinx"),
+    *("emi-live", "av", "ctranslate2", "mediapipe", "numpy", "onnxruntime", "pocketsphinx"),
     *("torch", "torchaudio", "transformers"),
 )
 
