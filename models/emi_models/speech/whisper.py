@@ -8,6 +8,7 @@ repeats itself without end. The measurements are in docs/decisions/0024-whisper.
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -176,7 +177,9 @@ class WhisperRecognizer:
         start = self._tokens.start(language)
         segment, whole = self._decode(encoded, self._prompt, start, frames)
         if not whole:  # it has most likely repeated itself, and a prompt tempts it to do so again
-            segment, _ = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
+            segment, whole = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
+        if not whole:  # its last word was cut off
+            segment = replace(segment, words=segment.words[:-1])
         return Hypothesis((segment,) if segment.words else (), language, other)
 
     def _encode(self, least_frames: int) -> Any:
