@@ -31,9 +31,8 @@ __all__ = [
     "word_cut",
 ]
 
-CJK: Final = (
-    "\u3001\u3002\uff01\uff0c\uff1a\uff1f"  # comma, full stop, exclamation mark, comma, colon, question mark
-)
+# Of Chinese and Japanese: two commas, full stop, exclamation mark, colon, question mark.
+CJK: Final = "\u3001\uff0c\u3002\uff01\uff1a\uff1f"
 EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201d\u2013\u2014…¿¡" + CJK
 
 
@@ -150,10 +149,10 @@ class _Unit:
         return self.word.start_s + part * (self.word.end_s - self.word.start_s)
 
 
-def _table(said: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
-    """Edits between the first i words heard and the first j said, at [i][j]."""
+def _table(said: Sequence[str], found: Sequence[str]) -> list[list[int]]:
+    """Edits between the first i units found and the first j said, at [i][j]."""
     rows = [list(range(len(said) + 1))]
-    for i, word in enumerate(heard, start=1):
+    for i, word in enumerate(found, start=1):
         before, row = rows[-1], [i]
         for j, other in enumerate(said, start=1):
             row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (word != other)))

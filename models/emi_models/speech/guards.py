@@ -1,4 +1,4 @@
-"""Guards against words that nobody said.
+"""Guards against invented words.
 
 Whisper was trained on subtitles: in silence it may write "Thanks for watching!", or repeat itself. Each guard
 looks at one sign of such a hallucination and counts what it drops; they are independent of each other. The

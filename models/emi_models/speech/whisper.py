@@ -2,7 +2,7 @@
 
 Whisper's encoder was trained on 30 s of sound, and other programs always give it 30 s, mostly padding. Here
 it gets the speech and about 4 s of padding: the same words for a fraction of the work. Without any padding it
-repeats itself without end. The measurements are in docs/decisions/0024-whisper.md.
+repeats itself without end. The measurements are in docs/decisions/0025-whisper.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.speech.agreement import EDGES
-from emi_models.speech.languages import AUTO, WITHOUT_SPACES, check_language
+from emi_models.speech.languages import AUTO, LANGUAGES, WITHOUT_SPACES, check_language
 from emi_models.speech.log_mel import FRAMES_PER_S, MAX_FRAMES, LogMel
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
@@ -34,7 +34,7 @@ WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multi
 LEAST_FRAMES: Final = 10  # less sound has no words
 STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
 FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
-TOKENS_PER_S: Final = 7  # and so many for each second of sound: nobody speaks faster
+TOKENS_PER_S: Final = 7  # and so many for each second of sound, more than people say
 MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
 PROMPT_TOKENS: Final = 100
 
@@ -70,8 +70,8 @@ class WhisperRecognizer:
 
         Raises:
             ValueError: `language` is not a code of `LANGUAGES`.
-            ModelUnavailableError: a file is missing, CTranslate2 is not installed, or the model knows English
-                only and more is asked for.
+            ModelUnavailableError: a file is missing, CTranslate2 is not installed, or the model does not know
+                the language or cannot translate.
             ModelIntegrityError: CTranslate2 cannot use the files.
         """
         folder = Path(folder)
@@ -111,6 +111,11 @@ class WhisperRecognizer:
             raise ModelIntegrityError(
                 f"{folder / 'tokenizer.json'} cannot be used ({error}): fetch it again with `emi models pull`"
             ) from error
+        if multilingual and language != AUTO and not self._tokens.know(language):
+            raise ModelUnavailableError(
+                f"{folder.name} does not know {LANGUAGES[language]} (speech.language={language}): choose "
+                "another model with --set speech.model, such as large-v3-turbo, or another language"
+            )
         self._as_array = ctranslate2.StorageView.from_array
         self._guess = LanguageGuess(language) if multilingual else None
         self._mel = LogMel(self._model.n_mels)
@@ -245,6 +250,10 @@ class _Tokens:
             raise ValueError(f"it has no token <|{name}|>")
         return int(token)
 
+    def know(self, language: str) -> bool:
+        """Whether there is a token for the language."""
+        return self._tokenizer.token_to_id(f"<|{language}|>") is not None
+
     def start(self, language: str) -> list[int]:
         """The tokens that say what is wanted."""
         self._spaces = self._task == "translate" or language not in WITHOUT_SPACES
@@ -285,7 +294,7 @@ PUNCTUATION: Final = frozenset(EDGES) - frozenset(string.whitespace)
 OPENING: Final = frozenset({'"', "'", "(", "[", "{", "-", "$", "#", "¿", "¡", "\u201c", "\u2018", "£", "€"})
 
 LANGUAGE_S: Final = 4.0  # of sound, after which an utterance's language is settled
-LEAST_S: Final = 2.0  # of sound, before another language than the one that was set is reported
+LEAST_S: Final = 3.0  # of sound, before another language than the one that was set is reported
 SURE: Final = 0.6  # probability at which a language replaces that of the utterance before
 LIKELY: Final = 0.8  # probability at which another language than the one that was set is reported
 
@@ -323,8 +332,8 @@ class LanguageGuess:
         token, probability = probabilities[0]
         code = token.strip("<|>")
         if self._setting != AUTO:
-            if code == self._setting or (probability >= LIKELY and seconds >= LEAST_S):
-                self.other = None if code == self._setting else code
+            sure = probability >= LIKELY and seconds >= LEAST_S
+            self.other = code if sure and code != self._setting else None
             return
         if probability >= SURE or not self._guessed:
             self.language = code

@@ -306,6 +306,9 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "speech.skipped_samples": Meaning("{s} s of speech left out to catch up", SAMPLE_S),
     "speech.shrunk": Meaning("{n} time[s] the smaller speech model had to answer", 1.0),
     "speech.given_up": Meaning("recognition given up for a while {n} time[s]", 1.0),
+    "speech.other_language": Meaning(
+        "{n} utterance[s] in another language than speech.language says (auto tells it by itself)", 3.0
+    ),
     "speech.no_data": Meaning("{n} time[s] no sound came", 1.0),
     "drift.skipped": Meaning("{n} check[s] of drift skipped", HOP_S, "skip"),
     # Window, fusion, sinks.

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["CaptureTimeline", "KeepingUp", "SpeechStage"]
 
 COUNTERS: Final = {LagStep.SMALLER: "shrunk", LagStep.MISSING: "given_up"}
-
-
 SMOOTHING: Final = 0.3  # weight of the newest answer
 BUSY: Final = 0.6  # most of the time that recognising may take, while there is speech
 
@@ -219,9 +217,6 @@ class SpeechStage:
         self._no_data_ns = seconds_to_ns(config.no_data_s)
         self._timer = timer
         self._language = config.language
-        self._other_language: str | None = (
-            None  # that of the last utterance, if it was not the one that was set
-        )
         self._told_language = ""
         self._health = health
         self._timeline = CaptureTimeline()
@@ -368,19 +363,20 @@ class SpeechStage:
     def _tell_language(self, words: IncrementalRecognizer) -> None:
         """Say, at the end of an utterance, in which language it was, if that is news."""
         other, language = words.other_language, words.language
-        if other is not None and other == self._other_language and other != self._told_language:
-            self._told_language = other
+        if other is not None:
             self._health.count("speech.other_language")
+        if other is not None and other != self._told_language:
+            self._told_language = other
             self._health.report(
                 self.name,
                 "running",
-                f"this sounds like {LANGUAGES[other]} and is written as {LANGUAGES[self._language]}: "
-                f"--set speech.language={other} --set speech.translate=true, or speech.language=auto",
+                f"this sounds like {LANGUAGES.get(other, other)}, but speech.language is {self._language}: "
+                f"--set speech.language={other}, or auto; for a language other than English also "
+                "--set speech.translate=true",
             )
-        self._other_language = other
         if self._language == AUTO and language is not None and language != self._told_language:
             self._told_language = language
-            self._health.report(self.name, "running", f"the language is {LANGUAGES[language]}")
+            self._health.report(self.name, "running", f"the language is {LANGUAGES.get(language, language)}")
 
     def _show(self, update: Update) -> bool:
         """Number and time the words of an update; whether what is shown has changed."""

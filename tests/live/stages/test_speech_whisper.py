@@ -82,3 +82,14 @@ def test_a_talk_that_nearly_repeats_itself_is_no_loop(whisper: WhisperRecognizer
     words = committed(rig.hear(sound, [512]) + rig.end())
     assert rig.count("speech.cut_word") >= 1
     assert error_rate(said, [text for text, _ in words]) <= 0.08
+
+
+def test_another_language_than_the_one_that_was_set_is_counted_and_named(
+    whisper: WhisperRecognizer, assets: Path
+) -> None:
+    whisper.forget()
+    rig = Rig(whisper, VoiceGate())
+    rig.hear(read_sound(assets / "faults/es.wav"), [512])
+    rig.end()
+    assert rig.count("speech.other_language") == 1
+    assert "Spanish" in rig.health.status("speech").detail

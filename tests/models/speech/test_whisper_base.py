@@ -168,6 +168,11 @@ def test_a_language_that_does_not_exist_is_refused(whisper_base: Path) -> None:
         WhisperRecognizer(whisper_base, language="German")
 
 
+def test_a_language_that_the_model_does_not_know_is_refused_at_the_start(whisper_base: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match="Cantonese"):  # came with large-v3
+        WhisperRecognizer(whisper_base, language="yue")
+
+
 def test_a_tokenizer_of_another_model_is_refused(whisper_base: Path, tmp_path: Path) -> None:
     for file in whisper_base.iterdir():
         (tmp_path / file.name).symlink_to(file)
