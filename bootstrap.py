@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Run one of emi-live's commands from a fresh checkout: everything it needs is installed into .venv first.
+"""Run one of emi-live's commands from a fresh checkout: what the command needs is installed into .venv first.
 
-    python3 bootstrap.py emi-live --demo
-    python3 bootstrap.py pytest
+    python3 bootstrap.py emi-live --demo      # the live engine: 0.7 GB of disk, no PyTorch
+    python3 bootstrap.py emi train --help     # with the extra `train`: PyTorch and its CUDA libraries
+    python3 bootstrap.py pytest               # everything: 6.5 GB of disk, 3.5 GB of it downloaded
 
-Needs Linux, Python 3.11 or 3.12 and a package index. The first run downloads about 3.5 GB and takes 6.5 GB of
-disk, most of it for PyTorch with its CUDA libraries.
+Needs Linux, Python 3.11 or 3.12 and a package index. Models are fetched by the command that uses them; `emi models
+pull` fetches them before. What one command has installed stays for the next.
 """
 
 from __future__ import annotations
@@ -21,10 +22,16 @@ ROOT = Path(__file__).resolve().parent
 TOOLS = ROOT / ".bootstrap"  # uv, where the machine has none
 
 # Native libraries that wheels do not carry: what for, and the Debian package.
-NATIVE = {
-    "portaudio": ("the microphone", "libportaudio2"),
-    "EGL": ("the face stage", "libegl1"),
-    "GLESv2": ("the face stage", "libgles2"),
+NATIVE = {"portaudio": ("the microphone", "libportaudio2")}
+
+# The extras of pyproject.toml that a subcommand of `emi` needs; the others need none.
+EXTRAS = {
+    "train": ("train",),
+    "eval": ("train",),
+    "convert": ("train",),
+    "synth": ("train",),
+    "compile": ("gpu", "tensorrt-rtx"),
+    "bench": ("bench", "gpu"),
 }
 
 
@@ -35,19 +42,14 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
     command, *arguments = sys.argv[1:]
-    sync = [
-        find_uv(),
-        "sync",
-        "--frozen",
-        "--quiet",
-        "--all-extras",
-        "--python",
-        sys.executable,
-        "--project",
-        str(ROOT),
-    ]
+    wanted = what_it_needs(command, arguments)
+    sync = [find_uv(), "sync", "--frozen", "--inexact", "--quiet", *wanted]
+    sync += ["--python", sys.executable, "--project", str(ROOT)]
     if not (ROOT / ".venv").exists():
-        print("installing into .venv (once; downloads about 3.5 GB, takes 6.5 GB of disk) …", file=sys.stderr)
+        size = "3.5 GB of downloads, 6.5 GB" if "--all-extras" in wanted else "0.3 GB of downloads, 0.7 GB"
+        if "--extra" in wanted:
+            size = "about 3 GB of downloads, 5 GB"
+        print(f"installing into .venv (once; {size} of disk) …", file=sys.stderr)
         sync.remove("--quiet")
         sync.append("--compile-bytecode")  # the first start is then as quick as the next
     if subprocess.run(sync, env={**os.environ, "UV_LINK_MODE": "copy"}).returncode != 0:
@@ -57,6 +59,16 @@ def main() -> None:
     if not program.exists():
         sys.exit(f"error: there is no command {command!r}; try emi-live, emi or pytest")
     os.execv(program, [str(program), *arguments])
+
+
+def what_it_needs(command: str, arguments: list[str]) -> list[str]:
+    """The options of `uv sync` for a command: the base for `emi-live`, everything for tools of development."""
+    if command not in ("emi-live", "emi"):
+        return ["--all-extras"]
+    extras = EXTRAS.get(arguments[0], ()) if command == "emi" and arguments else ()
+    if any("taemi" in argument for argument in arguments):
+        extras = (*extras, "taemi")
+    return ["--no-dev", *(part for extra in extras for part in ("--extra", extra))]
 
 
 def find_uv() -> str:
