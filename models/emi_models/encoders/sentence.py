@@ -61,8 +61,8 @@ class SentenceEncoder:
 
         Args:
             folder: holds `model.safetensors` and `tokenizer.json` as they are published.
-            threads: of ONNX Runtime, at least 1. Two answer 0.8 times as late and cost 1.3 times the CPU
-                (docs/decisions/0026), so live use takes one; they pay off for many texts in a batch.
+            threads: that compute, at least 1, the calling one included. Two take 0.84 of the time and 1.14 of
+                the CPU that one takes (docs/decisions/0026).
 
         Raises:
             ModelUnavailableError: a file of the model is not in the folder, or cannot be read.
