@@ -28,13 +28,24 @@ def assets() -> Path:
 
 @pytest.fixture(scope="session")
 def whisper_base() -> Path:
-    """The folder of the real Whisper base, in EMI_TEST_MODELS or in the user's store; never fetched here."""
+    """The folder of the real Whisper base."""
+    return _model("whisper-base")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real sentence encoder."""
+    return _model("all-minilm-l6-v2")
+
+
+def _model(name: str) -> Path:
+    """A model in EMI_TEST_MODELS, or in the user's store; never fetched here."""
     from emi_models.errors import EmiError
     from emi_models.store import ModelStore
 
     named = os.environ.get("EMI_TEST_MODELS")
     try:
-        return ModelStore(Path(named) if named else None, offline=True).locate("whisper-base")
+        return ModelStore(Path(named) if named else None, offline=True).locate(name)
     except EmiError as error:
         message = f"{error}; EMI_TEST_MODELS names the folder in which tests look for models"
         if os.environ.get("EMI_REQUIRE_MODELS"):

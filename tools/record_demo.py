@@ -19,7 +19,7 @@ from emi_live.config import WindowConfig
 from emi_live.demo import LENGTH_S, RECORDING, UTTERANCES, transcript
 from emi_live.stages.text import window_text
 from emi_models.encoders.prosody import ProsodyEncoder
-from emi_models.encoders.text import SentenceEncoder
+from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.store import ModelStore
 from recipes.compact.manners import LAUGH, PLAIN, VOICES
 from recipes.compact.synthesiser import RATE_HZ, Tracks, synthesise

@@ -25,7 +25,7 @@ from rich.table import Table
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
-from emi_models.encoders.text import SentenceEncoder
+from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.errors import EmiError
 from emi_models.networks import describe_config
 from emi_models.store import ModelStore

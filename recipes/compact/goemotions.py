@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models import EMOTIONS
-from emi_models.encoders.text import ENCODER_ID, SENTENCE_DIM
+from emi_models.encoders.sentence import ENCODER_ID, SENTENCE_DIM
 from emi_models.errors import EmiError
 from emi_models.files import replacing, user_cache
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from emi_models.encoders.text import SentenceEncoder
+    from emi_models.encoders.sentence import SentenceEncoder
 
 __all__ = [
     "MAPPING",

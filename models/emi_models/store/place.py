@@ -107,6 +107,8 @@ class Ledger:
 def look(entry: ModelEntry, root: Path, good: Callable[[Path, ModelFile], bool]) -> ModelStatus:
     """Where the model is: the first place that has it whole, else what is wrong in the first that has some.
 
+    The store comes before an installed package that carries the model.
+
     Args:
         entry: the model.
         root: the store's folder: the model may lie in `root/NAME/`, and one file also in `root` itself.

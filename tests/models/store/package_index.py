@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-def build_wheel(name: str, contents: Mapping[str, bytes], version: str = "1.0.0") -> bytes:
-    """A wheel that pip accepts, with these files in it."""
+def build_wheel(
+    name: str, contents: Mapping[str, bytes], version: str = "1.0.0", requires: str = ""
+) -> bytes:
+    """A wheel that pip accepts, with these files in it; it may require another distribution."""
     module = name.replace("-", "_")
     about = f"{module}-{version}.dist-info"
     whole = {
         **contents,
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{about}/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            + (f"Requires-Dist: {requires}\n" if requires else "")
+        ).encode(),
         f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     whole[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in whole).encode()

