@@ -50,7 +50,7 @@ class SphinxRecognizer:
             from pocketsphinx import Decoder
         except ImportError as error:
             raise ModelUnavailableError(
-                "PocketSphinx is not installed: pip install 'emi-live[offline]'"
+                "PocketSphinx is not installed: pip install 'emi-live[pocketsphinx]'"
             ) from error
         self._load = partial(Decoder, samprate=RATE_HZ, loglevel="FATAL", **SEARCH)
         self._decoder: Any = self._load()

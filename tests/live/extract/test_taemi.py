@@ -47,7 +47,7 @@ def load(assets: Path, folders: dict[Modality, Path], *settings: str) -> Loaded:
 
 @pytest.fixture(scope="module")
 def encoders(assets: Path, folders: dict[Modality, Path]) -> Iterator[Loaded]:
-    pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
+    pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as `emi extract` does: how many share a sum shows in its last bits
     loaded = load(assets, folders)

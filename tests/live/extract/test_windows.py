@@ -37,7 +37,7 @@ Recorded: TypeAlias = tuple[Recording, list[Packet]]
 
 @pytest.fixture(scope="module")
 def config(assets: Path) -> Iterator[LiveConfig]:
-    pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
+    pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as `emi-live` and `emi extract` do
     yield offline_config(f"models.directory={(assets / 'mediapipe').as_posix()!r}")

@@ -25,7 +25,7 @@ WITHOUT_MODEL = (
 
 @pytest.fixture(autouse=True)
 def _pocketsphinx() -> None:
-    pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
+    pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from emi_models.speech.recognizer import RecognizedWord, Recognizer
 from tests.models.encoders.media import RATE_HZ, cut, read_sound
 
-pytest.importorskip("pocketsphinx", reason="the `offline` extra is not installed")
+pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
 
 
 @pytest.fixture
