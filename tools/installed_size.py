@@ -3,8 +3,8 @@
     python -m tools.installed_size                  # the base
     python -m tools.installed_size --extra taemi    # with an extra; may be given several times
 
-The wheel of this checkout and the versions of uv.lock are installed with uv, without compiled bytecode. One MB is
-10^6 bytes.
+The wheel of this checkout and the versions of uv.lock are installed with uv, without compiled bytecode.
+One MB is 10^6 bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wheel, installed with the base alone into an empty environment: its size, and that a user's first commands run.
+"""The wheel with the base alone in an empty environment: its size, and that a user's first commands run.
 
 No PyTorch is there, and neither is what brings it.
 """
@@ -95,7 +95,7 @@ def test_the_demo_and_the_doctor(run) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_example_that_embeds_the_engine(run, assets: Path) -> None:  # type: ignore[no-untyped-def]
-    assert run("python", ROOT / "examples" / "embed.py", assets / "av" / "face_and_speech.mp4").stdout
+    assert "vision no_data" in run("python", ROOT / "examples" / "embed.py").stdout
 
 
 @pytest.mark.parametrize(
