@@ -22,6 +22,7 @@ __all__ = [
     "PROSODY_DIM",
     "ProsodyEncoder",
     "RunningMoments",
+    "mel_bank",
 ]
 
 ENCODER_ID: Final = "emi-live/prosody-68@1"
@@ -76,14 +77,9 @@ class ProsodyEncoder:
     """
 
     def __init__(self) -> None:
-        from torchaudio.functional import melscale_fbanks
-
-        bank = melscale_fbanks(
-            FFT_SIZE // 2 + 1, *MEL_RANGE_HZ, MEL_BANDS, RATE_HZ, norm=None, mel_scale="htk"
-        )
         self._hann = np.hanning(FRAME_SAMPLES + 1)[:-1].astype(np.float32)  # periodic, as torch has it
         # Over the window's energy, a band reads as the power within it.
-        self._mel: NDArray[np.float32] = bank.numpy().T / np.float32(np.square(self._hann).sum())  # (64, 513)
+        self._mel: NDArray[np.float32] = mel_bank() / np.float32(np.square(self._hann).sum())  # (64, 513)
         self._lags = np.arange(LONGEST_LAG + 1, SHORTEST_LAG - 2, -1)
         self._cost = OCTAVE_COST * np.log2(self._lags / SHORTEST_LAG)
         self.reset()
@@ -147,6 +143,22 @@ class ProsodyEncoder:
         shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
         lag = float(self._lags[best]) - shift  # lags descend
         return RATE_HZ / lag, min(1.0, max(0.0, at))
+
+
+def mel_bank() -> NDArray[np.float32]:
+    """The weights (64, 513) of the bins of a spectrum in each mel band, at most 1.
+
+    Triangles from the middle of the band below to that of the band above, in Hz; their corners are equally far
+    apart on O'Shaughnessy's scale, mel = 2595 log10(1 + Hz / 700), from 60 to 7600 Hz.
+
+    Source: the HTK Book, 5.4 Filterbank Analysis; `torchaudio.functional.melscale_fbanks` gives the same.
+    """
+    low, high = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in MEL_RANGE_HZ)
+    corners = 700.0 * (10.0 ** (np.linspace(low, high, MEL_BANDS + 2) / 2595.0) - 1.0)
+    bins = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ)
+    below, middle, above = (corners[k : k + MEL_BANDS, None] for k in range(3))
+    weights = np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle))
+    return np.maximum(weights, 0.0).astype(np.float32)
 
 
 class RunningMoments:
