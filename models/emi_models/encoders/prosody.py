@@ -148,7 +148,7 @@ class ProsodyEncoder:
 def mel_bank() -> NDArray[np.float32]:
     """The weights (64, 513) of the bins of a spectrum in each mel band, at most 1.
 
-    Triangles from the middle of the band below to that of the band above, in Hz; their corners are equally far
+    Triangles from the middle of the band below to that of the band above, in Hz; the middles are equally far
     apart on O'Shaughnessy's scale, mel = 2595 log10(1 + Hz / 700), from 60 to 7600 Hz.
 
     Source: the HTK Book, 5.4 Filterbank Analysis; `torchaudio.functional.melscale_fbanks` gives the same.
