@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from emi_engine.protocol import Precision
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["export_onnx", "onnx_model"]
+__all__ = ["export_beside", "export_onnx", "onnx_model"]
 
 _log = logging.getLogger(__name__)
 
@@ -167,6 +167,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def export_beside(path: Path) -> Path:
+    """Write a checkpoint's ONNX next to it, in fp32 and for any batch: then it runs without PyTorch.
+
+    Raises:
+        CheckpointError: `path` is not a checkpoint.
+        EngineError: its network cannot be exported.
+    """
+    beside = path.with_suffix(".onnx")
+    atomic_write(beside, export_onnx(load_checkpoint(path)))
+    return beside
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        atomic_write(Path(name).with_suffix(".onnx"), export_onnx(load_checkpoint(Path(name))))
+        export_beside(Path(name))

@@ -26,11 +26,10 @@ def probe_arrays(shapes: FusionShapes, batch: int, seed: int = 0) -> dict[str, N
     chance = np.random.RandomState(seed)
     arrays: dict[str, NDArray[np.generic]] = {}
     for name in MODALITIES:
-        frames = getattr(shapes, f"{name}_frames", None)
-        size = (batch, getattr(shapes, f"{name}_dim"))
-        if frames is not None:
-            size = (batch, frames, size[1])
-            arrays[f"{name}_mask"] = chance.random_sample((batch, frames)) < chance.random_sample((batch, 1))
+        size = [batch, getattr(shapes, f"{name}_dim")]
+        if name != "text":
+            size.insert(1, getattr(shapes, f"{name}_frames"))
+            arrays[f"{name}_mask"] = chance.random_sample(size[:2]) < chance.random_sample((batch, 1))
         arrays[name] = chance.standard_normal(size).astype(np.float32)
         arrays[f"{name}_present"] = chance.random_sample(batch) < 0.75
     return {name: arrays[name] for name in FusionInputs.names()}

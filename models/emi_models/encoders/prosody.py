@@ -153,12 +153,19 @@ def mel_bank() -> NDArray[np.float32]:
 
     Source: the HTK Book, 5.4 Filterbank Analysis; `torchaudio.functional.melscale_fbanks` gives the same.
     """
-    low, high = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in MEL_RANGE_HZ)
-    corners = 700.0 * (10.0 ** (np.linspace(low, high, MEL_BANDS + 2) / 2595.0) - 1.0)
-    bins = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ)
+    # Rounded to single precision where torchaudio does, as the packaged checkpoint was trained on: in double
+    # precision some features of speech would be 2e-5 off.
+    low, high = (np.float32(2595.0 * math.log10(1.0 + edge / 700.0)) for edge in MEL_RANGE_HZ)
+    k, last = np.arange(MEL_BANDS + 2), MEL_BANDS + 1
+    step = float((high - low) / np.float32(last))
+    mel = np.where(k <= last // 2, low + step * k, high - step * (last - k)).astype(np.float32)
+    ratio = np.power(10.0, mel / np.float32(2595.0), dtype=np.float64).astype(np.float32)
+    corners = np.float32(700.0) * (ratio - np.float32(1.0))
+    bins = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ).astype(np.float32)
     below, middle, above = (corners[k : k + MEL_BANDS, None] for k in range(3))
-    weights = np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle))
-    return np.maximum(weights, 0.0).astype(np.float32)
+    weights: NDArray[np.float32] = np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle))
+    np.maximum(weights, 0.0, out=weights)
+    return weights
 
 
 class RunningMoments:
