@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from emi_engine.protocol import FusionEngine, FusionSession
     from emi_models import Modality
-    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
+    from emi_models.checkpoint import CheckpointHeader
     from emi_models.inputs import FusionShapes, StreamWindow
 
 __all__ = ["CheckedEngine", "FullPassSession", "rows_of"]
@@ -57,9 +57,9 @@ class CheckedEngine(ABC):
     detail: str = "fp32"
     reuses = False
 
-    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
-        self._header = checkpoint.header
-        self._shapes = checkpoint.network.config.shapes
+    def __init__(self, header: CheckpointHeader) -> None:
+        self._header = header
+        self._shapes = header.shapes
         self._closed = False
 
     @property

@@ -340,7 +340,7 @@ class IncrementalEngine(CheckedEngine):
         Raises:
             EngineError: the network is not one that can be reused across hops.
         """
-        super().__init__(checkpoint)
+        super().__init__(checkpoint.header)
         network = checkpoint.network
         if not isinstance(network, Taemi):
             raise EngineError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.protocol import PRECISIONS, EngineUnavailableError
 from emi_models.errors import CheckpointError
+from emi_models.extras import EXPORT, lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from emi_engine.protocol import FusionEngine, Precision
     from emi_engine.torch_engine import TorchDevice
-    from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
 
 __all__ = [
     "DEVICES",
@@ -44,6 +44,16 @@ Device = Literal["auto", "cpu", "cuda"]
 PAYS_FLOPS: Final = 1_000_000_000
 ON_GPU_ONLY: Final = ("tensorrt", "tensorrt-rtx")
 DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+# What an engine needs for a checkpoint. Where nobody has exported it yet, `onnxruntime` needs PyTorch too.
+_PACKAGES: Final[Mapping[EngineKind, tuple[str, ...]]] = {
+    "auto": ("onnxruntime",),
+    "onnxruntime": ("onnxruntime",),
+    "incremental": ("torch",),
+    "torch": ("torch",),
+    "torch-compile": ("torch",),
+    "tensorrt": EXPORT,
+    "tensorrt-rtx": EXPORT,
+}
 
 # Entered around each part of loading that takes a while; the text says what is done, e.g. "loading PyTorch".
 Step = Callable[[str], AbstractContextManager[object]]
@@ -61,9 +71,12 @@ def runtime_missing(kind: EngineKind) -> str | None:
 
         if not any(find_spec(name) for name in MODULES[kind]):
             return f"{MODULES[kind][0]} is not installed; {REMEDIES[kind]}"
-    wanted = () if kind in ("torch", "torch-compile") else ("onnx", "onnxscript", "onnxruntime")
-    lacking = [name for name in wanted if find_spec(name) is None]
-    return f"{lacking[0]} is not installed; `pip install {' '.join(lacking)}`" if lacking else None
+    return _lacking(kind)
+
+
+def _lacking(kind: EngineKind) -> str | None:
+    """What of Python an engine needs and is not installed; of TensorRT, all but the library itself."""
+    return lacking(*_PACKAGES[kind], extra="gpu" if kind in ON_GPU_ONLY else "train")
 
 
 def load_engine(
@@ -83,9 +96,10 @@ def load_engine(
 
     Args:
         checkpoint: a file as `emi_models.checkpoint.save_checkpoint` writes it.
-        kind: `auto` is `incremental` for a TAEMI of the paper's sizes and `onnxruntime` for smaller ones and
-            other systems, on the CPU (docs/decisions/0005, 0011). It is a fixed choice: an engine that cannot
-            run raises, and nothing else runs in its place.
+        kind: `auto` is `incremental` for a TAEMI of the paper's sizes where PyTorch is installed, and
+            `onnxruntime` for smaller ones, other systems and without PyTorch, on the CPU
+            (docs/decisions/0005, 0011). It is a fixed choice: an engine that cannot run raises, and nothing
+            else runs in its place.
         device: `auto` is the CPU, but for `tensorrt` and `tensorrt-rtx`, which run on a GPU only.
         precision: what the network computes in; what each engine can is in docs/engines.md. None is fp32, and
             for TensorRT that of the plan, or fp16 without one.
@@ -100,49 +114,54 @@ def load_engine(
 
     Raises:
         CheckpointError: the checkpoint is damaged, belongs to other encoders, or answers to another task.
-        EngineUnavailableError: there is no such engine, or its runtime or device is not here.
+        EngineUnavailableError: there is no such engine, or its runtime or device is not here, or the
+            checkpoint was never exported and PyTorch, which does it, is not installed.
         EngineError: the network cannot be run by this engine, or what it runs computes something else.
     """
     if kind not in ENGINES:
         raise EngineUnavailableError(f"there is no engine {kind!r}; choose one of {', '.join(ENGINES)}")
-    # Here, so that importing this module does not load torch.
-    from emi_models.checkpoint import load_checkpoint
+    from emi_models.checkpoint import read_header
 
-    loaded = load_checkpoint(checkpoint, expect_encoders)
-    if (task := loaded.network.config.task) != "emi":
+    header = read_header(checkpoint, expect_encoders)
+    if header.task != "emi":
         raise CheckpointError(
-            f"{checkpoint} was trained for the task {task!r}, and engines run emotions only; "
+            f"{checkpoint} was trained for the task {header.task!r}, and engines run emotions only; "
             "choose a checkpoint of the task 'emi'"
         )
     if kind == "auto":
-        kind = "incremental" if _reuse_pays(loaded) else "onnxruntime"
+        kind = "incremental" if _reuse_pays(header) and _lacking("incremental") is None else "onnxruntime"
     if plan is not None and kind not in ON_GPU_ONLY:
         raise EngineUnavailableError(
             f"the engine `{kind}` has no plans; leave {plan} out, or choose {' or '.join(ON_GPU_ONLY)}"
         )
+    if reason := _lacking(kind):
+        raise EngineUnavailableError(f"the engine `{kind}` cannot run here: {reason}")
     make = _MAKERS.get(kind, _tensorrt)
-    return make(_Wanted(loaded, checkpoint, kind, device, precision, batch, threads, plan, cache, step))
+    return make(_Wanted(header, checkpoint, kind, device, precision, batch, threads, plan, cache, step))
 
 
-def _reuse_pays(checkpoint: LoadedCheckpoint) -> bool:
+def _reuse_pays(header: CheckpointHeader) -> bool:
     """Whether to reuse frames across hops is possible and worth it: a TAEMI, and a large one.
 
     The packaged one is too small: with busy stages its hops took twice as long as whole windows
     (docs/decisions/0011).
     """
-    if checkpoint.header.system != "taemi":
+    if header.system != "taemi":
         return False
-    from emi_models.networks.taemi import Taemi, taemi_work  # the checkpoint's own network has loaded it
+    from emi_models.networks.taemi_config import TaemiConfig, taemi_work
 
-    network = checkpoint.network
-    return isinstance(network, Taemi) and taemi_work(network.config).flops >= PAYS_FLOPS
+    settings = {**header.config, "shapes": header.shapes, "modalities": header.modalities}
+    try:
+        return taemi_work(TaemiConfig(**settings)).flops >= PAYS_FLOPS  # type: ignore[arg-type]  # checked by it
+    except (TypeError, ValueError):
+        return False  # refused with better words when the network is built
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What `load_engine` was asked for, the checkpoint loaded and `auto` decided."""
+    """What `load_engine` was asked for, the checkpoint's header read and `auto` decided."""
 
-    loaded: LoadedCheckpoint
+    header: CheckpointHeader
     checkpoint: Path
     kind: EngineKind
     device: Device
@@ -152,6 +171,13 @@ class _Wanted:
     plan: Path | None
     cache: Path | None
     step: Step
+
+    def load(self) -> LoadedCheckpoint:
+        """The network in PyTorch, which takes seconds."""
+        from emi_models.checkpoint import load_checkpoint
+
+        with self.step("loading PyTorch"):
+            return load_checkpoint(self.checkpoint)
 
     def need(self, device: Device, precisions: tuple[Precision, ...]) -> None:
         """Return if no other device and precision is asked for than these; else raise."""
@@ -163,17 +189,17 @@ class _Wanted:
 
 
 def _incremental(wanted: _Wanted) -> FusionEngine:
+    wanted.need("cpu", ("fp32",))
     from emi_engine.incremental import IncrementalEngine
 
-    wanted.need("cpu", ("fp32",))
-    return IncrementalEngine(wanted.loaded, partial(_onnxruntime_cpu, wanted))
+    return IncrementalEngine(wanted.load(), partial(_onnxruntime_cpu, wanted))
 
 
 def _torch(wanted: _Wanted) -> FusionEngine:
     from emi_engine.torch_engine import TorchEngine
 
     device: TorchDevice = "cuda" if wanted.device == "cuda" else "cpu"
-    return TorchEngine(wanted.loaded, device=device, precision=wanted.precision or "fp32")
+    return TorchEngine(wanted.load(), device=device, precision=wanted.precision or "fp32")
 
 
 def _torch_compile(wanted: _Wanted) -> FusionEngine:
@@ -181,7 +207,7 @@ def _torch_compile(wanted: _Wanted) -> FusionEngine:
 
     device: TorchDevice = "cuda" if wanted.device == "cuda" else "cpu"
     return CompiledTorchEngine(
-        wanted.loaded, device=device, precision=wanted.precision or "fp32", batch=wanted.batch
+        wanted.load(), device=device, precision=wanted.precision or "fp32", batch=wanted.batch
     )
 
 
@@ -193,56 +219,55 @@ def _onnxruntime(wanted: _Wanted) -> FusionEngine:
 
 
 def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
-    try:
-        from emi_engine.onnx_export import onnx_model
-    except ImportError as error:
-        raise _no_onnx(error) from error
+    """Without PyTorch, if somebody has exported this very checkpoint."""
+    from emi_engine.onnx_files import find_model, prove_answers
     from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
-    from emi_engine.parity import prove_parity
+    from emi_models.checkpoint import content_hash
 
-    model = onnx_model(wanted.loaded, wanted.checkpoint, wanted.cache, step=wanted.step)
-    engine = OnnxRuntimeEngine(wanted.loaded, model, threads=wanted.threads)
-    prove_parity(engine, wanted.loaded)
+    model = find_model(content_hash(wanted.checkpoint), wanted.checkpoint, wanted.cache)
+    if model is None:
+        if reason := lacking(*EXPORT, extra="train"):
+            raise EngineUnavailableError(
+                f"{wanted.checkpoint} has no ONNX of itself next to it, and none can be made: {reason}"
+            )
+        from emi_engine.onnx_export import onnx_model
+
+        model = onnx_model(wanted.load(), wanted.checkpoint, wanted.cache, step=wanted.step)
+    engine = OnnxRuntimeEngine(wanted.header, model, threads=wanted.threads)
+    prove_answers(engine, model)
     return engine
 
 
 def _onnxruntime_cuda(wanted: _Wanted) -> FusionEngine:
-    try:
-        from emi_engine.onnx_export import onnx_model
-        from emi_engine.onnxruntime_engine import OnnxRuntimeCudaEngine, need_cuda_provider
-        from emi_engine.parity import prove_parity
-    except ImportError as error:
-        raise _no_onnx(error) from error
+    if reason := lacking(*EXPORT, extra="gpu"):
+        raise EngineUnavailableError(f"the engine `onnxruntime` cannot run on a GPU here: {reason}")
+    from emi_engine.onnxruntime_engine import OnnxRuntimeCudaEngine, need_cuda_provider
+
     need_cuda_provider()  # before the export, which takes seconds
-    precision, batch = wanted.precision or "fp32", wanted.batch
+    from emi_engine.onnx_export import onnx_model
+    from emi_engine.parity import prove_parity
+
+    loaded, precision, batch = wanted.load(), wanted.precision or "fp32", wanted.batch
     model = onnx_model(
-        wanted.loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch, step=wanted.step
+        loaded, wanted.checkpoint, wanted.cache, precision=precision, batch=batch, step=wanted.step
     )
-    engine = OnnxRuntimeCudaEngine(wanted.loaded, model, precision=precision, batch=batch)
-    prove_parity(engine, wanted.loaded, precision)
+    engine = OnnxRuntimeCudaEngine(loaded, model, precision=precision, batch=batch)
+    prove_parity(engine, loaded, precision)
     return engine
 
 
 def _tensorrt(wanted: _Wanted) -> FusionEngine:
     wanted.need("cuda", PRECISIONS)
-    try:
-        from emi_engine.tensorrt.engine import load_tensorrt
-    except ImportError as error:
-        raise _no_onnx(error) from error
+    from emi_engine.tensorrt.engine import load_tensorrt
+
     return load_tensorrt(
-        wanted.loaded,
+        wanted.load(),
         wanted.checkpoint,
         library="tensorrt-rtx" if wanted.kind == "tensorrt-rtx" else "tensorrt",
         precision=wanted.precision,
         batch=None if wanted.plan else wanted.batch,
         plan=wanted.plan,
         cache=wanted.cache,
-    )
-
-
-def _no_onnx(error: ImportError) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"ONNX cannot be used: {error}; install onnx and onnxscript, or choose the engine `torch`"
     )
 
 

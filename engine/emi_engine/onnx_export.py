@@ -9,26 +9,30 @@ is decided here.
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-import os
 import sys
 import warnings
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
 
-from emi_engine.parity import FlatNetwork
+from emi_engine.onnx_files import (
+    ANSWERS_KEY,
+    HASH_KEY,
+    OPSET,
+    PROBE_WINDOWS,
+    cache_place,
+    find_model,
+)
+from emi_engine.parity import FlatNetwork, Probe
 from emi_engine.protocol import EngineError
 from emi_models.checkpoint import load_checkpoint
-from emi_models.files import atomic_write, user_cache
+from emi_models.files import atomic_write
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -38,11 +42,7 @@ if TYPE_CHECKING:
     from emi_engine.protocol import Precision
     from emi_models.checkpoint import LoadedCheckpoint
 
-__all__ = ["export_onnx", "onnx_model"]
-
-OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
-MAX_MODEL: Final = 2 << 30  # bytes: protobuf has no larger messages
-HASH_KEY: Final = "emi_checkpoint_sha256"
+__all__ = ["export_beside", "export_onnx", "onnx_model"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,27 +58,17 @@ def onnx_model(
 ) -> bytes:
     """The network of a checkpoint in ONNX, as `export_onnx` gives it, from the first place that has it.
 
-    Looks at the `.onnx` file next to `beside`, the checkpoint's own file, which is in fp32 and for any batch,
-    then into the cache (default: the user's); else exports, and keeps the result in the cache if it can be
-    written. A file of another checkpoint is not used. `step` is entered around an export.
+    Looks where `find_model` does; else exports, and keeps the result in the cache if it can be written.
+    `step` is entered around an export.
     """
-    kept = (cache or user_cache(os.environ) / "onnx") / _cache_name(checkpoint, precision, batch)
-    places = (beside.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
-    for place in places:
-        try:
-            if not place.is_file() or place.stat().st_size > MAX_MODEL:
-                continue
-            model = place.read_bytes()
-        except OSError:
-            continue  # not there
-        if _made_from(model) == checkpoint.content_hash:
-            return model
-        _log.warning("%s does not belong to the checkpoint in use; it is not used", place)
+    found = find_model(checkpoint.content_hash, beside, cache, precision=precision, batch=batch)
+    if found is not None:
+        return found
     _log.info("exporting the network to ONNX: once for a checkpoint, some seconds")
     with step("exporting the network to ONNX (once)") if step else nullcontext():
         model = export_onnx(checkpoint, precision, batch)
     try:
-        atomic_write(kept, model)
+        atomic_write(cache_place(checkpoint.content_hash, cache, precision, batch), model)
     except OSError as error:
         _log.info("the exported network is not kept, so the next start exports again: %s", error)
     return model
@@ -87,7 +77,7 @@ def onnx_model(
 def export_onnx(
     checkpoint: LoadedCheckpoint, precision: Precision = "fp32", batch: int | None = None
 ) -> bytes:
-    """The network of a checkpoint in ONNX: fixed frames, weights and checkpoint hash inside.
+    """The network of a checkpoint in ONNX: fixed frames; inside are the weights and what proves them.
 
     Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6). Features and
     intensities are float32 in every precision.
@@ -124,33 +114,17 @@ def export_onnx(
     if program is None:
         raise EngineError("the ONNX exporter returned no model; choose the engine `torch`")
     model = program.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = HASH_KEY, checkpoint.content_hash
+    answers = Probe.of(checkpoint, PROBE_WINDOWS).expected.astype(float).round(6)  # the same on every CPU
+    said = {HASH_KEY: checkpoint.content_hash, ANSWERS_KEY: json.dumps(answers.tolist())}
+    for key, value in said.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
     _strip(model)
     if precision != "fp32":
         _widen_softmax(model.graph)
     written = BytesIO()
     onnx.save(model, written)
     return written.getvalue()
-
-
-def _made_from(model: bytes) -> str | None:
-    """The sha256 of the checkpoint that an ONNX file was made from; None if damaged or silent on it."""
-    try:
-        parsed = onnx.load_from_string(model)
-    except DecodeError:
-        return None
-    return next((entry.value for entry in parsed.metadata_props if entry.key == HASH_KEY), None)
-
-
-def _cache_name(checkpoint: LoadedCheckpoint, precision: Precision, batch: int | None) -> str:
-    """A name for this export of this checkpoint by this code and these exporter versions."""
-    modules = sorted(files("emi_models.networks").iterdir(), key=lambda module: module.name)
-    sources = [module.read_text(encoding="utf-8") for module in modules if module.name.endswith(".py")]
-    makers = "/".join([*sources, str(OPSET), *(version(name) for name in ("torch", "onnxscript", "onnx"))])
-    maker = hashlib.sha256(makers.encode()).hexdigest()
-    kind = "" if (precision, batch) == ("fp32", None) else f"-{precision}-batch{batch or ''}"
-    return f"{checkpoint.content_hash[:32]}-{maker[:16]}{kind}.onnx"
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -193,6 +167,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def export_beside(path: Path) -> Path:
+    """Write a checkpoint's ONNX next to it, in fp32 and for any batch: then it runs without PyTorch.
+
+    Raises:
+        CheckpointError: `path` is not a checkpoint.
+        EngineError: its network cannot be exported.
+    """
+    beside = path.with_suffix(".onnx")
+    atomic_write(beside, export_onnx(load_checkpoint(path)))
+    return beside
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        atomic_write(Path(name).with_suffix(".onnx"), export_onnx(load_checkpoint(Path(name))))
+        export_beside(Path(name))

@@ -9,6 +9,7 @@ import numpy as np
 from emi_engine.engine import CheckedEngine
 from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_models.inputs import FusionInputs
+from emi_models.sessions import cpu_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from emi_engine.cuda import Device
     from emi_engine.protocol import FusionSession, Precision
-    from emi_models.checkpoint import LoadedCheckpoint
+    from emi_models.checkpoint import CheckpointHeader, LoadedCheckpoint
     from emi_models.inputs import StreamWindow
 
 __all__ = [
@@ -38,14 +39,14 @@ class OnnxRuntimeEngine(CheckedEngine):
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, checkpoint: LoadedCheckpoint, model: bytes, *, threads: int = 1) -> None:
-        """Build a session for `model`, the ONNX form of the checkpoint's network.
+    def __init__(self, header: CheckpointHeader, model: bytes, *, threads: int = 1) -> None:
+        """Build a session for `model`, the ONNX form of the network of the checkpoint with this header.
 
         Raises:
             EngineUnavailableError: onnxruntime is not installed.
             EngineError: it cannot run this model.
         """
-        super().__init__(checkpoint)
+        super().__init__(header)
         session = open_session(model, ["CPUExecutionProvider"], threads)
         self._session: Any = session
         self._inputs = [node.name for node in session.get_inputs()]
@@ -116,12 +117,7 @@ def open_session(model: bytes, providers: Sequence[str | tuple[str, dict[str, st
         EngineError: it cannot run this model.
     """
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors reach the caller as exceptions
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = cpu_options(threads)
     raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
     refusals = (raised.Fail, raised.InvalidArgument, raised.InvalidGraph, raised.InvalidProtobuf)
     try:
@@ -162,7 +158,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             EngineUnavailableError: no GPU is here, or this onnxruntime has no CUDA or cannot load it.
             EngineError: it cannot run this model.
         """
-        super().__init__(checkpoint)
+        super().__init__(checkpoint.header)
         self.name = f"onnxruntime-cuda-{precision}"
         self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         onnxruntime = need_cuda_provider()

@@ -7,18 +7,18 @@ for the intensities of random windows, in fp32 on the CPU, and an engine's are c
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import torch
 from torch import nn
 
+from emi_engine.probe import probe_arrays, worst_difference
 from emi_engine.protocol import TOLERANCES, EngineError, torch_dtype
-from emi_models import MODALITIES
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -34,7 +34,6 @@ __all__ = [
     "precision_price",
     "probe_window",
     "prove_parity",
-    "worst_difference",
 ]
 
 TOLERANCE: Final = TOLERANCES["fp32"]
@@ -67,19 +66,8 @@ class FlatNetwork(nn.Module):
 
 def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInputs:
     """Random windows with gaps in their masks and modalities missing; the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def chance(*size: int) -> torch.Tensor:
-        return torch.rand(*size, generator=generator)
-
-    blank = FusionInputs.empty(shapes, batch)
-    noise = {name: torch.randn(getattr(blank, name).shape, generator=generator) for name in MODALITIES}
-    masks = {
-        f"{name}_mask": chance(batch, frames) < chance(batch, 1)
-        for name, frames in (("vision", shapes.vision_frames), ("audio", shapes.audio_frames))
-    }
-    flags = {f"{name}_present": chance(batch) < 0.75 for name in MODALITIES}
-    return replace(blank, **noise, **masks, **flags)
+    arrays = probe_arrays(shapes, batch, seed)
+    return FusionInputs(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,11 +87,6 @@ class Probe:
     def worst(self, intensities: NDArray[np.float32]) -> float:
         """How far intensities are from what is expected, as `worst_difference` says."""
         return worst_difference(intensities, self.expected)
-
-
-def worst_difference(intensities: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
-    return float(np.abs(intensities - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows: int) -> float:

@@ -60,7 +60,7 @@ class TorchEngine(CheckedEngine):
         Raises:
             EngineUnavailableError: `cuda`, and no GPU with a working driver is here.
         """
-        super().__init__(checkpoint)
+        super().__init__(checkpoint.header)
         self.name = torch_name("torch", device, precision)
         self.detail = precision
         if device == "cuda":
@@ -133,7 +133,7 @@ class CompiledTorchEngine(CheckedEngine):
             EngineUnavailableError: there is no GPU, or what torch.compile needs to compile for this device.
             EngineError: the network cannot be compiled or captured, or what was made computes something else.
         """
-        super().__init__(checkpoint)
+        super().__init__(checkpoint.header)
         self.name = torch_name("torch-compile" if compiled else "torch-graph", device, precision)
         self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         self._precision = precision

@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.console import printable
 from emi_models.errors import CheckpointError
+from emi_models.extras import require
 from emi_models.files import atomic_write
+from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +71,27 @@ class CheckpointHeader:
     format_version: int = FORMAT_VERSION
     spans_s: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        """What the network answers: `emi`, or `bah`."""
+        return str(self.config.get("task", "emi"))
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The sizes of the windows that the network takes.
+
+        Raises:
+            CheckpointError: `config` names none, or impossible ones.
+        """
+        shapes = self.config.get("shapes")
+        try:
+            return FusionShapes(**(shapes if isinstance(shapes, dict) else {}))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the configuration of {self.system} has no shapes of a window ({error}); "
+                "save the checkpoint again with this version"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,8 +212,10 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
 
     Raises:
         CheckpointError: the file is damaged, of another format or for other encoders, or does not fit itself.
+        MissingPackageError: PyTorch is not installed.
     """
     header = read_header(path, expect_encoders)
+    require("torch", extra="train", what="a network in PyTorch")
     import torch
 
     from emi_models.networks import build_network

@@ -6,6 +6,7 @@
     ├── CheckpointError          a checkpoint cannot be used as asked
     ├── ModelUnavailableError    an encoder's weights are not on this machine
     ├── ModelIntegrityError      a weight file is not the one that was pinned
+    ├── MissingPackageError      a package of an extra is not installed
     ├── InputError               an array does not fit a network or encoder (emi_models.inputs)
     ├── DataError                training data are not as they must be      (emi_models.errors)
     ├── TrainingError            it cannot be trained or scored as asked    (emi_models.errors)
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "EmiError",
+    "MissingPackageError",
     "ModelIntegrityError",
     "ModelUnavailableError",
     "TrainingError",
@@ -41,6 +43,10 @@ class ModelUnavailableError(EmiError, FileNotFoundError):
 
 class ModelIntegrityError(EmiError, ValueError):
     """A weight file's bytes are not those that were pinned."""
+
+
+class MissingPackageError(EmiError, ImportError):
+    """What was asked for needs a package that the base of emi-live does not bring."""
 
 
 class DataError(EmiError, ValueError):

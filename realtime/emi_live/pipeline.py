@@ -133,9 +133,6 @@ class Builder:
             self._checkpoint()  # a missing file is an error before seconds are spent on encoders
         with ExitStack() as opened:
             flow = self._open_media(opened, without_sources=make_stages is not None)
-            if engine is None:
-                with self._step("loading PyTorch"):
-                    import torch  # noqa: F401  # seconds, of which none is spent before the media are open
             if encoders is None:
                 encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress)
             opened.callback(encoders.close)

@@ -2,6 +2,7 @@
 
     python -m recipes.compact --data DIR --out compact.safetensors
 
+It also writes compact.onnx, with which the checkpoint runs where PyTorch is not installed.
 DIR holds GoEmotions' train.tsv, dev.tsv and labels.txt. Runs on one core of a CPU: minutes for the
 embeddings, which are kept in the user's cache, minutes for the invented voices, minutes for the network. The
 words' epoch is chosen on comments held out of `train`; `dev` is only scored.
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from emi_engine.onnx_export import export_beside
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
@@ -75,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             spans_s={str(modality): span for modality, span in SPANS_S.items()},
         )
         save_checkpoint(options.out, network, header)
+        beside = export_beside(options.out)
     except (EmiError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     console.print(_table(scores))
-    console.print(f"saved {options.out}; for a quick start: python -m emi_engine.onnx_export {options.out}")
+    console.print(f"saved {options.out} and {beside}")
     return 0
 
 

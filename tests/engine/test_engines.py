@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from emi_engine import EngineError, EngineKind, EngineUnavailableError, FusionEngine, load_engine
+from emi_engine.onnx_files import find_model
 from emi_engine.parity import probe_window
 from emi_models import MODALITIES
-from emi_models.checkpoint import packaged_checkpoint
+from emi_models.checkpoint import content_hash, packaged_checkpoint
 from emi_models.errors import CheckpointError
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs, InputError
 from emi_models.networks.taemi import TaemiConfig
@@ -125,9 +126,9 @@ def test_parity_on_200_random_windows(checkpoint: Path) -> None:
     assert worst <= 1e-5
 
 
-def test_parity_of_the_packaged_checkpoint_and_its_onnx() -> None:
+def test_parity_of_the_packaged_checkpoint_and_its_onnx(tmp_path: Path) -> None:
     path = packaged_checkpoint("compact")
-    assert path.with_suffix(".onnx").is_file()
+    assert find_model(content_hash(path), path, tmp_path) == path.with_suffix(".onnx").read_bytes()
     with load_engine(path, "torch") as oracle, load_engine(path, "onnxruntime") as ort:
         window = probe_window(oracle.shapes, 32)
         window = replace(window, text=torch.nn.functional.normalize(window.text, dim=1))  # as embeddings are

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emi_engine import EngineError, load_engine
-from emi_engine.onnx_export import HASH_KEY, onnx_model
+from emi_engine.onnx_export import export_onnx, onnx_model
+from emi_engine.onnx_files import ANSWERS_KEY, HASH_KEY, metadata
 from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
 from emi_engine.parity import prove_parity
-from emi_models.checkpoint import content_hash, load_checkpoint
+from emi_models.checkpoint import content_hash, load_checkpoint, packaged_checkpoint, read_header
 from emi_models.inputs import FusionInputs
 from tests.engine.conftest import CONFIG, write_checkpoint
 
@@ -22,7 +28,9 @@ def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(c
     model = onnx.load_from_string(data)
     assert [i.name for i in model.graph.input] == list(FusionInputs.names())
     assert [o.name for o in model.graph.output] == ["intensities"]
-    assert {p.key: p.value for p in model.metadata_props}[HASH_KEY] == content_hash(checkpoint)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert said[HASH_KEY] == content_hash(checkpoint)
+    assert metadata(data) == said
     assert str(Path(__file__).parents[2]).encode() not in data
     assert b"site-packages" not in data
 
@@ -62,18 +70,51 @@ def test_a_foreign_file_beside_is_not_used_and_that_is_said(
     assert "does not belong to the checkpoint" in caplog.text
 
 
-def test_a_file_that_lies_about_its_origin_is_caught_at_load(checkpoint: Path, tmp_path: Path) -> None:
-    other = write_checkpoint(tmp_path / "other.safetensors", CONFIG, seed=1)
+def test_a_network_that_answers_otherwise_than_pytorch_did_is_caught_at_load(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copy(checkpoint, tmp_path))
     model = onnx.load(checkpoint.with_suffix(".onnx"))
-    for entry in model.metadata_props:
-        entry.value = content_hash(other)
-    onnx.save(model, other.with_suffix(".onnx"))
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = np.frombuffer(weight.raw_data, np.float32)[::-1].tobytes()
+    onnx.save(model, copy.with_suffix(".onnx"))
     with pytest.raises(EngineError, match="stale"):
-        load_engine(other, "onnxruntime")
+        load_engine(copy, "onnxruntime")
+
+
+@pytest.mark.parametrize("answers", ["", "[]", "[[1, 2]]", "[[NaN, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]"])
+def test_answers_that_are_none_are_an_engine_error(checkpoint: Path, tmp_path: Path, answers: str) -> None:
+    copy = Path(shutil.copy(checkpoint, tmp_path))
+    model = onnx.load(checkpoint.with_suffix(".onnx"))
+    next(entry for entry in model.metadata_props if entry.key == ANSWERS_KEY).value = answers
+    onnx.save(model, copy.with_suffix(".onnx"))
+    with pytest.raises(EngineError, match="stale"):
+        load_engine(copy, "onnxruntime")
+
+
+@given(noise=st.binary(max_size=60))
+def test_a_damaged_file_has_no_metadata_and_is_no_error(checkpoint: Path, noise: bytes) -> None:
+    model = checkpoint.with_suffix(".onnx").read_bytes()
+    for damaged in (noise, model[: len(model) // 2], model[:-1], noise + model[-100:]):
+        assert metadata(damaged).get(HASH_KEY) is None
+
+
+@pytest.mark.slow
+def test_the_packaged_onnx_is_what_the_export_makes_of_the_packaged_checkpoint() -> None:
+    """If this fails: python -m emi_engine.onnx_export models/emi_models/checkpoints/compact.safetensors."""
+    path = packaged_checkpoint("compact")
+    packaged = path.with_suffix(".onnx").read_bytes()
+    exported = export_onnx(load_checkpoint(path))
+    assert onnx.load_from_string(exported).graph == onnx.load_from_string(packaged).graph
+    ours, theirs = metadata(exported), metadata(packaged)
+    assert theirs[HASH_KEY] == ours[HASH_KEY] == content_hash(path)
+    assert json.loads(theirs[ANSWERS_KEY]) == [
+        pytest.approx(row, abs=1e-5) for row in json.loads(ours[ANSWERS_KEY])
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_model_that_onnx_runtime_cannot_read_is_an_engine_error(checkpoint: Path, size: int) -> None:
     model = checkpoint.with_suffix(".onnx").read_bytes()[:size]
     with pytest.raises(EngineError, match="ONNX Runtime"):
-        OnnxRuntimeEngine(load_checkpoint(checkpoint), model)
+        OnnxRuntimeEngine(read_header(checkpoint), model)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from emi_bench.render import Block
-    from emi_models.networks.taemi import Work
+    from emi_models.networks.taemi_config import Work
 
 __all__ = ["CaseKey", "DeviceRates", "EngineResult", "FusionReport", "NetworkFacts", "Parity", "Unavailable"]
 

@@ -49,7 +49,7 @@ class TensorRTEngine(CheckedEngine):
         Raises:
             EngineError: the library refuses the plan, it is of another network, or the GPU has no room.
         """
-        super().__init__(checkpoint)
+        super().__init__(checkpoint.header)
         self.plan = plan
         self.name = f"{library.name}-{plan.manifest.precision}-cuda"
         self.detail = f"{plan.manifest.precision}, plan {plan.path}"

@@ -22,6 +22,7 @@ __all__ = [
     "PROSODY_DIM",
     "ProsodyEncoder",
     "RunningMoments",
+    "mel_bank",
 ]
 
 ENCODER_ID: Final = "emi-live/prosody-68@1"
@@ -76,14 +77,9 @@ class ProsodyEncoder:
     """
 
     def __init__(self) -> None:
-        from torchaudio.functional import melscale_fbanks
-
-        bank = melscale_fbanks(
-            FFT_SIZE // 2 + 1, *MEL_RANGE_HZ, MEL_BANDS, RATE_HZ, norm=None, mel_scale="htk"
-        )
         self._hann = np.hanning(FRAME_SAMPLES + 1)[:-1].astype(np.float32)  # periodic, as torch has it
         # Over the window's energy, a band reads as the power within it.
-        self._mel: NDArray[np.float32] = bank.numpy().T / np.float32(np.square(self._hann).sum())  # (64, 513)
+        self._mel: NDArray[np.float32] = mel_bank() / np.float32(np.square(self._hann).sum())  # (64, 513)
         self._lags = np.arange(LONGEST_LAG + 1, SHORTEST_LAG - 2, -1)
         self._cost = OCTAVE_COST * np.log2(self._lags / SHORTEST_LAG)
         self.reset()
@@ -147,6 +143,29 @@ class ProsodyEncoder:
         shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
         lag = float(self._lags[best]) - shift  # lags descend
         return RATE_HZ / lag, min(1.0, max(0.0, at))
+
+
+def mel_bank() -> NDArray[np.float32]:
+    """The weights (64, 513) of the bins of a spectrum in each mel band, at most 1.
+
+    Triangles from the middle of the band below to that of the band above, in Hz; the middles are equally far
+    apart on O'Shaughnessy's scale, mel = 2595 log10(1 + Hz / 700), from 60 to 7600 Hz.
+
+    Source: the HTK Book, 5.4 Filterbank Analysis; `torchaudio.functional.melscale_fbanks` gives the same.
+    """
+    # Rounded to single precision where torchaudio does, as the packaged checkpoint was trained on: in double
+    # precision some features of speech would be 2e-5 off.
+    low, high = (np.float32(2595.0 * math.log10(1.0 + edge / 700.0)) for edge in MEL_RANGE_HZ)
+    k, last = np.arange(MEL_BANDS + 2), MEL_BANDS + 1
+    step = float((high - low) / np.float32(last))
+    mel = np.where(k <= last // 2, low + step * k, high - step * (last - k)).astype(np.float32)
+    ratio = np.power(10.0, mel / np.float32(2595.0), dtype=np.float64).astype(np.float32)
+    corners = np.float32(700.0) * (ratio - np.float32(1.0))
+    bins = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ).astype(np.float32)
+    below, middle, above = (corners[k : k + MEL_BANDS, None] for k in range(3))
+    weights: NDArray[np.float32] = np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle))
+    np.maximum(weights, 0.0, out=weights)
+    return weights
 
 
 class RunningMoments:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models.errors import ModelUnavailableError
+from emi_models.sessions import cpu_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,11 +61,8 @@ class VoiceGate:
             )
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.inter_op_num_threads = 1
-        options.intra_op_num_threads = 1
+        options = cpu_options()
         options.enable_cpu_mem_arena = False
-        options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(
             str(path), sess_options=options, providers=["CPUExecutionProvider"]
         )

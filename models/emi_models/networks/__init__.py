@@ -17,7 +17,8 @@ from emi_models.inputs import FusionShapes
 
 if TYPE_CHECKING:
     from emi_models import Modality
-    from emi_models.networks.base import FusionNetwork, NetworkConfig
+    from emi_models.networks.base import FusionNetwork
+    from emi_models.networks.config import NetworkConfig
 
 __all__ = ["SYSTEMS", "build_network", "describe_config"]
 

@@ -30,10 +30,6 @@ from emi_models.networks.base import (
     Convolutions,
     FusionNetwork,
     GatedBiLstm,
-    Task,
-    check_modalities,
-    check_shares,
-    check_sizes,
     frames_of,
     learned,
     masked_mean,
@@ -41,6 +37,7 @@ from emi_models.networks.base import (
     segment_means,
     words_of,
 )
+from emi_models.networks.config import Task, check_modalities, check_shares, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,20 +21,8 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import (
-    TASKS,
-    FusionNetwork,
-    Task,
-    check_choice,
-    check_modalities,
-    check_shares,
-    check_sizes,
-    frames_of,
-    last_frame,
-    packed,
-    present_rows,
-    words_of,
-)
+from emi_models.networks.base import FusionNetwork, frames_of, last_frame, packed, present_rows, words_of
+from emi_models.networks.config import TASKS, Task, check_choice, check_modalities, check_shares, check_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,17 +20,8 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import (
-    FusionNetwork,
-    Task,
-    check_modalities,
-    check_shares,
-    check_sizes,
-    frames_of,
-    present_rows,
-    words_of,
-    zero_unless,
-)
+from emi_models.networks.base import FusionNetwork, frames_of, present_rows, words_of, zero_unless
+from emi_models.networks.config import Task, check_modalities, check_shares, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emi_models import Modality
     from emi_models.data.clip import Clip, ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.networks.base import Task
+    from emi_models.networks.config import Task
 
     Part = tuple[tuple[str, ...], NDArray[np.float32]]  # ids and their ratings
 

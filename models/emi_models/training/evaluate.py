@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.networks.base import FusionNetwork, NetworkConfig, Task
+    from emi_models.networks.base import FusionNetwork
+    from emi_models.networks.config import NetworkConfig, Task
     from emi_models.training.results import Published
 
 __all__ = [

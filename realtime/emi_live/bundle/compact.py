@@ -52,7 +52,7 @@ class Compact(Bundle):
         from emi_models.encoders.prosody import ProsodyEncoder
 
         encoders.prosody = ProsodyEncoder()
-        encoders.announcements.append("audio: prosody at 50 Hz (torchaudio), voice gate Silero VAD v6")
+        encoders.announcements.append("audio: prosody at 50 Hz, voice gate Silero VAD v6")
 
     def load_text(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None

@@ -5,16 +5,19 @@ Each encoder comes from the model store, or from a folder that a setting names, 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from emi_live.bundle.base import FACE_MODEL, Bundle, load_face
 from emi_live.errors import ConfigurationError
 from emi_models.errors import EmiError
+from emi_models.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from emi_engine.load import Step
     from emi_live.bundle.base import Encoders
     from emi_live.config import LiveConfig
     from emi_live.flow import Flow
@@ -70,6 +73,26 @@ class Taemi(Bundle):
         from emi_models.inputs import TAEMI_SHAPES
 
         return TAEMI_SHAPES
+
+    def load(
+        self,
+        config: LiveConfig,
+        store: ModelStore,
+        *,
+        vision: bool,
+        audio: bool,
+        progress: Progress | None = None,
+        step: Step | None = None,
+    ) -> Encoders:
+        """As `Bundle.load`, PyTorch first.
+
+        Raises:
+            MissingPackageError: PyTorch or transformers is not installed; else as `Bundle.load`.
+        """
+        require("torch", "transformers", extra="taemi", what="the bundle taemi")
+        with (step or nullcontext)("loading PyTorch"):
+            import torch  # noqa: F401  # seconds, which the status line accounts for
+        return super().load(config, store, vision=vision, audio=audio, progress=progress, step=step)
 
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None

@@ -140,7 +140,6 @@ State = Literal["ok", "warn", "fail"]
 Told = Callable[[float], None]  # told of the level of each piece of sound, in dBFS
 
 PACKAGES: Final = (
-    "torch",
     "onnxruntime",
     "mediapipe",
     "ctranslate2",
@@ -148,6 +147,7 @@ PACKAGES: Final = (
     "av",
     "numpy",
 )
+OPTIONAL: Final = ("torch", "transformers")  # of extras: shown where they are
 # What a wheel of ours links to and does not bring: library, Debian package, what for, how bad it is.
 NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
     ("portaudio", "libportaudio2", "microphones", "warn"),
@@ -175,12 +175,12 @@ class Check:
 def surroundings() -> Iterator[Check]:
     """Versions, locale and terminal."""
     found = {}
-    for name in ("emi-live", *PACKAGES):
+    for name in ("emi-live", *PACKAGES, *OPTIONAL):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = ""
-    absent = [name for name, number in found.items() if not number and name != "emi-live"]
+    absent = [name for name in PACKAGES if not found[name]]
     where = (
         f"Python {platform.python_version()}, {platform.system()} {platform.release()} {platform.machine()}"
     )
@@ -402,7 +402,7 @@ def engines() -> Iterator[Check]:
     on_gpu = [kind for kind in ON_GPU_ONLY if kind not in lacking]
     facts = {"here": here, "on_gpu": on_gpu, "missing": lacking}
     if not {"onnxruntime", "torch"} & set(here):
-        yield Check("engines", "fail", "none can run", "pip install onnxruntime onnx onnxscript", facts)
+        yield Check("engines", "fail", "none can run", "pip install onnxruntime", facts)
         return
     more = f"; with an NVIDIA GPU also {', '.join(on_gpu)}" if on_gpu else ""
     away = f"; not installed: {', '.join(lacking)} (docs/engines.md)" if lacking else ""

@@ -19,7 +19,13 @@ from emi_live.addresses import safe_text
 from emi_live.cli import EXIT_INTERRUPTED, raise_interrupts
 from emi_live.errors import ConfigurationError, LiveError
 from emi_models.console import accept_any_text, own_standard_error, printable
-from emi_models.errors import CheckpointError, EmiError, ModelIntegrityError, ModelUnavailableError
+from emi_models.errors import (
+    CheckpointError,
+    EmiError,
+    MissingPackageError,
+    ModelIntegrityError,
+    ModelUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +57,11 @@ def exit_code(error: EmiError) -> int:
     if isinstance(error, LiveError):
         return error.exit_code
     return (
-        EXIT_MODEL if isinstance(error, CheckpointError | ModelIntegrityError | ModelUnavailableError) else 1
+        EXIT_MODEL
+        if isinstance(
+            error, CheckpointError | MissingPackageError | ModelIntegrityError | ModelUnavailableError
+        )
+        else 1
     )
 
 

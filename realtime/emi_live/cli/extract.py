@@ -22,6 +22,7 @@ from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
+from emi_models.extras import require
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,6 +153,7 @@ def extract(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
+    require("torch", extra="train", what="emi extract")
     from rich.console import Console
 
     from emi_live.cli.downloads import download_bar

@@ -121,14 +121,14 @@ def _lighter(name: str) -> str:
 def _fusion() -> Check:
     from emi_engine import load_engine
     from emi_live.bundle import default_bundle
-    from emi_models.inputs import FusionInputs
+    from emi_models.inputs import StreamWindow
 
     engine = load_engine(default_bundle().packaged_checkpoint())
-    window, times = FusionInputs.empty(engine.shapes), []
+    window, session, times = StreamWindow.empty(engine.shapes), engine.session(), []
     try:
         for _ in range(WINDOWS):
             start = perf_counter()
-            engine.infer(window)
+            session.infer(window)
             times.append(1e3 * (perf_counter() - start))
         name = engine.name
     finally:

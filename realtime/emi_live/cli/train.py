@@ -22,6 +22,7 @@ from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import SYSTEMS, check_checkpoint, check_out_folder, check_writable, complete_system
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
+from emi_models.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ __all__ = [
     "train_app",
 ]
 
-EXTRA: Final = frozenset({"lightning", "matplotlib", "torchmetrics"})
+TRAINING: Final = ("torch", "lightning", "torchmetrics")
 
 
 @contextmanager
@@ -101,22 +102,6 @@ def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSe
         return open_clips(folder, progress=converted, **given)
 
 
-@contextmanager
-def training_installed() -> Iterator[None]:
-    """Turn a failed import of the extra `train` into a message that says what to install.
-
-    Raises:
-        ConfigurationError: the extra is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRA:
-            raise
-        raise ConfigurationError(f'{package} is not installed; install "emi-live[train]"') from error
-
-
 CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in them.
 
 [bold]Examples[/bold]
@@ -156,6 +141,7 @@ def convert(
 ) -> None:
     from rich.console import Console
 
+    require("torch", extra="train", what="emi convert")
     check_data(data)
     console = Console(stderr=True)
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # what it would log is listed below
@@ -278,6 +264,7 @@ def synth(
 
     For example: [bold]emi synth --clips 4000 --out synth && emi train --data synth …[/bold]
     """
+    require("torch", extra="train", what="emi synth")
     from emi_models.data.synth import OFFICIAL_SIZES, SMALL_SIZES, SynthConfig, SynthCorpus, SynthError
 
     shares: dict[str, Any] = {
@@ -408,10 +395,11 @@ def train(
     overrides = {"seed": seed, "device": device}
     config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None})
     _check_system(system)
+    require(*TRAINING, extra="train", what="emi train")
     check_data(data, labels)
     check_out_folder("--out", out)
     console = Console(stderr=True)
-    with bad_use(), training_installed():
+    with bad_use():
         with console.status("loading ..."):  # Lightning alone takes seconds
             from emi_models.training.fit import fit
         clips = open_data(data, console, options)
@@ -507,6 +495,7 @@ def evaluate(
 ) -> None:
     from rich.console import Console
 
+    require(*TRAINING, *(("matplotlib",) if figure else ()), extra="train", what="emi eval")
     check_checkpoint(checkpoint)
     check_data(data, labels)
     if json_ is not None:
@@ -514,7 +503,7 @@ def evaluate(
     if figure is not None:
         check_writable("--figure", figure)
     console = Console(stderr=True)
-    with bad_use(), training_installed():
+    with bad_use():
         with console.status("loading ..."):
             from emi_models.training.results import show_evaluation
         clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})

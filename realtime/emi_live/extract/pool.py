@@ -276,16 +276,15 @@ def run_child(connection: Connection, task: Task) -> None:
     _set_up_output(task.debug)
     link = Link(connection)
     with ExitStack() as opened:
-        import torch
-
         from emi_live.extract.encoders import ClipEncoders
         from emi_models.store import ModelStore
 
-        torch.set_num_threads(1)  # as live use does; and the processes share the cores
         store = ModelStore(task.settings.live.models.directory, offline=True)
         try:
             encoders = ClipEncoders(task.settings, store)
             opened.callback(encoders.close)
+            if (torch := sys.modules.get("torch")) is not None:  # of an encoder that runs in it
+                torch.set_num_threads(1)  # as live use does; and the processes share the cores
             ready = Ready(
                 encoders=dict(encoders.ids),
                 recognizer=encoders.recognizer,

@@ -188,7 +188,7 @@ def in_a_process(script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("missing", ["lightning", "torchmetrics"])
+@pytest.mark.parametrize("missing", ["torch", "lightning", "torchmetrics"])
 def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Path, tmp_path: Path) -> None:
     options = ["--system", "taemi", "--data", str(data), "--out", str(tmp_path / "run")]
     done = in_a_process(
@@ -197,7 +197,9 @@ def test_without_the_extra_one_line_says_what_to_install(missing: str, data: Pat
         f"run_app(app, {options!r}, 'emi train')"
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f'error: {missing} is not installed; install "emi-live[train]"'
+    (line,) = done.stderr.splitlines()
+    assert f"{missing} is not installed" in line
+    assert "emi-live[train]" in line
 
 
 def test_help_waits_for_nothing_and_live_use_never_loads_lightning() -> None:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torchaudio.functional import melscale_fbanks
 
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.prosody import (
@@ -20,6 +21,7 @@ from emi_models.encoders.prosody import (
     POWER_FLOOR,
     PROSODY_DIM,
     ProsodyEncoder,
+    mel_bank,
 )
 from tests.models.encoders.media import RATE_HZ, cut, read_sound
 
@@ -44,6 +46,20 @@ def voice(f0_hz: float | NDArray[np.float64], seconds: float = 0.5) -> NDArray[n
     tone = sum(0.2 / k * np.sin(k * phase + k * k) for k in range(1, 11))
     noise = np.random.default_rng(0).standard_normal(phase.size)
     return np.asarray(tone + 0.002 * noise, np.float32)
+
+
+@pytest.mark.assets
+def test_its_features_are_those_of_torchaudio_s_mel_bands(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packaged checkpoint was trained on these."""
+    bank = melscale_fbanks(513, 60.0, 7600.0, MEL_BANDS, RATE_HZ, norm=None, mel_scale="htk").numpy().T
+    assert np.abs(mel_bank() - bank).max() <= 1e-5
+    sounds = [read_sound(assets / "speech/jfk.flac"), voice(180), voice(np.linspace(80, 400, 8000))]
+    own = [ProsodyEncoder().push(sound) for sound in sounds]
+    monkeypatch.setattr("emi_models.encoders.prosody.mel_bank", lambda: bank)
+    for sound, features in zip(sounds, own, strict=True):
+        assert np.abs(ProsodyEncoder().push(sound) - features).max() <= 1e-5
 
 
 def test_its_id_is_the_one_that_checkpoints_name() -> None:

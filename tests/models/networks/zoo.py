@@ -12,7 +12,8 @@ from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks import SYSTEMS, describe_config
-from emi_models.networks.base import FusionNetwork, NetworkConfig
+from emi_models.networks.base import FusionNetwork
+from emi_models.networks.config import NetworkConfig
 
 SMALL = FusionShapes(vision_frames=10, vision_dim=6, audio_frames=13, audio_dim=7, text_dim=8)
 EXACT = 1e-5  # what is asked of independence from padding and batch mates

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emi_engine.onnx_files import HASH_KEY, metadata
 from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
@@ -58,6 +59,7 @@ def test_a_toy_run_writes_a_checkpoint_that_tells_its_story(
     assert loaded.network.config.shapes == SHAPES
     assert "rated by nobody" in loaded.header.data
     assert "dev_written_pearson_mean" in loaded.header.scores
+    assert metadata(out.with_suffix(".onnx").read_bytes())[HASH_KEY] == loaded.content_hash
 
 
 def test_a_folder_without_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
