@@ -97,7 +97,7 @@ class Taemi(Bundle):
             "vision",
             crops,
             f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, "
-            "found by MediaPipe Face Landmarker",
+            "found by the Face Landmarker",
         )
 
     def load_audio(
