@@ -23,8 +23,8 @@ TOOLS = ROOT / ".bootstrap"  # uv, where the machine has none
 # Native libraries that wheels do not carry: what for, and the Debian package.
 NATIVE = {
     "portaudio": ("the microphone", "libportaudio2"),
-    "EGL": ("the face stage", "libegl1"),
-    "GLESv2": ("the face stage", "libgles2"),
+    "EGL": ("face.backend=mediapipe", "libegl1"),
+    "GLESv2": ("face.backend=mediapipe", "libgles2"),
 }
 
 

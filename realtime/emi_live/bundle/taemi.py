@@ -96,8 +96,7 @@ class Taemi(Bundle):
             encoders,
             "vision",
             crops,
-            f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, "
-            "found by the Face Landmarker",
+            f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, found by the Face Landmarker",
         )
 
     def load_audio(
