@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
 from emi_bench.render import ReportError
 from emi_bench.report import give_report, keep_if_interrupted, make_report
 from emi_live.errors import ConfigurationError
+from emi_models.encoders.face import Backend
 
 if TYPE_CHECKING:
     from emi_bench.systems_report import TrainingRun
@@ -29,6 +30,7 @@ QUICK_PACKETS: Final = 1_000
 QUICK_FLOOD_S: Final = 0.5
 QUICK_VARIANTS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")
 DEFAULT: Final = FusionSettings()
+FACE_BACKENDS: Final = get_args(Backend)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -78,6 +80,46 @@ def bus(
         n, flood = min(n, QUICK_PACKETS), min(flood, QUICK_FLOOD_S)
     with keep_if_interrupted(json_), progress_bar() as bar:
         report = measure_bus(wanted, n, flood, bar.show)
+    give_report(json_, report)
+
+
+def face(
+    input_: Annotated[Path, typer.Option("--input", help="A clip that shows a face.")],
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", help="litert or mediapipe; may be repeated. Default: both."),
+    ] = None,
+    max_faces: Annotated[
+        list[int] | None,
+        typer.Option("--max-faces", help="A value of face.max_faces; may be repeated. Default: 2 and 1."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=20, help="Pictures of the clip, at most.")] = 300,
+    json_: JsonFile = None,
+) -> None:
+    """What does a picture of a face cost, in CPU milliseconds, and do the backends see the same?
+
+    For example: [bold]emi bench face --input talk.mp4[/bold] or
+    [bold]emi bench face --input talk.mp4 --backend litert --max-faces 1[/bold]
+    """
+    from emi_bench.face import measure_faces
+    from emi_live.bundle.base import FACE_MODEL
+    from emi_models.store import ModelStore
+
+    wanted = list(dict.fromkeys(backend or FACE_BACKENDS))
+    if unknown := [name for name in wanted if name not in FACE_BACKENDS]:
+        raise ConfigurationError(f"--backend {unknown[0]} is not one of {', '.join(FACE_BACKENDS)}")
+    check_json(json_)
+    if not input_.is_file():
+        raise ConfigurationError(f"--input {input_}: there is no such file")
+    with progress_bar() as bar:
+        report = measure_faces(
+            input_,
+            ModelStore().locate(FACE_MODEL),
+            [name for name in FACE_BACKENDS if name in wanted],
+            list(dict.fromkeys(max_faces or (2, 1))),
+            pictures,
+            bar.show,
+        )
     give_report(json_, report)
 
 
@@ -309,5 +351,5 @@ def _compare(
         print_page(found.page())
 
 
-for command in (bus, drift, fusion, live, speech, systems, report):
+for command in (bus, drift, face, fusion, live, speech, systems, report):
     app.command()(command)

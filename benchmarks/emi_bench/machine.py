@@ -21,6 +21,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-rtx-cu13-bindings",
+    "ai-edge-litert",
     "mediapipe",
     "faster-whisper",
     "ctranslate2",

@@ -49,6 +49,7 @@ SCALARS: Final = {str: "a text", bool: "true or false", int: "a whole number", f
 REPORTS: Final = {
     "bus": "emi_bench.bus_report:BusReport",
     "drift": "emi_bench.drift_report:DriftBenchReport",
+    "face": "emi_bench.face_report:FaceReport",
     "fusion": "emi_bench.fusion.report:FusionReport",
     "live": "emi_bench.live_report:LiveReport",
     "speech": "emi_bench.speech.report:SpeechReport",

@@ -102,8 +102,8 @@ def warnings(late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] 
             )
     if (release := mediapipe_release()) is not None and _numbers(release) >= CHATTY_MEDIAPIPE:
         lines.append(
-            f"privacy: mediapipe {release} contacts its maker and has no switch: "
-            "pip install 'mediapipe<0.10.35'"
+            f"privacy: mediapipe {release}, which only face.backend=mediapipe runs, contacts its maker and "
+            "has no switch: pip install 'mediapipe<0.10.35'"
         )
     return lines
 

@@ -24,6 +24,8 @@ NOWHERE = "/nowhere/report.json"
         (["live", "--flash-beep", "--duration", "3"], 1, "--duration"),
         (["live", "--input", "/nowhere/clip.mp4"], 2, "clip.mp4"),
         (["bus", "--transport", "pigeon"], 2, "pigeon"),
+        (["face", "--input", "/nowhere/clip.mp4"], 2, "clip.mp4"),
+        (["face", "--input", "clip.mp4", "--backend", "dlib"], 2, "dlib"),
         (["bus", "--json", NOWHERE], 2, "/nowhere"),
     ],
 )

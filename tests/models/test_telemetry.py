@@ -110,7 +110,7 @@ def test_an_engine_announces_that_it_came_too_late() -> None:
 def test_the_face_model_loads_neither_sound_nor_pictures_and_the_rest_of_mediapipe_still_works() -> None:
     code = (
         "import sys\n"
-        "from emi_models.encoders.face import import_mediapipe\n"
+        "from emi_models.encoders.face_mediapipe import import_mediapipe\n"
         "mediapipe = import_mediapipe()\n"
         "from mediapipe.tasks.python import vision\n"
         "print(vision.FaceLandmarker.__name__, *({'matplotlib', 'sounddevice'} & set(sys.modules)))\n"

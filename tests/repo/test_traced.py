@@ -48,7 +48,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "camera": (
         *("emi-live", "--camera", f"http://127.0.0.1:{PORT}/cam.mjpg", "--mic", "none", "--duration", "2"),
-        *(*RECORDED, "out/camera.jsonl", "--set", "speech.backend=none"),
+        *(*RECORDED, "out/camera.jsonl", "--set", "speech.backend=none", "--set", "face.backend=mediapipe"),
     ),
     "extract": (
         *("emi", "extract", "--videos", "clips", "--labels", "ratings.csv", "--out", "out/features"),

@@ -1,48 +1,36 @@
-"""Face features: MediaPipe Face Landmarker's 52 blendshapes, and head rotation and position.
+"""Face features: the Face Landmarker's 52 blendshapes, and head rotation and position.
 
-Of several faces `FaceFollower` follows the largest, without switching between two of similar size.
-
-Importing any part of MediaPipe imports all of it: its audio tasks start PortAudio, which looks for a sound
-server and writes in the home folder and in /dev/shm; its drawing helpers import pyplot, which writes a font
-cache. `import_mediapipe` delays both until something in them is used.
+Of several faces `FaceFollower` follows the largest, without switching between two of similar size. The
+networks are run by `face_litert`, without MediaPipe, or by `face_mediapipe`. Both give the same features, so
+both have the same id (docs/decisions/0027 has the differences).
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
-from emi_models.console import native_stderr_logged
-from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
 __all__ = [
     "BLENDSHAPES",
     "ENCODER_ID",
     "FACE_DIM",
+    "Backend",
     "Box",
     "FaceEncoder",
     "FaceFollower",
     "FaceResult",
+    "Landmarker",
     "head_pose",
-    "import_mediapipe",
 ]
 
 SAME_FACE_IOU: Final = 0.2  # a head moves less than its own width between two frames, even at 6 fps
@@ -106,59 +94,6 @@ class FaceFollower:
         self._last = None
 
 
-PUT_OFF: Final = frozenset(
-    {
-        "mediapipe.tasks.python.audio",
-        "mediapipe.tasks.python.vision.drawing_styles",
-        "mediapipe.tasks.python.vision.drawing_utils",
-    }
-)
-
-
-def import_mediapipe() -> ModuleType:
-    """The module `mediapipe`; a deferred part is imported at its first use."""
-    if "mediapipe" not in sys.modules:
-        finder = _StandIns()
-        sys.meta_path.insert(0, finder)
-        try:
-            import_module("mediapipe")
-        finally:
-            sys.meta_path.remove(finder)
-            for name in PUT_OFF:
-                if isinstance(module := sys.modules.get(name), _StandIn):
-                    module.opens = True
-                    del sys.modules[name]  # an import of it from here on is a real one
-    return sys.modules["mediapipe"]
-
-
-class _StandIn(ModuleType):
-    """A module that passes on what it is asked for to the real one, which the first question imports."""
-
-    opens = False  # while MediaPipe itself is being imported, the import system alone looks at it
-
-    def __getattr__(self, name: str) -> Any:
-        if not self.opens:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(import_module(self.__name__), name)
-
-
-class _StandIns(MetaPathFinder, Loader):
-    """Finds and loads stand-ins in place of the parts that are put off."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """A stand-in's spec, for the parts that are put off."""
-        return ModuleSpec(name, self) if name in PUT_OFF else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The stand-in."""
-        return _StandIn(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Nothing: the real module is imported later."""
-
-
 ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52
 FACE_DIM: Final = BLENDSHAPES + 6
@@ -168,7 +103,7 @@ NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a
 POSITION_SCALE_CM: Final = 60.0
 NS_PER_MS: Final = 1_000_000
 
-logger = logging.getLogger(__name__)
+Backend = Literal["litert", "mediapipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,118 +124,107 @@ class FaceResult:
     landmarks: NDArray[np.float32] | None = None  # of the same face; owned by the caller
 
 
+class Landmarker(Protocol):
+    """What finds faces in the pictures of one video and reads their expression."""
+
+    def detect(self, rgb: NDArray[np.uint8], t_ms: int) -> Sequence[NDArray[np.float64]]:
+        """The landmarks (478, 3) of each face in a picture (height, width, 3), captured at `t_ms`.
+
+        In fractions of the picture; times must grow.
+        """
+        ...
+
+    def express(self, face: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Blendshapes (52,) and pose (4, 4) of a face of the last picture, by its position in the list."""
+        ...
+
+    def reset(self) -> None:
+        """Forget earlier pictures."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
 class FaceEncoder:
     """Reads the face that is followed from the frames of one video, in order.
 
     Faces are tracked from frame to frame, so one encoder serves one stream. The same frames at the same
-    times give the same features. With `max_faces` 1 MediaPipe smooths landmarks over time and keeps to the
-    first face that it found; with 2 or more it does not smooth, and the largest face is followed here. One
-    thread at a time.
+    times give the same features. With `max_faces` 1 landmarks are smoothed over time, and the first face that
+    was found is kept; with 2 or more nothing is smoothed, and the largest face is followed. One thread at a
+    time; LiteRT computes in the caller's thread and starts none.
     """
 
-    def __init__(self, model_path: str | Path, max_faces: int = 2, min_confidence: float = 0.5) -> None:
+    def __init__(
+        self,
+        model_path: str | Path,
+        max_faces: int = 2,
+        min_confidence: float = 0.5,
+        backend: Backend = "litert",
+    ) -> None:
         """Load `face_landmarker.task`.
 
         Args:
             model_path: the model file.
             max_faces: faces looked for.
             min_confidence: of detection, presence and tracking, in [0, 1].
+            backend: what runs it.
 
         Raises:
-            ModelUnavailableError: there is no such file.
-            ModelIntegrityError: MediaPipe cannot use it.
+            ModelUnavailableError: there is no such file, or the backend is not installed.
+            ModelIntegrityError: the backend cannot use it.
         """
-        self._model_path = Path(model_path)
-        self._max_faces = max_faces
-        self._min_confidence = min_confidence
+        path = Path(model_path)
         self._follower = FaceFollower()
-        if not self._model_path.is_file():
+        if not path.is_file():
             raise ModelUnavailableError(
-                f"there is no face model at {self._model_path}: run `emi models pull`, "
+                f"there is no face model at {path}: run `emi models pull`, "
                 "or run without it: --set face.enabled=false"
             )
-        self._landmarker: Any = None
+        self._landmarker = _load(backend)(path, max_faces, min_confidence)
         self._first_ns: int | None = None  # capture time of the first frame since the start
-        self._last_ms = 0  # the newest time that MediaPipe was given
-        self._open()
+        self._last_ms = 0  # the newest time that the tracker was given
 
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
-        """What the frame shows, shape (height, width, 3), RGB, captured at `t_ns`.
+        """What the frame shows, shape (height, width, 3), RGB, at most 16,384 px a side, captured at `t_ns`.
 
-        Times should grow; MediaPipe is given whole milliseconds that do in any case.
+        Times should grow; the tracker is given whole milliseconds that do in any case.
         """
         if self._first_ns is None:
             self._first_ns = t_ns
         # Relative to the first frame, so that features do not depend on when the clock was started.
         self._last_ms = max(self._last_ms + 1, (t_ns - self._first_ns) // NS_PER_MS)
-        result = self._detect(rgb, self._last_ms)
-        meshes = [_points(landmarks) for landmarks in result.face_landmarks]
+        meshes = [points[:, :2] for points in self._landmarker.detect(rgb, self._last_ms)]
         boxes = [_box(points) for points in meshes]
         chosen = self._follower.choose(boxes)
         if chosen is None:
             return FaceResult(0, None, None)
+        blendshapes, matrix = self._landmarker.express(chosen)
         features = np.empty(FACE_DIM, np.float32)
-        features[:BLENDSHAPES] = [shape.score for shape in result.face_blendshapes[chosen]]
-        features[BLENDSHAPES:] = head_pose(result.facial_transformation_matrixes[chosen])
+        features[:BLENDSHAPES] = blendshapes
+        features[BLENDSHAPES:] = head_pose(matrix)
         return FaceResult(len(boxes), features, boxes[chosen], meshes[chosen].astype(np.float32))
 
     def reset(self) -> None:
-        """Forget the face and start MediaPipe afresh; after an error it does not recover by itself."""
-        self.close()
+        """Forget the face and earlier frames."""
+        self._landmarker.reset()
         self._follower.reset()
-        self._open()
+        self._first_ns, self._last_ms = None, 0
 
     def close(self) -> None:
-        """Release MediaPipe's threads and memory."""
-        if self._landmarker is not None:
-            self._landmarker.close()
-            self._landmarker = None
-
-    def _open(self) -> None:
-        import_mediapipe()
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(self._model_path)),
-            running_mode=vision.RunningMode.VIDEO,
-            num_faces=self._max_faces,
-            min_face_detection_confidence=self._min_confidence,
-            min_face_presence_confidence=self._min_confidence,
-            min_tracking_confidence=self._min_confidence,
-            output_face_blendshapes=True,
-            output_facial_transformation_matrixes=True,
-        )
-        self._first_ns = None
-        self._last_ms = 0
-        _ignore_profiling_signals()
-        with native_stderr_logged(logger):
-            try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            except (RuntimeError, ValueError) as error:
-                raise ModelIntegrityError(
-                    f"MediaPipe cannot use {self._model_path} ({error}): "
-                    "fetch it again with `emi models pull`"
-                ) from error
-            # MediaPipe's threads log while they start; one black frame waits for them all.
-            self._detect(np.zeros((64, 64, 3), np.uint8), self._last_ms)
-
-    def _detect(self, rgb: NDArray[np.uint8], t_ms: int) -> Any:
-        from mediapipe import Image, ImageFormat
-
-        image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
-        return self._landmarker.detect_for_video(image, t_ms)
+        """Release what the backend holds."""
+        self._landmarker.close()
 
 
-def _ignore_profiling_signals() -> None:
-    """Have Python know that SIGPROF is ignored.
+def _load(backend: Backend) -> Callable[[Path, int, float], Landmarker]:
+    if backend == "mediapipe":
+        from emi_models.encoders.face_mediapipe import MediapipeLandmarker
 
-    MediaPipe's threads are sent SIGPROF by timers of a profiler that is linked into it. It sets the signal to
-    be ignored, once and unseen by Python; a program that then restores all handlers that Python knows of, as
-    Lightning does after training, makes the next one end the process.
-    """
-    if signal.getsignal(signal.SIGPROF) is signal.SIG_DFL:
-        with suppress(ValueError):  # not in the main thread, where alone Python allows it
-            signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        return MediapipeLandmarker
+    from emi_models.encoders.face_litert import LitertLandmarker
+
+    return LitertLandmarker
 
 
 def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -318,10 +242,6 @@ def head_pose(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     roll = math.atan2(matrix[1, 0], matrix[1, 1])
     position = (matrix[:3, 3].astype(np.float64) - NEUTRAL_POSITION_CM) / POSITION_SCALE_CM
     return np.array([pitch, yaw, roll, *position])
-
-
-def _points(landmarks: Iterable[Any]) -> NDArray[np.float64]:
-    return np.array([(point.x, point.y) for point in landmarks])
 
 
 def _box(points: NDArray[np.float64]) -> Box:

@@ -120,15 +120,24 @@ class Encoders:
 
 
 def load_face(encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None) -> None:
-    """Add the face encoder, or say why there is none."""
+    """Add the face encoder, or say why there is none.
+
+    Raises:
+        ConfigurationError: `face.backend` names one that is not installed.
+    """
     from emi_models.encoders.face import FaceEncoder
 
     try:
         path = store.locate("face-landmarker", progress)
         encoders.face = FaceEncoder(
-            path, max_faces=config.face.max_faces, min_confidence=config.face.min_confidence
+            path,
+            max_faces=config.face.max_faces,
+            min_confidence=config.face.min_confidence,
+            backend=config.face.backend,
         )
     except EmiError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):  # a backend that the user has named
+            raise ConfigurationError(str(error)) from error
         encoders.unavailable["vision"] = str(error)
 
 

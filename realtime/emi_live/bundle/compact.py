@@ -43,7 +43,8 @@ class Compact(Bundle):
         """Add the face encoder, or say why there are none."""
         load_face(encoders, config, store, progress)
         if encoders.face is not None:
-            encoders.announcements.append("vision: MediaPipe Face Landmarker, 52 blendshapes and head pose")
+            runs = "MediaPipe" if config.face.backend == "mediapipe" else "LiteRT"
+            encoders.announcements.append(f"vision: Face Landmarker by {runs}, 52 blendshapes and head pose")
 
     def load_audio(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None

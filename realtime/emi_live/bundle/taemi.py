@@ -119,8 +119,7 @@ class Taemi(Bundle):
             encoders,
             "vision",
             crops,
-            f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, "
-            "found by MediaPipe Face Landmarker",
+            f"{crops.dim} columns, {config.face.crop_fps:g} faces a second, found by the Face Landmarker",
         )
 
     def load_audio(

@@ -141,7 +141,7 @@ Told = Callable[[float], None]  # told of the level of each piece of sound, in d
 
 PACKAGES: Final = (
     "onnxruntime",
-    "mediapipe",
+    "ai-edge-litert",
     "ctranslate2",
     "opencv-contrib-python",
     "av",
@@ -151,8 +151,8 @@ OPTIONAL: Final = ("torch", "transformers")  # of extras: shown where they are
 # What a wheel of ours links to and does not bring: library, Debian package, what for, how bad it is.
 NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
     ("portaudio", "libportaudio2", "microphones", "warn"),
-    ("EGL", "libegl1", "the face model", "fail"),
-    ("GLESv2", "libgles2", "the face model", "fail"),
+    ("EGL", "libegl1", "face.backend=mediapipe", "warn"),
+    ("GLESv2", "libgles2", "face.backend=mediapipe", "warn"),
 )
 NARROW: Final = 60  # columns, below which the view leaves things out
 PICTURES_S: Final = 1.0  # how long a camera's rate is counted
@@ -214,7 +214,7 @@ def libraries() -> Iterator[Check]:
         if find_library(library):
             yield Check(package, "ok", f"here, for {purpose}")
         else:
-            yield Check(package, bad, f"missing, and {purpose} need it", f"sudo apt install {package}")
+            yield Check(package, bad, f"missing, and needed for {purpose}", f"sudo apt install {package}")
 
 
 def cameras(quick: bool = False) -> Iterator[Check]:

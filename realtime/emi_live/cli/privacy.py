@@ -333,6 +333,8 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
 
 
 def _telemetry() -> Iterator[Fact]:
+    from importlib.metadata import version
+
     for switch in telemetry.SWITCHES:
         state = "off" if switch.is_thrown(os.environ) else "ON"
         late = ", but thrown after the import" if switch in telemetry.LATE else ""
@@ -342,10 +344,15 @@ def _telemetry() -> Iterator[Fact]:
             switch.library,
             f"{state}{late} ({switch.variable}={value}); without it: {switch.without}",
         )
+    yield Fact("telemetry", f"ai-edge-litert {version('ai-edge-litert')}", "none: it opens no connection")
     release = telemetry.mediapipe_release()
     if release is not None:
         loud = any("mediapipe" in line for line in telemetry.warnings())
-        state = "ON: it contacts its maker" if loud else "off: this release has none (0.10.35 and later do)"
+        state = (
+            "ON with face.backend=mediapipe: it contacts its maker"
+            if loud
+            else "off: this release has none (0.10.35 and later do)"
+        )
         yield Fact("telemetry", f"mediapipe {release}", state)
 
 

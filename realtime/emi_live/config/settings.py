@@ -219,9 +219,16 @@ FRAME_S: Final = 0.02  # of wav2vec 2.0: its times are whole numbers of it
 
 
 class FaceConfig(Section):
-    """The face stage: MediaPipe Face Landmarker; with `taemi` a vision transformer's view of the face too."""
+    """The face stage: Face Landmarker; with `taemi` a vision transformer's view of the face too."""
 
     enabled: bool = Field(True, description="Run the face stage; false = no vision input.")
+    backend: Literal["litert", "mediapipe"] = Field(
+        "litert",
+        description=(
+            "What runs the Face Landmarker: litert = its networks by LiteRT; mediapipe = MediaPipe, for "
+            "comparison (extra mediapipe)."
+        ),
+    )
     max_fps: Positive = Field(
         33.0,
         description=(

@@ -254,8 +254,8 @@ def _ending(child: _Child) -> str:
 
 # What computes features or decodes media: recorded next to them.
 LIBRARIES: Final = (
-    *("emi-live", "av", "ctranslate2", "mediapipe", "numpy", "onnxruntime", "pocketsphinx"),
-    *("torch", "torchaudio", "transformers"),
+    *("emi-live", "ai-edge-litert", "av", "ctranslate2", "mediapipe", "numpy", "onnxruntime"),
+    *("opencv-contrib-python", "pocketsphinx", "torch", "torchaudio", "transformers"),
 )
 
 

@@ -155,7 +155,8 @@ def test_the_switches_of_libraries_are_told_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     shown = lines(told(demo=True), "telemetry")
     assert shown[0].startswith("onnxruntime: off")
-    assert len(shown) == len(SWITCHES) + 1
+    assert len(shown) == len(SWITCHES) + 2
+    assert "litert" in shown[-2]
 
 
 def test_for_machines_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from scipy.stats import spearmanr
 from emi_models import EMOTIONS
 from emi_models.checkpoint import packaged_checkpoint, read_header
 from emi_models.encoders.face import FaceEncoder
-from tests.live.end_to_end.support import HOP_S, Run, emi_live
+from tests.live.end_to_end.support import HOP_S, Run, emi_live, environment
 from tests.models.encoders.media import read_frames
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
@@ -73,6 +75,33 @@ def test_the_face_counts_and_the_rest_is_missing(smile: Run) -> None:
     }
     span_s = read_header(packaged_checkpoint("compact")).spans_s["vision"]
     assert modalities["vision"]["frames"] == math.ceil(30 * span_s)  # 30 pictures a second
+
+
+def test_joy_is_what_it_is_with_mediapipe(assets: Path) -> None:
+    clip = assets / "face/pyfeat_single_face.mp4"
+    ours, theirs = (
+        emi_live(assets, "--input", clip, "--set", f"face.backend={backend}")
+        for backend in ("litert", "mediapipe")
+    )
+    assert "LiteRT" in ours.stderr
+    assert "MediaPipe" in theirs.stderr
+    for emotion in EMOTIONS:
+        np.testing.assert_allclose(course(ours, emotion), course(theirs, emotion), rtol=0, atol=0.01)
+    assert np.corrcoef(course(ours, "joy"), course(theirs, "joy"))[0, 1] >= 0.999
+
+
+def test_a_backend_that_is_named_and_not_installed_is_an_error(assets: Path) -> None:
+    code = "import sys; sys.modules['mediapipe'] = None; from emi_live.cli import start_emi_live as s; s()"
+    clip = str(assets / "face/pyfeat_single_face.mp4")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--input", clip, "--no-ui", "--set", "face.backend=mediapipe"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(assets),
+    )
+    assert done.returncode == 2
+    assert "emi-live[mediapipe]" in done.stderr.splitlines()[-1]
 
 
 def test_without_a_face_a_voice_or_words_it_says_what_is_usual(assets: Path) -> None:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import logging
 import math
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emi_models.encoders import COMPACT_ENCODERS
-from emi_models.encoders.face import BLENDSHAPES, ENCODER_ID, FACE_DIM, FaceEncoder, head_pose
+from emi_models.encoders.face import BLENDSHAPES, ENCODER_ID, FACE_DIM, Backend, FaceEncoder, head_pose
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from tests.models.encoders.media import read_frames
 
@@ -132,16 +132,35 @@ def test_head_pose_undoes_a_rotation(pitch: float, yaw: float, roll: float, scal
     np.testing.assert_allclose(head_pose(matrix), [pitch, yaw, roll, 0.1, -0.2, -1.0], atol=1e-9)
 
 
-def test_nothing_is_printed(
-    model: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG, "emi_models.encoders.face"):
-        encoder = FaceEncoder(model)
-    encoder.analyse(np.zeros((360, 640, 3), np.uint8), 0)
-    encoder.close()
-    encoder.close()
-    assert capfd.readouterr() == ("", "")
-    assert caplog.records  # it said something, to the log
+QUIET = """
+import sys, logging
+import numpy as np
+from emi_models.console import own_standard_error
+from emi_models.encoders.face import FaceEncoder
+
+class Count(logging.Handler):
+    seen = 0
+    def emit(self, record):
+        self.seen += 1
+
+own_standard_error()
+count = Count()
+logging.getLogger("emi_models").addHandler(count)
+logging.getLogger("emi_models").setLevel(logging.DEBUG)
+encoder = FaceEncoder(sys.argv[1], backend=sys.argv[2])
+encoder.analyse(np.zeros((360, 640, 3), np.uint8), 0)
+encoder.close()
+encoder.close()
+print("to the log" if count.seen else "nothing was caught")
+"""
+
+
+@pytest.mark.parametrize("backend", ["litert", "mediapipe"])
+def test_what_it_says_while_it_loads_goes_to_the_log(model: Path, backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, str(model), backend], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("to the log\n", "")
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
@@ -149,26 +168,48 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         FaceEncoder(tmp_path / "face_landmarker.task")
 
 
-def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["litert", "mediapipe"])
+def test_what_is_no_model_is_refused(tmp_path: Path, backend: Backend) -> None:
     damaged = tmp_path / "face_landmarker.task"
     damaged.write_bytes(b"not a model" * 100)
-    with pytest.raises(ModelIntegrityError, match="MediaPipe cannot use"):
+    with pytest.raises(ModelIntegrityError, match="models pull"):
+        FaceEncoder(damaged, backend=backend)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a bit", "no network", "another network", "a folder"])
+def test_a_damaged_model_is_refused_in_one_line(model: Path, tmp_path: Path, damage: str) -> None:
+    damaged = tmp_path / "face_landmarker.task"
+    content = bytearray(model.read_bytes())
+    if damage == "cut off":
+        damaged.write_bytes(content[: len(content) // 2])
+    elif damage == "a bit":
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+    elif damage == "a folder":
+        with zipfile.ZipFile(damaged, "w") as bundle:
+            bundle.mkdir("face_detector.tflite")
+    else:
+        with zipfile.ZipFile(model) as bundle, zipfile.ZipFile(damaged, "w") as other:
+            for name in bundle.namelist():
+                if damage == "another network" or name != "face_blendshapes.tflite":
+                    swapped = name.replace("face_blendshapes", "face_detector")
+                    other.writestr(name, bundle.read(swapped))
+    with pytest.raises(ModelIntegrityError, match="LiteRT cannot use") as refused:
         FaceEncoder(damaged)
+    assert "\n" not in str(refused.value)
 
 
 AFTER_LIGHTNING = """
 import signal, sys, time
-import subprocess
-import sys
 
 import numpy as np
 from emi_models.encoders.face import FaceEncoder
 
-FaceEncoder(sys.argv[1]).close()
+FaceEncoder(sys.argv[1], backend="mediapipe").close()
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
     if (handler := signal.getsignal(number)) is not None:
         signal.signal(number, handler)
-encoder = FaceEncoder(sys.argv[1])
+encoder = FaceEncoder(sys.argv[1], backend="mediapipe")
 until = time.process_time() + 0.5
 frame = 0
 while time.process_time() < until:

@@ -148,7 +148,7 @@ def test_a_real_face_is_found_again_upright_in_its_crop(encoder: FaceEncoder, as
         assert result.features is not None
         tilted += abs(result.features[54]) > 0.3
         crop = crop_face(rgb, result.landmarks)
-        again = FaceEncoder(encoder._model_path)
+        again = FaceEncoder(assets / "mediapipe" / "face_landmarker.task")
         found = again.analyse(crop, 0)
         again.close()
         assert found.landmarks is not None
