@@ -5,8 +5,8 @@
     python3 bootstrap.py emi train --help     # with the extra `train`: PyTorch and its CUDA libraries
     python3 bootstrap.py pytest               # everything: 6.5 GB of disk, 3.5 GB of it downloaded
 
-Needs Linux, Python 3.11 or 3.12 and a package index. Models are fetched by the command that uses them; `emi models
-pull` fetches them before. What one command has installed stays for the next.
+Needs Linux, Python 3.11 or 3.12 and a package index. Models are fetched by the command that uses them, or
+before by `emi models pull`. What one command has installed stays for the next.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ NATIVE = {"portaudio": ("the microphone", "libportaudio2")}
 
 # The extras of pyproject.toml that a subcommand of `emi` needs; the others need none.
 EXTRAS = {
+    "extract": ("train",),
     "train": ("train",),
     "eval": ("train",),
     "convert": ("train",),
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def what_it_needs(command: str, arguments: list[str]) -> list[str]:
-    """The options of `uv sync` for a command: the base for `emi-live`, everything for tools of development."""
+    """The options of `uv sync` for a command: the base for `emi-live`, everything for development."""
     if command not in ("emi-live", "emi"):
         return ["--all-extras"]
     extras = EXTRAS.get(arguments[0], ()) if command == "emi" and arguments else ()

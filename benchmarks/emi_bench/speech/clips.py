@@ -171,7 +171,7 @@ def forced_alignment(samples: NDArray[np.float32], words: Sequence[str]) -> list
     try:
         from pocketsphinx import Decoder
     except ImportError as error:
-        raise NotAlignedError("PocketSphinx is not installed: pip install 'emi-live[pocketsphinx]'") from error
+        raise NotAlignedError("PocketSphinx is not installed: pip install 'emi-live[bench]'") from error
     decoder = Decoder(samprate=16_000, loglevel="FATAL", bestpath=False, **BEAMS)
     unknown = [word for word in dict.fromkeys(words) if decoder.lookup_word(word) is None]
     if unknown or not words:

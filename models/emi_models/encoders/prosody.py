@@ -163,7 +163,9 @@ def mel_bank() -> NDArray[np.float32]:
     corners = np.float32(700.0) * (ratio - np.float32(1.0))
     bins = np.fft.rfftfreq(FFT_SIZE, 1.0 / RATE_HZ).astype(np.float32)
     below, middle, above = (corners[k : k + MEL_BANDS, None] for k in range(3))
-    weights: NDArray[np.float32] = np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle))
+    weights: NDArray[np.float32] = np.minimum(
+        (bins - below) / (middle - below), (above - bins) / (above - middle)
+    )
     np.maximum(weights, 0.0, out=weights)
     return weights
 
