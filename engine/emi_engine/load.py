@@ -76,7 +76,7 @@ def runtime_missing(kind: EngineKind) -> str | None:
 
 def _lacking(kind: EngineKind) -> str | None:
     """What of Python an engine needs and is not installed; of TensorRT, all but the library itself."""
-    return lacking(*_PACKAGES[kind], extra="gpu" if kind in ON_GPU_ONLY else "train")
+    return lacking(*_PACKAGES[kind], extra="gpu")
 
 
 def load_engine(
@@ -226,7 +226,7 @@ def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
 
     model = find_model(content_hash(wanted.checkpoint), wanted.checkpoint, wanted.cache)
     if model is None:
-        if reason := lacking(*EXPORT, extra="train"):
+        if reason := lacking(*EXPORT, extra="gpu"):
             raise EngineUnavailableError(
                 f"{wanted.checkpoint} has no ONNX of itself next to it, and none can be made: {reason}"
             )

@@ -215,7 +215,7 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
         MissingPackageError: PyTorch is not installed.
     """
     header = read_header(path, expect_encoders)
-    require("torch", extra="train", what="a network in PyTorch")
+    require("torch", extra="gpu", what="a network in PyTorch")
     import torch
 
     from emi_models.networks import build_network

@@ -85,37 +85,40 @@ def test_a_clip_with_face_voice_and_words(run, assets: Path) -> None:  # type: i
     last = json.loads(done.stdout.splitlines()[-1])
 
     assert {each["state"] for each in last["modalities"].values()} == {"live"}
-    assert "country" in last["transcript"]["text"]
+    assert "country" in " ".join(last["modalities"]["text"][part] for part in ("committed", "partial"))
 
 
 def test_the_demo_and_the_doctor(run) -> None:  # type: ignore[no-untyped-def]
     done = run("emi-live", "--demo", "--no-ui", "--json", "-", "--duration", "5")
-    assert json.loads(done.stdout.splitlines()[-1])["emotions"]
+    assert json.loads(done.stdout.splitlines()[-1])["intensities"]
     assert "error" not in run("emi", "doctor").stdout
 
 
 def test_the_example_that_embeds_the_engine(run, assets: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "vision no_data" in run("python", ROOT / "examples" / "embed.py").stdout
+    assert "vision missing (no face)" in run("python", ROOT / "examples" / "embed.py").stdout
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"),
+    ("options", "extra", "rc"),
     [
-        (("emi", "train", "corpus"), "emi-live[train]"),
-        (("emi-live", "--config", "taemi", "--input", "CLIP"), "emi-live[taemi]"),
-        (("emi-live", "--engine", "torch", "--input", "CLIP"), "emi-live[gpu]"),
-        (("emi-live", "--set", "face.backend=mediapipe", "--input", "CLIP"), "emi-live[mediapipe]"),
-        (("emi-live", "--set", "speech.backend=pocketsphinx", "--input", "CLIP"), "emi-live[pocketsphinx]"),
+        (("--engine", "torch"), "gpu", 0),  # another engine runs in its place
+        (("--set", "speech.backend=pocketsphinx"), "pocketsphinx", 0),  # the run goes on without words
+        (("--set", "face.backend=mediapipe"), "mediapipe", 0),  # and without a face
     ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value[:3]),
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
-def test_what_is_missing_names_its_extra(  # type: ignore[no-untyped-def]
-    run, command: tuple[str, ...], extra: str, assets: Path
+def test_a_missing_part_names_its_extra(  # type: ignore[no-untyped-def]
+    run, options: tuple[str, ...], extra: str, rc: int, assets: Path
 ) -> None:
-    program, *rest = (
-        str(assets / "av" / "face_and_speech.mp4") if each == "CLIP" else each for each in command
-    )
-    done = run(program, *rest, "--no-ui", rc=2) if program == "emi-live" else run(program, *rest, rc=2)
+    clip = assets / "av" / "face_throughout_speech_stops_at_5s.mp4"
+    done = run("emi-live", "--input", clip, "--no-ui", "--duration", "2", *options, rc=rc)
 
-    assert extra in done.stderr
+    assert f"emi-live[{extra}]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_training_names_its_extra(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = run("emi", "train", "--data", tmp_path, rc=2)
+
+    assert "emi-live[train]" in done.stderr
+    assert done.stderr.count("\n") == 1

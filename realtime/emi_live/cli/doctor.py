@@ -143,7 +143,7 @@ PACKAGES: Final = (
     "onnxruntime",
     "ai-edge-litert",
     "ctranslate2",
-    "opencv-contrib-python",
+    "opencv-python-headless",
     "av",
     "numpy",
 )
