@@ -17,6 +17,7 @@ from emi_bench.render import ReportError
 from emi_bench.report import give_report, keep_if_interrupted, make_report
 from emi_live.errors import ConfigurationError
 from emi_models.encoders.face import Backend
+from emi_models.extras import EXPORT, require
 
 if TYPE_CHECKING:
     from emi_bench.systems_report import TrainingRun
@@ -159,6 +160,7 @@ def fusion(
     For example: [bold]emi bench fusion --quick[/bold] or
     [bold]emi bench fusion --engine onnxruntime-cpu-1t --network taemi --batch 1[/bold]
     """
+    require(*EXPORT, extra="gpu", what="emi bench fusion")
     from emi_bench.fusion.__main__ import bench_fusion
 
     settings = FusionSettings(
@@ -327,6 +329,7 @@ def _compare(
     check_out_folder("--out", out)
     check_out_folder("--runs", runs)
 
+    require("torch", "lightning", extra="train", what="emi bench systems")
     from emi_bench.systems import compare_systems
 
     with progress_bar("train") as bar:

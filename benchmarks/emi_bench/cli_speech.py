@@ -11,6 +11,7 @@ import typer
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
 from emi_bench.report import give_report, keep_if_interrupted
 from emi_live.errors import ConfigurationError
+from emi_models.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,7 @@ def drift(
 
     [bold]emi bench drift --model random-large --json drift.json[/bold]
     """
+    require("torch", "transformers", extra="taemi", what="emi bench drift")
     check_json(json_)
     strategies = strategy or ["cached"]
     hops = hop or (DRIFT_HOPS_S[1:2] if quick else DRIFT_HOPS_S)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, cast
 
 from emi_bench.flash_beep import (
@@ -337,9 +338,10 @@ def measure_flash_beep(
 
 
 def _live(config: LiveConfig) -> LiveConfig:
-    import torch
+    if find_spec("torch") is not None:
+        import torch
 
-    torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
+        torch.set_num_threads(config.fusion.threads)  # as `emi-live` does
     return config.model_copy(update={"mode": "live"})
 
 
