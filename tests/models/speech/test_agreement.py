@@ -167,6 +167,43 @@ def test_of_a_number_that_grows_only_the_rest_is_new(earlier: str, later: str, r
     assert all(word.start_s <= word.end_s for word in (*agreement.in_buffer, *new))
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later", "rest"),
+    [
+        ("we are 15", "we are 50 people", "people"),
+        ("we are 50", "we are 15 people", "people"),
+        ("we are 15", "we are 1 5 people", "people"),
+        ("we are 1 5", "we are 15 people", "people"),
+        ("we are fifteen", "we are 15 people", "people"),
+        ("we are 15", "we are fifteen people", "people"),
+        ("we are twenty one", "we are 21 people", "people"),
+        ("room 15 and 50", "room 15 and 15 are", "are"),
+        ("room 15 and 50", "room 50 and 50 are", "are"),
+        ("call 1 5 0", "call 150 and 51", "and 51"),
+        ("in 1950", "in 1915 and 1950", "and 1950"),
+        ("press 1", "press 1 5 times", "5 times"),
+        ("press 5", "press 15 times", "times"),
+    ],
+)
+def test_numbers_that_share_digits_are_not_taken_for_parts_of_each_other(
+    earlier: str, later: str, rest: str
+) -> None:
+    agreement = LocalAgreement(1)
+    agreement.insert(over_time(earlier), END_S)
+    agreement.force(END_S)
+    assert texts(finish(agreement, over_time(later))) == rest
+
+
+def over_time(text: str) -> list[RecognizedWord]:
+    """Each word takes 0.4 s, and a number of more than two digits 0.2 s for each digit."""
+    words, at_s = [], 0.0
+    for word in text.split():
+        length_s = 0.2 * max(2, sum(map(str.isdigit, word)))
+        words.append(RecognizedWord(word, at_s, at_s + length_s, 1.0))
+        at_s += length_s
+    return words
+
+
 def test_a_number_that_may_go_on_is_not_certain_yet() -> None:
     agreement = LocalAgreement()
     assert [texts(hear(agreement, said("it costs 1200"), END_S)) for _ in range(3)] == ["", "it costs", ""]
