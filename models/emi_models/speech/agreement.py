@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -267,13 +269,19 @@ class CommitRule(ABC):
         return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
-        """Make certain, agreed upon or not, the tentative words that end by then."""
-        count = 0
-        for word in self.tentative:
-            if word.end_s > until_s:
-                break
-            count += 1
-        return self._commit(count)
+        """Make certain the tentative words that end by then, though not all hypotheses agree on them.
+
+        At least half of them must be in the hypothesis before too, and none come after the last of these:
+        what a recogniser invents in a noise, it does not say twice.
+        """
+        words = list(takewhile(lambda word: word.end_s <= until_s, self.tentative))
+        if len(self._recent) < 2:
+            return self._commit(len(words))
+        before, now = ([spoken_form(word.text) for word in one] for one in (self._recent[-2], words))
+        blocks = SequenceMatcher(None, before, now, autojunk=False).get_matching_blocks()
+        if 2 * sum(block.size for block in blocks) < len(words):
+            return []
+        return self._commit(max((block.b + block.size for block in blocks if block.size), default=0))
 
     def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
         """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""

@@ -97,7 +97,24 @@ def test_the_same_word_well_behind_a_cut_is_a_new_one() -> None:
     assert texts(finish(agreement, said("so much", 1.7))) == "so much"
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "certain"),
+    [
+        ("", "thank you so much", ""),
+        ("and the sun is", "thank you for the show", ""),  # one word by chance
+        ("for one two three four", "or one two three four", "or one two three four"),
+        ("one two three", "one or two three four five", "one or two three"),
+    ],
+)
+def test_only_what_the_hypothesis_before_says_too_can_be_forced(before: str, now: str, certain: str) -> None:
+    agreement = LocalAgreement(3)
+    for text in (before, now):
+        hear(agreement, said(text), END_S)
+    assert texts(agreement.force(END_S)) == certain
+
+
 def test_what_is_forced_is_certain_without_agreement() -> None:
+    """If there is one hypothesis only, nothing speaks against it."""
     agreement = LocalAgreement()
     hear(agreement, said("one two three"), END_S)
     assert texts(agreement.force(0.9)) == "one two"
