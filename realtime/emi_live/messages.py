@@ -71,6 +71,7 @@ Share = Annotated[float, Meta(ge=-1.0, le=1.0)]
 Shares = Annotated[tuple[Share, ...], Meta(min_length=6, max_length=6)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, Meta(max_length=200)]
+Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}\Z")]  # a code of Whisper's, such as "en"
 # `shape` is the largest shape of an array; `least` is the smallest size of each dimension.
 Vector = Annotated[NDArray[np.float32] | None, Meta(extra={"shape": (MAX_DIM,), "least": 1})]
 Matrix = Annotated[NDArray[np.float32], Meta(extra={"shape": (MAX_AUDIO_FRAMES, MAX_DIM), "least": 0})]
@@ -154,6 +155,8 @@ class TranscriptPacket(Packet, frozen=True, kw_only=True):
     behind: bool = False  # recognition is too slow: speech is left out
     behind_s: Number = 0.0  # seconds of the utterance before `t_ns` that no hypothesis covers yet
     left_out_s: Number = 0.0  # while `behind`: seconds of speech left out since it began
+    # Spoken in the newest utterance, as set or recognised; None: nothing was recognised yet.
+    language: Language | None = None
 
 
 class TextPacket(Packet, frozen=True, kw_only=True):
@@ -173,6 +176,7 @@ class TextPacket(Packet, frozen=True, kw_only=True):
     behind: bool = False
     behind_s: Number = 0.0
     left_out_s: Number = 0.0
+    language: Language | None = None
 
 
 class ModalityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,6 +189,7 @@ class ModalityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames: Int64 | None = None  # valid frames in the window (vision and audio)
     committed: Text | None = None  # text only
     partial: Text | None = None  # text only
+    language: Language | None = None  # text only: spoken in the newest utterance
     # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: not computed.
     contribution: Shares | None = None
 
@@ -293,6 +298,8 @@ class Estimate(Packet, frozen=True, kw_only=True):
                 entry["reason"] = report.reason
             if name == "text":
                 entry |= {"committed": report.committed or "", "partial": report.partial or ""}
+                if report.language is not None:
+                    entry["language"] = report.language
             else:
                 entry["frames"] = report.frames or 0
             if report.contribution is not None:

@@ -294,6 +294,7 @@ class WindowAssembler:
             frames=frames,
             committed=None if text is None else text.committed,
             partial=None if text is None else text.partial,
+            language=None if text is None else text.language,
         )
 
     def _add_vision(self, packet: VisionPacket) -> None:

@@ -25,6 +25,7 @@ from emi_live.messages import (
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
+from tests.live.bus.packets import estimate
 
 SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, audio_dim=2, text_dim=4)
 FRAME_NS = 100_000_000
@@ -327,6 +328,16 @@ def test_a_promise_before_the_first_media_shows_nothing_and_is_waited_for_no_mor
 def talk(until_s: float, from_s: float = 0.1) -> list[Packet]:
     """Sound until then, with a voice since `from_s`."""
     return [sound(i / 10, 5, i / 10 if i / 10 >= from_s else None) for i in range(1, round(until_s * 10) + 1)]
+
+
+def test_the_language_of_the_words_is_in_the_report_and_the_json_line() -> None:
+    for language in (None, "de"):
+        made = assembler([*talk(3.0), replace(words(2.5, 2.0), language=language)])
+        report = made.assemble(ns(2.5)).reports["text"]
+        assert report.language == language
+        modalities = {**estimate().modalities, "text": report}
+        line = replace(estimate(), modalities=modalities).to_json()
+        assert line["modalities"]["text"].get("language", "none") == (language or "none")
 
 
 def told(t_s: float, *, behind: bool = False, behind_s: float = 0.0, left_out_s: float = 0.0) -> TextPacket:

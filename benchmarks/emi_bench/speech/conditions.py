@@ -18,6 +18,7 @@ __all__ = ["CONDITIONS", "make_condition"]
 
 NOISE_RMS: Final = 10 ** (-30 / 20)  # -30 dB of full scale
 LONGEST_S: Final = 60.0  # of speech
+MU: Final = 255.0  # of the telephone's mu-law, ITU-T G.711
 GERMAN: Final = (
     "ich glaube dass wir morgen fahren können",
     "das wetter war gestern schöner als heute",
@@ -151,19 +152,17 @@ def _two_speakers(seconds: float) -> SpeechClip:
 
 def _telephone(seconds: float) -> SpeechClip:
     """300 to 3400 Hz, sampled at 8 kHz and 8 bits on the way (mu-law)."""
-    import torch
-    from torchaudio.functional import mu_law_decoding, mu_law_encoding, resample
-
-    from emi_bench.speech.synthetic import monologue
+    from emi_bench.speech.synthetic import monologue, to_16_khz
 
     said = monologue(min(seconds, LONGEST_S), SEED, voice="en-us")
     spectrum = np.fft.rfft(said.samples)
     frequency = np.fft.rfftfreq(said.samples.size, 1 / RATE_HZ)
     spectrum[(frequency < 300) | (frequency > 3400)] = 0
-    band = torch.from_numpy(np.fft.irfft(spectrum, said.samples.size).astype(np.float32))
-    coded = mu_law_encoding(resample(band, RATE_HZ, RATE_HZ // 2).clamp(-1, 1), 256)
-    decoded = resample(mu_law_decoding(coded, 256), RATE_HZ // 2, RATE_HZ).numpy()
-    return _said("telephone, 8 kHz", decoded, said)
+    at_8_khz = np.fft.irfft(spectrum, said.samples.size).clip(-1, 1)[::2]  # nothing is left above 3400 Hz
+    louder = np.sign(at_8_khz) * np.log1p(MU * np.abs(at_8_khz)) / np.log1p(MU)
+    coded = np.round((louder + 1) / 2 * MU) / MU * 2 - 1
+    decoded = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(MU)) / MU
+    return _said("telephone, 8 kHz", to_16_khz(decoded.astype(np.float32), RATE_HZ // 2), said)
 
 
 def _clean(seconds: float) -> SpeechClip:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
+from emi_live.resample import StreamingResampler
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "draw_sentence",
     "is_held_out",
     "monologue",
+    "to_16_khz",
 ]
 
 _SUBJECTS: Final = ("i", "you", "we", "they")
@@ -221,7 +223,7 @@ class Synthesizer:
         times.append(end / self._rate_hz)
         spoken = (SpokenWord(*each) for each in zip(words, times[:-1], times[1:], strict=True))
         return SyntheticUtterance(
-            _to_16_khz(samples[:end], self._rate_hz), tuple(spoken), self._timed(engine.phonemes, end)
+            to_16_khz(samples[:end], self._rate_hz), tuple(spoken), self._timed(engine.phonemes, end)
         )
 
     def _timed(self, phonemes: list[tuple[str, int]], end: int) -> tuple[SpokenWord, ...]:
@@ -271,12 +273,11 @@ def _manner(rng: np.random.Generator) -> tuple[int, int]:
     return int(rng.integers(RATES_WPM[0], RATES_WPM[1] + 1)), int(rng.integers(PITCHES[0], PITCHES[1] + 1))
 
 
-def _to_16_khz(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
-    import torch
-    from torchaudio.functional import resample
-
-    at_16_khz: NDArray[np.float32] = resample(torch.from_numpy(samples), rate_hz, SAMPLE_RATE_HZ).numpy()
-    return at_16_khz
+def to_16_khz(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+    """The same sound, shape (n,), as live use resamples it."""
+    resampler = StreamingResampler(rate_hz)
+    blocks = [*resampler.push(samples, 0), *resampler.flush()]
+    return np.concatenate([block.samples for block in blocks])
 
 
 class _Event(ctypes.Structure):

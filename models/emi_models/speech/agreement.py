@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -69,7 +71,11 @@ class Match:
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the start of `words` that is nearest to `certain` in edits; of equals, the nearest in time.
+    """Find the start of `words` that is nearest to `certain`, in edits and in time.
+
+    An edit of a word counts as much as one second. The parts of a word share its weight, so that "15" in
+    place of "fifteen" is one word of difference. A word is split only where the part before the split goes
+    on from the beginning of a certain word: "415-555" after "415", but not "50" after "15".
 
     Args:
         certain: words, in order of time.
@@ -78,36 +84,26 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
     """
     if not certain:
         return Match(0, tuple(words), ())
-    said = [(form, place) for place, word in enumerate(certain) for form, _ in units(word.text)]
-    found = [
-        _Unit(form, place, at, word) for place, word in enumerate(words) for form, at in units(word.text)
-    ]
-    edits = _table([form for form, _ in said], [unit.form for unit in found])
+    said, found = _units_of(certain), _units_of(words)
+    table = _Table(said, found)
     end_s = certain[-1].end_s
 
-    def ends(count: int) -> float:
+    def distance(count: int) -> tuple[float, int]:
         if 0 < count < len(found) and found[count].place == found[count - 1].place:
-            return found[count].begin_s
-        if count:
-            return found[count - 1].word.end_s
-        return words[0].start_s if words else begin_s
-
-    covered = min(
-        range(len(found) + 1), key=lambda count: (edits[count][len(said)], abs(ends(count) - end_s), count)
-    )
-    times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
-    i, j = covered, len(said)
-    while j:
-        if i and edits[i][j] == edits[i - 1][j - 1] + (found[i - 1].form != said[j - 1][0]):
-            if found[i - 1].form == said[j - 1][0]:
-                times.setdefault(said[j - 1][1], []).append(found[i - 1].word)
-            i, j = i - 1, j - 1
-        elif edits[i][j] == edits[i][j - 1] + 1:
-            j -= 1
+            at_s = found[count].begin_s
+        elif count:
+            at_s = found[count - 1].word.end_s
         else:
-            i -= 1
+            at_s = words[0].start_s if words else begin_s
+        return table.edits[count][len(said)] + abs(at_s - end_s), count
+
+    covered = min(filter(table.may_end, range(len(found) + 1)), key=distance)
+    times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
+    for i, j in table.pairs(covered):
+        if found[i].form == said[j].form:
+            times.setdefault(said[j].place, []).append(found[i].word)
     retimed = [
-        replace(word, start_s=times[place][-1].start_s, end_s=times[place][0].end_s)
+        replace(word, start_s=times[place][0].start_s, end_s=times[place][-1].end_s)
         if place in times
         else word
         for place, word in enumerate(certain)
@@ -135,12 +131,13 @@ def _divided(
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A part of a word of the hypothesis: its form, which word, where in its text, and the word."""
+    """A part of a word: its form, which word, where in its text, the word, and its share of an edit."""
 
     form: str
     place: int
     at: int
     word: RecognizedWord
+    weight: float
 
     @property
     def begin_s(self) -> float:
@@ -149,15 +146,60 @@ class _Unit:
         return self.word.start_s + part * (self.word.end_s - self.word.start_s)
 
 
-def _table(said: Sequence[str], found: Sequence[str]) -> list[list[int]]:
-    """Edits between the first i units found and the first j said, at [i][j]."""
-    rows = [list(range(len(said) + 1))]
-    for i, word in enumerate(found, start=1):
-        before, row = rows[-1], [i]
-        for j, other in enumerate(said, start=1):
-            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (word != other)))
-        rows.append(row)
-    return rows
+def _units_of(words: Sequence[RecognizedWord]) -> list[_Unit]:
+    return [
+        _Unit(form, place, at, word, 1 / len(parts))
+        for place, word in enumerate(words)
+        for parts in [units(word.text)]
+        for form, at in parts
+    ]
+
+
+class _Table:
+    """Least edits between the first i units found and the first j said, at `edits[i][j]`, in words."""
+
+    def __init__(self, said: Sequence[_Unit], found: Sequence[_Unit]) -> None:
+        self._said, self._found = said, found
+        row = [0.0]
+        for one in said:
+            row.append(row[-1] + one.weight)
+        self.edits = [row]
+        for i, unit in enumerate(found):
+            before, row = self.edits[-1], [self.edits[-1][0] + unit.weight]
+            for j, one in enumerate(said):
+                row.append(
+                    min(before[j + 1] + unit.weight, row[j] + one.weight, before[j] + self._changed(i, j))
+                )
+            self.edits.append(row)
+
+    def _changed(self, i: int, j: int) -> float:
+        unit, one = self._found[i], self._said[j]
+        return 0.0 if unit.form == one.form else min(unit.weight, one.weight)
+
+    def pairs(self, count: int) -> list[tuple[int, int]]:
+        """Which of the first `count` units found stand for which of all that were said, in order."""
+        edits, pairs = self.edits, []
+        i, j = count, len(self._said)
+        while i or j:
+            if i and j and edits[i][j] == edits[i - 1][j - 1] + self._changed(i - 1, j - 1):
+                i, j = i - 1, j - 1
+                pairs.append((i, j))
+            elif j and edits[i][j] == edits[i][j - 1] + self._said[j - 1].weight:
+                j -= 1
+            else:
+                i -= 1
+        return pairs[::-1]
+
+    def may_end(self, count: int) -> bool:
+        """Whether what is certain may end before this unit: between words, or in one that began with it."""
+        found, said = self._found, self._said
+        if not 0 < count < len(found) or found[count].place != found[count - 1].place:
+            return True
+        first = next(i for i, unit in enumerate(found) if unit.place == found[count].place)
+        return any(
+            i == first and found[i].form == said[j].form and (not j or said[j].place != said[j - 1].place)
+            for i, j in self.pairs(count)
+        )
 
 
 ECHO_S: Final = 0.3  # a word this close to a cut may be what the cut left of the last word before it
@@ -227,13 +269,19 @@ class CommitRule(ABC):
         return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
-        """Make certain, agreed upon or not, the tentative words that end by then."""
-        count = 0
-        for word in self.tentative:
-            if word.end_s > until_s:
-                break
-            count += 1
-        return self._commit(count)
+        """Make certain the tentative words that end by then, though not all hypotheses agree on them.
+
+        At least half of them must be in the hypothesis before too, and none come after the last of these:
+        what a recogniser invents in a noise, it does not say twice.
+        """
+        words = list(takewhile(lambda word: word.end_s <= until_s, self.tentative))
+        if len(self._recent) < 2:
+            return self._commit(len(words))
+        before, now = ([spoken_form(word.text) for word in one] for one in (self._recent[-2], words))
+        blocks = SequenceMatcher(None, before, now, autojunk=False).get_matching_blocks()
+        if 2 * sum(block.size for block in blocks) < len(words):
+            return []
+        return self._commit(max((block.b + block.size for block in blocks if block.size), default=0))
 
     def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
         """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""

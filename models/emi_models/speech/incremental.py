@@ -130,7 +130,7 @@ class IncrementalSettings:
     first_s: float = 0.0  # of an utterance before the first: what is made of a syllable is seldom right
     agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
     edge_s: float | None = None  # not by agreement: certain is what ends so long before the sound does
-    trim_s: float = 15.0  # from here on, cut where words are certain
+    trim_s: float = 8.0  # from here on, cut where words are certain
     limit_s: float = 20.0  # never hold more than this
     guards: GuardSettings = field(default_factory=GuardSettings)
 
@@ -149,7 +149,8 @@ class IncrementalRecognizer:
 
     The words of a growing buffer are asked for every `every_s` of sound and become certain by
     `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s`
-    regardless, and then the words before the cut are certain without agreement rather than lost. The words
+    regardless, and then the words before the cut are certain if the hypothesis before has most of them, and
+    lost if not. The words
     that scrolled away are the recogniser's prompt, and nothing of an utterance is carried into the next.
     """
 
@@ -274,7 +275,7 @@ class IncrementalRecognizer:
         return certain
 
     def _choose_cut(self) -> tuple[Cut | None, list[RecognizedWord]]:
-        """Where to cut, and the words that become certain with it, agreed upon or not."""
+        """Where to cut, and the words that become certain with it."""
         buffer, rule = self._buffer, self._rule
         cut = word_cut(rule)
         if cut is not None and cut.at_s <= buffer.start_s:

@@ -75,7 +75,7 @@ class Hypothesis:
 
     Attributes:
         segments: in order of time.
-        language: code of the language of the words; None: the recogniser knows but one.
+        language: code of the language that is spoken, as set or recognised; None: not known yet.
         other_language: code of the language that is spoken, if it is not the one that was set.
     """
 

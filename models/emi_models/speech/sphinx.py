@@ -139,4 +139,4 @@ class SphinxRecognizer:
             for segment in self._decoder.seg() or ()
             if not segment.word.startswith(NOT_A_WORD)
         )
-        return Hypothesis((Segment(words),) if words else ())
+        return Hypothesis((Segment(words),) if words else (), language="en")

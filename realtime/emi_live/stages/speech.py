@@ -218,6 +218,7 @@ class SpeechStage:
         self._timer = timer
         self._language = config.language
         self._told_language = ""
+        self._spoken: str | None = None  # the language of the newest hypothesis
         self._health = health
         self._timeline = CaptureTimeline()
         self._transcript = Transcript()
@@ -355,6 +356,7 @@ class SpeechStage:
         if update is None:
             return False
         self._covered_ns = self._last_ns
+        self._spoken = (self._words and self._words.language) or self._spoken
         changed = self._show(update)
         if self._keeping_up is not None:
             self._keeping_up.answered(self._chunks.backlog, self._timer() - start_s)
@@ -429,6 +431,7 @@ class SpeechStage:
             behind=self._keeping_up is not None and self._keeping_up.missing,
             behind_s=self._behind_s,
             left_out_s=0.0 if self._keeping_up is None else self._keeping_up.left_out_s,
+            language=self._spoken,
         )
         return self._told
 

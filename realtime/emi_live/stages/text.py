@@ -73,6 +73,7 @@ class TextStage:
                 behind=packet.behind,
                 behind_s=packet.behind_s,
                 left_out_s=packet.left_out_s,
+                language=packet.language,
             ),
         )
 

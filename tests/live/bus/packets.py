@@ -44,6 +44,8 @@ def scalars(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.integers(low, high)
         case inspect.FloatType(ge=low, le=high):
             return st.floats(low, high)
+        case inspect.StrType(pattern=str() as pattern):
+            return st.from_regex(pattern)
         case inspect.StrType(max_length=longest):
             assert longest is not None
             return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(longest, MAX_ITEMS))

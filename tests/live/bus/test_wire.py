@@ -247,6 +247,9 @@ def test_what_is_too_large_is_refused() -> None:
     text = "x" * (MAX_TEXT + 1)
     long = TextPacket(t_ns=0, progress_ns=0, embedding=None, committed=text, partial="", last_word_ns=None)
     wide = AudioPacket(t_ns=0, progress_ns=0, frames=np.ones((1, 5000), np.float32), last_voice_ns=None)
+    for code in ("", "German", "DE", "de\n", "d"):
+        with pytest.raises(WireError, match="language"):
+            wire.decode(wire.encode(TranscriptPacket(t_ns=0, progress_ns=0, words=(), language=code)))
     for packet, key in ((many, "words"), (long, "committed"), (wide, "frames")):
         with pytest.raises(WireError, match=key):
             wire.decode(wire.encode(packet))
@@ -356,7 +359,7 @@ def examples() -> list[Packet]:
     return [
         vision(5, features=features),
         AudioPacket(t_ns=5, progress_ns=5, frames=features.reshape(2, 4), last_voice_ns=3),
-        TranscriptPacket(t_ns=5, progress_ns=5, words=words, withdrawn=(7, 8), behind_s=0.5),
+        TranscriptPacket(t_ns=5, progress_ns=5, words=words, withdrawn=(7, 8), behind_s=0.5, language="de"),
         TextPacket(
             t_ns=5, progress_ns=5, embedding=features, committed="a day", partial="it", last_word_ns=4
         ),

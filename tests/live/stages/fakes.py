@@ -44,7 +44,9 @@ class ScriptedRecognizer:
     name = "scripted"
     agreement = 2
 
-    def __init__(self, fail_at: int | None = None) -> None:
+    def __init__(self, fail_at: int | None = None, languages: Sequence[str] = ()) -> None:
+        """`languages`: of each utterance in turn; not known after the last."""
+        self._languages = languages
         self.utterances: list[NDArray[np.float32]] = []
         self.closed = False
         self._parts: list[NDArray[np.float32]] | None = None
@@ -87,7 +89,8 @@ class ScriptedRecognizer:
             RecognizedWord(text, k * WORD_SAMPLES / RATE_HZ, (k + 1) * WORD_SAMPLES / RATE_HZ, 1.0)
             for k, text in enumerate(words)
         ]
-        return Hypothesis((Segment(tuple(heard)),))
+        language = self._languages[number] if number < len(self._languages) else None
+        return Hypothesis((Segment(tuple(heard)),), language)
 
 
 class BrightnessFace:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ def test_words_are_partial_while_one_speaks_and_committed_after() -> None:
     assert words(packets[-2], committed=True) == [f"u0w{k}" for k in range(11)]
     assert words(packets[-2], committed=False) == []
     assert rig.count("speech.utterances") == 1
+
+
+def test_the_language_is_that_of_the_newest_utterance_in_which_it_was_recognised() -> None:
+    rig = Rig(ScriptedRecognizer(languages=["de", "fr"]))
+    packets = rig.hear(sound("..xxxx......xxxx......xxxx......"), [512]) + rig.end()
+    told = [packet.language for packet in packets[:-1] if isinstance(packet, TranscriptPacket)]
+    assert [language for language, _ in groupby(told)] == [None, "de", "fr"]
 
 
 def test_words_have_the_time_at_which_they_were_said() -> None:

