@@ -1,4 +1,4 @@
-"""What options of several commands share: checks before anything is loaded, and completion with Tab.
+"""What several commands share: checks before anything is loaded, completion with Tab, the bar of a download.
 
 Nothing here imports torch, OpenCV, MediaPipe or transformers.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,9 +17,13 @@ from emi_live.addresses import safe_address
 from emi_live.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console
+    from rich.progress import TaskID
 
     from emi_live.config import LiveConfig
+    from emi_models.store import Progress, PullEvent
 
 __all__ = [
     "SYSTEMS",
@@ -36,6 +40,7 @@ __all__ = [
     "complete_model",
     "complete_preset",
     "complete_system",
+    "download_bar",
     "media_argument",
 ]
 
@@ -267,3 +272,47 @@ def complete_microphone(incomplete: str) -> list[str]:
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
+
+
+@contextmanager
+def download_bar(console: Console) -> Iterator[Progress]:
+    """A callback for `ModelStore.locate` and `pull`: one bar per model, with speed and time to go.
+
+    Nothing is drawn until the first bytes or words come. One line says which model is fetched, its licence
+    and its source, and one each what gets in the way.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    bars: dict[str, TaskID] = {}
+    live = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def show(event: PullEvent) -> None:
+        if event.model not in bars:
+            if not bars:
+                live.start()
+            # Bytes of an earlier run start the bar where it stopped, and do not count as speed.
+            bars[event.model] = live.add_task(event.model, total=event.total, completed=event.done)
+            source = f" from {event.source}" if event.source else ""
+            console.print(
+                f"fetching {event.model}, {event.total / 1e6:.1f} MB ({event.licence}){source}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        live.update(bars[event.model], completed=event.done, total=event.total)
+        if event.note:
+            console.print(f"{event.model}: {event.note}", style="yellow", markup=False, soft_wrap=True)
+
+    try:
+        yield show
+    finally:
+        live.stop()
