@@ -10,7 +10,7 @@ import stat
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emi_engine import ENGINES
 from emi_live.addresses import safe_address
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from emi_live.config import LiveConfig
+    from emi_models.data.clip import ClipSet
     from emi_models.store import Progress, PullEvent
 
 __all__ = [
     "SYSTEMS",
+    "bad_use",
     "check_before_loading",
     "check_checkpoint",
+    "check_data",
     "check_new_file",
     "check_out_folder",
     "check_writable",
@@ -42,9 +45,12 @@ __all__ = [
     "complete_system",
     "download_bar",
     "media_argument",
+    "open_data",
+    "training_installed",
 ]
 
 STANDARD_OUTPUT: Final = "-"
+TRAINING: Final = frozenset({"lightning", "matplotlib", "torchmetrics"})  # of the extra `train`
 
 
 def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
@@ -154,6 +160,75 @@ def check_checkpoint(path: Path, bundle: str | None = None) -> None:
     from emi_models.checkpoint import read_header
 
     read_header(path, find_bundle(bundle).encoder_ids or None if bundle else None)
+
+
+@contextmanager
+def bad_use() -> Iterator[None]:
+    """Report errors of clips and of training as bad use, exit code 2."""
+    from emi_models.errors import DataError, TrainingError
+
+    try:
+        yield
+    except (DataError, TrainingError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def check_data(folder: Path, labels: Path | None = None) -> None:
+    """Return if the folder looks like clips and the file of ratings exists; nothing is loaded.
+
+    Raises:
+        ConfigurationError: it does not, or they are not.
+    """
+    from emi_models.data.dataset import check_folder
+
+    with bad_use():
+        check_folder(folder)
+    if labels is not None and not labels.exists():
+        raise ConfigurationError(f"--labels {labels} is not there; give a CSV of ratings")
+
+
+def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSet:
+    """The clips of a folder, with a bar while features are converted.
+
+    Args:
+        folder: in emi-live's layout or Hume-Vidmimic2's.
+        console: where the bar is drawn, if it is a terminal.
+        options: of `emi_models.data.open_clips`; None = not given.
+
+    Raises:
+        DataError: it has neither layout, or is damaged.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from emi_models.data import open_clips
+
+    given = {name: value for name, value in options.items() if value is not None}
+    columns = (TextColumn("convert {task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def converted(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done)
+
+        return open_clips(folder, progress=converted, **given)
+
+
+@contextmanager
+def training_installed() -> Iterator[None]:
+    """Turn a failed import of the extra `train` into a message that says what to install.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TRAINING:
+            raise
+        raise ConfigurationError(f'{package} is not installed; install "emi-live[train]"') from error
 
 
 def _check_input(text: str) -> None:
