@@ -130,9 +130,7 @@ class Keyboard:
             self._handler = signal.signal(signal.SIGTSTP, self._stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the terminal."""
         self._restore()
         self._controls.active = False
