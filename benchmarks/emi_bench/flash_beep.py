@@ -34,7 +34,6 @@ from emi_models.errors import EmiError
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
 

@@ -13,7 +13,6 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Protocol
 
 import msgspec
