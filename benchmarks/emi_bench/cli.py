@@ -322,8 +322,7 @@ def _compare(
     data: Path, out: Path, runs: Path, seeds: int, epochs: int, jobs: int, only: list[str], as_json: bool
 ) -> None:
     from emi_bench.render import print_page
-    from emi_live.cli.options import check_out_folder
-    from emi_live.cli.train import check_data
+    from emi_live.cli.options import check_data, check_out_folder
 
     check_data(data)
     check_out_folder("--out", out)

@@ -229,7 +229,7 @@ def speech(
     from rich.console import Console
 
     from emi_bench.speech.run import make_settings, measure_speech
-    from emi_live.cli.downloads import download_bar
+    from emi_live.cli.options import download_bar
 
     check_json(json_)
     settings = make_settings(

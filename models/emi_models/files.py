@@ -1,7 +1,8 @@
-"""Files written whole or not at all, file locks, and the user's cache: the only place for these."""
+"""Files written whole or not at all, file locks, hashes, and the user's cache: the only place for these."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from contextlib import contextmanager, suppress
@@ -13,7 +14,16 @@ from emi_models.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["WriteError", "atomic_write", "library_caches", "locked", "replacing", "user_cache"]
+__all__ = [
+    "WriteError",
+    "atomic_write",
+    "library_caches",
+    "locked",
+    "part_of",
+    "replacing",
+    "sha256_of",
+    "user_cache",
+]
 
 
 class WriteError(DataError, OSError):
@@ -100,6 +110,17 @@ def library_caches(environ: Mapping[str, str]) -> dict[str, str]:
     if not ((Path(base) if base.startswith("/") else Path.home() / ".config") / "matplotlib").is_dir():
         wanted["MPLCONFIGDIR"] = cache / "matplotlib"
     return {name: str(path) for name, path in wanted.items() if not environ.get(name)}
+
+
+def part_of(target: Path) -> Path:
+    """Where the bytes of a file under way are collected."""
+    return target.with_name(target.name + ".part")
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a whole file, in lower-case hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _failure(path: Path, error: OSError, remedy: str) -> WriteError:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emi_live.bundle import bundle_of
 from emi_live.bus import Bus
@@ -20,11 +20,14 @@ from emi_live.health import Health
 from emi_live.intake import Intake, Pauses
 from emi_live.messages import end_of_stream
 from emi_live.rings import AudioRing, VideoRing
-from emi_live.sources import PushSource, Source, open_sources
+from emi_live.sources import Source, open_sources
 from emi_live.stages import Stage
 from emi_live.stages.stage import StageRunner
 from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
+
+if TYPE_CHECKING:
+    from emi_live.sources.push import PushSource
 
 __all__ = ["Flow", "StageMaker", "open_flow"]
 
@@ -58,6 +61,10 @@ class Flow:
     @property
     def pushed(self) -> PushSource | None:
         """Where the program pushes media; None if they are captured."""
+        if not self.config.source.is_pushed:
+            return None
+        from emi_live.sources.push import PushSource
+
         return next((source for source in self.opened_sources if isinstance(source, PushSource)), None)
 
     def add_stages(
@@ -117,7 +124,7 @@ def open_flow(
         "video": without_sources or any(source.has_video for source in sources),
         "audio": without_sources or any(source.has_audio for source in sources),
     }
-    pushed = any(isinstance(source, PushSource) for source in sources)
+    pushed = config.source.is_pushed and not without_sources
     if exact:
         _check_room(config, config.source.push_lead_s if pushed and all(streams.values()) else 0.0)
     video = VideoRing(config.rings.video_frames, lossless=exact)

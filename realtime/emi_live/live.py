@@ -21,7 +21,6 @@ from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
 from emi_live.sinks.sink import AsyncEstimates, EstimateReader
-from emi_live.sources import PushSource
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from emi_live.media import PixelFormat, SoundLayout
     from emi_live.sinks import Sink
     from emi_live.sinks.sink import EstimateBox
+    from emi_live.sources.push import PushSource
     from emi_live.worker import Worker
     from emi_models.store import Progress
 

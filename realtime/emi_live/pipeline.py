@@ -32,7 +32,6 @@ from emi_live.fusion import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.sinks.sink import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
-from emi_live.sources import PushSource
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
 from emi_models import MODALITIES, Modality, telemetry
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
     from emi_live.sinks import Sink
+    from emi_live.sources.push import PushSource
     from emi_models.store import Progress
 
 __all__ = ["Builder", "Parts", "source_of"]

@@ -9,7 +9,8 @@ its parts show, together: 1 - (1 - words)(1 - face)(1 - voice), emotion by emoti
 the mean of the corpus, because that is the best answer without any; an absent or neutral face or voice adds
 nothing, so it leaves the words' answer as it is.
 
-`warm_up_then_cosine` and `follow` give the learning rate and the averaged weights of both trainings.
+`warm_up_then_cosine`, `parameter_groups` and `follow` give the learning rate, the weight decay and the
+averaged weights of both trainings.
 """
 
 from __future__ import annotations
@@ -34,8 +35,17 @@ if TYPE_CHECKING:
 
     from recipes.compact.faces import FaceWindows
     from recipes.compact.voices import VoiceTakes
+    from recipes.compact.words import WordsRecipe
 
-__all__ = ["Mixture", "TogetherRecipe", "composed", "follow", "train_together", "warm_up_then_cosine"]
+__all__ = [
+    "Mixture",
+    "TogetherRecipe",
+    "composed",
+    "follow",
+    "parameter_groups",
+    "train_together",
+    "warm_up_then_cosine",
+]
 
 # Chances that a modality is there; each is drawn alone, so that every pattern comes up.
 PRESENT: Final = {"text": 0.5, "vision": 0.7, "audio": 0.7}
@@ -153,6 +163,18 @@ def warm_up_then_cosine(step: int, warm_up: int, total: int) -> float:
 
 
 @torch.no_grad()
+def parameter_groups(network: Taemi, recipe: TogetherRecipe | WordsRecipe) -> list[dict[str, object]]:
+    """Weight decay for matrices; none for biases, norms and missing tokens."""
+    first = network.head[0].weight
+    matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {"params": [first], "weight_decay": recipe.weight_decay, "lr": recipe.first_layer_rate},
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
 def follow(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights a step towards the network's; faster at first, while they are few."""
     decay = min(decay, (1 + step) / (10 + step))
@@ -195,7 +217,7 @@ def train_together(
     network = Taemi(CONFIG)
     network.load_state_dict(words.state_dict())
     averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warm_up_then_cosine(step, recipe.warm_up, recipe.steps)
     )
@@ -216,15 +238,3 @@ def train_together(
             report(step + 1, error / recipe.report_every)
             error = 0.0
     return averaged
-
-
-def _groups(network: Taemi, recipe: TogetherRecipe) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for biases, norms and missing tokens."""
-    first = network.head[0].weight
-    matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": [first], "weight_decay": recipe.weight_decay, "lr": recipe.first_layer_rate},
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]

@@ -12,7 +12,7 @@ from emi_models.inputs import FusionInputs
 from emi_models.networks.taemi import Taemi
 from recipes.compact.goemotions import mean_pearson
 from recipes.compact.sizes import CONFIG, SHAPES
-from recipes.compact.together import follow, warm_up_then_cosine
+from recipes.compact.together import follow, parameter_groups, warm_up_then_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def train_words(
     held_out, rows = order[: recipe.held_out], order[recipe.held_out :]
     network = Taemi(WORDS_CONFIG)
     averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.learning_rate)
     steps = len(rows) // recipe.batch
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warm_up_then_cosine(step, steps, steps * recipe.epochs)
@@ -116,15 +116,3 @@ def _draw(views: Sequence[Tensor], rows: Tensor) -> Tensor:
     which = torch.randint(len(views), (len(rows), 1, 1))
     choices = torch.stack([view[rows] for view in views], dim=1)  # (B, views, 384)
     return torch.take_along_dim(choices, which, dim=1).squeeze(1)
-
-
-def _groups(network: Taemi, recipe: WordsRecipe) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for biases, norms and missing tokens."""
-    first = network.head[0].weight
-    matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": [first], "weight_decay": recipe.weight_decay, "lr": recipe.first_layer_rate},
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]

@@ -15,7 +15,7 @@ from emi_models.errors import CheckpointError, EmiError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["bench_fusion", "main"]
+__all__ = ["bench_fusion", "main", "options"]
 
 
 def bench_fusion(settings: FusionSettings, json_path: str | None) -> None:
@@ -46,9 +46,8 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure as the arguments say. Exit code: 0 done, 1 nothing can run, 2 bad use, 130 interrupted."""
-    accept_any_text()
+def options() -> argparse.ArgumentParser:
+    """The options of `emi bench fusion`, without typer; a test holds them to be the same."""
     default = FusionSettings()
     parser = argparse.ArgumentParser(
         prog="python -m emi_bench.fusion",
@@ -73,12 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--no-streams", action="store_true", help="leave out the streams, which are measured hop by hop")
     add("--quick", action="store_true", help="minutes: small batches, few calls, no torch.compile")
     add("--json", metavar="FILE", help="write the report to this file as JSON; - for standard output")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure as the arguments say. Exit code: 0 done, 1 nothing can run, 2 bad use, 130 interrupted."""
+    accept_any_text()
+    given = options().parse_args(arguments)
     settings = FusionSettings(
         engines=tuple(given.engine),
         networks=tuple(given.network),
         checkpoint=given.checkpoint,
-        batches=tuple(given.batch or default.batches),
+        batches=tuple(given.batch or FusionSettings().batches),
         n=given.n,
         gap_s=given.gap_s,
         budget_s=given.budget_s,

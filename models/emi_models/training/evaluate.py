@@ -29,11 +29,10 @@ from torchmetrics.functional.regression import concordance_corrcoef, mean_square
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import load_checkpoint
-from emi_models.data.batches import collate
+from emi_models.data.batches import LEAST_CLIPS, check_task, collate, rated_clips, rated_part
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
-from emi_models.training.clips import LEAST_CLIPS, check_task, rated_clips, rated_part
 from emi_models.training.config import DataSettings
 from emi_models.training.results import HEADING, published_for
 

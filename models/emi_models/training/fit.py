@@ -23,10 +23,9 @@ from safetensors.torch import load_file
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
-from emi_models.data.batches import ClipWindows
+from emi_models.data.batches import ClipWindows, check_task, rated_clips
 from emi_models.errors import TrainingError
 from emi_models.networks import SYSTEMS, build_network, describe_config
-from emi_models.training.clips import check_task, rated_clips
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from emi_models import Modality
+    from emi_models.data.batches import RatedClips
     from emi_models.data.clip import ClipSet
     from emi_models.networks.base import FusionNetwork
-    from emi_models.training.clips import RatedClips
     from emi_models.training.config import TrainingSettings
     from emi_models.training.recipe import Recipe, TrainingStage
     from emi_models.training.results import RunFolder

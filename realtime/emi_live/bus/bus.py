@@ -13,7 +13,6 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Protocol
 
 import msgspec
@@ -108,9 +107,7 @@ class Bus:
     def __enter__(self) -> Bus:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def publisher(self, topic: str, subscribers: int | None = None) -> Publisher:

@@ -354,20 +354,14 @@ class PortGuard:
     def _connection(self, file: int) -> sockets.socket | None:
         """Our own handle to a file of ZeroMQ's; None if it is no longer a connection of this port."""
         try:
-            own = os.dup(file)
+            connection = sockets.fromfd(file, sockets.AF_INET, sockets.SOCK_STREAM)  # a copy, not checked yet
         except OSError:
             return None
-        try:
-            connection = sockets.socket(fileno=own)
-        except OSError:  # no longer a socket
-            os.close(own)
-            return None
-        try:
+        with suppress(OSError):  # no longer a socket
             name = connection.getsockname()
-        except OSError:
-            name = None
-        if isinstance(name, tuple) and name[1] == self._port and connection.type == sockets.SOCK_STREAM:
-            return connection
+            kind = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_TYPE)
+            if isinstance(name, tuple) and name[1] == self._port and kind == sockets.SOCK_STREAM:
+                return connection
         connection.close()
         return None
 
@@ -404,24 +398,20 @@ def _check_socket_path(path: Path) -> None:
     Raises:
         ConfigurationError: a program listens there, it is a file, or the path is too long.
     """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ConfigurationError(f"{path} is too long for a socket ({MAX_SOCKET_PATH} bytes at most)")
     try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            problem = f"is too long for a socket ({MAX_SOCKET_PATH} bytes at most)"
+        elif not stat.S_ISSOCK(path.stat().st_mode):
+            problem = "exists and is not a socket; choose another path"
+        else:
+            with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+                probe.connect(os.fspath(path))
+            problem = "is in use by a running program; stop it or choose another folder"
+    except (FileNotFoundError, ConnectionRefusedError):  # nothing is there, or its process has ended
         return
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be used for a socket: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise ConfigurationError(f"{path} exists and is not a socket; choose another path")
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            return  # its process has ended
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be used for a socket: {error.strerror}") from error
-    raise ConfigurationError(f"{path} is in use by a running program; stop it or choose another folder")
+        problem = f"cannot be used for a socket: {error.strerror}"
+    raise ConfigurationError(f"{path} {problem}")
 
 
 def _private_folder(wanted: Path | None) -> tuple[Path, bool]:

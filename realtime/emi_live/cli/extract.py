@@ -156,7 +156,7 @@ def extract(
     require("torch", extra="train", what="emi extract")
     from rich.console import Console
 
-    from emi_live.cli.downloads import download_bar
+    from emi_live.cli.options import download_bar
     from emi_live.extract.encoders import fetch_models, load_settings
     from emi_live.extract.folder import list_videos, rate
     from emi_live.extract.pool import Pool, Task, run_child

@@ -110,7 +110,7 @@ def pull_models(
     the place of the index and of every host, HF_ENDPOINT that of huggingface.co only. HTTPS_PROXY is
     respected.
     """
-    from emi_live.cli.downloads import download_bar
+    from emi_live.cli.options import download_bar
 
     if names and all_models:
         raise typer.BadParameter("name models or give --all, not both")

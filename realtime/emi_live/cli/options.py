@@ -1,4 +1,4 @@
-"""What options of several commands share: checks before anything is loaded, and completion with Tab.
+"""What several commands share: checks before anything is loaded, completion with Tab, the bar of a download.
 
 Nothing here imports torch, OpenCV, MediaPipe or transformers.
 """
@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emi_engine import ENGINES
 from emi_live.addresses import safe_address
 from emi_live.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console
+    from rich.progress import TaskID
 
     from emi_live.config import LiveConfig
+    from emi_models.data.clip import ClipSet
+    from emi_models.store import Progress, PullEvent
 
 __all__ = [
     "SYSTEMS",
+    "bad_use",
     "check_before_loading",
     "check_checkpoint",
+    "check_data",
     "check_new_file",
     "check_out_folder",
     "check_writable",
@@ -36,7 +43,9 @@ __all__ = [
     "complete_model",
     "complete_preset",
     "complete_system",
+    "download_bar",
     "media_argument",
+    "open_data",
 ]
 
 STANDARD_OUTPUT: Final = "-"
@@ -149,6 +158,59 @@ def check_checkpoint(path: Path, bundle: str | None = None) -> None:
     from emi_models.checkpoint import read_header
 
     read_header(path, find_bundle(bundle).encoder_ids or None if bundle else None)
+
+
+@contextmanager
+def bad_use() -> Iterator[None]:
+    """Report errors of clips and of training as bad use, exit code 2."""
+    from emi_models.errors import DataError, TrainingError
+
+    try:
+        yield
+    except (DataError, TrainingError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def check_data(folder: Path, labels: Path | None = None) -> None:
+    """Return if the folder looks like clips and the file of ratings exists; nothing is loaded.
+
+    Raises:
+        ConfigurationError: it does not, or they are not.
+    """
+    from emi_models.data.dataset import check_folder
+
+    with bad_use():
+        check_folder(folder)
+    if labels is not None and not labels.exists():
+        raise ConfigurationError(f"--labels {labels} is not there; give a CSV of ratings")
+
+
+def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSet:
+    """The clips of a folder, with a bar while features are converted.
+
+    Args:
+        folder: in emi-live's layout or Hume-Vidmimic2's.
+        console: where the bar is drawn, if it is a terminal.
+        options: of `emi_models.data.open_clips`; None = not given.
+
+    Raises:
+        DataError: it has neither layout, or is damaged.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from emi_models.data import open_clips
+
+    given = {name: value for name, value in options.items() if value is not None}
+    columns = (TextColumn("convert {task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def converted(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done)
+
+        return open_clips(folder, progress=converted, **given)
 
 
 def _check_input(text: str) -> None:
@@ -267,3 +329,47 @@ def complete_microphone(incomplete: str) -> list[str]:
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
+
+
+@contextmanager
+def download_bar(console: Console) -> Iterator[Progress]:
+    """A callback for `ModelStore.locate` and `pull`: one bar per model, with speed and time to go.
+
+    Nothing is drawn until the first bytes or words come. One line says which model is fetched, its licence
+    and its source, and one each what gets in the way.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    bars: dict[str, TaskID] = {}
+    live = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def show(event: PullEvent) -> None:
+        if event.model not in bars:
+            if not bars:
+                live.start()
+            # Bytes of an earlier run start the bar where it stopped, and do not count as speed.
+            bars[event.model] = live.add_task(event.model, total=event.total, completed=event.done)
+            source = f" from {event.source}" if event.source else ""
+            console.print(
+                f"fetching {event.model}, {event.total / 1e6:.1f} MB ({event.licence}){source}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        live.update(bars[event.model], completed=event.done, total=event.total)
+        if event.note:
+            console.print(f"{event.model}: {event.note}", style="yellow", markup=False, soft_wrap=True)
+
+    try:
+        yield show
+    finally:
+        live.stop()

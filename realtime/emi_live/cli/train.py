@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from emi_live.cli.errors import DebugOption, say
-from emi_live.cli.options import SYSTEMS, check_checkpoint, check_out_folder, check_writable, complete_system
+from emi_live.cli.options import (
+    SYSTEMS,
+    bad_use,
+    check_checkpoint,
+    check_data,
+    check_out_folder,
+    check_writable,
+    complete_system,
+    open_data,
+)
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
 from emi_models.extras import require
@@ -36,71 +45,9 @@ if TYPE_CHECKING:
     from emi_models.training.evaluate import Evaluation
     from emi_models.training.fit import FitResult
 
-__all__ = [
-    "bad_use",
-    "check_data",
-    "convert_app",
-    "eval_app",
-    "open_data",
-    "synth_app",
-    "train_app",
-]
+__all__ = ["convert_app", "eval_app", "synth_app", "train_app"]
 
 TRAINING: Final = ("torch", "lightning", "torchmetrics")
-
-
-@contextmanager
-def bad_use() -> Iterator[None]:
-    """Report errors of clips and of training as bad use, exit code 2."""
-    from emi_models.errors import DataError, TrainingError
-
-    try:
-        yield
-    except (DataError, TrainingError) as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def check_data(folder: Path, labels: Path | None = None) -> None:
-    """Return if the folder looks like clips and the file of ratings exists; nothing is loaded.
-
-    Raises:
-        ConfigurationError: it does not, or they are not.
-    """
-    from emi_models.data.dataset import check_folder
-
-    with bad_use():
-        check_folder(folder)
-    if labels is not None and not labels.exists():
-        raise ConfigurationError(f"--labels {labels} is not there; give a CSV of ratings")
-
-
-def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSet:
-    """The clips of a folder, with a bar while features are converted.
-
-    Args:
-        folder: in emi-live's layout or Hume-Vidmimic2's.
-        console: where the bar is drawn, if it is a terminal.
-        options: of `emi_models.data.open_clips`; None = not given.
-
-    Raises:
-        DataError: it has neither layout, or is damaged.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
-    from emi_models.data import open_clips
-
-    given = {name: value for name, value in options.items() if value is not None}
-    columns = (TextColumn("convert {task.description}"), BarColumn(), MofNCompleteColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-
-        def converted(name: str, done: int, total: int) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total)
-            progress.update(bars[name], completed=done)
-
-        return open_clips(folder, progress=converted, **given)
-
 
 CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import ExitStack
 from typing import Final
 
 import zmq
@@ -50,9 +51,8 @@ class PublishSink:
                 "bus.curve_public_key and bus.curve_secret_key (make a pair with `emi keys`), or use tcp://127.0.0.1"
             )
         self._health = health or Health()
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._gate: KeyGate | None = None
         self._port: Port | None = None
+        self._opened = ExitStack()
         self._last: list[bytes] | None = None
 
     @property
@@ -73,21 +73,21 @@ class PublishSink:
         """
         if self._port is not None:
             return
-        self._context = zmq.Context()
-        try:
+        with ExitStack() as opened:  # closed in reverse order, also if one of them cannot be made
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            opened.callback(context.term)
             if self._keys is not None:
-                self._gate = KeyGate(self._context, self._keys)
+                opened.callback(KeyGate(context, self._keys).close)
             self._port = Port(
-                self._context,
+                context,
                 self._address,
                 high_water_mark=HIGH_WATER_MARK,
                 keys=self._keys,
                 name=self.name,
                 health=self._health,
             )
-        except BaseException:
-            self.close()
-            raise
+            opened.callback(self._port.close)
+            self._opened = opened.pop_all()
 
     def write(self, estimate: Estimate) -> None:
         """Send one estimate to those who are subscribed; never waits."""
@@ -103,12 +103,8 @@ class PublishSink:
 
     def close(self) -> None:
         """Release the address at once."""
-        for part in (self._port, self._gate):
-            if part is not None:
-                part.close()
-        if self._context is not None:
-            self._context.term()
-        self._port = self._gate = self._context = None
+        self._port = None
+        self._opened.close()
 
     @staticmethod
     def _someone_joined(port: Port) -> bool:

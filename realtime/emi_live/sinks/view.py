@@ -18,6 +18,8 @@ from emi_live.errors import ConfigurationError, LiveError
 from emi_live.health import Health
 from emi_live.messages import Estimate, ModalityReport, ModalityState
 from emi_live.sinks.viewstate import (
+    AMBER,
+    EMOTION_COLOURS,
     FRAME_COUNTER,
     HISTORY_BIN_S,
     NOTICE,
@@ -29,18 +31,14 @@ from emi_live.sinks.viewstate import (
 )
 from emi_models import EMOTIONS, MODALITIES
 
-__all__ = ["AMBER", "EMOTION_COLOURS", "PictureSink", "render", "to_svg"]
+__all__ = ["PictureSink", "render", "to_svg"]
 
-EMOTION_COLOURS: Final = dict(
-    zip(EMOTIONS, ("#a78bfa", "#fb923c", "#ef4444", "#60a5fa", "#f472b6", "#facc15"), strict=True)
-)
 STATE_STYLES: Final[dict[ModalityState, str]] = {
     "live": "green",
     "missing": "yellow",
     "failed": "bold red",
     "unavailable": "bright_black",
 }
-AMBER: Final = "#f5a623"
 TRACK: Final = "grey35"
 TALL: Final = 3  # lines per emotion at most: two of bar and history, and one between
 LABEL: Final = max(len(name) for name in EMOTIONS)

@@ -1,4 +1,4 @@
-"""What the terminal view shows at one instant: estimates, progress in a file, losses, and the glyphs.
+"""What the terminal view shows at one instant: estimates, progress in a file, losses, colours, glyphs.
 
 `StateKeeper` gathers the state from the estimates. `losses` gives each counter of `Health` its unit, its
 words and whether it is a fault. `Glyphs` are the characters, for terminals with Unicode and without.
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "AMBER",
     "ASCII_GLYPHS",
+    "EMOTION_COLOURS",
     "FRAME_COUNTER",
     "HISTORY_BIN_S",
     "LENGTH_FACT",
@@ -41,6 +43,11 @@ __all__ = [
     "glyphs_for",
     "losses",
 ]
+
+EMOTION_COLOURS: Final = dict(
+    zip(EMOTIONS, ("#a78bfa", "#fb923c", "#ef4444", "#60a5fa", "#f472b6", "#facc15"), strict=True)
+)
+AMBER: Final = "#f5a623"  # what went wrong
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, LiveError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sources.push import PushSource
 from emi_live.worker import Backoff
 
 __all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError", "Source", "open_sources"]
@@ -279,6 +278,8 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
     wanted = config.source
     listens = False  # to the default microphone, with a camera
     if wanted.is_pushed:
+        from emi_live.sources.push import PushSource
+
         lead_s = wanted.push_lead_s if config.exact else None
         yield PushSource(audio=wanted.mic is None, lead_s=lead_s, clock=clock, health=health)
     if wanted.input is not None:

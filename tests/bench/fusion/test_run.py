@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 
-from emi_bench.fusion.__main__ import main
+from emi_bench.cli import app
+from emi_bench.fusion.__main__ import main, options
 from emi_bench.fusion.networks import SyntheticStream, open_networks
 from emi_bench.fusion.settings import ENGINES, FusionSettings, SettingsError, choose_engines
 from emi_models.inputs import FusionShapes
@@ -169,3 +171,13 @@ def test_engines_have_names_of_their_own_and_are_measured_with_what_they_are_com
     ]
     with pytest.raises(SettingsError, match="together"):
         FusionSettings(networks=("taemi",), checkpoint=Path("net.safetensors")).checked()
+
+
+def test_both_programs_have_the_same_options() -> None:
+    """One without typer, for a bare machine, and `emi bench fusion`."""
+    bare = {option for action in options()._actions for option in action.option_strings}
+    command = get_command(app).commands["fusion"]  # type: ignore[attr-defined]
+    typed = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert bare - {"-h", "--help"} == typed - {"--streams", "--help", "-h"}

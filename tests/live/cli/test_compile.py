@@ -72,11 +72,12 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
 
     code, said, _ = emi_compile(*asked, "--target", "sm89", "--target", "sm86")
     assert (code, out.read_bytes()) == (0, first)
-    assert "is there already, of the same origin; nothing to do" in said
+    assert "nothing to do" in said
 
     code, said, complained = emi_compile(*asked, "--target", "sm120")
     assert (code, said, out.read_bytes()) == (1, "", first)
-    assert "is refused: it has targets sm86, sm89, not sm120; name another file, or build it" in complained
+    assert "refused" in complained
+    assert "sm120" in complained
     assert complained.count("\n") == 1
 
     code, said, _ = emi_compile(*asked, "--target", "sm120", "--force")
@@ -94,7 +95,7 @@ def test_without_out_it_goes_into_the_cache_and_a_damaged_one_is_refused(
     plan.write_bytes(plan.read_bytes()[:1000])
     code, _, complained = emi_compile("--checkpoint", checkpoint)
     assert code == 1
-    assert "it is cut off, changed or another; build it again with `emi compile --force`" in complained
+    assert "--force" in complained
     assert emi_compile("--checkpoint", checkpoint, "--force")[0] == 0
     assert "is there already" in emi_compile("--checkpoint", checkpoint)[1]
 
@@ -129,10 +130,10 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
 def test_what_cannot_be_built_here_says_what_is_missing(emi_compile: Compile, checkpoint: Path) -> None:
     code, _, complained = emi_compile("--checkpoint", checkpoint, "--refit")
     assert code == 1
-    assert "tensorrt-rtx builds refittable plans on a GPU only: no NVIDIA GPU" in complained
+    assert "refittable" in complained
     code, _, complained = emi_compile("--checkpoint", checkpoint, engine="tensorrt")
     assert code == 1
-    assert "tensorrt is not installed; install it with `pip install" in complained
+    assert "pip install" in complained
 
 
 def test_ctrl_c_ends_a_build_without_an_exception_inside_the_library() -> None:

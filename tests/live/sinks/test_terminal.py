@@ -7,13 +7,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from emi_live.cli.session import Summary
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import BusConfig
 from emi_live.health import Health
 from emi_live.sinks import Sink
 from emi_live.sinks.jsonl import JsonLinesSink
 from emi_live.sinks.publish import PublishSink
-from emi_live.sinks.terminal import Summary, TerminalSink
+from emi_live.sinks.terminal import TerminalSink
 from tests.live.bus.packets import estimate
 from tests.support.fakes import FakeClock
 

@@ -34,7 +34,7 @@ class Rig:
         *,
         exact: bool = True,
         capacity_s: float = 30.0,
-        **config: float,
+        **config: Any,
     ) -> None:
         self.ring = AudioRing(capacity_s)
         self.health = Health()

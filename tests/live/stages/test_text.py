@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from msgspec.structs import replace
 
 from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream

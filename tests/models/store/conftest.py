@@ -6,15 +6,16 @@ import hashlib
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
 from emi_models.store import ModelEntry, ModelFile, WheelCopy
+from tests.support.web import web_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from http.server import BaseHTTPRequestHandler
 
 
 @dataclass
@@ -49,18 +50,6 @@ class Hub:
         return ModelFile(
             name, len(content), hashlib.sha256(content).hexdigest(), url or f"{self.address}/{path}"
         )
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Keep stderr clean."""
-
-        return Handler
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         span = request.headers.get("Range")
@@ -99,16 +88,9 @@ class Hub:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    served = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), served.handler())
-    served.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="hub")
-    thread.start()
-    yield served
-    served.closing.set()
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    hub = Hub()
+    with web_server(hub.answer, hub.closing) as hub.address:
+        yield hub
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import io
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from emi_models.store import PinnedWheel
+from tests.support.web import web_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from http.server import BaseHTTPRequestHandler
 
 
 def build_wheel(
@@ -65,18 +66,6 @@ class Index:
         """The names of the wheels that were asked for, in order."""
         return [path.split("/")[2] for path in self.requests if path.endswith(".whl")]
 
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        index = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                index.answer(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Keep stderr clean."""
-
-        return Handler
-
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests.append(request.path)
         kind, name, *_ = request.path.strip("/").split("/")
@@ -103,12 +92,5 @@ class Index:
 @contextmanager
 def serving() -> Iterator[Index]:
     index = Index()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), index.handler())
-    index.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="index")
-    thread.start()
-    yield index
-    index.closing.set()
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with web_server(index.answer, index.closing) as index.address:
+        yield index

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emi_models.data.batches import check_task, rated_clips
 from emi_models.errors import TrainingError
-from emi_models.training.clips import check_task, rated_clips
 from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
 
 
