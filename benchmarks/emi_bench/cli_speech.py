@@ -327,6 +327,10 @@ def _beside_peers(
         pythons = {
             name: peer_environment(name, bar.say, lambda line: bar.show(line, 0.0, None)) for name in names
         }
+        if before is not None and before.weights != weights:
+            raise ConfigurationError(
+                f"--resume: {json_} was measured with {before.weights}, not {weights}; name another file"
+            )
         bar.show("reading clips", 0.0, None)
         clips = peer_clips(sets or ["real"], minutes, nonstop=nonstop, most=1 if quick else None)
         contenders = peer_contenders(peers, pythons, folder, settings, Path(scratch))

@@ -99,7 +99,7 @@ def compare(
     """
     need_jiwer()
     limits = limits or Limits()
-    done = {} if before is None else {(run.system, run.clip): run for run in before.runs if not run.failure}
+    done = {} if before is None else {_key(run): run for run in before.runs if not run.failure}
     known = {} if before is None else {system.name: system for system in before.systems}
     load = load_average() if before is None else before.load_before
     systems: list[TestedSystem] = []
@@ -127,7 +127,7 @@ def compare(
                 systems.append(table.system)
                 try:
                     for clip, sound in zip(clips, sounds, strict=True):
-                        earlier = done.get((contender.name, clip.name))
+                        earlier = done.get(_key(table.empty(clip)))
                         runs.append(earlier or table.run(clip, sound))
                         systems[-1] = table.system
                         keep(replace(report(), partial=True))
@@ -136,6 +136,11 @@ def compare(
     except KeyboardInterrupt:
         raise Interrupted(report()) from None
     return report()
+
+
+def _key(run: PeerRun) -> tuple[str, str, float]:
+    """What is measured once."""
+    return run.system, run.clip, run.seconds
 
 
 def _write(path: Path, clip: SpeechClip, seconds: float | None = None) -> Path:
@@ -155,10 +160,15 @@ class _Table:
         self._process: _SystemProcess | None = None
         self.system = TestedSystem(contender.name, {}, {})
 
+    def empty(self, clip: SpeechClip) -> PeerRun:
+        """The run of a clip before it has begun."""
+        seconds = round(clip.seconds + TAIL_S, 3)
+        return PeerRun(system=self._contender.name, clip=clip.name, kind=clip.kind, seconds=seconds)
+
     def run(self, clip: SpeechClip, sound: Path) -> PeerRun:
         """The result of one clip, or why there is none."""
-        name, seconds = self._contender.name, clip.seconds + TAIL_S
-        empty = PeerRun(system=name, clip=clip.name, kind=clip.kind, seconds=seconds)
+        empty = self.empty(clip)
+        name, seconds = empty.system, empty.seconds
         try:
             process = self._started()
             played = process.play(
