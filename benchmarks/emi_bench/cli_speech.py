@@ -324,15 +324,15 @@ def _beside_peers(
         TemporaryDirectory(prefix="emi-peer-") as scratch,
     ):
         weights, folder = whisper_folder(model, settings, download)
-        pythons = {
-            name: peer_environment(name, bar.say, lambda line: bar.show(line, 0.0, None)) for name in names
-        }
         if before is not None and before.weights != weights:
             raise ConfigurationError(
                 f"--resume: {json_} was measured with {before.weights}, not {weights}; name another file"
             )
         bar.show("reading clips", 0.0, None)
         clips = peer_clips(sets or ["real"], minutes, nonstop=nonstop, most=1 if quick else None)
+        pythons = {
+            name: peer_environment(name, bar.say, lambda line: bar.show(line, 0.0, None)) for name in names
+        }
         contenders = peer_contenders(peers, pythons, folder, settings, Path(scratch))
         sound_s = sum(clip.seconds + TAIL_S for clip in clips) * len(contenders)
         bar.say(f"{len(contenders)} systems, {len(clips)} clips each: at least {sound_s / 60:.0f} minutes")

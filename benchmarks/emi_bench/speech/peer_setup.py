@@ -102,7 +102,8 @@ def _uv(peer: str, command: Sequence[str], show: Callable[[str], None], environ:
             show(line.strip())
     if process.returncode:
         start = next((i for i, line in enumerate(lines) if line.startswith(("error", "\u00d7"))), -1)
-        reason = " ".join(" ".join(lines[start:]).split())[:LONGEST_REASON] or "no reason given"
+        said = " ".join(" ".join(lines[start:]).split()).removeprefix("error: ")
+        reason = said[:LONGEST_REASON] or "it gave no reason"
         raise ConfigurationError(
             f"--peer {peer}: uv could not install it ({reason}); is a package index reachable?"
         )

@@ -89,7 +89,7 @@ def compare(
         contenders: in the order of the report; their names differ.
         clips: in this order for each.
         weights: what the report says about the model.
-        before: a report whose runs without failure are not measured again.
+        before: a report whose runs without failure are not measured again; all of them stay in the report.
         keep: given the report so far, marked as partial, after each run.
         progress: called while a clip plays.
         limits: when a system counts as hung.
@@ -99,21 +99,21 @@ def compare(
     """
     need_jiwer()
     limits = limits or Limits()
-    done = {} if before is None else {_key(run): run for run in before.runs if not run.failure}
-    known = {} if before is None else {system.name: system for system in before.systems}
+    results = {} if before is None else {_key(run): run for run in before.runs if not run.failure}
+    systems = {} if before is None else {system.name: system for system in before.systems}
     load = load_average() if before is None else before.load_before
-    systems: list[TestedSystem] = []
-    runs: list[PeerRun] = []
 
     def report() -> PeerReport:
+        """What is known so far, that of the run before included; the newest results last for each system."""
+        names = list(dict.fromkeys([*(contender.name for contender in contenders), *systems]))
         return PeerReport(
             machine=Machine.here(),
             load_before=load,
             weights=weights,
             normalisation=NORMALISATION,
             tail_s=TAIL_S,
-            systems=[*systems],
-            runs=[*runs],
+            systems=[systems[name] for name in names if name in systems],
+            runs=[run for name in names for run in results.values() if run.system == name],
         )
 
     try:
@@ -122,15 +122,12 @@ def compare(
             warm_up = _write(Path(scratch) / "warm-up.raw", clips[0], WARM_UP_S)
             for contender in contenders:
                 table = _Table(contender, warm_up, Path(scratch), limits, progress)
-                with suppress(KeyError):
-                    table.system = known[contender.name]
-                systems.append(table.system)
                 try:
                     for clip, sound in zip(clips, sounds, strict=True):
-                        earlier = done.get(_key(table.empty(clip)))
-                        runs.append(earlier or table.run(clip, sound))
-                        systems[-1] = table.system
-                        keep(replace(report(), partial=True))
+                        if (key := _key(table.empty(clip))) not in results:
+                            results[key] = table.run(clip, sound)
+                            systems[contender.name] = table.system
+                            keep(replace(report(), partial=True))
                 finally:
                     table.close()
     except KeyboardInterrupt:

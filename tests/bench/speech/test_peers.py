@@ -125,6 +125,16 @@ def test_a_run_is_resumed_where_it_stopped_and_failures_are_tried_again(tmp_path
     assert not report.partial
 
 
+def test_a_resumed_run_that_is_cut_off_loses_nothing_of_the_run_before(tmp_path: Path) -> None:
+    both = [contender(tmp_path, "a", "gg"), contender(tmp_path, "b", "gg")]
+    before = compare(both, [clip("long")], "weights")
+    kept: list[PeerReport] = []
+    compare(both, [clip("short"), clip("long")], "weights", before=before, keep=kept.append)
+    assert [(run.system, run.clip) for run in kept[0].runs] == [("a", "long"), ("a", "short"), ("b", "long")]
+    assert [system.name for system in kept[0].systems] == ["a", "b"]
+    assert len(kept) == 2
+
+
 def test_the_page_has_both_systems_and_the_report_reads_back(tmp_path: Path) -> None:
     contenders = [contender(tmp_path, "emi-live", "g"), contender(tmp_path, "peer, fast", "g")]
     report = compare(contenders, CLIPS[:1], "whisper-base")
