@@ -80,7 +80,7 @@ def _play(samples: Any, recognizer: Recognizer, config: LiveConfig, say: Any) ->
     changes = Changes(say)
     for shown in displays(done.shown):
         changes.show(shown.committed, shown.partial, shown.at_s)
-    say({"event": "end", "at_s": clock.now_ns() / 1e9, "behind_s": 0.0})
+    say({"event": "end", "at_s": clock.now_ns() / 1e9, "behind_s": 0.0, "finished": True})
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ class PeerRun:
     broken: int = 0  # of these, words that were committed
     end_s: float = 0.0  # until the system said that it had finished, since the first sample
     behind_s: float = 0.0  # the most that a block of sound was given too late
+    finished: bool = True  # False: it was cut off minutes after the last sample, and the words so far count
     cpu_s: float = 0.0  # of all its processes, from the first sample to its end
     peak_mib: float = 0.0  # of all its processes: proportional set size, shared pages counted once
     main_mib: float = 0.0  # the process that was started, at its own peak
@@ -129,7 +130,7 @@ class PeerReport(BenchReport):
         yield Paragraph("Settings, as each system reported them:")
         yield Bullets([_described(system) for system in self.systems])
         if failures := list(self._failures()):
-            yield Paragraph("What failed:")
+            yield Paragraph("What went wrong:")
             yield Bullets(failures)
 
     def _groups(self) -> list[tuple[tuple[str, str], list[PeerRun]]]:
@@ -148,7 +149,11 @@ class PeerReport(BenchReport):
         for run in self.runs:
             if run.failure:
                 yield Strong(f"{run.system}, {run.clip}: {run.failure}")
-            elif run.broken:
+                continue
+            if not run.finished:
+                cut_s = run.end_s - run.seconds
+                yield Strong(f"{run.system}, {run.clip}: cut off {cut_s:.0f} s after the end, with work left")
+            if run.broken:
                 yield Strong(f"{run.system}, {run.clip}: {run.broken} committed words changed")
 
     def _panels(self) -> list[Panel]:

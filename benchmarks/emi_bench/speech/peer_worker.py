@@ -10,6 +10,8 @@ Each block is given when its last sample would have been captured, not before, a
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import os
 import struct
@@ -23,7 +25,8 @@ from typing import Any
 
 RATE_HZ = 16_000
 BLOCK_SAMPLES = 640  # 40 ms, the size of the peer's own voice detection
-FINISH_S = 60.0
+FINISH_S = 180.0  # after the last sample; the words of a peer that needs longer are cut off there
+HEAD_SIZE = 64  # of every Whisper
 PACKAGES = ("whisperlivekit", "faster-whisper", "ctranslate2", "torch", "onnxruntime")
 # Of the peer's settings, those that matter to the words; the others belong to its server and other models.
 SETTINGS = {
@@ -79,6 +82,7 @@ def main() -> None:
         # Its decoder is PyTorch's, its encoder CTranslate2's: the same weights in both formats.
         options |= {"encoder_model_path": str(model), "backend": "faster-whisper"}
         options["model_path"] = str(as_pytorch(model, scratch))
+        options["custom_alignment_heads"] = alignment_heads(model)
     else:
         options |= {"model_path": str(model), "backend": "faster-whisper"}
     asyncio.run(serve(options, policy, say))
@@ -100,9 +104,12 @@ async def serve(options: dict[str, Any], policy: str, say: Any) -> None:
             changes = Changes(say)
             harness.on_update(partial(show_state, changes))
             behind_s = await feed(harness, pcm, changes.start)
+            over = time.monotonic()
             await harness.finish(timeout=FINISH_S)
+            finished = time.monotonic() - over < FINISH_S
             show_state(changes, harness.state)
-            say({"event": "end", "at_s": time.monotonic() - changes.start, "behind_s": behind_s})
+            end_s = time.monotonic() - changes.start
+            say({"event": "end", "at_s": end_s, "behind_s": behind_s, "finished": finished})
 
 
 def show_state(changes: Changes, state: Any) -> None:
@@ -156,7 +163,7 @@ def as_pytorch(model: Path, scratch: Path) -> Path:
     import numpy as np
     import torch
 
-    found = read_ctranslate2(model / "model.bin", np)
+    found = read_ctranslate2(model / "model.bin")
     state = {}
     for side in ("encoder", "decoder"):
         state[f"{side}.positional_embedding"] = found[f"{side}/position_encodings/encodings"]
@@ -175,7 +182,7 @@ def as_pytorch(model: Path, scratch: Path) -> Path:
         side: sum(f"{side}.blocks" in name and "mlp_ln.bias" in name for name in state)
         for side in ("encoder", "decoder")
     }
-    heads = width[1] // 64  # every Whisper has heads of 64
+    heads = width[1] // HEAD_SIZE
     dims = {
         "n_mels": state["encoder.conv1.weight"].shape[1],
         "n_audio_ctx": state["encoder.positional_embedding"].shape[0],
@@ -194,8 +201,23 @@ def as_pytorch(model: Path, scratch: Path) -> Path:
     return path
 
 
-def read_ctranslate2(path: Path, np: Any) -> dict[str, Any]:
+def alignment_heads(model: Path) -> str:
+    """The attention heads that give the times, as the peer takes them: a mask, compressed, as text.
+
+    The peer knows them by the name of OpenAI's file only; without them it would use half of all heads.
+    """
+    heads = json.loads((model / "config.json").read_text(encoding="utf-8"))["alignment_heads"]
+    found = read_ctranslate2(model / "model.bin")
+    layers = sum(name.startswith("decoder/") and name.endswith("ffn/linear_0/bias") for name in found)
+    each = found["decoder/embeddings/weight"].shape[1] // HEAD_SIZE
+    mask = bytes([layer, head] in heads for layer in range(layers) for head in range(each))
+    return base64.b85encode(gzip.compress(mask)).decode()
+
+
+def read_ctranslate2(path: Path) -> dict[str, Any]:
     """The arrays of a model.bin by name. Source: CTranslate2, python/ctranslate2/specs/model_spec.py."""
+    import numpy as np
+
     kinds = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
     with path.open("rb") as file:
 

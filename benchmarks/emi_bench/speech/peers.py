@@ -7,7 +7,8 @@ Each system runs in processes of its own and speaks one protocol, a JSON object 
 - `{"event": "show", "at_s": 1.2, "changes": [kept, "text", kept, "text"]}`: committed text and the text after
   it that may change, each as the number of characters that stay and the text after them; seconds since the
   first sample was captured;
-- `{"event": "end", "at_s": 9.1, "behind_s": 0.01}`: all of the clip is done.
+- `{"event": "end", "at_s": 9.1, "behind_s": 0.01, "finished": true}`: the clip is over; not finished: it
+  was cut off, because the system had too much left to do.
 
 A system that ends, hangs or writes anything else has failed at that clip; the reason is recorded, it is
 started anew, and the rest goes on.
@@ -70,7 +71,7 @@ class Limits:
     """How long to wait before a system counts as hung, in seconds."""
 
     load_s: float = 300.0
-    after_clip_s: float = 90.0  # for `end`, after the last sample
+    after_clip_s: float = 240.0  # for `end`, after the last sample
 
 
 def compare(
@@ -209,6 +210,7 @@ class _Played:
     shown: list[Display] = field(default_factory=list)
     end_s: float = 0.0
     behind_s: float = 0.0
+    finished: bool = True
     cpu_s: float = 0.0
     peak_mib: float = 0.0
     main_mib: float = 0.0
@@ -268,6 +270,7 @@ class _SystemProcess:
             try:
                 if line["event"] == "end":
                     played.end_s, played.behind_s = float(line["at_s"]), float(line["behind_s"])
+                    played.finished = bool(line["finished"])
                     break
                 kept, text, kept_partial, partial_text = line["changes"]
                 committed, partial = committed[:kept] + text, partial[:kept_partial] + partial_text
@@ -363,6 +366,7 @@ def _scored(run: PeerRun, clip: SpeechClip, played: _Played) -> PeerRun:
         broken=history.broken,
         end_s=round(played.end_s, 3),
         behind_s=round(played.behind_s, 3),
+        finished=played.finished,
         cpu_s=round(played.cpu_s, 3),
         peak_mib=round(played.peak_mib, 1),
         main_mib=round(played.main_mib, 1),

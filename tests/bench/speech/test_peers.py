@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from emi_bench.render import markdown
 from emi_bench.report import read_report, write_report
-from emi_bench.speech.clips import SaidWord, SpeechClip
+from emi_bench.speech.clips import SaidWord, SpeechClip, real_clips
 from emi_bench.speech.peer_report import PeerReport, PeerRun
+from emi_bench.speech.peer_setup import peer_contenders
+from emi_bench.speech.peer_worker import alignment_heads, as_pytorch
 from emi_bench.speech.peers import Contender, Limits, compare
 from emi_bench.speech.scoring import Display, displays, text_history
 
@@ -39,7 +44,7 @@ for line in sys.stdin:
     say(event="show", at_s=0.5, changes=[0, "", 0, "Hello word"])
     say(event="show", at_s=1.0, changes=[0, "Hello", 0, "world."])
     say(event="show", at_s=1.3, changes=[5, " world.", 0, ""])
-    say(event="end", at_s=2.0, behind_s=0.01)
+    say(event="end", at_s=2.5, behind_s=0.01, finished=manner != "u")
 """
 WORDS = (SaidWord("hello", 0.25), SaidWord("world", 0.75))
 LIMITS = Limits(load_s=30.0, after_clip_s=1.5)
@@ -88,6 +93,12 @@ def test_a_clip_that_fails_is_recorded_and_the_rest_goes_on(
     assert [reason in each for each in outcome(report, "bad")] == [True, True]
     assert outcome(report, "good") == ["", ""]
     assert reason in markdown([report.page()])
+
+
+def test_a_system_with_work_left_is_cut_off_and_the_page_says_so(tmp_path: Path) -> None:
+    report = compare([contender(tmp_path, "slow", "ug")], CLIPS, "weights")
+    assert [run.finished for run in report.runs] == [False, True]
+    assert "slow, one: cut off" in markdown([report.page()])
 
 
 def test_after_a_failure_the_next_clip_has_a_new_process(tmp_path: Path) -> None:
@@ -178,3 +189,32 @@ def test_a_run_that_failed_counts_in_no_table() -> None:
     page = report.page()
     assert page.figure is None
     assert "it hung" in markdown([page])
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_our_own_stage_with_real_whisper_answers_as_a_peer_does(whisper_base: Path, assets: Path) -> None:
+    jfk = next(each for each in real_clips() if each.name == "jfk")
+    (ours,) = peer_contenders([], {}, whisper_base, [], Path())
+    report = compare([ours], [jfk], "whisper-base")
+    (run,) = report.runs
+    assert run.failure == ""
+    assert run.errors is not None
+    assert (run.errors.words, run.errors.rate, run.broken) == (22, 0.0, 0)
+    assert len(run.commit_ms) == 22
+    assert run.children_mib > 100  # the recogniser's process holds the weights
+    assert run.cpu_s > 0.5
+    assert report.systems[0].settings["language"] == "en"
+
+
+@pytest.mark.slow
+def test_the_converted_weights_have_every_tensor_of_whisper_base(whisper_base: Path, tmp_path: Path) -> None:
+    found = torch.load(as_pytorch(whisper_base, tmp_path), weights_only=True)
+    sizes = found["dims"]
+    assert (sizes["n_vocab"], sizes["n_text_state"], sizes["n_audio_layer"]) == (51865, 512, 6)
+    assert (sizes["n_mels"], sizes["n_text_ctx"], sizes["n_audio_ctx"]) == (80, 448, 1500)
+    # openai-whisper has 71,825,920 parameters in base, and the encoder's fixed positions: 1500 times 512.
+    assert sum(tensor.numel() for tensor in found["model_state_dict"].values()) == 71_825_920 + 768_000
+    mask = np.frombuffer(gzip.decompress(base64.b85decode(alignment_heads(whisper_base))), bool)
+    heads = np.argwhere(mask.reshape(6, 8)).tolist()
+    assert heads == [[3, 1], [4, 2], [4, 3], [4, 7], [5, 1], [5, 2], [5, 4], [5, 6]]
