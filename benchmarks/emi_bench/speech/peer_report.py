@@ -103,7 +103,8 @@ class PeerReport(BenchReport):
         """Word errors, lateness, work, growth, settings and failures; the figure has the first four."""
         title = "Speech: beside its peers"
         panels = self._panels()
-        figure = Figure(title, [panels], 4.6) if panels else None
+        rows = [panels[:2], panels[2:]] if len(panels) > 2 else [panels]
+        figure = Figure(title, rows, 4.0 * len(rows)) if panels else None
         return Page(title, self.where_and_when(), list(self._blocks()), figure)
 
     def _blocks(self) -> Iterator[Block]:
@@ -160,9 +161,8 @@ class PeerReport(BenchReport):
         panels = []
         if any(run.commit_ms for run in self.runs):
             label = "s after the word's end; thick: committed, thin: first shown"
-            panels.append(
-                Panel(self._draw_lateness, "Share of words that are there", label, legend="lower right")
-            )
+            share = "Share of words that are there"
+            panels.append(Panel(self._draw_lateness, share, label, legend="lower right"))
             panels.append(Panel(self._draw_errors, "Word error rate, %", grid="y"))
             panels.append(Panel(self._draw_work, "CPU seconds per second of sound", grid="y"))
         if any(len(run.lag_over_time) > 1 for run in self.runs):
@@ -206,8 +206,7 @@ class PeerReport(BenchReport):
         for place, ((_, system), value) in enumerate(bars.items()):
             axes.bar(place, value, color=self._colour(system))
             axes.annotate(number(value), (place, value), ha="center", va="bottom", fontsize="x-small")
-        labels = [f"{kind}\n{system}" for kind, system in bars]
-        axes.set_xticks(range(len(bars)), labels, fontsize="x-small", rotation=60)
+        axes.set_xticks(range(len(bars)), [kind for kind, _ in bars], fontsize="x-small")
         axes.margins(y=0.15)
 
     def _draw_lag(self, axes: Axes) -> None:
