@@ -202,7 +202,7 @@ def speech(
             help="Measure another program too, with the same weights and clips, at real pace, one after the "
             "other: whisperlivekit, or one of its policies, whisperlivekit:localagreement or "
             "whisperlivekit:simulstreaming; may be repeated. It is installed with uv into an environment of "
-            "its own. --minutes is then the length of a talk of the spoken prompts. Default of --clips: real."
+            "its own. --minutes is then the length of a talk of the spoken prompts. Default of --clips: real, or none with --minutes."
         ),
     ] = None,
     resume: Annotated[
@@ -329,7 +329,9 @@ def _beside_peers(
                 f"--resume: {json_} was measured with {before.weights}, not {weights}; name another file"
             )
         bar.show("reading clips", 0.0, None)
-        clips = peer_clips(sets or ["real"], minutes, nonstop=nonstop, most=1 if quick else None)
+        clips = peer_clips(
+            sets or ([] if minutes else ["real"]), minutes, nonstop=nonstop, most=1 if quick else None
+        )
         pythons = {
             name: peer_environment(name, bar.say, lambda line: bar.show(line, 0.0, None)) for name in names
         }
