@@ -202,7 +202,8 @@ def speech(
             help="Measure another program too, with the same weights and clips, at real pace, one after the "
             "other: whisperlivekit, or one of its policies, whisperlivekit:localagreement or "
             "whisperlivekit:simulstreaming; may be repeated. It is installed with uv into an environment of "
-            "its own. --minutes is then the length of a talk of the spoken prompts. Default of --clips: real, or none with --minutes."
+            "its own. --minutes is the length of a talk of the spoken prompts. Default of --clips: real, "
+            "or none with --minutes."
         ),
     ] = None,
     resume: Annotated[
