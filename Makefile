@@ -7,7 +7,7 @@ PYTHON ?= python3
 BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
 DOCS = docs/benchmarks
 
-.PHONY: install check format test test-all coverage bench bench-fusion bench-gpu bench-speech demo picture
+.PHONY: install check format test test-all coverage bench bench-fusion bench-gpu bench-speech bench-peers demo picture
 
 install:            ## everything, into .venv
 	uv sync --frozen --all-extras
@@ -50,6 +50,12 @@ bench-speech: NAME ?= speech-pocketsphinx
 bench-speech: WITH ?= --backend pocketsphinx --clips real --clips synthetic
 bench-speech:       ## words: errors, lateness, lag over 10 minutes, hard conditions; WITH='--model FOLDER' for another model
 	$(RUN) emi bench speech $(WITH) --minutes 10 --nonstop --conditions --json $(DOCS)/$(NAME).json
+	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
+
+bench-peers: NAME ?= speech-peers
+bench-peers: WITH ?= --clips real --minutes 10
+bench-peers:        ## beside WhisperLiveKit at real pace, 36 minutes; what NAME.json has already is kept
+	$(RUN) emi bench speech --peer whisperlivekit $(WITH) --resume --json $(DOCS)/$(NAME).json
 	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
 
 demo:

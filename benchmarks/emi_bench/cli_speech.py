@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
-from emi_bench.report import give_report, keep_if_interrupted
+from emi_bench.report import give_report, keep_if_interrupted, read_report, write_report
 from emi_live.errors import ConfigurationError
 from emi_models.extras import require
 
@@ -198,6 +198,20 @@ def speech(
         ),
     ] = None,
     face_turns: Annotated[int, typer.Option(min=1, help="How often, each way.")] = 2,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure another program too, with the same weights and clips, at real pace, one after the "
+            "other: whisperlivekit, or one of its policies, whisperlivekit:localagreement or "
+            "whisperlivekit:simulstreaming; may be repeated. It is installed with uv into an environment of "
+            "its own. --minutes is the length of a talk of the spoken prompts. Default of --clips: real, "
+            "or none with --minutes."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="With --peer: keep what the file of --json has, measure the rest."),
+    ] = False,
     set_: Settings = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two minutes: one clip of each kind, by one clock.")
@@ -225,13 +239,25 @@ def speech(
     [bold]emi bench speech --model turbo/ --clips talks/ --json turbo.json[/bold]
 
     [bold]emi bench speech --minutes 30 --clock aware[/bold] (does the lag grow?)
+
+    [bold]emi bench speech --peer whisperlivekit --clips real --minutes 10 --json peers.json[/bold]
     """
+    check_json(json_)
+    if peer:
+        odd = {"--clock": clock, "--backend": backend, "--conditions": conditions, "--face-clip": face_clip}
+        if given := [name for name, value in odd.items() if value]:
+            raise ConfigurationError(f"--peer does not go with {given[0]}: it runs Whisper at real pace")
+        _beside_peers(
+            peer, model, clips, minutes, set_ or [], json_, nonstop=nonstop, resume=resume, quick=quick
+        )
+        return
+    if resume:
+        raise ConfigurationError("--resume is for --peer; leave it out")
     from rich.console import Console
 
     from emi_bench.speech.run import make_settings, measure_speech
     from emi_live.cli.options import download_bar
 
-    check_json(json_)
     settings = make_settings(
         model=model,
         backend=backend,
@@ -251,4 +277,76 @@ def speech(
         progress_bar() as bar,
     ):
         report = measure_speech(settings, bar.show, download)
+    give_report(json_, report)
+
+
+def _beside_peers(
+    peers: list[str],
+    model: str | None,
+    sets: list[str] | None,
+    minutes: float | None,
+    settings: list[str],
+    json_: str | None,
+    *,
+    nonstop: bool,
+    resume: bool,
+    quick: bool,
+) -> None:
+    """Our recogniser and its peers."""
+    from rich.console import Console
+
+    from emi_bench.speech.clips import TAIL_S
+    from emi_bench.speech.peer_report import PeerReport
+    from emi_bench.speech.peer_setup import (
+        check_peers,
+        peer_clips,
+        peer_contenders,
+        peer_environment,
+        whisper_folder,
+    )
+    from emi_bench.speech.peers import compare
+    from emi_live.cli.downloads import download_bar
+
+    names = check_peers(peers)
+    if nonstop and minutes is None:
+        raise ConfigurationError("--nonstop needs a talk; give its length with --minutes, e.g. --minutes 5")
+    before = None
+    if resume:
+        if json_ in (None, "-"):
+            raise ConfigurationError("--resume needs the file of the run before; name it with --json FILE")
+        if Path(json_).is_file():
+            found = read_report(Path(json_))
+            if not isinstance(found, PeerReport):
+                raise ConfigurationError(f"--resume: {json_} is not a report of --peer; name another file")
+            before = found
+    file = None if json_ == "-" else json_
+    with (
+        keep_if_interrupted(json_),
+        download_bar(Console(stderr=True)) as download,
+        progress_bar() as bar,
+        TemporaryDirectory(prefix="emi-peer-") as scratch,
+    ):
+        weights, folder = whisper_folder(model, settings, download)
+        if before is not None and before.weights != weights:
+            raise ConfigurationError(
+                f"--resume: {json_} was measured with {before.weights}, not {weights}; name another file"
+            )
+        bar.show("reading clips", 0.0, None)
+        clips = peer_clips(
+            sets or ([] if minutes else ["real"]), minutes, nonstop=nonstop, most=1 if quick else None
+        )
+        pythons = {
+            name: peer_environment(name, bar.say, lambda line: bar.show(line, 0.0, None)) for name in names
+        }
+        contenders = peer_contenders(peers, pythons, folder, settings, Path(scratch))
+        sound_s = sum(clip.seconds + TAIL_S for clip in clips) * len(contenders)
+        bar.say(f"{len(contenders)} systems, {len(clips)} clips each: at least {sound_s / 60:.0f} minutes")
+        report = compare(
+            contenders,
+            clips,
+            weights,
+            before=before,
+            keep=lambda so_far: write_report(file, so_far),
+            progress=bar.show,
+        )
     give_report(json_, report)

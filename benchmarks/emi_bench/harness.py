@@ -62,15 +62,23 @@ def in_background(name: str, body: Callable[[threading.Event], None]) -> Iterato
 
 
 class ProcessTreeUsage:
-    """Memory and processor time of this process and its children; a child that has ended still counts."""
+    """Memory and processor time of a process and its children; a child that has ended still counts."""
 
-    def __init__(self) -> None:
-        self._process = psutil.Process()
+    def __init__(self, pid: int | None = None) -> None:
+        """Watch this process, or another one that exists."""
+        self._process = psutil.Process(pid)
         self._cpu_s: dict[int, float] = {}  # of each process ever seen
 
     def rss_mib(self) -> float:
         """Resident memory now; pages that processes share count for each of them."""
         return sum(_rss(process) for process in self._tree()) / 2**20
+
+    def pss_mib(self) -> list[float]:
+        """Proportional set size now of the process, then of each child: a shared page counts once in the sum.
+
+        Linux only.
+        """
+        return [_pss(process) / 2**20 for process in self._tree()]
 
     def cpu_s(self) -> float:
         """Seconds of processor time so far, of all processes that existed at one of the calls."""
@@ -83,12 +91,22 @@ class ProcessTreeUsage:
         return sum(self._cpu_s.values())
 
     def _tree(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)]
+        try:
+            return [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:  # it has ended
+            return [self._process]
 
 
 def _rss(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:  # it has just ended
+        return 0
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
     except psutil.NoSuchProcess:  # it has just ended
         return 0
 

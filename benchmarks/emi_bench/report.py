@@ -53,6 +53,7 @@ REPORTS: Final = {
     "fusion": "emi_bench.fusion.report:FusionReport",
     "live": "emi_bench.live_report:LiveReport",
     "speech": "emi_bench.speech.report:SpeechReport",
+    "speech-peers": "emi_bench.speech.peer_report:PeerReport",
     "systems": "emi_bench.systems_report:SystemsReport",
 }
 

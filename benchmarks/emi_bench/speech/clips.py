@@ -12,6 +12,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ __all__ = [
     "SpeechClip",
     "folder_clips",
     "forced_alignment",
+    "long_talk",
     "normalise",
     "prompt_talks",
     "read_sound",
@@ -217,31 +219,77 @@ def prompt_talks(*, nonstop: bool) -> Iterator[SpeechClip]:
     Raises:
         ConfigurationError: the list of prompts is not on this machine.
     """
-    folder = speech_assets()
+    rows, rng = _prompt_rows(), np.random.default_rng(SEED)
+    kind: ClipKind = "prompts-nonstop" if nonstop else "prompts"
+    for number, start in enumerate(range(0, len(rows), PROMPTS_IN_TALK), start=1):
+        talk = _Talk(rng, nonstop=nonstop)
+        for row in rows[start : start + PROMPTS_IN_TALK]:
+            talk.add(*_prompt(row))
+        yield talk.clip(f"{kind} {number}", kind)
+
+
+def long_talk(seconds: float, *, nonstop: bool) -> SpeechClip:
+    """One talk of all the prompts, from the first again after the last, as long as a whole prompt fits.
+
+    Args:
+        seconds: its length at most.
+        nonstop: without pauses; else with pauses of 0.2 to 3 s.
+
+    Raises:
+        ConfigurationError: the list of prompts is not on this machine, or the first is longer than `seconds`.
+    """
+    rows, talk = _prompt_rows(), _Talk(np.random.default_rng(SEED), nonstop=nonstop)
+    for samples, words in cycle(_prompt(row) for row in rows):  # read as far as needed, and once
+        if talk.seconds + samples.size / RATE_HZ > seconds:
+            break
+        talk.add(samples, words)
+    if not talk.words:
+        raise ConfigurationError(f"no prompt fits into {seconds:g} s; ask for a longer talk")
+    manner = "without a pause" if nonstop else "with pauses"
+    return talk.clip(
+        f"prompts for {seconds / 60:g} minutes {manner}", "prompts-nonstop" if nonstop else "prompts"
+    )
+
+
+class _Talk:
+    """Prompts one after another."""
+
+    def __init__(self, rng: np.random.Generator, *, nonstop: bool) -> None:
+        self._rng, self._nonstop = rng, nonstop
+        self._parts: list[NDArray[np.float32]] = []
+        self.words: list[SaidWord] = []
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.size for part in self._parts) / RATE_HZ
+
+    def add(self, samples: NDArray[np.float32], words: Sequence[SaidWord]) -> None:
+        begin_s = self.seconds
+        self.words += [
+            SaidWord(word.text, None if word.end_s is None else begin_s + word.end_s) for word in words
+        ]
+        pause_s = 0.0 if self._nonstop else self._rng.uniform(0.2, 3.0)
+        self._parts += [samples, np.zeros(round(pause_s * RATE_HZ), np.float32)]
+
+    def clip(self, name: str, kind: ClipKind) -> SpeechClip:
+        return SpeechClip(name, kind, np.concatenate(self._parts), tuple(self.words), "aligned")
+
+
+def _prompt_rows() -> list[dict[str, str]]:
     try:
-        with (folder / "prompts.tsv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        with (speech_assets() / "prompts.tsv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except OSError as error:
         raise ConfigurationError(f"the list of prompts cannot be read: {error}") from error
-    rng = np.random.default_rng(SEED)
-    for number, start in enumerate(range(0, len(rows), PROMPTS_IN_TALK), start=1):
-        parts: list[NDArray[np.float32]] = []
-        words: list[SaidWord] = []
-        for row in rows[start : start + PROMPTS_IN_TALK]:
-            begin_s = sum(part.size for part in parts) / RATE_HZ
-            samples, texts = read_sound(folder / row["file"]), normalise(row["text"])
-            try:
-                ends_s: Sequence[float | None] = forced_alignment(samples, texts)
-            except NotAlignedError:
-                ends_s = [None] * len(texts)
-            words += [
-                SaidWord(text, None if end_s is None else begin_s + end_s)
-                for text, end_s in zip(texts, ends_s, strict=True)
-            ]
-            pause_s = 0.0 if nonstop else rng.uniform(0.2, 3.0)
-            parts += [samples, np.zeros(round(pause_s * RATE_HZ), np.float32)]
-        kind: ClipKind = "prompts-nonstop" if nonstop else "prompts"
-        yield SpeechClip(f"{kind} {number}", kind, np.concatenate(parts), tuple(words), "aligned")
+
+
+def _prompt(row: Mapping[str, str]) -> tuple[NDArray[np.float32], list[SaidWord]]:
+    samples, texts = read_sound(speech_assets() / row["file"]), normalise(row["text"])
+    try:
+        ends_s: Sequence[float | None] = forced_alignment(samples, texts)
+    except NotAlignedError:
+        ends_s = [None] * len(texts)
+    return samples, [SaidWord(text, end_s) for text, end_s in zip(texts, ends_s, strict=True)]
 
 
 def folder_clips(

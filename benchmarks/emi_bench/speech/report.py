@@ -45,6 +45,7 @@ __all__ = [
     "WordErrors",
     "WordTimes",
     "pool",
+    "summed_errors",
 ]
 
 ClockName = Literal["unaware", "aware", "real"]
@@ -378,9 +379,9 @@ def pool(clips: Sequence[ClipReport]) -> list[PooledClips]:
 def _pool(kind: ClipKind, clock: ClockName, clips: Sequence[ClipReport]) -> PooledClips:
     pairs = [(clip, heard) for clip in clips for heard in clip.heard if heard.clock == clock]
     runs = [heard for _, heard in pairs]
-    errors = _summed([heard.errors for heard in runs])
+    errors = summed_errors([heard.errors for heard in runs])
     whole = [clip.offline.errors for clip, _ in pairs if clip.offline is not None]
-    offline = _summed(whole) if len(whole) == len(runs) else None
+    offline = summed_errors(whole) if len(whole) == len(runs) else None
     lost = None
     if offline is not None and offline.rate is not None and errors.rate is not None:
         lost = 100 * (errors.rate - offline.rate)
@@ -409,7 +410,8 @@ def _pool(kind: ClipKind, clock: ClockName, clips: Sequence[ClipReport]) -> Pool
     )
 
 
-def _summed(parts: Sequence[WordErrors]) -> WordErrors:
+def summed_errors(parts: Sequence[WordErrors]) -> WordErrors:
+    """All edits of several clips; every word counts the same."""
     words = sum(part.words for part in parts)
     substitutions = sum(part.substitutions for part in parts)
     deletions = sum(part.deletions for part in parts)

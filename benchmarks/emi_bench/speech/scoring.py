@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommittedWord",
+    "Display",
+    "TextHistory",
     "WordHistory",
     "WordLateness",
     "WordScore",
+    "displays",
     "need_jiwer",
     "score_words",
+    "text_history",
     "word_history",
     "word_lateness",
 ]
@@ -210,3 +214,70 @@ def word_lateness(
                 WordLateness(end_s, word.seen_ns / NS_PER_MS - end_ms, word.committed_ns / NS_PER_MS - end_ms)
             )
     return late
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """What a reader sees from `at_s` on: all committed text, and the text after it that may change."""
+
+    at_s: float  # since the first sample was captured
+    committed: str
+    partial: str
+
+
+def displays(shown: Sequence[EmittedPacket]) -> list[Display]:
+    """The packets of one clip, in order, as a reader sees them: committed words stay."""
+    found: list[Display] = []
+    said: list[str] = []
+    window: list[Word] = []
+    for one in shown:
+        now = [word for word in one.packet.words if word.committed]
+        fresh, _ = _since(window, now, one.packet.t_ns)
+        said += [word.text for word in fresh]
+        window = now
+        partial = " ".join(word.text for word in one.packet.words if not word.committed)
+        found.append(Display(one.emitted_ns / NS_PER_S, " ".join(said), partial))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TextHistory:
+    """All committed words, in order, from displays alone: some systems give no times of words."""
+
+    words: list[str]  # as `normalise` gives them
+    committed_s: list[float]  # since when each of them was committed and did not change any more
+    seen_s: list[float]  # when it was first shown at this place, committed or not
+    taken_back: int  # words that were shown and then were not, or not at that place
+    broken: int  # of these, words that were committed
+
+    @property
+    def erasure(self) -> float | None:
+        """Words taken back for each committed word."""
+        return self.taken_back / len(self.words) if self.words else None
+
+
+def text_history(shown: Iterable[Display]) -> TextHistory:
+    """Follow displays in order. The place of a word is its number in the display.
+
+    Erasure is that of `word_history`; a word that was first shown at another place, because a word before it
+    came or went, counts as first shown at its last place.
+    """
+    words: list[str] = []
+    committed_s: list[float] = []
+    before: list[str] = []
+    first: dict[tuple[int, str], float] = {}
+    taken_back = broken = 0
+    for one in shown:
+        now = normalise(one.committed)
+        gone = _erased(words, now)
+        broken += gone
+        kept = len(words) - gone
+        committed_s = committed_s[:kept] + [one.at_s] * (len(now) - kept)
+        words = now
+        display = [*now, *normalise(one.partial)]
+        taken_back += _erased(before, display)
+        before = display
+        for place in enumerate(display):
+            first.setdefault(place, one.at_s)
+    seen_s = [first[place] for place in enumerate(words)]
+    return TextHistory(words, committed_s, seen_s, taken_back, broken)
