@@ -357,7 +357,7 @@ def bar(level_dbfs: float, width: int = 20) -> str:
 
 
 def models(store: ModelStore) -> Iterator[Check]:
-    """Models of the default bundle: which are in the store; size and source of the others."""
+    """Models of the default bundle: which are available; size and source of the others."""
     from emi_live.bundle import default_bundle
 
     needed = default_bundle().models_in(store)
@@ -376,7 +376,7 @@ def models(store: ModelStore) -> Iterator[Check]:
         if wrong:
             yield Check(name, "fail", f"damaged: {wrong}", fix, facts)
         elif status.here:
-            yield Check(name, "ok", f"in the store, {size}, for {entry.purpose}", facts=facts)
+            yield Check(name, "ok", f"available, {size}, for {entry.purpose}", facts=facts)
         else:
             if not store.fetches:
                 instead = "; PocketSphinx is used instead" if _sphinx_stands_in(entry.role) else ""
