@@ -65,14 +65,14 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
     assert lines[0].startswith(f"{out} was built in ")
     assert lines[1].startswith(f"  fp16, batch 1, checkpoint {content_hash(checkpoint)[:12]}…, ")
     assert lines[2] == "  runs on sm86, sm89"
-    assert lines[3].startswith("  fp16 moves an intensity by ")
+    assert lines[3].startswith("  fp16 changes an intensity by ")
     metadata = json.loads(out.with_name("small.plan.json").read_text())
     assert (metadata["precision"], metadata["batch"], metadata["targets"]) == ("fp16", 1, ["sm86", "sm89"])
     first = out.read_bytes()
 
     code, said, _ = emi_compile(*asked, "--target", "sm89", "--target", "sm86")
     assert (code, out.read_bytes()) == (0, first)
-    assert "is there already, of the same origin; nothing to do" in said
+    assert "exists already for the same checkpoint; nothing to do" in said
 
     code, said, complained = emi_compile(*asked, "--target", "sm120")
     assert (code, said, out.read_bytes()) == (1, "", first)
@@ -90,13 +90,13 @@ def test_without_out_it_goes_into_the_cache_and_a_damaged_one_is_refused(
 ) -> None:
     assert emi_compile("--checkpoint", checkpoint)[0] == 0
     (plan,) = (cache / "emi-live" / "plans").glob("*.plan")
-    assert "is there already" in emi_compile("--checkpoint", checkpoint)[1]
+    assert "exists already" in emi_compile("--checkpoint", checkpoint)[1]
     plan.write_bytes(plan.read_bytes()[:1000])
     code, _, complained = emi_compile("--checkpoint", checkpoint)
     assert code == 1
-    assert "it is cut off, changed or another; build it again with `emi compile --force`" in complained
+    assert "it is truncated, changed or another file; build it again with `emi compile --force`" in complained
     assert emi_compile("--checkpoint", checkpoint, "--force")[0] == 0
-    assert "is there already" in emi_compile("--checkpoint", checkpoint)[1]
+    assert "exists already" in emi_compile("--checkpoint", checkpoint)[1]
 
 
 def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
     (tmp_path / "empty.plan").write_bytes(b"")
     given = ("--checkpoint", checkpoint)
     cases = [
-        ((*given, "--target", "sm90"), 2, "cannot build fp16 for sm90; choose of sm75, "),
+        ((*given, "--target", "sm90"), 2, "cannot build fp16 for sm90; choose from sm75, "),
         (
             (*given, "--precision", "bf16", "--target", "sm75"),
             2,
-            "cannot build bf16 for sm75; choose of sm80",
+            "cannot build bf16 for sm75; choose from sm80",
         ),
-        ((*given, "--target", "sm89"), 2, "name this one's file with --out"),
+        ((*given, "--target", "sm89"), 2, "give a file with --out"),
         ((*given, "--batch", "0"), 2, "a batch of 0 windows cannot be built; choose from 1 to 1024"),
         ((*given, "--precision", "int8"), 2, "'int8' is not one of"),
         (("--checkpoint", tmp_path / "gone"), 2, "cannot be found"),
@@ -129,7 +129,7 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
 def test_what_cannot_be_built_here_says_what_is_missing(emi_compile: Compile, checkpoint: Path) -> None:
     code, _, complained = emi_compile("--checkpoint", checkpoint, "--refit")
     assert code == 1
-    assert "tensorrt-rtx builds refittable plans on a GPU only: no NVIDIA GPU" in complained
+    assert "tensorrt-rtx builds refittable plans only on a GPU: no NVIDIA GPU" in complained
     code, _, complained = emi_compile("--checkpoint", checkpoint, engine="tensorrt")
     assert code == 1
     assert "tensorrt is not installed; install it with `pip install" in complained
@@ -161,7 +161,7 @@ def test_a_manifest_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.Cap
     of_a_gpu = {"gpu": "GPU\x1b]0;owned\x07", "capability": "sm89", "refittable": False, "shapes": SMALL}
     hashes = dict.fromkeys(("checkpoint_sha256", "onnx_sha256", "plan_sha256"), "\x1b[2J")
     manifest = Manifest(**origin, **of_a_gpu, **hashes, created="today")  # type: ignore[arg-type]
-    tell_plan(Plan(tmp_path / "a\x1b[31m.plan", manifest, b""), "is there already")
+    tell_plan(Plan(tmp_path / "a\x1b[31m.plan", manifest, b""), "exists already")
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "GPU\\x1b]0;owned\\x07" in out
