@@ -3,12 +3,11 @@
 `RunningSums` is the softmax attention of all frames of a window to each other, stored as sums. Keys enter and
 leave them. For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and
 `mixed` = sum exp(s_ij - top_i) v_j; the attention's output is mixed / total. A key that enters adds its
-term and one that leaves subtracts it: T x n work instead of T x T. The reference `top_i` is the largest score when row i was last
-computed completely.
+term and one that leaves subtracts it: T x n work instead of T x T. The reference `top_i` is the largest score
+when row i was last computed completely.
 
-Subtraction loses digits. So a row is computed completely again when a score rises far above its
-reference, when most of its sum was removed, or after some updates. The rounding
-error: docs/decisions/0011.
+Subtraction loses digits. So a row is computed completely again when a score rises far above its reference,
+when most of its sum was removed, or after some updates. The rounding error: docs/decisions/0011.
 
 `Linear` cuts matrix products of a few rows into pieces that numpy's BLAS multiplies without copying them.
 OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
