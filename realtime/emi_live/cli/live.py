@@ -36,7 +36,7 @@ HELP = """Estimate live how strongly a face, a voice and words show six emotions
 
 [bold]Start here[/bold]
 
-  emi-live --demo                       a scripted demo: no camera, model or download
+  emi-live --demo                       a scripted demo: no camera, no download
   emi-live --camera 0                   your camera and default microphone
   emi-live --camera 0 --mic none        only the face, no sound
   emi-live --camera rtsp://host/stream  a network camera
