@@ -1,4 +1,4 @@
-"""Send estimates to a sink of your own: here a CSV file, one row per estimate.
+"""Send estimates to your own sink: here a CSV file, one row per estimate.
 
 python examples/own_sink.py out.csv      # plays the demo, which needs no camera and no model
 """
@@ -15,10 +15,10 @@ from emi_live.demo import demo_stages
 
 
 class CsvSink:
-    """One row per estimate. `LiveEngine` runs it in a thread of its own, so a slow disk delays nothing."""
+    """One row per estimate. `LiveEngine` runs the sink in its own thread, so a slow disk delays nothing."""
 
     name = "csv"
-    finished = False  # True: no reader is left, as of a closed pipe
+    finished = False  # True: nobody reads any more, e.g. a closed pipe
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("x", newline="")  # a bad path fails here, before the engine starts

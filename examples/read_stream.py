@@ -3,7 +3,7 @@
     emi-live --camera 0 --publish tcp://127.0.0.1:5561      # in one terminal
     python examples/read_stream.py tcp://127.0.0.1:5561     # in another
 
-With CURVE keys, as any address but loopback needs them:
+With CURVE keys, which every address except loopback needs:
 
     emi keys --output keys.toml
     emi-live --camera 0 --publish tcp://0.0.0.0:5561 --config keys.toml
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("--keys", type=Path, help="the file of `emi keys`; server and clients share it")
-    parser.add_argument("--count", type=int, default=None, help="stop after so many estimates")
+    parser.add_argument("--count", type=int, default=None, help="stop after this number of estimates")
     options = parser.parse_args()
 
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:

@@ -233,7 +233,7 @@ class Child:
         self.starts = 0
 
     def run(self, path: Path, limit_s: float) -> dict[str, Any]:
-        """What came of a file."""
+        """The result for one file."""
         if self._process is None:
             self._start()
         process = self._process

@@ -1,4 +1,4 @@
-"""How long each ordinary mistake takes from the command to its one line, as a table.
+"""Measure how long it takes until a user's mistake is reported, as a table.
 
     python tools/time_errors.py --n 5 --out docs/benchmarks/errors.md
 
@@ -18,13 +18,13 @@ from typing import Final
 
 from emi_bench.machine import Machine
 
-# What is typed, and what is wrong with it; {folder} holds clip.wav, text.txt and full.jsonl.
+# The command, and what is wrong with it; {folder} holds clip.wav, text.txt and full.jsonl.
 MISTAKES: Final = (
     ("emi-live", "nothing to watch"),
     ("emi-live --input none.mp4", "no such file"),
     ("emi-live {folder}/text.txt", "not a media file"),
     ("emi-live {folder}/clip.wav --json none/x.jsonl", "no such folder"),
-    ("emi-live {folder}/clip.wav --json {folder}/full.jsonl", "a file that holds something"),
+    ("emi-live {folder}/clip.wav --json {folder}/full.jsonl", "the file is not empty"),
     ("emi-live {folder}/clip.wav --picture none/x.svg", "no such folder"),
     ("emi-live {folder}/clip.wav --checkpoint none.safetensors", "no such checkpoint"),
     ("emi-live {folder}/clip.wav --checkpoint {folder}/text.txt", "not a checkpoint"),
@@ -45,7 +45,7 @@ MISTAKES: Final = (
 
 
 def main() -> None:
-    """Time them all and write the table."""
+    """Time all mistakes and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--n", type=int, default=5, help="runs of each")
     parser.add_argument("--out", type=Path, help="a Markdown file; default: standard output")
@@ -54,7 +54,7 @@ def main() -> None:
         rows = [_row(command, what, Path(folder), options.n) for command, what in MISTAKES]
     table = "\n".join(
         (
-            "# From a mistake to its one line",
+            "# How long does it take until a mistake is reported?",
             "",
             f"Seconds from the command to its end, n = {options.n} each. {Machine.here().line()}. "
             "Made by `tools/time_errors.py`.",

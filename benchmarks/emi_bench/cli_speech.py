@@ -305,7 +305,7 @@ def _beside_peers(
         whisper_folder,
     )
     from emi_bench.speech.peers import compare
-    from emi_live.cli.downloads import download_bar
+    from emi_live.cli.options import download_bar
 
     names = check_peers(peers)
     if nonstop and minutes is None:

@@ -1,6 +1,6 @@
-"""The GPU as the runtime needs it: buffers, one stream, a graph that is captured once and replayed.
+"""The GPU: buffers, one stream, and a graph that is captured once and replayed.
 
-Windows at addresses that never change: what compiled programs and captured graphs read and write.
+`BoundWindows` keeps windows at fixed addresses, for compiled programs and captured graphs.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = ["BoundWindows", "CudaDevice", "Device", "Gpu", "find_gpu"]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A card, as plans are tied to it: its name, and its compute capability such as (8, 9)."""
+    """A card, as a plan names it: its name and its compute capability such as (8, 9)."""
 
     name: str
     capability: tuple[int, int]
 
     @property
     def target(self) -> str:
-        """The capability as targets are written: `sm89`."""
+        """The capability in the notation of targets: `sm89`."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
 
 class Device(Protocol):
-    """What the runtime asks of a GPU. All work goes on one stream of the device's own, in order."""
+    """The operations that engines need from a GPU. All work runs on one stream of the device, in order."""
 
     @property
     def gpu(self) -> Gpu:
@@ -56,16 +56,16 @@ class Device(Protocol):
         """Zeros in the GPU's memory."""
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Zeros in host memory that the GPU reads and writes by itself (pinned)."""
+        """Zeros in pinned host memory, which the GPU reads and writes directly."""
 
     def on_stream(self) -> AbstractContextManager[None]:
-        """Inside, PyTorch's copies go on the stream; errors of CUDA come out as EngineError."""
+        """Inside, PyTorch's copies run on the stream; CUDA errors are raised as EngineError."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` enqueues, without running it; what comes back enqueues all of it at once."""
+        """Record what `work` enqueues without running it; the result enqueues all of it at once."""
 
     def wait(self) -> None:
-        """Return when all that was enqueued is done."""
+        """Wait until all enqueued work is done."""
 
 
 class CudaDevice:
@@ -93,7 +93,7 @@ class CudaDevice:
         try:
             with torch.cuda.stream(self._stream):
                 yield
-        except RuntimeError as error:  # what PyTorch raises for CUDA's errors
+        except RuntimeError as error:  # PyTorch raises this for CUDA errors
             if isinstance(error, EngineError):
                 raise
             raise EngineError(f"the GPU failed: {str(error).partition(chr(10))[0]}; load it again") from error
@@ -101,7 +101,7 @@ class CudaDevice:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Device.capture`."""
         graph = torch.cuda.CUDAGraph()
-        # Only this thread is held to what may be captured: encoders may be at work on the GPU in others.
+        # Only this thread is restricted to what can be captured; encoders may use the GPU in others.
         with (
             self.on_stream(),
             torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
@@ -124,12 +124,12 @@ def find_gpu() -> Gpu:
     """The GPU that would be used.
 
     Raises:
-        EngineUnavailableError: there is none, or its driver does not run.
+        EngineUnavailableError: there is none, or its driver does not work.
     """
     if not torch.cuda.is_available():
         raise EngineUnavailableError(
             "no NVIDIA GPU with a working driver is visible to PyTorch; "
-            "see what `nvidia-smi` says, or choose the engine `onnxruntime`"
+            "check with `nvidia-smi`, or choose the engine `onnxruntime`"
         )
     return _describe(torch.device("cuda", torch.cuda.current_device()))
 
@@ -139,18 +139,18 @@ def _describe(device: torch.device) -> Gpu:
 
 
 class BoundWindows:
-    """A fixed number of windows and their intensities, where a program runs: on the GPU, or on the host.
+    """A fixed number of windows and their intensities, in the memory where a program runs: GPU or host.
 
-    Fewer windows are filled up with rows in which nothing is present, more go in several runs: any batch
-    gives the same numbers, and what it costs is decided by `batch`.
+    Fewer windows are padded with empty rows; more are computed in several runs. So any batch
+    gives the same numbers, and `batch` decides the cost.
 
-    Memory: all of it is owned here, from the making until it is dropped: `inputs` and `intensities` where the
+    Memory: this object owns all of it while it exists: `inputs` and `intensities` where the
     program runs, and for a GPU a pinned copy of each on the host. `run` copies the caller's window in and the
-    result out, so that nothing of the caller's is read after it returns and what it returns is the caller's.
+    result out. So it reads no memory of the caller after it returns, and the caller owns the result.
     """
 
     def __init__(self, shapes: FusionShapes, batch: int, device: Device | None = None) -> None:
-        """Make the buffers, in which nothing is present; `device` None is the host's memory."""
+        """Make empty buffers (no modality present); `device` None means host memory."""
         self.batch = batch
         self._device = device
         with torch.device("meta"):
@@ -179,7 +179,7 @@ class BoundWindows:
         return results
 
     def fill(self, window: FusionInputs, start: int = 0, stop: int | None = None) -> None:
-        """Put rows [start, stop) into the inputs; in the rows behind them, nothing is present."""
+        """Put rows [start, stop) into the inputs; in the rows after them, no modality is present."""
         count = (window.batch if stop is None else stop) - start
         with nullcontext() if self._device is None else self._device.on_stream():
             for name in FusionInputs.names():
@@ -187,12 +187,12 @@ class BoundWindows:
                 staged[:count] = getattr(window, name)[start : start + count]
                 if is_flag := name.endswith("_present"):
                     staged[count:] = False
-                if bound is not staged:  # what a row holds that is not present is never read: leave it
+                if bound is not staged:  # features that are not present are never read: leave them
                     rows = self.batch if is_flag else count
                     bound[:rows].copy_(staged[:rows], non_blocking=True)
 
     def _fetch(self) -> None:
-        """Wait for the intensities, and have them on the host."""
+        """Wait for the intensities, and copy them to the host."""
         if self._device is None:
             return
         with self._device.on_stream():

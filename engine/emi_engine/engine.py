@@ -25,7 +25,7 @@ __all__ = ["CheckedEngine", "FullPassSession", "rows_of"]
 
 
 class FullPassSession:
-    """A `FusionSession` that pads each window and has the engine compute it whole."""
+    """A `FusionSession` that pads each window; the engine computes it completely."""
 
     def __init__(self, engine: FusionEngine) -> None:
         self._engine = engine
@@ -37,20 +37,20 @@ class FullPassSession:
         return self._engine.infer(rows_of(window.inputs(shapes), counterfactuals))
 
     def restart(self) -> None:
-        """Nothing is kept from window to window."""
+        """Does nothing: no state is kept between windows."""
 
 
 def rows_of(window: FusionInputs, counterfactuals: bool) -> FusionInputs:
-    """The window, or with `counterfactuals` a batch of it and of it without each modality, as `LEFT_OUT`."""
+    """The window; with `counterfactuals` a batch: complete, and without each modality as in `LEFT_OUT`."""
     if not counterfactuals:
         return window
     return FusionInputs.stack([window, *(window.without(modality) for modality in MODALITIES)])
 
 
 class CheckedEngine(ABC):
-    """A `FusionEngine` that refuses windows that do not fit and results that are not finite.
+    """A `FusionEngine` that refuses windows of the wrong shape and results that are not finite.
 
-    A subclass gives `name`, `_run` and `_release`, and `detail` and `reuses` where they differ.
+    A subclass defines `name`, `_run` and `_release`, and `detail` and `reuses` if they differ.
     """
 
     name: str
@@ -78,23 +78,23 @@ class CheckedEngine(ABC):
         return self._header.modalities
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Raw intensities of each row, as `FusionEngine.infer` says."""
+        """Raw intensities of each row; see `FusionEngine.infer`."""
         self.check_open()
         window.check(self._shapes)
         return self.checked(self._run(window), window.batch)
 
     def session(self) -> FusionSession:
-        """A stream of windows, each computed whole; as `FusionEngine.session` says."""
+        """A stream of windows, each computed completely; see `FusionEngine.session`."""
         self.check_open()
         return FullPassSession(self)
 
     def check_open(self) -> None:
-        """Return if the engine still runs; else raise EngineError."""
+        """Raise EngineError if the engine is closed."""
         if self._closed:
             raise EngineError(f"the {self.name} engine is closed; load it again")
 
     def checked(self, intensities: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        """The same array, if it holds six finite values for each of `batch` windows.
+        """Return the same array if it holds six finite values for each of `batch` windows.
 
         Raises:
             EngineError: it does not.
@@ -104,14 +104,14 @@ class CheckedEngine(ABC):
         return intensities
 
     def not_finite(self, shape: tuple[int, ...]) -> EngineError:
-        """The error of a result of this shape that is not six finite values a row."""
+        """The error for a result of this shape that is not six finite values a row."""
         return EngineError(
             f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
-            "features may be far outside of what the checkpoint was trained on"
+            "the features may be far outside the range that the checkpoint was trained on"
         )
 
     def close(self) -> None:
-        """Give back the engine's memory; afterwards `infer` raises."""
+        """Release the engine's memory; afterwards `infer` raises."""
         if not self._closed:
             self._closed = True
             self._release()
@@ -126,7 +126,7 @@ class CheckedEngine(ABC):
 
     @abstractmethod
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Intensities (B, 6) of a window that was checked; a fresh array."""
+        """Intensities (B, 6) of a window that was checked; a new array."""
 
     @abstractmethod
     def _release(self) -> None:

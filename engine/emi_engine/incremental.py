@@ -1,18 +1,18 @@
-"""TAEMI over a stream, exactly: each hop computes what its new frames change, and nothing twice.
+"""TAEMI over a stream, exactly: each hop computes only what its new frames change.
 
 ::
 
     StreamWindow ─ SlidingSequence (vision, audio) ─ queried by the anchor ─ head ─ six intensities
-                   │  Rows: what a frame's projection, query, key and value were, by frame number
+                   │  Rows: each frame's projection, query, key and value, by frame number
                    └─ RunningSums: each frame's softmax over the keys in the window
 
-Three things make it exact (docs/decisions/0011): no positions, so a frame's rows depend on that frame alone;
-a single query, so key and value projections of the cross-attention fold into the query's side; and sums, so
-self-attention changes by the keys that come and go.
+Three facts make it exact (docs/decisions/0011). There are no positions, so a frame's rows depend only on that
+frame. There is a single query, so key and value projections of the cross-attention are applied to the query.
+Softmax is a quotient of sums, so self-attention changes only by the keys that enter and leave.
 
-`SlidingSequence` is one modality over time: its frames' rows, the attention among them, and what a query
-finds. With p_i a frame's projection and a_i its self-attention's mix of values, the sequence is y_i = p_i +
-O a_i + o. Neither y nor a is ever written down: a query's scores are u . y_i = u . p_i + (O^T u) . a_i +
+`SlidingSequence` is one modality over time: its frames' rows, the attention among them, and the result of a
+query. With p_i a frame's projection and a_i its self-attention's mix of values, the sequence is y_i = p_i +
+O a_i + o. Neither y nor a is ever stored: a query's scores are u . y_i = u . p_i + (O^T u) . a_i +
 const, and the weighted sum of the y is that of the p plus O times that of the a.
 """
 
@@ -51,16 +51,16 @@ __all__ = [
     "TaemiWeights",
 ]
 
-QUERIES: Final = 2  # that of the words, and that of their missing token
+QUERIES: Final = 2  # the query of the words, and that of their missing token
 
 
 class SlidingSequence:
-    """What is known of one modality's frames in the window that `slide` saw last."""
+    """Stored results for one modality's frames in the last window given to `slide`."""
 
     def __init__(
         self, name: Modality, weights: SequenceWeights, capacity: int, *, running_sums: bool = True
     ) -> None:
-        """Empty; for windows of at most `capacity` frames."""
+        """Start empty, for windows of at most `capacity` frames."""
         self._name = name
         self._weights = weights
         self._rows = Rows(capacity)
@@ -80,12 +80,12 @@ class SlidingSequence:
 
     @property
     def trained(self) -> bool:
-        """Whether the network is ever shown this modality."""
+        """Whether the network uses this modality."""
         return self._weights.trained
 
     @property
     def computed(self) -> int:
-        """Attention rows that were computed whole so far; a measure of how much was not reused."""
+        """Number of attention rows computed completely so far: how much was not reused."""
         return 0 if self._sums is None else self._sums.whole
 
     def restart(self) -> None:
@@ -93,10 +93,10 @@ class SlidingSequence:
         self._rows.restart(0)
 
     def slide(self, run: FrameRun) -> None:
-        """The window is now this run; only frames that the last one did not have are read.
+        """Move the window to this run of frames; only frames that are new in it are read.
 
-        A run that cannot follow from the last one is read as a whole. Call `restart` before another stream,
-        because its frame numbers may look as if they followed.
+        If a run cannot follow the last one, all its frames are read. Call `restart` before another stream,
+        because its frame numbers may seem to follow.
 
         Raises:
             InputError: a new frame is not finite.
@@ -119,7 +119,7 @@ class SlidingSequence:
         rows.shrink(run.start)
 
     def queried(self, queries: Floats) -> Floats:
-        """What the anchor's queries (R, D) find in the window, (R, D); the window has a frame."""
+        """The results (R, D) of the anchor's queries (R, D) in a window with at least one frame."""
         across = self._weights.across
         assert across is not None  # noqa: S101  # a network asks only what its variant has
         on_p, on_a = self._fold(across, queries)
@@ -138,15 +138,15 @@ class SlidingSequence:
         return across.out(heads.reshape(len(queries), -1))
 
     def pooled(self) -> Floats:
-        """The mean (1, D) of the window's sequence; the window has a frame."""
+        """The mean (1, D) of the sequence of a window with at least one frame."""
         used = self._rows.at(self._rows.start, self._rows.stop)
         return self._weighted(np.full((1, len(self)), 1 / len(self), np.float32), used)
 
     def absent(self) -> Floats:
-        """What any query finds (1, D), or the mean, where the stand-in is all there is."""
+        """The result (1, D) of any query, or the mean, if the window holds only the missing token."""
         if self._absent is None:
             y = self._weights.project(self._weights.stand_in)
-            if (within := self._weights.within) is not None:  # a sequence of one attends to itself alone
+            if (within := self._weights.within) is not None:  # a sequence of one attends only to itself
                 value = within.qkv(within.normalised(y))[:, -y.shape[1] :]
                 y = y + within.out(value)
             if (across := self._weights.across) is not None:
@@ -167,9 +167,9 @@ class SlidingSequence:
             sums.key[:, :, rows] = split[1].transpose(0, 2, 1)
 
     def _fold(self, across: Across, queries: Floats) -> tuple[Floats, Floats | None]:
-        """What a query's scores are taken with, on p (R H, D) and on a (heads, width, R H).
+        """The vectors for a query's scores, on p (R H, D) and on a (heads, width, R H).
 
-        The last ones are kept: words change far less often than windows.
+        The last ones are stored, because words change far less often than windows.
         """
         for kept, on_p, on_a in self._folded:
             if np.array_equal(kept, queries):
@@ -184,7 +184,7 @@ class SlidingSequence:
         return on_p, on_a
 
     def _weighted(self, weights: Floats, used: slice) -> Floats:
-        """Sums (R, D) of the sequence with weights (R, T), each row of which sums to one."""
+        """Weighted sums (R, D) of the sequence, with weights (R, T) whose rows sum to one."""
         found = weighted_sum(weights, self._projected[0, used])
         within, sums = self._weights.within, self._sums
         if within is None or sums is None:
@@ -221,7 +221,7 @@ class SlidingTaemi:
     """One stream's window of a TAEMI."""
 
     def __init__(self, weights: TaemiWeights, *, running_sums: bool = True) -> None:
-        """Empty, as at the start of a stream."""
+        """Start empty, as at the start of a stream."""
         self._weights = weights
         shapes = weights.config.shapes
         capacities: dict[Modality, int] = {"vision": shapes.vision_frames, "audio": shapes.audio_frames}
@@ -232,7 +232,7 @@ class SlidingTaemi:
 
     @property
     def computed(self) -> int:
-        """Attention rows computed whole so far, of both sequences."""
+        """Number of attention rows computed completely so far, of both sequences."""
         return sum(sequence.computed for sequence in self._sequences.values())
 
     def restart(self) -> None:
@@ -241,7 +241,7 @@ class SlidingTaemi:
             sequence.restart()
 
     def forward(self, window: StreamWindow, left_out: tuple[Modality | None, ...] = (None,)) -> Floats:
-        """Raw intensities (n, 6) of the window: a row for each of the modalities left out, or None.
+        """Raw intensities (n, 6) of the window: one row for each entry, a modality to leave out or None.
 
         Raises:
             InputError: a new frame, or the text, is not finite.
@@ -256,7 +256,7 @@ class SlidingTaemi:
         }
         for name, (run, is_present) in shown.items():
             sequence = self._sequences[name]
-            if sequence.trained:  # frames slide by whether they are used or not
+            if sequence.trained:  # frames move on even if they are not used
                 sequence.slide(run)
                 if is_present and len(sequence):
                     present.add(name)
@@ -269,7 +269,7 @@ class SlidingTaemi:
 
 
 class _Reader:
-    """What the head reads of one window, whichever modalities are present; nothing is found twice."""
+    """The head's input of one window, for any set of present modalities; each part is computed once."""
 
     def __init__(
         self, weights: TaemiWeights, sequences: Mapping[Modality, SlidingSequence], text: Floats
@@ -279,10 +279,10 @@ class _Reader:
         self._text = text
         self._found: dict[
             tuple[Modality, bool], Floats
-        ] = {}  # by the sequence, and whether the anchor is there
+        ] = {}  # by the sequence, and whether the anchor is present
 
     def parts(self, present: frozenset[Modality]) -> Floats:
-        """The head's input (1, f): the words or the anchor, then what it found in the two others."""
+        """The head's input (1, f): the words or the anchor, then its results in the two other modalities."""
         weights, config = self._weights, self._weights.config
         text = self._text if "text" in present else weights.text_stand_in
         if config.attention != "anchored":
@@ -314,13 +314,13 @@ class _Reader:
 
 
 class IncrementalEngine(CheckedEngine):
-    """Streams by exact reuse, in fp32 and numpy; single windows by another engine, built when one comes.
+    """Computes streams by exact reuse, in fp32 and numpy. Another engine computes single windows.
 
-    Weights are shared and only read: sessions may run in threads of their own, one thread each.
+    Weights are shared and only read: each session may run in its own thread.
     """
 
     name = "incremental-cpu"
-    detail = "fp32, each hop computes its new frames alone"
+    detail = "fp32, each hop computes only its new frames"
     reuses = True
 
     def __init__(
@@ -330,21 +330,21 @@ class IncrementalEngine(CheckedEngine):
         *,
         running_sums: bool = True,
     ) -> None:
-        """Take a checkpoint's weights over.
+        """Copy a checkpoint's weights.
 
         Args:
             checkpoint: a TAEMI.
-            full: makes the engine for windows that belong to no stream.
-            running_sums: off, self-attention is computed again at each hop; the rest is reused all the same.
+            full: makes the engine for single windows that belong to no stream.
+            running_sums: False: compute self-attention again at each hop; the rest is still reused.
 
         Raises:
-            EngineError: the network is not one that can be reused across hops.
+            EngineError: results of this network cannot be reused across hops.
         """
         super().__init__(checkpoint.header)
         network = checkpoint.network
         if not isinstance(network, Taemi):
             raise EngineError(
-                f"only TAEMI can be computed hop by hop, and this is a {self.header.system} checkpoint; "
+                f"only taemi can be computed hop by hop, and this is a {self.header.system} checkpoint; "
                 "choose the engine `onnxruntime` or `torch`"
             )
         self._weights: TaemiWeights | None = TaemiWeights(network)
@@ -365,7 +365,7 @@ class IncrementalEngine(CheckedEngine):
         return self._full.infer(window)
 
     def _release(self) -> None:
-        self._weights = self._make_full = None  # the latter holds the checkpoint
+        self._weights = self._make_full = None  # the function holds the checkpoint
         if self._full is not None:
             self._full.close()
             self._full = None
@@ -380,23 +380,23 @@ class IncrementalSession:
 
     @property
     def computed(self) -> int:
-        """Attention rows that were computed whole so far; the rest was reused."""
+        """Number of attention rows computed completely so far; the rest was reused."""
         return self._network.computed
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """As `FusionSession.infer`; after any error the next window is computed whole."""
+        """As `FusionSession.infer`; after any error the next window is computed completely."""
         self._engine.check_open()
         window.check(self._engine.shapes)
         try:
-            with np.errstate(all="ignore"):  # what overflows is found in the result
+            with np.errstate(all="ignore"):  # an overflow is found in the result
                 answers = self._network.forward(window, LEFT_OUT if counterfactuals else (None,))
             if not np.isfinite(answers).all():
                 raise self._engine.not_finite(answers.shape)
         except BaseException:
-            self._network.restart()  # what was half taken in would be taken for known
+            self._network.restart()  # partly stored frames would count as known
             raise
         return answers
 
     def restart(self) -> None:
-        """Forget the stream; the next window is computed whole."""
+        """Forget the stream; the next window is computed completely."""
         self._network.restart()

@@ -1,7 +1,7 @@
-"""Parity: proof at load that an engine computes its checkpoint's network, not something stale or foreign.
+"""Parity: check at load that an engine computes its checkpoint's network, and not an old or another one.
 
-`FlatNetwork` is the network as compilers and exporters take it, in one stated precision. `Probe` asks PyTorch
-for the intensities of random windows, in fp32 on the CPU, and an engine's are compared with these.
+`FlatNetwork` is the network in the form for compilers and exporters, in one precision. `Probe` asks PyTorch
+for the intensities of random windows, in fp32 on the CPU; an engine's are compared with these.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ TOLERANCE: Final = TOLERANCES["fp32"]
 class FlatNetwork(nn.Module):
     """The network with a window's eight tensors as its arguments, on a given device, in a given precision.
 
-    Features come in and intensities go out in float32; between, weights and activations are in the precision.
-    The network given is left as it is: on the CPU in fp32 it runs itself, else a copy of it.
+    Features and intensities are float32; weights and activations have the chosen precision.
+    The given network is not changed: on the CPU in fp32 it runs itself, else a copy of it runs.
     """
 
     def __init__(self, network: FusionNetwork, precision: Precision = "fp32", device: str = "cpu") -> None:
@@ -72,27 +72,27 @@ def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """Random windows and what PyTorch says of them, in fp32 on the CPU: (B, 6)."""
+    """Random windows and PyTorch's intensities for them, in fp32 on the CPU: (B, 6)."""
 
     window: FusionInputs
     expected: NDArray[np.float32]
 
     @classmethod
     def of(cls, checkpoint: LoadedCheckpoint, batch: int = 2) -> Probe:
-        """Ask the checkpoint's own network."""
+        """Run the checkpoint's own network."""
         window = probe_window(checkpoint.network.config.shapes, batch)
         with torch.inference_mode():
             return cls(window, checkpoint.network(window).numpy())
 
     def worst(self, intensities: NDArray[np.float32]) -> float:
-        """How far intensities are from what is expected, as `worst_difference` says."""
+        """The largest difference from the expected intensities; see `worst_difference`."""
         return worst_difference(intensities, self.expected)
 
 
 def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows: int) -> float:
-    """How far a precision moves an intensity at most, by PyTorch on the CPU and on random windows.
+    """The largest change of an intensity by a precision, with PyTorch on the CPU and random windows.
 
-    Compiled kernels round in other places, so what an engine gives is near this and not the same.
+    Compiled kernels round in other places, so an engine's value is near this but not the same.
     """
     probe = Probe.of(checkpoint, batch=windows)
     with torch.inference_mode():
@@ -100,7 +100,7 @@ def precision_price(checkpoint: LoadedCheckpoint, precision: Precision, windows:
 
 
 def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint, precision: Precision = "fp32") -> None:
-    """Return if the engine agrees with PyTorch on random windows.
+    """Check that the engine agrees with PyTorch on random windows.
 
     Raises:
         EngineError: it differs by more than the precision's tolerance.
@@ -109,6 +109,6 @@ def prove_parity(engine: FusionEngine, checkpoint: LoadedCheckpoint, precision: 
     worst = probe.worst(engine.infer(probe.window))
     if worst > TOLERANCES[precision]:
         raise EngineError(
-            f"{engine.name} differs from the checkpoint's network by {worst:.2g}: what it runs is stale; "
+            f"{engine.name} differs from the checkpoint's network by {worst:.2g}: it runs an old network; "
             "remove the .onnx file next to the checkpoint, or choose the engine `torch`"
         )

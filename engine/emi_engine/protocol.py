@@ -10,7 +10,7 @@ The errors are below `emi_models.errors.EmiError`:
     EmiError
     └── EngineError                  an engine cannot run this checkpoint
         ├── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
-        └── PlanError                a plan is damaged or of something else   (emi_engine.tensorrt.plans)
+        └── PlanError                a plan is damaged or does not match      (emi_engine.tensorrt.plans)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class EngineError(EmiError, RuntimeError):
-    """A fusion engine could not be built from a checkpoint, or gave something that is not an intensity."""
+    """A fusion engine could not be built from a checkpoint, or its result is not an intensity."""
 
 
 class EngineUnavailableError(EngineError):
@@ -54,16 +54,16 @@ class EngineUnavailableError(EngineError):
 
 
 class FusionSession(Protocol):
-    """Turns the windows of one stream into intensities, in the order of time; of one thread at a time.
+    """Turns the windows of one stream into intensities, in the order of time; one thread at a time.
 
-    Windows may overlap, skip frames or repeat: the answer depends on the window alone, not on earlier
+    Windows may overlap, skip frames or repeat: the result depends only on the window, not on earlier
     windows.
     """
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """Raw intensities (1, 6) as `FusionEngine.infer` gives them, the caller's own.
+        """Raw intensities (1, 6) as from `FusionEngine.infer`; the caller owns them.
 
-        With `counterfactuals` (4, 6): the window as it is, then as if vision, audio and text were missing.
+        With `counterfactuals` (4, 6): the complete window, then as if vision, audio and text were missing.
 
         Raises:
             InputError: a shape or type is wrong, or a frame not seen before, or the text, is not finite.
@@ -71,24 +71,24 @@ class FusionSession(Protocol):
         """
 
     def restart(self) -> None:
-        """Forget what came before: the next window is the first of another stream."""
+        """Forget earlier windows: the next window is the first of another stream."""
 
 
 class FusionEngine(Protocol):
     """Turns windows into intensities; a context manager that closes itself.
 
-    One thread at a time may use an engine, but for the sessions of one that `reuses`, which may be used by a
-    thread each; it may be another than the thread that made it. The engine reads
-    the window's tensors only until `infer` returns, and the array that `infer` gives belongs to the caller.
+    One thread at a time may use an engine; it may be another thread than the one that made it. If an engine
+    `reuses`, each of its sessions may run in its own thread. The engine reads
+    the window's tensors only until `infer` returns, and the array that `infer` returns belongs to the caller.
     """
 
     @property
     def name(self) -> str:
-        """Runtime and device, as shown to people and written into estimates: `incremental-cpu`."""
+        """Runtime and device, as shown to users and written into estimates: `incremental-cpu`."""
 
     @property
     def detail(self) -> str:
-        """What else people should know of it, in a few words: precision, plan, what it reuses."""
+        """Further facts for users, in a few words: precision, plan, what it reuses."""
 
     @property
     def reuses(self) -> bool:
@@ -122,7 +122,7 @@ class FusionEngine(Protocol):
         """
 
     def close(self) -> None:
-        """Give back the engine's memory; afterwards `infer` raises. Closing twice is fine."""
+        """Release the engine's memory; afterwards `infer` raises. A second call does nothing."""
 
     def __enter__(self) -> Self: ...
 
@@ -131,21 +131,21 @@ class FusionEngine(Protocol):
     ) -> None: ...
 
 
-# The rows of a counterfactual answer: the window as it is, then without each modality.
+# The rows of a counterfactual result: the complete window, then without each modality.
 LEFT_OUT: Final[tuple[Modality | None, ...]] = (None, *MODALITIES)
 
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
-# The largest difference of an intensity from PyTorch in fp32 with which an engine still counts as running
-# its checkpoint. What fp16 and bf16 really cost is in docs/engines.md.
+# The largest allowed difference of an intensity from PyTorch in fp32; up to this, an engine counts as running
+# its checkpoint. Measured differences of fp16 and bf16: docs/engines.md.
 TOLERANCES: Final[Mapping[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 5e-3}
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
-    """PyTorch's type of that precision."""
-    import torch  # here, so that the command line can name the precisions without loading it
+    """PyTorch's type for that precision."""
+    import torch  # imported here, so that the command line can list the precisions without loading it
 
     types: dict[Precision, torch.dtype] = {
         "fp32": torch.float32,

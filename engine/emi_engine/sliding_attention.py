@@ -1,20 +1,20 @@
 """Attention over a sliding window in numpy, and a TAEMI's weights in the form that it uses.
 
-`RunningSums` is the softmax attention of all frames of a window to each other, as sums that keys enter and
-leave. For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and `mixed` = sum exp(s_ij -
-top_i) v_j; the attention's output is their quotient. A key that enters adds its term and one that leaves
-subtracts it: T x n work in place of T x T. The reference `top_i` is the largest score when row i was last
-computed whole.
+`RunningSums` is the softmax attention of all frames of a window to each other, stored as sums. Keys enter and
+leave them. For query i and the keys j in the window, `total` = sum exp(s_ij - top_i) and
+`mixed` = sum exp(s_ij - top_i) v_j; the attention's output is mixed / total. A key that enters adds its
+term and one that leaves subtracts it: T x n work instead of T x T. The reference `top_i` is the largest score
+when row i was last computed completely.
 
-Subtraction loses digits, so a row is computed whole again when a score rises far above its reference, when
-most of its sum has gone, or after some updates. The rounding error that remains: docs/decisions/0011.
+Subtraction loses digits. So a row is computed completely again when a score rises far above its reference,
+when most of its sum was removed, or after some updates. The rounding error: docs/decisions/0011.
 
 `Linear` cuts matrix products of a few rows into pieces that numpy's BLAS multiplies without copying them.
 OpenBLAS copies an operand into panels before it multiplies, unless the product is small; with ten rows the
-copying is most of the work. In pieces of less than a million multiplications it is left out
-(docs/decisions/0011). Results differ from the whole product's in the last bits.
+copying is most of the work. For pieces of less than a million multiplications it does not copy
+(docs/decisions/0011). Results differ in the last bits from those of the whole product.
 
-`Rows` is the memory for what is known of each frame in a sliding window, addressed by the frame's number.
+`Rows` stores the results of each frame in a sliding window, addressed by the frame's number.
 `SequenceWeights` has one modality's weights, for rows on the left, with constants folded in.
 """
 
@@ -46,10 +46,10 @@ __all__ = [
     "weighted_sum",
 ]
 
-HIGHEST: Final = 8.0  # a score so far above the reference: its term is e^8 of the one that was the largest
-REMAINS: Final = 0.5  # less than that of the largest sum since the row was whole: a bit is lost
-UPDATES: Final = 128  # after so many, whole again; at 0.2 s hops a frame leaves the window after 60
-WHOLE: Final = 0.5  # with so many keys coming and going, as a share of the window, all rows are made whole
+HIGHEST: Final = 8.0  # how far a score may rise above the reference, as an exponent of e
+REMAINS: Final = 0.5  # if less than this share of the largest sum since then is left, a bit is lost
+UPDATES: Final = 128  # then a row is computed again; at 0.2 s hops a frame stays for 60 updates
+WHOLE: Final = 0.5  # if more keys enter and leave than this share of the window, all rows are computed again
 
 
 class RunningSums:
@@ -60,21 +60,21 @@ class RunningSums:
     """
 
     def __init__(self, rows: Rows, heads: int, width: int, *, running: bool = True) -> None:
-        """With `running` off, every row is computed whole at each slide: the plain attention."""
+        """With `running` False, every row is computed completely at each slide: plain attention."""
         self._rows = rows
         self._running = running
         self.query, self.value, self.mixed = (rows.array(heads, width) for _ in range(3))
         self.key = rows.columns(heads, width)
         self.total = rows.array(heads, 1)
         self._top = rows.array(heads, 1)
-        self._largest = rows.array(heads, 1)  # that `total` has been since the row was whole
+        self._largest = rows.array(heads, 1)  # largest `total` since the row was computed completely
         self._updates = rows.array(1)
-        self.whole = 0  # rows that were computed whole so far, new ones included
+        self.whole = 0  # rows computed completely so far, including new ones
 
     def slide(self, start: int, fresh: int) -> None:
-        """The window is now frames [start, rows.stop), of which those from `fresh` on are new.
+        """Move the window to frames [start, rows.stop); those from `fresh` on are new.
 
-        `query`, `key` and `value` of the new frames are set, and frames before `start` are still in `rows`.
+        `query`, `key` and `value` of the new frames must be set; frames before `start` must be in `rows`.
         """
         rows = self._rows
         gone, kept, new = rows.at(rows.start, start), rows.at(start, fresh), rows.at(fresh, rows.stop)
@@ -93,16 +93,16 @@ class RunningSums:
                 self._compute(kept.start + np.flatnonzero(stale), window)
 
     def _exchange(self, rows: slice, gone: slice, new: slice) -> NDArray[np.bool_]:
-        """Take the terms of keys away and add those of others; which rows this was too much for."""
+        """Subtract the terms of some keys, add those of others; return the rows to compute again."""
         went, came = _count(gone), _count(new)
         keys = np.concatenate((self.key[:, :, gone], self.key[:, :, new]), axis=2)
-        # The sign goes with the values: numpy 2.4 negates some strided slices wrongly in place.
+        # The sign is put into the values: numpy 2.4 negates some strided slices wrongly in place.
         values = np.concatenate((-self.value[:, gone], self.value[:, new]), axis=1)
         total, largest = self.total[:, rows], self._largest[:, rows]
         scores: NDArray[np.float32] = self.query[:, rows] @ keys  # (heads, rows, keys)
         scores -= self._top[:, rows]
         stale = np.zeros(_count(rows), np.bool_)
-        if scores.max() > HIGHEST:  # no more than a look where, as nearly always, there is none
+        if scores.max() > HIGHEST:  # only this test if there is none, as nearly always
             stale |= (scores > HIGHEST).any(axis=(0, 2))
             np.minimum(scores, HIGHEST, out=scores)
         terms = np.exp(scores, out=scores)
@@ -115,7 +115,7 @@ class RunningSums:
         return stale
 
     def _compute(self, rows: slice | NDArray[np.intp], window: slice) -> None:
-        """The sums of these rows over all keys of the window, from nothing."""
+        """Compute the sums of these rows over all keys of the window."""
         scores = self.query[:, rows] @ self.key[:, :, window]
         top = scores.max(axis=2, keepdims=True)
         scores -= top
@@ -131,7 +131,7 @@ def _count(rows: slice) -> int:
     return int(rows.stop - rows.start)
 
 
-COLUMNS: Final = 32  # of a layer's weight in one piece
+COLUMNS: Final = 32  # columns of a layer's weight in one piece
 PIECE: Final = 256  # frames, or columns of frames, in one piece
 
 
@@ -151,7 +151,7 @@ class Linear:
         return cls(np.ascontiguousarray(pieces), bias)
 
     def __call__(self, x: Floats) -> Floats:
-        """The layer's output, a fresh array."""
+        """The layer's output, a new array."""
         out: Floats = (x @ self.pieces).transpose(1, 0, 2).reshape(len(x), -1)
         out += self.bias
         return out
@@ -175,20 +175,20 @@ def weighted_sum(weights: Floats, frames: Floats) -> Floats:
     return found
 
 
-SPARE: Final = 4  # times a window: what slides is moved back to the front once in three windows
+SPARE: Final = 4  # times a window: rows are moved back to the front once in three windows
 
 
 class Rows:
     """Several arrays that share one axis: a row for each frame, contiguous, in order.
 
-    The rows in use slide along the memory, so that a range of frames is always a plain slice. The arrays are
-    never reallocated, and moved seldom.
+    The used rows move along the memory, so that a range of frames is always a plain slice. The arrays are
+    never reallocated, and rarely moved.
     """
 
     def __init__(self, capacity: int) -> None:
-        """Room for a window of `capacity` frames."""
+        """Allocate memory for a window of `capacity` frames."""
         self._size = max(SPARE * capacity, capacity + 16)
-        self._arrays: list[NDArray[np.float32]] = []  # views with the frames' axis first
+        self._arrays: list[NDArray[np.float32]] = []  # views with the frame axis first
         self._offset = 0  # the row of frame number `start`
         self.start = 0  # the oldest frame's number
         self.stop = 0  # one past the newest frame's
@@ -211,7 +211,7 @@ class Rows:
         return slice(first + start, first + stop)
 
     def grow(self, stop: int) -> None:
-        """Make room up to frame `stop`, exclusive; slices made before are stale afterwards."""
+        """Make room up to frame `stop`, exclusive; earlier slices are invalid afterwards."""
         count = self.stop - self.start
         if self._offset + stop - self.start > self._size:
             used = slice(self._offset, self._offset + count)
@@ -232,12 +232,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Within:
-    """A sequence's self-attention: pre-norm and the score's scale are folded into query, key and value."""
+    """A sequence's self-attention; pre-norm and scale are folded into query, key and value."""
 
     epsilon: float  # of the norm
     qkv: Linear  # normalised (n, D) to (n, 3 D): query, scaled; key; value
     out: Linear
-    onto: Linear  # u (n, D) to O^T u: `out` on a query's side
+    onto: Linear  # u (n, D) to O^T u: `out` applied to a query
 
     def normalised(self, x: Floats) -> Floats:
         """Rows (n, D) with mean 0 and variance 1."""
@@ -249,9 +249,9 @@ class Within:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Across:
-    """A cross-attention of single queries, its key and value projections to be used on the query's side.
+    """A cross-attention of single queries; its key and value projections are applied to the query.
 
-    A score is q_h . (K_h y + b) = (K_h^T q_h) . y + const, and softmax drops what is the same for all frames.
+    A score is q_h . (K_h y + b) = (K_h^T q_h) . y + const; softmax ignores terms equal for all frames.
     A head's output is V_h (sum of weighted y) + b, because weights sum to one.
     """
 
@@ -269,7 +269,7 @@ class Across:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequenceWeights:
-    """One modality's road: `within` and `across` are None in variants of the network that lack them."""
+    """One modality's weights: `within` and `across` are None in variants of the network without them."""
 
     heads: int
     stand_in: Floats  # (1, dim): the missing token, or zeros
@@ -280,7 +280,7 @@ class SequenceWeights:
 
     @classmethod
     def of(cls, frames: FrameSequence, dim: int, heads: int) -> SequenceWeights:
-        """Those of a network's own part for frames of `dim` numbers."""
+        """The weights of a network's module, for frames of `dim` numbers."""
         stand_in = np.zeros(dim, np.float32)
         if frames.has_token:
             stand_in = frames.token.detach().numpy()
@@ -335,5 +335,5 @@ def _across(attention: Attention) -> Across:
 
 
 def _scale(attention: Attention) -> float:
-    """What scores are multiplied with: 1 / sqrt(width of a head)."""
+    """The factor for scores: 1 / sqrt(width of a head)."""
     return float((attention.query.out_features // attention.heads) ** -0.5)

@@ -1,10 +1,10 @@
-"""The network as PyTorch runs it, eagerly: in fp32 on the CPU, the oracle for all other engines.
+"""The network run by PyTorch: `TorchEngine` eagerly, in fp32 on the CPU the reference for all other engines.
 
-The network as torch.compile makes it: C++ kernels on the CPU, Triton kernels in one graph on the GPU.
+The compiled engine uses torch.compile: C++ kernels on the CPU, Triton kernels in one graph on the GPU.
 
-PyTorch has CUDA graphs of its own (mode `reduce-overhead`), which belong to the thread that made them and
-copy their inputs at each run. An engine may be used in another thread than it was made in, so the graph is
-ours.
+PyTorch's own CUDA graphs (mode `reduce-overhead`) belong to the thread that made them and
+copy their inputs at each run. An engine may run in another thread than the one that made it, so the graph
+is our own.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ TorchDevice = Literal["cpu", "cuda"]
 
 
 def torch_name(kind: str, device: TorchDevice, precision: Precision) -> str:
-    """An engine's name: `torch-cpu` is in fp32, every other name says its precision."""
+    """An engine's name: `torch-cpu` is in fp32; every other name contains its precision."""
     return f"{kind}-{device}" if (device, precision) == ("cpu", "fp32") else f"{kind}-{device}-{precision}"
 
 
 class TorchEngine(CheckedEngine):
-    """Runs the network itself. How many threads it takes on the CPU is PyTorch's own, process-wide setting.
+    """Runs the network itself. Its number of CPU threads is PyTorch's own, process-wide setting.
 
     On the GPU a window is copied there and its intensities back, in the current stream of the calling thread.
     """
@@ -55,10 +55,10 @@ class TorchEngine(CheckedEngine):
     def __init__(
         self, checkpoint: LoadedCheckpoint, *, device: TorchDevice = "cpu", precision: Precision = "fp32"
     ) -> None:
-        """Take the checkpoint's network, or on a GPU or in another precision than fp32 a copy of it.
+        """Use the checkpoint's network; on a GPU or in another precision than fp32, use a copy of it.
 
         Raises:
-            EngineUnavailableError: `cuda`, and no GPU with a working driver is here.
+            EngineUnavailableError: `cuda`, but there is no GPU with a working driver.
         """
         super().__init__(checkpoint.header)
         self.name = torch_name("torch", device, precision)
@@ -73,14 +73,14 @@ class TorchEngine(CheckedEngine):
 
     @property
     def stream(self) -> int:
-        """The handle of the CUDA stream that work of this thread goes on."""
+        """The handle of the CUDA stream that this thread's work runs on."""
         return torch.cuda.current_stream().cuda_stream
 
     def enqueue(self) -> None:
-        """Start one run over the window last on the GPU and do not wait: for measuring the GPU's own time."""
+        """Start one run over the last window on the GPU without waiting, to measure device time."""
         self.check_open()
         if self._last is None:
-            raise EngineError(f"{self.name} has no window on the GPU; call `infer` before")
+            raise EngineError(f"{self.name} has no window on the GPU; call `infer` first")
         self._forward(self._last)
 
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
@@ -99,14 +99,14 @@ class TorchEngine(CheckedEngine):
         self._network = self._last = None
 
 
-WARM_UP: Final = 3  # runs before a capture: kernels are built and chosen in the first ones
+WARM_UP: Final = 3  # runs before a capture; the first ones build and choose kernels
 
 
 class CompiledTorchEngine(CheckedEngine):
-    """Runs what torch.compile makes of the network, for a fixed number of windows, as `BoundWindows` says.
+    """Runs the network as compiled by torch.compile, for a fixed number of windows (see `BoundWindows`).
 
-    Inputs and output are bound once, on the GPU to one captured graph; who owns which memory stands there.
-    On the CPU it takes PyTorch's threads, a setting of the whole process.
+    Inputs and output are bound once; on the GPU to one captured graph. `BoundWindows` says who owns memory.
+    On the CPU it uses PyTorch's threads, a setting of the whole process.
     """
 
     def __init__(
@@ -124,14 +124,14 @@ class CompiledTorchEngine(CheckedEngine):
         Args:
             checkpoint: the network.
             device: where it runs.
-            precision: what weights and activations are in.
+            precision: type of weights and activations.
             batch: windows in one run.
-            compiled: off, PyTorch's own kernels are captured as they are: what the graph alone brings.
-            gpu: the GPU to run on in place of the current one.
+            compiled: False: capture PyTorch's own kernels, to measure the gain of the graph alone.
+            gpu: the GPU to use instead of the current one.
 
         Raises:
-            EngineUnavailableError: there is no GPU, or what torch.compile needs to compile for this device.
-            EngineError: the network cannot be compiled or captured, or what was made computes something else.
+            EngineUnavailableError: there is no GPU, or no compiler for this device.
+            EngineError: the network cannot be compiled or captured, or the result differs from the network.
         """
         super().__init__(checkpoint.header)
         self.name = torch_name("torch-compile" if compiled else "torch-graph", device, precision)
@@ -148,7 +148,7 @@ class CompiledTorchEngine(CheckedEngine):
                 self._warm_up()
         except EngineError:
             raise
-        except RuntimeError as error:  # what the compilers' many errors are
+        except RuntimeError as error:  # the compilers raise many kinds of errors
             raise EngineError(
                 f"torch.compile cannot make {self.name}: {_first_line(error)}; choose the engine `torch`"
             ) from error
@@ -161,20 +161,20 @@ class CompiledTorchEngine(CheckedEngine):
 
     @property
     def stream(self) -> int:
-        """The handle of the CUDA stream that all work goes on."""
+        """The handle of the CUDA stream that all work runs on."""
         if self._gpu is None:
             raise EngineError(f"{self.name} has no CUDA stream; it runs on the CPU")
         return self._gpu.stream
 
     def enqueue(self) -> None:
-        """Start one run over what the inputs hold and do not wait: for measuring the GPU's own time."""
+        """Start one run over the present inputs without waiting, to measure device time."""
         self.check_open()
         self._launch()
 
     def _compile(self, network: FlatNetwork) -> Callable[..., torch.Tensor]:
         _need_compiler(on_gpu=self._gpu is not None)
-        # Exported first: Dynamo counts compilations by Python code, of which all engines of a process have
-        # the same, and gives up after a few.
+        # Exported first: Dynamo counts compilations per Python code object. All engines of a process share
+        # it, and Dynamo gives up after a few.
         with torch.no_grad():
             program = torch.export.export(network, self._bound.inputs.tensors()).module()
         if self._gpu is None:
@@ -182,7 +182,7 @@ class CompiledTorchEngine(CheckedEngine):
         return torch.compile(program, fullgraph=True, dynamic=False, mode="max-autotune-no-cudagraphs")
 
     def _warm_up(self) -> None:
-        """Run, in which kernels are built; then capture, so that a window is one launch."""
+        """Run once, which builds kernels; then capture, so that a window is one launch."""
         if self._gpu is None:
             self._execute()
             return
@@ -192,7 +192,7 @@ class CompiledTorchEngine(CheckedEngine):
         self._launch = self._gpu.capture(self._execute)
 
     def _execute(self) -> None:
-        """Enqueue the network and the copy of its result to where it is fetched from."""
+        """Enqueue the network and the copy of its result."""
         assert self._network is not None  # noqa: S101  # a closed engine is refused before
         with torch.no_grad(), self._on_stream():
             self._bound.intensities.copy_(self._network(*self._bound.inputs.tensors()))
@@ -224,12 +224,12 @@ class CompiledTorchEngine(CheckedEngine):
 def _current_gpu() -> Device:
     from emi_engine.cuda import CudaDevice, find_gpu
 
-    find_gpu()  # says better than PyTorch that there is none
+    find_gpu()  # gives a better error than PyTorch if there is none
     return CudaDevice()
 
 
 def _need_compiler(*, on_gpu: bool) -> None:
-    """Return if what torch.compile compiles with is here."""
+    """Check that the compiler that torch.compile needs is installed."""
     if on_gpu:
         if find_spec("triton") is None:
             raise EngineUnavailableError(
@@ -237,7 +237,7 @@ def _need_compiler(*, on_gpu: bool) -> None:
                 "install the package triton, or choose the engine `torch`"
             )
         return
-    compiler = os.environ.get("CXX", "g++")  # as Inductor looks for it
+    compiler = os.environ.get("CXX", "g++")  # Inductor looks for it in the same way
     if shutil.which(compiler) is None:
         raise EngineUnavailableError(
             f"torch.compile needs a C++ compiler, and there is no `{compiler}`; "
@@ -251,7 +251,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the compilers' remarks to their own developers from the user's terminal."""
+    """Hide the compilers' messages for their own developers from the user's terminal."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)  # "No CUDA runtime is found", on every machine without a GPU

@@ -1,4 +1,4 @@
-"""Switches that tell libraries to send nothing home; they are set before the first library is imported.
+"""Switches that turn off the telemetry of libraries; they are set before the first library is imported.
 
 Importing any of our packages imports this module. ONNX Runtime reads its switch at its own import. If a
 program imported it earlier, the switch comes too late, and `warnings` says so. Facts: docs/decisions/0017.
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LATE", "SWITCHES", "Switch", "mediapipe_release", "switch_off", "warnings"]
 
-ON: Final = frozenset({"1", "true", "yes", "on"})  # what the libraries take for "do not send", in any case
-CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from this release on it opens a connection, and has no switch
+ON: Final = frozenset({"1", "true", "yes", "on"})  # values that mean "do not send"; case does not matter
+CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from this release on, MediaPipe opens a connection and has no switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,15 @@ SWITCHES: Final = (
         "ORT_DISABLE_TELEMETRY",
         "onnxruntime",
         "onnxruntime",
-        "from 1.29 on: a look-up and a TLS connection to its maker, and a device id in the cache folder",
+        "from 1.29 on it connects to its maker by TLS and writes a device id in the cache folder",
     ),
     Switch(
         "HF_HUB_DISABLE_TELEMETRY",
         "huggingface_hub, transformers",
         "huggingface_hub",
-        "details of the session in the headers of every download from the hub",
+        "it sends details of the session in the headers of every download from the hub",
     ),
-    Switch("DO_NOT_TRACK", "libraries that follow donottrack.sh", None, "what each of them likes"),
+    Switch("DO_NOT_TRACK", "libraries that follow donottrack.sh", None, "each decides what it sends"),
 )
 
 
@@ -63,11 +63,11 @@ def switch_off(
 ) -> tuple[Switch, ...]:
     """Set every switch that the user has not set; a value that the user has set stays, even 0.
 
-    An empty value counts as not set: the libraries take it for "send".
+    An empty value counts as not set, because the libraries then send.
 
     Returns:
-        The switches set too late, because their library was imported earlier. Such a library is told by
-        its own call to send nothing further.
+        The switches set too late, because their library was imported earlier. For such a library, its own
+        API call is made, so that it sends nothing more.
     """
     late = tuple(switch for switch in SWITCHES if switch.module in modules and not switch.is_thrown(environ))
     for switch in SWITCHES:
@@ -82,10 +82,10 @@ def switch_off(
 
 
 def warnings(late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """What may leave this machine although it should not: one line each, with the remedy; empty if nothing.
+    """Data that may leave this machine against our promise: one line each, with the remedy; empty if none.
 
     Args:
-        late: as `switch_off` gives it; None = as it was when this process imported its first package of ours.
+        late: the result of `switch_off`; None = the one from the import of our first package.
         environ: the environment variables now.
     """
     lines = []
@@ -110,7 +110,7 @@ def warnings(late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] 
 
 def mediapipe_release() -> str | None:
     """The installed release of MediaPipe; None without it."""
-    from importlib.metadata import PackageNotFoundError, version  # here, so that our import stays cheap
+    from importlib.metadata import PackageNotFoundError, version  # imported here to keep our own import cheap
 
     try:
         return version("mediapipe")
@@ -122,4 +122,4 @@ def _numbers(release: str) -> tuple[int, ...]:
     return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
 
 
-LATE: Final = switch_off()  # work at import: any later is too late
+LATE: Final = switch_off()  # must run at import; later is too late

@@ -3,7 +3,7 @@
 A smile grows, words come, the face is lost, speech stops, and everything returns. No camera, microphone,
 encoder or download is needed: faces are drawn from the script; the sentence embeddings of its words and the
 prosody of a synthesised voice were recorded once with the real encoders (`python -m tools.record_demo`).
-All times are seconds from the start of the show.
+All times are seconds from the start of the demo.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 LENGTH_S: Final = 38.0
-WORD_S: Final = 0.32  # an unhurried speaker: about three words a second
+WORD_S: Final = 0.32  # a calm speaker: about three words a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ SMILE: Final = (
     (22.0, 0.05),
     (26.0, 0.85),
 )
-# (time, intensity) of a mouth that laughs, and of brows that go up
+# (time, intensity) of a laughing mouth, and of raised brows
 LAUGH: Final = ((4.5, 0.0), (5.5, 1.0), (8.0, 1.0), (9.0, 0.2), (14.0, 0.0))
 BROWS: Final = ((23.5, 0.0), (24.5, 1.0), (28.0, 1.0), (30.0, 0.0))
 BLINK_EVERY_S: Final = 3.7
@@ -127,7 +127,7 @@ def face_at(t_s: float) -> NDArray[np.float32] | None:
 
 
 def spoken(t_s: float) -> bool:
-    """Whether somebody is speaking at that instant."""
+    """Whether somebody speaks at that instant."""
     return any(u.start_s <= t_s < u.end_s for u in UTTERANCES)
 
 
@@ -135,21 +135,21 @@ RECORDING: Final = Path(str(resources.files("emi_live"))) / "data" / "demo.safet
 
 
 def recorded_prosody() -> NDArray[np.float32]:
-    """The prosody of the whole show, (T, 68), 50 frames a second (stored in half precision)."""
+    """The prosody of the whole demo, (T, 68), 50 frames a second (stored in half precision)."""
     with safe_open(RECORDING, framework="np") as file:
         prosody: NDArray[np.float32] = file.get_tensor("prosody").astype(np.float32)
     return prosody
 
 
 class RecordedSentences:
-    """A sentence encoder that knows the sentences of the script and no other."""
+    """A sentence encoder that knows only the sentences of the script."""
 
     def __init__(self, table: dict[str, NDArray[np.float32]]) -> None:
         self._table = table
 
     @classmethod
     def load(cls) -> Self:
-        """The embeddings that ship with the package (stored in half precision)."""
+        """The embeddings in the package (stored in half precision)."""
         with safe_open(RECORDING, framework="np") as file:
             sentences = json.loads(file.metadata()["sentences"])
             vectors = file.get_tensor("embeddings").astype(np.float32)
@@ -177,7 +177,7 @@ SETTLE_S: Final = 0.6  # silence after which a recogniser commits an utterance
 
 
 class ScriptedStage:
-    """A stage whose packets are known beforehand; `make(start_ns)` gives them for a start of the show."""
+    """A stage with prepared packets; `make(start_ns)` returns them for a start of the demo."""
 
     def __init__(self, name: str, topic: str, make: Callable[[int], Iterator[Packet]]) -> None:
         self.name = name
@@ -185,15 +185,15 @@ class ScriptedStage:
         self._make = make
         self._due: deque[Packet] | None = None
         self._now_ns = 0
-        self._pause = threading.Event()  # never set: waiting for a moment of the script has no other trigger
+        self._pause = threading.Event()  # never set: only time ends a wait
 
     @property
     def ended(self) -> bool:
-        """Whether the show is over."""
+        """Whether the demo is over."""
         return self._due is not None and not self._due
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the moment of the next packet, counted from the last step."""
+        """Wait for the time of the next packet, counted from the last step."""
         if not self._due:
             return True
         remaining_s = (self._due[0].t_ns - self._now_ns) / NS_PER_S
@@ -201,7 +201,7 @@ class ScriptedStage:
         return remaining_s <= timeout_s
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packets whose moment has come since the last step."""
+        """The packets that became due since the last step."""
         if self._due is None:
             self._due = deque(
                 [*self._make(now_ns), end_of_stream(self.topic, now_ns + seconds_to_ns(LENGTH_S))]
@@ -216,7 +216,7 @@ class ScriptedStage:
         """Nothing to forget."""
 
     def close(self) -> None:
-        """There is no input to leave."""
+        """Do nothing: the stage reads no input."""
 
 
 def demo_stages(bus: Bus, length_s: float) -> list[Stage]:
@@ -258,7 +258,7 @@ def voices(start_ns: int) -> Iterator[Packet]:
 
 
 def transcript(start_ns: int) -> Iterator[TranscriptPacket]:
-    """What a recogniser would have understood so far, ten times a second."""
+    """The words that a recogniser would have recognised so far, ten times a second."""
     for index in range(1, round(LENGTH_S / WORDS_EVERY_S)):
         t_s = index * WORDS_EVERY_S
         t_ns = start_ns + seconds_to_ns(t_s)

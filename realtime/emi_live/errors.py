@@ -5,12 +5,12 @@
     EmiError                        (emi_models.errors)
     └── LiveError
         ├── ConfigurationError      exit 2: an option, preset or combination that cannot work
-        ├── SourceError             exit 3: neither frames nor sound can be read from what was asked for
-        │   └── PartialSourceError  exit 1: the source broke down before its end; what came of it is good
+        ├── SourceError             exit 3: neither frames nor sound can be read from the source
+        │   └── PartialSourceError  exit 1: the source failed before its end; earlier estimates are valid
         ├── OverrunError            a reader asked for samples that were overwritten
-        ├── StalledError            in exact mode, media was pushed and nobody consumed the estimates
+        ├── StalledError            in exact mode, media was pushed and nobody took the estimates
         ├── StageError              a stage failed and could not be restarted
-        └── WireError               bytes from the bus are not a packet of ours
+        └── WireError               bytes from the bus are not a valid packet
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ class ConfigurationError(LiveError, ValueError):
 
 
 class SourceError(LiveError, OSError):
-    """Neither frames nor sound can be read from what was asked for."""
+    """Neither frames nor sound can be read from the source."""
 
     exit_code = 3
 
 
 class PartialSourceError(SourceError):
-    """A source broke down before its end; the estimates of what could be read are good."""
+    """A source failed before its end; the estimates of what was read are valid."""
 
     exit_code = 1
 
 
 class OverrunError(LiveError, LookupError):
-    """Part of the range asked for was overwritten by newer samples."""
+    """Part of the requested range was overwritten by newer samples."""
 
 
 class StalledError(LiveError, TimeoutError):
-    """In exact mode, media was pushed but nobody consumed what came of it."""
+    """In exact mode, media was pushed but nobody took the estimates."""
 
 
 class StageError(LiveError, RuntimeError):
-    """A stage failed for good."""
+    """A stage failed and could not be restarted."""
 
 
 class WireError(LiveError, ValueError):
-    """Bytes from the bus are not a packet of ours: too large, malformed, or of another schema version."""
+    """Bytes from the bus are not a valid packet: too large, malformed, or of another schema version."""

@@ -1,4 +1,4 @@
-"""The live engine, as programs use it: start it, push media or let it capture, take estimates, stop it."""
+"""The live engine for programs: start it, push media or let it capture, take estimates, stop it."""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveEngine"]
 
-LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish what is under way
-SLICE_S: Final = 0.1  # how often a wait for sinks looks at whether the engine was closed
-JOIN_S: Final = 0.7  # for all parts together; one that needs longer is left behind, and said so
+LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish their work
+SLICE_S: Final = 0.1  # how often a wait for sinks checks whether the engine was closed
+JOIN_S: Final = (
+    0.7  # for all parts together; a part that needs longer is not waited for, and a warning says so
+)
 
 logger = logging.getLogger(__name__)
 
 
 class LiveEngine:
-    """Watches one person and says how strongly six emotions show; captured or pushed media.
+    """Watches one person and estimates how strongly six emotions show, from captured or pushed media.
 
     ::
 
@@ -59,9 +61,9 @@ class LiveEngine:
     Or `async with LiveEngine(config) as live: async for estimate in live: …`, or `on_estimate`.
 
     Capture times are nanoseconds of `time.monotonic_ns()` in `live` mode; in `exact` mode any increasing
-    stamps will do, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
+    stamps are valid, and the first one pushed is t = 0. In `exact` mode a window waits for every stream: push
     them in order of time, call `advance` in pauses, end those that will not come (`end_video`, `end_audio`),
-    and `end` when all is pushed; a stream that is `source.push_lead_s` behind is not waited for.
+    and `end` after the last push. A stream that is `source.push_lead_s` behind is not waited for.
 
     Any thread may call any method; docs/embedding.md says more.
     """
@@ -80,11 +82,11 @@ class LiveEngine:
         on_estimate: Callable[[Estimate], object] | None = None,
         step: Step | None = None,
     ) -> None:
-        """Prepare an engine; nothing is opened, loaded or started before `with`.
+        """Create an engine; nothing is opened, loaded or started before `with`.
 
         Args:
             config: settings; the default takes pushed media.
-            sinks: where estimates go, in addition to `estimates()`; each runs in a thread of its own.
+            sinks: where estimates go, in addition to `estimates()`; each runs in its own thread.
             make_stages: takes the bus and returns stages that replace sources and encoders, as `demo_stages`
                 does.
             engine: the fusion engine to use in place of one for the checkpoint; `close` closes it.
@@ -92,7 +94,7 @@ class LiveEngine:
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: called on every download of encoder weights.
-            on_estimate: called with each estimate, in a thread of its own; what it raises is logged and
+            on_estimate: called with each estimate, in its own thread; its exceptions are logged and
                 counted as `on_estimate.failures`.
             step: entered around each part of loading, e.g. "loading the face model"; nothing is printed here.
         """
@@ -114,9 +116,9 @@ class LiveEngine:
         self._marks = 0
         self._start_ns: int | None = None
         self._parts: Parts | None = None
-        self._pid = os.getpid()  # of the process in which it was loaded
-        self._ended = False  # it ran, and was closed
-        self._told_end = False  # somebody has taken the last estimate
+        self._pid = os.getpid()  # the process in which it was loaded
+        self._ended = False  # it has run and was closed
+        self._told_end = False  # the last estimate was taken
         self._builder = Builder(
             self.config,
             self.health,
@@ -127,14 +129,14 @@ class LiveEngine:
         )
 
     def load(self) -> None:
-        """Load the models and open the devices, which takes seconds; `with` does it if it is not done.
+        """Load the models and open the devices, which takes seconds; `with` does it if you have not.
 
-        Once loaded, this does nothing until `close`; after that the engine may be used again.
+        A second call does nothing until `close`; after that the engine may be used again.
 
         Raises:
             ConfigurationError: settings that contradict each other, or the engine was closed with what it was
                 given.
-            SourceError: nothing to watch or listen to.
+            SourceError: there is no source of pictures or sound.
             CheckpointError: the checkpoint is not one for the encoders that run.
         """
         if self._parts is not None:
@@ -157,12 +159,12 @@ class LiveEngine:
     def swap(self, checkpoint: str | Path) -> None:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
 
-        Any checkpoint for the encoders that run will do, whatever its windows.
-        Where its engine runs ONNX, have that next to the checkpoint: exports take seconds and Python's lock.
+        Any checkpoint for the encoders that run is possible, with windows of any size.
+        If its engine runs ONNX, export it beforehand: an export takes seconds and holds Python's lock.
 
         Raises:
             CheckpointError: the checkpoint is not one for the encoders that run.
-            EngineError: the engine of the settings cannot run it; the one that runs goes on.
+            EngineError: the engine of the settings cannot run it; the present one continues.
             ConfigurationError: it takes other features, or the engine is not running.
         """
         parts, checkpoint = self._running(), Path(checkpoint)
@@ -179,22 +181,22 @@ class LiveEngine:
             parts.watch.swap(second)
 
     def mark(self) -> int:
-        """Mark this moment: the next estimate carries the number that is returned, from 1. For one thread."""
+        """Set a marker: the next estimate carries the returned number, from 1. For one thread."""
         self._running().loop.mark(self._marks + 1)
         self._marks += 1
         return self._marks
 
     @property
     def drift(self) -> list[DriftReport]:
-        """What each check of `audio.drift_every_s` found, oldest first; empty without it."""
+        """The results of the checks of `audio.drift_every_s`, oldest first; empty without it."""
         watch = self._running().watch
         return [] if watch is None else watch.reports
 
     def subscribe(self, topics: Sequence[str]) -> PacketReader:
         """The packets of the stages as they are published, for a program that records or measures.
 
-        Call it between `load` and `with`, and read it in one thread. In exact mode, whatever is not read
-        holds up its stage.
+        Call it between `load` and `with`, and read it in one thread. In exact mode, packets that are not read
+        make their stage wait.
 
         Raises:
             ConfigurationError: not a topic of the bus, or nothing is loaded.
@@ -225,13 +227,13 @@ class LiveEngine:
         self.close()
 
     async def __aenter__(self) -> Self:
-        """As `with`, without holding up the event loop while models load."""
+        """As `with`, but the event loop is not blocked while models load."""
         import asyncio
 
         entering = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
         try:
             return await asyncio.shield(entering)
-        except asyncio.CancelledError:  # the thread goes on: what it starts is to be stopped
+        except asyncio.CancelledError:  # the thread continues: stop what it starts
             await asyncio.wait({entering})
             if entering.exception() is None:
                 await asyncio.to_thread(self.close)
@@ -252,10 +254,10 @@ class LiveEngine:
         *,
         format: PixelFormat | None = None,  # noqa: A002  # the word of PyAV and of every picture library
     ) -> None:
-        """Give one picture.
+        """Push one picture.
 
-        A picture that is not newer than the one before is counted as `video.out_of_order` and left out. Live,
-        stamps that jump away from the clock are counted as `video.stamps_refused` and left out.
+        A picture that is not newer than the one before is left out and counted as `video.out_of_order`. Live,
+        pictures whose stamps jump away from the clock are left out and counted as `video.stamps_refused`.
 
         Args:
             picture: uint8 or float in [0, 1], (height, width, 3) or (height, width); an array, a list, a PIL
@@ -264,7 +266,7 @@ class LiveEngine:
             format: `rgb24`, `bgr24` (OpenCV), `gray`, `rgba` or `bgra`; by default grey or RGB.
 
         Raises:
-            ConfigurationError: not such a picture or stamp, or after the end.
+            ConfigurationError: the picture or stamp is not valid, or the stream has ended.
             StalledError: exact mode, and nothing downstream made room in time.
         """
         self._pushed().push_frame(picture, t_ns, format)
@@ -278,36 +280,36 @@ class LiveEngine:
         layout: SoundLayout = "channels_last",
         channels: int | None = None,
     ) -> None:
-        """Give one block of sound.
+        """Push one block of sound.
 
-        Samples outside [-1, 1] are clipped and counted as `audio.clipped`; those that are not finite are
+        Samples outside [-1, 1] are clipped and counted as `audio.clipped`; those that are not finite become
         silence, counted as `audio.not_finite`. Stamps are treated as those of pictures.
 
         Args:
             pcm: float in [-1, 1], int16, int32, int8 or uint8, (n,) or (n, channels); an array, a list, a
                 torch tensor, or an `av.AudioFrame` of any format.
             t_ns: capture time of the first sample, by `time.monotonic_ns()`. None: a PyAV frame's `pts`,
-                else as the sound comes.
+                else it continues the block before.
             rate_hz: samples a second; by default 16,000, or the frame's own.
             layout: `channels_first` for (channels, n); `interleaved` for one row, with `channels`.
-            channels: how many, of interleaved sound.
+            channels: number of channels of interleaved sound.
 
         Raises:
-            ConfigurationError: not such sound or stamp, or after the end.
+            ConfigurationError: the sound or stamp is not valid, or the stream has ended.
             StalledError: exact mode, and nothing downstream made room in time.
         """
         self._pushed().push_audio(pcm, t_ns, rate_hz, layout, channels)
 
     def mute_audio(self, on: bool = True) -> None:
-        """Hear nothing from now on, as while a robot speaks; False ends it. Captured or pushed sound.
+        """Ignore sound from now on, e.g. while a robot speaks; False ends it. Captured or pushed sound.
 
-        Meanwhile sound is taken as silence: no gap is seen, and nothing of it is recognised, however late it
-        comes. The audio modality is `missing`, "muted"; words said before stand for their time.
+        Until then sound counts as silence: there is no gap, and nothing is recognised, even if the sound
+        comes later. The audio modality is `missing`, "muted"; earlier words count until their dropout time.
         """
         self._running().intake.pauses.set("muted", on)
 
     def pause(self) -> None:
-        """See and hear nothing until `resume`; estimates go on, all modalities `missing`, "paused"."""
+        """Ignore pictures and sound until `resume`; estimates continue, with all modalities "paused"."""
         self._running().intake.pauses.set("paused", True)
 
     def resume(self) -> None:
@@ -325,31 +327,31 @@ class LiveEngine:
         return self._running().intake.pauses.is_on("paused")
 
     def advance(self, t_ns: int) -> None:
-        """No media captured before `t_ns` will follow; in exact mode no window waits for it.
+        """Promise that no media captured before `t_ns` will follow; in exact mode no window waits for them.
 
-        Call it while a stream pauses (a muted microphone): estimates then need not wait until the other
+        Call it while a stream pauses (a muted microphone): then estimates do not wait until the other
         stream is `source.push_lead_s` ahead.
         """
         self._pushed().advance(t_ns)
 
     def end_video(self) -> None:
-        """No more pictures will be pushed."""
+        """Promise that no more pictures will be pushed."""
         self._pushed().end_video()
 
     def end_audio(self) -> None:
-        """No more sound will be pushed."""
+        """Promise that no more sound will be pushed."""
         self._pushed().end_audio()
 
     def end(self) -> None:
-        """No more media will be pushed: `estimates()` ends after the last window."""
+        """Promise that no more media will be pushed: `estimates()` ends after the last window."""
         self._pushed().end()
 
     def estimates(self) -> EstimateReader:
         """Estimates as they come, until the media or the duration end; each goes to one reader.
 
         Live, a reader that is more than 5 s behind skips to newer ones, counted as `estimates.skipped`; in
-        exact mode the engine waits for it. The end comes when the sinks have written their last estimate: in
-        exact mode however long they take, in live mode after a moment.
+        exact mode the engine waits for it. The iteration ends when the sinks have written their last
+        estimate: in exact mode it waits for them without limit, in live mode for a moment.
 
         Raises:
             EmiError: as `check`, at the end.
@@ -364,8 +366,8 @@ class LiveEngine:
     def latest(self, max_age_s: float | None = None) -> Estimate | None:
         """The newest estimate, taken or not, without waiting; for the loop of a robot or a game.
 
-        None: there is none yet, or it was made more than `max_age_s` ago. `estimate.age_s` tells its age, and
-        `estimate.seq` whether it is another one than before.
+        None: there is none yet, or it was made more than `max_age_s` ago. `estimate.age_s` is its age;
+        `estimate.seq` shows whether it is a new one.
 
         Raises:
             EmiError: as `check`.
@@ -378,12 +380,12 @@ class LiveEngine:
         return newest if age_ns <= max_age_s * NS_PER_S else None
 
     def check(self) -> None:
-        """Return if nothing has failed for good.
+        """Raise the error of a part that has failed and was not restarted.
 
         Raises:
-            StageError: the fusion loop has, or a stage that was given up.
-            SourceError: a source has; PartialSourceError, a file that could not be read to its end.
-            LiveError: a sink can write no more, e.g. to a full disk.
+            StageError: the fusion loop failed, or a stage was given up.
+            SourceError: a source failed; PartialSourceError: a file could not be read to its end.
+            LiveError: a sink cannot write any more, e.g. to a full disk.
         """
         parts = self._running()
         if parts.fusion.finished and parts.fusion.error is not None:
@@ -402,7 +404,7 @@ class LiveEngine:
     def close(self) -> None:
         """Stop and release everything, within about a second; safe to call again, from any thread.
 
-        In a forked child it does nothing: what runs is the parent's.
+        In a forked child it does nothing, because the threads belong to the parent.
         """
         if os.getpid() != self._pid:
             return
@@ -437,7 +439,7 @@ class LiveEngine:
             self.check()
 
     def _await_sinks(self, sinks: list[Worker]) -> None:
-        """Return when every sink has its last estimate, or, in live mode, has had time enough to get it."""
+        """Wait until every sink has its last estimate; in live mode only for a limited time."""
         deadline = None if self.config.exact else time.monotonic() + LAST_WORDS_S
         for worker in sinks:
             while not worker.join(SLICE_S) and self._parts is not None:
@@ -462,7 +464,7 @@ class LiveEngine:
 
 
 def _shut_down(parts: Parts) -> None:
-    """Stop every thread in the order of the flow, and release what none of them uses any more."""
+    """Stop every thread in the order of the flow, and release what no thread uses any more."""
     if parts.watcher is not None:
         parts.watcher.request_stop()
     for worker in parts.producers:
@@ -470,7 +472,7 @@ def _shut_down(parts: Parts) -> None:
     parts.intake.abort()
     parts.box.end(discard=True)
     if parts.fusion.join(LAST_WORDS_S):
-        for worker in parts.sinks:  # these end by themselves, once they have the last estimate
+        for worker in parts.sinks:  # these end by themselves when they have the last estimate
             worker.join(LAST_WORDS_S)
     parts.bus.stop()  # releases threads that wait for room
     deadline = time.monotonic() + JOIN_S
@@ -482,24 +484,24 @@ def _shut_down(parts: Parts) -> None:
     if parts.watcher is not None and not parts.watcher.join(max(0.0, deadline - time.monotonic())):
         logger.debug("a whole pass over the last window's sound is under way, and ends by itself")
     parts.limits.close()
-    if left_behind:  # what they still use must not be released under them
+    if left_behind:  # do not release what they still use
         logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
     else:
         parts.release.close()
 
 
-# Those that have been loaded and not closed.
+# Engines that are loaded and not closed.
 _running_engines: Final[weakref.WeakSet[LiveEngine]] = weakref.WeakSet()
 
 
 def _leave_to_the_parent() -> None:
-    """In a forked child, never release what engines hold: it would wait for threads that are not there."""
+    """In a forked child, never release engines: this would wait for threads that do not exist."""
     engines = [engine for engine in _running_engines if engine._parts is not None]
     for engine in engines:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._parts))
     libc = ctypes.CDLL(None)
-    if engines and hasattr(libc, "on_exit"):  # glibc's: it hands the exit code on
-        # After Python's own end, the child leaves at once: destructors of ONNX Runtime would wait likewise.
+    if engines and hasattr(libc, "on_exit"):  # glibc's function, which gets the exit code
+        # After Python's own end, the child exits at once: destructors of ONNX Runtime would also wait.
         libc.on_exit(libc._exit, None)
 
 

@@ -49,7 +49,7 @@ __all__ = ["Builder", "Parts", "source_of"]
 
 logger = logging.getLogger(__name__)
 
-# The parts that each modality depends on, in the order in which trouble is looked for.
+# The parts that each modality depends on, in the order in which they are checked for failures.
 PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
     "vision": ("vision model", "camera", "file", "face"),
     "audio": ("audio model", "microphone", "file", "audio"),
@@ -58,7 +58,7 @@ PARTS: Final[Mapping[Modality, tuple[str, ...]]] = {
 
 BACKLOG_S: Final = 5.0  # live: how far behind somebody who reads estimates one by one may be
 WORDS_BUDGET_S: Final = 1.0  # for a hypothesis and its embedding; later than that, recognition is behind
-# Live: with no engine left, the last one is asked again for so long, in case its failure passes.
+# Live: if no engine is left, the last one is tried again for this long; its failure may pass.
 LAST_ENGINE_NS: Final = seconds_to_ns(3.0)
 SAME_FAILURE_NS: Final = seconds_to_ns(5.0)  # two failures further apart are not of one series
 FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a bad frame can spoil
@@ -66,7 +66,7 @@ FUSION_ATTEMPTS: Final = 10  # in a row, of live mode: 20 s, longer than what a 
 
 @dataclass(slots=True)
 class Parts:
-    """Everything that runs. `release` gives back models and sockets, in the reverse order of their making."""
+    """Everything that runs. `release` releases models and sockets, in the reverse order of their creation."""
 
     intake: Intake
     pushed: PushSource | None  # None: media are captured
@@ -178,7 +178,7 @@ class Builder:
         return parts
 
     def _open_media(self, opened: ExitStack, *, without_sources: bool) -> Flow:
-        """The sources, rings and bus; what a file has to choose from is announced."""
+        """The sources, rings and bus; the tracks of a file are announced."""
         with self._step("opening the media"):
             flow = open_flow(self._config, self._health, self._clock, opened, without_sources=without_sources)
         for source in flow.opened_sources:
@@ -234,7 +234,7 @@ class Builder:
         return encoders
 
     def load_engine(self, checkpoint: Path | None = None) -> FusionEngine:
-        """The engine that the settings name, for this checkpoint or their own; says what runs."""
+        """The engine of the settings, for this checkpoint or theirs; announces what runs."""
         from emi_engine import EngineError, load_engine
 
         fusion = self._config.fusion
@@ -274,7 +274,7 @@ class Builder:
         return ids or bundle_of(self._config).encoder_ids
 
     def _check_widths(self, engine: FusionEngine, path: Path) -> None:
-        """Refuse a checkpoint that names the right encoders and takes other features."""
+        """Refuse a checkpoint that names the right encoders but takes features of another size."""
         from emi_models.errors import CheckpointError
 
         for modality in engine.modalities:
@@ -361,7 +361,7 @@ class Builder:
         return None
 
     def _no_engine_left(self, error: Exception) -> None:
-        """End a live run soon when nothing can answer: a loop that has reported its end is not restarted."""
+        """End a live run soon if no engine can run: a loop that has reported its end is not restarted."""
         now_ns = self._clock.now_ns()
         if now_ns - self._last_failure_ns > SAME_FAILURE_NS:
             self._first_failure_ns = now_ns
@@ -403,7 +403,7 @@ class Builder:
 
 
 def source_of(config: LiveConfig) -> str:
-    """What is watched, in words that are safe to show and store."""
+    """A description of the source, safe to show and store."""
     from emi_live.addresses import safe_address
 
     source = config.source
@@ -420,7 +420,7 @@ def source_of(config: LiveConfig) -> str:
 
 
 def _session(config: LiveConfig, source: str) -> str:
-    """A name that tells this run from others; in exact mode it is the source's, as every number is."""
+    """A name for this run; in exact mode it depends only on the source, as all numbers do."""
     if config.exact:
         return hashlib.sha256(f"{config.bundle} {source}".encode("utf-8", "replace")).hexdigest()[:8]
     return secrets.token_hex(4)

@@ -4,8 +4,8 @@
 
 It also writes compact.onnx, with which the checkpoint runs where PyTorch is not installed.
 DIR holds GoEmotions' train.tsv, dev.tsv and labels.txt. Runs on one core of a CPU: minutes for the
-embeddings, which are kept in the user's cache, minutes for the invented voices, minutes for the network. The
-words' epoch is chosen on comments held out of `train`; `dev` is only scored.
+embeddings, which are stored in the user's cache, minutes for the synthetic voices, minutes for the network.
+The epoch for words is chosen on comments held out of `train`; `dev` is only scored.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ DATA: Final = (
     "people; faces and voices: invented after published prototypes, rated by nobody (docs/models/compact.md)"
 )
 LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0"
-HELD_OUT: Final = 0.1  # so many faces and voices more than are learned from, and 20 at least, are scored
+HELD_OUT: Final = 0.1  # share of extra faces and voices that are only scored; at least 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, score and save as the command line asks; 0, or 2 after one line that says what is wrong."""
+    """Train, score and save as the command line says; return 0, or 2 after one line with the error."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     console = Console()
@@ -93,11 +93,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2; default: the model store's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=WordsRecipe().epochs, help="of the words, at most")
-    parser.add_argument("--steps", type=int, default=TogetherRecipe().steps, help="of all three together")
-    parser.add_argument("--faces", type=int, default=20_000, help="invented clips of faces, 5 s each")
-    parser.add_argument("--voices", type=int, default=5000, help="invented takes of voices, 4 s each")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; others round differently")
+    parser.add_argument(
+        "--epochs", type=int, default=WordsRecipe().epochs, help="epochs for the words, at most"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=TogetherRecipe().steps, help="steps for all three modalities together"
+    )
+    parser.add_argument("--faces", type=int, default=20_000, help="synthetic clips of faces, 5 s each")
+    parser.add_argument("--voices", type=int, default=5000, help="synthetic takes of voices, 4 s each")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of PyTorch; another number rounds differently"
+    )
     return parser.parse_args(arguments)
 
 
@@ -137,7 +143,7 @@ class _Run:
         return network, scores | prototype_scores(network, held_faces, held_voices)
 
     def _embeddings(self, learn: Sequence[str], dev: Sequence[str]) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Three guises of each comment of `train`, two of `dev`."""
+        """Three variants of each comment of `train`, two of `dev`."""
         choice = random.Random(0)  # noqa: S311  # names and cuts: part of the data, the same for every seed
         said = [spoken(text, choice) for text in learn]
         guises = {

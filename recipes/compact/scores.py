@@ -1,4 +1,4 @@
-"""How good a network is: on words that people rated, and on displays that it was not trained on."""
+"""Score a network: on words that people rated, and on displays that it was not trained on."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def dev_scores(
     """Pearson's correlation with the ratings of `dev`, words alone and with neutral faces and voices.
 
     Args:
-        network: what is scored.
-        texts: embeddings (N, 384) of the comments, by how they are put.
+        network: the network to score.
+        texts: embeddings (N, 384) of the comments, by variant (as written, as spoken).
         targets: their ratings, (N, 6).
         faces: windows, of which the neutral ones are used.
         voices: takes, likewise; their first three seconds.
@@ -91,9 +91,9 @@ def dev_scores(
 
 
 def prototype_scores(network: FusionNetwork, faces: FaceWindows, voices: VoiceTakes) -> dict[str, float]:
-    """Pearson's correlation with what invented faces and voices were made to show; no person rated them.
+    """Pearson's correlation with the targets of synthetic faces and voices; no person rated them.
 
-    A voice speaks for fewer than six emotions: the others are left out of its mean.
+    A voice has fewer than six emotions; the others are left out of its mean.
     """
     empty = FusionInputs.empty(SHAPES)
     nothing = FusionInputs(*(t.expand(len(faces.values), *t.shape[1:]) for t in empty.tensors()))
@@ -107,7 +107,7 @@ def prototype_scores(network: FusionNetwork, faces: FaceWindows, voices: VoiceTa
 
 
 def _named(kind: str, correlations: NDArray[np.float64]) -> dict[str, float]:
-    """Named and rounded; what is NaN is left out."""
+    """The scores by name, rounded; NaN is left out."""
     known = {e: float(c) for e, c in zip(EMOTIONS, correlations, strict=True) if np.isfinite(c)}
     each = {f"{kind}_pearson_{emotion}": round(value, 4) for emotion, value in known.items()}
     return {f"{kind}_pearson_mean": round(sum(known.values()) / max(1, len(known)), 4), **each}

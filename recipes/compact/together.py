@@ -1,13 +1,13 @@
-"""All three modalities together, from the words' network on.
+"""Train all three modalities together, starting from the network of the words.
 
-The network starts from the one that learned the words alone, and is trained on the mixture, where the words'
-part of a target is what that one says: so the words' answer stays what people's ratings made it, and only
-what faces and voices add is new.
+The network starts from the one that learned only the words, and is trained on the mixture. The words'
+part of a target is that network's output. So the output for words stays as learned from ratings, and only
+the contribution of faces and voices is new.
 
-Training windows pair words, an invented face and an invented voice at random. What a window shows is what
-its parts show, together: 1 - (1 - words)(1 - face)(1 - voice), emotion by emotion. Absent words count as
-the mean of the corpus, because that is the best answer without any; an absent or neutral face or voice adds
-nothing, so it leaves the words' answer as it is.
+Training windows pair words, a synthetic face and a synthetic voice at random. The target of a window combines
+those of its parts: 1 - (1 - words)(1 - face)(1 - voice), emotion by emotion. Absent words count as
+the mean of the corpus, because that is the best guess without words; an absent or neutral face or voice adds
+nothing, so it does not change the target of the words.
 
 `warm_up_then_cosine`, `parameter_groups` and `follow` give the learning rate, the weight decay and the
 averaged weights of both trainings.
@@ -47,18 +47,18 @@ __all__ = [
     "warm_up_then_cosine",
 ]
 
-# Chances that a modality is there; each is drawn alone, so that every pattern comes up.
+# Probability that a modality is present; each is drawn separately, so that every pattern occurs.
 PRESENT: Final = {"text": 0.5, "vision": 0.7, "audio": 0.7}
-# Most voices show nothing, so one that might or might not must be taken for plain.
+# Most voices show nothing, so a doubtful one must count as neutral.
 PLAIN: Final = 0.8
-SHORT: Final = 0.15  # chance that a voice has only just begun
+SHORT: Final = 0.15  # probability that a voice has just begun
 SHORTEST_FRAMES: Final = 25
 MELS: Final = 64
 ENERGY: Final = 66
 
 
 def composed(words: Tensor, face: Tensor, voice: Tensor) -> Tensor:
-    """What words, face and voice show together; all (B, 6)."""
+    """The combined target of words, face and voice; all (B, 6)."""
     return 1 - (1 - words) * (1 - face) * (1 - voice)
 
 
@@ -67,14 +67,14 @@ class Mixture:
     """Where training windows are drawn from.
 
     Args:
-        words: embeddings (N, 384) of the same comments in several guises.
-        words_show: what each shows, (N, 6), in the same order.
-        wordless: what is expected without any word, (6,).
+        words: embeddings (N, 384) of the same comments in several variants.
+        words_show: the targets of the comments, (N, 6), in the same order.
+        wordless: the target without any word, (6,).
         faces: the pool of faces.
         voices: the pool of voices.
         voice_frames: frames of a whole voice window.
         sample: frames of a voice that a drawn window holds, chosen at random from its span. The network sees
-            a set, so fewer of the same kind say the same, and training is several times faster.
+            a set, so fewer frames of the same kind give the same, and training is several times faster.
     """
 
     words: Sequence[Tensor]
@@ -93,7 +93,7 @@ class Mixture:
         object.__setattr__(self, "_telling", np.flatnonzero(telling))
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[FusionInputs, Tensor, Tensor]:
-        """Windows (B, ...), what they show, (B, 6), and where a face or voice adds to words, (B,)."""
+        """Windows (B, ...), their targets (B, 6), and where a face or voice adds to words, (B,)."""
         text, words = self._text(batch, rng)
         row = rng.integers(len(self.faces.values), size=batch)
         face = torch.from_numpy(self.faces.shows[row])
@@ -191,12 +191,12 @@ class TogetherRecipe:
     warm_up: int = 200
     batch: int = 256
     learning_rate: float = 2e-3
-    # The layer that reads the words has learned its part, and reads what is new with the same matrix.
+    # The layer that reads the words has already learned; the new inputs use the same matrix.
     first_layer_rate: float = 2e-3
     weight_decay: float = 0.02
     average: float = 0.998
-    # How much windows count in which a face or a voice adds to words. People rated the words and nobody the
-    # displays: a doubtful one may count for what it is without words, and with words for next to nothing.
+    # The weight of windows in which a face or a voice adds to words. People rated the words but not the
+    # displays: a doubtful display counts fully without words, and almost nothing with words.
     adds_weight: float = 0.02
     report_every: int = 50
 
@@ -207,10 +207,10 @@ def train_together(
     """The trained network, averaged over its last steps.
 
     Args:
-        words: the network that learned the words alone; it is left as it is.
+        words: the network that learned only the words; it is not changed.
         mixture: where windows come from.
-        recipe: how.
-        report: told the steps done and the weighted mean squared error since it was told before.
+        recipe: settings of the training.
+        report: called with the steps done and the weighted mean squared error since the last call.
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)

@@ -46,7 +46,7 @@ class WordsRecipe:
 
 
 def text_window(text: Tensor, *, present: bool = True) -> FusionInputs:
-    """Windows (B, ...) with nothing but words, from embeddings (B, 384); face and voice take no memory."""
+    """Windows (B, ...) with only words, from embeddings (B, 384); face and voice take no memory."""
     shapes, batch = SHAPES, len(text)
     zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
     return FusionInputs(
@@ -67,10 +67,10 @@ def train_words(
     """The trained network: averaged weights of the epoch with the best held-out mean Pearson.
 
     Args:
-        views: embeddings (N, 384) of the same comments in several guises, of which each step draws one.
+        views: embeddings (N, 384) of the same comments in several variants; each step draws one.
         targets: intensities, (N, 6).
-        recipe: how.
-        report: told the epoch and its held-out score.
+        recipe: settings of the training.
+        report: called with the epoch and its held-out score.
     """
     torch.manual_seed(recipe.seed)
     order = torch.randperm(len(targets))

@@ -21,7 +21,7 @@ SMALL_SHAPES = FusionShapes(vision_frames=20, vision_dim=3, audio_frames=40, aud
 
 
 class FakeClock:
-    """A clock that moves only when somebody waits on it, or when told to; `on_wait` sees each wait."""
+    """A clock that moves only when a caller waits on it, or on request; `on_wait` is called at each wait."""
 
     def __init__(self, now_ns: int = 0) -> None:
         self._now_ns = now_ns
@@ -42,7 +42,7 @@ class FakeClock:
 
 
 class ListReader:
-    """A subscription that holds what it was given; with a clock, each arrives at its `published_ns`."""
+    """A subscription with given packets; with a clock, each arrives at its `published_ns`."""
 
     def __init__(self, packets: Iterable[Packet] = (), clock: FakeClock | None = None) -> None:
         self._packets = deque(packets)
@@ -70,7 +70,7 @@ class ListReader:
 
 
 class ListWriter:
-    """A publisher that keeps what it is given."""
+    """A publisher that stores its packets."""
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []
@@ -80,7 +80,7 @@ class ListWriter:
 
 
 class FakeEngine:
-    """An engine that answers with the share of present modalities; `cost_ns` moves a clock per call."""
+    """An engine that returns the share of present modalities; `cost_ns` moves a clock per call."""
 
     name = "fake"
     detail = "fp32"

@@ -1,4 +1,4 @@
-"""A camera that is watched in a thread, for tests of what happens to it meanwhile."""
+"""A camera that runs in a thread while a test checks it."""
 
 from __future__ import annotations
 

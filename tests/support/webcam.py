@@ -1,4 +1,4 @@
-"""A web server of our own on loopback: an MJPEG camera whose every part a test decides, and recordings."""
+"""A web server on loopback: an MJPEG camera whose parts a test controls, and recordings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def jpeg(content: int, size: tuple[int, int] = (48, 64)) -> bytes:
 
 
 class WebCamera(ThreadingHTTPServer):
-    """Serves `/cam.mjpg` from `parts`, and the files of `folder`; with `user`, only to who knows it."""
+    """Serves `/cam.mjpg` from `parts`, and the files of `folder`; with `user`, only with that login."""
 
     daemon_threads = True
 
@@ -42,7 +42,7 @@ class WebCamera(ThreadingHTTPServer):
         return f"http://{user}{'@' if user else ''}127.0.0.1:{self.server_address[1]}/{name}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no error."""
+        """Ignore a client that has disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):

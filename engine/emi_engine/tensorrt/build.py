@@ -1,4 +1,4 @@
-"""What plan is to be built, and building it: from ONNX to a plan's bytes; each failure is one line."""
+"""Decide which plan to build, and build it: from ONNX to a plan's bytes. Each failure is one line."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildProgress", "PlanJob", "build_plan", "check_targets", "portable_targets"]
 
-# Steps done, of how many, and the name of the phase; False ends the build. It must not raise: the library
-# that calls it cannot carry an exception.
+# Steps done, total steps, and the name of the phase; False ends the build. It must not raise: the library
+# that calls it cannot pass on an exception.
 BuildProgress: TypeAlias = Callable[[int, int, str], bool]
 
 
@@ -36,9 +36,9 @@ OLDEST: Final = {"fp32": 80, "bf16": 80, "fp16": 0}  # RTX has no fp32 GEMM for 
 
 
 def portable_targets(library: Library, precision: Precision) -> tuple[str, ...]:
-    """Every compute capability, `sm80` and so on, that a plan in this precision can be built for anywhere.
+    """All compute capabilities (`sm80`, …) for which a plan in this precision can be built on any machine.
 
-    Empty for a library that builds for the GPU that is here.
+    Empty for a library that builds only for the GPU of this machine.
     """
     if not library.builds_without_gpu:
         return ()
@@ -50,18 +50,18 @@ def portable_targets(library: Library, precision: Precision) -> tuple[str, ...]:
 
 
 def check_targets(library: Library, precision: Precision, targets: Sequence[str]) -> tuple[str, ...]:
-    """The targets in the library's order, each once; all portable ones if none is named.
+    """The targets in the library's order, without duplicates; all portable ones if none is named.
 
     Raises:
-        ValueError: the library or the precision does not have one of them.
+        ValueError: the library or the precision does not support one of them.
     """
     possible = portable_targets(library, precision)
     if targets and not possible:
-        raise ValueError(f"{library.name} builds for the GPU that is here; leave targets out")
+        raise ValueError(f"{library.name} builds only for the GPU of this machine; leave targets out")
     if unknown := [target for target in targets if target.lower() not in possible]:
         raise ValueError(
             f"{library.name} {library.version} cannot build {precision} for {', '.join(unknown)}; "
-            f"choose of {', '.join(possible)}"
+            f"choose from {', '.join(possible)}"
         )
     wanted = {target.lower() for target in targets} or set(possible)
     return tuple(target for target in possible if target in wanted)
@@ -75,14 +75,14 @@ def build_plan(
     refit: bool = False,
     progress: BuildProgress | None = None,
 ) -> bytes:
-    """A plan of an ONNX network whose shapes are fixed; its types are those that the ONNX states.
+    """Build a plan of an ONNX network with fixed shapes; the types are those of the ONNX.
 
     Args:
-        library: which one builds.
+        library: the library that builds.
         model: the ONNX file's bytes.
-        targets: as `check_targets` gives them; what TensorRT-RTX builds for.
-        refit: keep weights exchangeable (`TensorRTEngine.refit`), at the price of some fusions.
-        progress: is told how far the build is, in the thread that called this, and may end it.
+        targets: from `check_targets`; used by TensorRT-RTX.
+        refit: allow new weights later (`TensorRTEngine.refit`); prevents some fusions.
+        progress: called with the build's progress, in the calling thread; may end the build.
 
     Raises:
         EngineError: the network cannot be parsed or built; the message has the library's reason.
@@ -97,13 +97,13 @@ def build_plan(
     parser = api.OnnxParser(network, library.log)  # owns the weights until the plan is built
     if (
         not parser.parse(model) or network.num_outputs != 1
-    ):  # empty bytes parse without an error, to an empty network
+    ):  # empty input parses without an error, to an empty network
         raise EngineError(
             f"{library.name} {library.version} cannot parse the network: {_parse_error(parser, library)}; "
             "choose the engine `onnxruntime`"
         )
     config = builder.create_builder_config()
-    config.clear_flag(api.BuilderFlag.TF32)  # on by default: fp32 is to mean fp32
+    config.clear_flag(api.BuilderFlag.TF32)  # on by default, but fp32 must mean fp32
     if refit:
         config.set_flag(api.BuilderFlag.REFIT)
     if targets:
@@ -122,7 +122,7 @@ def build_plan(
 
 
 def _parse_error(parser: Any, library: Library) -> str:
-    """What the parser says of the first node that it did not take."""
+    """The parser's message about the first node that it refused."""
     if not parser.num_errors:
         return library.complaint()
     error = parser.get_error(0)
@@ -150,16 +150,16 @@ def _monitor(api: Any, progress: BuildProgress) -> Any:
     return Monitor()
 
 
-LARGEST_BATCH: Final = 1024  # of which the inputs alone take 3.8 GB at the paper's sizes
+LARGEST_BATCH: Final = 1024  # at the paper's sizes, the inputs alone then take 3.8 GB
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanJob:
-    """A plan to build: all that decides it except the checkpoint. `of` checks that the parts agree.
+    """A plan to build: everything that determines it except the checkpoint. `of` checks that the parts agree.
 
-    `gpu` is the card that it is tied to; None for a library that builds for `targets`.
+    `gpu` is the only card that can run it; None for a library that builds for `targets`.
     """
 
     library: Library
@@ -179,7 +179,7 @@ class PlanJob:
         targets: Sequence[str] = (),
         refit: bool = False,
     ) -> PlanJob:
-        """A job that can be done here; no targets are all that the library can build for.
+        """A job that can run on this machine; no targets means all that the library supports.
 
         Raises:
             EngineUnavailableError: it needs a GPU and there is none.
@@ -189,14 +189,14 @@ class PlanJob:
             raise ValueError(f"a batch of {batch} windows cannot be built; choose from 1 to {LARGEST_BATCH}")
         checked = check_targets(library, precision, targets)
         gpu = None
-        # TensorRT measures on the card while it builds; TensorRT-RTX 1.7 asks it only for refittable plans.
+        # TensorRT measures on the card while it builds; TensorRT-RTX 1.7 needs it only for refittable plans.
         if refit or not library.builds_without_gpu:
             try:
                 gpu = find_gpu()
             except EngineUnavailableError as error:
                 what = "refittable plans" if library.builds_without_gpu else "plans"
                 raise EngineUnavailableError(
-                    f"{library.name} builds {what} on a GPU only: {error}"
+                    f"{library.name} builds {what} only on a GPU: {error}"
                 ) from error
         return cls(
             library=library,
@@ -208,11 +208,11 @@ class PlanJob:
         )
 
     def kept_at(self, checkpoint: LoadedCheckpoint, model: bytes, cache: Path | None = None) -> Path:
-        """Where the cache (default: the user's) has this plan, if it does: another path for anything else."""
+        """The path of this plan in the cache (default: the user's); any difference gives another path."""
         return (cache or user_cache(os.environ) / "plans") / f"{self.origin(checkpoint, model).key()}.plan"
 
     def model(self, checkpoint: LoadedCheckpoint, path: Path, cache: Path | None = None) -> bytes:
-        """The network that is built, in ONNX: of the checkpoint from `path`, from the cache or exported now.
+        """The network as ONNX, of the checkpoint from `path`: from the cache, or exported now.
 
         Raises:
             CheckpointError: the checkpoint is not for emotions.
@@ -226,7 +226,7 @@ class PlanJob:
         return onnx_model(checkpoint, path, cache, precision=self.precision, batch=self.batch)
 
     def origin(self, checkpoint: LoadedCheckpoint, model: bytes) -> PlanOrigin:
-        """All that the plan of this network would depend on."""
+        """Everything that the plan of this network depends on."""
         return PlanOrigin(
             checkpoint_sha256=checkpoint.content_hash,
             onnx_sha256=hashlib.sha256(model).hexdigest(),
@@ -242,10 +242,10 @@ class PlanJob:
         )
 
     def done(self, path: Path, origin: PlanOrigin) -> Plan | None:
-        """The plan that lies at `path` already, if it is of this origin; None if nothing lies there.
+        """The existing plan at `path`, if it has this origin; None if there is no file.
 
         Raises:
-            PlanError: what lies there is damaged, or of another origin.
+            PlanError: the file is damaged, or of another origin.
         """
         if not path.exists() and not manifest_path(path).exists():
             return None
@@ -259,7 +259,7 @@ class PlanJob:
     def build(
         self, path: Path, origin: PlanOrigin, model: bytes, progress: BuildProgress | None = None
     ) -> Plan:
-        """Build the plan of `model` and put it at `path`, in place of what lies there.
+        """Build the plan of `model` and write it to `path`, replacing an existing file.
 
         Raises:
             EngineError: the library cannot parse or build it; nothing was written.

@@ -1,6 +1,6 @@
-"""A TensorRT plan as a fusion engine: buffers bound once, network captured once, a replay for each window.
+"""A TensorRT plan as a fusion engine: buffers bound once, network captured once, one replay for each window.
 
-`load_tensorrt` finds the plan: one that is named, one kept from an earlier start, or a new one.
+`load_tensorrt` finds the plan: the named one, one from the cache, or a new one.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _log = logging.getLogger(__name__)
 class TensorRTEngine(CheckedEngine):
     """Runs a plan of either library on the GPU.
 
-    A plan takes a fixed number of windows; `BoundWindows` says what becomes of fewer and of more, and who
+    A plan takes a fixed number of windows; `BoundWindows` explains how fewer and more are handled, and who
     owns which memory. Its addresses never change, because the captured graph holds them.
     """
 
     def __init__(self, checkpoint: LoadedCheckpoint, plan: Plan, library: Library, device: Device) -> None:
-        """Load the plan, whose manifest was compared with all of these, and run it once.
+        """Load the plan and run it once; its manifest was already compared with these arguments.
 
         Raises:
-            EngineError: the library refuses the plan, it is of another network, or the GPU has no room.
+            EngineError: the library refuses the plan, it is of another network, or GPU memory is full.
         """
         super().__init__(checkpoint.header)
         self.plan = plan
@@ -68,7 +68,7 @@ class TensorRTEngine(CheckedEngine):
         if self._context is None:
             raise EngineError(
                 f"{library.name} cannot run the plan {plan.path}: {library.complaint()}; "
-                "give back memory of the GPU, or choose a smaller batch"
+                "free GPU memory, or choose a smaller batch"
             )
         self._windows = BoundWindows(self.shapes, plan.manifest.batch, device)
         self._bind()
@@ -82,19 +82,19 @@ class TensorRTEngine(CheckedEngine):
 
     @property
     def stream(self) -> int:
-        """The handle of the CUDA stream that the work goes on."""
+        """The handle of the CUDA stream that the work runs on."""
         return self._device.stream
 
     def enqueue(self) -> None:
-        """Start one run over what the inputs hold and do not wait: for measuring the GPU's own time."""
+        """Start one run over the present inputs without waiting, to measure device time."""
         self.check_open()
         self._launch()
 
     def refit(self, checkpoint: LoadedCheckpoint, model: bytes | None = None) -> None:
         """Run another checkpoint of the same network from the next window on.
 
-        Exporting takes seconds, exchanging weights milliseconds: to miss no estimate, export beforehand and
-        give the result as `model`.
+        Exporting takes seconds, replacing weights milliseconds. To miss no estimate, export beforehand and
+        pass the result as `model`.
 
         Args:
             checkpoint: same system and configuration; only its weights differ.
@@ -102,23 +102,23 @@ class TensorRTEngine(CheckedEngine):
 
         Raises:
             EngineError: the plan was built without `--refit` or the checkpoint is of another network; then
-                the engine runs on as it was. Or the weights were not taken: then the engine is closed.
+                the engine continues unchanged. Or the weights were not accepted: then the engine is closed.
         """
         self.check_open()
         manifest = self.plan.manifest
         if not manifest.refittable:
             raise EngineError(
-                f"the plan {self.plan.path} is not refittable: its weights cannot be exchanged; "
+                f"the plan {self.plan.path} is not refittable: its weights cannot be replaced; "
                 "build it with `emi compile --refit`, or load the checkpoint as a new engine"
             )
         if (checkpoint.header.system, checkpoint.network.config) != self._checkpoint_config:
             raise EngineError(
-                "the checkpoint is of another network than the plan, which can only exchange weights; "
+                "the checkpoint has another network than the plan, and a refit replaces only weights; "
                 "load it as a new engine"
             )
         model = model or export_onnx(checkpoint, manifest.precision, manifest.batch)
         probe = Probe.of(checkpoint)
-        self._device.wait()  # no run may be under way
+        self._device.wait()  # no run may be in progress
         self._library.log.errors.clear()
         refitter = self._library.api.Refitter(self._engine, self._library.log)
         parser = self._library.api.OnnxParserRefitter(refitter, self._library.log)
@@ -126,7 +126,7 @@ class TensorRTEngine(CheckedEngine):
         if not taken:
             self.close()  # part of the weights may be new
             raise EngineError(
-                f"{self.name} did not take the new weights: {self._library.complaint()}; "
+                f"{self.name} did not accept the new weights: {self._library.complaint()}; "
                 "load the checkpoint as a new engine"
             )
         self._launch = self._execute
@@ -136,15 +136,15 @@ class TensorRTEngine(CheckedEngine):
             worst = probe.worst(self.infer(probe.window))
             if worst > TOLERANCES[manifest.precision]:
                 raise EngineError(
-                    f"{self.name} differs from the new checkpoint by {worst:.2g} after the exchange of "
+                    f"{self.name} differs from the new checkpoint by {worst:.2g} after replacing the "
                     "weights; load the checkpoint as a new engine"
                 )
         except BaseException:
-            self.close()  # it would answer unproved
+            self.close()  # its results would be unchecked
             raise
 
     def _bind(self) -> None:
-        """Check that the plan's inputs and outputs are ours, and bind each buffer to its name, once.
+        """Check that the plan has our inputs and outputs, and bind each buffer to its name, once.
 
         An input that the network does not use, such as a modality it was not trained on, may be absent.
         """
@@ -163,7 +163,7 @@ class TensorRTEngine(CheckedEngine):
                 raise EngineError(f"{self._library.name} cannot bind {name}: {self._library.complaint()}")
 
     def _described(self) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:
-        """What the plan itself says of its inputs and outputs."""
+        """The plan's own description of its inputs and outputs."""
         types = self._library.api.DataType
         dtypes = {types.FLOAT: torch.float32, types.BOOL: torch.bool}
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
@@ -174,7 +174,7 @@ class TensorRTEngine(CheckedEngine):
         }
 
     def _warm_up(self) -> None:
-        """Run once, in which the library sets itself up; then capture, so that a window is one launch."""
+        """Run once, which initialises the library; then capture, so that a window is one launch."""
         self._execute()
         self._device.wait()
         capturable = getattr(self._context, "is_stream_capturable", None)  # RTX only; TensorRT always is
@@ -212,26 +212,26 @@ def load_tensorrt(
     plan: Path | None = None,
     cache: Path | None = None,
 ) -> TensorRTEngine:
-    """An engine that runs the checkpoint on the GPU, proved against PyTorch.
+    """An engine that runs the checkpoint on the GPU, checked against PyTorch.
 
     Args:
         loaded: the checkpoint, from the file at `checkpoint_path`.
         checkpoint_path: that file.
         library: which of the two.
-        precision: None is the plan's own, or fp16 where no plan is named.
-        batch: windows in one run; None is the plan's own, or 1 where no plan is named.
-        plan: a file that `emi compile` wrote. None is the one in the cache, which is built if it is not
-            there: a second with TensorRT-RTX, longer with TensorRT.
-        cache: where exports and plans are kept; default: `emi-live/onnx` and `emi-live/plans` in the user's
+        precision: None means the plan's own, or fp16 if no plan is named.
+        batch: windows in one run; None means the plan's own, or 1 if no plan is named.
+        plan: a file from `emi compile`. None means the one in the cache, which is built if it does not
+            exist: a second with TensorRT-RTX, longer with TensorRT.
+        cache: folder for exports and plans; default: `emi-live/onnx` and `emi-live/plans` in the user's
             cache.
 
     Raises:
         EngineUnavailableError: there is no GPU with a driver here, or the library is not installed.
-        EngineError: the plan cannot be built, or it computes something else than the checkpoint's network.
+        EngineError: the plan cannot be built, or differs from the checkpoint's network.
         PlanError: the plan is damaged, or was built from or for something else.
     """
     found = find_library(library)
-    find_gpu()  # before PyTorch or the library would say it less well
+    find_gpu()  # PyTorch's or the library's own error would be less clear
     device = CudaDevice()
     if plan is None:
         job = PlanJob.of(found, precision or "fp16", batch=batch or 1)
@@ -252,11 +252,11 @@ def run_plan(
     precision: Precision | None = None,
     batch: int | None = None,
 ) -> TensorRTEngine:
-    """The engine of a plan, if it fits all of these and computes what the checkpoint's network does.
+    """The engine of a plan, if the plan matches the arguments and computes the checkpoint's network.
 
     Raises:
         PlanError: it was built from or for something else.
-        EngineError: it cannot be run, or gives other numbers.
+        EngineError: it cannot run, or gives other numbers.
     """
     reason = plan.manifest.unfit(
         checkpoint_sha256=loaded.content_hash,
@@ -278,7 +278,7 @@ def run_plan(
         if worst > TOLERANCES[plan.manifest.precision]:
             raise EngineError(
                 f"{engine.name} differs from the checkpoint's network by {worst:.2g}: the precision is too "
-                "coarse for it, or the plan is stale; try another precision, or `emi compile --force`"
+                "coarse for it, or the plan is old; try another precision, or `emi compile --force`"
             )
     except BaseException:
         engine.close()

@@ -1,10 +1,10 @@
 """Plans on disk, and the two libraries that build and run them; importing this loads neither library.
 
-A plan is the library's file, and next to it a manifest in JSON: what it was built from and for. A plan is
-opaque and runs whatever it was built from, so it is used only if its manifest is there, describes exactly
-this file, and fits the checkpoint, the library, the GPU, the precision and the batch in use.
+A plan is the library's file; next to it is a manifest in JSON: what it was built from and for. A plan is
+opaque, and runs the network it was built from. So it is used only if its manifest exists, describes exactly
+this file, and matches the checkpoint, the library, the GPU, the precision and the batch in use.
 
-`find_library` imports TensorRT or TensorRT-RTX, which have one Python API but for what `Library` names.
+`find_library` imports TensorRT or TensorRT-RTX. Their Python APIs differ only in what `Library` names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 LIBRARIES: Final[tuple[LibraryName, ...]] = get_args(LibraryName)
 
-# NVIDIA's own package is the first of each; the second is what its wheel of bindings alone brings.
+# The first name is NVIDIA's own package; the second is that of the wheel with only the bindings.
 MODULES: Final[Mapping[LibraryName, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -55,7 +55,7 @@ REMEDIES: Final[Mapping[LibraryName, str]] = {
     "tensorrt": "install it with `pip install tensorrt`, which fetches its libraries from NVIDIA's own index",
     "tensorrt-rtx": "install the extra `tensorrt-rtx` (Linux, x86-64)",
 }
-OLDEST_TENSORRT: Final = 10  # strong typing, which decides our precisions, is whole from there on
+OLDEST_TENSORRT: Final = 10  # strong typing, which our precisions need, is complete from this version on
 
 _log = logging.getLogger(__name__)
 MANIFEST_FORMAT: Final = 1
@@ -66,7 +66,7 @@ LARGEST_MANIFEST: Final = 65536  # bytes; a real one has about 1000
 class Library:
     """One of the two, imported.
 
-    `api` is its Python module; `log` is the logger that its objects take, and keeps their complaints.
+    `api` is its Python module; `log` is the logger for its objects, and stores their errors.
     """
 
     name: LibraryName
@@ -80,21 +80,21 @@ class Library:
 
     @property
     def version(self) -> str:
-        """As the module gives it; plans belong to exactly one."""
+        """The module's version; a plan works with exactly one version."""
         return str(self.api.__version__)
 
     @property
     def builds_without_gpu(self) -> bool:
-        """Whether plans are built for named targets, and not for the GPU that is here."""
+        """Whether plans are built for named targets, and not for the GPU of this machine."""
         return self.name == "tensorrt-rtx"
 
     @property
     def asks_for_strong_typing(self) -> bool:
-        """Whether it takes types from the network only when told so: 11 and RTX always do."""
+        """Whether strong typing must be requested; 11 and RTX always have it."""
         return self.name == "tensorrt" and int(self.version.partition(".")[0]) < 11
 
     def complaint(self) -> str:
-        """The first error that it has logged since the last call, on one line; `no reason given` if none."""
+        """The first error that it logged since the last call, on one line; `no reason given` if none."""
         errors: list[str] = self.log.errors
         first = " ".join(errors[0].split()) if errors else "no reason given"
         errors.clear()
@@ -111,12 +111,12 @@ def find_library(name: LibraryName) -> Library:
     for module in MODULES[name]:
         try:
             library = Library.of(name, import_module(module))
-        except (ImportError, OSError) as error:  # OSError: a shared object that it needs
+        except (ImportError, OSError) as error:  # OSError: a shared object is missing
             reasons.append(str(error))
             continue
         if name == "tensorrt" and int(library.version.partition(".")[0]) < OLDEST_TENSORRT:
             raise EngineUnavailableError(
-                f"TensorRT {library.version} is installed, {OLDEST_TENSORRT} or newer is needed; update it"
+                f"TensorRT {library.version} is installed; {OLDEST_TENSORRT} or newer is needed: update it"
             )
         return library
     raise EngineUnavailableError(
@@ -126,10 +126,10 @@ def find_library(name: LibraryName) -> Library:
 
 @cache
 def _logger_of(api: Any) -> Any:
-    """One logger for each module: the libraries keep the first that they are given for the whole process."""
+    """One logger for each module: the library keeps its first logger for the whole process."""
 
     class Log(api.ILogger):
-        """Keeps errors for the exception that follows; passes on what is worth a look."""
+        """Stores errors for the exception that follows; passes warnings on."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -146,12 +146,12 @@ def _logger_of(api: Any) -> Any:
 
 
 class PlanError(EngineError):
-    """A plan is damaged, or was built from or for something else than what is in use."""
+    """A plan is damaged, or was built from or for something else than is in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOrigin:
-    """All that a plan depends on; two plans of one origin are interchangeable.
+    """Everything that a plan depends on; two plans of the same origin are interchangeable.
 
     `checkpoint_sha256` is of the checkpoint's file, `onnx_sha256` of the network as the library parsed it.
     `gpu` and `capability` name the card of a plan that runs on that card only; else both are empty and
@@ -168,14 +168,14 @@ class PlanOrigin:
     refittable: bool
     checkpoint_sha256: str
     shapes: FusionShapes
-    onnx_sha256: str  # after all that it follows from
+    onnx_sha256: str  # after everything that it depends on
 
     def key(self) -> str:
-        """32 hexadecimal digits that name this origin; other for any change in it."""
+        """32 hexadecimal digits for this origin; they differ after any change in it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
     def differs(self, wanted: PlanOrigin) -> str | None:
-        """The first thing in which this is not what is wanted, both named; None if all is the same."""
+        """The first field that differs from the wanted origin, with both values; None if all are equal."""
         for field in fields(PlanOrigin):
             mine, theirs = getattr(self, field.name), getattr(wanted, field.name)
             if mine != theirs:
@@ -185,7 +185,7 @@ class PlanOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(PlanOrigin):
-    """A plan's origin, which file it is, and when it was built (UTC, ISO 8601)."""
+    """A plan's origin, its file's hash, and when it was built (UTC, ISO 8601)."""
 
     plan_sha256: str
     created: str
@@ -201,9 +201,9 @@ class Manifest(PlanOrigin):
         precision: Precision | None = None,
         batch: int | None = None,
     ) -> str | None:
-        """Why a plan of this manifest must not run so, in half a sentence; None if it may.
+        """The reason why a plan with this manifest must not run, for use in a message; None if it may.
 
-        A precision or batch of None is any.
+        A precision or batch of None matches any.
         """
         wanted: dict[str, object] = {
             "checkpoint_sha256": checkpoint_sha256,
@@ -226,7 +226,7 @@ class Manifest(PlanOrigin):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A plan's bytes and manifest, and the file that it lies in."""
+    """A plan's bytes, manifest and path."""
 
     path: Path
     manifest: Manifest
@@ -234,7 +234,7 @@ class Plan:
 
     @classmethod
     def write(cls, path: Path, origin: PlanOrigin, data: bytes) -> Plan:
-        """Put a plan just built at `path` and its manifest next to it, each whole or not at all.
+        """Write a new plan to `path` and its manifest next to it, each atomically.
 
         Raises:
             PlanError: they cannot be written there.
@@ -246,7 +246,7 @@ class Plan:
             atomic_write(path, data)
             atomic_write(manifest_path(path), _as_json(manifest))
         except OSError as error:
-            raise PlanError(f"{path} cannot be written: {error.strerror}; name another place") from error
+            raise PlanError(f"{path} cannot be written: {error.strerror}; name another file") from error
         return cls(path, manifest, data)
 
     @classmethod
@@ -264,7 +264,7 @@ class Plan:
         if hashlib.sha256(data).hexdigest() != manifest.plan_sha256:
             raise PlanError(
                 f"the plan {path} ({len(data)} bytes) is not the one of {manifest_path(path).name}: "
-                f"it is cut off, changed or another; {_REBUILD}"
+                f"it is truncated, changed or another file; {_REBUILD}"
             )
         return cls(path, manifest, data)
 
@@ -273,12 +273,12 @@ _REBUILD: Final = "build it again with `emi compile --force`"
 
 
 def manifest_path(plan: Path) -> Path:
-    """Where the manifest of a plan lies: `x.plan` has `x.plan.json`."""
+    """The path of a plan's manifest: `x.plan` has `x.plan.json`."""
     return plan.with_name(plan.name + ".json")
 
 
 def read_manifest(plan: Path) -> Manifest:
-    """The manifest of the plan at that path, which itself is not read.
+    """The manifest of the plan at that path; the plan itself is not read.
 
     Raises:
         PlanError: there is none, or it is damaged or of another format.
@@ -299,7 +299,7 @@ def read_manifest(plan: Path) -> Manifest:
 
 
 def _parse(metadata: Any) -> Manifest:
-    """A manifest from decoded JSON; raises KeyError, TypeError or ValueError with what is wrong."""
+    """A manifest from decoded JSON; raises KeyError, TypeError or ValueError that names the problem."""
     if not isinstance(metadata, dict) or metadata.get("format") != MANIFEST_FORMAT:
         version = metadata.get("format") if isinstance(metadata, dict) else None
         raise ValueError(f"format {version!r}, this emi-live reads {MANIFEST_FORMAT}")
@@ -345,7 +345,7 @@ def _now() -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as an error names it: hashes by their first digits."""
+    """A value for an error message: only the first digits of a hash."""
     if isinstance(value, FusionShapes):
         return ", ".join(f"{name} {size}" for name, size in asdict(value).items())
     if isinstance(value, str) and len(value) == 64:

@@ -13,7 +13,7 @@
 
 A line of a split is `path,label,transcript`; only the first two commas part it. Annotations have, for each
 video, `frame_annotation: [[path/frame-<k>.jpg, 0 or 1], …]`. Some names have spaces where the same video's
-folder has underscores, so a video goes by its name with underscores for both.
+folder has underscores, so both use the video's name with underscores.
 
 Sources: the public release's repository (sbelharbi/bah-dataset, BSD-3) and notebooks on the challenge's.
 The data themselves were not available: this was tried on files made up after those descriptions.
@@ -251,7 +251,7 @@ class ChunkSpans:
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word and when it is said, ns from the video's start."""
+    """A word and its time, in ns from the video's start."""
 
     text: str
     start_ns: int

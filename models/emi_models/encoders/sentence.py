@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.sessions import cpu_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,12 +135,8 @@ def _open_session(path: Path, threads: int) -> Any:
         )
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options = cpu_options(threads)
     options.enable_cpu_mem_arena = False  # texts differ in length, and an arena keeps room for the longest
-    options.log_severity_level = 4  # errors reach the caller as exceptions
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
     raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
     try:

@@ -319,7 +319,7 @@ _WHISPER_SMALL = _english_whisper(
     (483_545_366, "62b2a45b05ee59acb4a5341b33ee35e041395d378d418a18acfe4c9e768ee37a"),
 )
 
-# The `taemi` bundle. None of its files were at hand here; what each pin rests on is said next to it. Sizes of
+# The `taemi` bundle. None of its files were available here; the source of each pin is next to it. Sizes of
 # the weights were recomputed from the published architectures, tensor names and number formats, and agree to
 # the byte.
 

@@ -168,7 +168,7 @@ class ModelStore:
         return next((name for name in names if self.status(name).here), names[-1])
 
     def contacts(self, name: str) -> list[Contact]:
-        """Whom a pull of the whole model may contact, in the order in which they are asked.
+        """The servers that a pull of the whole model may contact, in the order of use.
 
         Raises:
             ModelUnavailableError: a mirror that the environment names is not an http or https address.

@@ -1,6 +1,6 @@
-"""What a bundle is: a named set of encoders with their stages, models, settings and checkpoint.
+"""The class `Bundle`: a named set of encoders with their stages, models, settings and checkpoint.
 
-`Encoders` holds those that run. `load_face` and `load_speech` load what several bundles use.
+`Encoders` holds the encoders that run. `load_face` and `load_speech` load what several bundles use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class FaceReader(Protocol):
-    """What stages need of a face encoder."""
+    """The interface of a face encoder for stages."""
 
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         """What one frame, uint8 RGB of shape (height, width, 3), shows."""
@@ -65,7 +65,7 @@ class FaceReader(Protocol):
 
 
 class CropEncoder(Protocol):
-    """What the stage of crops needs of a vision transformer."""
+    """The interface of a vision transformer for the crop stage."""
 
     @property
     def side_px(self) -> int:
@@ -78,7 +78,7 @@ class CropEncoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """What the text stage needs of an encoder."""
+    """The interface of a text encoder for the text stage."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings (len(texts), D)."""
@@ -104,7 +104,7 @@ class Encoders:
     terms: list[str] = field(default_factory=list)  # what a licence demands of features, one line each
 
     def forget(self) -> None:
-        """Forget earlier media, so that the next clip gives what it would right after loading."""
+        """Forget earlier media, so that the next clip gives the same result as right after loading."""
         for encoder in (self.face, self.prosody):
             if encoder is not None:
                 encoder.reset()
@@ -158,7 +158,7 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
 
         try:
             if (config.speech.language, config.speech.translate) != ("en", False):
-                raise ModelUnavailableError("PocketSphinx, which could take its place, knows English only")
+                raise ModelUnavailableError("PocketSphinx, the alternative, knows only English")
             encoders.recognizer = IsolatedRecognizer(isolated_command("pocketsphinx"))
             because = f"; not Whisper: {why_not_whisper}" if why_not_whisper else ""
             encoders.announcements.append(f"words: {encoders.recognizer.name}{because}")
@@ -191,12 +191,12 @@ def _load_smaller(
 
 
 def in_store(model: str) -> str:
-    """What the store calls a Whisper model that a setting names; a folder stays as it is."""
+    """The name in the store of a Whisper model from a setting; a folder stays unchanged."""
     return model if Path(model).is_dir() else f"whisper-{model}"
 
 
 def whisper_model(config: LiveConfig, store: ModelStore) -> str:
-    """The Whisper model that the settings ask for: a folder, or what the store calls it."""
+    """The Whisper model of the settings: a folder, or a name in the store."""
     if config.speech.model is not None:
         return in_store(config.speech.model)
     from emi_models.store import DEFAULT_SPEECH
@@ -206,7 +206,7 @@ def whisper_model(config: LiveConfig, store: ModelStore) -> str:
 
 
 def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
-    """Whisper in a process of its own: a camera's frames do not wait for it."""
+    """Whisper in its own process, so that a camera's frames do not wait for it."""
     from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 
     folder = Path(model) if Path(model).is_dir() else store.locate(model, progress)
@@ -317,7 +317,7 @@ class Bundle(ABC):
         return {"pictures": 0.0, "sound": 0.0}
 
     def check_extraction(self, config: LiveConfig) -> None:  # noqa: B027 # most bundles have no such rule
-        """Return if the settings make sense for extraction.
+        """Check that the settings make sense for extraction.
 
         Raises:
             ConfigurationError: one of them has no effect there.

@@ -97,7 +97,7 @@ class Taemi(Bundle):
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put in what finds the face and what encodes it, or say why not."""
+        """Add the face detector and the encoder of crops, or say why there are none."""
         import numpy as np
 
         from emi_models.encoders.identity import identify_face
@@ -125,7 +125,7 @@ class Taemi(Bundle):
     def load_audio(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the speech model in, or say why there is none."""
+        """Add the speech model, or say why there is none."""
         import numpy as np
 
         from emi_models.encoders.identity import identify_speech
@@ -143,7 +143,7 @@ class Taemi(Bundle):
         voice.encode(np.zeros(WARM_SAMPLES, np.float32))
         audio = config.audio
         how = (
-            "the last 12 s heard at once"
+            "the last 12 s in one pass"
             if audio.context == "full"
             else f"{audio.context}: each {audio.hop_s:g} s, {audio.left_context_s:g} s back, "
             f"{audio.hold_back_s:g} s held back"
@@ -156,7 +156,7 @@ class Taemi(Bundle):
     def load_text(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
-        """Put the text model in, or say why there is none."""
+        """Add the text model, or say why there is none."""
         from emi_models.encoders.identity import identify_text
         from emi_models.encoders.text import TransformerTextEncoder
 
@@ -212,7 +212,7 @@ class Taemi(Bundle):
         }
 
     def check_extraction(self, config: LiveConfig) -> None:
-        """Refuse `audio.hop_s` where a clip's sound is encoded at once."""
+        """Refuse `audio.hop_s` if a clip's sound is encoded in one pass."""
         if config.audio.context == "full" and "hop_s" in config.audio.model_fields_set:
             raise ConfigurationError(
                 "audio.hop_s means nothing here with audio.context=full, since clips are encoded whole: "

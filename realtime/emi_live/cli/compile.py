@@ -1,4 +1,4 @@
-"""`emi compile`: build a checkpoint's plan for TensorRT or TensorRT-RTX, on this machine or for another."""
+"""`emi compile`: build a checkpoint's plan for TensorRT or TensorRT-RTX, for this machine or another one."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ HELP = """Build a checkpoint's plan: its network, compiled for a GPU.
   emi compile --engine tensorrt-rtx --batch 16 --out many.plan
 
 TensorRT-RTX builds on any machine, for the GPUs that --target names; TensorRT
-builds for the GPU that is here. FILE.json next to a plan says what it is of:
-checkpoint, library, GPU, shapes, precision. A plan that does not fit what is
-in use is refused, and built again only when you say --force.
+builds for the GPU of this machine. FILE.json next to a plan describes it:
+checkpoint, library, GPU, shapes, precision. A plan that does not match the
+installation is refused. It is built again only with --force.
 
 Without --out the plan goes into your cache, where the engine looks for it.
 """
-WINDOWS: Final = 8  # random ones, on which the price of a precision is measured: a second or some
+WINDOWS: Final = 8  # random windows to measure the error of a precision; takes a few seconds
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -55,7 +55,7 @@ class EngineName(StrEnum):
 
 
 class PrecisionName(StrEnum):
-    """What weights and activations are in."""
+    """Type of weights and activations."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -64,28 +64,28 @@ class PrecisionName(StrEnum):
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def compile_(
-    engine: Annotated[EngineName, typer.Option(help="The library that is to run the plan.")],
+    engine: Annotated[EngineName, typer.Option(help="The library that will run the plan.")],
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="A checkpoint's file. [default: the packaged one]", metavar="FILE"),
     ] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="What the network computes in.")
+        PrecisionName, typer.Option(help="Number format of the network.")
     ] = PrecisionName.fp16,
     batch: Annotated[int, typer.Option(help="Windows in one run: 1 for one person.", metavar="N")] = 1,
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="A compute capability such as sm89; repeat for more. [default: all there are]",
+            help="A compute capability such as sm89; repeatable. [default: all]",
             metavar="SM",
         ),
     ] = None,
     refit: Annotated[
         bool,
-        typer.Option("--refit", help="Let weights be exchanged later; may run slower."),
+        typer.Option("--refit", help="Allow new weights later; may run slower."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The plan's file.", metavar="FILE")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build it also where a plan lies already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build it even if a plan exists.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
@@ -113,8 +113,7 @@ def compile_(
         raise ConfigurationError(str(error)) from error
     if out is None and (target or refit):
         raise ConfigurationError(
-            "the cache is for plans of every target and without refit, which the engine looks for; "
-            "name this one's file with --out"
+            "the cache holds only plans for all targets and without refit; give a file with --out"
         )
     path = checkpoint or default_bundle().packaged_checkpoint()
     loaded = load_checkpoint(path)
@@ -122,7 +121,7 @@ def compile_(
         model = job.model(loaded, path)
     place, origin = out or job.kept_at(loaded, model), job.origin(loaded, model)
     if not force and (plan := job.done(place, origin)) is not None:
-        tell_plan(plan, "is there already, of the same origin; nothing to do")
+        tell_plan(plan, "exists already for the same checkpoint; nothing to do")
         return
     started = time.monotonic()
     with building(console) as progress:
@@ -135,9 +134,9 @@ def compile_(
 
 @contextmanager
 def building(console: Console) -> Iterator[BuildProgress]:
-    """A spinner with the build's phase; Ctrl-C ends the build, which then raises KeyboardInterrupt.
+    """Show the build's phase; Ctrl-C ends the build, which then raises KeyboardInterrupt.
 
-    The library calls back from inside the build and cannot carry an exception, so none may come up there.
+    The library calls back during the build and cannot pass on an exception, so none may be raised there.
     """
     stopped = False
 
@@ -161,7 +160,7 @@ def building(console: Console) -> Iterator[BuildProgress]:
 
 
 def tell_plan(plan: Plan, what: str) -> None:
-    """Three lines on a plan: where, what it is of, where it runs."""
+    """Three lines on a plan: its path, what it was built from, where it runs."""
     manifest = plan.manifest
     where = ", ".join(manifest.targets) or f"{manifest.gpu} ({manifest.capability}) only"
     say(f"{plan.path} {what}")
@@ -173,16 +172,18 @@ def tell_plan(plan: Plan, what: str) -> None:
 
 
 def _tell_price(loaded: LoadedCheckpoint, precision: PrecisionName, console: Console) -> None:
-    """How far this precision moves this checkpoint's intensities, and a warning if that is far."""
+    """How much this precision changes this checkpoint's intensities, and a warning if that is much."""
     from emi_engine.parity import precision_price
     from emi_engine.protocol import TOLERANCES
 
     price = precision_price(loaded, precision.value, WINDOWS)
-    say(f"  {precision.value} moves an intensity by {price:.2g} at most (PyTorch, {WINDOWS} random windows)")
+    say(
+        f"  {precision.value} changes an intensity by {price:.2g} or less (PyTorch, {WINDOWS} random windows)"
+    )
     if price > TOLERANCES[precision.value]:
         console.print(
-            f"that is more than {TOLERANCES[precision.value]:g}, from which on an engine may refuse to run; "
-            "another precision is nearer to what was trained",
+            f"that is more than {TOLERANCES[precision.value]:g}, so an engine may refuse to run; "
+            "choose another precision",
             style="yellow",
             highlight=False,
             soft_wrap=True,

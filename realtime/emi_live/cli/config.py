@@ -1,7 +1,7 @@
-"""The commands on settings, and the keys that some settings need.
+"""The commands for settings, and for the keys that some settings need.
 
 `emi config`: show the settings in effect, list all settings, and explain one.
-`emi keys`: a CURVE key pair for a bus or a publisher that other machines may reach.
+`emi keys`: make a CURVE key pair for a bus or a publisher that other machines may reach.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ HIDDEN = "(hidden)"
 
 
 def complete_setting(incomplete: str) -> list[str]:
-    """The full names of settings that begin like this."""
+    """The full names of settings that begin with this text."""
     return [setting.name for setting in _settings() if setting.name.startswith(incomplete)]
 
 
@@ -111,7 +111,7 @@ def show(
     table = _table("setting", "value", "default", "from")
     for row in rows:
         changed = row["value"] != row["default"]
-        # The style of a changed row only helps the eye: its default and its origin say the same.
+        # Colour is not needed to read a changed row: its default and origin show the same.
         table.add_row(
             row["name"],
             _words(row["value"]),
@@ -186,14 +186,14 @@ def _as_json(setting: Setting) -> dict[str, Any]:
 
 
 def _plain(setting: Setting, value: Any) -> Any:
-    """A value as JSON can hold it, without secrets: keys, and passwords in addresses."""
+    """A value for JSON, without secrets (keys, and passwords in addresses)."""
     if value is None or isinstance(value, bool | int | float):
         return value
     return HIDDEN if setting.secret else safe_text(str(value))
 
 
 def _words(value: Any) -> str:
-    """A value in TOML's spelling, without quotes, as a terminal may show it."""
+    """A value as in TOML, without quotes, safe to show on a terminal."""
     if value is None:
         return "unset"
     return str(value).lower() if isinstance(value, bool) else printable(value)
@@ -219,7 +219,7 @@ def keys(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write to this new file, readable by you only, and not to the screen."
+            "--output", "-o", help="Write to this new file (readable only by you) instead of the screen."
         ),
     ] = None,
     debug: DebugOption = False,
@@ -231,7 +231,7 @@ def keys(
     from emi_live.bus.ports import make_pair  # here, so that `emi --help` does not load ZeroMQ
 
     pair = make_pair()
-    # Z85 has none of the characters that TOML's strings would need escaped
+    # Z85 has no character that must be escaped in TOML strings
     text = PRESET.format(public=pair.public.decode(), secret=pair.secret.decode())
     if output is None:
         typer.echo(text, nl=False)

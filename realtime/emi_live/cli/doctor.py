@@ -1,6 +1,7 @@
-"""`emi doctor`: say what works on this machine, how fast, and what to type to repair the rest.
+"""`emi doctor`: check what works on this machine, how fast, and how to fix the rest.
 
-Each check says what it found, how good that is, and the remedy. `show_devices` is `emi-live --list-devices`.
+Each check tells what it found, whether that is good, and how to fix it. `show_devices` runs for
+`emi-live --list-devices`.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ __all__ = [
     "surroundings",
 ]
 
-HELP = """Say what works on this machine, how fast, and what to type to mend the rest.
+HELP = """Check what works on this machine, how fast, and how to fix the rest.
 
-Looks at cameras, microphones, models, speed, engines, network use, system
-libraries and the terminal. Nothing is fetched, sent or stored.
+Checks cameras, microphones, models, speed, engines, network use, system
+libraries and the terminal. Nothing is downloaded, sent or stored.
 
 [bold]Examples[/bold]
 
   emi doctor
-  emi doctor --quick             without the timings: some seconds
+  emi doctor --quick             without timings: takes a few seconds
   emi doctor --json | jq '.checks[] | select(.state != "ok")'
 
-Exit code 0: emi-live would run. 1: a line says fail.
+Exit code 0: emi-live can run. 1: a check failed.
 """
 LISTEN_S: Final = 2.0
 LISTEN_QUICKLY_S: Final = 0.5
@@ -68,20 +69,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="Leave the timings out.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the timings.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
 
     console, found = Console(stderr=json_), []  # the status line and what is printed share one
-    with console.status("looking …") as status:
+    with console.status("checking …") as status:
 
         def meter(level_dbfs: float) -> None:
             status.update(f"listening {bar(level_dbfs)} {level_dbfs:.0f} dBFS", spinner="line")
 
         for title, checks in sections(quick, meter):
-            status.update(f"looking at {title} …")
+            status.update(f"checking {title} …")
             if not json_:
                 console.print(f"\n{title}", style="bold", markup=False, highlight=False)
             for check in checks:
@@ -96,14 +97,14 @@ def doctor(
     else:
         console.print(
             f"\n{states.count('ok')} ok, {states.count('warn')} warnings, {states.count('fail')} failures: "
-            f"emi-live {'would run' if runs else 'would not run as it should; mend what failed first'}",
+            f"emi-live {'can run' if runs else 'cannot run correctly; fix the failures first'}",
             highlight=False,
         )
     raise typer.Exit(0 if runs else 1)
 
 
 def sections(quick: bool, meter: Told) -> Iterator[tuple[str, Iterator[Check]]]:
-    """Title and checks of each part, in the order in which they are shown; each is made when it is read."""
+    """Title and checks of each section, in the order of the output; a check runs when it is read."""
     from emi_live.cli.speed import speeds
     from emi_models.store import ModelStore
 
@@ -119,13 +120,13 @@ def sections(quick: bool, meter: Told) -> Iterator[tuple[str, Iterator[Check]]]:
         ("network", lambda: network(store)),
     ]
     if not quick:
-        parts.append(("speed here", lambda: speeds(store)))
+        parts.append(("speed", lambda: speeds(store)))
     for title, make in parts:
         yield title, make()
 
 
 def _show(console: Console, check: Check) -> None:
-    """One line for what is well; else a second one with the command."""
+    """Print one line; if the state is not ok, a second line with the command that helps."""
     from rich.text import Text
 
     line = Text.assemble(
@@ -137,7 +138,7 @@ def _show(console: Console, check: Check) -> None:
 
 
 State = Literal["ok", "warn", "fail"]
-Told = Callable[[float], None]  # told of the level of each piece of sound, in dBFS
+Told = Callable[[float], None]  # called with the level of each block of sound, in dBFS
 
 PACKAGES: Final = (
     "onnxruntime",
@@ -148,22 +149,22 @@ PACKAGES: Final = (
     "numpy",
 )
 OPTIONAL: Final = ("torch", "transformers")  # of extras: shown where they are
-# What a wheel of ours links to and does not bring: library, Debian package, what for, how bad it is.
-NATIVE: Final[tuple[tuple[str, str, str, State], ...]] = (
-    ("portaudio", "libportaudio2", "microphones", "warn"),
-    ("EGL", "libegl1", "face.backend=mediapipe", "warn"),
-    ("GLESv2", "libgles2", "face.backend=mediapipe", "warn"),
+# Libraries that our wheels need but do not contain: library, Debian package, purpose, package that needs it.
+NATIVE: Final = (
+    ("portaudio", "libportaudio2", "microphones", "sounddevice"),
+    ("EGL", "libegl1", "face.backend=mediapipe", "mediapipe"),
+    ("GLESv2", "libgles2", "face.backend=mediapipe", "mediapipe"),
 )
-NARROW: Final = 60  # columns, below which the view leaves things out
-PICTURES_S: Final = 1.0  # how long a camera's rate is counted
-FIRST_BLOCK_S: Final = 3.0  # sound servers take up to two seconds to send the first
-SILENT_DBFS: Final = -75.0  # a microphone that is switched on has more noise than that
-FLOOR_DBFS: Final = -120.0  # of digital silence
+NARROW: Final = 60  # columns; a narrower view leaves parts out
+PICTURES_S: Final = 1.0  # time over which a camera's frames are counted
+FIRST_BLOCK_S: Final = 3.0  # sound servers take up to two seconds to send the first block
+SILENT_DBFS: Final = -75.0  # the noise of a microphone that is switched on is louder
+FLOOR_DBFS: Final = -120.0  # level reported for digital silence
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it is, in words, and the command that mends it."""
+    """One line: what was checked, its state, the finding in words, and the command that fixes it."""
 
     about: str
     state: State
@@ -194,9 +195,9 @@ def surroundings() -> Iterator[Check]:
     if encoding.replace("-", "") == "utf8":
         yield Check("locale", "ok", "UTF-8")
     else:
-        yield Check("locale", "warn", f"{encoding}: bars are drawn in plain letters", "export LC_ALL=C.UTF-8")
+        yield Check("locale", "warn", f"{encoding}: bars are drawn with ASCII only", "export LC_ALL=C.UTF-8")
     if not sys.stdout.isatty():
-        yield Check("terminal", "ok", "the output goes elsewhere; emi-live would write lines, and no view")
+        yield Check("terminal", "ok", "output is not a terminal; emi-live would write lines, without a view")
         return
     columns, lines = os.get_terminal_size(sys.stdout.fileno())
     size = f"{columns} x {lines}, {os.environ.get('TERM') or 'TERM is not set'}"
@@ -209,16 +210,18 @@ def surroundings() -> Iterator[Check]:
 
 
 def libraries() -> Iterator[Check]:
-    """Native libraries that the system has to bring."""
-    for library, package, purpose, bad in NATIVE:
+    """Native libraries that the system must have."""
+    for library, package, purpose, wheel in NATIVE:
+        if find_spec(wheel) is None:
+            continue
         if find_library(library):
-            yield Check(package, "ok", f"here, for {purpose}")
+            yield Check(package, "ok", f"installed, for {purpose}")
         else:
-            yield Check(package, bad, f"missing, and needed for {purpose}", f"sudo apt install {package}")
+            yield Check(package, "warn", f"missing; needed for {purpose}", f"sudo apt install {package}")
 
 
 def cameras(quick: bool = False) -> Iterator[Check]:
-    """Each camera: may it be used, does it give a picture, how large, how often."""
+    """Each camera: is it accessible, does it give a picture, of which size, at which rate."""
     from emi_live.sources.capture import list_cameras
 
     found = list_cameras()
@@ -226,7 +229,7 @@ def cameras(quick: bool = False) -> Iterator[Check]:
         yield Check(
             "camera",
             "warn",
-            "there is no /dev/video* here: files, streams and --demo work",
+            "no /dev/video* on this machine; files, streams and --demo still work",
             "emi-live --camera rtsp://HOST/STREAM",
         )
     for camera in found:
@@ -247,7 +250,7 @@ def cameras(quick: bool = False) -> Iterator[Check]:
             yield Check(about, "ok", size, facts=facts)
         else:  # many cameras expose longer in the dark
             yield Check(
-                about, "warn", f"{size}: few; it may be dark", "emi-live --set camera.width_px=640", facts
+                about, "warn", f"{size}: slow; it may be dark", "emi-live --set camera.width_px=640", facts
             )
 
 
@@ -266,7 +269,7 @@ def _watch(index: int, seconds: float) -> tuple[int, int, float]:
     try:
         picture = capture.rgb() if capture.grab() else None
         if picture is None:
-            raise SourceError("it opens and gives no picture")
+            raise SourceError("it opens but gives no picture")
         start_ns, count = clock.now_ns(), 0
         while clock.now_ns() - start_ns < seconds * 1e9 and capture.grab():
             count += 1
@@ -277,7 +280,7 @@ def _watch(index: int, seconds: float) -> tuple[int, int, float]:
 
 
 def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check]:
-    """Those there are, and how loud it is on the default one."""
+    """All microphones, and the level of the default one."""
     from emi_live.sources.microphone import list_microphones
 
     try:
@@ -289,7 +292,7 @@ def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check
         yield Check(
             "microphone",
             "warn",
-            "none here: the face alone is watched; plug one in, or start PulseAudio or PipeWire",
+            "none found, so only the face is used; plug one in, or start PulseAudio or PipeWire",
             "emi-live --camera 0 --mic none",
         )
         return
@@ -301,7 +304,7 @@ def microphones(listen_s: float, level: Told = lambda _: None) -> Iterator[Check
 
 
 def _heard(listen_s: float, level: Told) -> Check:
-    """What comes of the default microphone."""
+    """Record from the default microphone and check the level."""
     import numpy as np
 
     from emi_live.clock import MonotonicClock
@@ -326,37 +329,37 @@ def _heard(listen_s: float, level: Told) -> Check:
             squares += float(np.square(block.samples.mean(axis=1), dtype=np.float64).sum())
             level(dbfs(loudest))
     except DeviceLostError as error:
-        return Check("level", "fail", f"the microphone is gone: {error}", "pactl list short sources")
+        return Check("level", "fail", f"the microphone was lost: {error}", "pactl list short sources")
     finally:
         feed.close()
     if not samples:
-        return Check("level", "fail", "it opens, and no sound arrives", "pactl list short sources")
+        return Check("level", "fail", "it opens but no sound arrives", "pactl list short sources")
     rms, loud = dbfs((squares / samples) ** 0.5), dbfs(peak)
     facts = {"rms_dbfs": round(rms, 1), "peak_dbfs": round(loud, 1), "seconds": listen_s}
     if loud < SILENT_DBFS:
-        says = f"{bar(loud)} {loud:.0f} dBFS at most: silent, so it is muted or switched off"
+        says = f"{bar(loud)} peak {loud:.0f} dBFS: silent, so it is probably muted or switched off"
         return Check("level", "warn", says, "pactl set-source-mute @DEFAULT_SOURCE@ 0", facts)
     if loud >= -0.1:
-        says = f"{bar(loud)} it clips: too loud"
+        says = f"{bar(loud)} too loud: it clips"
         return Check("level", "warn", says, "pactl set-source-volume @DEFAULT_SOURCE@ 50%", facts)
     return Check("level", "ok", f"{bar(loud)} mean {rms:.0f}, peak {loud:.0f} dBFS", facts=facts)
 
 
 def dbfs(amplitude: float) -> float:
-    """An amplitude in decibels of full scale; -120 for nothing at all."""
+    """Convert an amplitude to decibels of full scale; -120 for zero."""
     import math
 
     return max(FLOOR_DBFS, 20.0 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
 
 
 def bar(level_dbfs: float, width: int = 20) -> str:
-    """A level meter of that many cells, from -80 to 0 dBFS, in plain letters."""
+    """A level meter of `width` cells, from -80 to 0 dBFS, in ASCII."""
     filled = round(width * min(1.0, max(0.0, (level_dbfs + 80.0) / 80.0)))
     return "[" + "#" * filled + "-" * (width - filled) + "]"
 
 
 def models(store: ModelStore) -> Iterator[Check]:
-    """Those of the default bundle: which are here, and what would be fetched, from where, how large."""
+    """Models of the default bundle: which are available; size and source of the others."""
     from emi_live.bundle import default_bundle
 
     needed = default_bundle().models_in(store)
@@ -375,16 +378,16 @@ def models(store: ModelStore) -> Iterator[Check]:
         if wrong:
             yield Check(name, "fail", f"damaged: {wrong}", fix, facts)
         elif status.here:
-            yield Check(name, "ok", f"here, {size}, for {entry.purpose}", facts=facts)
+            yield Check(name, "ok", f"available, {size}, for {entry.purpose}", facts=facts)
         else:
             if not store.fetches:
-                instead = "; PocketSphinx stands in" if _sphinx_stands_in(entry.role) else ""
-                says = f"not here, and not fetched (EMI_MODEL_DIR or --offline), for {entry.purpose}{instead}"
+                instead = "; PocketSphinx is used instead" if _sphinx_stands_in(entry.role) else ""
+                says = f"not here, not fetched (EMI_MODEL_DIR or --offline), for {entry.purpose}{instead}"
                 yield Check(name, "warn", says, fix, facts)
                 continue
             hosts = ", else ".join(contact.host for contact in store.contacts(name))
-            instead = "; until then PocketSphinx" if _sphinx_stands_in(entry.role) else ""
-            says = f"not here: the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
+            instead = "; until then PocketSphinx is used" if _sphinx_stands_in(entry.role) else ""
+            says = f"not here; the first start fetches {size} from {hosts}, for {entry.purpose}{instead}"
             yield Check(name, "warn", says, fix, facts)
 
 
@@ -393,7 +396,7 @@ def _sphinx_stands_in(role: str) -> bool:
 
 
 def engines() -> Iterator[Check]:
-    """What can run the network."""
+    """Fusion engines that can run."""
     from emi_engine import ENGINES
     from emi_engine.load import ON_GPU_ONLY, runtime_missing
 
@@ -404,25 +407,25 @@ def engines() -> Iterator[Check]:
     if not {"onnxruntime", "torch"} & set(here):
         yield Check("engines", "fail", "none can run", "pip install onnxruntime", facts)
         return
-    more = f"; with an NVIDIA GPU also {', '.join(on_gpu)}" if on_gpu else ""
+    more = f"; only with an NVIDIA GPU: {', '.join(on_gpu)}" if on_gpu else ""
     away = f"; not installed: {', '.join(lacking)} (docs/engines.md)" if lacking else ""
     yield Check("engines", "ok", f"{', '.join(here)}{more}{away}", facts=facts)
 
 
 def network(store: ModelStore) -> Iterator[Check]:
-    """What would be contacted, and the switches by which libraries send nothing home."""
+    """Hosts that would be contacted, and whether the telemetry of libraries is off."""
     from emi_live.bundle import default_bundle
 
     needed = default_bundle().models_in(store)
     absent = [e for n, e in store.catalogue.items() if n in needed and not store.status(n).here]
     hosts = sorted({contact.host for entry in absent for contact in store.contacts(entry.name)})
     if not store.fetches:
-        yield Check("network", "ok", "nothing is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})
+        yield Check("network", "ok", "no host is contacted: EMI_MODEL_DIR or --offline", facts={"hosts": []})
     elif hosts:
-        says = f"the first start would contact {', '.join(hosts)}, for models alone"
-        yield Check("network", "ok", f"{says}; with --offline nothing", facts={"hosts": hosts})
+        says = f"the first start would contact {', '.join(hosts)}, only for models"
+        yield Check("network", "ok", f"{says}; with --offline no host", facts={"hosts": hosts})
     else:
-        yield Check("network", "ok", "every model is here: nothing is contacted", facts={"hosts": []})
+        yield Check("network", "ok", "all models are here: no host is contacted", facts={"hosts": []})
     sending = telemetry.warnings()
     for line in sending:
         says, _, remedy = line.removeprefix("privacy: ").rpartition(": ")
@@ -432,12 +435,12 @@ def network(store: ModelStore) -> Iterator[Check]:
         yield Check("telemetry", "ok", f"switched off in {libraries}")
 
 
-NO_CAMERA = "no camera here: plug one in, or give a stream's address with --camera"
-NO_MICROPHONE = "no microphone here: plug one in, or start PulseAudio or PipeWire"
+NO_CAMERA = "no camera found: plug one in, or give the address of a stream with --camera"
+NO_MICROPHONE = "no microphone found: plug one in, or start PulseAudio or PipeWire"
 
 
 def show_devices(console: Console) -> None:
-    """Print both tables; that there is no device is said in place of its table."""
+    """Print both tables; a line replaces a table without devices."""
     _devices_show(console, _cameras(list_cameras()), NO_CAMERA)
     console.print()
     try:

@@ -1,4 +1,4 @@
-"""`emi NAME …`: finds the commands that the installed packages register, and loads the one that is called."""
+"""`emi NAME …`: find the commands of the installed packages, and load only the one that is called."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ def main() -> NoReturn:
 
 
 def run_emi(args: Sequence[str], points: Iterable[EntryPoint]) -> NoReturn:
-    """Run `emi` with the commands of `points`, of which only the one that is called is loaded.
+    """Run `emi` with the commands of `points`, and load only the one that is called.
 
     Always raises SystemExit; entry points that cannot be loaded matter only when they are called.
     """
     commands = {point.name: point for point in points}
-    if "_EMI_COMPLETE" in os.environ:  # a shell asks what may follow
+    if "_EMI_COMPLETE" in os.environ:  # a shell asks for completions
         run_app(_with_loaded(commands, _typed_command()), args, "emi")
     debug = list(args[:1]) == ["--debug"]
     rest = args[1:] if debug else args
-    if rest and rest[0] in commands:  # the usual case, without the price of the umbrella
+    if rest and rest[0] in commands:  # the usual case: do not build the group of all commands
         _run(commands[rest[0]], rest[1:], debug)
     run_app(build_app(commands.values()), args, "emi")
 
 
 def _typed_command() -> str:
-    """The word behind `emi` on the line that a shell wants to be completed; bash and the others differ."""
+    """The word after `emi` on the line that the shell completes; bash and the others differ."""
     words = (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
     return words[1] if len(words) > 1 else ""
 
 
 def _with_loaded(commands: dict[str, EntryPoint], name: str) -> typer.Typer:
-    """The umbrella with one command that is loaded, so that its own options and values can be offered."""
+    """The group with one loaded command, so that its own options and values can be completed."""
     app = build_app(point for point in commands.values() if point.name != name)
     if name in commands:
         try:
             loaded = commands[name].load()
-        except (ImportError, AttributeError):  # nothing may be printed into a prompt
+        except (ImportError, AttributeError):  # a prompt must stay clean
             return app
         if len(loaded.registered_commands) == 1 and loaded.registered_callback is None:
             app.command(name)(loaded.registered_commands[0].callback)
@@ -65,7 +65,7 @@ def _with_loaded(commands: dict[str, EntryPoint], name: str) -> typer.Typer:
 
 
 def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
-    """The umbrella command over entry points that each name a `typer.Typer`; none of them is loaded.
+    """The group of all commands. Each entry point names a `typer.Typer`; none of them is loaded.
 
     The line on each in the help is read from its module's docstring, without importing the module: the line
     that begins with the command's name, else the first.
@@ -73,7 +73,7 @@ def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
     app = typer.Typer(
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
-        help="The tools around emi-live. The live engine itself is [bold]emi-live[/bold].",
+        help="Tools for emi-live: models, training, benchmarks. The program itself is [bold]emi-live[/bold].",
         epilog="Examples: [bold]emi doctor[/bold], [bold]emi models list[/bold], "
         "[bold]emi models pull --help[/bold]",
     )
@@ -89,7 +89,7 @@ def build_app(points: Iterable[EntryPoint]) -> typer.Typer:
 
 def _umbrella(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     debug: DebugOption = False,
 ) -> None:
     if show_version:
@@ -116,7 +116,7 @@ def _run(point: EntryPoint, args: Sequence[str], debug: bool) -> NoReturn:
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(
                 f"`emi {point.name}` cannot be loaded from {point.value}: {error}; "
-                "install what is missing, or emi-live again"
+                "install the missing package, or reinstall emi-live"
             ) from error
     run_app(app, args, f"emi {point.name}", debug)
 

@@ -1,4 +1,4 @@
-"""How every command ends: one line on stderr that names cause and remedy, and an exit code.
+"""How every command ends: one line on stderr with cause and remedy, and an exit code.
 
 Exit codes: 0 done, 1 a check failed or a part of the engine broke down, 2 bad use, configuration or model
 files, 3 no usable source, 130 interrupted.
@@ -30,7 +30,7 @@ from emi_models.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from typer._click.core import Command, Context  # what typer brings of click has no public name
+    from typer._click.core import Command, Context  # typer's copy of click has no public name
 
 __all__ = [
     "DebugOption",
@@ -44,11 +44,11 @@ __all__ = [
 
 EXIT_MODEL: Final = 2
 
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def say(line: str) -> None:
-    """Print one line on standard output; text of files in it cannot steer the terminal."""
+    """Print one line on standard output; text from files in it cannot control the terminal."""
     typer.echo(printable(line))
 
 
@@ -67,9 +67,9 @@ def exit_code(error: EmiError) -> int:
 
 @contextmanager
 def report_errors(debug: bool = False) -> Iterator[None]:
-    """Turn an error of ours, or of the command line, into one line on stderr and SystemExit with its code.
+    """Turn our own errors and command-line errors into one line on stderr and SystemExit with a code.
 
-    Anything else is a fault of the program and goes through, with its trace.
+    Any other exception is a bug; it passes through, with its traceback.
 
     Args:
         debug: print the trace of such an error too.
@@ -95,9 +95,9 @@ def report_errors(debug: bool = False) -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does, with the summary.
+    """Make SIGTERM and SIGHUP end the program as Ctrl-C does, with the summary.
 
-    A hang-up that is ignored stays ignored, as `nohup` wants it.
+    If SIGHUP is ignored (`nohup`), it stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -114,14 +114,14 @@ def run_app(
 ) -> NoReturn:
     """Run a command to its end, reporting errors as `report_errors` does; always raises SystemExit.
 
-    `--debug` anywhere among the arguments shows traces: an error may come before they have been understood.
+    `--debug` anywhere among the arguments shows tracebacks, because an error may come before they are parsed.
 
     Args:
         app: the commands and options.
         args: what was typed after the name; None = the process's own arguments.
         name: what was typed before that, for the help; None = the process's own name.
         debug: show traces in any case.
-        once: an option that takes one value and is given several times is an error; else the last one counts.
+        once: an option with one value may be given only once; else the last one counts.
     """
     accept_any_text()
     given = sys.argv[1:] if args is None else list(args)
@@ -133,9 +133,9 @@ def run_app(
 
 
 def tidy(command: Command, *, once: bool = False) -> Command:
-    """The same command, with its subcommands, as all of ours behave.
+    """The same command and its subcommands, with the behaviour that all our commands share.
 
-    In its help a switch shows no `<bool>`, as if a value had to follow. `once` is that of `run_app`.
+    Its help shows no `<bool>` for a switch, because no value follows. `once` is as in `run_app`.
     """
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
@@ -145,7 +145,7 @@ def tidy(command: Command, *, once: bool = False) -> Command:
     def parse_args(context: Context, args: list[str]) -> list[str]:
         if (help_option := command.get_help_option(context)) is not None:  # made only now
             help_option.metavar = " "
-        if once and not context.resilient_parsing:  # of completion, where half a line is typed
+        if once and not context.resilient_parsing:  # while completing: the line is not finished
             _refuse_repeats(command, context, args)
         return understand(context, args)
 

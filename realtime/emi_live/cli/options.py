@@ -1,4 +1,4 @@
-"""What several commands share: checks before anything is loaded, completion with Tab, the bar of a download.
+"""What several commands share: checks before anything is loaded, completion with Tab, download bars.
 
 Nothing here imports torch, OpenCV, MediaPipe or transformers.
 """
@@ -52,12 +52,12 @@ STANDARD_OUTPUT: Final = "-"
 
 
 def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
-    """Return if a run can start, as far as quick checks show.
+    """Check quickly whether a run can start; return if no problem is found.
 
     Raises:
         ConfigurationError: a missing file or folder, an output that would be overwritten, or with
             `fusion.strict` an engine that is not installed.
-        SourceError: a camera that is not here.
+        SourceError: the camera does not exist.
         CheckpointError: the checkpoint is damaged, of another format, or for other encoders.
     """
     source, output = config.source, config.output
@@ -94,7 +94,7 @@ def media_argument(text: str) -> Path:
     """
     if "://" in text:
         raise ConfigurationError(
-            f"an address is watched with --camera {safe_address(text)}; of a recording, save it first for "
+            f"give an address with --camera {safe_address(text)}; download a recording first, for "
             "its sound and exact numbers"
         )
     if text.isdecimal() or _is_device(Path(text)):
@@ -103,10 +103,10 @@ def media_argument(text: str) -> Path:
 
 
 def check_writable(option: str, where: str | os.PathLike[str]) -> None:
-    """Return if a file of this name can be opened for writing, which is not done yet; `-` always can.
+    """Check that a file of this name could be written, without opening it; `-` always can.
 
     Raises:
-        ConfigurationError: its folder is not there, or it may not be written.
+        ConfigurationError: its folder does not exist, or it may not be written.
     """
     text = os.fspath(where)
     if text == STANDARD_OUTPUT:
@@ -119,10 +119,10 @@ def check_writable(option: str, where: str | os.PathLike[str]) -> None:
 
 
 def check_new_file(option: str, where: str | os.PathLike[str], force: bool, remedy: str) -> None:
-    """Return if nothing would be lost by writing there: no file, an empty one, a pipe or a device.
+    """Check that writing there would overwrite nothing: no file, an empty one, a pipe or a device.
 
     Raises:
-        ConfigurationError: the file holds something and `force` is not given.
+        ConfigurationError: the file is not empty and `force` is not given.
     """
     path = Path(where)
     if force or os.fspath(where) == STANDARD_OUTPUT or not path.is_file():
@@ -132,10 +132,10 @@ def check_new_file(option: str, where: str | os.PathLike[str], force: bool, reme
 
 
 def check_out_folder(option: str, folder: Path) -> None:
-    """Return if this folder is there, or can be made, and can be written to.
+    """Check that this folder exists or can be made, and can be written to.
 
     Raises:
-        ConfigurationError: a file is in its place, or it may not be written.
+        ConfigurationError: a file has this name, or the folder may not be written.
     """
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -149,10 +149,10 @@ def check_out_folder(option: str, folder: Path) -> None:
 
 
 def check_checkpoint(path: Path, bundle: str | None = None) -> None:
-    """Return if the file's header is one of a checkpoint, and for this bundle's encoders.
+    """Check that the file is a checkpoint by its header, and that it is for this bundle's encoders.
 
     Raises:
-        CheckpointError: it is not there, damaged, of another format, or for other encoders.
+        CheckpointError: it does not exist, is damaged, of another format, or for other encoders.
     """
     from emi_live.bundle import find_bundle
     from emi_models.checkpoint import read_header
@@ -268,11 +268,11 @@ def _is_device(path: Path) -> bool:
         return str(path).startswith("/dev/video")
 
 
-SYSTEMS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")  # a test holds them to be all
+SYSTEMS: Final = ("taemi", "two_stage", "dual_stage", "semantic_matters")  # a test checks that these are all
 
 
 def complete_preset(incomplete: str) -> list[str]:
-    """The packaged presets, and the TOML files in the folder that is being typed."""
+    """The packaged presets, and the TOML files in the folder that the user types."""
     packaged = (item.name for item in resources.files("emi_configs").iterdir())
     names = [name[:-5] for name in packaged if name.endswith(".toml")]
     folder = Path(incomplete or ".")
@@ -311,7 +311,7 @@ def complete_camera(incomplete: str) -> list[str]:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The models of the store, here or not."""
+    """The models of the catalogue, in the store or not."""
     from emi_models.store import ModelStore
 
     return _starting(incomplete, ModelStore(offline=True).catalogue)
@@ -320,7 +320,7 @@ def complete_model(incomplete: str) -> list[str]:
 def complete_microphone(incomplete: str) -> list[str]:
     """`none`, and the microphones that are plugged in."""
     names = ["none", "default"]
-    with suppress(Exception):  # no sound library, no sound server: nothing may be printed into a prompt
+    with suppress(Exception):  # no sound library or server; a prompt must stay clean
         from emi_live.sources.microphone import list_microphones
 
         names += [microphone.name for microphone in list_microphones()]

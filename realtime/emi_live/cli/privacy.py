@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fact", "app", "facts", "models_wanted"]
 
-HELP = """Say what a configuration opens, contacts, sends, writes and keeps in memory.
+HELP = """List what a configuration opens, contacts, sends, writes and keeps in memory.
 
-Give it the options of your emi-live command. Nothing is opened, contacted or written.
+Use the options of your emi-live command. The list opens, contacts and writes nothing.
 
 [bold]Examples[/bold]
 
@@ -39,7 +39,7 @@ HEADINGS: Final[dict[Kind, str]] = {
     "contacts": "Contacts",
     "sends": "Sends",
     "writes": "Writes",
-    "memory": "Keeps in memory, until it ends",
+    "memory": "Keeps in memory while it runs",
     "telemetry": "Libraries",
     "never": "Never",
 }
@@ -47,12 +47,12 @@ SAMPLE_BYTES: Final = 4
 PUBLISHED: Final = "each estimate: time, six intensities, states, and the words of the last seconds"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-FLAG = " "  # typer would show <bool>, as if a value had to follow
+FLAG = " "  # without it, typer shows <bool>, as if the option needed a value
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that a run does, or does not."""
+    """One thing that a run does, or never does."""
 
     kind: Kind
     what: str
@@ -126,8 +126,8 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
 
     Args:
         config: the settings of the run.
-        picture: where the view is saved at the end; None = nowhere.
-        demo: the scripted show runs in place of media and encoders.
+        picture: file in which the view is saved at the end; None = not saved.
+        demo: the scripted demo runs instead of media and encoders.
 
     Raises:
         ConfigurationError: settings that a run would refuse, such as an open address without keys.
@@ -144,13 +144,15 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
     yield from _memory(config, demo)
     yield from _telemetry()
     yield Fact(
-        "never", "who it is", "no identity: nothing is computed that tells one face or voice from another"
+        "never",
+        "identity",
+        "nothing is computed that distinguishes one person's face or voice from another's",
     )
-    yield Fact("never", "pictures and sound", "neither is written or sent; only what the lines above name is")
+    yield Fact("never", "pictures and sound", "they are never written or sent; only what is listed above is")
 
 
 def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:
-    """The models of the catalogue that a run looks for, as the store calls them."""
+    """Names, as in the catalogue, of the models that a run needs."""
     from emi_live.bundle import bundle_of
     from emi_live.bundle.base import in_store, whisper_model
 
@@ -171,7 +173,7 @@ def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:
 
 
 def _streams(config: LiveConfig) -> tuple[bool, bool]:
-    """Whether pictures, and whether sound can come."""
+    """Whether a run can have pictures, and whether it can have sound."""
     source = config.source
     return source.is_pushed or source.camera is not None or source.input is not None, source.mic != "none"
 
@@ -179,20 +181,18 @@ def _streams(config: LiveConfig) -> tuple[bool, bool]:
 def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
     source = config.source
     if demo:
-        yield Fact("opens", "no device", "the show is a script, and features recorded in the package")
+        yield Fact("opens", "no device", "the demo uses a script and recorded features from the package")
     elif source.is_pushed:
-        yield Fact(
-            "opens", "no device", "a program pushes pictures and sound; with emi-live, say what to watch"
-        )
+        yield Fact("opens", "no device", "a program pushes pictures and sound; for emi-live, name a source")
     if source.input is not None and not demo:
-        yield Fact("opens", f"file {source.input}", "its pictures, and its sound unless --mic says otherwise")
+        yield Fact("opens", f"file {source.input}", "its pictures, and its sound unless --mic is given")
     if source.camera is not None and not demo and not _is_url(source.camera):
-        yield Fact("opens", f"camera {source.camera}", "pictures, as long as it runs")
+        yield Fact("opens", f"camera {source.camera}", "pictures, while it runs")
     named = source.mic not in (None, "none")
     if not demo and (named or (source.camera is not None and source.mic is None)):
         name = "default microphone" if source.mic in (None, "default") else f"microphone {source.mic}"
         yield Fact(
-            "opens", name, "sound, as long as it runs, through PortAudio and this machine's own sound server"
+            "opens", name, "sound, while it runs, through PortAudio and the sound server of this machine"
         )
     yield Fact("opens", f"checkpoint {_checkpoint(config)}", "read only")
 
@@ -203,7 +203,7 @@ def _checkpoint(config: LiveConfig) -> str:
     if config.fusion.checkpoint is not None:
         return str(config.fusion.checkpoint)
     bundle = bundle_of(config)
-    return "none named" if bundle.checkpoint is None else str(bundle.packaged_checkpoint())
+    return "(none given)" if bundle.checkpoint is None else str(bundle.packaged_checkpoint())
 
 
 def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Iterator[Fact]:
@@ -213,31 +213,27 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
     camera = config.source.camera
     if camera is not None and _is_url(camera):
         none = False
-        where = (
-            "on this machine"
-            if _is_loopback(str(camera))
-            else "a look-up of its name, and a connection to it"
-        )
+        where = "on this machine" if _is_loopback(str(camera)) else "looks up its name and connects to it"
         yield Fact("contacts", f"camera {safe_address(camera)}", where)
     for name in wanted:
         status = store.status(name)
         if status.here:
             continue
         if not store.fetches:
-            yield Fact("contacts", f"nobody for {name}", "it is not here, and is not fetched")
+            yield Fact("contacts", f"nobody for {name}", "the model is not here, and is not downloaded")
             continue
         none = False
         contacts = store.contacts(name)
         for contact in contacts:
-            fetched = f"to fetch {name}: {contact.size / 1e6:.1f} MB"
+            fetched = f"to fetch {name}: {contact.size / 1e6:.1f} MB; follows its links to other hosts"
             if contact.is_index:
-                detail = f"once, and whom it names, {fetched}, by pip, which tells it your Python and system"
+                detail = f"once, {fetched}; pip tells it your Python version and system"
             else:
                 when = "only if the package index fails" if len(contacts) > 1 else "once"
-                detail = f"{when}, and whom it names, {fetched}, no cookie, no account"
+                detail = f"{when}, {fetched}; no cookie, no account"
             yield Fact("contacts", contact.server, detail)
     if none:
-        yield Fact("contacts", "nobody", "no address beyond this machine, no look-up of a name")
+        yield Fact("contacts", "nobody", "no address outside this machine, no look-up of a host name")
 
 
 def _sends(config: LiveConfig) -> Iterator[Fact]:
@@ -246,20 +242,20 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
     from emi_live.sinks.publish import PublishSink
 
     keys = CurveKeys.of(config.bus) is not None
-    guarded = "CURVE: encrypted, for holders of the key pair" if keys else "no keys"
+    guarded = "CURVE: encrypted, only for holders of the key pair" if keys else "no keys"
     if config.output.publish is not None:
-        PublishSink(config.output.publish, config.bus)  # refuses what a run would refuse
-        reach = "this machine alone" if _is_loopback(config.output.publish) else "other machines can connect"
+        PublishSink(config.output.publish, config.bus)  # raises the errors that a run would raise
+        reach = "only this machine" if _is_loopback(config.output.publish) else "other machines can connect"
         yield Fact("sends", f"--publish {config.output.publish}", f"{PUBLISHED}; {reach}; {guarded}")
     bus = config.bus
     if bus.transport == "inproc":
-        yield Fact("sends", "between its own threads", "no socket that another process could open")
+        yield Fact("sends", "only between its own threads", "no other process can open these sockets")
     elif bus.transport == "ipc":
-        yield Fact("sends", "bus over Unix sockets", "features and estimates, in a folder for you alone")
+        yield Fact("sends", "bus over Unix sockets", "features and estimates, in a folder only for you")
     else:
         endpoints = Endpoints(bus)
         first, last = (endpoints.to_bind(topic) for topic in (TOPICS[0], TOPICS[-1]))
-        reach = "this machine alone" if _is_loopback(first) else "other machines can connect"
+        reach = "only this machine" if _is_loopback(first) else "other machines can connect"
         yield Fact("sends", f"bus on {first} to {last}", f"features and estimates; {reach}; {guarded}")
 
 
@@ -270,9 +266,9 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
     elif output.json_path is not None:
         yield Fact("writes", f"--json {output.json_path}", PUBLISHED)
     if picture is not None:
-        yield Fact("writes", f"--picture {picture}", "the view as it was at the end, with its words")
+        yield Fact("writes", f"--picture {picture}", "the view at the end, with its words")
     if output.publish is not None and output.publish.startswith("ipc://"):
-        yield Fact("writes", output.publish.removeprefix("ipc://"), "the socket of --publish, for you alone")
+        yield Fact("writes", output.publish.removeprefix("ipc://"), "the socket of --publish, only for you")
     if output.ui and output.json_path != "-":
         yield Fact("writes", "this terminal", "the view: intensities, states and words; a summary at the end")
     if config.bus.transport == "ipc":
@@ -286,19 +282,17 @@ def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str
     cache = user_cache(os.environ)
     absent = [name for name in wanted if not store.status(name).here]
     if absent and store.fetches:
-        yield Fact("writes", str(store.root), f"what is fetched: {', '.join(absent)}")
+        yield Fact("writes", str(store.root), f"downloaded models: {', '.join(absent)}")
     if wanted:
-        yield Fact(
-            "writes", str(store.ledger_path), "which model files were found right: paths, sizes, hashes"
-        )
-        yield Fact("writes", "a temporary file", "what native libraries log as they load; gone at once")
+        yield Fact("writes", str(store.ledger_path), "which model files were verified: paths, sizes, hashes")
+        yield Fact("writes", "a temporary file", "what native libraries log while loading; deleted at once")
     checkpoint = config.fusion.checkpoint
     if checkpoint is not None and not checkpoint.with_suffix(".onnx").is_file():
-        yield Fact("writes", str(cache / "onnx"), "the checkpoint's network, where ONNX Runtime runs it")
+        yield Fact("writes", str(cache / "onnx"), "the checkpoint's network as ONNX, for ONNX Runtime")
     if config.fusion.engine.startswith("tensorrt"):
         yield Fact("writes", str(cache / "plans"), "the checkpoint's network for this GPU")
     caches = {**library_caches(os.environ), **os.environ}
-    yield Fact("writes", caches["TORCHINDUCTOR_CACHE_DIR"], "what PyTorch compiles; mostly nothing")
+    yield Fact("writes", caches["TORCHINDUCTOR_CACHE_DIR"], "what PyTorch compiles; usually nothing")
 
 
 def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
@@ -314,17 +308,17 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
         if config.speech.backend != "none":
             yield Fact(
                 "memory",
-                "sound of what is being said",
+                "sound of the present utterance",
                 f"at most {config.speech.limit_s:g} s, for the recogniser",
             )
     if video and not demo:
         yield Fact("memory", "pictures", f"the last {config.rings.video_frames}, then overwritten")
     yield Fact(
-        "memory", "features and words", f"the last {config.window.length_s:g} s: what estimates are made from"
+        "memory", "features and words", f"the last {config.window.length_s:g} s, the input of the estimates"
     )
-    queued = 2 * config.bus.high_water_mark  # half of them at either end
+    queued = 2 * config.bus.high_water_mark  # half of them at each end
     yield Fact(
-        "memory", "packets between parts", f"at most {queued} an edge, dropped as soon as they are read"
+        "memory", "packets between parts", f"at most {queued} a connection, deleted when they are read"
     )
     if config.output.publish is not None:
         yield Fact(
@@ -337,7 +331,7 @@ def _telemetry() -> Iterator[Fact]:
 
     for switch in telemetry.SWITCHES:
         state = "off" if switch.is_thrown(os.environ) else "ON"
-        late = ", but thrown after the import" if switch in telemetry.LATE else ""
+        late = ", but set after the import" if switch in telemetry.LATE else ""
         value = os.environ.get(switch.variable, "")
         yield Fact(
             "telemetry",
@@ -363,7 +357,7 @@ def _is_url(camera: int | str) -> bool:
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether an address is one of this machine, by its spelling alone: nothing is looked up."""
+    """Whether an address is on this machine, judged by its text only: no host is looked up."""
     import ipaddress
 
     if address.startswith(("ipc:", "file:")):
@@ -383,7 +377,7 @@ def _show(found: list[Fact]) -> None:
     from emi_live.sinks.viewstate import glyphs_for
 
     console = Console()
-    printable = glyphs_for(console.encoding).printable  # names of files may hold anything
+    printable = glyphs_for(console.encoding).printable  # file names may contain any character
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(overflow="fold", ratio=2)
     table.add_column(overflow="fold", ratio=3)

@@ -1,4 +1,4 @@
-"""One run of the engine from the command line, from the first line that it shows to the summary."""
+"""One run of the engine from the command line, from its first line to the summary."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ CHATTY: Final = ("faster_whisper", "httpcore", "httpx", "urllib3", "matplotlib")
 
 
 class _PrintableFormatter(SafeFormatter):
-    """Writes a record's message so that text of files and libraries in it cannot steer the terminal."""
+    """Formats log records; text from files and libraries in them cannot control the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         return printable(super().formatMessage(record))
 
 
 def set_up_logging(debug: bool, view: bool) -> None:
-    """Log everything with `debug`, else warnings; with a view only errors, since the view shows the rest."""
+    """Log everything with `debug`, else warnings; with a view only errors; the view shows the rest."""
     level = logging.DEBUG if debug else logging.ERROR if view else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter(LOG_FORMAT))
@@ -69,12 +69,12 @@ def set_up_logging(debug: bool, view: bool) -> None:
 
 
 def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
-    """Run one engine with the sinks asked for until its media end, then sum up; raises as `LiveEngine` does.
+    """Run one engine until its media end, then print a summary; raises as `LiveEngine` does.
 
     Args:
         config: all settings.
         console: for progress, what runs, and the summary.
-        demo: play the show in place of media.
+        demo: run the scripted demo in place of media.
         picture: where to save the view at the end; None = nowhere.
     """
     os.environ.update(library_caches(os.environ))
@@ -107,21 +107,21 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             raise gone
     except KeyboardInterrupt:
         with suppress(OSError):
-            _announce(console, _lost(health))  # `check` is not called any more
+            _announce(console, _lost(health))  # `check` does not run after an error
         if not outputs.quitting or config.source.input is not None:  # a file was not read to its end
             raise
         if gone is not None:
             raise gone from None
     finally:
         if view is not None:
-            view.close()  # in case its thread was left behind
+            view.close()  # its thread may still run
         if line is not None:
             line.close()
         if summary.count:
-            with suppress(OSError):  # a terminal that was closed, which SIGHUP tells of
+            with suppress(OSError):  # the terminal was closed (SIGHUP)
                 console.print(summary.render(health.snapshot()))
     shortfall = health.status("file").detail if health.status("file").state == "ended" else ""
-    if shortfall and not logger.isEnabledFor(logging.WARNING):  # else the log has said it
+    if shortfall and not logger.isEnabledFor(logging.WARNING):  # otherwise the log has it
         told = printable(f"file: {shortfall}")
         console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
@@ -138,7 +138,7 @@ def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: Pro
 
 
 def _gone(health: Health) -> PartialSourceError | None:
-    """The device that was there, was lost, and has not come back; None: there is none."""
+    """A device that was lost and has not come back; None if there is none."""
     snapshot = health.snapshot()
     for name in ("camera", "microphone"):
         status = health.status(name)
@@ -158,7 +158,7 @@ def _keyboard(outputs: _Outputs, health: Health) -> AbstractContextManager[objec
 
 
 def _progress_line(config: LiveConfig, health: Health, console: Console) -> ProgressLine | None:
-    """How far a file is, where no view says so and `--json -` does not write to the same terminal."""
+    """Progress of a file, if no view shows it and `--json -` does not write to the same terminal."""
     shared = config.output.json_path == "-" and sys.stdout is not None and sys.stdout.isatty()
     if not config.exact or shared or (config.output.ui and config.output.json_path != "-"):
         return None
@@ -166,7 +166,7 @@ def _progress_line(config: LiveConfig, health: Health, console: Console) -> Prog
 
 
 class _Elapsed:
-    """A text that says, each time it is drawn, how long a step has taken."""
+    """A text that shows, each time it is drawn, how long a step has taken."""
 
     def __init__(self, what: str, start: float) -> None:
         self._what = what
@@ -186,7 +186,7 @@ class LoadingSteps:
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
-        """Show one step while it lasts; what it is within is shown again after it."""
+        """Show one step while it lasts; afterwards show the enclosing step again."""
         outer, start = self._status.status, time.monotonic()
         self._status.update(_Elapsed(what, start))
         try:
@@ -207,7 +207,7 @@ def _announce(console: Console, lines: list[str]) -> None:
 
 
 def _lost(health: Health) -> list[str]:
-    """What a sink could not write, one line each."""
+    """Errors of sinks, one line each."""
     parts = health.snapshot().parts
     return [
         part.detail for name, part in parts.items() if name.startswith("sink-") and part.state == "failed"
@@ -245,14 +245,14 @@ def _open_outputs(
     console: Console,
     mark: Callable[[], int],
 ) -> _Outputs:
-    """The sinks that the settings ask for; only their modules are imported.
+    """The sinks of the settings; only their modules are imported.
 
     Args:
         config: all settings.
         health: counters and states that sinks show.
         watched: what is watched, in words.
         picture: where to save the view at the end; None = nowhere.
-        console: for what sinks announce.
+        console: where sinks announce themselves.
         mark: sets a marker and returns its number, for the key `m`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How fast face, words and network are on this machine: seconds of measuring, on made-up input."""
+"""Measure how fast face, words and network run on this machine, in seconds, on synthetic input."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ RATE_HZ: Final = 16_000
 
 
 def speeds(store: ModelStore) -> Iterator[Check]:
-    """One line each for face, words and network; nothing is fetched for it."""
+    """One check each for face, words and network; no model is downloaded for them."""
     from emi_live.config import load_config
 
     busy, cores = os.getloadavg()[0], os.cpu_count() or 1
     if busy > cores / 2:
         says = f"other programs keep {busy:.1f} of {cores} cores busy: the times below are too long"
-        yield Check("load", "warn", says, "emi doctor, once they have ended", {"load": busy, "cores": cores})
+        yield Check("load", "warn", says, "emi doctor, when they have ended", {"load": busy, "cores": cores})
     config = load_config(overrides={"models": {"offline": True}})
     for about, measure in (
         ("face speed", lambda: _face(store)),
@@ -46,7 +46,7 @@ def speeds(store: ModelStore) -> Iterator[Check]:
 
 
 def _guarded(about: str, measure: Callable[[], Check]) -> Check:
-    """A part that cannot run is a finding, not the end of the doctor."""
+    """Run a measurement; a part that cannot run is reported as a failed check, and the doctor continues."""
     from emi_models.errors import EmiError
 
     try:
@@ -77,9 +77,9 @@ def _face(store: ModelStore) -> Check:
     says = f"{ms:.0f} ms for {what}"
     facts = {"ms": round(ms, 1), "faces_seen": seen}
     if rate >= CAMERA_FPS:
-        return Check("face speed", "ok", f"{says}: {CAMERA_FPS} a second are fine", facts=facts)
+        return Check("face speed", "ok", f"{says}: fast enough for {CAMERA_FPS} a second", facts=facts)
     state: State = "warn" if rate >= 5 else "fail"
-    says = f"{says}: {rate:.0f} a second at most; frames between are skipped"
+    says = f"{says}: at most {rate:.0f} a second; other frames are skipped"
     return Check("face speed", state, says, f"emi-live --set face.max_fps={max(1, int(rate * 0.8))}", facts)
 
 
@@ -90,7 +90,7 @@ def _words(store: ModelStore, config: LiveConfig) -> Check:
     load_speech(encoders, config, store, None)
     recognizer = encoders.recognizer
     if recognizer is None:
-        return Check("words speed", "warn", "not measured: no recogniser is here", "emi models pull")
+        return Check("words speed", "warn", "not measured: no recogniser is installed", "emi models pull")
     sound = _murmur()
     try:
         for _ in range(2):  # the first is slower
@@ -103,13 +103,13 @@ def _words(store: ModelStore, config: LiveConfig) -> Check:
         name = recognizer.name
     finally:
         encoders.close()
-    says = f"{name}: {factor:.2f} s of work for 1 s of sound"
+    says = f"{name}: {factor:.2f} s of computing for 1 s of sound"
     facts = {"real_time_factor": round(factor, 3), "recognizer": name}
     if factor < 0.5:  # hypotheses are made several times over each utterance
-        return Check("words speed", "ok", f"{says}: it keeps up", facts=facts)
+        return Check("words speed", "ok", f"{says}: fast enough", facts=facts)
     if factor < 1.0:
         return Check("words speed", "warn", f"{says}: words may come late", _lighter(name), facts)
-    return Check("words speed", "warn", f"{says}: it cannot keep up", _lighter(name), facts)
+    return Check("words speed", "warn", f"{says}: too slow", _lighter(name), facts)
 
 
 def _lighter(name: str) -> str:
@@ -136,7 +136,9 @@ def _fusion() -> Check:
     ms = median(times[WINDOWS // 5 :])
     says, facts = f"{name}: {ms:.1f} ms a window", {"ms": round(ms, 2), "engine": name}
     if ms < HOP_MS / 2:
-        return Check("fusion speed", "ok", f"{says}: {1e3 / HOP_MS:.0f} a second are fine", facts=facts)
+        return Check(
+            "fusion speed", "ok", f"{says}: fast enough for {1e3 / HOP_MS:.0f} a second", facts=facts
+        )
     return Check(
         "fusion speed", "warn", f"{says}: too slow for 5 a second", "emi-live --set window.hop_s=1", facts
     )
@@ -163,7 +165,7 @@ def drawn_face() -> NDArray[np.uint8]:
 
 
 def _murmur() -> NDArray[np.float32]:
-    """Sound like a voice to a recogniser: harmonics in syllables, (n,) at 16 kHz."""
+    """Synthetic sound that resembles a voice: harmonics in syllables, (n,) at 16 kHz."""
     import numpy as np
 
     t = np.arange(round(SOUND_S * RATE_HZ)) / RATE_HZ

@@ -1,9 +1,9 @@
-"""The commands on folders of clips: prepare them, train on them, evaluate on them.
+"""The commands for folders of clips: prepare them, train on them, evaluate on them.
 
-`emi convert`: read the feature files of a data set once, and say what is in them.
+`emi convert`: read the feature files of a data set once, and report what is in them.
 `emi synth`: make a synthetic corpus in the layout of Hume-Vidmimic2, to try training without it.
 `emi train`: train one of the published systems on a folder of clips, into a checkpoint.
-`emi eval`: how good a checkpoint is on a folder of clips, by emotion, seconds seen and modality.
+`emi eval`: score a checkpoint on a folder of clips, by emotion, seconds and modality.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["convert_app", "eval_app", "synth_app", "train_app"]
 
 TRAINING: Final = ("torch", "lightning", "torchmetrics")
 
-CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in them.
+CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and report what is in them.
 
 [bold]Examples[/bold]
 
@@ -58,18 +58,19 @@ CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and say what is in t
   emi convert data --vision none --cache /fast/disk/cache
   emi convert data --json | jq .modalities.vision.refused
 
-The files are pickles, which run programs when they are loaded as usual. Here
-only arrays and tensors come out of them; a file that asks for more is left
-out, like any bad one, and listed. `emi train` also converts what it needs.
+The files are pickles. Loaded in the usual way, they can run programs. Here
+only arrays and tensors are read; a file that contains more is left
+out and listed, like any bad file. `emi train` also converts what it needs.
 After Ctrl-C, the same command continues.
 """
 SHOWN: Final = 20  # refused files listed on the terminal
-RATE_APART: Final = 1.2  # faces in a second against what is assumed, from which it is worth a word
+RATE_APART: Final = 1.2  # a warning is given from this ratio of faces a second to the assumed rate on
 
 convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 FeaturesOption = Annotated[
-    str | None, typer.Option(help="A folder of features or a file of all clips; or 'none'.", metavar="NAME")
+    str | None,
+    typer.Option(help="A folder of features, or one file for all clips, or 'none'.", metavar="NAME"),
 ]
 
 
@@ -81,9 +82,9 @@ def convert(
     text: FeaturesOption = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where converted features are kept. [default: DIR/emi-cache]", metavar="DIR"),
+        typer.Option(help="Folder for converted features. [default: DIR/emi-cache]", metavar="DIR"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
@@ -91,13 +92,13 @@ def convert(
     require("torch", extra="train", what="emi convert")
     check_data(data)
     console = Console(stderr=True)
-    with bad_use(), _unlogged("emi_models.data.vidmimic"):  # what it would log is listed below
+    with bad_use(), _unlogged("emi_models.data.vidmimic"):  # its log messages are listed below
         from emi_models.data.vidmimic import VidmimicClips
 
         options = {"vision": vision, "audio": audio, "text": text, "cache": cache}
         clips = open_data(data, console, options)
         if not isinstance(clips, VidmimicClips):
-            raise ConfigurationError(f"{data} has emi-live's own layout already; train on it as it is")
+            raise ConfigurationError(f"{data} already has emi-live's own layout; train on it directly")
         summary = _summary(clips)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
@@ -120,7 +121,7 @@ def _unlogged(name: str) -> Iterator[None]:
 
 
 def _summary(clips: VidmimicClips) -> dict[str, Any]:
-    """The whole summary, as JSON can hold it."""
+    """The whole summary, for JSON."""
     counts = {split: len(clips.ids(split)) for split in ("train", "valid", "test")}
     faces_hz = clips.faces_hz()
     return {
@@ -185,7 +186,7 @@ synth_app = typer.Typer(
 @synth_app.callback(invoke_without_command=True)
 def synth(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
-    clips: Annotated[int, typer.Option(help="How many; the data set has 12660 rated ones.")] = 4000,
+    clips: Annotated[int, typer.Option(help="Number of clips; the data set has 12660 rated ones.")] = 4000,
     seed: Annotated[int, typer.Option(help="The same seed and settings make the same files.")] = 0,
     sizes: Annotated[
         Sizes, typer.Option(help="small: trains on two cores; official: 384/768/768 values, sound at 50 Hz.")
@@ -200,14 +201,12 @@ def synth(
     missing_vision: Annotated[
         float | None, typer.Option(help="Share without a face. [default: 0.01]")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the synthetic corpus that is there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing synthetic corpus.")] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a synthetic corpus in the layout of Hume-Vidmimic2, with the truth about each clip next to it.
+    """Make a synthetic corpus in the layout of Hume-Vidmimic2, with the true values of each clip.
 
-    Nobody is in it: it shows whether training works, and nothing about people.
+    It contains no person: it shows whether training works, and nothing about people.
 
     For example: [bold]emi synth --clips 4000 --out synth && emi train --data synth …[/bold]
     """
@@ -261,8 +260,8 @@ TRAIN_HELP = """Train one of the published systems on a folder of clips.
       --set training.max_epochs=5 --set network.fusion=multitask
 
 [bold]--data[/bold] is what [bold]emi extract[/bold] wrote, or Hume-Vidmimic2 as participants have it.
-Settings that are not given are the paper's. Ctrl-C loses no more than the
-epoch under way: the same command with [bold]--resume[/bold] goes on from there.
+Settings that you do not give are those of the paper. Ctrl-C loses only the
+current epoch: the same command with [bold]--resume[/bold] continues from there.
 """
 
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -286,7 +285,7 @@ def train(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder of this run: checkpoint, curves, a CSV for each stage.",
+            help="Folder for this run: checkpoint, curves, a CSV for each stage.",
             rich_help_panel=HOW,
             metavar="DIR",
         ),
@@ -305,8 +304,12 @@ def train(
             metavar="NAME",
         ),
     ] = None,
-    audio: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=WHAT, metavar="NAME")] = None,
-    text: Annotated[str | None, typer.Option(help="Likewise.", rich_help_panel=WHAT, metavar="NAME")] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="The same for audio or text.", rich_help_panel=WHAT, metavar="NAME")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The same for audio or text.", rich_help_panel=WHAT, metavar="NAME")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -321,18 +324,18 @@ def train(
     device: Annotated[
         str | None,
         typer.Option(
-            help="As training.device: auto takes a GPU if there is one.",
+            help="Sets training.device; auto takes a GPU if there is one.",
             metavar="auto|cpu|cuda[:N]",
             rich_help_panel=HOW,
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=HOW),
+        typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=HOW),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Throw away the run in --out.", rich_help_panel=HOW),
+        typer.Option("--force", help="Delete the run in --out and start again.", rich_help_panel=HOW),
     ] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -354,7 +357,7 @@ def train(
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
             asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
-            line = f"stopped; go on with: {_resume_command(asked)}"
+            line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
     _tell_what_next(console, result, data)
@@ -372,13 +375,13 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) ->
 
     values = read_settings(settings, "training.max_epochs=1")
     section = values.setdefault("training", {})
-    if isinstance(section, dict):  # else it is wrong, and `validated` says so
+    if isinstance(section, dict):  # otherwise it is wrong, and `validated` reports it
         section |= overrides
     return validated(TrainConfig, values)
 
 
 def _resume_command(asked: dict[str, Any]) -> str:
-    """What to type to go on."""
+    """The command that continues the run."""
     words = ["emi", "train"]
     for name, value in asked.items():
         for each in value if isinstance(value, list) else [value]:
@@ -393,16 +396,16 @@ def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-EVAL_HELP = """Say how good a checkpoint is on a folder of rated clips.
+EVAL_HELP = """Score a checkpoint on a folder of rated clips.
 
-Pearson, CCC and squared error by emotion; Pearson against the seconds of a
-clip that are used, and with each modality left out or alone.
+Shows Pearson, CCC and squared error by emotion; Pearson against the seconds of a
+clip that are used, and without each modality or with it alone.
 
 [bold]Examples[/bold]
 
   emi eval --checkpoint runs/taemi/checkpoint.safetensors --data features
   emi eval --checkpoint mine.safetensors --data features --split test
-  emi eval --checkpoint mine.safetensors --data features --figure heard.png
+  emi eval --checkpoint mine.safetensors --data features --figure seconds.png
   emi eval --checkpoint mine.safetensors --data features --json - | jq .whole
 
 The clips' features must be those that the checkpoint was trained on. The
@@ -414,9 +417,9 @@ eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, ric
 
 @eval_app.command(help=EVAL_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def evaluate(
-    checkpoint: Annotated[Path, typer.Option(help="What `emi train` has saved.", metavar="FILE")],
+    checkpoint: Annotated[Path, typer.Option(help="A checkpoint from `emi train`.", metavar="FILE")],
     data: Annotated[
-        Path, typer.Option(help="Folder of clips, as `emi extract` writes or Hume-Vidmimic2.", metavar="DIR")
+        Path, typer.Option(help="Folder of clips: from `emi extract`, or Hume-Vidmimic2.", metavar="DIR")
     ],
     split: Annotated[str, typer.Option(help="train, valid or test.", metavar="NAME")] = "valid",
     json_: Annotated[
@@ -424,7 +427,7 @@ def evaluate(
         typer.Option("--json", help="Write all numbers as JSON; '-' = standard output.", metavar="FILE|-"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw Pearson against seconds shown.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw Pearson against seconds of the clip.", metavar="FILE.png")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Ratings to use in place of the folder's own.", metavar="CSV")
@@ -433,8 +436,8 @@ def evaluate(
         str | None,
         typer.Option(help="In Hume-Vidmimic2's layout: the folder of these features.", metavar="NAME"),
     ] = None,
-    audio: Annotated[str | None, typer.Option(help="Likewise.", metavar="NAME")] = None,
-    text: Annotated[str | None, typer.Option(help="Likewise.", metavar="NAME")] = None,
+    audio: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
+    text: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",

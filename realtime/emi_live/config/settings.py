@@ -361,8 +361,8 @@ class SpeechConfig(Section):
     language: str = Field(
         "en",
         description=(
-            "Language of the speech, as Whisper's code; auto = found out for each utterance; with another "
-            "one than en set speech.translate=true too, because the text encoder knows English only."
+            "Language of the speech, as Whisper's code; auto = detected for each utterance; with another "
+            "one than en also set speech.translate=true, because the text encoder knows only English."
         ),
     )
     translate: bool = Field(
@@ -391,7 +391,7 @@ class SpeechConfig(Section):
         ge=1,
         le=9,
         description=(
-            "Hypotheses in a row that must agree before a word is committed; unset = 2 for Whisper, 6"
+            "Hypotheses in a row that must agree before a word is committed; unset = 2 for Whisper, 5"
             " for PocketSphinx."
         ),
     )
@@ -642,7 +642,7 @@ class LiveConfig(Section):
     mode: Literal["auto", "live", "exact"] = Field(
         "auto",
         description=(
-            "live = answer now and drop what is late; exact = wait for every packet; auto = exact for"
+            "live = estimate at once and drop what is late; exact = wait for every packet; auto = exact for"
             " a file, live for devices and pushed media."
         ),
     )

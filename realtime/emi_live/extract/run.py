@@ -146,5 +146,5 @@ def _sweep(folder: Path) -> None:
 
 
 def _without_path(reason: str, path: Path) -> str:
-    """The reason without the file's path in front, which is said anyway."""
+    """The reason without the file's path in front, because the line shows the path anyway."""
     return reason.removeprefix(str(path)).lstrip(": ")

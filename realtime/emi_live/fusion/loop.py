@@ -35,7 +35,7 @@ from emi_models.inputs import InputError
 
 __all__ = ["FusionLoop", "LoopOptions"]
 
-FAILURES = 3  # of an engine, in a row, before it is replaced: one bad window is not enough
+FAILURES = 3  # failures of an engine in a row before it is replaced; one bad window is not enough
 WAIT_S = 0.1  # longest wait for a packet before `stop` is checked again
 
 
@@ -296,9 +296,9 @@ class FusionLoop:
                 raw = self._session.infer(window.stream, counterfactuals=self._options.contributions)
                 if not np.isfinite(raw).all():
                     raise EngineError(f"{self._engine.name} gave values that are not finite")
-            except InputError:  # the window is wrong: no other engine would take it either
+            except InputError:  # the window is wrong: any other engine would refuse it too
                 raise
-            except Exception as error:  # a runtime's own, whatever it is
+            except Exception as error:  # any error of a runtime
                 self._health.count("fusion.engine_failures")
                 self._failures += 1
                 if self._failures < FAILURES:
@@ -309,14 +309,14 @@ class FusionLoop:
                     raise
                 session, before = successor.session(), self._engine
                 self._engine, self._session, self._failures = successor, session, 0
-                with suppress(Exception):  # it is broken: closing may fail too
+                with suppress(Exception):  # it has failed: closing may fail too
                     before.close()
             else:
                 self._failures = 0
                 return raw
 
     def _take_over(self) -> None:
-        """Change to the engine that `swap` was given, if any."""
+        """Change to the engine given to `swap`, if any."""
         with self._lock:
             successors, self._successors = self._successors, []
         for engine in successors:

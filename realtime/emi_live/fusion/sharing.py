@@ -176,7 +176,7 @@ class _Lent:
         return shared.engine.session() if self.reuses else FullPassSession(self)
 
     def close(self) -> None:
-        """Give the handle back."""
+        """Return the handle."""
         self._shared = None
 
     def __enter__(self) -> Self:
@@ -187,5 +187,5 @@ class _Lent:
 
     def _open(self) -> SharedEngine:
         if self._shared is None:
-            raise EngineError(f"the {self.name} engine was given back; ask for it again")
+            raise EngineError(f"the {self.name} engine was returned; call `lend` again")
         return self._shared

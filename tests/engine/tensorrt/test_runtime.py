@@ -159,7 +159,7 @@ def test_refit_runs_the_new_checkpoint_from_the_next_window_on(
 def test_refit_with_weights_of_another_checkpoint_is_caught(
     engine: TensorRTEngine, loaded: Load, exported: Exported
 ) -> None:
-    with pytest.raises(EngineError, match="exchange of weights"):
+    with pytest.raises(EngineError, match="replacing the weights"):
         engine.refit(loaded("small, other weights"), exported("small", "fp32"))
     with pytest.raises(EngineError, match=r"closed"):
         engine.infer(probe_window(SMALL, 1))

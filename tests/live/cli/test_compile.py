@@ -65,7 +65,7 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
     assert lines[0].startswith(f"{out} was built in ")
     assert lines[1].startswith(f"  fp16, batch 1, checkpoint {content_hash(checkpoint)[:12]}…, ")
     assert lines[2] == "  runs on sm86, sm89"
-    assert lines[3].startswith("  fp16 moves an intensity by ")
+    assert lines[3].startswith("  fp16 changes an intensity by ")
     metadata = json.loads(out.with_name("small.plan.json").read_text())
     assert (metadata["precision"], metadata["batch"], metadata["targets"]) == ("fp16", 1, ["sm86", "sm89"])
     first = out.read_bytes()
@@ -91,13 +91,13 @@ def test_without_out_it_goes_into_the_cache_and_a_damaged_one_is_refused(
 ) -> None:
     assert emi_compile("--checkpoint", checkpoint)[0] == 0
     (plan,) = (cache / "emi-live" / "plans").glob("*.plan")
-    assert "is there already" in emi_compile("--checkpoint", checkpoint)[1]
+    assert "exists already" in emi_compile("--checkpoint", checkpoint)[1]
     plan.write_bytes(plan.read_bytes()[:1000])
     code, _, complained = emi_compile("--checkpoint", checkpoint)
     assert code == 1
     assert "--force" in complained
     assert emi_compile("--checkpoint", checkpoint, "--force")[0] == 0
-    assert "is there already" in emi_compile("--checkpoint", checkpoint)[1]
+    assert "exists already" in emi_compile("--checkpoint", checkpoint)[1]
 
 
 def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_bad_use_is_one_line(emi_compile: Compile, checkpoint: Path, tmp_path: P
     (tmp_path / "empty.plan").write_bytes(b"")
     given = ("--checkpoint", checkpoint)
     cases = [
-        ((*given, "--target", "sm90"), 2, "cannot build fp16 for sm90; choose of sm75, "),
+        ((*given, "--target", "sm90"), 2, "cannot build fp16 for sm90; choose from sm75, "),
         (
             (*given, "--precision", "bf16", "--target", "sm75"),
             2,
-            "cannot build bf16 for sm75; choose of sm80",
+            "cannot build bf16 for sm75; choose from sm80",
         ),
-        ((*given, "--target", "sm89"), 2, "name this one's file with --out"),
+        ((*given, "--target", "sm89"), 2, "give a file with --out"),
         ((*given, "--batch", "0"), 2, "a batch of 0 windows cannot be built; choose from 1 to 1024"),
         ((*given, "--precision", "int8"), 2, "'int8' is not one of"),
         (("--checkpoint", tmp_path / "gone"), 2, "cannot be found"),
@@ -162,7 +162,7 @@ def test_a_manifest_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.Cap
     of_a_gpu = {"gpu": "GPU\x1b]0;owned\x07", "capability": "sm89", "refittable": False, "shapes": SMALL}
     hashes = dict.fromkeys(("checkpoint_sha256", "onnx_sha256", "plan_sha256"), "\x1b[2J")
     manifest = Manifest(**origin, **of_a_gpu, **hashes, created="today")  # type: ignore[arg-type]
-    tell_plan(Plan(tmp_path / "a\x1b[31m.plan", manifest, b""), "is there already")
+    tell_plan(Plan(tmp_path / "a\x1b[31m.plan", manifest, b""), "exists already")
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "GPU\\x1b]0;owned\\x07" in out

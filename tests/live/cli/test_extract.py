@@ -59,7 +59,7 @@ def test_a_folder_of_clips_becomes_a_data_set_and_a_second_run_has_nothing_to_do
         "2 rated; 1 train, 1 valid, 1 without a split",
     ]
     lines = done.stderr.splitlines()
-    assert lines[0] == "4 clips (passed over: 1 .db)"
+    assert lines[0] == "4 clips (ignored: 1 .db)"
     assert any(line.startswith("audio: prosody") for line in lines)
     assert lines[-2].startswith("  broken.mp4: is not a media file")
     assert lines[-1] == "1 warnings; 1 files left out"

@@ -147,7 +147,7 @@ def test_an_interrupt_ends_with_130_and_keeps_what_came(
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "stopped; nothing unfinished is used, and the same command fetches the rest\n"
+    assert err == "stopped; unfinished files are not used, and the same command fetches the rest\n"
     assert "incomplete" in emi("list")[1]
     # What came were zeros: they do not fit, and the file is fetched again.
     assert emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)[0] == 0
@@ -196,7 +196,7 @@ def test_verify_finds_a_changed_byte(emi: Emi, assets: Path, tmp_path: Path) -> 
     code, out, _ = emi("verify", EMI_MODEL_DIR=str(folder))
     assert code == 1
     assert f"face-landmarker  damaged  {ORIGIN}\n  {file} is not the pinned file\n" in out
-    assert out.endswith("put it right with: emi models pull face-landmarker\n")
+    assert out.endswith("repair with: emi models pull face-landmarker\n")
     code, _, err = emi("path", "face-landmarker", EMI_MODEL_DIR=str(folder))
     assert code == 2
     assert err.endswith("replace it with `emi models pull face-landmarker`\n")

@@ -170,7 +170,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_gives_what_it_would_have(
                 break
         told = process.stderr.read()
     assert process.returncode == 130
-    command = next(line for line in told.splitlines() if line.startswith("stopped; go on with: "))
+    command = next(line for line in told.splitlines() if line.startswith("stopped; continue with: "))
     words = shlex.split(command.partition(": ")[2])
     assert words[:2] == ["emi", "train"]
     assert words[-1] == "--resume"

@@ -54,7 +54,7 @@ def answered(live: LiveEngine) -> int:
 def test_the_banner_names_engine_precision_and_what_is_reused() -> None:
     for engine, name, detail in (
         ("auto", "onnxruntime-cpu", "fp32"),
-        ("incremental", "incremental-cpu", "fp32, each hop computes its new frames alone"),
+        ("incremental", "incremental-cpu", "fp32, each hop computes only its new frames"),
     ):
         estimates, said = run(0.4, engine=engine)
         assert said[-1].startswith(f"fusion: {name} ({detail}), taemi checkpoint compact.safetensors")

@@ -16,10 +16,8 @@ from tests.live.end_to_end.support import environment
 ROOT = Path(__file__).parents[3]
 
 # What an environment without extras does not have.
-ABSENT = ("torch", "torchaudio", "transformers", "lightning", "torchmetrics", "onnx", "onnxscript")
-# To join ABSENT once faces are found without MediaPipe: "mediapipe", "matplotlib".
-# To go once words are encoded without transformers: then clips with speech are compared too.
-SETTINGS = ("--set", "speech.backend=none")
+TORCH = ("torch", "torchaudio", "transformers", "lightning", "torchmetrics", "onnx", "onnxscript")
+ABSENT = (*TORCH, "mediapipe", "matplotlib")
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +42,12 @@ def read(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("clip", ["face/pyfeat_single_face.mp4", "av/face_slides_out_after_2s.mp4"])
+@pytest.mark.parametrize("clip", ["face/pyfeat_single_face.mp4", "av/face_and_speech.mp4"])
 def test_a_clip_gives_the_same_estimates(assets: Path, tmp_path: Path, clip: str) -> None:
     runs = []
     for name, absent in (("base", ABSENT), ("everything", ("no_such_package",))):
         out = tmp_path / f"{name}.jsonl"
-        options = ("--mode", "exact", "--no-ui", "--offline", "--json", out, *SETTINGS)
+        options = ("--mode", "exact", "--no-ui", "--offline", "--json", out)
         done = without(assets, "emi-live", "--input", assets / clip, *options, absent=absent)
         assert done.returncode == 0, done.stderr
         runs.append(read(out))
@@ -71,7 +69,7 @@ def test_the_demo_runs(assets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.assets
 def test_a_program_embeds_it(assets: Path) -> None:
-    done = without(assets, ROOT / "examples/embed.py", SETTINGS[1])
+    done = without(assets, ROOT / "examples/embed.py", "speech.backend=none")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("joy 0.") == 10
 

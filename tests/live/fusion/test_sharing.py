@@ -121,7 +121,7 @@ def test_what_is_lent_is_given_back_without_closing_it_for_others() -> None:
         one.close()
         assert not engine.closed
         assert other.session().infer(Person(shapes=SMALL_SHAPES).window()).shape == (1, 6)
-        with pytest.raises(EngineError, match="back"):
+        with pytest.raises(EngineError, match="returned"):
             one.infer(saying(1))
     assert engine.closed
 
