@@ -111,14 +111,17 @@ def loops(texts: Sequence[str]) -> set[int]:
     some letters six times in a row is laughter, and no word at all.
     """
     kept = [(place, spoken_form(text)) for place, text in enumerate(texts) if not LAUGHTER.search(text)]
-    for size in range(1, LONGEST_LOOP + 1):
-        least = WORD_TURNS if size == 1 else LOOP_TURNS
-        start = 0
-        while start + least * size <= len(kept):
-            turns = _turns([form for _, form in kept[start:]], size)
-            if turns >= least:
-                del kept[start + size : start + turns * size]
-            start += 1
+    before = -1
+    while before != len(kept):  # words that come together may make a new loop
+        before = len(kept)
+        for size in range(1, LONGEST_LOOP + 1):
+            least = WORD_TURNS if size == 1 else LOOP_TURNS
+            start = 0
+            while start + least * size <= len(kept):
+                turns = _turns([form for _, form in kept[start:]], size)
+                if turns >= least:
+                    del kept[start + size : start + turns * size]
+                start += 1
     return set(range(len(texts))) - {place for place, _ in kept}
 
 

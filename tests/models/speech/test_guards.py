@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emi_models.speech.guards import GUARDS, Guards, GuardSettings, loops
@@ -125,6 +125,7 @@ def test_what_is_certain_already_is_not_judged_but_makes_a_loop_longer() -> None
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=30))
+@example(list("abaaaabbabbabab"))
 def test_no_loop_is_left(heard: list[str]) -> None:
     looping = loops(heard)
     kept = [word for place, word in enumerate(heard) if place not in looping]
