@@ -199,6 +199,14 @@ def live(
         bool,
         typer.Option("--debug", help="Log to standard error, and show tracebacks.", rich_help_panel=TUNE),
     ] = False,
+    timings: Annotated[
+        bool,
+        typer.Option(
+            "--timings",
+            help="Print how long each step of the start took, and when each modality was live.",
+            rich_help_panel=TUNE,
+        ),
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
@@ -248,7 +256,7 @@ def live(
 
         console = Console(stderr=True)
         set_up_logging(debug, settings.output.ui)
-        run_session(settings, console, demo=demo, picture=picture)
+        run_session(settings, console, demo=demo, picture=picture, timings=timings)
 
 
 def main() -> NoReturn:

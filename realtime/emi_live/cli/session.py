@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import psutil
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -68,7 +69,9 @@ def set_up_logging(debug: bool, view: bool) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Path | None) -> None:
+def run_session(
+    config: LiveConfig, console: Console, *, demo: bool, picture: Path | None, timings: bool = False
+) -> None:
     """Run one engine until its media end, then print a summary; raises as `LiveEngine` does.
 
     Args:
@@ -76,7 +79,9 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         console: for progress, what runs, and the summary.
         demo: run the scripted demo in place of media.
         picture: where to save the view at the end; None = nowhere.
+        timings: print how long each step of the start took.
     """
+    start = StartTimes()
     os.environ.update(library_caches(os.environ))
     health = Health()
     outputs = _open_outputs(config, health, _in_words(config, demo), picture, console, lambda: engine.mark())
@@ -88,7 +93,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
             make_stages=_demo_stages(config, demo),
             health=health,
             progress=progress,
-            step=LoadingSteps(status, config.fusion.threads),
+            step=LoadingSteps(status, config.fusion.threads, start),
         )
         engine.load()
     _announce(console, engine.announcements)
@@ -100,7 +105,7 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
     try:
         with _keyboard(outputs, health), engine as live:
             try:
-                _follow(live, summary, sinks, line)
+                _follow(live, summary, sinks, line, start)
             finally:
                 gone = _gone(health)
         if gone is not None:
@@ -118,18 +123,26 @@ def run_session(config: LiveConfig, console: Console, *, demo: bool, picture: Pa
         if line is not None:
             line.close()
         if summary.count:
+            figures = [summary.render(health.snapshot()), *([start.render()] if timings else [])]
             with suppress(OSError):  # the terminal was closed (SIGHUP)
-                console.print(summary.render(health.snapshot()))
+                console.print(Group(*figures))
     shortfall = health.status("file").detail if health.status("file").state == "ended" else ""
     if shortfall and not logger.isEnabledFor(logging.WARNING):  # otherwise the log has it
         told = printable(f"file: {shortfall}")
         console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _follow(live: LiveEngine, summary: Summary, sinks: Sequence[Sink], line: ProgressLine | None) -> None:
+def _follow(
+    live: LiveEngine,
+    summary: Summary,
+    sinks: Sequence[Sink],
+    line: ProgressLine | None,
+    start: StartTimes,
+) -> None:
     """Take every estimate, until the last one or until every sink has finished."""
     for estimate in live.estimates():
         summary.add(estimate)
+        start.add(estimate)
         if line is not None:
             line.show(estimate)
         if sinks and all(sink.finished for sink in sinks):
@@ -165,6 +178,61 @@ def _progress_line(config: LiveConfig, health: Health, console: Console) -> Prog
     return ProgressLine(console, health, until_s=config.duration_s)
 
 
+class StartTimes:
+    """What the start of the program took: each step, and when each modality first entered an estimate.
+
+    Times are from the start of the process. CPU time is that of all its threads and of its child processes.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._rows: list[tuple[str, float, float]] = []  # what, seconds, CPU seconds
+        self._reached: dict[str, tuple[float, float]] = {}  # milestone: seconds and CPU seconds since then
+        self._depth = 0
+        self._rows.append(("importing the program", *self._now()))
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Time one step; a step inside another one is indented."""
+        place, (began_s, cpu_s) = len(self._rows), self._now()
+        self._rows.append((what, 0.0, 0.0))
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            end_s, end_cpu_s = self._now()
+            self._rows[place] = ("  " * self._depth + what, end_s - began_s, end_cpu_s - cpu_s)
+
+    def add(self, estimate: Estimate) -> None:
+        """Note what this estimate is the first to have."""
+        live = {name for name, report in estimate.modalities.items() if report.state == "live"}
+        reached = {"first estimate", *(f"{name} live" for name in live)}
+        if live >= {"vision", "audio"}:
+            reached.add("vision and audio live together")
+        for milestone in reached - self._reached.keys():
+            self._reached[milestone] = self._now()
+
+    def render(self) -> Table:
+        """A table of the steps, then of what was reached."""
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+        for heading in ("start", "s", "CPU s"):
+            table.add_column(heading, justify="left" if heading == "start" else "right")
+        for what, wall_s, cpu_s in self._rows:
+            table.add_row(what, f"{wall_s:.2f}", f"{cpu_s:.2f}")
+        for milestone, (wall_s, cpu_s) in sorted(self._reached.items(), key=lambda entry: entry[1]):
+            table.add_row(f"{milestone}, since the start", f"{wall_s:.2f}", f"{cpu_s:.2f}", style="bold")
+        return table
+
+    def _now(self) -> tuple[float, float]:
+        """Seconds and CPU seconds since the process started."""
+        cpu_s = sum(self._process.cpu_times()[:2])
+        for child in self._process.children(recursive=True):
+            with suppress(psutil.Error):  # it has just ended
+                cpu_s += sum(child.cpu_times()[:2])
+        return time.time() - self._process.create_time(), cpu_s
+
+
 class _Elapsed:
     """A text that shows, each time it is drawn, how long a step has taken."""
 
@@ -179,10 +247,11 @@ class _Elapsed:
 class LoadingSteps:
     """Shows on the status line what is being loaded; with `--debug`, each step is logged with its time."""
 
-    def __init__(self, status: Status, threads: int) -> None:
-        """`threads` is how many PyTorch gets as soon as it is there."""
+    def __init__(self, status: Status, threads: int, times: StartTimes) -> None:
+        """`threads` is how many PyTorch gets as soon as it is there; `times` keeps what each step took."""
         self._status = status
         self._threads = threads
+        self._times = times
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
@@ -190,7 +259,8 @@ class LoadingSteps:
         outer, start = self._status.status, time.monotonic()
         self._status.update(_Elapsed(what, start))
         try:
-            yield
+            with self._times.step(what):
+                yield
         finally:
             logger.debug("%s: %.1f s", what, time.monotonic() - start)
             self._status.update(outer)

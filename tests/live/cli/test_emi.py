@@ -150,7 +150,7 @@ def test_emi_live_offers_presets_and_engines(
 
     monkeypatch.setenv("_EMI_LIVE_COMPLETE", "complete_bash")
     for line, offered in (
-        ("emi-live --config ", {"quiet", "robot"}),
+        ("emi-live --config ", {"robot", "small"}),
         ("emi-live --engine o", {"onnxruntime"}),
     ):
         monkeypatch.setenv("COMP_WORDS", line)
