@@ -12,6 +12,7 @@ import typer
 
 from emi_bench.cli_speech import drift, speech
 from emi_bench.fusion.settings import FusionSettings, SettingsError
+from emi_bench.gpu import LIMIT_S
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
 from emi_bench.render import ReportError
 from emi_bench.report import give_report, keep_if_interrupted, make_report
@@ -181,6 +182,34 @@ def fusion(
         bench_fusion(settings, json_)
     except SettingsError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def gpu(
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is found; made if it does not exist.")],
+    clip: Annotated[
+        Path | None, typer.Option(help="A media file for the live runs. Default: generated media.")
+    ] = None,
+    device: Annotated[
+        Literal["cuda", "cpu"], typer.Option(help="cpu shows what happens where there is no GPU.")
+    ] = "cuda",
+    limit_s: Annotated[float, typer.Option(min=1.0, help="Seconds of a piece, at most.")] = LIMIT_S,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few calls of each, to see that it works.")
+    ] = False,
+    figure: Annotated[bool, typer.Option(help="Draw the figure too; it needs matplotlib.")] = True,
+) -> None:
+    """Measure everything on a GPU with one command: each engine by precision and batch, then live.
+
+    Each engine runs in its own process. One that fails is recorded with its reason, and the rest goes on. If the
+    command is interrupted, the same command continues. The folder gets one page, one figure and one JSON of each
+    piece.
+
+    For example: [bold]emi bench gpu --out gpu --clip talk.mp4[/bold]
+    """
+    from emi_bench.gpu import bench_gpu
+
+    if code := bench_gpu(out, clip, device, limit_s, quick=quick, figure=figure):
+        raise typer.Exit(code)
 
 
 def live(
@@ -353,5 +382,5 @@ def _compare(
         print_page(found.page())
 
 
-for command in (bus, drift, face, fusion, live, speech, systems, report):
+for command in (bus, drift, face, fusion, gpu, live, speech, systems, report):
     app.command()(command)

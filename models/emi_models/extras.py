@@ -19,7 +19,7 @@ def lacking(*packages: str, extra: Extra) -> str | None:
 
     No package is imported.
     """
-    absent = [name for name in packages if find_spec(name) is None]
+    absent = [name for name in packages if not _found(name)]
     if not absent:
         return None
     verb = "is" if len(absent) == 1 else "are"
@@ -39,3 +39,10 @@ def require(*packages: str, extra: Extra, what: str) -> None:
     """
     if reason := lacking(*packages, extra=extra):
         raise MissingPackageError(f"{what} needs more than the base of emi-live: {reason}")
+
+
+def _found(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # raised by an import hook that keeps a package out
+        return False

@@ -175,6 +175,7 @@ def parameter_groups(network: Taemi, recipe: TogetherRecipe | WordsRecipe) -> li
     ]
 
 
+@torch.no_grad()
 def follow(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights a step towards the network's; faster at first, while they are few."""
     decay = min(decay, (1 + step) / (10 + step))

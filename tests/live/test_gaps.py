@@ -248,6 +248,7 @@ def spans(most: int) -> st.SearchStrategy[list[tuple[float, int]]]:
 @example("cached", [(0.0, 4), (40.0, 1)], [(0.0, 200)], [512, 160])
 @example("full", [(12.0, 30)], [(0.0, 40), (20.0, 40)], [512, 160])
 # A crop that waits for its batch, with the sound as far ahead as its ring allows.
+@pytest.mark.slow
 @example("full", [(0.7, 30), (0.7, 7)], [(11.0, 19), (0.0, 38), (0.0, 6)], [160, 160])
 def test_any_gaps_give_every_hop_and_the_same_answers(
     kind: Kind, seen: list[tuple[float, int]], heard: list[tuple[float, int]], sizes: list[int]

@@ -103,7 +103,7 @@ def test_the_example_that_embeds_the_engine(run, assets: Path) -> None:  # type:
     [
         (("--engine", "torch"), "gpu", 0),  # another engine runs in its place
         (("--set", "speech.backend=pocketsphinx"), "pocketsphinx", 0),  # the run goes on without words
-        (("--set", "face.backend=mediapipe"), "mediapipe", 0),  # and without a face
+        (("--set", "face.backend=mediapipe"), "mediapipe", 2),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
@@ -118,7 +118,7 @@ def test_a_missing_part_names_its_extra(  # type: ignore[no-untyped-def]
 
 
 def test_training_names_its_extra(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    done = run("emi", "train", "--data", tmp_path, rc=2)
+    done = run("emi", "train", "--data", tmp_path, "--system", "taemi", "--out", tmp_path / "out", rc=2)
 
     assert "emi-live[train]" in done.stderr
     assert done.stderr.count("\n") == 1

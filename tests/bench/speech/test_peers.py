@@ -80,6 +80,7 @@ def test_a_system_is_scored_from_what_it_showed_and_when(tmp_path: Path) -> None
     assert report.systems[0].settings == {"policy": "fake"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manners", "reason"),
     [("c", "out of luck"), ("r", "Loading checkpoint"), ("s", "soon"), ("h", "no end after")],

@@ -224,7 +224,7 @@ def test_a_plan_that_computes_something_else_is_caught_at_load(
 ) -> None:
     good = plan()
     stale = Plan(good.path, good.manifest, MAGIC + exported("small, other weights", "fp32"))
-    with pytest.raises(EngineError, match="stale"):
+    with pytest.raises(EngineError, match="old"):
         start(loaded, stale, api)
     gc.collect()
     assert not api.alive

@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Interrupt())
         ("emi-live --demo --no-ui", "typer"),
         ("emi-live --demo --no-ui", "emi_live.config"),
         ("emi-live --demo --no-ui", "emi_live.cli.session"),
-        ("emi-live --demo --no-ui", "torch"),
+        ("emi-live --demo --no-ui", "onnxruntime"),
         ("emi models list", "typer"),
         ("emi models list", "emi_live.cli.models"),
         ("emi --help", "rich.table"),

@@ -224,6 +224,7 @@ def test_five_minutes_of_silence_or_noise_are_never_given_to_a_recogniser(level_
     assert not any(words(packet) for packet in packets)
 
 
+@pytest.mark.slow
 def test_pocketsphinx_hears_the_address(assets: Path) -> None:
     sphinx = pytest.importorskip("emi_models.speech.sphinx")
     pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
