@@ -4,10 +4,10 @@
     python -m tools.time_live CLIP --program OTHER/.venv/bin/emi-live     # another version, for comparison
     python -m tools.time_live CLIP --under "taskset -c 0"                 # on one core
 
-Prints one JSON object. Seconds and CPU seconds count from the start of the process to the first estimate in which
-vision and audio are live, and to the first with words. Memory is the largest sum of PSS over all processes, in
-MiB, sampled once a second. `cores` is CPU seconds per second from the tenth second on. Ages are those of an
-estimate's newest evidence, in milliseconds, from the second 2 on. The program runs in live mode.
+Prints one JSON object. Seconds and CPU seconds count from the start of the process to the first estimate in
+which vision and audio are live, and to the first with words. Memory is the largest sum of PSS over all
+processes, in MiB, sampled once a second. `cores` is CPU seconds per second from the tenth second on. Ages are
+those of an estimate's newest evidence, in milliseconds, from the second 2 on. It runs in live mode.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def time_run(program: str, clip: Path, seconds: float, under: str, options: list
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
             watch = Watch(process.pid)
-            assert process.stdout is not None
-            for count, line in enumerate(process.stdout, 1):
+            for count, line in enumerate(process.stdout or (), 1):
                 estimate = json.loads(line)
                 states = {name: each["state"] for name, each in estimate["modalities"].items()}
                 if states["vision"] == states["audio"] == "live":

@@ -200,9 +200,9 @@ def gpu(
 ) -> None:
     """Measure everything on a GPU with one command: each engine by precision and batch, then live.
 
-    Each engine runs in its own process. One that fails is recorded with its reason, and the rest goes on. If the
-    command is interrupted, the same command continues. The folder gets one page, one figure and one JSON of each
-    piece.
+    Each engine runs in its own process. One that fails is recorded with its reason, and the rest goes on. If
+    the command is interrupted, the same command continues. The folder gets one page, one figure and one JSON
+    of each piece.
 
     For example: [bold]emi bench gpu --out gpu --clip talk.mp4[/bold]
     """

@@ -1,11 +1,11 @@
-"""`emi bench gpu`: everything that is to be measured on a GPU, in pieces that can be interrupted and continued.
+"""`emi bench gpu`: everything that is to be measured on a GPU, in pieces; it can be interrupted.
 
 Each piece is another benchmark in a process of its own with a time limit, so that an engine that crashes the
-process, hangs or cannot be loaded costs its piece alone. What a piece found is one file in the folder; a piece
-whose file is there is not measured again. At the end all files become one page with one figure.
+process, hangs or cannot be loaded costs its piece alone. What a piece found is one file in the folder; a
+piece whose file is there is not measured again. At the end all files become one page with one figure.
 
-Runs where little more than PyTorch is installed: `python -m emi_bench.gpu`. The pieces of the whole engine need
-emi-live with its models; without them they are recorded as failed, and the rest goes on.
+Runs where little more than PyTorch is installed: `python -m emi_bench.gpu`. The pieces of the whole engine
+need emi-live with its models; without them they are recorded as failed, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def pieces(device: Where, clip: Path | None, *, quick: bool = False) -> list[Pie
             found.append(Piece(f"fusion-{network}-{kind}", command))
     media = ("--flash-beep",) if clip is None else ("--input", str(clip))
     seconds = QUICK_LIVE_S if quick else LIVE_S
-    for kind in dict.fromkeys(("onnxruntime", "torch-compile", "tensorrt")):
-        where = ("--set", f"fusion.engine={kind}", "--set", f"fusion.device={device}")
+    for engine in ("onnxruntime", "torch-compile", "tensorrt"):
+        where = ("--set", f"fusion.engine={engine}", "--set", f"fusion.device={device}")
         command = ("-c", EMI, "bench", "live", *media, "--duration", f"{seconds:g}", *where)
-        found.append(Piece(f"live-{kind}", command))
+        found.append(Piece(f"live-{engine}", command))
     return found
 
 
@@ -99,7 +99,7 @@ def run_piece(piece: Piece, file: Path, limit_s: float) -> str:
     The process is asked to end at the limit, as by Ctrl-C, so that a benchmark keeps what it has.
     """
     command = [sys.executable, *piece.command, "--json", str(file)]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603  # our own benchmarks
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
     ) as process:
         try:
@@ -167,7 +167,7 @@ def measure_gpu(
 
 
 def _complete(file: Path) -> bool:
-    """Whether a piece's report is there, whole and readable; of an interrupted piece, what there is counts."""
+    """Whether a piece's report is there and readable; of an interrupted piece, what there is counts."""
     if not file.exists():
         return False
     try:
@@ -242,9 +242,7 @@ def bench_gpu(
             raise GpuBenchError(
                 "there is no GPU that PyTorch can use here; see what `nvidia-smi` says, or try --device cpu"
             )
-        results = measure_gpu(
-            out, pieces(device, clip, quick=quick), say, limit_s=limit_s, figure=figure
-        )
+        results = measure_gpu(out, pieces(device, clip, quick=quick), say, limit_s=limit_s, figure=figure)
     except (GpuBenchError, ReportError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

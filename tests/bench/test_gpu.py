@@ -1,9 +1,10 @@
-"""`emi bench gpu` on stand-ins: no GPU is needed to see that it continues, records failures and makes the page."""
+"""`emi bench gpu` on stand-ins: that it continues, records failures and makes the page needs no GPU."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_engine_of_the_gpu_is_in_a_piece_with_others_of_its_kind_alone() -
     from emi_bench.fusion.settings import ENGINES, NETWORKS
 
     wanted = pieces("cuda", None)
-    named = [arg for piece in wanted for flag, arg in zip(piece.command, piece.command[1:]) if flag == "--engine"]
+    named = [arg for piece in wanted for flag, arg in pairwise(piece.command) if flag == "--engine"]
     on_gpu = [engine.name for engine in ENGINES if engine.device == "cuda"]
     assert sorted(named) == sorted(on_gpu * len(NETWORKS))
     assert len({piece.name for piece in wanted}) == len(wanted)
@@ -84,14 +85,17 @@ def test_nothing_measured_is_an_error(tmp_path: Path) -> None:
     ],
     ids=["crash", "error", "hang"],
 )
-def test_a_process_that_crashes_fails_or_hangs_gives_its_reason(tmp_path: Path, code: str, reason: str) -> None:
+def test_a_process_that_crashes_fails_or_hangs_gives_its_reason(
+    tmp_path: Path, code: str, reason: str
+) -> None:
     assert reason in run_piece(Piece("it", ("-c", code)), tmp_path / "it.json", 1.0)
 
 
 def test_a_report_that_was_written_by_the_limit_counts(tmp_path: Path) -> None:
     code = (
         "import shutil, signal, sys, time\n"
-        f"signal.signal(signal.SIGINT, lambda *_: (shutil.copy({str(REPORT)!r}, sys.argv[2]), sys.exit(130)))\n"
+        f"save = lambda *_: (shutil.copy({str(REPORT)!r}, sys.argv[2]), sys.exit(130))\n"
+        "signal.signal(signal.SIGINT, save)\n"
         "while True: time.sleep(0.05)"
     )
     assert run_piece(Piece("it", ("-c", code)), tmp_path / "it.json", 1.0) == ""
@@ -115,5 +119,3 @@ def test_on_the_cpu_it_measures_an_engine_and_makes_the_page(tmp_path: Path) -> 
     (result,) = measure_gpu(tmp_path, wanted, silent, limit_s=200.0, figure=False)
     assert result.state == "done", result.reason
     assert "onnxruntime-cpu-1t" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
-
-
