@@ -252,7 +252,8 @@ def _ending(child: _Child) -> str:
 # What computes features or decodes media: recorded next to them.
 LIBRARIES: Final = (
     *("emi-live", "ai-edge-litert", "av", "ctranslate2", "mediapipe", "numpy", "onnxruntime"),
-    *("opencv-contrib-python", "pocketsphinx", "torch", "torchaudio", "transformers"),
+    *("opencv-contrib-python", "opencv-python-headless", "pocketsphinx"),
+    *("tokenizers", "torch", "transformers"),
 )
 
 
