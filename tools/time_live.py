@@ -83,8 +83,8 @@ def time_run(program: str, clip: Path, seconds: float, under: str, options: list
     command += ["--duration", str(seconds), *options]
     found: dict[str, Any] = {"options": options, "under": under}
     ages: list[float] = []
-    with tempfile.TemporaryFile("w+") as said:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, encoding="utf-8") as process:
             watch = Watch(process.pid)
             for count, line in enumerate(process.stdout or (), 1):
                 estimate = json.loads(line)

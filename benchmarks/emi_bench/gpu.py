@@ -100,7 +100,7 @@ def run_piece(piece: Piece, file: Path, limit_s: float) -> str:
     """
     command = [sys.executable, *piece.command, "--json", str(file)]
     with subprocess.Popen(  # noqa: S603  # our own benchmarks
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
     ) as process:
         try:
             _, said = process.communicate(timeout=limit_s)

@@ -29,7 +29,7 @@ from emi_models.inputs import TAEMI_SHAPES as SHAPES
 REPORT_FILES = [
     path
     for path in sorted((Path(__file__).parents[2] / "docs" / "benchmarks").glob("*.json"))
-    if not path.name.startswith("fuzz")
+    if not path.name.startswith(("fuzz", "light"))
 ]
 L4 = GraphicsCard.parse("NVIDIA L4, 550.54.15, 23034 MiB, 210 MHz, 2040 MHz, Enabled")
 
