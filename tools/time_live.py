@@ -119,12 +119,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of media (default: 60)")
     parser.add_argument("--program", default=str(Path(sys.executable).with_name("emi-live")))
     parser.add_argument("--under", default="", metavar="COMMAND", help="run it under this command")
-    parser.add_argument("options", nargs="*", help="of emi-live, after `--`")
-    given = parser.parse_args()
+    typed, _, options = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    given = parser.parse_args(shlex.split(typed))
     if not given.clip.is_file():
         sys.stderr.write(f"error: {given.clip} does not exist\n")
         return 2
-    found = time_run(given.program, given.clip, given.seconds, given.under, given.options)
+    found = time_run(given.program, given.clip, given.seconds, given.under, shlex.split(options))
     sys.stdout.write(json.dumps(found) + "\n")
     return 0 if found["rc"] == 0 else 1
 

@@ -71,7 +71,7 @@ def test_a_folder_of_clips_becomes_a_data_set_and_a_second_run_has_nothing_to_do
     assert clips.load("00001").audio.t_ns.tolist() == [25_000_000, 45_000_000]
     notes = json.loads((videos.parent / "out/dataset.json").read_text(encoding="utf-8"))["notes"]
     assert notes["recognizer"] == "none"
-    assert {"opencv-python-headless", "tokenizers"} <= notes["versions"].keys()
+    assert "opencv-python-headless" in notes["versions"]
 
     again = emi_extract(videos, *SOUND_ALONE)
     assert again.returncode == 0, again.stderr
