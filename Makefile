@@ -53,7 +53,7 @@ bench-speech:       ## words: errors, lateness, lag over 10 minutes, hard condit
 
 bench-peers: NAME ?= speech-peers
 bench-peers: WITH ?= --clips real --minutes 10
-bench-peers:        ## beside WhisperLiveKit at real pace, 36 minutes; what NAME.json has already is kept
+bench-peers:        ## compared with WhisperLiveKit at real pace, 36 minutes; clips that NAME.json has are not run again
 	$(RUN) emi bench speech --peer whisperlivekit $(WITH) --resume --json $(DOCS)/$(NAME).json
 	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
 

@@ -58,7 +58,7 @@ def install(folder: Path, extras: tuple[str, ...] = ()) -> Path:
 
 
 def sizes(python: Path) -> dict[str, int]:
-    """Bytes of each package that is installed beside this interpreter, without compiled bytecode."""
+    """Bytes of each package that is installed for this interpreter, without compiled bytecode."""
     done = subprocess.run([str(python), "-c", MEASURE], check=True, capture_output=True, text=True)
     found: dict[str, int] = json.loads(done.stdout)
     return found

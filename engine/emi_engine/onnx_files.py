@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_engine.probe import probe_arrays, worst_difference
 from emi_engine.protocol import TOLERANCES, EngineError
-from emi_models import EMOTIONS
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.files import user_cache
+from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
     from emi_engine.protocol import Precision
+    from emi_models.inputs import FusionShapes
 
 __all__ = [
     "ANSWERS_KEY",
@@ -34,7 +37,9 @@ __all__ = [
     "cache_place",
     "find_model",
     "metadata",
+    "probe_arrays",
     "prove_answers",
+    "worst_difference",
 ]
 
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
@@ -164,3 +169,26 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("a number of more than 64 bits")
+
+
+def probe_arrays(shapes: FusionShapes, batch: int, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Random windows with gaps in their masks and modalities missing, by the names of `FusionInputs`.
+
+    The same for the same seed with every release of numpy: `RandomState` is frozen (NEP 19), and exports keep
+    a network's answers to them.
+    """
+    chance = np.random.RandomState(seed)
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name in MODALITIES:
+        size = [batch, getattr(shapes, f"{name}_dim")]
+        if name != "text":
+            size.insert(1, getattr(shapes, f"{name}_frames"))
+            arrays[f"{name}_mask"] = chance.random_sample(size[:2]) < chance.random_sample((batch, 1))
+        arrays[name] = chance.standard_normal(size).astype(np.float32)
+        arrays[f"{name}_present"] = chance.random_sample(batch) < 0.75
+    return {name: arrays[name] for name in FusionInputs.names()}
+
+
+def worst_difference(intensities: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference of an intensity from what is expected, in units of the largest or of 1."""
+    return float(np.abs(intensities - expected).max() / max(1.0, np.abs(expected).max()))

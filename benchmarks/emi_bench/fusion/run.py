@@ -32,8 +32,8 @@ from emi_bench.fusion.timing import device_clock, measure_rates, time_in_turns, 
 from emi_bench.machine import Machine
 from emi_bench.report import Interrupted
 from emi_bench.stats import Distribution
+from emi_engine.onnx_files import worst_difference
 from emi_engine.parity import probe_window
-from emi_engine.probe import worst_difference
 from emi_engine.protocol import TOLERANCES, EngineError
 from emi_models.networks.taemi_config import TaemiConfig, taemi_work
 

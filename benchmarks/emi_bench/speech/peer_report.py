@@ -71,7 +71,7 @@ class PeerRun:
     errors: WordErrors | None = None
     text: str = ""
     committed: int = 0  # words
-    # Of words that were recognised rightly and have known times, in their order; ms since the word's end.
+    # Of words that were recognised correctly and have known times, in their order; ms since the word's end.
     commit_ms: list[float] = field(default_factory=list)
     first_seen_ms: list[float] = field(default_factory=list)
     taken_back: int = 0  # words that were shown and then were not
@@ -101,7 +101,7 @@ class PeerReport(BenchReport):
 
     def page(self) -> Page:
         """Word errors, lateness, work, growth, settings and failures; the figure has the first four."""
-        title = "Speech: beside its peers"
+        title = "Speech: compared with its peers"
         panels = self._panels()
         rows = [panels[:2], panels[2:]] if len(panels) > 2 else [panels]
         figure = Figure(title, rows, 4.0 * len(rows)) if panels else None
@@ -115,7 +115,7 @@ class PeerReport(BenchReport):
         )
         groups = self._groups()
         yield Table(ERROR_COLUMNS, [[*key, *_errors(runs)] for key, runs in groups])
-        yield Paragraph("Milliseconds from the end of a word, for words that were recognised rightly:")
+        yield Paragraph("Milliseconds from the end of a word, for words that were recognised correctly:")
         yield Table(TIME_COLUMNS, [[*key, *_times(runs)] for key, runs in groups])
         yield Paragraph(
             "Processor time and memory (proportional set size) of all processes of a system; the main "

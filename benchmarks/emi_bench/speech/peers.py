@@ -1,4 +1,4 @@
-"""Our recogniser beside its peers: the same weights and clips, at real pace, one after the other.
+"""Our recogniser compared with its peers: the same weights and clips, at real pace, one after the other.
 
 Each system runs in processes of its own and speaks one protocol, a JSON object a line. It is sent
 `{"samples": PATH}` for each clip (raw 16-bit samples, 16 kHz). It answers:
@@ -11,7 +11,7 @@ Each system runs in processes of its own and speaks one protocol, a JSON object 
   was cut off, because the system had too much left to do.
 
 A system that ends, hangs or writes anything else has failed at that clip; the reason is recorded, it is
-started anew, and the rest goes on.
+started again, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _write(path: Path, clip: SpeechClip, seconds: float | None = None) -> Path:
 
 
 class _Table:
-    """One system: started when a clip needs it, and started anew after a failure."""
+    """One system: started when a clip needs it, and started again after a failure."""
 
     def __init__(
         self, contender: Contender, warm_up: Path, scratch: Path, limits: Limits, progress: Progress

@@ -272,7 +272,7 @@ class SpeechReport(BenchReport):
 
     def _pooled(self) -> Iterator[Block]:
         yield Table(ERROR_COLUMNS, [_errors(row) for row in self.pooled])
-        yield Paragraph("Milliseconds from the end of a word, for words that were recognised rightly:")
+        yield Paragraph("Milliseconds from the end of a word, for words that were recognised correctly:")
         lateness = [
             [row.kind, name, row.clock, *statistics(values)]
             for row in self.pooled

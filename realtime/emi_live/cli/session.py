@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psutil
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -81,7 +80,7 @@ def run_session(
         picture: where to save the view at the end; None = nowhere.
         timings: print how long each step of the start took.
     """
-    start = StartTimes()
+    start = StartTimes() if timings else None
     os.environ.update(library_caches(os.environ))
     health = Health()
     outputs = _open_outputs(config, health, _in_words(config, demo), picture, console, lambda: engine.mark())
@@ -123,7 +122,7 @@ def run_session(
         if line is not None:
             line.close()
         if summary.count:
-            figures = [summary.render(health.snapshot()), *([start.render()] if timings else [])]
+            figures = [summary.render(health.snapshot()), *([] if start is None else [start.render()])]
             with suppress(OSError):  # the terminal was closed (SIGHUP)
                 console.print(Group(*figures))
     shortfall = health.status("file").detail if health.status("file").state == "ended" else ""
@@ -137,12 +136,13 @@ def _follow(
     summary: Summary,
     sinks: Sequence[Sink],
     line: ProgressLine | None,
-    start: StartTimes,
+    start: StartTimes | None,
 ) -> None:
     """Take every estimate, until the last one or until every sink has finished."""
     for estimate in live.estimates():
         summary.add(estimate)
-        start.add(estimate)
+        if start is not None:
+            start.add(estimate)
         if line is not None:
             line.show(estimate)
         if sinks and all(sink.finished for sink in sinks):
@@ -179,13 +179,15 @@ def _progress_line(config: LiveConfig, health: Health, console: Console) -> Prog
 
 
 class StartTimes:
-    """What the start of the program took: each step, and when each modality first entered an estimate.
+    """How long each step of the start took, and when each modality was first live in an estimate.
 
     Times are from the start of the process. CPU time is that of all its threads and of its child processes.
     """
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
+        import psutil  # here, since a run without --timings does not need it
+
+        self._process, self._gone = psutil.Process(), psutil.NoSuchProcess
         self._rows: list[tuple[str, float, float]] = []  # what, seconds, CPU seconds
         self._reached: dict[str, tuple[float, float]] = {}  # milestone: seconds and CPU seconds since then
         self._depth = 0
@@ -228,7 +230,7 @@ class StartTimes:
         """Seconds and CPU seconds since the process started."""
         cpu_s = sum(self._process.cpu_times()[:2])
         for child in self._process.children(recursive=True):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(self._gone):  # it has just ended
                 cpu_s += sum(child.cpu_times()[:2])
         return time.time() - self._process.create_time(), cpu_s
 
@@ -247,8 +249,8 @@ class _Elapsed:
 class LoadingSteps:
     """Shows on the status line what is being loaded; with `--debug`, each step is logged with its time."""
 
-    def __init__(self, status: Status, threads: int, times: StartTimes) -> None:
-        """`threads` is how many PyTorch gets as soon as it is there; `times` keeps what each step took."""
+    def __init__(self, status: Status, threads: int, times: StartTimes | None) -> None:
+        """`threads` is for PyTorch, once it is loaded; `times`, if given, keeps how long each step took."""
         self._status = status
         self._threads = threads
         self._times = times
@@ -259,7 +261,7 @@ class LoadingSteps:
         outer, start = self._status.status, time.monotonic()
         self._status.update(_Elapsed(what, start))
         try:
-            with self._times.step(what):
+            with nullcontext() if self._times is None else self._times.step(what):
                 yield
         finally:
             logger.debug("%s: %.1f s", what, time.monotonic() - start)

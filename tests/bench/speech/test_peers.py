@@ -88,7 +88,7 @@ def test_a_system_is_scored_from_what_it_showed_and_when(tmp_path: Path) -> None
 def test_a_clip_that_fails_is_recorded_and_the_rest_goes_on(
     tmp_path: Path, manners: str, reason: str
 ) -> None:
-    """The system is started anew, and the fake begins with its first manner again: so both clips fail."""
+    """The system is started again, and the fake begins with its first manner again: so both clips fail."""
     bad, good = contender(tmp_path, "bad", manners), contender(tmp_path, "good", "gg")
     report = compare([bad, good], CLIPS, "weights", limits=LIMITS)
     assert [reason in each for each in outcome(report, "bad")] == [True, True]
