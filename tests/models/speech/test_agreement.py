@@ -236,6 +236,15 @@ def test_deeper_agreement_counts_what_was_heard() -> None:
     assert texts(hear(agreement, said("one"), END_S)) == "one"
 
 
+def test_the_text_says_where_certain_words_end_however_far_their_times_have_moved() -> None:
+    """A word before a pause is stretched over the pause; by its time it would be said twice."""
+    certain = said("the leader arrives")
+    stretched = [*said("the leader"), RecognizedWord("arrives", 0.8, 4.9, 0.9), *said("when our", 4.9)]
+    assert match(certain, stretched, 0.0).count == 3
+    early = [*said("the leader", 0.0, 0.1), RecognizedWord("arrives", 0.2, 0.3, 0.9), *said("when our", 0.9)]
+    assert match(certain, early, 0.0).count == 3
+
+
 @given(st.lists(st.sampled_from("ab"), max_size=7), st.lists(st.sampled_from("abc"), max_size=7))
 def test_a_match_is_the_nearest_prefix_and_in_order(certain: list[str], words: list[str]) -> None:
     found = match(said(" ".join(certain)), said(" ".join(words)), 0.0)
