@@ -43,6 +43,7 @@ def spoken_form(text: str) -> str:
     return text.casefold().strip(EDGES)
 
 
+EDIT_S: Final = 4.0  # of difference count as much as one word: a word is stretched over the pause behind it
 UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
@@ -71,9 +72,9 @@ class Match:
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the start of `words` that is nearest to `certain` in edits; of equals, the nearest in time.
+    """Find the start of `words` that is nearest to `certain`, in edits and in time.
 
-    The parts of a word share its weight, so that "15" in place of "fifteen" is one word of difference. A
+    An edit of a word counts as much as `EDIT_S` seconds. The parts of a word share its weight, so that "15" in place of "fifteen" is one word of difference. A
     word is split only where the part before the split goes on from the beginning of a certain word: "415-555"
     after "415", but not "50" after "15".
 
@@ -88,15 +89,14 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
     table = _Table(said, found)
     end_s = certain[-1].end_s
 
-    def distance(count: int) -> tuple[float, float, int]:
+    def distance(count: int) -> tuple[float, int]:
         if 0 < count < len(found) and found[count].place == found[count - 1].place:
             at_s = found[count].begin_s
         elif count:
             at_s = found[count - 1].word.end_s
         else:
             at_s = words[0].start_s if words else begin_s
-        edits = round(table.edits[count][len(said)], 6)  # sums of thirds and the like are equal so
-        return edits, abs(at_s - end_s), count
+        return table.edits[count][len(said)] + abs(at_s - end_s) / EDIT_S, count
 
     covered = min(filter(table.may_end, range(len(found) + 1)), key=distance)
     times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them

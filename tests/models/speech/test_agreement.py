@@ -236,7 +236,7 @@ def test_deeper_agreement_counts_what_was_heard() -> None:
     assert texts(hear(agreement, said("one"), END_S)) == "one"
 
 
-def test_the_text_says_where_certain_words_end_however_far_their_times_have_moved() -> None:
+def test_the_text_says_where_certain_words_end_though_their_times_have_moved() -> None:
     """A word before a pause is stretched over the pause; by its time it would be said twice."""
     certain = said("the leader arrives")
     stretched = [*said("the leader"), RecognizedWord("arrives", 0.8, 4.9, 0.9), *said("when our", 4.9)]
