@@ -43,7 +43,7 @@ def spoken_form(text: str) -> str:
     return text.casefold().strip(EDGES)
 
 
-EDIT_S: Final = 4.0  # of difference count as much as one word: a word is stretched over the pause behind it
+EDIT_S: Final = 4.0  # of difference count as one word: a word is stretched over the pause behind it
 UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
