@@ -74,9 +74,9 @@ class Match:
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
     """Find the start of `words` that is nearest to `certain`, in edits and in time.
 
-    An edit of a word counts as much as `EDIT_S` seconds. The parts of a word share its weight, so that "15" in place of "fifteen" is one word of difference. A
-    word is split only where the part before the split goes on from the beginning of a certain word: "415-555"
-    after "415", but not "50" after "15".
+    An edit of a word counts as much as `EDIT_S` seconds. The parts of a word share its weight, so that "15"
+    in place of "fifteen" is one word of difference. A word is split only where the part before the split
+    continues a certain word from its beginning: "415-555" after "415", but not "50" after "15".
 
     Args:
         certain: words, in order of time.
