@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.fusion.settings import ENGINES, NETWORKS
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 from emi_bench.render import ReportError
 from emi_bench.report import make_report, read_report
 from emi_models.console import accept_any_text

@@ -10,8 +10,8 @@ import torch
 from emi_bench.harness import UsageSampler, in_background
 from emi_bench.live import WARM_UP_S, EstimateRecorder, PacketRecorder, after_warm_up, passages
 from emi_bench.live_report import TOTAL
+from emi_bench.measurement import Distribution
 from emi_bench.speech.report import FaceIndependence, FaceTimes
-from emi_bench.stats import Distribution
 from emi_live import LiveEngine
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError, SourceError

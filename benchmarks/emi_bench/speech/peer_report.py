@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from emi_bench.measurement import Slope, percentile
 from emi_bench.render import Bullets, Column, Figure, Page, Panel, Paragraph, Strong, Table, number
 from emi_bench.report import BenchReport
 from emi_bench.speech.report import ClipKind, WordErrors, summed_errors
-from emi_bench.stats import Slope, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+from emi_bench.measurement import Distribution, means_of_spans, slope
 from emi_bench.speech.clips import (
     NORMALISATION,
     TAIL_S,
@@ -30,7 +31,6 @@ from emi_bench.speech.playback import (
 )
 from emi_bench.speech.report import CLOCKS, ClipReport, OfflineResult, StreamedClip, WordErrors
 from emi_bench.speech.scoring import score_words, word_history, word_lateness
-from emi_bench.stats import Distribution, means_of_spans, slope
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
@@ -161,7 +161,7 @@ def measure_speech(
     Raises:
         EmiError: a clip cannot be read, a part is not installed, or the recogniser failed.
     """
-    from emi_bench.machine import Machine, load_average
+    from emi_bench.measurement import Machine, load_average
     from emi_bench.report import Interrupted
     from emi_bench.speech.playback import load_recognizers, warm_up
     from emi_bench.speech.report import SpeechReport, pool

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.sessions import cpu_options
+from emi_models.libraries import cpu_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

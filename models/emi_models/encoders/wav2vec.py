@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emi_models.encoders.pretrained import WEIGHTS, ModelSpec, check_config, load_model, read_json, require
+from emi_models.encoders.pretrained import (
+    WEIGHTS,
+    ModelSpec,
+    check_config,
+    derived,
+    identify,
+    load_model,
+    read_json,
+    require,
+    sizes_of,
+)
 from emi_models.errors import ModelIntegrityError
 
 if TYPE_CHECKING:
@@ -25,6 +35,7 @@ __all__ = [
     "check_sound",
     "frame_ends_ns",
     "frames_for",
+    "identify_speech",
 ]
 
 RATE_HZ: Final = 16_000
@@ -38,6 +49,7 @@ PIECE_FRAMES: Final = 599  # of a piece
 VARIANCE_FLOOR: Final = 1e-7  # added to the variance of the samples, as transformers' feature extractor does
 AFFECT: Final = ("arousal", "dominance", "valence")
 PREPROCESSOR: Final = "preprocessor_config.json"
+AFFECT_PROJECTION: Final = "classifier.out_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,31 @@ def frame_ends_ns(frames: int) -> NDArray[np.int64]:
     """When the sound of each frame ends, shape (frames,), in nanoseconds after the first sample's start."""
     samples = np.arange(frames, dtype=np.int64) * HOP_SAMPLES + FRAME_SAMPLES
     return samples * (1_000_000_000 // RATE_HZ)
+
+
+def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSpec:
+    """The speech model in the folder, with or without a head for affect; raises as `identify` does."""
+    found = identify(folder, published, CLASSES)
+    affect = _has_affect_head(folder, found.hidden_size)
+    if affect == found.affect:
+        return found
+    for known in (HUBERT_LARGE, WAVLM_LARGE):
+        if not affect and sizes_of(found) == sizes_of(known):
+            return known
+    return replace(derived(folder, found), affect=affect)
+
+
+def _has_affect_head(folder: Path, width: int) -> bool:
+    """Whether the weights hold a projection of the states' width to as many values as affect has."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as stored:
+            if AFFECT_PROJECTION not in stored.keys():  # noqa: SIM118  # no mapping
+                return False
+            return tuple(stored.get_slice(AFFECT_PROJECTION).get_shape()) == (len(AFFECT), width)
+    except (OSError, SafetensorError) as error:
+        raise ModelIntegrityError(f"{folder / WEIGHTS} cannot be read ({error}): copy it again") from error
 
 
 class Wav2vecEncoder:

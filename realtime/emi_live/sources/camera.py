@@ -23,8 +23,8 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import Frame
+from emi_live.sources import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.sources.capture import Capture, OpenCvCapture, StreamCapture, advice, is_url
-from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.worker import Backoff, Worker
 
 __all__ = ["CameraSource", "FreezeDetector", "Grabber", "Pacer"]

@@ -22,7 +22,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import GAP_NS, AudioBlock
-from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed
+from emi_live.sources import DeviceLoop, DeviceLostError, Feed
 from emi_live.worker import Backoff
 
 if TYPE_CHECKING:
