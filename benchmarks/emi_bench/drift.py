@@ -16,8 +16,15 @@ from emi_bench.drift_report import DriftBenchReport, DriftClip, StreamResult, Wh
 from emi_bench.measurement import Distribution, Machine, load_average
 from emi_bench.report import Interrupted
 from emi_live.errors import ConfigurationError
-from emi_models.encoders.drift import compare_features, compare_intensities, frame_cosines, with_voice
-from emi_models.encoders.wav2vec import HOP_SAMPLES, PIECE_SAMPLES, RATE_HZ
+from emi_models.encoders.wav2vec import (
+    HOP_SAMPLES,
+    PIECE_SAMPLES,
+    RATE_HZ,
+    compare_features,
+    compare_intensities,
+    frame_cosines,
+    with_voice,
+)
 from emi_models.encoders.wav2vec_stream import StreamingWav2vec
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.health import Health
 from emi_live.rings import SAMPLE_RATE_HZ
 from emi_models import EMOTIONS
-from emi_models.encoders.drift import compare_features, frame_cosines
-from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES
+from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES, compare_features, frame_cosines
 from emi_models.inputs import FrameRun, InputError, StreamWindow
 
 if TYPE_CHECKING:
