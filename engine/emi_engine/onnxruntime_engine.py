@@ -291,7 +291,7 @@ def open_session(model: bytes, providers: Sequence[str | tuple[str, dict[str, st
     """
     onnxruntime = import_onnxruntime()
     options = cpu_options(threads)
-    raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
+    raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a common base
     refusals = (raised.Fail, raised.InvalidArgument, raised.InvalidGraph, raised.InvalidProtobuf)
     try:
         # Its own fallback, to the CPU and with a banner on the terminal, is off.

@@ -92,7 +92,7 @@ class DriftWatch:
     """Takes a window every `every_s` of capture time and compares; it needs no labels.
 
     `offer` is called by the fusion loop with every window, and copies the one that is due. The rest is done
-    in a thread of its own: reading the sound, a whole pass over it, and two answers of an engine of its own.
+    in its own thread: reading the sound, a whole pass over it, and two answers of its own engine.
     A window that comes during a check is skipped. Reports are counted as `drift.checks`,
     windows without enough unbroken sound as `drift.skipped`.
     """
@@ -102,7 +102,7 @@ class DriftWatch:
     def __init__(
         self, reader: AudioReader, encode: Encode, engine: FusionEngine, every_s: float, health: Health
     ) -> None:
-        """Compare by an engine of its own, which it closes.
+        """Compare with its own engine, which it closes.
 
         Args:
             reader: of the sound that the windows are of.

@@ -110,7 +110,7 @@ class PeerReport(BenchReport):
     def _blocks(self) -> Iterator[Block]:
         yield Paragraph(
             f"All systems use {self.weights}, on the same clips at real pace, one after the other, each in "
-            f"processes of its own. Words are compared in {self.normalisation}. {self.tail_s:g} s of silence "
+            f"its own processes. Words are compared in {self.normalisation}. {self.tail_s:g} s of silence "
             "follow each clip. A block of sound is given when its last sample would have been captured."
         )
         groups = self._groups()

@@ -1,4 +1,4 @@
-"""A system under test in a process of its own, ours or a peer, run by the Python of its own environment.
+"""A system under test, ours or a peer, in its own process and run by the Python of its own environment.
 
 `peer_worker.py POLICY MODEL SCRATCH` runs a peer. It needs nothing of emi-live: only the standard library,
 and WhisperLiveKit with what that installs. `peer_worker.py emi-live MODEL NAME=VALUE …` runs our speech stage

@@ -1,6 +1,6 @@
 """Our recogniser compared with its peers: the same weights and clips, at real pace, one after the other.
 
-Each system runs in processes of its own and speaks one protocol, a JSON object a line. It is sent
+Each system runs in its own processes and speaks one protocol, a JSON object a line. It is sent
 `{"samples": PATH}` for each clip (raw 16-bit samples, 16 kHz). It answers:
 
 - `{"event": "ready", "settings": {…}, "versions": {…}}`: the model is loaded;

@@ -629,7 +629,7 @@ class ModelsConfig(Section):
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
 
 
-# The sections in which a bundle can have settings of its own.
+# The sections in which a bundle can add settings.
 BUNDLE_SECTIONS: Final = ("face", "audio", "speech", "text")
 
 

@@ -74,7 +74,7 @@ class Listing:
     """What a folder holds."""
 
     videos: list[Video]  # in order of their ids
-    unusable: list[tuple[str, str]]  # name and reason of media files that cannot get an id of their own
+    unusable: list[tuple[str, str]]  # name and reason of media files that cannot get a unique id
     others: dict[str, int]  # the number of other files, by suffix
 
 

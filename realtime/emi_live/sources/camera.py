@@ -1,6 +1,6 @@
 """A camera or a network stream as a source of frames; one that gives none, or only repeats, is reopened.
 
-`Grabber` reads the camera in a thread of its own, because the call that reads it may never return.
+`Grabber` reads the camera in its own thread, because the call that reads it may never return.
 `Pacer` plays a recording at its own pace. `FreezeDetector` detects a camera that repeats its last frame, as
 some drivers do after an unplug.
 """

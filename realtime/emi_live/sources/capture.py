@@ -211,7 +211,7 @@ class StreamCapture:
     def grab(self) -> bool:
         """Wait for the next frame, at most the configured time-out; False at the end.
 
-        True, and then nothing from `rgb`, if it was damaged.
+        If the frame was damaged: True, and `rgb` returns None.
 
         Raises:
             DeviceLostError: the stream is broken off.

@@ -349,7 +349,7 @@ class MicrophoneSource:
             connect: opens the device; the default uses PortAudio.
 
         Raises:
-            SourceError: PortAudio is missing, there is no such microphone, or nothing comes of it.
+            SourceError: PortAudio is missing, there is no such microphone, or it delivers nothing.
         """
         self._health = health
         self._loop = DeviceLoop[AudioBlock](
