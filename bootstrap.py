@@ -33,6 +33,7 @@ EXTRAS = {
     "synth": ("train",),
     "compile": ("gpu", "tensorrt-rtx"),
     "bench": ("bench", "gpu"),
+    "serve": ("web",),
 }
 
 

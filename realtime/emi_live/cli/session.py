@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from emi_live.sinks.publish import PublishSink
     from emi_live.sinks.terminal import Controls, TerminalSink
 
-__all__ = ["Summary", "run_session", "set_up_logging"]
+__all__ = ["LoadingSteps", "Summary", "announce", "run_session", "set_up_logging"]
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 logger = logging.getLogger(__name__)
@@ -95,9 +95,9 @@ def run_session(
             step=LoadingSteps(status, config.fusion.threads, start),
         )
         engine.load()
-    _announce(console, engine.announcements)
+    announce(console, engine.announcements)
     if outputs.published is not None:
-        _announce(console, [f"estimates on {outputs.published.address}"])
+        announce(console, [f"estimates on {outputs.published.address}"])
     summary = Summary()
     line = None if view is not None else _progress_line(config, health, console)
     gone: PartialSourceError | None = None
@@ -111,7 +111,7 @@ def run_session(
             raise gone
     except KeyboardInterrupt:
         with suppress(OSError):
-            _announce(console, _lost(health))  # `check` does not run after an error
+            announce(console, _lost(health))  # `check` does not run after an error
         if not outputs.quitting or config.source.input is not None:  # a file was not read to its end
             raise
         if gone is not None:
@@ -272,7 +272,8 @@ class LoadingSteps:
             torch.set_num_threads(self._threads)
 
 
-def _announce(console: Console, lines: list[str]) -> None:
+def announce(console: Console, lines: list[str]) -> None:
+    """Print what runs, one line each; what is not available stands out."""
     for line in lines:
         style = "yellow" if ": unavailable: " in line else "dim"
         console.print(printable(line), style=style, highlight=False, markup=False, soft_wrap=True)
@@ -334,7 +335,7 @@ def _open_outputs(
     outputs = _Outputs()
     sinks = outputs.sinks
     if output.json_path is not None:
-        sink = JsonLinesSink(output.json_path, lambda line: _announce(console, [line]), append=output.append)
+        sink = JsonLinesSink(output.json_path, lambda line: announce(console, [line]), append=output.append)
         sinks.append(sink)
     if output.publish is not None:
         from emi_live.sinks.publish import PublishSink

@@ -1,0 +1,168 @@
+"""`emi serve`: a web page with your own picture, six curves and words; and a server for apps."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from emi_live.cli.errors import DebugOption, report_errors
+from emi_live.cli.options import complete_preset
+from emi_live.errors import ConfigurationError
+from emi_models.libraries import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from emi_live.config import LiveConfig
+    from emi_live.web.server import Access
+    from emi_live.web.sessions import Sessions
+
+__all__ = ["app"]
+
+HELP: Final = """Serve a page that shows your own picture, six curves and your words, live.
+
+[bold]Start here[/bold]
+
+  emi serve                                  then open the address that it prints
+  emi serve --sessions 8 --config small      for more people, on a small machine
+  emi serve --host 0.0.0.0 --name my.host --certificate c.pem --key k.pem
+
+The browser sends its camera and microphone to this server, and to nobody else. Nothing is stored.
+Other programs join over a WebSocket: docs/web.md.
+"""
+NOTICE: Final = (
+    "Your face, voice and words are being analysed by a program. It estimates how strongly six emotions show. "
+    "It does not know what you feel."
+)
+FLAG = " "
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = any.", min=0, max=65535)] = 8765,
+    sessions: Annotated[int, typer.Option(help="People at one time.", min=1, max=256)] = 4,
+    idle: Annotated[
+        float, typer.Option(help="End a session without media after this many seconds.", min=1)
+    ] = 60.0,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Bearer token that clients must give. Made and shown if other machines can connect."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name under which browsers reach this server. Repeatable.", metavar="HOST"),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may use this server. Repeatable.", metavar="https://…"),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate (PEM).", metavar="FILE")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", metavar="FILE")] = None,
+    notice: Annotated[
+        bool,
+        typer.Option(
+            "--notice/--no-notice",
+            metavar=FLAG,
+            help="Tell people that they are analysed. Leave it out only if you inform them yourself.",
+        ),
+    ] = True,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset's name or a TOML file.", metavar="PRESET|FILE", autocompletion=complete_preset
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, e.g. window.hop_s=0.1. Repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch no model.", metavar=FLAG)] = False,
+    debug: DebugOption = False,
+) -> None:
+    with report_errors(debug):
+        from emi_live.config import load_config
+
+        overrides: dict[str, Any] = {"output": {"ui": False}}
+        if offline:
+            overrides["models"] = {"offline": True}
+        settings = load_config(config, set_ or (), overrides)
+        if (certificate is None) != (key is None):
+            raise ConfigurationError("--certificate and --key belong together; give both")
+        for file in (certificate, key):
+            if file is not None and not file.is_file():
+                raise ConfigurationError(f"there is no file {file}")
+        require("starlette", "uvicorn", "websockets", extra="web", what="`emi serve`")
+        from rich.console import Console
+
+        from emi_live.cli.session import set_up_logging
+        from emi_live.web import server
+        from emi_live.web.sessions import Sessions
+
+        set_up_logging(debug, view=False)
+        everywhere = host in ("0.0.0.0", "::")  # noqa: S104 # the user has asked for it
+        local = server.is_loopback(host)
+        if not local and token is None:
+            token = secrets.token_urlsafe(16)
+        names = [*(name or ()), *(() if local or everywhere else (host,))]
+        access = server.Access(token, server.check_names(names), frozenset(origin or ()))
+        console = Console(stderr=True)
+        with server.listen(host, port) as listener:
+            crowd = Sessions(
+                settings,
+                most=sessions,
+                idle_s=idle,
+                version=version("emi-live"),
+                notice=NOTICE if notice else None,
+            )
+            _load(crowd, settings, console)
+            port = listener.getsockname()[1]
+            for line in _where(host, port, access, secure=certificate is not None):
+                console.print(line, highlight=False, soft_wrap=True)
+            server.serve(
+                server.build_app(crowd, access),
+                listener,
+                *(None if f is None else str(f) for f in (certificate, key)),
+            )
+
+
+def _load(crowd: Sessions, settings: LiveConfig, console: Console) -> None:
+    """Load the first engine, and say what runs; models that are not there are fetched first."""
+    from emi_live.cli.options import download_bar
+    from emi_live.cli.session import LoadingSteps, announce
+    from emi_live.live import LiveEngine
+
+    with console.status("starting …") as status, download_bar(console) as progress:
+        step = LoadingSteps(status, settings.fusion.threads, None)
+        lines = crowd.prepare(LiveEngine(settings, progress=progress, step=step))
+    announce(console, lines)
+
+
+def _where(host: str, port: int, access: Access, *, secure: bool) -> Iterator[str]:
+    """Where to open the page, and who can reach it."""
+    scheme = "https" if secure else "http"
+    shown = "localhost" if host in ("127.0.0.1", "::1") else next(iter(sorted(access.hosts)), host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    page = f"{scheme}://{shown}:{port}/" + (f"#token={access.token}" if access.token else "")
+    yield f"[bold]open {page}[/bold]   (Ctrl-C ends)"
+    if host in ("127.0.0.1", "::1"):
+        yield "[dim]only this machine can connect; nothing is stored[/dim]"
+        return
+    yield "[yellow]other machines can connect; each client must give the token[/yellow]"
+    if not access.hosts:
+        yield "[yellow]browsers reach this server only under the names that you give with --name[/yellow]"
+    if not secure:
+        yield (
+            "[yellow]browsers give camera and microphone only to https pages of other machines: "
+            "add --certificate and --key[/yellow]"
+        )

@@ -1,0 +1,385 @@
+"""The HTTP and WebSocket server of `emi serve`, on Starlette and uvicorn.
+
+    GET  /                           the page; GET /emi.js, /emi.d.ts, /example.html
+    POST /v1/sessions                a new session: {"id": …}; 503 when all are taken
+    WS   /v1/sessions/{id}           media in, messages out (`web.protocol`); `?role=viewer` only reads
+    GET  /v1/sessions/{id}/latest    the newest estimate; 204 before the first
+    DELETE /v1/sessions/{id}         end it
+    GET  /healthz, /metrics          for operators
+
+Everything is refused that names another origin, or lacks the bearer token where there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
+
+from emi_live.errors import ConfigurationError
+from emi_live.web.protocol import (
+    MAX_MESSAGE,
+    Bye,
+    ProtocolError,
+    decode_command,
+    encode,
+    unpack_media,
+)
+from emi_live.web.sessions import FullError
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection, Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.websockets import WebSocket
+
+    from emi_live.web.sessions import Outbox, Session, Sessions
+
+__all__ = ["Access", "build_app", "check_names", "is_loopback", "listen", "serve"]
+
+logger = logging.getLogger(__name__)
+
+STATIC: Final = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/emi.js": ("emi.js", "text/javascript"),
+    "/emi.d.ts": ("emi.d.ts", "text/plain"),
+    "/microphone.js": ("microphone.js", "text/javascript"),
+    "/example.html": ("example.html", "text/html"),
+    "/example.js": ("example.js", "text/javascript"),
+}
+# Nothing is loaded from elsewhere and nothing is sent elsewhere; the page's own pictures are blobs.
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(self), microphone=(self), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+VIOLATIONS: Final = 20  # refused messages after which a connection is closed
+MESSAGES_A_SECOND: Final = 400  # of one connection, as a mean over `BURST_S`
+BURST_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may use the server.
+
+    Attributes:
+        token: what every request must carry, as `Authorization: Bearer …` or `?token=…`; None: nothing.
+        hosts: names under which browsers may reach the server, besides those of this machine's loopback.
+        origins: other sites whose pages may use the server, e.g. `https://app.example`.
+    """
+
+    token: str | None = None
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+
+    def refusal(self, connection: HTTPConnection) -> tuple[int, str] | None:
+        """Status and reason for which a request is refused; None: it may go on."""
+        host = _host_of(connection.headers.get("host", ""))
+        if not (is_loopback(host) or host in self.hosts):
+            # A page elsewhere whose name was made to point at this machine would come with its own name.
+            return 421, f"this server is not called {host!r}; name it with --name"
+        origin = connection.headers.get("origin")
+        if origin is not None and origin not in self.origins:
+            site = urlsplit(origin)
+            if site.netloc != connection.headers.get("host"):
+                return 403, f"pages of {origin!r} may not use this server; allow them with --origin"
+        if self.token is not None and connection.url.path.startswith("/v1/"):
+            given = connection.headers.get("authorization", "").removeprefix("Bearer ")
+            given = given or connection.query_params.get("token", "")
+            if not hmac.compare_digest(given.encode(), self.token.encode()):
+                return 401, "a bearer token is missing or wrong"
+        return None
+
+
+class _Guard:
+    """Middleware: refuses who may not use the server, and adds the headers of security."""
+
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+        self._app = app
+        self._access = access
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        from starlette.requests import HTTPConnection
+
+        refused = self._access.refusal(HTTPConnection(scope))
+        if refused is not None:
+            status, reason = refused
+            self._sessions.counters[f"refused_{status}"] += 1
+            logger.warning("refused (%d): %s", status, reason)
+            if scope["type"] == "websocket":
+                await receive()  # the server would not accept an answer before it has asked
+                await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
+                return
+            await JSONResponse({"error": reason}, status)(scope, receive, send)
+            return
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def build_app(sessions: Sessions, access: Access) -> Starlette:
+    """The application for these sessions."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watch = asyncio.create_task(sessions.watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await sessions.close()
+
+    handlers = _Handlers(sessions)
+    routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
+    routes += [
+        Route("/v1/sessions", handlers.open, methods=["POST"]),
+        Route("/v1/sessions/{id}/latest", handlers.latest),
+        Route("/v1/sessions/{id}", handlers.end, methods=["DELETE"]),
+        Route("/healthz", handlers.health),
+        Route("/metrics", handlers.metrics),
+    ]
+    return Starlette(
+        routes=[*routes, WebSocketRoute("/v1/sessions/{id}", handlers.talk)],
+        middleware=[Middleware(_Guard, access=access, sessions=sessions)],
+        lifespan=lifespan,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the address, so that an address in use is an error before models load.
+
+    Raises:
+        ConfigurationError: the address is in use, or not one of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        listener = socket.socket(found[0][0], socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--host {host} is not an IP address; use 127.0.0.1, or 0.0.0.0 for all"
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"{host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+    return listener
+
+
+def serve(
+    app: Starlette, listener: socket.socket, certificate: str | None = None, key: str | None = None
+) -> None:
+    """Run until Ctrl-C or SIGTERM.
+
+    Raises:
+        ConfigurationError: the certificate or its key is not valid.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_ping_interval=10.0,
+        ws_ping_timeout=10.0,
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # what the ssl module raises
+        raise ConfigurationError(
+            f"--certificate {certificate}: {error}; give PEM files that belong together"
+        ) from error
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+class _Handlers:
+    """One method per route."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def open(self, _: Request) -> Response:
+        try:
+            session = await self._sessions.open()
+        except FullError as error:
+            return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
+        return JSONResponse({"id": session.id}, 201)
+
+    async def latest(self, request: Request) -> Response:
+        session = self._find(request)
+        if session is None:
+            return _not_found()
+        if session.latest is None:
+            return Response(status_code=204)
+        return JSONResponse(session.latest.to_json())
+
+    async def end(self, request: Request) -> Response:
+        session = self._find(request)
+        if session is None:
+            return _not_found()
+        session.ended = session.ended or "ended by the client"
+        await self._sessions.end(session)
+        return Response(status_code=204)
+
+    async def health(self, _: Request) -> Response:
+        sessions = self._sessions
+        return JSONResponse({"status": "ok", "sessions": len(sessions.running), "most": sessions.most})
+
+    async def metrics(self, _: Request) -> Response:
+        """Counters in Prometheus' text format."""
+        running = list(self._sessions.running.values())
+        totals = self._sessions.counters + sum(
+            (one.counters for one in running), type(self._sessions.counters)()
+        )
+        lines = [
+            "# HELP emi_sessions Sessions that are open.",
+            "# TYPE emi_sessions gauge",
+            f"emi_sessions {len(running)}",
+            "# HELP emi_events_total What happened, by name.",
+            "# TYPE emi_events_total counter",
+            *(f'emi_events_total{{event="{name}"}} {count}' for name, count in sorted(totals.items())),
+        ]
+        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+    async def talk(self, client: WebSocket) -> None:
+        session = self._sessions.running.get(client.path_params["id"])
+        await client.accept()
+        if session is None:
+            await _say_bye(client, "there is no such session, or it has ended")
+            return
+        outbox = session.join(source=client.query_params.get("role") != "viewer")
+        sending = asyncio.create_task(_send(client, outbox))
+        try:
+            await _receive(client, session, outbox)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            session.leave(outbox)
+            sending.cancel()
+            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                await sending
+
+    def _find(self, request: Request) -> Session | None:
+        return self._sessions.running.get(request.path_params["id"])
+
+
+async def _send(client: WebSocket, outbox: Outbox) -> None:
+    """Send what is in the outbox; end with the last message."""
+    while True:
+        text = await outbox.take()
+        await client.send_text(text)
+        if text.startswith('{"type":"bye"'):
+            await client.close()
+            return
+
+
+async def _receive(client: WebSocket, session: Session, outbox: Outbox) -> None:
+    """Take what one client sends, until it leaves or breaks the rules too often."""
+    loop = asyncio.get_running_loop()
+    violations, count, since_s = 0, 0, loop.time()
+    while True:
+        message = await client.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        now_s = loop.time()
+        count += 1
+        if now_s - since_s >= BURST_S:
+            count, since_s = 1, now_s
+        if count > MESSAGES_A_SECOND * BURST_S:
+            session.warn("too many messages", "floods")
+            await _say_bye(client, "too many messages a second")
+            return
+        try:
+            if outbox is not session.source:
+                raise ProtocolError("this connection only reads: another one is the source of the session")
+            if (data := message.get("bytes")) is not None:
+                session.push(unpack_media(data))
+            else:
+                session.obey(decode_command(message["text"]))
+        except ConfigurationError as error:
+            violations += 1
+            session.warn(str(error), "messages_refused")
+            if violations > VIOLATIONS:
+                await _say_bye(client, f"more than {VIOLATIONS} messages were refused: {error}")
+                return
+
+
+async def _say_bye(client: WebSocket, reason: str) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):  # it has left, or its sender was faster
+        await client.send_text(encode(Bye(reason=reason)))
+        await client.close()
+
+
+def _file(name: str, media_type: str) -> Any:
+    content = resources.files("emi_live.web").joinpath("static", name).read_bytes()
+
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return answer
+
+
+def _not_found() -> Response:
+    return JSONResponse({"error": "there is no such session, or it has ended"}, 404)
+
+
+def _host_of(netloc: str) -> str:
+    with suppress(ValueError):
+        return urlsplit(f"//{netloc}").hostname or ""
+    return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own, judged by its text: nothing is looked up."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_names(names: Sequence[str]) -> frozenset[str]:
+    """The host names of `--name`, without port.
+
+    Raises:
+        ConfigurationError: one is an address with a scheme or a path.
+    """
+    for name in names:
+        if not name or "/" in name or _host_of(name) != name.lower():
+            raise ConfigurationError(f"--name {name} is not a host name; give it without https:// and port")
+    return frozenset(name.lower() for name in names)

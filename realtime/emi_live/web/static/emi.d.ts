@@ -1,0 +1,77 @@
+// Types of emi.js, protocol 1. Every text message of the server arrives as a CustomEvent with this `detail`.
+
+export const PROTOCOL: 1;
+
+export type Emotion = "admiration" | "amusement" | "determination" | "empathic_pain" | "excitement" | "joy";
+export type Modality = "vision" | "audio" | "text";
+export type State = "live" | "missing" | "failed" | "unavailable";
+
+export interface Hello {
+  type: "hello"; session: string; protocol: 1; role: "source" | "viewer"; emotions: string[];
+  /** Seconds between estimates. */ hop_s: number;
+  /** Seconds of media that an estimate sees. */ window_s: number;
+  bundle: string; version: string; max_message: number;
+  /** For the person who is analysed. */ notice: string | null;
+}
+export interface ModalityReport {
+  state: State; used: boolean;
+  /** Age of the newest evidence. */ age_ms: number | null;
+  /** Why it is not live. */ reason?: string;
+  frames?: number; committed?: string; partial?: string; language?: string;
+  contribution?: Record<string, number>;
+}
+/** The object of the JSON line: docs/messages.md. */
+export interface Estimate {
+  seq: number;
+  /** End of the window, seconds since the session began. */ t: number;
+  wall: string;
+  /** Each in [0, 1]. */ intensities: Record<string, number>;
+  modalities: Record<Modality, ModalityReport>;
+  latency_ms: { window: number; fusion: number; capture_to_estimate: number | null };
+  engine: string; bundle: string; schema: number; source: string; session: string; marker?: number;
+}
+export interface EstimateEvent {
+  type: "estimate"; estimate: Estimate;
+  /** End of the window by this page's `performance.now()`. */ end_ms: number | null;
+}
+export interface SpokenWord { number: number; text: string; start: number; end: number; committed: boolean }
+/** Words that are new or have changed; a word keeps its number. */
+export interface WordsEvent { type: "words"; words: SpokenWord[]; withdrawn: number[]; language: string | null }
+export interface StateEvent {
+  type: "state"; state: "loading" | "running" | "paused" | "lost"; muted: boolean; seconds: number | null;
+}
+export interface WarningEvent { type: "warning"; text: string; counter: string | null; count: number | null }
+export interface Bye { type: "bye"; reason: string }
+export interface Disconnected { /** Until the next attempt to connect. */ retryMs: number }
+
+export interface EmiEvents {
+  hello: CustomEvent<Hello>; estimate: CustomEvent<EstimateEvent>; words: CustomEvent<WordsEvent>;
+  state: CustomEvent<StateEvent>; warning: CustomEvent<WarningEvent>; bye: CustomEvent<Bye>;
+  disconnected: CustomEvent<Disconnected>;
+}
+
+export interface SendOptions {
+  /** Default 15. */ framesPerSecond?: number;
+  /** Pictures are scaled down to this width in pixels; default 640. */ width?: number;
+  /** Of JPEG, in [0, 1]; default 0.8. */ quality?: number;
+}
+
+export class EmiSession extends EventTarget {
+  static open(options?: { server?: string; token?: string | null }): Promise<EmiSession>;
+  constructor(id: string, options?: { server?: string; token?: string | null; role?: "source" | "viewer" });
+  readonly id: string;
+  readonly connected: boolean;
+  readonly pictures: { sent: number; leftOut: number };
+  send(stream: MediaStream, options?: SendOptions): Promise<void>;
+  mark(): void;
+  pause(): void;
+  resume(): void;
+  mute(): void;
+  unmute(): void;
+  close(): void;
+  addEventListener<K extends keyof EmiEvents>(
+    type: K, listener: (event: EmiEvents[K]) => void, options?: boolean | AddEventListenerOptions,
+  ): void;
+}
+
+export function packMedia(kind: 1 | 2, timeMs: number, payload: ArrayBufferView, rateHz?: number): Uint8Array;

@@ -1,0 +1,170 @@
+// Connect a web page to `emi serve`: send a MediaStream, get estimates and words.
+//
+//   import { EmiSession } from "./emi.js";
+//   const session = await EmiSession.open();
+//   session.addEventListener("estimate", (event) => console.log(event.detail.estimate.intensities));
+//   session.send(await navigator.mediaDevices.getUserMedia({ video: true, audio: true }));
+//
+// Types and docs of every part: emi.d.ts. The protocol: docs/web.md.
+
+export const PROTOCOL = 1;
+const SOUND = 1;
+const PICTURE = 2;
+const HEADER_BYTES = 16;
+const MAX_WAITING_BYTES = 256 * 1024; // in the socket; above it pictures are left out, never sound
+const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 4000];
+
+/** One binary message: 16 bytes of header, then the payload. */
+export function packMedia(kind, timeMs, payload, rateHz = 0) {
+  const bytes = new Uint8Array(HEADER_BYTES + payload.byteLength);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, kind);
+  view.setUint32(4, rateHz, true);
+  view.setFloat64(8, timeMs, true);
+  bytes.set(new Uint8Array(payload.buffer ?? payload, payload.byteOffset ?? 0, payload.byteLength), HEADER_BYTES);
+  return bytes;
+}
+
+export class EmiSession extends EventTarget {
+  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role;
+  pictures = { sent: 0, leftOut: 0 };
+
+  /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
+  static async open({ server = location.origin, token = null } = {}) {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const answer = await fetch(new URL("/v1/sessions", server), { method: "POST", headers });
+    const body = await answer.json();
+    if (!answer.ok) throw new Error(body.error);
+    return new EmiSession(body.id, { server, token });
+  }
+
+  /** Join a session that exists, e.g. as a viewer. */
+  constructor(id, { server = location.origin, token = null, role = "source" } = {}) {
+    super();
+    this.#base = new URL(server);
+    this.#token = token;
+    this.#id = id;
+    this.#role = role;
+    this.#connect();
+  }
+
+  get id() { return this.#id; }
+  get connected() { return this.#socket?.readyState === WebSocket.OPEN; }
+
+  /** Send the pictures and the sound of a stream, until `close` or until its tracks end. */
+  async send(stream, { framesPerSecond = 15, width = 640, quality = 0.8 } = {}) {
+    const [video] = stream.getVideoTracks();
+    const [audio] = stream.getAudioTracks();
+    if (video) this.#stops.push(await sendPictures(video, this.#post, { framesPerSecond, width, quality }, this.pictures));
+    if (audio) this.#stops.push(await sendSound(audio, this.#post));
+  }
+
+  /** Set a marker in the next estimate. */
+  mark() { this.#command("mark"); }
+  pause() { this.#command("pause"); }
+  resume() { this.#command("resume"); }
+  mute() { this.#command("mute"); }
+  unmute() { this.#command("unmute"); }
+
+  /** End the session and stop sending; the tracks of the stream stay open. */
+  close() {
+    if (this.#ended) return;
+    this.#command("end");
+    this.#finish("ended by this page");
+  }
+
+  #connect() {
+    const url = new URL(`/v1/sessions/${this.#id}`, this.#base);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    if (this.#role !== "source") url.searchParams.set("role", this.#role);
+    if (this.#token) url.searchParams.set("token", this.#token);
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => { this.#attempt = 0; };
+    socket.onmessage = (event) => this.#received(JSON.parse(event.data));
+    socket.onclose = () => this.#lost();
+    this.#socket = socket;
+  }
+
+  #received(message) {
+    if (message.type === "bye") return this.#finish(message.reason);
+    this.#tell(message.type, message);
+  }
+
+  #lost() {
+    if (this.#ended) return;
+    const delayMs = BACK_OFF_MS[this.#attempt++];
+    if (delayMs === undefined) return this.#finish("the server cannot be reached");
+    this.#tell("disconnected", { retryMs: delayMs });
+    setTimeout(() => { if (!this.#ended) this.#connect(); }, delayMs);
+  }
+
+  #finish(reason) {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const stop of this.#stops.splice(0)) stop();
+    this.#socket.close();
+    this.#tell("bye", { type: "bye", reason });
+  }
+
+  #tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
+  #command(type) { if (this.connected) this.#socket.send(JSON.stringify({ type })); }
+
+  #post = (kind, timeMs, payload, rateHz) => {
+    if (!this.connected || (kind === PICTURE && this.#socket.bufferedAmount > MAX_WAITING_BYTES)) return false;
+    this.#socket.send(packMedia(kind, timeMs, payload, rateHz));
+    return true;
+  };
+}
+
+async function sendPictures(track, post, { framesPerSecond, width, quality }, counts) {
+  const video = document.createElement("video");
+  video.muted = true;
+  video.playsInline = true;
+  video.srcObject = new MediaStream([track]);
+  await video.play();
+  const canvas = document.createElement("canvas");
+  const context = canvas.getContext("2d", { alpha: false });
+  const shortestMs = 0.9 * 1000 / framesPerSecond; // cameras jitter
+  let stopped = false, busy = false, lastMs = -Infinity;
+  const nextFrame = video.requestVideoFrameCallback
+    ? (use) => video.requestVideoFrameCallback((nowMs, frame) => use(frame.captureTime ?? nowMs))
+    : (use) => setTimeout(() => use(performance.now()), shortestMs);
+
+  function take(capturedMs) {
+    if (stopped) return;
+    nextFrame(take);
+    if (capturedMs - lastMs < shortestMs || !video.videoWidth) return;
+    if (busy) { counts.leftOut++; return; }
+    lastMs = capturedMs;
+    busy = true;
+    const scale = Math.min(1, width / video.videoWidth);
+    canvas.width = Math.round(video.videoWidth * scale);
+    canvas.height = Math.round(video.videoHeight * scale);
+    context.drawImage(video, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob(async (blob) => {
+      const sent = blob && !stopped && post(PICTURE, capturedMs, new Uint8Array(await blob.arrayBuffer()), 0);
+      sent ? counts.sent++ : counts.leftOut++;
+      busy = false;
+    }, "image/jpeg", quality);
+  }
+  nextFrame(take);
+  return () => { stopped = true; video.srcObject = null; };
+}
+
+async function sendSound(track, post) {
+  const context = new AudioContext();
+  await context.audioWorklet.addModule(new URL("./microphone.js", import.meta.url));
+  const source = context.createMediaStreamSource(new MediaStream([track]));
+  const node = new AudioWorkletNode(context, "emi-microphone", { numberOfOutputs: 0 });
+  let leadMs = Infinity; // from the sound's own time to performance.now(), by the fastest message so far
+  node.port.onmessage = ({ data: { samples, first } }) => {
+    const startMs = 1000 * first / context.sampleRate;
+    const lengthMs = 1000 * samples.length / context.sampleRate;
+    leadMs = Math.min(leadMs + lengthMs / 1000, performance.now() - lengthMs - startMs);
+    post(SOUND, Math.max(0, startMs + leadMs), samples, context.sampleRate);
+  };
+  source.connect(node);
+  await context.resume();
+  return () => { source.disconnect(); context.close(); };
+}

@@ -1,0 +1,266 @@
+"""The server with real clients over loopback: who gets in, what they get, and hostile ones."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.web.client import EmiClient
+from emi_live.web.protocol import (
+    PICTURE,
+    Bye,
+    EstimateEvent,
+    Event,
+    Hello,
+    StateEvent,
+    WarningEvent,
+    pack_media,
+)
+from emi_live.web.server import Access, check_names, listen
+from tests.live.web.conftest import PATIENCE_S, Served, serving
+
+Headers = Mapping[str, str]
+E = TypeVar("E", bound=Event)
+
+
+def request(
+    served: Served, method: str, path: str, headers: Headers | None = None
+) -> tuple[int, bytes, Headers]:
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=PATIENCE_S)
+    try:
+        connection.request(method, path, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        return answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
+    finally:
+        connection.close()
+
+
+def picture() -> bytes:
+    ok, data = cv2.imencode(".jpg", np.full((48, 64, 3), 128, np.uint8))
+    assert ok
+    return data.tobytes()
+
+
+def first(client: EmiClient, kind: type[E]) -> E:
+    """The next message of one kind."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        event = client.receive(PATIENCE_S)
+        if isinstance(event, kind):
+            return event
+        assert event is not None, client.ended
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_a_session_from_the_first_picture_to_its_end(served: Served) -> None:
+    with EmiClient.open(served.url) as client:
+        hello = first(client, Hello)
+        assert hello.role == "source" and hello.session == client.session
+        while first(client, StateEvent).state == "loading":
+            continue
+        client.command("mark")
+        client.send_audio(np.zeros(1600), 0.0, 16_000)
+        client.send_frame(picture(), 50.0)
+        estimate = first(client, EstimateEvent)
+        while "marker" not in estimate.estimate or estimate.end_ms is None:
+            estimate = first(client, EstimateEvent)
+        assert estimate.estimate["marker"] == 1
+        assert list(estimate.estimate["intensities"]) == hello.emotions
+        status, body, _ = request(served, "GET", f"/v1/sessions/{client.session}/latest")
+        assert status == 200 and json.loads(body)["seq"] >= estimate.estimate["seq"]
+        client.command("pause")
+        assert first(client, StateEvent).state == "paused"
+        client.command("resume")
+        client.command("mute")
+        while not (state := first(client, StateEvent)).muted:
+            continue
+        assert state.state == "running"
+        client.command("end")
+        assert "client" in first(client, Bye).reason
+    assert request(served, "GET", f"/v1/sessions/{client.session}/latest")[0] == 404
+
+
+def test_viewers_read_and_may_not_send(served: Served) -> None:
+    with (
+        EmiClient.open(served.url) as source,
+        EmiClient(served.url, source.session, viewer=True) as viewer,
+    ):
+        assert first(viewer, Hello).role == "viewer"
+        assert first(viewer, EstimateEvent).estimate["seq"] >= 0
+        viewer.command("end")
+        assert "only reads" in first(viewer, WarningEvent).text
+        assert first(source, EstimateEvent) is not None
+        source.command("end")
+        first(viewer, Bye)
+
+
+def test_a_source_may_come_back_and_is_not_waited_for_for_ever(served: Served) -> None:
+    with EmiClient.open(served.url) as gone:
+        first(gone, EstimateEvent)
+    with EmiClient(served.url, gone.session) as back:
+        assert first(back, Hello).role == "source"
+        first(back, EstimateEvent)
+    with EmiClient(served.url, gone.session, viewer=True) as viewer:
+        assert "gone" in first(viewer, Bye).reason
+
+
+def test_when_all_sessions_are_taken_the_next_one_is_told_so() -> None:
+    with serving(most=1) as served, EmiClient.open(served.url) as client:
+        with pytest.raises(SourceError, match="taken"):
+            EmiClient.open(served.url)
+        status, body, headers = request(served, "POST", "/v1/sessions")
+        assert status == 503 and "retry-after" in headers and "taken" in json.loads(body)["error"]
+        first(client, EstimateEvent)
+        client.command("end")
+        first(client, Bye)
+        deadline = time.monotonic() + PATIENCE_S
+        while served.ask(lambda: len(served.sessions.running)):
+            assert time.monotonic() < deadline
+        EmiClient.open(served.url).close()
+
+
+def test_a_session_without_media_is_ended() -> None:
+    with serving(idle_s=0.5) as served, EmiClient.open(served.url) as client:
+        assert "no media" in first(client, Bye).reason
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "https://app.example"}, 201),
+    ],
+)
+def test_other_sites_and_other_names_are_refused(headers: Headers, status: int) -> None:
+    with serving(Access(origins=frozenset({"https://app.example"}))) as served:
+        assert request(served, "POST", "/v1/sessions", headers)[0] == status
+
+
+def test_a_page_of_another_site_cannot_open_a_socket(served: Served) -> None:
+    url = served.url.replace("http", "ws") + "/v1/sessions/anything"
+    with (
+        pytest.raises(Exception, match="40[0-9]|rejected"),
+        connect(url, origin="http://evil.example", proxy=None),
+    ):  # type: ignore[arg-type]
+        pass
+
+
+def test_without_the_token_nothing_under_v1_answers() -> None:
+    with serving(Access(token="secret")) as served:
+        assert request(served, "POST", "/v1/sessions")[0] == 401
+        assert request(served, "POST", "/v1/sessions", {"Authorization": "Bearer wrong"})[0] == 401
+        assert request(served, "GET", "/")[0] == 200
+        with pytest.raises(SourceError, match="token"):
+            EmiClient.open(served.url)
+        with EmiClient.open(served.url, token="secret") as client:
+            first(client, EstimateEvent)
+            with pytest.raises(SourceError):
+                EmiClient(served.url, client.session)
+
+
+def test_the_page_is_small_and_loads_nothing_from_elsewhere(served: Served) -> None:
+    size = 0
+    for path in ("/", "/page.css", "/page.js", "/emi.js", "/microphone.js"):
+        status, body, headers = request(served, "GET", path)
+        assert status == 200
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert b"//cdn" not in body and b'src="http' not in body
+        size += len(body)
+    assert size < 60_000
+    assert request(served, "GET", "/nothing")[0] == 404
+    assert request(served, "GET", "/../../etc/passwd")[0] == 404
+
+
+def test_operators_see_counts(served: Served) -> None:
+    status, body, _ = request(served, "GET", "/healthz")
+    assert status == 200 and json.loads(body)["most"] == 8
+    assert b"emi_sessions " in request(served, "GET", "/metrics")[1]
+
+
+def test_hostile_messages_end_only_their_own_connection(served: Served) -> None:
+    with EmiClient.open(served.url) as good, EmiClient.open(served.url) as bad:
+        first(good, EstimateEvent)
+        first(bad, EstimateEvent)
+        bad._send(b"\xff" * 40)
+        assert first(bad, WarningEvent).counter == "messages_refused"
+        bad.send_frame(picture()[:-40] + bytes(40), 1.0)  # its header is right, its content damaged
+        for _ in range(30):
+            bad._send("{]")
+        assert "refused" in first(bad, Bye).reason
+        first(good, EstimateEvent)
+        good.command("end")
+
+
+def test_a_message_that_is_too_large_closes_the_connection(served: Served) -> None:
+    with EmiClient.open(served.url) as good, EmiClient.open(served.url) as bad:
+        first(bad, Hello)
+        with pytest.raises(ConnectionClosed):
+            bad._socket.send(pack_media(PICTURE, 0.0, bytes(2 << 20)))
+            while True:
+                bad._socket.recv(PATIENCE_S)
+        first(good, EstimateEvent)
+        good.command("end")
+
+
+def test_a_flood_is_cut_off(served: Served) -> None:
+    with EmiClient.open(served.url) as client:
+        first(client, EstimateEvent)
+
+        def flood() -> None:
+            try:
+                for number in range(6000):
+                    client.send_audio(np.zeros(16), float(number), 16_000)
+            except SourceError:
+                return
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        reason = first(client, Bye).reason
+        thread.join(PATIENCE_S)
+        assert "too many" in reason
+
+
+def test_a_reader_that_does_not_read_delays_nobody(served: Served) -> None:
+    with EmiClient.open(served.url) as source, EmiClient(served.url, source.session, viewer=True) as asleep:
+        first(source, Hello)
+        seen = [first(source, EstimateEvent).estimate["seq"] for _ in range(10)]
+        assert seen == sorted(seen)
+        assert first(asleep, Hello)
+        source.command("end")
+
+
+def test_many_who_connect_and_leave_change_nothing(served: Served) -> None:
+    with EmiClient.open(served.url) as good:
+        for _ in range(100):
+            EmiClient(served.url, good.session, viewer=True).close()
+        with pytest.raises(AssertionError, match="no such session"):
+            with EmiClient(served.url, "unknown") as lost:
+                assert isinstance(event := lost.receive(PATIENCE_S), Hello), event
+        first(good, EstimateEvent)
+        good.command("end")
+
+
+def test_addresses_are_checked() -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigurationError, match="port"):
+        taken.listen()
+        listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigurationError, match="IP address"):
+        listen("no.such.host", 0)
+    with pytest.raises(ConfigurationError, match="host name"):
+        check_names(["https://x.example/"])
+    assert check_names(["My.Host"]) == {"my.host"}

@@ -1,0 +1,60 @@
+"""What becomes of sessions and connections: clocks, slow readers, limits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emi_live.errors import ConfigurationError
+from emi_live.config import load_config
+from emi_live.web.protocol import Bye, EstimateEvent, StateEvent, encode
+from emi_live.web.sessions import OUTBOX, ClientClock, Outbox, Sessions
+
+MS = 1_000_000
+
+
+@given(st.lists(st.integers(min_value=0, max_value=300), min_size=1, max_size=60))
+def test_a_clients_clock_is_placed_by_its_fastest_message(delays_ms: list[int]) -> None:
+    clock, offset_ns = ClientClock(), 5_000 * MS
+    for number, delay_ms in enumerate(delays_ms):
+        t_ms = 40.0 * number
+        arrived_ns = offset_ns + round(t_ms * MS) + delay_ms * MS
+        placed_ns = clock.to_ours(t_ms, 0, arrived_ns)
+        best = min(delays_ms[: number + 1])
+        drift_ms = (40 * number + 300) / 1000  # what a slower clock may have lost since
+        assert best * MS <= placed_ns - offset_ns - round(t_ms * MS) <= (best + drift_ms) * MS + 1
+        back = clock.to_theirs_ms(placed_ns)
+        assert back is not None and abs(back - t_ms) < 1e-3
+
+
+def test_sound_is_placed_by_its_start() -> None:
+    clock = ClientClock()
+    assert clock.to_ours(100.0, 40 * MS, 1_140 * MS) == 1_100 * MS
+    assert clock.to_ours(130.0, 0, 1_130 * MS) == 1_130 * MS
+
+
+def test_a_slow_reader_gets_the_newest_estimate_and_never_too_many_messages() -> None:
+    async def read() -> list[str]:
+        outbox = Outbox()
+        for number in range(100):
+            estimate = EstimateEvent(estimate={"seq": number})
+            outbox.put(estimate, encode(estimate))
+            state = StateEvent(state="running")
+            outbox.put(state, encode(state))
+        end = Bye(reason="over")
+        outbox.put(end, encode(end))
+        assert outbox.skipped == 99 + 100 - OUTBOX
+        return [await outbox.take() for _ in range(OUTBOX + 2)]
+
+    texts = asyncio.run(read())
+    assert sum('"estimate"' in text for text in texts) == 1
+    assert any('"seq":99' in text for text in texts)
+    assert any('"over"' in text for text in texts)
+
+
+def test_a_server_has_no_camera_of_its_own() -> None:
+    with pytest.raises(ConfigurationError, match="browsers"):
+        Sessions(load_config(settings=["source.camera=0"]))
