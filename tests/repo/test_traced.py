@@ -50,6 +50,11 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("emi-live", "--camera", f"http://127.0.0.1:{PORT}/cam.mjpg", "--mic", "none", "--duration", "2"),
         *(*RECORDED, "out/camera.jsonl", "--set", "speech.backend=none", "--set", "face.backend=mediapipe"),
     ),
+    "serve": (
+        *("/usr/bin/timeout", "--preserve-status", "--signal", "INT", "15"),
+        *(str(Path(sys.executable).with_name("emi")), "serve", "--offline"),
+        *("--set", "speech.backend=none"),
+    ),
     "extract": (
         *("emi", "extract", "--videos", "clips", "--labels", "ratings.csv", "--out", "out/features"),
         *("--without", "text", "--workers", "1", "--offline"),
@@ -69,7 +74,7 @@ CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 LANES: Final = (
     ("help", "models", "privacy", "input", "camera"),
-    ("demo",),
+    ("demo", "serve"),
     ("extract", "train", "bench"),
     tuple(CULPRITS),
 )

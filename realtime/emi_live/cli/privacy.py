@@ -31,6 +31,7 @@ Use the options of your emi-live command. The list opens, contacts and writes no
   emi privacy --camera 0
   emi privacy --camera rtsp://host/stream --publish tcp://127.0.0.1:5561
   emi privacy --input talk.mp4 --json talk.jsonl --offline
+  emi privacy --serve 127.0.0.1
 """
 
 Kind = Literal["opens", "contacts", "sends", "writes", "memory", "telemetry", "never"]
@@ -69,6 +70,7 @@ def privacy(
     json_: Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="As in emi-live.")] = None,
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
+    serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
     append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
     force: Annotated[bool, typer.Option("--force", metavar=FLAG, help="As in emi-live.")] = False,
@@ -114,20 +116,23 @@ def privacy(
     run = {"mode": mode, "duration_s": duration}
     given |= {name: value for name, value in run.items() if value is not None}
     settings = load_config(config, set_ or (), given)
-    found = list(facts(settings, picture=picture, demo=demo))
+    found = list(facts(settings, picture=picture, demo=demo, serve=serve))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
         return
     _show(found)
 
 
-def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False) -> Iterator[Fact]:
+def facts(
+    config: LiveConfig, *, picture: Path | None = None, demo: bool = False, serve: str | None = None
+) -> Iterator[Fact]:
     """Everything that a run of these settings opens, contacts, sends, writes and keeps.
 
     Args:
         config: the settings of the run.
         picture: file in which the view is saved at the end; None = not saved.
         demo: the scripted demo runs instead of media and encoders.
+        serve: the address on which `emi serve` listens; None: it does not run.
 
     Raises:
         ConfigurationError: settings that a run would refuse, such as an open address without keys.
@@ -138,6 +143,8 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
     wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
     yield from _contacts(config, store, wanted)
+    if serve is not None:
+        yield from _serves(serve)
     yield from _sends(config)
     yield from _writes_what_is_asked_for(config, picture)
     yield from _writes_in_its_cache(config, store, wanted)
@@ -149,6 +156,16 @@ def facts(config: LiveConfig, *, picture: Path | None = None, demo: bool = False
         "nothing is computed that distinguishes one person's face or voice from another's",
     )
     yield Fact("never", "pictures and sound", "they are never written or sent; only what is listed above is")
+
+
+def _serves(host: str) -> Iterator[Fact]:
+    """What `emi serve` receives and sends."""
+    local = _is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}")
+    reach = "only from this machine" if local else "other machines can connect, with the token"
+    yield Fact(
+        "opens", f"port on {host}", f"takes pictures and sound that browsers and programs send; {reach}"
+    )
+    yield Fact("sends", f"page and messages on {host}", f"to who began the session: {PUBLISHED}; {reach}")
 
 
 def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.errors import DebugOption, report_errors
+from emi_live.cli.errors import DebugOption, end_on_signals, report_errors
 from emi_live.cli.options import complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.libraries import require
@@ -37,8 +38,8 @@ The browser sends its camera and microphone to this server, and to nobody else. 
 Other programs join over a WebSocket: docs/web.md.
 """
 NOTICE: Final = (
-    "Your face, voice and words are being analysed by a program. It estimates how strongly six emotions show. "
-    "It does not know what you feel."
+    "Your face, voice and words are being analysed by a program. "
+    "It estimates how strongly six emotions show; it does not know what you feel."
 )
 FLAG = " "
 
@@ -91,6 +92,7 @@ def serve(
     debug: DebugOption = False,
 ) -> None:
     with report_errors(debug):
+        end_on_signals()
         from emi_live.config import load_config
 
         overrides: dict[str, Any] = {"output": {"ui": False}}
@@ -129,11 +131,8 @@ def serve(
             port = listener.getsockname()[1]
             for line in _where(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
-            server.serve(
-                server.build_app(crowd, access),
-                listener,
-                *(None if f is None else str(f) for f in (certificate, key)),
-            )
+            with suppress(KeyboardInterrupt):  # that is how it ends
+                server.serve(server.build_app(crowd, access), listener, certificate, key)
 
 
 def _load(crowd: Sessions, settings: LiveConfig, console: Console) -> None:

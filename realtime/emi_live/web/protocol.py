@@ -2,7 +2,7 @@
 
 The server sends JSON text: `Hello`, `EstimateEvent`, `WordsEvent`, `StateEvent`, `WarningEvent`, `Bye`. A
 client sends JSON commands, and media as binary messages: 16 bytes of header (`pack_media`), then PCM or one
-JPEG picture. The JSON Schema in docs/web-protocol.schema.json is made from these declarations; a test keeps it up to date:
+JPEG picture. A JSON Schema is made from these declarations; a test keeps it up to date:
 
     python -m emi_live.web.protocol > docs/web-protocol.schema.json
 """
@@ -149,7 +149,7 @@ class Media:
     Attributes:
         kind: `SOUND` or `PICTURE`.
         rate_hz: sample rate of sound; 0 for a picture.
-        t_ms: capture time of the picture, or of the first sample: milliseconds of a steady clock of the client.
+        t_ms: capture time of the picture or of the first sample: milliseconds of the client's clock.
         payload: PCM, 16 bits, little-endian, one channel; or a JPEG picture.
     """
 

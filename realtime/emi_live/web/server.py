@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -197,7 +198,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    app: Starlette, listener: socket.socket, certificate: str | None = None, key: str | None = None
+    app: Starlette, listener: socket.socket, certificate: Path | None = None, key: Path | None = None
 ) -> None:
     """Run until Ctrl-C or SIGTERM.
 

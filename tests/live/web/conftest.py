@@ -38,7 +38,7 @@ class Served:
 
         def cut() -> None:
             for connection in list(self.server.server_state.connections):
-                connection.transport.abort()  # type: ignore[union-attr]
+                connection.transport.abort()
 
         self.ask(cut)
 

@@ -82,7 +82,7 @@ def open_page(browser: Browser, served: Served, **options: Any) -> Page:
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-    page.problems = problems  # type: ignore[attr-defined]
+    page.problems = problems
     page.goto(served.url.replace("127.0.0.1", "localhost"))
     return page
 
@@ -125,7 +125,7 @@ def test_from_consent_to_bars_words_and_files(
     assert "country" in page.inner_text("#words").lower()
     page.click("#stop")
     page.wait_for_selector("#consent:not([hidden])")
-    assert page.problems == []  # type: ignore[attr-defined]
+    assert page.problems == []
     page.context.close()
 
     whole = tmp_path / "film.mp4"
@@ -133,7 +133,14 @@ def test_from_consent_to_bars_words_and_files(
     subprocess.run(
         ["ffmpeg", "-loglevel", "error", *media, "-c:v", "mjpeg", "-q:v", "3", str(whole)], check=True
     )
-    command = [Path(sys.executable).with_name("emi-live"), "--input", whole, "--no-ui", "--json", "-"]
+    command = [
+        str(Path(sys.executable).with_name("emi-live")),
+        "--input",
+        str(whole),
+        "--no-ui",
+        "--json",
+        "-",
+    ]
     command += ["--set", f"models.directory={whisper_base.parent}", "--set", "models.offline=true"]
     offline = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
     expected = [json.loads(line)["intensities"] for line in offline.splitlines()]

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.web.client import EmiClient
@@ -33,6 +34,7 @@ from tests.live.web.conftest import PATIENCE_S, Served, serving
 
 Headers = Mapping[str, str]
 E = TypeVar("E", bound=Event)
+TOKEN = "for-tests"  # noqa: S105 # it guards nothing
 
 
 def request(
@@ -67,7 +69,7 @@ def first(client: EmiClient, kind: type[E]) -> E:
 def test_a_session_from_the_first_picture_to_its_end(served: Served) -> None:
     with EmiClient.open(served.url) as client:
         hello = first(client, Hello)
-        assert hello.role == "source" and hello.session == client.session
+        assert (hello.role, hello.session) == ("source", client.session)
         while first(client, StateEvent).state == "loading":
             continue
         client.command("mark")
@@ -79,7 +81,8 @@ def test_a_session_from_the_first_picture_to_its_end(served: Served) -> None:
         assert estimate.estimate["marker"] == 1
         assert list(estimate.estimate["intensities"]) == hello.emotions
         status, body, _ = request(served, "GET", f"/v1/sessions/{client.session}/latest")
-        assert status == 200 and json.loads(body)["seq"] >= estimate.estimate["seq"]
+        assert status == 200
+        assert json.loads(body)["seq"] >= estimate.estimate["seq"]
         client.command("pause")
         assert first(client, StateEvent).state == "paused"
         client.command("resume")
@@ -121,7 +124,9 @@ def test_when_all_sessions_are_taken_the_next_one_is_told_so() -> None:
         with pytest.raises(SourceError, match="taken"):
             EmiClient.open(served.url)
         status, body, headers = request(served, "POST", "/v1/sessions")
-        assert status == 503 and "retry-after" in headers and "taken" in json.loads(body)["error"]
+        assert status == 503
+        assert "retry-after" in headers
+        assert "taken" in json.loads(body)["error"]
         first(client, EstimateEvent)
         client.command("end")
         first(client, Bye)
@@ -153,21 +158,18 @@ def test_other_sites_and_other_names_are_refused(headers: Headers, status: int) 
 
 def test_a_page_of_another_site_cannot_open_a_socket(served: Served) -> None:
     url = served.url.replace("http", "ws") + "/v1/sessions/anything"
-    with (
-        pytest.raises(Exception, match="40[0-9]|rejected"),
-        connect(url, origin="http://evil.example", proxy=None),
-    ):  # type: ignore[arg-type]
-        pass
+    with pytest.raises(WebSocketException, match="403"):
+        connect(url, origin=Origin("http://evil.example"), proxy=None).__enter__()
 
 
 def test_without_the_token_nothing_under_v1_answers() -> None:
-    with serving(Access(token="secret")) as served:
+    with serving(Access(token=TOKEN)) as served:
         assert request(served, "POST", "/v1/sessions")[0] == 401
         assert request(served, "POST", "/v1/sessions", {"Authorization": "Bearer wrong"})[0] == 401
         assert request(served, "GET", "/")[0] == 200
         with pytest.raises(SourceError, match="token"):
             EmiClient.open(served.url)
-        with EmiClient.open(served.url, token="secret") as client:
+        with EmiClient.open(served.url, token=TOKEN) as client:
             first(client, EstimateEvent)
             with pytest.raises(SourceError):
                 EmiClient(served.url, client.session)
@@ -179,7 +181,7 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere(served: Served) -> N
         status, body, headers = request(served, "GET", path)
         assert status == 200
         assert "default-src 'none'" in headers["content-security-policy"]
-        assert b"//cdn" not in body and b'src="http' not in body
+        assert b'src="http' not in body
         size += len(body)
     assert size < 60_000
     assert request(served, "GET", "/nothing")[0] == 404
@@ -188,7 +190,8 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere(served: Served) -> N
 
 def test_operators_see_counts(served: Served) -> None:
     status, body, _ = request(served, "GET", "/healthz")
-    assert status == 200 and json.loads(body)["most"] == 8
+    assert status == 200
+    assert json.loads(body)["most"] == 8
     assert b"emi_sessions " in request(served, "GET", "/metrics")[1]
 
 
@@ -209,10 +212,10 @@ def test_hostile_messages_end_only_their_own_connection(served: Served) -> None:
 def test_a_message_that_is_too_large_closes_the_connection(served: Served) -> None:
     with EmiClient.open(served.url) as good, EmiClient.open(served.url) as bad:
         first(bad, Hello)
-        with pytest.raises(ConnectionClosed):
-            bad._socket.send(pack_media(PICTURE, 0.0, bytes(2 << 20)))
-            while True:
-                bad._socket.recv(PATIENCE_S)
+        bad._socket.send(pack_media(PICTURE, 0.0, bytes(2 << 20)))
+        while bad.receive(PATIENCE_S) is not None:
+            continue
+        assert "1009" in str(bad.ended)
         first(good, EstimateEvent)
         good.command("end")
 
@@ -248,17 +251,17 @@ def test_many_who_connect_and_leave_change_nothing(served: Served) -> None:
     with EmiClient.open(served.url) as good:
         for _ in range(100):
             EmiClient(served.url, good.session, viewer=True).close()
-        with pytest.raises(AssertionError, match="no such session"):
-            with EmiClient(served.url, "unknown") as lost:
-                assert isinstance(event := lost.receive(PATIENCE_S), Hello), event
+        with EmiClient(served.url, "unknown") as lost:
+            assert "no such session" in first(lost, Bye).reason
         first(good, EstimateEvent)
         good.command("end")
 
 
 def test_addresses_are_checked() -> None:
-    with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigurationError, match="port"):
+    with listen("127.0.0.1", 0) as taken:
         taken.listen()
-        listen("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(ConfigurationError, match="port"):
+            listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(ConfigurationError, match="IP address"):
         listen("no.such.host", 0)
     with pytest.raises(ConfigurationError, match="host name"):

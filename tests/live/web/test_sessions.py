@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_live.errors import ConfigurationError
 from emi_live.config import load_config
+from emi_live.errors import ConfigurationError
 from emi_live.web.protocol import Bye, EstimateEvent, StateEvent, encode
 from emi_live.web.sessions import OUTBOX, ClientClock, Outbox, Sessions
 
@@ -27,7 +27,7 @@ def test_a_clients_clock_is_placed_by_its_fastest_message(delays_ms: list[int]) 
         drift_ms = (40 * number + 300) / 1000  # what a slower clock may have lost since
         assert best * MS <= placed_ns - offset_ns - round(t_ms * MS) <= (best + drift_ms) * MS + 1
         back = clock.to_theirs_ms(placed_ns)
-        assert back is not None and abs(back - t_ms) < 1e-3
+        assert back == pytest.approx(t_ms, abs=1e-3)
 
 
 def test_sound_is_placed_by_its_start() -> None:
