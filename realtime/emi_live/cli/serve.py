@@ -6,6 +6,7 @@ import secrets
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -70,6 +71,14 @@ def serve(
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate (PEM).", metavar="FILE")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", metavar="FILE")] = None,
+    self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--self-signed",
+            metavar=FLAG,
+            help="TLS with a certificate made for this run. Browsers warn; compare the fingerprint.",
+        ),
+    ] = False,
     notice: Annotated[
         bool,
         typer.Option(
@@ -101,14 +110,17 @@ def serve(
         settings = load_config(config, set_ or (), overrides)
         if (certificate is None) != (key is None):
             raise ConfigurationError("--certificate and --key belong together; give both")
+        if self_signed and certificate is not None:
+            raise ConfigurationError("--self-signed makes a certificate; leave out --certificate and --key")
         for file in (certificate, key):
             if file is not None and not file.is_file():
                 raise ConfigurationError(f"there is no file {file}")
-        require("starlette", "uvicorn", "websockets", extra="web", what="`emi serve`")
+        require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="`emi serve`")
         from rich.console import Console
 
         from emi_live.cli.session import set_up_logging
         from emi_live.web import server
+        from emi_live.web.certificate import make_certificate
         from emi_live.web.sessions import Sessions
 
         set_up_logging(debug, view=False)
@@ -119,7 +131,7 @@ def serve(
         names = [*(name or ()), *(() if local or everywhere else (host,))]
         access = server.Access(token, server.check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
-        with server.listen(host, port) as listener:
+        with server.listen(host, port) as listener, TemporaryDirectory(prefix="emi-") as folder:
             crowd = Sessions(
                 settings,
                 most=sessions,
@@ -129,6 +141,14 @@ def serve(
             )
             _load(crowd, settings, console)
             port = listener.getsockname()[1]
+            if self_signed:
+                hosts = ["localhost", "127.0.0.1", *access.hosts]
+                certificate, key, fingerprint = make_certificate(hosts, Path(folder))
+                console.print(
+                    f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             for line in _where(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
@@ -163,5 +183,5 @@ def _where(host: str, port: int, access: Access, *, secure: bool) -> Iterator[st
     if not secure:
         yield (
             "[yellow]browsers give camera and microphone only to https pages of other machines: "
-            "add --certificate and --key[/yellow]"
+            "add --self-signed, or --certificate and --key[/yellow]"
         )
