@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emi_live.bus import PacketReader
     from emi_live.drift import DriftReport
     from emi_live.media import PixelFormat, SoundLayout
+    from emi_live.rings import VideoReader
     from emi_live.sinks import EstimateBox, Sink
     from emi_live.sources.push import PushSource
     from emi_live.worker import Worker
@@ -201,6 +202,16 @@ class LiveEngine:
             ConfigurationError: not a topic of the bus, or nothing is loaded.
         """
         return self._running().bus.subscriber(topics)
+
+    def frames(self) -> VideoReader:
+        """The frames that the engine takes, for a program that shows them; the newest one wins.
+
+        Call it between `load` and `with`, and read it in one thread. Nothing ever waits for this reader.
+
+        Raises:
+            ConfigurationError: nothing is loaded.
+        """
+        return self._running().video.reader(loose=True)
 
     def __enter__(self) -> Self:
         """Start; raises as `load` does, and ConfigurationError for a sink that cannot write."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from emi_engine import FusionEngine
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
+    from emi_live.rings import VideoRing
     from emi_live.sinks import Sink
     from emi_live.sources.push import PushSource
     from emi_models.store import Progress
@@ -72,6 +73,7 @@ class Parts:
     intake: Intake
     pushed: PushSource | None  # None: media are captured
     bus: Bus
+    video: VideoRing
     box: EstimateBox  # of `LiveEngine.estimates`
     feed: Worker  # fills it
     loop: FusionLoop
@@ -161,7 +163,7 @@ class Builder:
             box, *others = boxes = self._boxes(calls=on_estimate is not None)
             feed = FeedRunner(EstimateFeed(flow.bus.subscriber("estimate"), total), boxes)
             feeder = Worker("estimates", feed, health)
-            parts = Parts(flow.intake, flow.pushed, flow.bus, box, feeder, loop, fusion, limits)
+            parts = Parts(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder, loop, fusion, limits)
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)

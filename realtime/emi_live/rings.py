@@ -338,9 +338,9 @@ class VideoRing(Ring):
         self._slots: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * capacity
         self._stamps = [(0, 0)] * capacity  # captured, arrived
 
-    def reader(self) -> VideoReader:
-        """A new reader, positioned at the next frame to be written."""
-        return VideoReader(self)
+    def reader(self, *, loose: bool = False) -> VideoReader:
+        """A new reader, positioned at the next frame to be written; see `Reader` for `loose`."""
+        return VideoReader(self, loose=loose)
 
     def write(
         self, rgb: NDArray[np.uint8], t_ns: int, *, arrived_ns: int = 0, timeout_s: float | None = None
@@ -365,18 +365,19 @@ class VideoRing(Ring):
 class VideoReader(Reader):
     """One reader's position in a `VideoRing`; used by one thread."""
 
-    def __init__(self, ring: VideoRing) -> None:
-        super().__init__(ring)
+    def __init__(self, ring: VideoRing, *, loose: bool = False) -> None:
+        super().__init__(ring, loose=loose)
         self._ring = ring
+        self._newest_only = loose or not ring._lossless
         self.overwritten = 0  # frames that a newer one replaced before they were read
 
     def read(self) -> Frame | None:
-        """The next frame (lossless) or the newest (live); None when there is none unread. Never waits."""
+        """The next frame (lossless) or the newest (live, loose); None without an unread one. Never waits."""
         ring = self._ring
         with self._changed:
             if self.position >= ring._end:
                 return None
-            index = self.position if ring._lossless else ring._end - 1
+            index = ring._end - 1 if self._newest_only else self.position
             self.overwritten += index - self.position
             slot = index % ring._capacity
             frame = Frame(ring._slots[slot].copy(), *ring._stamps[slot], index)

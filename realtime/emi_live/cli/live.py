@@ -116,6 +116,14 @@ def live(
             metavar="ADDRESS",
         ),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            help="Show a page with your picture, e.g. 8765 or 127.0.0.1:8765. Needs the extra `web`.",
+            rich_help_panel=TELL,
+            metavar="PORT|ADDRESS",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -243,6 +251,7 @@ def live(
                 "output.append": append or None,
                 "output.force": force or None,
                 "output.publish": publish,
+                "output.web": web,
                 "output.ui": None if ui else False,
             }
         )

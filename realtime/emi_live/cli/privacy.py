@@ -69,6 +69,7 @@ def privacy(
     demo: Annotated[bool, typer.Option("--demo", metavar=FLAG, help="As in emi-live.")] = False,
     json_: Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="As in emi-live.")] = None,
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
+    web: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
@@ -99,6 +100,7 @@ def privacy(
     output = {
         "json_path": json_,
         "publish": publish,
+        "web": web,
         "ui": None if ui else False,
         "append": append or None,
         "force": force or None,
@@ -264,6 +266,9 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
         PublishSink(config.output.publish, config.bus)  # raises the errors that a run would raise
         reach = "only this machine" if _is_loopback(config.output.publish) else "other machines can connect"
         yield Fact("sends", f"--publish {config.output.publish}", f"{PUBLISHED}; {reach}; {guarded}")
+    if config.output.web is not None:
+        what = "to pages of this machine: pictures of at most 480 pixels in width, and " + PUBLISHED
+        yield Fact("sends", f"--web {config.output.web}", what)
     bus = config.bus
     if bus.transport == "inproc":
         yield Fact("sends", "only between its own threads", "no other process can open these sockets")

@@ -38,10 +38,6 @@ HELP: Final = """Serve a page that shows your own picture, six curves and your w
 The browser sends its camera and microphone to this server, and to nobody else. Nothing is stored.
 Other programs join over a WebSocket: docs/web.md.
 """
-NOTICE: Final = (
-    "Your face, voice and words are being analysed by a program. "
-    "It estimates how strongly six emotions show; it does not know what you feel."
-)
 FLAG = " "
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -120,6 +116,7 @@ def serve(
 
         from emi_live.cli.session import set_up_logging
         from emi_live.web import server
+        from emi_live.web.broadcast import NOTICE
         from emi_live.web.certificate import make_certificate
         from emi_live.web.sessions import Sessions
 

@@ -11,6 +11,7 @@ import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ from emi_live.sinks.viewstate import AMBER, EMOTION_COLOURS, NOTICE, ProgressLin
 from emi_models import EMOTIONS
 from emi_models.console import printable
 from emi_models.files import library_caches
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from emi_live.sinks import Sink
     from emi_live.sinks.publish import PublishSink
     from emi_live.sinks.terminal import Controls, TerminalSink
+    from emi_live.web.local import WebSink
 
 __all__ = ["LoadingSteps", "Summary", "announce", "run_session", "set_up_logging"]
 
@@ -95,9 +98,8 @@ def run_session(
             step=LoadingSteps(status, config.fusion.threads, start),
         )
         engine.load()
-    announce(console, engine.announcements)
-    if outputs.published is not None:
-        announce(console, [f"estimates on {outputs.published.address}"])
+        outputs.attach(engine)
+    announce(console, [*engine.announcements, *outputs.addresses])
     summary = Summary()
     line = None if view is not None else _progress_line(config, health, console)
     gone: PartialSourceError | None = None
@@ -301,8 +303,20 @@ class _Outputs:
 
     sinks: list[Sink] = field(default_factory=list)
     published: PublishSink | None = None
+    page: WebSink | None = None
     view: TerminalSink | None = None  # None: there is none, or it writes plain lines
     controls: Controls | None = None
+
+    def attach(self, engine: LiveEngine) -> None:
+        """Give the engine to what needs more of it than estimates."""
+        if self.page is not None:
+            self.page.attach(engine)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where others find the estimates, one line each."""
+        lines = [] if self.published is None else [f"estimates on {self.published.address}"]
+        return lines if self.page is None else [*lines, f"page on {self.page.url}"]
 
     @property
     def quitting(self) -> bool:
@@ -343,6 +357,13 @@ def _open_outputs(
         outputs.published = PublishSink(output.publish, config.bus, health)
         outputs.published.open()  # an address in use is an error now, not after the models are loaded
         sinks.append(outputs.published)
+    if output.web is not None:
+        require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="--web")
+        from emi_live.web.broadcast import NOTICE as ANALYSED
+        from emi_live.web.local import WebSink
+
+        outputs.page = WebSink(output.web, version=version("emi-live"), notice=ANALYSED)
+        sinks.append(outputs.page)
     if picture is not None:
         from emi_live.sinks.view import PictureSink
 

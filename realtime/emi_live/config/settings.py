@@ -617,6 +617,9 @@ class OutputConfig(Section):
         None,
         description="ZeroMQ address to publish estimates at, such as tcp://127.0.0.1:5561; unset = none.",
     )
+    web: str | None = Field(
+        None, description="Port or address of this machine for a page with the own picture; unset = no page."
+    )
     ui: bool = Field(True, description="Show the terminal view.")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Hello",
     "Media",
     "ProtocolError",
+    "Role",
     "SpokenWord",
     "StateEvent",
     "WarningEvent",
@@ -64,12 +65,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_
     """What the server sends; `type` says which one it is."""
 
 
+# A source sends media and commands, a controller commands; a viewer only reads.
+Role = Literal["source", "controller", "viewer"]
+
+
 class Hello(Event, frozen=True, kw_only=True, tag="hello"):
     """The first message of a connection."""
 
     session: str
     protocol: int = PROTOCOL
-    role: Literal["source", "viewer"]  # a source may send media and commands
+    role: Role
     emotions: list[str]  # names of the intensities, in order
     hop_s: float  # seconds between estimates
     window_s: float

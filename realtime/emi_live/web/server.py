@@ -17,39 +17,56 @@ import hmac
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, get_args
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.health import Health
+from emi_live.web.broadcast import FullError
 from emi_live.web.protocol import (
     MAX_MESSAGE,
     Bye,
     ProtocolError,
+    Role,
     decode_command,
     encode,
     unpack_media,
 )
-from emi_live.web.sessions import FullError
+from emi_live.worker import Worker
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
-    from emi_live.web.sessions import Outbox, Session, Sessions
+    from emi_live.web.broadcast import Broadcast, Outbox
 
-__all__ = ["Access", "build_app", "check_names", "is_loopback", "listen", "serve"]
+__all__ = [
+    "Access",
+    "Crowd",
+    "Server",
+    "build_app",
+    "check_names",
+    "is_loopback",
+    "listen",
+    "run_in_thread",
+    "serve",
+    "server_config",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +128,39 @@ class Access:
         return None
 
 
+class Crowd(Protocol):
+    """The sessions that a server has: those of browsers (`Sessions`), or this machine's own."""
+
+    most: int
+    local: str | None  # the session that shows this machine's own camera
+    counters: Counter[str]
+
+    @property
+    def running(self) -> Mapping[str, Broadcast]:
+        """By id."""
+        ...
+
+    async def open(self) -> Broadcast:
+        """A new session; raises FullError, or ConfigurationError where there are none."""
+        ...
+
+    async def end(self, session: Any) -> None:
+        """End one session."""
+        ...
+
+    async def watch(self) -> None:
+        """End what is over, until cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """End everything."""
+        ...
+
+
 class _Guard:
     """Middleware: refuses who may not use the server, and adds the headers of security."""
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Crowd) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
@@ -145,7 +191,7 @@ class _Guard:
         await self._app(scope, receive, with_headers)
 
 
-def build_app(sessions: Sessions, access: Access) -> Starlette:
+def build_app(sessions: Crowd, access: Access) -> Starlette:
     """The application for these sessions."""
 
     @asynccontextmanager
@@ -155,22 +201,24 @@ def build_app(sessions: Sessions, access: Access) -> Starlette:
             yield
         finally:
             watch.cancel()
-            await sessions.close()
 
     handlers = _Handlers(sessions)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
     routes += [
         Route("/v1/sessions", handlers.open, methods=["POST"]),
+        Route("/v1/local", handlers.local),
         Route("/v1/sessions/{id}/latest", handlers.latest),
         Route("/v1/sessions/{id}", handlers.end, methods=["DELETE"]),
         Route("/healthz", handlers.health),
         Route("/metrics", handlers.metrics),
     ]
-    return Starlette(
+    app = Starlette(
         routes=[*routes, WebSocketRoute("/v1/sessions/{id}", handlers.talk)],
         middleware=[Middleware(_Guard, access=access, sessions=sessions)],
         lifespan=lifespan,
     )
+    app.state.crowd = sessions
+    return app
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -205,9 +253,28 @@ def serve(
     Raises:
         ConfigurationError: the certificate or its key is not valid.
     """
-    import uvicorn
+    config = server_config(app, certificate, key)
+    try:
+        config.load()
+    except OSError as error:  # what the ssl module raises
+        raise ConfigurationError(
+            f"--certificate {certificate}: {error}; give PEM files that belong together"
+        ) from error
+    Server(config).run(sockets=[listener])
 
-    config = uvicorn.Config(
+
+class Server(uvicorn.Server):
+    """Tells every client why it ends, before it closes their connections."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all sessions, then as uvicorn does."""
+        await self.config.app.state.crowd.close()  # type: ignore[union-attr] # made by `build_app`
+        await super().shutdown(sockets)
+
+
+def server_config(app: Starlette, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Config:
+    """How uvicorn runs an app of `build_app`."""
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -220,19 +287,42 @@ def serve(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    try:
-        config.load()
-    except OSError as error:  # what the ssl module raises
-        raise ConfigurationError(
-            f"--certificate {certificate}: {error}; give PEM files that belong together"
-        ) from error
-    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_in_thread(
+    app: Starlette, listener: socket.socket, timeout_s: float
+) -> tuple[asyncio.AbstractEventLoop, Callable[[], None]]:
+    """Serve in a thread of its own; returns its event loop, and what stops it.
+
+    Raises:
+        SourceError: it does not start.
+    """
+    server = Server(server_config(app))
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server._serve([listener])  # `serve` would take over the signals of the program
+
+    worker = Worker("web", lambda _: asyncio.run(run()), Health())
+    worker.start()
+    deadline_s = time.monotonic() + timeout_s
+    while not server.started:
+        if worker.finished or time.monotonic() > deadline_s:
+            raise SourceError("the web server did not start") from worker.error
+        worker.join(0.01)
+
+    def stop() -> None:
+        server.should_exit = True
+        worker.join(timeout_s)
+
+    return loops[0], stop
 
 
 class _Handlers:
     """One method per route."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Crowd) -> None:
         self._sessions = sessions
 
     async def open(self, _: Request) -> Response:
@@ -240,7 +330,13 @@ class _Handlers:
             session = await self._sessions.open()
         except FullError as error:
             return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
+        except ConfigurationError as error:
+            return JSONResponse({"error": str(error)}, 409)
         return JSONResponse({"id": session.id}, 201)
+
+    async def local(self, _: Request) -> Response:
+        """The session of this machine's own camera; `emi serve` has none."""
+        return JSONResponse({"id": self._sessions.local})
 
     async def latest(self, request: Request) -> Response:
         session = self._find(request)
@@ -284,7 +380,11 @@ class _Handlers:
         if session is None:
             await _say_bye(client, "there is no such session, or it has ended")
             return
-        outbox = session.join(source=client.query_params.get("role") != "viewer")
+        wanted = client.query_params.get("role", "source")
+        if wanted not in get_args(Role):
+            await _say_bye(client, f"role={wanted} is not one of {', '.join(get_args(Role))}")
+            return
+        outbox = session.join(cast("Role", wanted), pictures=client.query_params.get("pictures") == "1")
         sending = asyncio.create_task(_send(client, outbox))
         try:
             await _receive(client, session, outbox)
@@ -296,21 +396,24 @@ class _Handlers:
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sending
 
-    def _find(self, request: Request) -> Session | None:
+    def _find(self, request: Request) -> Broadcast | None:
         return self._sessions.running.get(request.path_params["id"])
 
 
 async def _send(client: WebSocket, outbox: Outbox) -> None:
     """Send what is in the outbox; end with the last message."""
     while True:
-        text = await outbox.take()
-        await client.send_text(text)
-        if text.startswith('{"type":"bye"'):
+        message = await outbox.take()
+        if isinstance(message, bytes):
+            await client.send_bytes(message)
+            continue
+        await client.send_text(message)
+        if message.startswith('{"type":"bye"'):
             await client.close()
             return
 
 
-async def _receive(client: WebSocket, session: Session, outbox: Outbox) -> None:
+async def _receive(client: WebSocket, session: Broadcast, outbox: Outbox) -> None:
     """Take what one client sends, until it leaves or breaks the rules too often."""
     loop = asyncio.get_running_loop()
     violations, count, since_s = 0, 0, loop.time()
@@ -327,10 +430,12 @@ async def _receive(client: WebSocket, session: Session, outbox: Outbox) -> None:
             await _say_bye(client, "too many messages a second")
             return
         try:
-            if outbox is not session.source:
-                raise ProtocolError("this connection only reads: another one is the source of the session")
             if (data := message.get("bytes")) is not None:
+                if outbox.role != "source":
+                    raise ProtocolError("this connection sends no media: it is not the source of the session")
                 session.push(unpack_media(data))
+            elif outbox.role == "viewer":
+                raise ProtocolError("this connection only reads: another one is the source of the session")
             else:
                 session.obey(decode_command(message["text"]))
         except ConfigurationError as error:

@@ -1,9 +1,8 @@
-"""One person at a time is one `Session`; `Sessions` makes them, counts them and ends those that are left.
+"""The people of `emi serve`: one `Session` each; `Sessions` makes, counts and ends them.
 
-A session has a live engine of its own. Its media come from one connection, its messages go to any number:
-each connection has an `Outbox`, in which a newer estimate replaces one that was not sent, so that a slow
-reader delays nobody. All of this runs in one event loop; models load, pictures are decoded and packets are
-read in threads.
+A session has a live engine of its own. Its media come from one connection, its messages go to any number
+(`Broadcast`). All of this runs in one event loop; models load, pictures are decoded and packets are read in
+threads.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,42 +23,19 @@ import numpy as np
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.live import LiveEngine
-from emi_live.messages import TranscriptPacket
-from emi_live.web.protocol import (
-    PICTURE,
-    Bye,
-    Command,
-    EstimateEvent,
-    Event,
-    Hello,
-    Media,
-    SpokenWord,
-    StateEvent,
-    WarningEvent,
-    WordsEvent,
-    encode,
-)
+from emi_live.web.broadcast import POLL_S, Broadcast, FullError, Outbox, read_transcripts
+from emi_live.web.protocol import PICTURE, Bye, Media, Role, StateEvent
 from emi_live.worker import Worker
-from emi_models import EMOTIONS
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
-    from emi_live.bus import PacketReader
     from emi_live.config import LiveConfig
-    from emi_live.messages import Estimate
 
-__all__ = ["ClientClock", "FullError", "Outbox", "Session", "Sessions"]
+__all__ = ["ClientClock", "Session", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
-OUTBOX: Final = 64  # messages that wait for one slow reader, besides the newest estimate
-POLL_S: Final = 0.2
-WARN_EVERY_S: Final = 1.0  # the same warning is told to a client at most this often
 DRIFT: Final = 1000  # a client's clock may be slower than ours by 1 part in this
-
-
-class FullError(ConfigurationError):
-    """The server has as many sessions as it may."""
 
 
 class ClientClock:
@@ -94,69 +69,20 @@ class ClientClock:
         return None if self._lead_ns is None else (t_ns - self._lead_ns) / NS_PER_MS
 
 
-class Outbox:
-    """Messages for one connection. A newer estimate replaces the one that waits; others queue to a limit."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[str] = deque()
-        self._estimate: str | None = None
-        self._woken = asyncio.Event()
-        self.skipped = 0  # estimates that were replaced, and other messages that did not fit
-
-    def put(self, message: Event, text: str) -> None:
-        """Add one message, as JSON too."""
-        if isinstance(message, EstimateEvent):
-            self.skipped += self._estimate is not None
-            self._estimate = text
-        elif len(self._waiting) < OUTBOX or isinstance(message, Bye):
-            self._waiting.append(text)
-        else:
-            self.skipped += 1
-        self._woken.set()
-
-    async def take(self) -> str:
-        """The next message, waiting for it."""
-        while True:
-            if self._waiting:
-                return self._waiting.popleft()
-            if self._estimate is not None:
-                text, self._estimate = self._estimate, None
-                return text
-            self._woken.clear()
-            await self._woken.wait()
-
-
-class Session:
+class Session(Broadcast):
     """One person who is analysed: an engine, one source of media, any number of readers."""
 
     def __init__(self, engine: LiveEngine, *, version: str, notice: str | None) -> None:
         """`engine` is loaded, or will be by `start`."""
-        self.id = secrets.token_urlsafe(16)
-        self.began_s = time.monotonic()
-        self.source: Outbox | None = None  # of the connection that sends media
+        super().__init__(secrets.token_urlsafe(16), engine, version=version, notice=notice)
         self.lost_s: float | None = time.monotonic()  # since when there is no source
         self.heard_s = time.monotonic()  # when the last media came
-        self.latest: Estimate | None = None
-        self.counters: Counter[str] = Counter()
-        self.ended: str | None = None  # why
-        self._engine = engine
-        self._version = version
-        self._notice = notice
         self._clock = ClientClock()
-        self._outboxes: set[Outbox] = set()
         self._picture: tuple[Media, int] | None = None  # the newest one, and when it arrived
         self._seen = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: Worker | None = None
-        self._running = False
-        self._words: dict[int, SpokenWord] = {}
-        self._began_ns: int | None = None  # t = 0 of estimates on our clock
-        self._warned_s: dict[str, float] = {}
-
-    @property
-    def readers(self) -> int:
-        """Connections that are open."""
-        return len(self._outboxes)
+        self.starting: asyncio.Task[None] | None = None  # waited for: models load in a thread
 
     async def start(self) -> None:
         """Load what is not loaded yet, and run.
@@ -165,56 +91,51 @@ class Session:
             EmiError: the engine cannot start.
         """
         await asyncio.to_thread(self._engine.load)
-        read = partial(_read_packets, self._engine.subscribe(["transcript"]), self._on_packet())
+        packets, loop = self._engine.subscribe(["transcript"]), asyncio.get_running_loop()
+        read = partial(read_transcripts, packets, loop, self.tell_words)
         await self._engine.__aenter__()
-        self._running = True
+        self.running = True
         self._reader = Worker("words", read, self._engine.health)
         self._reader.start()
         for work in (self._pass_on_estimates(), self._decode_pictures()):
             task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._task_ended)
-        self._tell_state()
+        self.tell_state()
 
-    def join(self, *, source: bool) -> Outbox:
+    def state(self) -> StateEvent:
+        """What the session does now."""
+        if self.running and self.lost_s is not None:
+            return StateEvent(state="lost", seconds=time.monotonic() - self.lost_s)
+        return super().state()
+
+    def role_of(self, wanted: Role) -> Role:
+        """The first connection that wants to be the source is it."""
+        return "source" if wanted == "source" and self.source is None else "viewer"
+
+    def join(self, wanted: Role, *, pictures: bool = False) -> Outbox:
         """Add a connection; its first messages wait in the outbox."""
-        config, outbox = self._engine.config, Outbox()
-        source = source and self.source is None
-        self._outboxes.add(outbox)
-        hello = Hello(
-            session=self.id,
-            role="source" if source else "viewer",
-            emotions=list(EMOTIONS),
-            hop_s=config.window.hop_s,
-            window_s=config.window.length_s,
-            bundle=config.bundle,
-            version=self._version,
-            notice=self._notice,
-        )
-        outbox.put(hello, encode(hello))
-        if source:
-            self.source, self.lost_s = outbox, None
-        state = self._state()
-        outbox.put(state, encode(state))
-        if self._words:
-            words = WordsEvent(words=list(self._words.values()))
-            outbox.put(words, encode(words))
+        was_lost, self.lost_s = self.lost_s, None if self.role_of(wanted) == "source" else self.lost_s
+        outbox = super().join(wanted)
+        if outbox.role == "source":
+            self.source = outbox
+            if was_lost is not None:
+                self.tell_state()
         return outbox
 
     def leave(self, outbox: Outbox) -> None:
         """Remove a connection."""
-        self._outboxes.discard(outbox)
-        self.counters["skipped"] += outbox.skipped
+        super().leave(outbox)
         if outbox is self.source:
             self.source, self.lost_s = None, time.monotonic()
             self._clock = ClientClock()  # a page that is loaded again has a new clock
-            self._tell_state()
+            self.tell_state()
 
     def push(self, media: Media) -> None:
         """Take one block of sound or one picture; a picture replaces one that is not decoded yet."""
         arrived_ns = time.monotonic_ns()
         self.heard_s = time.monotonic()
-        if not self._running:
+        if not self.running:
             self.counters["early"] += 1
             return
         if media.kind == PICTURE:
@@ -229,37 +150,12 @@ class Session:
         self.counters["sound_ms"] += length_ns // NS_PER_MS
         self._try(partial(self._engine.push_audio, samples, t_ns, media.rate_hz))
 
-    def obey(self, command: Command) -> None:
-        """Carry out a command of the source; before the engine runs, only `end` has an effect."""
-        if command.type == "end":
-            self.ended = "ended by the client"
-            return
-        if not self._running:
-            self.warn("not running yet: the command was ignored", "commands_ignored")
-            return
-        match command.type:
-            case "mark":
-                self._engine.mark()
-            case "pause":
-                self._engine.pause()
-            case "resume":
-                self._engine.resume()
-            case "mute" | "unmute":
-                self._engine.mute_audio(command.type == "mute")
-        self._tell_state()
-
-    def warn(self, text: str, counter: str) -> None:
-        """Count something that was refused or lost, and tell the readers, not too often."""
-        self.counters[counter] += 1
-        now_s = time.monotonic()
-        if now_s - self._warned_s.get(counter, -WARN_EVERY_S) >= WARN_EVERY_S:
-            self._warned_s[counter] = now_s
-            self._tell(WarningEvent(text=text, counter=counter, count=self.counters[counter]))
-
     async def close(self) -> None:
         """End the engine; readers get the reason first."""
-        self._running = False
-        self._tell(Bye(reason=self.ended or "the server stops"))
+        if self.starting is not None:
+            await self.starting
+        self.running = False
+        self.tell(Bye(reason=self.ended or "the server stops"))
         for task in self._tasks:
             task.cancel()
         if self._reader is not None:
@@ -269,21 +165,6 @@ class Session:
         for task in list(self._tasks):
             with suppress(asyncio.CancelledError, EmiError):
                 await task
-
-    def _state(self) -> StateEvent:
-        if not self._running:
-            return StateEvent(state="loading")
-        if self.lost_s is not None:
-            return StateEvent(state="lost", seconds=time.monotonic() - self.lost_s)
-        return StateEvent(state="paused" if self._engine.paused else "running", muted=self._engine.muted)
-
-    def _tell_state(self) -> None:
-        self._tell(self._state())
-
-    def _tell(self, message: Event) -> None:
-        text = encode(message)
-        for outbox in self._outboxes:
-            outbox.put(message, text)
 
     def _try(self, push: Callable[[], None]) -> None:
         try:
@@ -295,44 +176,7 @@ class Session:
 
     async def _pass_on_estimates(self) -> None:
         async for estimate in self._engine:
-            self.latest = estimate
-            self._began_ns = estimate.t_ns - round(estimate.t_s * NS_PER_S)
-            end_ms = self._clock.to_theirs_ms(estimate.t_ns)
-            self._tell(EstimateEvent(estimate=estimate.to_json(), end_ms=end_ms))
-
-    def _on_packet(self) -> Callable[[TranscriptPacket], None]:
-        """What the thread that reads packets calls: it goes on in the event loop."""
-        loop = asyncio.get_running_loop()
-
-        def tell(packet: TranscriptPacket) -> None:
-            with suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(self._tell_words, packet)
-
-        return tell
-
-    def _tell_words(self, packet: TranscriptPacket) -> None:
-        """Tell the words that are new or have changed since the last packet."""
-        began_ns = self._began_ns
-        if began_ns is None:
-            return
-        now = {
-            word.number: SpokenWord(
-                number=word.number,
-                text=word.text,
-                start=round((word.start_ns - began_ns) / NS_PER_S, 2),
-                end=round((word.end_ns - began_ns) / NS_PER_S, 2),
-                committed=word.committed,
-            )
-            for word in packet.words
-            if word.number >= 0
-        }
-        changed = [word for number, word in now.items() if self._words.get(number) != word]
-        withdrawn = [
-            number for number, word in self._words.items() if number not in now and not word.committed
-        ]
-        self._words = now
-        if changed or withdrawn:
-            self._tell(WordsEvent(words=changed, withdrawn=withdrawn, language=packet.language))
+            self.tell_estimate(estimate, self._clock.to_theirs_ms(estimate.t_ns))
 
     async def _decode_pictures(self) -> None:
         """Decode the newest picture in a thread and push it, again and again."""
@@ -355,7 +199,7 @@ class Session:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and self._running:
+        if error is not None and self.running:
             logger.error("session %s…: %s", self.id[:6], error, exc_info=not isinstance(error, EmiError))
             self.ended = self.ended or str(error)
 
@@ -390,6 +234,7 @@ class Sessions:
                 "a server takes media from browsers; leave out source.camera and source.input"
             )
         self.most = most
+        self.local: str | None = None
         self.counters: Counter[str] = Counter()
         self.running: dict[str, Session] = {}
         self._config = config
@@ -429,10 +274,7 @@ class Sessions:
         session = Session(engine, version=self._version, notice=self._notice)
         self.running[session.id] = session
         self.counters["opened"] += 1
-        task = asyncio.create_task(self._start(session))
-        task.add_done_callback(lambda _: None)
-        session._tasks.add(task)
-        task.add_done_callback(session._tasks.discard)
+        session.starting = asyncio.create_task(self._start(session))
         return session
 
     async def _start(self, session: Session) -> None:
@@ -469,9 +311,10 @@ class Sessions:
                 if session.ended is not None:
                     await self.end(session)
 
-    async def end(self, session: Session) -> None:
+    async def end(self, which: Broadcast) -> None:
         """End one session."""
-        if self.running.pop(session.id, None) is not None:
+        session = self.running.pop(which.id, None)
+        if session is not None:
             logger.info("session %s… has ended: %s", session.id[:6], session.ended)
             self.counters["ended"] += 1
             self.counters.update(session.counters)
@@ -479,27 +322,13 @@ class Sessions:
 
     async def close(self) -> None:
         """End all sessions and release the engine that waits."""
+        self.most = 0  # nobody begins one now
         for session in list(self.running.values()):
             await self.end(session)
         if self._loading is not None:
             await self._loading
         if self._spare is not None:
             await asyncio.to_thread(self._spare.close)
-
-
-def _read_packets(
-    packets: PacketReader, tell: Callable[[TranscriptPacket], None], stop: threading.Event
-) -> None:
-    """Pass on every packet, in the thread that the socket belongs to, until the last one or `stop`."""
-    try:
-        while not stop.is_set() and not packets.ended:
-            packet = packets.read()
-            if isinstance(packet, TranscriptPacket):
-                tell(packet)
-            elif packet is None:
-                packets.wait(POLL_S)
-    finally:
-        packets.close()
 
 
 def _decode(payload: memoryview) -> np.ndarray | None:

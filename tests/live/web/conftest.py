@@ -11,13 +11,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 
 from emi_live import LiveConfig, LiveEngine
 from emi_live.bundle.base import Encoders
 from emi_live.config import load_config
-from emi_live.web.server import Access, build_app, listen
+from emi_live.web.server import Access, Server, build_app, listen, server_config
 from emi_live.web.sessions import Sessions
 from emi_models.encoders.face import FaceResult
 
@@ -31,7 +30,7 @@ class Served:
     url: str
     sessions: Sessions
     loop: asyncio.AbstractEventLoop
-    server: uvicorn.Server
+    server: Server
 
     def cut(self) -> None:
         """Cut every connection, as a network does."""
@@ -77,14 +76,8 @@ def serving(
     """Serve on a free port of this machine until the end of the block."""
     sessions = Sessions(load_config(settings=settings), make_engine=make_engine, **options)  # type: ignore[arg-type]
     with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            build_app(sessions, access or Access()),
-            log_level="warning",
-            ws="websockets-sansio",
-            ws_max_size=1 << 20,
-            timeout_graceful_shutdown=3,
-        )
-        server, loops = uvicorn.Server(config), []
+        server = Server(server_config(build_app(sessions, access or Access())))
+        loops: list[asyncio.AbstractEventLoop] = []
 
         async def run() -> None:
             loops.append(asyncio.get_running_loop())

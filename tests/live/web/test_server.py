@@ -257,6 +257,15 @@ def test_many_who_connect_and_leave_change_nothing(served: Served) -> None:
         good.command("end")
 
 
+def test_a_server_that_stops_says_so() -> None:
+    with serving() as served:
+        client = EmiClient.open(served.url)
+        first(client, EstimateEvent)
+        served.server.should_exit = True
+        assert "stops" in first(client, Bye).reason
+        client.close()
+
+
 def test_addresses_are_checked() -> None:
     with listen("127.0.0.1", 0) as taken:
         taken.listen()

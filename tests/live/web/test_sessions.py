@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
+from emi_live.web.broadcast import OUTBOX, Outbox
 from emi_live.web.protocol import Bye, EstimateEvent, StateEvent, encode
-from emi_live.web.sessions import OUTBOX, ClientClock, Outbox, Sessions
+from emi_live.web.sessions import ClientClock, Sessions
 
 MS = 1_000_000
 
@@ -38,7 +39,7 @@ def test_sound_is_placed_by_its_start() -> None:
 
 def test_a_slow_reader_gets_the_newest_estimate_and_never_too_many_messages() -> None:
     async def read() -> list[str]:
-        outbox = Outbox()
+        outbox = Outbox("viewer")
         for number in range(100):
             estimate = EstimateEvent(estimate={"seq": number})
             outbox.put(estimate, encode(estimate))
@@ -47,7 +48,7 @@ def test_a_slow_reader_gets_the_newest_estimate_and_never_too_many_messages() ->
         end = Bye(reason="over")
         outbox.put(end, encode(end))
         assert outbox.skipped == 99 + 100 - OUTBOX
-        return [await outbox.take() for _ in range(OUTBOX + 2)]
+        return [str(await outbox.take()) for _ in range(OUTBOX + 2)]
 
     texts = asyncio.run(read())
     assert sum('"estimate"' in text for text in texts) == 1

@@ -7,7 +7,7 @@ export type Modality = "vision" | "audio" | "text";
 export type State = "live" | "missing" | "failed" | "unavailable";
 
 export interface Hello {
-  type: "hello"; session: string; protocol: 1; role: "source" | "viewer"; emotions: string[];
+  type: "hello"; session: string; protocol: 1; role: "source" | "controller" | "viewer"; emotions: string[];
   /** Seconds between estimates. */ hop_s: number;
   /** Seconds of media that an estimate sees. */ window_s: number;
   bundle: string; version: string; max_message: number;
@@ -42,12 +42,14 @@ export interface StateEvent {
 }
 export interface WarningEvent { type: "warning"; text: string; counter: string | null; count: number | null }
 export interface Bye { type: "bye"; reason: string }
+/** A picture of the server's own camera: only of `emi-live --web`. */
+export interface Picture { jpeg: Blob; capturedMs: number }
 export interface Disconnected { /** Until the next attempt to connect. */ retryMs: number }
 
 export interface EmiEvents {
   hello: CustomEvent<Hello>; estimate: CustomEvent<EstimateEvent>; words: CustomEvent<WordsEvent>;
   state: CustomEvent<StateEvent>; warning: CustomEvent<WarningEvent>; bye: CustomEvent<Bye>;
-  disconnected: CustomEvent<Disconnected>;
+  disconnected: CustomEvent<Disconnected>; picture: CustomEvent<Picture>;
 }
 
 export interface SendOptions {
@@ -58,7 +60,10 @@ export interface SendOptions {
 
 export class EmiSession extends EventTarget {
   static open(options?: { server?: string; token?: string | null }): Promise<EmiSession>;
-  constructor(id: string, options?: { server?: string; token?: string | null; role?: "source" | "viewer" });
+  constructor(id: string, options?: {
+    server?: string; token?: string | null; role?: "source" | "controller" | "viewer";
+    /** Whether `picture` events are wanted. */ pictures?: boolean;
+  });
   readonly id: string;
   readonly connected: boolean;
   readonly pictures: { sent: number; leftOut: number };

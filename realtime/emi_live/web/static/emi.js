@@ -26,7 +26,7 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 }
 
 export class EmiSession extends EventTarget {
-  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role;
+  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
@@ -39,8 +39,9 @@ export class EmiSession extends EventTarget {
   }
 
   /** Join a session that exists, e.g. as a viewer. */
-  constructor(id, { server = location.origin, token = null, role = "source" } = {}) {
+  constructor(id, { server = location.origin, token = null, role = "source", pictures = false } = {}) {
     super();
+    this.#pictures = pictures;
     this.#base = new URL(server);
     this.#token = token;
     this.#id = id;
@@ -66,10 +67,10 @@ export class EmiSession extends EventTarget {
   mute() { this.#command("mute"); }
   unmute() { this.#command("unmute"); }
 
-  /** End the session and stop sending; the tracks of the stream stay open. */
+  /** End the session, if this is its source, and stop; the tracks of the stream stay open. */
   close() {
     if (this.#ended) return;
-    this.#command("end");
+    if (this.#role === "source") this.#command("end");
     this.#finish("ended by this page");
   }
 
@@ -77,11 +78,12 @@ export class EmiSession extends EventTarget {
     const url = new URL(`/v1/sessions/${this.#id}`, this.#base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.#role !== "source") url.searchParams.set("role", this.#role);
+    if (this.#pictures) url.searchParams.set("pictures", "1");
     if (this.#token) url.searchParams.set("token", this.#token);
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => { this.#attempt = 0; };
-    socket.onmessage = (event) => this.#received(JSON.parse(event.data));
+    socket.onmessage = ({ data }) => (typeof data === "string" ? this.#received(JSON.parse(data)) : this.#pictured(data));
     socket.onclose = () => this.#lost();
     this.#socket = socket;
   }
@@ -89,6 +91,11 @@ export class EmiSession extends EventTarget {
   #received(message) {
     if (message.type === "bye") return this.#finish(message.reason);
     this.#tell(message.type, message);
+  }
+
+  #pictured(data) {
+    const capturedMs = new DataView(data).getFloat64(8, true);
+    this.#tell("picture", { jpeg: new Blob([data.slice(HEADER_BYTES)], { type: "image/jpeg" }), capturedMs });
   }
 
   #lost() {

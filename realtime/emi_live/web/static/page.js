@@ -25,6 +25,24 @@ addEventListener("keydown", (event) => {
 addEventListener("pagehide", () => session?.close());
 new ResizeObserver(drawHistory).observe($("emotions"));
 
+watchThisMachine();
+
+/** With `emi-live --web` the server has the camera: show it at once. */
+async function watchThisMachine() {
+  const { id } = await (await fetch("/v1/local")).json();
+  if (!id) return;
+  session = new EmiSession(id, { role: "controller", pictures: true });
+  listen(session);
+  session.addEventListener("picture", ({ detail: { jpeg } }) => {
+    URL.revokeObjectURL($("remote").src);
+    $("remote").src = URL.createObjectURL(jpeg);
+    $("remote").hidden = false;
+    $("no-camera").hidden = true;
+  });
+  $("video").hidden = $("consent").hidden = $("stop").hidden = true;
+  $("no-camera").hidden = $("live").hidden = false;
+}
+
 async function start() {
   const wanted = { video: !$("without-camera").checked, audio: !$("without-microphone").checked };
   problem("");
@@ -88,8 +106,10 @@ function listen(live) {
   on("bye", ({ reason }) => {
     release();
     status("ended", "");
-    $("consent").hidden = false;
-    $("live").hidden = true;
+    if (!$("stop").hidden) {
+      $("consent").hidden = false;
+      $("live").hidden = true;
+    }
     problem(reason === "ended by this page" ? "" : `It has ended: ${reason}.`);
   });
 }
@@ -147,7 +167,7 @@ function show({ estimate, end_ms: endMs }) {
   if (estimate.marker) marks.push(t);
   recording?.push(estimate);
   drawHistory();
-  if (endMs !== null) lags = [...lags.slice(-49), performance.now() - endMs];
+  if (endMs !== null && stream) lags = [...lags.slice(-49), performance.now() - endMs];
   figures();
 }
 
@@ -244,7 +264,7 @@ function figures() {
   const sorted = [...lags].sort((a, b) => a - b), middle = sorted[sorted.length >> 1];
   const { sent, leftOut } = session?.pictures ?? { sent: 0, leftOut: 0 };
   $("figures").textContent = (middle === undefined ? "" : `on the page ${Math.round(middle)} ms after capture · `)
-    + `${sent} pictures sent` + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
+    + (stream ? `${sent} pictures sent` : "") + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
 }
 
 function status(text, state) {

@@ -1,0 +1,250 @@
+"""One engine's messages for any number of connections; a slow one delays nobody.
+
+Each connection has an `Outbox`, in which a newer estimate replaces one that was not sent. All of this runs in
+one event loop; packets of the bus are read in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from emi_live.clock import NS_PER_S
+from emi_live.errors import ConfigurationError
+from emi_live.messages import TranscriptPacket
+from emi_live.web.protocol import (
+    Bye,
+    Command,
+    EstimateEvent,
+    Event,
+    Hello,
+    Media,
+    Role,
+    SpokenWord,
+    StateEvent,
+    WarningEvent,
+    WordsEvent,
+    encode,
+)
+from emi_models import EMOTIONS
+
+if TYPE_CHECKING:
+    from emi_live.bus import PacketReader
+    from emi_live.live import LiveEngine
+    from emi_live.messages import Estimate
+
+__all__ = ["NOTICE", "Broadcast", "FullError", "Outbox", "read_transcripts"]
+
+NOTICE: Final = (
+    "Your face, voice and words are being analysed by a program. "
+    "It estimates how strongly six emotions show; it does not know what you feel."
+)
+OUTBOX: Final = 64  # messages that wait for one slow reader, besides the newest estimate
+POLL_S: Final = 0.2
+WARN_EVERY_S: Final = 1.0  # the same warning is told to a client at most this often
+
+
+class FullError(ConfigurationError):
+    """The server has as many sessions as it may."""
+
+
+class Outbox:
+    """Messages for one connection. A newer estimate or picture replaces one that waits; others queue."""
+
+    def __init__(self, role: Role, *, pictures: bool = False) -> None:
+        self.role = role
+        self.pictures = pictures  # whether the connection wants them
+        self.skipped = 0  # estimates that were replaced, and other messages that did not fit
+        self._waiting: deque[str] = deque()
+        self._estimate: str | None = None
+        self._picture: bytes | None = None
+        self._woken = asyncio.Event()
+
+    def put(self, message: Event, text: str) -> None:
+        """Add one message, as JSON too."""
+        if isinstance(message, EstimateEvent):
+            self.skipped += self._estimate is not None
+            self._estimate = text
+        elif len(self._waiting) < OUTBOX or isinstance(message, Bye):
+            self._waiting.append(text)
+        else:
+            self.skipped += 1
+        self._woken.set()
+
+    def put_picture(self, message: bytes) -> None:
+        """Add one picture, in place of one that was not sent."""
+        self._picture = message
+        self._woken.set()
+
+    async def take(self) -> str | bytes:
+        """The next message, waiting for it; pictures come last."""
+        while True:
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._estimate is not None:
+                text, self._estimate = self._estimate, None
+                return text
+            if self._picture is not None:
+                picture, self._picture = self._picture, None
+                return picture
+            self._woken.clear()
+            await self._woken.wait()
+
+
+class Broadcast:
+    """What all connections of one engine get, and what a new one gets first."""
+
+    def __init__(self, name: str, engine: LiveEngine, *, version: str, notice: str | None) -> None:
+        """Nobody is connected yet.
+
+        Args:
+            name: identifies the session.
+            engine: takes commands.
+            version: of emi-live.
+            notice: for the person who is analysed; None = operators inform people themselves.
+        """
+        self.id = name
+        self.latest: Estimate | None = None
+        self.counters: Counter[str] = Counter()
+        self.ended: str | None = None  # why
+        self.outboxes: set[Outbox] = set()
+        self.running = False
+        self.source: Outbox | None = None  # of the connection that sends media
+        self._engine = engine
+        self._version = version
+        self._notice = notice
+        self._words: dict[int, SpokenWord] = {}
+        self._began_ns: int | None = None  # t = 0 of estimates, on the engine's clock
+        self._warned_s: dict[str, float] = {}
+
+    def state(self) -> StateEvent:
+        """What the session does now."""
+        if not self.running:
+            return StateEvent(state="loading")
+        return StateEvent(state="paused" if self._engine.paused else "running", muted=self._engine.muted)
+
+    def join(self, wanted: Role, *, pictures: bool = False) -> Outbox:
+        """Add a connection; its first messages wait in the outbox."""
+        config, role = self._engine.config, self.role_of(wanted)
+        outbox = Outbox(role, pictures=pictures)
+        self.outboxes.add(outbox)
+        hello = Hello(
+            session=self.id,
+            role=role,
+            emotions=list(EMOTIONS),
+            hop_s=config.window.hop_s,
+            window_s=config.window.length_s,
+            bundle=config.bundle,
+            version=self._version,
+            notice=self._notice,
+        )
+        first: list[Event] = [hello, self.state()]
+        if self._words:
+            first.append(WordsEvent(words=list(self._words.values())))
+        for message in first:
+            outbox.put(message, encode(message))
+        return outbox
+
+    def role_of(self, wanted: Role) -> Role:
+        """The role that a new connection gets."""
+        raise NotImplementedError
+
+    def push(self, media: Media) -> None:
+        """Take one block of sound or one picture of the source."""
+        raise NotImplementedError
+
+    def obey(self, command: Command) -> None:
+        """Carry out a command; before the engine runs, only `end` has an effect."""
+        if command.type == "end":
+            self.ended = "ended by the client"
+            return
+        if not self.running:
+            self.warn("not running yet: the command was ignored", "commands_ignored")
+            return
+        match command.type:
+            case "mark":
+                self._engine.mark()
+            case "pause":
+                self._engine.pause()
+            case "resume":
+                self._engine.resume()
+            case "mute" | "unmute":
+                self._engine.mute_audio(command.type == "mute")
+        self.tell_state()
+
+    def leave(self, outbox: Outbox) -> None:
+        """Remove a connection."""
+        self.outboxes.discard(outbox)
+        self.counters["skipped"] += outbox.skipped
+
+    def tell(self, message: Event) -> None:
+        """Pass a message to every connection."""
+        text = encode(message)
+        for outbox in self.outboxes:
+            outbox.put(message, text)
+
+    def tell_state(self) -> None:
+        """Pass on what the session does now."""
+        self.tell(self.state())
+
+    def tell_estimate(self, estimate: Estimate, end_ms: float | None) -> None:
+        """Pass on an estimate."""
+        self.latest = estimate
+        self._began_ns = estimate.t_ns - round(estimate.t_s * NS_PER_S)
+        self.tell(EstimateEvent(estimate=estimate.to_json(), end_ms=end_ms))
+
+    def tell_words(self, packet: TranscriptPacket) -> None:
+        """Pass on the words that are new or have changed since the last packet."""
+        began_ns = self._began_ns
+        if began_ns is None:
+            return
+        now = {
+            word.number: SpokenWord(
+                number=word.number,
+                text=word.text,
+                start=round((word.start_ns - began_ns) / NS_PER_S, 2),
+                end=round((word.end_ns - began_ns) / NS_PER_S, 2),
+                committed=word.committed,
+            )
+            for word in packet.words
+            if word.number >= 0
+        }
+        changed = [word for number, word in now.items() if self._words.get(number) != word]
+        withdrawn = [
+            number for number, word in self._words.items() if number not in now and not word.committed
+        ]
+        self._words = now
+        if changed or withdrawn:
+            self.tell(WordsEvent(words=changed, withdrawn=withdrawn, language=packet.language))
+
+    def warn(self, text: str, counter: str) -> None:
+        """Count something that was refused or lost, and tell it, not too often."""
+        self.counters[counter] += 1
+        now_s = time.monotonic()
+        if now_s - self._warned_s.get(counter, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_s[counter] = now_s
+            self.tell(WarningEvent(text=text, counter=counter, count=self.counters[counter]))
+
+
+def read_transcripts(
+    packets: PacketReader,
+    loop: asyncio.AbstractEventLoop,
+    tell: Callable[[TranscriptPacket], None],
+    stop: threading.Event,
+) -> None:
+    """Pass every transcript to `tell` in the loop; runs in the thread that the socket belongs to."""
+    try:
+        while not stop.is_set() and not packets.ended:
+            packet = packets.read()
+            if isinstance(packet, TranscriptPacket):
+                with suppress(RuntimeError):  # the loop has been closed
+                    loop.call_soon_threadsafe(tell, packet)
+            elif packet is None:
+                packets.wait(POLL_S)
+    finally:
+        packets.close()
