@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig, load_config
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
-    from emi_live.sharing import SharedEngine
+    from emi_live.sharing import SharedEngine, SharedModels
     from emi_models import EMOTIONS, MODALITIES
     from emi_models.errors import EmiError
 
@@ -27,6 +27,7 @@ __all__ = [
     "LiveConfig",
     "LiveEngine",
     "SharedEngine",
+    "SharedModels",
     "load_config",
 ]
 
@@ -38,6 +39,7 @@ _HOME = {
     "LiveConfig": "emi_live.config",
     "LiveEngine": "emi_live.live",
     "SharedEngine": "emi_live.sharing",
+    "SharedModels": "emi_live.sharing",
     "load_config": "emi_live.config",
 }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from emi_live.drift import DriftReport
     from emi_live.media import PixelFormat, SoundLayout
     from emi_live.rings import VideoReader
+    from emi_live.sharing import SharedModels
     from emi_live.sinks import EstimateBox, Sink
     from emi_live.sources.push import PushSource
     from emi_live.worker import Worker
@@ -76,6 +77,7 @@ class LiveEngine:
         make_stages: StageMaker | None = None,
         engine: FusionEngine | None = None,
         encoders: Encoders | None = None,
+        shared: SharedModels | None = None,
         health: Health | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
@@ -91,6 +93,7 @@ class LiveEngine:
                 does.
             engine: the fusion engine to use in place of one for the checkpoint; `close` closes it.
             encoders: run in place of the bundle's own; `close` closes them.
+            shared: lends the models of words, which are then not loaded again.
             health: counters and states, for sinks that show them; a new one by default.
             clock: the clock of capture times.
             progress: called on every download of encoder weights.
@@ -110,6 +113,7 @@ class LiveEngine:
         self._make_stages = make_stages
         self._engine = engine
         self._encoders = encoders
+        self._shared = shared
         self._clock = clock or MonotonicClock()
         self._progress = progress
         self._on_estimate = on_estimate
@@ -152,7 +156,13 @@ class LiveEngine:
         self._start_ns, self._told_end = None, False
         self.announcements.clear()
         self._parts = self._builder.build(
-            self._make_stages, self._sinks, self._progress, self._engine, self._encoders, self._on_estimate
+            self._make_stages,
+            self._sinks,
+            self._progress,
+            self._engine,
+            self._encoders,
+            self._on_estimate,
+            self._shared,
         )
         _running_engines.add(self)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
     from emi_live.rings import VideoRing
+    from emi_live.sharing import SharedModels
     from emi_live.sinks import Sink
     from emi_live.sources.push import PushSource
     from emi_models.store import Progress
@@ -127,6 +128,7 @@ class Builder:
         engine: FusionEngine | None = None,
         encoders: Encoders | None = None,
         on_estimate: Callable[[Estimate], object] | None = None,
+        shared: SharedModels | None = None,
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
@@ -137,7 +139,7 @@ class Builder:
         with ExitStack() as opened:
             flow = self._open_media(opened, without_sources=make_stages is not None)
             if encoders is None:
-                encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress)
+                encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress, shared)
             opened.callback(encoders.close)
             self._encoders = encoders
             stages = list(make_stages(flow.bus)) if make_stages else bundle_of(config).stages(encoders, flow)
@@ -215,7 +217,9 @@ class Builder:
 
         return load_engine(checkpoint, "torch", expect_encoders=self._expected())
 
-    def _load_encoders(self, streams: Mapping[str, bool], progress: Progress | None) -> Encoders:
+    def _load_encoders(
+        self, streams: Mapping[str, bool], progress: Progress | None, shared: SharedModels | None
+    ) -> Encoders:
         from emi_models.store import ModelStore
 
         config = self._config
@@ -227,6 +231,7 @@ class Builder:
             audio=streams["audio"],
             progress=progress,
             step=self._step,
+            lent=None if shared is None else shared.lend(),
         )
         for line in encoders.announcements:
             self._announce(line)

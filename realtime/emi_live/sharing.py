@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from emi_engine.protocol import EngineError, FullPassSession
 from emi_models.inputs import FusionInputs
+from emi_models.speech.isolated import RecognizerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine, FusionSession
+    from emi_live.bundle import Encoders
     from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.inputs import FusionShapes
+    from emi_models.speech.recognizer import Hypothesis, Recognizer
 
-__all__ = ["SharedEngine"]
+__all__ = ["SharedEngine", "SharedModels"]
 
 
 @dataclass(slots=True, eq=False)
@@ -188,3 +192,130 @@ class _Lent:
         if self._shared is None:
             raise EngineError(f"the {self.name} engine was returned; call `lend` again")
         return self._shared
+
+
+class SharedModels:
+    """A speech recogniser and a sentence encoder for several `LiveEngine`s of a process.
+
+    ::
+
+        with SharedModels(bundle_of(config).load_words(config, store)) as shared:
+            people = [LiveEngine(config, shared=shared) for config in configs]
+
+    Users of the recogniser take turns, first come first served. One whose turn it is hands over all sound of
+    its utterance, if another one was served before. What the recogniser learns of a microphone (with
+    `speech.language=auto`, its language) may be that of another user until the next utterance.
+    """
+
+    def __init__(self, encoders: Encoders) -> None:
+        """Take over the recogniser and the sentence encoder of these; `close` closes them."""
+        self._encoders = encoders
+        self._changed = threading.Condition()
+        self._queue: list[_LentRecognizer] = []  # the first one has its turn
+        self._served: _LentRecognizer | None = None  # whose sound the recogniser has
+
+    def lend(self) -> Encoders:
+        """Handles for one user, in any thread; closing them does not affect the others."""
+        own, recognizer = self._encoders, self._encoders.recognizer
+        return replace(
+            own,
+            recognizer=None if recognizer is None else _LentRecognizer(self, recognizer),
+            smaller_recognizer=None,
+            ids=dict(own.ids),
+            dims=dict(own.dims),
+            unavailable=dict(own.unavailable),
+            announcements=list(own.announcements),
+            terms=list(own.terms),
+        )
+
+    def close(self) -> None:
+        """Close the models; no handle may be used after that."""
+        self._encoders.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _turn(self, user: _LentRecognizer) -> Iterator[bool]:
+        """Wait for the user's turn; gives whether the recogniser still has this user's sound.
+
+        Raises:
+            RecognizerLostError: the handle was closed meanwhile.
+        """
+        with self._changed:
+            self._queue.append(user)
+            self._changed.wait_for(lambda: self._queue[0] is user or user.closed)
+            if user.closed:
+                self._leave(user)
+                raise RecognizerLostError("the speech recogniser was returned")
+            known, self._served = self._served is user, None
+        served = None
+        try:
+            yield known
+            served = user
+        finally:
+            with self._changed:
+                self._served = served  # after an error, nobody's: the next one begins again
+                self._leave(user)
+
+    def _leave(self, user: _LentRecognizer) -> None:
+        self._queue.remove(user)
+        self._changed.notify_all()
+
+
+class _LentRecognizer:
+    """One user's handle to a shared recogniser; itself a `Recognizer`."""
+
+    def __init__(self, shared: SharedModels, recognizer: Recognizer) -> None:
+        self._shared = shared
+        self._recognizer = recognizer
+        self.name = recognizer.name
+        self.agreement = recognizer.agreement
+        self.closed = False
+        self._prompt = ""
+        self._sound: list[NDArray[np.float32]] = []  # of the utterance
+        self._given = 0  # how many of those blocks the recogniser has
+        self._begun = False  # whether the recogniser knows that the utterance has begun
+
+    def begin(self, prompt: str = "") -> None:
+        """As `Recognizer.begin`."""
+        self._prompt, self._sound, self._given, self._begun = prompt, [], 0, False
+
+    def accept(self, samples: NDArray[np.float32]) -> None:
+        """As `Recognizer.accept`; the recogniser gets them at the next turn."""
+        self._sound.append(samples.copy())
+
+    def hypothesis(self) -> Hypothesis:
+        """As `Recognizer.hypothesis`, after the turns of those who asked before."""
+        with self._shared._turn(self) as known:
+            self._hand_over(known)
+            return self._recognizer.hypothesis()
+
+    def finish(self) -> Hypothesis:
+        """As `Recognizer.finish`, after the turns of those who asked before."""
+        with self._shared._turn(self) as known:
+            self._hand_over(known)
+            found = self._recognizer.finish()
+        self.begin()
+        return found
+
+    def forget(self) -> None:
+        """Drop what was accepted; what was learnt of microphones stays, for the others."""
+        self.begin()
+
+    def close(self) -> None:
+        """Return the handle; a call that waits for its turn ends with an error."""
+        with self._shared._changed:
+            self.closed = True
+            self._shared._changed.notify_all()
+
+    def _hand_over(self, known: bool) -> None:
+        if not (known and self._begun):
+            self._recognizer.begin(self._prompt)
+            self._begun, self._given = True, 0
+        for samples in self._sound[self._given :]:
+            self._recognizer.accept(samples)
+        self._given = len(self._sound)

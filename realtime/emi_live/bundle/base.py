@@ -332,6 +332,7 @@ class Bundle(ABC):
         audio: bool,
         progress: Progress | None = None,
         step: Step | None = None,
+        lent: Encoders | None = None,
     ) -> Encoders:
         """Load the encoders for the streams that can come.
 
@@ -345,6 +346,7 @@ class Bundle(ABC):
             audio: whether sound can come.
             progress: gets the progress of downloads.
             step: is entered around each model.
+            lent: what words need, from `load_words`; None: it is loaded.
 
         Raises:
             ConfigurationError: a folder that a setting names does not exist.
@@ -363,7 +365,7 @@ class Bundle(ABC):
                 else:
                     encoders.unavailable["vision"] = "switched off by face.enabled=false"
             if audio:
-                self._load_sound(encoders, config, store, progress, step)
+                self._load_sound(encoders, config, store, progress, step, lent)
         except BaseException:
             encoders.close()
             raise
@@ -457,6 +459,7 @@ class Bundle(ABC):
         store: ModelStore,
         progress: Progress | None,
         step: Step,
+        lent: Encoders | None,
     ) -> None:
         from emi_models.encoders.voice_activity import VoiceGate
 
@@ -466,11 +469,37 @@ class Bundle(ABC):
                 self.load_audio(encoders, config, store, progress)
         else:
             encoders.unavailable["audio"] = "switched off by audio.enabled=false"
+        words = lent or self.load_words(config, store, progress=progress, step=step)
+        encoders.recognizer, encoders.smaller_recognizer = words.recognizer, words.smaller_recognizer
+        encoders.sentence = words.sentence
+        for mine, theirs in ((encoders.ids, words.ids), (encoders.dims, words.dims)):
+            mine.update(theirs)  # type: ignore[arg-type] # both are of the same kind
+        encoders.unavailable.update(words.unavailable)
+        encoders.announcements += words.announcements
+        encoders.terms += words.terms
+
+    def load_words(
+        self,
+        config: LiveConfig,
+        store: ModelStore,
+        *,
+        progress: Progress | None = None,
+        step: Step | None = None,
+    ) -> Encoders:
+        """Load the recogniser and the sentence encoder alone; raises as `load`."""
+        from emi_engine.load import no_step
+
+        step, words = step or no_step, self._no_encoders()
         if config.speech.backend == "none":
-            encoders.unavailable["text"] = "switched off by speech.backend=none"
-            return
-        with step("loading the words model"):
-            load_speech(encoders, config, store, progress)
-        if encoders.recognizer is not None:
-            with step("loading the sentence model"):
-                self.load_text(encoders, config, store, progress)
+            words.unavailable["text"] = "switched off by speech.backend=none"
+            return words
+        try:
+            with step("loading the words model"):
+                load_speech(words, config, store, progress)
+            if words.recognizer is not None:
+                with step("loading the sentence model"):
+                    self.load_text(words, config, store, progress)
+        except BaseException:
+            words.close()
+            raise
+        return words

@@ -83,6 +83,7 @@ class Taemi(Bundle):
         audio: bool,
         progress: Progress | None = None,
         step: Step | None = None,
+        lent: Encoders | None = None,
     ) -> Encoders:
         """As `Bundle.load`, PyTorch first.
 
@@ -92,7 +93,21 @@ class Taemi(Bundle):
         require("torch", "transformers", extra="taemi", what="the bundle taemi")
         with (step or nullcontext)("loading PyTorch"):
             import torch  # noqa: F401  # seconds, which the status line accounts for
-        return super().load(config, store, vision=vision, audio=audio, progress=progress, step=step)
+        return super().load(
+            config, store, vision=vision, audio=audio, progress=progress, step=step, lent=lent
+        )
+
+    def load_words(
+        self,
+        config: LiveConfig,
+        store: ModelStore,
+        *,
+        progress: Progress | None = None,
+        step: Step | None = None,
+    ) -> Encoders:
+        """As `Bundle.load_words`; raises MissingPackageError too."""
+        require("torch", "transformers", extra="taemi", what="the bundle taemi")
+        return super().load_words(config, store, progress=progress, step=step)
 
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None

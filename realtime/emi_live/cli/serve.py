@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_live.config import LiveConfig
+    from emi_live.sharing import SharedModels
     from emi_live.web.server import Access
     from emi_live.web.sessions import Sessions
 
@@ -115,6 +117,7 @@ def serve(
         from rich.console import Console
 
         from emi_live.cli.session import set_up_logging
+        from emi_live.live import LiveEngine
         from emi_live.web import server
         from emi_live.web.broadcast import NOTICE
         from emi_live.web.certificate import make_certificate
@@ -128,15 +131,20 @@ def serve(
         names = [*(name or ()), *(() if local or everywhere else (host,))]
         access = server.Access(token, server.check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
-        with server.listen(host, port) as listener, TemporaryDirectory(prefix="emi-") as folder:
+        with (
+            server.listen(host, port) as listener,
+            TemporaryDirectory(prefix="emi-") as folder,
+            _load_words(settings, console) as shared,
+        ):
             crowd = Sessions(
                 settings,
                 most=sessions,
                 idle_s=idle,
                 version=version("emi-live"),
                 notice=NOTICE if notice else None,
+                make_engine=partial(LiveEngine, shared=shared),
             )
-            _load(crowd, settings, console)
+            _load_first(crowd, settings, shared, console)
             port = listener.getsockname()[1]
             if self_signed:
                 hosts = ["localhost", "127.0.0.1", *access.hosts]
@@ -152,15 +160,30 @@ def serve(
                 server.serve(server.build_app(crowd, access), listener, certificate, key)
 
 
-def _load(crowd: Sessions, settings: LiveConfig, console: Console) -> None:
-    """Load the first engine, and say what runs; models that are not there are fetched first."""
+def _load_words(settings: LiveConfig, console: Console) -> SharedModels:
+    """The models of words, which all sessions share; those that are not there are fetched."""
+    from emi_live.bundle import bundle_of
+    from emi_live.cli.options import download_bar
+    from emi_live.cli.session import LoadingSteps
+    from emi_live.sharing import SharedModels
+    from emi_models.store import ModelStore
+
+    bundle = bundle_of(settings)
+    store = ModelStore(settings.models.directory, offline=settings.models.offline)
+    with console.status("starting …") as status, download_bar(console) as progress:
+        step = LoadingSteps(status, settings.fusion.threads, None)
+        return SharedModels(bundle.load_words(settings, store, progress=progress, step=step))
+
+
+def _load_first(crowd: Sessions, settings: LiveConfig, shared: SharedModels, console: Console) -> None:
+    """Load the engine of the first session, and say what runs."""
     from emi_live.cli.options import download_bar
     from emi_live.cli.session import LoadingSteps, announce
     from emi_live.live import LiveEngine
 
     with console.status("starting …") as status, download_bar(console) as progress:
         step = LoadingSteps(status, settings.fusion.threads, None)
-        lines = crowd.prepare(LiveEngine(settings, progress=progress, step=step))
+        lines = crowd.prepare(LiveEngine(settings, shared=shared, progress=progress, step=step))
     announce(console, lines)
 
 

@@ -245,7 +245,6 @@ class Sessions:
         self._make_engine = make_engine
         self._spare: LiveEngine | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._starting = 0
 
     def prepare(self, engine: LiveEngine | None = None) -> list[str]:
         """Load the first engine, in the calling thread; returns what runs, one line each.
