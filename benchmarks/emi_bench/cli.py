@@ -125,6 +125,34 @@ def face(
     give_report(json_, report)
 
 
+def serve(
+    input_: Annotated[Path, typer.Option("--input", help="A clip with a face and speech.")],
+    sessions: Annotated[
+        list[int] | None,
+        typer.Option("--sessions", min=1, help="People at one time; may be repeated. Default: 1, 2, 4, 8."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long each number is measured.")] = 30.0,
+    pictures: Annotated[float, typer.Option(min=1.0, max=60.0, help="Pictures a second of each.")] = 15.0,
+    set_: Settings = None,
+    json_: JsonFile = None,
+) -> None:
+    """How many people does one `emi serve` take on this machine, and what does each of them get?
+
+    For example: [bold]emi bench serve --input talk.mp4[/bold] or
+    [bold]emi bench serve --input talk.mp4 --sessions 4 --set speech.backend=none[/bold]
+    """
+    require("starlette", "uvicorn", "websockets", extra="web", what="`emi bench serve`")
+    from emi_bench.serve import measure_serve
+
+    check_json(json_)
+    if not input_.is_file():
+        raise ConfigurationError(f"--input {input_}: there is no such file")
+    wanted = list(dict.fromkeys(sessions or (1, 2, 4, 8)))
+    with progress_bar() as bar:
+        report = measure_serve(input_, wanted, seconds, pictures, set_ or [], bar.show)
+    give_report(json_, report)
+
+
 def fusion(
     engine: Annotated[
         list[str] | None, typer.Option("--engine", help="An engine's name; may be repeated. Default: all.")
@@ -382,5 +410,5 @@ def _compare(
         print_page(found.page())
 
 
-for command in (bus, drift, face, fusion, gpu, live, speech, systems, report):
+for command in (bus, drift, face, fusion, gpu, live, serve, speech, systems, report):
     app.command()(command)

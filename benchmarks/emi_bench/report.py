@@ -52,6 +52,7 @@ REPORTS: Final = {
     "face": "emi_bench.live_report:FaceReport",
     "fusion": "emi_bench.fusion.report:FusionReport",
     "live": "emi_bench.live_report:LiveReport",
+    "serve": "emi_bench.serve_report:ServeReport",
     "speech": "emi_bench.speech.report:SpeechReport",
     "speech-peers": "emi_bench.speech.peer_report:PeerReport",
     "systems": "emi_bench.systems_report:SystemsReport",

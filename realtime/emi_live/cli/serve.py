@@ -145,6 +145,7 @@ def serve(
                 make_engine=partial(LiveEngine, shared=shared),
             )
             _load_first(crowd, settings, shared, console)
+            listener.listen()  # who reads the address below can connect
             port = listener.getsockname()[1]
             if self_signed:
                 hosts = ["localhost", "127.0.0.1", *access.hosts]

@@ -1,0 +1,267 @@
+"""`emi bench serve`: people who send a clip to `emi serve` at the same time, by light WebSocket clients.
+
+The clip is encoded beforehand, so that the clients cost little. Each begins elsewhere in the clip.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.request import ProxyHandler, build_opener
+
+import av
+import cv2
+import numpy as np
+
+from emi_bench.harness import ProcessTreeUsage
+from emi_bench.measurement import Distribution, Machine, load_average
+from emi_bench.serve_report import Load, ServeReport
+from emi_live.errors import SourceError, StageError
+from emi_live.web.client import EmiClient
+from emi_live.web.protocol import EstimateEvent, StateEvent, WordsEvent
+
+__all__ = ["measure_serve"]
+
+RATE_HZ: Final = 16_000
+BLOCK_S: Final = 0.04
+WIDTH_PX: Final = 640
+QUALITY: Final = 80
+WARM_UP_S: Final = 3.0  # after all sessions run; its estimates are not counted
+START_S: Final = 120.0
+WHERE: Final = re.compile(r"open (http://\S+?)/? ")
+
+
+@dataclass(frozen=True)
+class _Media:
+    """A clip, encoded: one JPEG picture for each tick, and 16-bit sound."""
+
+    pictures: list[bytes]
+    sound: np.ndarray
+    pictures_per_s: float
+    width: int
+
+    @property
+    def length_s(self) -> float:
+        return len(self.pictures) / self.pictures_per_s
+
+
+@dataclass
+class _Heard:
+    """What one client got."""
+
+    ages_ms: list[float] = field(default_factory=list)
+    words: int = 0
+    sent: int = 0
+    error: str | None = None
+
+
+def measure_serve(
+    clip: Path,
+    sessions: Sequence[int],
+    seconds: float,
+    pictures_per_s: float,
+    settings: Sequence[str],
+    show: Callable[[str, int, int], None],
+) -> ServeReport:
+    """Start a server for each number of sessions, and let so many clients send the clip to it.
+
+    Args:
+        clip: a media file with pictures and sound.
+        sessions: numbers of clients.
+        seconds: how long each number is measured.
+        pictures_per_s: sent by each client.
+        settings: of the server, NAME=VALUE.
+        show: is told what is measured, how many cases are done, and of how many.
+
+    Raises:
+        SourceError: the clip cannot be read.
+        StageError: the server does not start, or a client lost its session.
+    """
+    busy = load_average()
+    media = _read(clip, pictures_per_s)
+    loads = []
+    for done, number in enumerate(sessions):
+        show(f"{number} sessions", done, len(sessions))
+        with _server(number, settings) as (url, pid):
+            loads.append(_measure(url, pid, number, seconds, media))
+    return ServeReport(
+        machine=Machine.here(),
+        load_before=busy,
+        clip=clip.name,
+        pictures_per_s=pictures_per_s,
+        width=media.width,
+        settings=list(settings),
+        loads=loads,
+    )
+
+
+def _read(clip: Path, pictures_per_s: float) -> _Media:
+    pictures: list[bytes] = []
+    blocks: list[np.ndarray] = []
+    width = 0
+    try:
+        with av.open(str(clip)) as container:
+            resampler = av.AudioResampler("s16", "mono", RATE_HZ)
+            streams = [container.streams.video[0], *container.streams.audio[:1]]
+            for frame in container.decode(streams):
+                if isinstance(frame, av.AudioFrame):
+                    blocks += [one.to_ndarray()[0] for one in resampler.resample(frame)]
+                elif (frame.time or 0.0) >= len(pictures) / pictures_per_s:
+                    width = min(WIDTH_PX, frame.width)
+                    height = round(frame.height * width / frame.width)
+                    small = frame.to_ndarray(width=width, height=height, format="bgr24")
+                    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                    pictures.append(jpeg.tobytes())
+    except (av.FFmpegError, IndexError) as error:
+        raise SourceError(f"{clip} has no pictures that can be read: {error}") from error
+    sound = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    length = round(len(pictures) / pictures_per_s * RATE_HZ)
+    return _Media(
+        pictures,
+        np.resize(sound, length) if len(sound) else np.zeros(length, np.int16),
+        pictures_per_s,
+        width,
+    )
+
+
+@contextmanager
+def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """`emi serve` in a process of its own: its address, and its process number."""
+    command = [
+        sys.executable,
+        "-c",
+        "from emi_live.cli import start_emi; start_emi()",
+        "serve",
+        "--port",
+        "0",
+    ]
+    command += ["--sessions", str(sessions), "--no-notice"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")  # noqa: S603 # ourselves
+    lines: list[str] = []
+    found: list[str] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        assert process.stderr is not None  # noqa: S101 # it is a pipe
+        for line in process.stderr:
+            lines.append(line)
+            if match := WHERE.search(line):
+                found.append(match[1])
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        if not ready.wait(START_S) or not found:
+            raise StageError(f"emi serve did not start: {''.join(lines[-3:]).strip()}")
+        yield found[0], process.pid
+    finally:
+        process.terminate()
+        process.wait(START_S)
+        reader.join(START_S)
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> Load:
+    usage = ProcessTreeUsage(pid)
+    counting, stop = threading.Event(), threading.Event()
+    heard = [_Heard() for _ in range(number)]
+    with ExitStack() as opened:
+        clients = []
+        for _ in heard:
+            client = opened.enter_context(EmiClient.open(url))
+            while not (isinstance(event := client.receive(START_S), StateEvent) and event.state == "running"):
+                if event is None:
+                    raise StageError(f"a session did not start: {client.ended}")
+            clients.append(client)
+        threads = []
+        for index, (client, mine) in enumerate(zip(clients, heard, strict=True)):
+            start_s = media.length_s * index / number
+            threads += [
+                threading.Thread(target=_send, args=(client, media, start_s, mine, stop)),
+                threading.Thread(target=_receive, args=(client, mine, counting, stop)),
+            ]
+        for thread in threads:
+            thread.start()
+        stop.wait(WARM_UP_S)
+        before_cpu_s, before_s = usage.cpu_s(), time.monotonic()
+        before = _counters(url)
+        counting.set()
+        stop.wait(seconds)
+        counting.clear()
+        took_s, cpu_s = time.monotonic() - before_s, usage.cpu_s() - before_cpu_s
+        after, pss_mib = _counters(url), sum(usage.pss_mib())
+        stop.set()
+        for client in clients:
+            client.command("end")
+        for thread in threads:
+            thread.join(START_S)
+    if errors := [one.error for one in heard if one.error]:
+        raise StageError(f"{len(errors)} of {number} sessions were lost: {errors[0]}")
+    return Load(
+        sessions=number,
+        seconds=took_s,
+        rates=[len(one.ages_ms) / took_s for one in heard],
+        age_ms=Distribution.of([age for one in heard for age in one.ages_ms]),
+        pictures=sum(one.sent for one in heard),
+        replaced=after.get("pictures_replaced", 0) - before.get("pictures_replaced", 0),
+        skipped=after.get("skipped", 0) - before.get("skipped", 0),
+        words=sum(one.words for one in heard),
+        cores=cpu_s / took_s,
+        pss_mib=pss_mib,
+    )
+
+
+def _send(client: EmiClient, media: _Media, start_s: float, heard: _Heard, stop: threading.Event) -> None:
+    """Send the clip again and again, from `start_s` on, at real pace."""
+    began_s, tick = time.monotonic(), 0
+    block = round(BLOCK_S * RATE_HZ)
+    next_picture_s = 0.0
+    try:
+        while not stop.is_set():
+            due_s = began_s + (tick + 1) * BLOCK_S  # when the block has been spoken
+            if stop.wait(max(0.0, due_s - time.monotonic())):
+                return
+            at = round(start_s * RATE_HZ) + tick * block
+            sound = np.take(media.sound, range(at, at + block), mode="wrap")
+            client.send_audio(sound, 1000 * (due_s - BLOCK_S), RATE_HZ)
+            elapsed_s = due_s - began_s
+            if elapsed_s >= next_picture_s:
+                index = int((start_s + elapsed_s) * media.pictures_per_s) % len(media.pictures)
+                client.send_frame(media.pictures[index], 1000 * due_s)
+                heard.sent += 1
+                next_picture_s += 1 / media.pictures_per_s
+            tick += 1
+    except SourceError as error:
+        if not stop.is_set():
+            heard.error = str(error)
+
+
+def _receive(client: EmiClient, heard: _Heard, counting: threading.Event, stop: threading.Event) -> None:
+    committed: set[int] = set()
+    for event in client:
+        if not counting.is_set():
+            continue
+        if isinstance(event, EstimateEvent) and event.end_ms is not None:
+            heard.ages_ms.append(1000 * time.monotonic() - event.end_ms)
+        elif isinstance(event, WordsEvent):
+            committed |= {word.number for word in event.words if word.committed}
+            heard.words = len(committed)
+    if not stop.is_set():
+        heard.error = heard.error or client.ended
+
+
+def _counters(url: str) -> dict[str, int]:
+    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=10).read().decode()
+    return {name: int(value) for name, value in re.findall(r'event="(\w+)"\} (\d+)', text)}
