@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import msgspec
@@ -167,7 +168,8 @@ class IsolatedRecognizer:
         if process is None:
             return
         process.kill()
-        process.wait(END_TIMEOUT_S)
+        with suppress(subprocess.TimeoutExpired):  # a very busy machine; Python collects it later
+            process.wait(END_TIMEOUT_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 try:
