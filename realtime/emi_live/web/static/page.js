@@ -172,7 +172,7 @@ function show({ estimate, end_ms: endMs }) {
 }
 
 function because(emotion, modalities) {
-  const parts = Object.entries(modalities).filter(([, report]) => report.contribution);
+  const parts = Object.entries(modalities).filter(([, report]) => Math.abs(report.contribution?.[emotion] ?? 0) >= 0.01);
   return parts.map(([name, report]) => `${name} ${signed(report.contribution[emotion])}`).join(" ");
 }
 
