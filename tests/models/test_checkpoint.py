@@ -189,7 +189,7 @@ def test_a_truncated_file_is_refused(path: Path, size: int) -> None:
 def test_garbage_a_folder_and_nothing_are_refused(path: Path) -> None:
     path.write_bytes(b"\x80\x04cposix\nsystem\n" * 100)
     for bad in (path, path.parent, path.with_name("nothing")):
-        with pytest.raises(CheckpointError, match=r"readable checkpoint|cannot be found"):
+        with pytest.raises(CheckpointError, match=r"readable|found"):
             load_checkpoint(bad)
 
 

@@ -133,5 +133,5 @@ def test_arrays_and_tensors_of_a_window_are_the_same_numbers() -> None:
 
 def test_a_window_that_is_not_finite_is_refused_before_it_is_padded() -> None:
     window = replace(StreamWindow.empty(SMALL), audio=FrameRun(0, np.full((2, 4), np.nan, np.float32)))
-    with pytest.raises(InputError, match="audio holds 8 of 8"):
+    with pytest.raises(InputError, match="audio holds"):
         window.check_finite()

@@ -28,7 +28,7 @@ def read(*lines: str) -> Report:
         "7 io_uring_setup(8, {flags=0}) = 3",
     ],
 )
-def test_whoever_reaches_beyond_this_machine_is_seen(line: str) -> None:
+def test_a_process_that_reaches_beyond_this_machine_is_seen(line: str) -> None:
     report = read(line)
     assert len(report.reached) == 1
     assert report.faults == report.reached
@@ -44,7 +44,7 @@ def test_whoever_reaches_beyond_this_machine_is_seen(line: str) -> None:
         '7 connect(3<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/var/run/nscd/socket"}, 110) = 0',
     ],
 )
-def test_whoever_looks_up_a_host_is_seen(line: str) -> None:
+def test_a_process_that_looks_up_a_host_is_seen(line: str) -> None:
     report = read(line)
     assert len(report.looked_up) == 1
     assert report.faults == report.looked_up
@@ -54,7 +54,7 @@ def test_whoever_looks_up_a_host_is_seen(line: str) -> None:
     ("line", "path"),
     [
         ('7 openat(AT_FDCWD</run/here>, "/home/ann/.cache/id", O_WRONLY|O_CREAT, 0600) = 4</home/ann/.cache/id>', "/home/ann/.cache/id"),
-        ('7 openat(AT_FDCWD</run/here>, "beside", O_RDWR|O_CLOEXEC) = 4</run/here/next to>', "/run/here/beside"),
+        ('7 openat(AT_FDCWD</run/here>, "beside", O_RDWR|O_CLOEXEC) = 4</run/here/beside>', "/run/here/beside"),
         ('7 openat(13</home/ann/.cache/Maker>, "deviceid", O_WRONLY|O_CREAT|O_EXCL, 0600) = 14', "/home/ann/.cache/Maker/deviceid"),
         ('7 creat("/home/ann/x", 0644) = 4', "/home/ann/x"),
         ('7 mkdir("/run/here/outside", 0777) = 0', "/run/here/outside"),
@@ -62,7 +62,7 @@ def test_whoever_looks_up_a_host_is_seen(line: str) -> None:
         ('7 symlinkat("/run/here/out/a", AT_FDCWD</run/here>, "/home/ann/link") = 0', "/home/ann/link"),
     ],
 )  # fmt: skip
-def test_whoever_writes_elsewhere_is_seen(line: str, path: str) -> None:
+def test_a_process_that_writes_elsewhere_is_seen(line: str, path: str) -> None:
     report = read(line)
     assert [written.partition(" of ")[2] for written in report.wrote] == [path]
     assert report.faults == report.wrote

@@ -16,7 +16,7 @@ CALLS: Final = (
     "open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
 )
 
-RESOLVER_FILE: Final = "/etc/resolv.conf"  # read by whoever is about to look up a host
+RESOLVER_FILE: Final = "/etc/resolv.conf"  # a process reads it before it looks up a host
 # They look up hosts for others. nscd also tells users' names, so it is refused only where it answers.
 RESOLVERS: Final = ("resolve", "avahi", "mdns", "nscd")
 # The last ones are memory that processes share: PyTorch's tensors, Python's locks.

@@ -149,15 +149,40 @@ class ChunkReader:
         return Chunk(samples, start_ns, self._end_ns, self._arrived_ns, gap_after)
 
 
-class ProsodyStage:
+class _SoundStage:
+    """What both stages share: chunks of one ring, a voice gate, and when voice ended last."""
+
+    name = "audio"
+    topic = "audio"
+
+    def __init__(self, reader: AudioReader, gate: VoiceGate, config: AudioConfig, health: Health) -> None:
+        self._chunks = ChunkReader(reader, self.name, health)
+        self._gate = gate
+        self._threshold = config.voice_threshold
+        self._last_voice_ns: int | None = None
+        self._last_ns = 0
+        self._told_ns = NOTHING_YET  # the newest `t_ns` of all packets
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for sound."""
+        return self._chunks.wait(timeout_s)
+
+    def close(self) -> None:
+        """Leave the input."""
+        self._chunks.close()
+
+    def _detect_voice(self, chunk: Chunk) -> None:
+        if (self._gate.push(chunk.samples) >= self._threshold).any():
+            self._last_voice_ns = chunk.end_ns
+
+
+class ProsodyStage(_SoundStage):
     """Turns sound into prosody at 50 Hz and detects voice; one packet for each chunk of 512 samples.
 
     In a gap of a lossless stream, packets without a frame say how far it has been read.
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
-
-    name = "audio"
-    topic = "audio"
 
     def __init__(
         self,
@@ -167,20 +192,10 @@ class ProsodyStage:
         config: AudioConfig,
         health: Health,
     ) -> None:
-        self._chunks = ChunkReader(reader, self.name, health)
+        super().__init__(reader, gate, config, health)
         self._prosody = prosody
-        self._gate = gate
-        self._threshold = config.voice_threshold
         self._read_samples = 0  # since the start or the last gap
         self._frames = 0  # prosody frames since then
-        self._last_voice_ns: int | None = None
-        self._last_ns = 0
-        self._told_ns = NOTHING_YET  # `t_ns` of the newest packet
-        self.ended = False
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for sound."""
-        return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the chunks that have been completed."""
@@ -198,15 +213,10 @@ class ProsodyStage:
         self._gate.reset()
         self._read_samples = self._frames = 0
 
-    def close(self) -> None:
-        """Leave the input."""
-        self._chunks.close()
-
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
         self._read_samples += chunk.samples.size
-        if (self._gate.push(chunk.samples) >= self._threshold).any():
-            self._last_voice_ns = chunk.end_ns
+        self._detect_voice(chunk)
         frames = self._prosody.push(chunk.samples)
         self._frames += len(frames)
         if len(frames):
@@ -258,7 +268,7 @@ class SpeechModel(Protocol):
         ...
 
 
-class Wav2vecStage:
+class Wav2vecStage(_SoundStage):
     """Turns sound into a speech model's frames at 50 Hz, and detects voice in it.
 
     Each chunk of 512 samples gives a packet: with the frames that it completed, or without frames, only with
@@ -273,9 +283,6 @@ class Wav2vecStage:
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
 
-    name = "audio"
-    topic = "audio"
-
     def __init__(
         self,
         reader: AudioReader,
@@ -286,27 +293,17 @@ class Wav2vecStage:
         *,
         exact: bool,
     ) -> None:
-        self._chunks = ChunkReader(reader, self.name, health)
+        super().__init__(reader, gate, config, health)
         self._model = model
-        self._gate = gate
-        self._threshold = config.voice_threshold
         self._context = config.context
         self._hop = round(config.hop_s * SAMPLE_RATE_HZ)
         self._health = health
         self._exact = exact
         self._nothing = np.zeros((0, model.dim), np.float32)
-        self._last_voice_ns: int | None = None
-        self._last_ns = 0
         self._progress_ns: int | None = None
-        self._told_ns = NOTHING_YET  # the newest `t_ns` of all packets
         self._behind = False
         self._skipping = False
         self._forget()
-        self.ended = False
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for sound."""
-        return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the chunks that have been completed."""
@@ -331,10 +328,6 @@ class Wav2vecStage:
         self._model.reset()
         self._forget()
 
-    def close(self) -> None:
-        """Leave the input."""
-        self._chunks.close()
-
     def _forget(self) -> None:
         self._gate.reset()
         self._read_samples = 0  # since the start or the last gap
@@ -351,8 +344,7 @@ class Wav2vecStage:
             self._progress_ns = max(start_ns, self._progress_ns or start_ns)
         self._read_samples += chunk.samples.size
         self._arrivals.append((self._read_samples, chunk.arrived_ns))
-        if (self._gate.push(chunk.samples) >= self._threshold).any():
-            self._last_voice_ns = chunk.end_ns
+        self._detect_voice(chunk)
         if chunk.samples.size:
             pushed = None if self._skips(chunk) else self._push_if_due(chunk)
             yield pushed or self._packet(chunk.end_ns, self._nothing)

@@ -75,6 +75,7 @@ def test_it_runs_with_torch_and_numpy_alone_and_says_what_could_not_be_measured(
     assert all(f"- {engine}: {' '.join(reason.split())}" in page for engine, reason in gone.items())
 
 
+@pytest.mark.slow
 def test_every_case_has_every_engine_that_can_run_and_its_ratio_to_eager(report: dict[str, Any]) -> None:
     found = {
         (row["case"]["task"], row["case"]["batch"], row["case"]["gap_s"] > 0, row["engine"]): row
@@ -104,6 +105,7 @@ def test_every_case_has_every_engine_that_can_run_and_its_ratio_to_eager(report:
     assert one < three <= 3.001 * one
 
 
+@pytest.mark.slow
 def test_each_engine_is_compared_with_the_oracle(report: dict[str, Any]) -> None:
     parity = {(row["engine"], row["task"]): row for row in report["parity"]}
     assert parity["torch-cpu", "windows"]["worst"] == 0.0
@@ -112,6 +114,7 @@ def test_each_engine_is_compared_with_the_oracle(report: dict[str, Any]) -> None
     assert all(row["windows"] >= 8 for row in parity.values())
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_was_found(report: dict[str, Any]) -> None:
     page = report["page"]
     for line in (

@@ -36,6 +36,7 @@ def test_light_and_sound_are_seen_and_a_wrong_stamp_is_found_out(report: LiveRep
     assert low - 30 <= ERROR_MS <= high + 30
 
 
+@pytest.mark.slow
 def test_the_stations_add_up(report: LiveReport) -> None:
     assert set(report.stations) == {"vision", "audio"}  # nothing is said
     for stations in report.stations.values():
@@ -47,6 +48,7 @@ def test_the_stations_add_up(report: LiveReport) -> None:
     assert report.stations["audio"]["capture"].median < 0 < report.stations["vision"]["capture"].median
 
 
+@pytest.mark.slow
 def test_usage_is_sampled_by_the_clock(report: LiveReport) -> None:
     assert SECONDS - 3 <= len(report.usage) <= SECONDS + 2
     times = [sample.t_s for sample in report.usage]
@@ -54,6 +56,7 @@ def test_usage_is_sampled_by_the_clock(report: LiveReport) -> None:
     assert all(sample.rss_mib > 10 and sample.cores >= 0 for sample in report.usage)
 
 
+@pytest.mark.slow
 def test_the_report_is_plain_json_and_the_page_fits_80_columns(report: LiveReport) -> None:
     plain = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert (plain["bench"], plain["schema"], plain["source"]) == ("live", 1, "flash and beep")

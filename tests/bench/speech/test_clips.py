@@ -79,7 +79,7 @@ def test_alignment_of_synthetic_speech_is_near_the_truth() -> None:
 
 
 def test_words_that_are_not_in_the_sound_are_not_found() -> None:
-    with pytest.raises(NotAlignedError, match="lacks an empty text"):
+    with pytest.raises(NotAlignedError, match="text"):
         forced_alignment(np.zeros(8000, np.float32), [])
     with pytest.raises(NotAlignedError, match="words"):
         forced_alignment(np.zeros(1600, np.float32), ["many", "words", "in", "no", "time", "at", "all"])

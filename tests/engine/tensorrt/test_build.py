@@ -99,7 +99,7 @@ def test_what_needs_a_gpu_says_so_where_there_is_none(rtx: Library) -> None:
         PlanJob.of(rtx, "fp16", refit=True)
     with pytest.raises(EngineUnavailableError, match=r"^tensorrt builds"):
         PlanJob.of(Library.of("tensorrt", FakeApi()), "fp16")
-    with pytest.raises(ValueError, match=r"batch of 0 windows"):
+    with pytest.raises(ValueError, match=r"batch of 0"):
         PlanJob.of(rtx, "fp16", batch=0)
 
 

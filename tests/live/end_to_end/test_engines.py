@@ -156,7 +156,7 @@ def test_a_checkpoint_for_other_features_or_encoders_is_refused_and_the_run_goes
         with pytest.raises(CheckpointError, match="test@1"):
             live.swap(write_checkpoint(tmp_path / "foreign.safetensors"))
         assert live._parts is not None
-        with pytest.raises(ConfigurationError, match=r"its shapes are .*vision_dim=3"):
+        with pytest.raises(ConfigurationError, match=r"vision_dim=3"):
             live._parts.loop.swap(Other(SMALL_SHAPES))
         assert answered(live) == 5
 

@@ -89,7 +89,7 @@ def test_exact_mode_ends_when_the_slowest_sink_has_the_last_estimate() -> None:
 @pytest.mark.parametrize("error", [LiveError("the disk is full"), OSError("the disk is full")])
 def test_a_sink_that_fails_as_it_closes_fails_the_run(error: Exception) -> None:
     _, estimates = pushed(SlowSink(error))
-    with pytest.raises(LiveError, match="the disk is full") as caught:
+    with pytest.raises(LiveError, match="disk") as caught:
         list(estimates)
     assert isinstance(caught.value, StageError) == isinstance(error, OSError)
 

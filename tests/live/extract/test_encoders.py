@@ -42,7 +42,7 @@ def test_what_is_left_out_needs_no_model() -> None:
     assert (shelf.asked, settings.live.speech.backend, why) == ([], "none", "")
 
 
-def test_the_same_recogniser_is_the_same_features_whoever_chose_it() -> None:
+def test_the_same_recogniser_is_the_same_features_however_it_was_chosen() -> None:
     chosen, _ = fetch_models(load_settings(), Shelf(*COMPACT))
     named = load_settings(settings=["speech.backend=pocketsphinx"])
     assert chosen.fingerprint({}, "sphinx") == named.fingerprint({}, "sphinx")

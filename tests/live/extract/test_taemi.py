@@ -65,6 +65,7 @@ def record(path: Path, encoders: Loaded) -> Recording:
     ).recording
 
 
+@pytest.mark.slow
 def test_it_says_what_runs(encoders: Loaded, folders: dict[Modality, Path]) -> None:
     loaded, _ = encoders
     assert loaded.ids == {

@@ -167,7 +167,7 @@ def test_a_recording_that_breaks_off_is_no_end(clock: FakeClock) -> None:
     recording = Recording(clock, 2)
     grabber = play(recording, clock, Health())
     assert grabber.next(1.0) is not None
-    with pytest.raises(SourceError, match=r"0\.5 s of 2\.0 s"):
+    with pytest.raises(SourceError, match=r"0\.5 s of"):
         grabber.next(1.0)
 
 

@@ -92,7 +92,7 @@ def test_each_frame_is_said_once_and_what_is_held_back_at_the_end() -> None:
     assert len(found[-1].frames) > 12
 
 
-def test_what_is_said_anew_is_marked() -> None:
+def test_frames_that_replace_earlier_ones_are_marked() -> None:
     found = frames(Rig(WindowModel(), exact=True).hear(ramp(3.2), [512]))
     assert all(packet.replaces for packet in found)
     assert [len(packet.frames) for packet in found] == [25, 50, 75, 100, 100, 100, 100]

@@ -252,7 +252,7 @@ def test_a_damaged_tokenizer_is_one_line(minilm: Path, tmp_path: Path, kind: str
     made = {"half": text[: len(text) // 2], "empty": "", "smaller": json.dumps(known)}[kind]
     (tmp_path / "tokenizer.json").write_text(made, encoding="utf-8")
     (tmp_path / WEIGHTS).symlink_to(minilm / WEIGHTS)
-    with pytest.raises(ModelIntegrityError, match=r"tokenizer\.json .*: run `emi models pull") as caught:
+    with pytest.raises(ModelIntegrityError, match=r"tokenizer\.json .*emi models pull") as caught:
         SentenceEncoder(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -274,7 +274,7 @@ def test_a_link_to_a_file_of_another_name_says_what_to_do(minilm: Path, tmp_path
     shutil.copy(minilm / WEIGHTS, tmp_path / "blob")
     (tmp_path / WEIGHTS).symlink_to("blob")
     (tmp_path / "tokenizer.json").symlink_to(minilm / "tokenizer.json")
-    with pytest.raises(ModelUnavailableError, match=r"link to .*blob.*: copy"):
+    with pytest.raises(ModelUnavailableError, match=r"blob.*copy"):
         SentenceEncoder(tmp_path)
 
 

@@ -109,9 +109,7 @@ def test_a_server_that_resumes_elsewhere_is_not_believed(bench: Bench, answer: t
 
 def test_a_busy_server_is_asked_three_times_with_growing_pauses(bench: Bench, answer: type[Answer]) -> None:
     bench.hub.faults.extend(answer(status=503) for _ in range(3))
-    with pytest.raises(
-        ModelUnavailableError, match=r"503 Service Unavailable \(3 attempts\).* save http"
-    ) as caught:
+    with pytest.raises(ModelUnavailableError, match=r"503 .*\(3 attempts\)") as caught:
         bench.download.run()
     assert bench.pauses == [1.0, 4.0]
     assert len(bench.ranges) == 3
@@ -164,21 +162,21 @@ def test_a_refusal_is_final(bench: Bench, answer: type[Answer], status: int) -> 
 
 def test_other_bytes_of_the_right_size_are_refused_and_not_kept(bench: Bench, answer: type[Answer]) -> None:
     bench.hub.faults.append(answer(body=CONTENT[::-1]))
-    with pytest.raises(ModelIntegrityError, match="is pinned: nothing was kept"):
+    with pytest.raises(ModelIntegrityError, match="nothing was kept"):
         bench.download.run()
     assert os.listdir(bench.target.parent) == []
 
 
 def test_a_log_in_page_is_refused_before_it_is_read(bench: Bench, answer: type[Answer]) -> None:
     bench.hub.faults.append(answer(body=b"<html>log in</html>"))
-    with pytest.raises(ModelIntegrityError, match="gives 19 bytes where 1280000 are pinned: a log-in page"):
+    with pytest.raises(ModelIntegrityError, match="19 bytes"):
         bench.download.run()
     assert not bench.target.exists()
 
 
 def test_an_endless_answer_is_cut_off(bench: Bench, answer: type[Answer]) -> None:
     bench.hub.faults.append(answer(body=CONTENT * 2, length=False))
-    with pytest.raises(ModelIntegrityError, match="gives more than 1280000 bytes"):
+    with pytest.raises(ModelIntegrityError, match="more than 1280000"):
         bench.download.run()
     assert not bench.part.exists()
 
@@ -195,13 +193,13 @@ def test_a_silent_server_is_given_up_and_asked_again(hub: Hub, tmp_path: Path, a
 def test_nobody_listens(bench: Bench) -> None:
     pin = bench.download.pin
     nobody = Download("http://127.0.0.1:9/f", pin, bench.target, bench.report, bench.pauses.append)
-    with pytest.raises(ModelUnavailableError, match=r"from 127\.0\.0\.1:9: Connection refused"):
+    with pytest.raises(ModelUnavailableError, match=r"Connection refused"):
         nobody.run()
 
 
 def test_a_name_that_is_not_known_is_not_asked_again(bench: Bench) -> None:
     url = "http://host.invalid/f"
-    with pytest.raises(ModelUnavailableError, match="no network, or its name is not known"):
+    with pytest.raises(ModelUnavailableError, match="no network"):
         Download(url, bench.download.pin, bench.target, bench.report, bench.pauses.append).run()
     assert bench.pauses == []
     assert os.listdir(bench.target.parent) == []
@@ -271,5 +269,5 @@ def test_mirrors_take_the_place_of_hosts(environ: dict[str, str], hub_url: str, 
 
 @pytest.mark.parametrize("mirror", ["file:///etc", "ftp://host", "mirror.example", "http://"])
 def test_a_mirror_that_is_no_web_address_is_refused(mirror: str) -> None:
-    with pytest.raises(ModelUnavailableError, match="take an http:// or https:// address"):
+    with pytest.raises(ModelUnavailableError, match="http://"):
         address(HUB_FILE, {"EMI_MODEL_MIRROR": mirror})

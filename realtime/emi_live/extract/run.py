@@ -1,0 +1,150 @@
+"""A folder of clips into a data set: clips that are done are kept, the workers do the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from emi_live.errors import SourceError
+from emi_live.extract.folder import Entry, Ledger, Listing, Video, claimed
+from emi_live.extract.pool import Job, Ready, Refused, Written
+
+if TYPE_CHECKING:
+    from emi_models.data.clip import Rating
+    from emi_models.data.dataset import ManifestRow
+
+__all__ = ["Report", "Watcher", "Workers", "extract"]
+
+FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
+
+
+class Workers(Protocol):
+    """What does the work: a `Pool`."""
+
+    def ready(self) -> Ready:
+        """Wait until the encoders are loaded, and return what runs."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
+        """Do the jobs; yield the result of each as soon as it is known."""
+
+
+class Watcher(Protocol):
+    """Gets the progress of a run."""
+
+    def ready(self, what: Ready, done: int, todo: int) -> None:
+        """The encoders are loaded: `done` clips were done before, `todo` remain."""
+
+    def wrote(self, entry: Entry) -> None:
+        """One more clip is done."""
+
+    def refused(self, name: str, reason: str) -> None:
+        """One more file cannot be used."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The result for each file."""
+
+    kept: list[Entry] = field(default_factory=list)  # done before
+    written: list[Entry] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)  # name and reason
+    damaged: dict[str, int] = field(default_factory=dict)  # packets left out, by name
+    strangers: int = 0  # clips in the folder that are of none of these files
+    rows: list[ManifestRow] = field(default_factory=list)  # of the manifest as it is now
+
+
+def extract(
+    listing: Listing,
+    ratings: Mapping[str, Rating],
+    out: Path,
+    workers: AbstractContextManager[Workers],
+    watcher: Watcher,
+    *,
+    strict: bool = False,
+) -> Report:
+    """Extract all clips that are not done yet, and write the manifest.
+
+    After an interruption every clip is whole or absent, and the next run continues from there.
+
+    Args:
+        listing: the files.
+        ratings: by clip id, for the manifest.
+        out: the folder of the data set.
+        workers: write clips into it; entered once no other run writes there.
+        watcher: gets the progress.
+        strict: fail on the first file that cannot be used.
+
+    Raises:
+        ConfigurationError: the folder cannot be written to, or another run writes to it.
+        SourceError: strict, and a file cannot be used.
+        EmiError: what the workers raise.
+    """
+    report = Report()
+    with ExitStack() as opened:
+        opened.enter_context(claimed(out))
+        _sweep(out)
+        pool = opened.enter_context(workers)
+        ready = pool.ready()
+        ledger = Ledger(out)
+        todo = [video for video in listing.videos if not _is_done(video, ledger, out, ready.settings)]
+        waiting = {video.id: video for video in todo}
+        report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in waiting]
+        watcher.ready(ready, len(report.kept), len(todo))
+
+        def refuse(name: str, reason: str) -> None:
+            if strict:
+                raise SourceError(f"{name}: {reason}")
+            report.refused.append((name, reason))
+            watcher.refused(name, reason)
+
+        for name, reason in listing.unusable:
+            refuse(name, reason)
+        for done in pool.run(_job(video) for video in todo):
+            if isinstance(done, Refused):
+                video = waiting[done.id]
+                # Features of what the file was before are not its features.
+                _features(out, done.id).unlink(missing_ok=True)
+                refuse(video.name, _without_path(done.reason, video.path))
+                continue
+            ledger.add(done.entry)
+            report.written.append(done.entry)
+            if done.damaged:
+                report.damaged[done.entry.source] = done.damaged
+            watcher.wrote(done.entry)
+    if report.kept or report.written:
+        report.rows = _write_manifest(out, ratings)
+        report.strangers = len(report.rows) - len(report.kept) - len(report.written)
+    return report
+
+
+def _write_manifest(folder: Path, ratings: Mapping[str, Rating]) -> list[ManifestRow]:
+    from emi_models.data.dataset import ClipWriter, read_info
+
+    return ClipWriter(folder, read_info(folder)).write_manifest(ratings)
+
+
+def _features(folder: Path, clip_id: str) -> Path:
+    return folder / FEATURES / f"{clip_id}.safetensors"
+
+
+def _is_done(video: Video, ledger: Ledger, folder: Path, settings: str) -> bool:
+    entry = ledger.entries.get(video.id)
+    return entry is not None and entry.of(video, settings) and _features(folder, video.id).is_file()
+
+
+def _job(video: Video) -> Job:
+    return Job(**{**asdict(video), "path": str(video.path)})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed was writing."""
+    for part in (*folder.glob(".*.part"), *(folder / FEATURES).glob(".*.part")):
+        part.unlink(missing_ok=True)
+
+
+def _without_path(reason: str, path: Path) -> str:
+    """The reason without the file's path in front, because the line shows the path anyway."""
+    return reason.removeprefix(str(path)).lstrip(": ")
