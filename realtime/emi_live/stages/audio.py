@@ -149,40 +149,15 @@ class ChunkReader:
         return Chunk(samples, start_ns, self._end_ns, self._arrived_ns, gap_after)
 
 
-class _SoundStage:
-    """What both stages share: chunks of one ring, a voice gate, and when voice ended last."""
-
-    name = "audio"
-    topic = "audio"
-
-    def __init__(self, reader: AudioReader, gate: VoiceGate, config: AudioConfig, health: Health) -> None:
-        self._chunks = ChunkReader(reader, self.name, health)
-        self._gate = gate
-        self._threshold = config.voice_threshold
-        self._last_voice_ns: int | None = None
-        self._last_ns = 0
-        self._told_ns = NOTHING_YET  # the newest `t_ns` of all packets
-        self.ended = False
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for sound."""
-        return self._chunks.wait(timeout_s)
-
-    def close(self) -> None:
-        """Leave the input."""
-        self._chunks.close()
-
-    def _detect_voice(self, chunk: Chunk) -> None:
-        if (self._gate.push(chunk.samples) >= self._threshold).any():
-            self._last_voice_ns = chunk.end_ns
-
-
-class ProsodyStage(_SoundStage):
+class ProsodyStage:
     """Turns sound into prosody at 50 Hz and detects voice; one packet for each chunk of 512 samples.
 
     In a gap of a lossless stream, packets without a frame say how far it has been read.
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
+
+    name = "audio"
+    topic = "audio"
 
     def __init__(
         self,
@@ -192,10 +167,20 @@ class ProsodyStage(_SoundStage):
         config: AudioConfig,
         health: Health,
     ) -> None:
-        super().__init__(reader, gate, config, health)
+        self._chunks = ChunkReader(reader, self.name, health)
         self._prosody = prosody
+        self._gate = gate
+        self._threshold = config.voice_threshold
         self._read_samples = 0  # since the start or the last gap
         self._frames = 0  # prosody frames since then
+        self._last_voice_ns: int | None = None
+        self._last_ns = 0
+        self._told_ns = NOTHING_YET  # `t_ns` of the newest packet
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for sound."""
+        return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the chunks that have been completed."""
@@ -213,10 +198,15 @@ class ProsodyStage(_SoundStage):
         self._gate.reset()
         self._read_samples = self._frames = 0
 
+    def close(self) -> None:
+        """Leave the input."""
+        self._chunks.close()
+
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
         self._read_samples += chunk.samples.size
-        self._detect_voice(chunk)
+        if (self._gate.push(chunk.samples) >= self._threshold).any():
+            self._last_voice_ns = chunk.end_ns
         frames = self._prosody.push(chunk.samples)
         self._frames += len(frames)
         if len(frames):
@@ -268,7 +258,7 @@ class SpeechModel(Protocol):
         ...
 
 
-class Wav2vecStage(_SoundStage):
+class Wav2vecStage:
     """Turns sound into a speech model's frames at 50 Hz, and detects voice in it.
 
     Each chunk of 512 samples gives a packet: with the frames that it completed, or without frames, only with
@@ -283,6 +273,9 @@ class Wav2vecStage(_SoundStage):
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
 
+    name = "audio"
+    topic = "audio"
+
     def __init__(
         self,
         reader: AudioReader,
@@ -293,17 +286,27 @@ class Wav2vecStage(_SoundStage):
         *,
         exact: bool,
     ) -> None:
-        super().__init__(reader, gate, config, health)
+        self._chunks = ChunkReader(reader, self.name, health)
         self._model = model
+        self._gate = gate
+        self._threshold = config.voice_threshold
         self._context = config.context
         self._hop = round(config.hop_s * SAMPLE_RATE_HZ)
         self._health = health
         self._exact = exact
         self._nothing = np.zeros((0, model.dim), np.float32)
+        self._last_voice_ns: int | None = None
+        self._last_ns = 0
         self._progress_ns: int | None = None
+        self._told_ns = NOTHING_YET  # the newest `t_ns` of all packets
         self._behind = False
         self._skipping = False
         self._forget()
+        self.ended = False
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for sound."""
+        return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
         """The packets of the chunks that have been completed."""
@@ -328,6 +331,10 @@ class Wav2vecStage(_SoundStage):
         self._model.reset()
         self._forget()
 
+    def close(self) -> None:
+        """Leave the input."""
+        self._chunks.close()
+
     def _forget(self) -> None:
         self._gate.reset()
         self._read_samples = 0  # since the start or the last gap
@@ -344,7 +351,8 @@ class Wav2vecStage(_SoundStage):
             self._progress_ns = max(start_ns, self._progress_ns or start_ns)
         self._read_samples += chunk.samples.size
         self._arrivals.append((self._read_samples, chunk.arrived_ns))
-        self._detect_voice(chunk)
+        if (self._gate.push(chunk.samples) >= self._threshold).any():
+            self._last_voice_ns = chunk.end_ns
         if chunk.samples.size:
             pushed = None if self._skips(chunk) else self._push_if_due(chunk)
             yield pushed or self._packet(chunk.end_ns, self._nothing)

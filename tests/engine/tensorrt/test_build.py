@@ -20,7 +20,7 @@ from tests.engine.tensorrt.fake import FakeApi
 @pytest.mark.parametrize(
     ("bundle", "precision"),
     [
-        ("compact", "fp16"),
+        pytest.param("compact", "fp16", marks=pytest.mark.slow),
         pytest.param("compact", "fp32", marks=pytest.mark.slow),
         pytest.param("taemi", "bf16", marks=pytest.mark.slow),
     ],

@@ -86,6 +86,7 @@ def test_a_plan_is_built_found_again_refused_and_built_anew(
     assert json.loads(out.with_name("small.plan.json").read_text())["targets"] == ["sm120"]
 
 
+@pytest.mark.slow
 def test_without_out_it_goes_into_the_cache_and_a_damaged_one_is_refused(
     emi_compile: Compile, checkpoint: Path, cache: Path
 ) -> None:

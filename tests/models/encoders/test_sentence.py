@@ -96,6 +96,7 @@ def test_its_id_is_the_one_that_checkpoints_name() -> None:
     assert COMPACT_ENCODERS["text"] == ENCODER_ID
 
 
+@pytest.mark.slow
 def test_sentences_of_goemotions_are_as_by_transformers(
     encoder: SentenceEncoder, reference: Callable[[list[str]], NDArray[np.float32]], assets: Path
 ) -> None:
