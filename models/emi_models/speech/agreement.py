@@ -300,43 +300,57 @@ class CommitRule(ABC):
         return said
 
     def _commit(self, count: int) -> list[RecognizedWord]:
+        """Make certain the first `count` tentative words; hypotheses that have other ones are forgotten."""
         certain = list(self.tentative[:count])
         if certain:
             self._certain += certain
-            for index, words in enumerate(self._recent):
-                self._recent[index] = words[count:]
+            agree = [words[count:] for words in self._recent if _shared(certain, words) == count]
+            self._recent.clear()
+            self._recent.extend(agree)
         return certain
 
 
 class LocalAgreement(CommitRule):
     """Commits the longest prefix on which the last `hypotheses` agree.
 
+    If two are to agree, one between them may say something else: Whisper makes each hypothesis from scratch,
+    and behind a cut it may change between two readings each time.
+
     Source: Liu et al. 2020 (doi:10.21437/Interspeech.2020-2897), LA-n; for Whisper Macháček et al. 2023
     (arXiv:2307.14743, §3).
     """
 
     def __init__(self, hypotheses: int = 2) -> None:
-        """Commit what `hypotheses` in a row (at least 1) have said alike."""
+        """Commit what so many hypotheses (at least 1) have said alike."""
         self._depth = hypotheses
-        super().__init__(hypotheses)
+        super().__init__(_remembered(hypotheses))
 
     def deepen(self, hypotheses: int) -> None:
         """Ask so many to agree from now on; those that were heard count as far as they go back."""
         self._depth = hypotheses
-        self._recent = deque(self._recent, maxlen=hypotheses)
+        self._recent = deque(self._recent, maxlen=_remembered(hypotheses))
 
     def _count(self, end_s: float) -> int:
-        if len(self._recent) < self._depth:
+        *before, newest = self._recent
+        shared = sorted((_shared(newest, words) for words in before), reverse=True)
+        if len(shared) < self._depth - 1:
             return 0
-        agreed = 0
-        for column in zip(*self._recent, strict=False):
-            if len({spoken_form(word.text) for word in column}) > 1:
-                break
-            agreed += 1
-        newest = self._recent[-1]
+        agreed = shared[self._depth - 2] if self._depth > 1 else len(newest)
         if 0 < agreed == len(newest) and any(map(str.isdigit, newest[-1].text)):
             agreed -= 1  # a number may not be over
         return agreed
+
+
+def _remembered(hypotheses: int) -> int:
+    return 3 if hypotheses == 2 else hypotheses
+
+
+def _shared(one: Sequence[RecognizedWord], other: Sequence[RecognizedWord]) -> int:
+    """How many words both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(
+        1 for _ in takewhile(lambda pair: spoken_form(pair[0].text) == spoken_form(pair[1].text), pairs)
+    )
 
 
 class AlignmentEdge(CommitRule):

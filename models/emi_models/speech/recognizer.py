@@ -130,7 +130,7 @@ class Recognizer(Protocol):
 
     @property
     def agreement(self) -> int:
-        """How many of its hypotheses in a row must agree on a word before one can rely on it."""
+        """How many of its hypotheses must agree on a word before one can rely on it."""
         ...
 
     def begin(self, prompt: str = "") -> None:

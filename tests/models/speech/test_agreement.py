@@ -48,6 +48,18 @@ def test_two_hypotheses_in_a_row_must_agree() -> None:
     assert texts(finish(agreement, said("we will win the game"))) == "game"
 
 
+def test_between_two_that_agree_one_may_say_something_else() -> None:
+    agreement = LocalAgreement()
+    assert hear(agreement, said("them for you"), END_S) == []
+    assert hear(agreement, said("the person you are calling"), END_S) == []
+    assert texts(hear(agreement, said("them for you I am"), END_S)) == "them for you"
+    assert texts(agreement.tentative) == "I am"
+    assert (
+        hear(agreement, said("them for you are calling"), END_S) == []
+    )  # nothing is left of the other reading
+    assert texts(hear(agreement, said("them for you I am sorry"), END_S)) == "I am"
+
+
 def test_more_can_be_asked_to_agree() -> None:
     agreement = LocalAgreement(3)
     assert [texts(hear(agreement, said("one two"), END_S)) for _ in range(3)] == ["", "", "one two"]
