@@ -43,7 +43,7 @@ def spoken_form(text: str) -> str:
     return text.casefold().strip(EDGES)
 
 
-EDIT_S: Final = 4.0  # of difference count as one word: a word is stretched over the pause behind it
+MOVED_S: Final = 1.0  # further than this, a word is another one that says the same
 UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
@@ -63,7 +63,7 @@ class Match:
     Attributes:
         count: how many of its words, at its beginning, say what is certain.
         words: the hypothesis; a word that goes on where the certain ones end is split in two there.
-        retimed: the certain words, timed as the hypothesis has those that it repeats.
+        retimed: the certain words, timed as the hypothesis has those that it repeats in full.
     """
 
     count: int
@@ -72,11 +72,11 @@ class Match:
 
 
 def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the start of `words` that is nearest to `certain`, in edits and in time.
+    """Find the start of `words` that is nearest to `certain`, in edits; of equals, the nearest in time.
 
-    An edit of a word counts as much as `EDIT_S` seconds. The parts of a word share its weight, so that "15"
-    in place of "fifteen" is one word of difference. A word is split only where the part before the split
-    continues a certain word from its beginning: "415-555" after "415", but not "50" after "15".
+    The parts of a word share its weight, so that "15" in place of "fifteen" is one word of difference. A word
+    is split only where the part before the split continues a certain word from its beginning: "415-555" after
+    "415", but not "50" after "15".
 
     Args:
         certain: words, in order of time.
@@ -89,14 +89,14 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
     table = _Table(said, found)
     end_s = certain[-1].end_s
 
-    def distance(count: int) -> tuple[float, int]:
+    def distance(count: int) -> tuple[float, float]:
         if 0 < count < len(found) and found[count].place == found[count - 1].place:
             at_s = found[count].begin_s
         elif count:
             at_s = found[count - 1].word.end_s
         else:
             at_s = words[0].start_s if words else begin_s
-        return table.edits[count][len(said)] + abs(at_s - end_s) / EDIT_S, count
+        return round(table.edits[count][len(said)], 6), abs(at_s - end_s)
 
     covered = min(filter(table.may_end, range(len(found) + 1)), key=distance)
     times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
@@ -104,12 +104,20 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
         if found[i].form == said[j].form:
             times.setdefault(said[j].place, []).append(found[i].word)
     retimed = [
-        replace(word, start_s=times[place][0].start_s, end_s=times[place][-1].end_s)
-        if place in times
-        else word
-        for place, word in enumerate(certain)
+        _retimed(word, times.get(place, []), len(units(word.text))) for place, word in enumerate(certain)
     ]
     return _divided(words, found, covered, retimed)
+
+
+def _retimed(word: RecognizedWord, found: Sequence[RecognizedWord], parts: int) -> RecognizedWord:
+    """A certain word, timed as the words are in which so many of its parts were found, if that is it.
+
+    "1250" in place of "1200" goes on after it, and a sentence that was said twice may be found once: behind
+    their times, a cut would lose what comes next, or keep what was said.
+    """
+    if len(found) < parts or abs(found[0].start_s - word.start_s) > MOVED_S:
+        return word
+    return replace(word, start_s=found[0].start_s, end_s=found[-1].end_s)
 
 
 def _divided(
@@ -292,43 +300,57 @@ class CommitRule(ABC):
         return said
 
     def _commit(self, count: int) -> list[RecognizedWord]:
+        """Make certain the first `count` tentative words; hypotheses that have other ones are forgotten."""
         certain = list(self.tentative[:count])
         if certain:
             self._certain += certain
-            for index, words in enumerate(self._recent):
-                self._recent[index] = words[count:]
+            agree = [words[count:] for words in self._recent if _shared(certain, words) == count]
+            self._recent.clear()
+            self._recent.extend(agree)
         return certain
 
 
 class LocalAgreement(CommitRule):
     """Commits the longest prefix on which the last `hypotheses` agree.
 
+    If two are to agree, one between them may say something else: Whisper makes each hypothesis from scratch,
+    and behind a cut it may change between two readings each time.
+
     Source: Liu et al. 2020 (doi:10.21437/Interspeech.2020-2897), LA-n; for Whisper Macháček et al. 2023
     (arXiv:2307.14743, §3).
     """
 
     def __init__(self, hypotheses: int = 2) -> None:
-        """Commit what `hypotheses` in a row (at least 1) have said alike."""
+        """Commit what so many hypotheses (at least 1) have said alike."""
         self._depth = hypotheses
-        super().__init__(hypotheses)
+        super().__init__(_remembered(hypotheses))
 
     def deepen(self, hypotheses: int) -> None:
         """Ask so many to agree from now on; those that were heard count as far as they go back."""
         self._depth = hypotheses
-        self._recent = deque(self._recent, maxlen=hypotheses)
+        self._recent = deque(self._recent, maxlen=_remembered(hypotheses))
 
     def _count(self, end_s: float) -> int:
-        if len(self._recent) < self._depth:
+        *before, newest = self._recent
+        shared = sorted((_shared(newest, words) for words in before), reverse=True)
+        if len(shared) < self._depth - 1:
             return 0
-        agreed = 0
-        for column in zip(*self._recent, strict=False):
-            if len({spoken_form(word.text) for word in column}) > 1:
-                break
-            agreed += 1
-        newest = self._recent[-1]
+        agreed = shared[self._depth - 2] if self._depth > 1 else len(newest)
         if 0 < agreed == len(newest) and any(map(str.isdigit, newest[-1].text)):
             agreed -= 1  # a number may not be over
         return agreed
+
+
+def _remembered(hypotheses: int) -> int:
+    return 3 if hypotheses == 2 else hypotheses
+
+
+def _shared(one: Sequence[RecognizedWord], other: Sequence[RecognizedWord]) -> int:
+    """How many words both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(
+        1 for _ in takewhile(lambda pair: spoken_form(pair[0].text) == spoken_form(pair[1].text), pairs)
+    )
 
 
 class AlignmentEdge(CommitRule):
@@ -356,6 +378,7 @@ class AlignmentEdge(CommitRule):
 
 
 CutKind = Literal["word", "limit"]
+OVER_S: Final = 0.5  # of sound behind a word, after which it is over
 BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
 KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
 
@@ -369,12 +392,17 @@ class Cut:
     gone: int
 
 
-def word_cut(rule: CommitRule, kind: CutKind = "word") -> Cut | None:
-    """Behind the last certain word in the buffer; None if there is none."""
+def word_cut(rule: CommitRule, end_s: float, kind: CutKind = "word") -> Cut | None:
+    """Behind the last certain word in the buffer that is over, its sound ending at `end_s`; None if none is.
+
+    A word at the end of the sound may have been guessed before it was said.
+    """
     certain = rule.in_buffer
-    if not certain:
+    count = sum(1 for _ in takewhile(lambda word: word.end_s <= end_s - OVER_S, certain))
+    if not count:
         return None
-    return Cut(_behind(certain[-1], rule.tentative), kind, len(certain))
+    following = (*certain[count:], *rule.tentative)
+    return Cut(_behind(certain[count - 1], following), kind, count)
 
 
 def limit_cut(rule: CommitRule, start_s: float, end_s: float) -> Cut:

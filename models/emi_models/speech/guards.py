@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
-__all__ = ["GUARDS", "GuardSettings", "Guards", "VoiceMap", "loops"]
+__all__ = ["GUARDS", "GuardSettings", "Guards", "VoiceMap", "last_loop", "loops"]
 
 GUARDS: Final = ("voice", "no_speech", "log_probability", "compression", "repetition", "carry_over")
 LONGEST_LOOP: Final = 5  # words
@@ -66,11 +66,17 @@ class Guards:
         """
         texts = [word.text for word in hypothesis.words]
         looping = loops(texts)
+        end = 0
+        for segment in hypothesis.segments:
+            start, end = end, end + len(segment.words)
+            if segment.stopped:
+                looping |= {start + place for place in last_loop(texts[start:end])}
         kept: list[RecognizedWord] = []
         end = 0
         for segment in hypothesis.segments:
             start, end = end, end + len(segment.words)
-            guard = self._against(segment, [texts[i] for i in range(start, end) if i not in looping])
+            judged = [texts[i] for i in range(start, end) if i not in looping]
+            guard = self._against(segment, judged, begun=said > start)
             for place in range(max(start, said), end):
                 word = hypothesis.words[place]
                 why = "repetition" if place in looping else guard
@@ -82,12 +88,15 @@ class Guards:
                     self.dropped[why] += 1
         return kept
 
-    def _against(self, segment: Segment, texts: Sequence[str]) -> str | None:
-        """The guard that a segment fails. Its loops are left out: they say nothing of its other words."""
+    def _against(self, segment: Segment, texts: Sequence[str], *, begun: bool) -> str | None:
+        """The guard that a segment fails. Its loops are left out: they say nothing of its other words.
+
+        `begun`: it begins with certain words. Then somebody spoke, however silent the sound seems as a whole.
+        """
         limits = self._settings
         if not texts:
             return None
-        if _above(segment.no_speech, limits.no_speech):
+        if not begun and _above(segment.no_speech, limits.no_speech):
             return "no_speech"
         if (
             segment.log_probability is not None
@@ -123,6 +132,23 @@ def loops(texts: Sequence[str]) -> set[int]:
                     del kept[start + size : start + turns * size]
                 start += 1
     return set(range(len(texts))) - {place for place, _ in kept}
+
+
+def last_loop(texts: Sequence[str]) -> set[int]:
+    """Which words repeat the loop that a text ends in, by their place: all but its first turn.
+
+    For a text that was stopped because it was too long. Its loop may be of any length, and two turns are
+    enough; the second may be incomplete only if it is not the last.
+    """
+    forms = [spoken_form(text) for text in texts]
+    longest = 0
+    for size in range(1, len(forms) // 2 + 1):
+        repeated = 0
+        while repeated + size < len(forms) and forms[-1 - repeated] == forms[-1 - repeated - size]:
+            repeated += 1
+        if repeated >= size:
+            longest = max(longest, repeated)
+    return set(range(len(forms) - longest, len(forms)))
 
 
 def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:

@@ -348,13 +348,13 @@ class IncrementalRecognizer:
     def _choose_cut(self) -> tuple[Cut | None, list[RecognizedWord]]:
         """Where to cut, and the words that become certain with it."""
         buffer, rule = self._buffer, self._rule
-        cut = word_cut(rule)
+        cut = word_cut(rule, buffer.end_s)
         if cut is not None and cut.at_s <= buffer.start_s:
             cut = None
         if buffer.room or (cut is not None and cut.at_s > buffer.start_s + self._settings.every_s):
             return cut, []
         forced = rule.force(buffer.end_s - UNFINISHED_S)
-        behind = word_cut(rule, "limit") if forced else None
+        behind = word_cut(rule, buffer.end_s, "limit") if forced else None
         return behind or limit_cut(rule, buffer.start_s, buffer.end_s), forced
 
     def _cut(self, cut: Cut) -> None:

@@ -62,11 +62,13 @@ class Segment:
         words: in order of time.
         no_speech: how probable it is that nothing was said, in [0, 1].
         log_probability: mean over its tokens, natural logarithm, at most 0.
+        stopped: it would have gone on without end; most likely it repeats itself.
     """
 
     words: tuple[RecognizedWord, ...]
     no_speech: float | None = None
     log_probability: float | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Recognizer(Protocol):
 
     @property
     def agreement(self) -> int:
-        """How many of its hypotheses in a row must agree on a word before one can rely on it."""
+        """How many of its hypotheses must agree on a word before one can rely on it."""
         ...
 
     def begin(self, prompt: str = "") -> None:

@@ -37,6 +37,7 @@ FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
 TOKENS_PER_S: Final = 7  # and so many for each second of sound, more than people say
 MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
 PROMPT_TOKENS: Final = 100
+ENDED_EARLY: Final = -0.5  # a mean log probability; most of what is less likely stopped after a few words
 
 
 class WhisperRecognizer:
@@ -180,19 +181,26 @@ class WhisperRecognizer:
                 self._guess.take(self._model.detect_language(encoded)[0], frames / FRAMES_PER_S)
             language, other = self._guess.language, self._guess.other
         start = self._tokens.start(language)
-        segment, whole = self._decode(encoded, self._prompt, start, frames)
-        if not whole:  # it has most likely repeated itself, and a prompt tempts it to do so again
-            segment, whole = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
-        if not whole:  # its last word was cut off
+        segment = self._decode(encoded, self._prompt, start, frames)
+        if segment.stopped:  # a prompt tempts it to repeat itself
+            again = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
+            # The longer silence would make the sound seem more silent than it is.
+            segment = replace(again, no_speech=segment.no_speech)
+        elif self._prompt and _likelihood(segment) < ENDED_EARLY:
+            again = self._decode(encoded, [], start, frames)
+            if not again.stopped and _likelihood(again) > _likelihood(segment):
+                segment = replace(again, no_speech=segment.no_speech)
+        if segment.stopped:  # its last word was cut off
             segment = replace(segment, words=segment.words[:-1])
+        segment = replace(segment, words=_heard(segment.words))
         return Hypothesis((segment,) if segment.words else (), language, other)
 
     def _encode(self, least_frames: int) -> Any:
         window = min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
         return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
 
-    def _decode(self, encoded: Any, before: list[int], start: list[int], frames: int) -> tuple[Segment, bool]:
-        """The words of the encoded sound after the text before it, and whether they ended by themselves."""
+    def _decode(self, encoded: Any, before: list[int], start: list[int], frames: int) -> Segment:
+        """The words of the encoded sound after the text before it."""
         prompt = [*self._tokens.prompt(before), *start, self._tokens.no_timestamps]
         limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
         (found,) = self._model.generate(
@@ -205,13 +213,13 @@ class WhisperRecognizer:
             return_no_speech_prob=True,
         )
         tokens = [token for token in found.sequences_ids[0] if token < self._tokens.end]
-        segment = Segment(
+        return Segment(
             tuple(self._timed(encoded, start, tokens, frames)) if tokens else (),
             no_speech=float(found.no_speech_prob),
             # The mean, as OpenAI takes it, is over the end of the text too.
             log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
+            stopped=len(tokens) >= limit,
         )
-        return segment, len(tokens) < limit
 
     def _timed(
         self, encoded: Any, start: list[int], tokens: list[int], frames: int
@@ -231,6 +239,18 @@ class WhisperRecognizer:
                     min(float(begins[at]), end_s),
                     float(np.mean(aligned.text_token_probs[first:at])),
                 )
+
+
+def _heard(words: tuple[RecognizedWord, ...]) -> tuple[RecognizedWord, ...]:
+    """Without the words at the end that have no sound: they were guessed before they were said."""
+    count = len(words)
+    while count and words[count - 1].end_s <= words[count - 1].start_s:
+        count -= 1
+    return words[:count]
+
+
+def _likelihood(segment: Segment) -> float:
+    return segment.log_probability or 0.0
 
 
 class _Tokens:

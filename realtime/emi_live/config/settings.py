@@ -382,7 +382,7 @@ class SpeechConfig(Section):
     commit: Literal["agreement", "alignment"] = Field(
         "agreement",
         description=(
-            "When a word is committed: agreement = several hypotheses in a row contain it; alignment "
+            "When a word is committed: agreement = several hypotheses contain it; alignment "
             "= its aligned end time is old enough."
         ),
     )
@@ -391,8 +391,8 @@ class SpeechConfig(Section):
         ge=1,
         le=9,
         description=(
-            "Hypotheses in a row that must agree before a word is committed; unset = 2 for Whisper, 5"
-            " for PocketSphinx."
+            "Hypotheses that must agree before a word is committed, 2 of the last 3, more in a row; "
+            "unset = 2 for Whisper, 5 for PocketSphinx."
         ),
     )
     edge_s: float = Field(

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emi_models.speech.agreement import AlignmentEdge, CommitRule, LocalAgreement, match, spoken_form
+from emi_models.speech.agreement import (
+    AlignmentEdge,
+    CommitRule,
+    LocalAgreement,
+    match,
+    spoken_form,
+    word_cut,
+)
 from emi_models.speech.recognizer import RecognizedWord
 
 END_S = 99.0  # no matter to agreement
@@ -39,6 +46,18 @@ def test_two_hypotheses_in_a_row_must_agree() -> None:
     assert hear(agreement, said("we will win the"), END_S) == []
     assert texts(hear(agreement, said("we will win the game"), END_S)) == "win the"
     assert texts(finish(agreement, said("we will win the game"))) == "game"
+
+
+def test_between_two_that_agree_one_may_say_something_else() -> None:
+    agreement = LocalAgreement()
+    assert hear(agreement, said("them for you"), END_S) == []
+    assert hear(agreement, said("the person you are calling"), END_S) == []
+    assert texts(hear(agreement, said("them for you I am"), END_S)) == "them for you"
+    assert texts(agreement.tentative) == "I am"
+    assert (
+        hear(agreement, said("them for you are calling"), END_S) == []
+    )  # nothing is left of the other reading
+    assert texts(hear(agreement, said("them for you I am sorry"), END_S)) == "I am"
 
 
 def test_more_can_be_asked_to_agree() -> None:
@@ -243,6 +262,44 @@ def test_the_text_says_where_certain_words_end_though_their_times_have_moved() -
     assert match(certain, stretched, 0.0).count == 3
     early = [*said("the leader", 0.0, 0.1), RecognizedWord("arrives", 0.2, 0.3, 0.9), *said("when our", 0.9)]
     assert match(certain, early, 0.0).count == 3
+
+
+def test_of_matches_with_as_many_edits_the_nearest_in_time_is_taken() -> None:
+    certain = said("we win")
+    assert match(certain, said("he sees a cat"), 0.0).count == 2
+    assert match(certain, said("he sees a cat", 0.8), 0.0).count == 0
+
+
+def test_a_number_written_in_another_way_leaves_what_comes_behind_it_in_the_buffer() -> None:
+    """The hypothesis has "twelve hundred and fifty" as one number, but only 1200 is certain."""
+    agreement = LocalAgreement(1)
+    agreement.insert(said("it costs 1200"), END_S)
+    agreement.force(END_S)
+    hear(agreement, [*said("it costs"), RecognizedWord("1250", 0.8, 2.4, 0.9)], END_S)
+    cut = word_cut(agreement, 3.0)
+    assert cut is not None
+    assert cut.at_s < 1.5
+
+
+def test_a_sentence_said_twice_and_found_once_keeps_its_time() -> None:
+    agreement = LocalAgreement()
+    for _ in range(2):
+        hear(agreement, said("we will win we will win"), END_S)
+    hear(agreement, said("we will win"), END_S)
+    assert [word.start_s for word in agreement.in_buffer] == [
+        word.start_s for word in said("we will win we will win")
+    ]
+
+
+def test_no_cut_behind_a_word_that_the_sound_ends_with() -> None:
+    """It may have been guessed before it was said."""
+    agreement = LocalAgreement()
+    for _ in range(2):
+        hear(agreement, said("we will win"), 1.2)
+    cut = word_cut(agreement, 1.3)
+    assert cut is not None
+    assert (cut.gone, cut.at_s) == (2, pytest.approx(0.8))
+    assert word_cut(agreement, 0.4) is None
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=7), st.lists(st.sampled_from("abc"), max_size=7))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emi_models.speech.guards import GUARDS, Guards, GuardSettings, loops
+from emi_models.speech.guards import GUARDS, Guards, GuardSettings, last_loop, loops
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 
 
@@ -122,6 +122,37 @@ def test_what_is_certain_already_is_not_judged_but_makes_a_loop_longer() -> None
     kept = guards.passed(Hypothesis((bad,)), Voice((1.5, 9.0)), said=3)
     assert texts(kept) == "stop"
     assert guards.dropped == {"repetition": 1}
+
+
+def test_a_sound_that_begins_with_certain_words_is_not_silent() -> None:
+    guards = Guards()
+    silent = Hypothesis((replace(GOOD, no_speech=0.9),))
+    assert texts(guards.passed(silent, EVERYWHERE, said=2)) == "very much"
+    assert guards.passed(silent, EVERYWHERE) == []
+
+
+@pytest.mark.parametrize(
+    ("heard", "kept"),
+    [
+        ("the price is one two three four five six one two three four five six one", 9),
+        ("very very very very", 1),
+        ("a b c a b", 5),
+        ("To lower it, to lower it. To lower", 3),
+        ("no loop at all", 4),
+        ("", 0),
+    ],
+)
+def test_of_a_text_that_was_stopped_the_last_loop_leaves_its_first_turn(heard: str, kept: int) -> None:
+    words = heard.split()
+    assert last_loop(words) == set(range(kept, len(words)))
+
+
+def test_only_a_text_that_was_stopped_has_a_last_loop() -> None:
+    words = spoken("one two three four five six one two three four five six")
+    guards = Guards()
+    assert len(guards.passed(Hypothesis((Segment(words),)), EVERYWHERE)) == 12
+    assert len(guards.passed(Hypothesis((GOOD, Segment(words, stopped=True))), EVERYWHERE)) == 10
+    assert guards.dropped == {"repetition": 6}
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=30))

@@ -119,10 +119,9 @@ def test_a_ten_minute_monologue_keeps_every_word_and_a_short_buffer(
         ).get_opcodes()
         if kind != "equal"
     ]
+    assert not any(kind == "delete" for kind, _ in changes)
     # Times that are 0.2 s off put a cut into a word, where it is shorter than that and there is no pause: it
-    # is written in another way, or (1 of 1,770 here) left out.
-    lost = sum(count for kind, count in changes if kind == "delete")
-    assert lost <= (0 if jitter_s < 0.1 else len(spoken) // 1000)
+    # is written in another way.
     assert sum(count for _, count in changes) <= (0 if jitter_s < 0.1 else len(spoken) // 100)
     assert heard.longest_s <= SETTINGS.trim_s + SETTINGS.every_s + 0.04
     assert recognizer.most_samples <= SETTINGS.limit_s * RATE_HZ

@@ -121,8 +121,9 @@ def test_numbers_are_not_said_twice(english: WhisperRecognizer, assets: Path) ->
     assert digits.startswith("415")
     assert digits.count("415") == 1
     assert digits.endswith("1984")
-    # "Twelve hundred and fifty dollars" may be written as 1250 or as 1200 and 50.
-    assert len(digits) <= len("4155552671120050301984")
+    assert len(digits) <= len(
+        "4155552671120050301984"
+    )  # "twelve hundred and fifty" as 1250, or as 1200 and 50
     assert digits.count("30") == digits.count("50") == 1
 
 
