@@ -38,7 +38,7 @@ NO_FRAMES: Final = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive samples: as many as the reader was told, or fewer before a gap and at the end of the stream.
+    """Consecutive samples: as many as the reader was told, or fewer before a gap and at the end.
 
     No `AudioBlock`: a chunk may span several blocks, so its end is not its start plus its length, and it
     says whether a gap follows, not whether one came before.
@@ -175,7 +175,7 @@ class ChunkReader:
 
 
 class ProsodyStage:
-    """Turns sound into prosody at 50 Hz and detects voice; a packet for each frame, as soon as it is complete.
+    """Turns sound into prosody at 50 Hz and detects voice; a packet for each frame as soon as it is there.
 
     Packets do not depend on how the sound was cut into blocks. Each says where voice ended in the whole
     chunks of the voice gate (512 samples) up to its frame's end. What the gate finds after the last frame
