@@ -7,7 +7,7 @@ PYTHON ?= python3
 BARE = PYTHONPATH=benchmarks:engine:models $(PYTHON) -m
 DOCS = docs/benchmarks
 
-.PHONY: install check format test test-all coverage bench bench-fusion bench-gpu bench-speech bench-peers demo picture
+.PHONY: install check format test test-all coverage bench bench-fusion bench-gpu bench-speech bench-peers profile demo picture
 
 install:            ## everything, into .venv
 	uv sync --frozen --all-extras
@@ -56,6 +56,11 @@ bench-peers: WITH ?= --clips real --minutes 10
 bench-peers:        ## compared with WhisperLiveKit at real pace, 36 minutes; clips that NAME.json has are not run again
 	$(RUN) emi bench speech --peer whisperlivekit $(WITH) --resume --json $(DOCS)/$(NAME).json
 	$(RUN) emi bench report $(DOCS)/$(NAME).json --out $(DOCS)/$(NAME)
+
+profile: CLIP ?= $${EMI_TEST_ASSETS:-../shared/assets}/av/face_throughout_speech_stops_at_5s.mp4
+profile: OUT ?= profile.svg
+profile:            ## a flame graph of a live run; CLIP must be a minute long, and py-spy installed
+	$(RUN) --with py-spy python -m tools.profile_live $(CLIP) --out $(OUT)
 
 demo:
 	$(RUN) emi-live --demo

@@ -18,7 +18,7 @@ The errors are below `emi_models.errors.EmiError`:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.errors import EmiError
@@ -39,6 +39,7 @@ __all__ = [
     "LEFT_OUT",
     "PRECISIONS",
     "TOLERANCES",
+    "ArrayEngine",
     "CheckedEngine",
     "EngineError",
     "EngineUnavailableError",
@@ -135,6 +136,18 @@ class FusionEngine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class ArrayEngine(Protocol):
+    """A `FusionEngine` that computes windows in numpy too, without PyTorch."""
+
+    def run_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Raw intensities (B, 6) of B windows, by the names of `FusionInputs`, whose values were checked.
+
+        Raises:
+            EngineError: the engine is closed, or its result is not finite.
+        """
 
 
 # The rows of a counterfactual result: the complete window, then without each modality.

@@ -33,7 +33,7 @@ __all__ = ["Flow", "StageMaker", "open_flow"]
 PUSH_TIMEOUT_S: Final = 10.0  # exact mode: a push that waits longer for room fails: nothing reads
 EXACT_ATTEMPTS: Final = 3  # a stage that fails so often in a row in a file is given up; the others go on
 
-CHUNK_S: Final = 0.032  # the least sound that a packet stands for
+FRAME_S: Final = 0.02  # the least sound that a packet stands for
 
 StageMaker = Callable[[Bus], Sequence[Stage]]  # makes stages that replace sources and encoders
 
@@ -143,7 +143,7 @@ def _check_room(config: LiveConfig, lead_s: float) -> None:
     """
     needed_s = {media: lead_s + held_s for media, held_s in bundle_of(config).held_back_s(config).items()}
     packets = 2 * config.bus.high_water_mark  # at either end of an edge
-    packet_s = {"pictures": EARLY / config.face.max_fps, "sound": CHUNK_S}
+    packet_s = {"pictures": EARLY / config.face.max_fps, "sound": FRAME_S}
     ring_s = {"pictures": 0.0, "sound": config.rings.audio_s}
     for media, needs_s in needed_s.items():
         holds_s = packets * packet_s[media] + ring_s[media]

@@ -150,8 +150,10 @@ class Intake:
         self.waits_for: Callable[[], tuple[str, int] | None] = lambda: None
         self._newest_ns: dict[str, int] = {}  # capture time of the newest media pushed, by stream
 
-    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
+    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int, *, given_up: bool = False) -> None:
         """Add one frame, shape (height, width, 3), RGB, captured at `t_ns`.
+
+        It is copied, unless it is `given_up`: then nobody may change it any more.
 
         A frame that is not newer than the one before is counted as `video.out_of_order` and left out.
 
@@ -179,7 +181,9 @@ class Intake:
             return
         self._health.count("video.frames")
         try:
-            self._video.write(rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s)
+            self._video.write(
+                rgb, t_ns, arrived_ns=self._clock.now_ns(), timeout_s=self._timeout_s, given_up=given_up
+            )
         except StalledError as error:
             raise self._explained(error) from None
 

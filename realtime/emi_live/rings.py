@@ -1,4 +1,4 @@
-"""Fixed-size, preallocated buffers of time-stamped samples: one writer, many readers.
+"""Fixed-size buffers of time-stamped samples: one writer, many readers.
 
 `AudioRing` holds the last seconds of one microphone, addressed by sample index, with the capture time of
 every sample; `VideoRing` holds the last few frames of one camera. `Ring` is what both share: a writer
@@ -317,7 +317,11 @@ MAX_SIDE_PX: Final = 16_384  # OpenCV and MediaPipe abort the process at 32,767
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One RGB frame, as a camera or a ring gives it; the receiver owns `rgb`, shape (height, width, 3)."""
+    """One RGB frame, as a camera or a ring gives it.
+
+    `rgb` has the shape (height, width, 3). A camera's belongs to the receiver; a ring's is read-only, because
+    all its readers get the same array.
+    """
 
     rgb: NDArray[np.uint8]
     t_ns: int  # capture time
@@ -326,7 +330,7 @@ class Frame:
 
 
 class VideoRing(Ring):
-    """The last `capacity` frames, in slots allocated once per frame size.
+    """The last `capacity` frames. None is copied on its way out, and none on its way in that was given up.
 
     One writer, any number of readers. In live use the newest frame wins: a reader gets the latest and counts
     those that it missed as `overwritten`. With `lossless`, a reader gets every frame in order and the writer
@@ -335,29 +339,41 @@ class VideoRing(Ring):
 
     def __init__(self, capacity: int = 8, *, lossless: bool = False) -> None:
         super().__init__("video", capacity, lossless=lossless)
-        self._slots: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * capacity
-        self._stamps = [(0, 0)] * capacity  # captured, arrived
+        self._frames: deque[Frame] = deque(maxlen=capacity)
 
     def reader(self, *, loose: bool = False) -> VideoReader:
         """A new reader, positioned at the next frame to be written; see `Reader` for `loose`."""
         return VideoReader(self, loose=loose)
 
     def write(
-        self, rgb: NDArray[np.uint8], t_ns: int, *, arrived_ns: int = 0, timeout_s: float | None = None
+        self,
+        rgb: NDArray[np.uint8],
+        t_ns: int,
+        *,
+        arrived_ns: int = 0,
+        timeout_s: float | None = None,
+        given_up: bool = False,
     ) -> None:
-        """Copy one frame in, captured at `t_ns`. A write to a closed ring is ignored.
+        """Add one frame, captured at `t_ns`. A write to a closed ring is ignored.
+
+        Args:
+            rgb: shape (height, width, 3).
+            t_ns: capture time.
+            arrived_ns: when it reached the engine.
+            timeout_s: how long to wait for room, if lossless; None: without limit.
+            given_up: the caller never changes the array again, so it is kept as it is; otherwise, and if its
+                rows are not in C order, a copy is.
 
         Raises:
             StalledError: lossless, and a reader made no room within `timeout_s`.
         """
+        kept = np.ascontiguousarray(rgb) if given_up else rgb.copy()
+        kept = kept.view()
+        kept.flags.writeable = False
         with self._changed:
             if not self._wait_for_room(1, timeout_s):
                 return
-            slot = self._end % self._capacity
-            if self._slots[slot].shape != rgb.shape:
-                self._slots[slot] = np.empty(rgb.shape, np.uint8)
-            np.copyto(self._slots[slot], rgb)
-            self._stamps[slot] = (t_ns, arrived_ns)
+            self._frames.append(Frame(kept, t_ns, arrived_ns, self._end))
             self._end += 1
             self._changed.notify_all()
 
@@ -379,8 +395,7 @@ class VideoReader(Reader):
                 return None
             index = ring._end - 1 if self._newest_only else self.position
             self.overwritten += index - self.position
-            slot = index % ring._capacity
-            frame = Frame(ring._slots[slot].copy(), *ring._stamps[slot], index)
+            frame = ring._frames[index - ring._end]
             self.position = index + 1
             self._changed.notify_all()
             return frame

@@ -1,6 +1,7 @@
 """Several people, one engine: windows that arrive at about the same time are one batch.
 
-On a GPU, a batch takes little longer than one window. The first caller waits `wait_s` for others, then runs
+On a GPU, a batch takes little longer than one window. ONNX Runtime on the CPU gets batches in numpy, so that
+PyTorch is not needed. The first caller waits `wait_s` for others, then runs
 the batch for all of them, in its own thread; no caller waits longer than that and the batches before. An
 engine that reuses earlier work (`incremental`) needs no batches: each session runs in its caller's thread.
 """
@@ -11,23 +12,24 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from emi_engine.protocol import EngineError, FullPassSession
+import numpy as np
+
+from emi_engine.protocol import ArrayEngine, EngineError, FullPassSession
 from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine, FusionSession
     from emi_live.bundle import Encoders
     from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
-    from emi_models.inputs import FusionShapes
+    from emi_models.inputs import FusionShapes, StreamWindow
     from emi_models.speech.recognizer import Hypothesis, Recognizer
 
 __all__ = ["SharedEngine", "SharedModels"]
@@ -35,9 +37,10 @@ __all__ = ["SharedEngine", "SharedModels"]
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """One caller's rows; `answer` or `error` is set once it is `done`."""
+    """One caller's rows, in numpy for an `ArrayEngine`; `answer` or `error` is set once it is `done`."""
 
-    window: FusionInputs
+    window: FusionInputs | Mapping[str, NDArray[np.generic]]
+    rows: int
     done: bool = False
     answer: NDArray[np.float32] | None = None
     error: Exception | None = None
@@ -87,7 +90,17 @@ class SharedEngine:
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         """As `FusionEngine.infer`, from any thread; an error of one window does not affect the others."""
         window.check(self.engine.shapes)
-        request = _Request(window)
+        if isinstance(self.engine, ArrayEngine):
+            names = FusionInputs.names()
+            arrays = {name: tensor.numpy() for name, tensor in zip(names, window.tensors(), strict=True)}
+            return self._ask(_Request(arrays, window.batch))
+        return self._ask(_Request(window, window.batch))
+
+    def infer_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """As `ArrayEngine.run_arrays`, from any thread; the engine must be one."""
+        return self._ask(_Request(arrays, len(arrays["text_present"])))
+
+    def _ask(self, request: _Request) -> NDArray[np.float32]:
         with self._changed:
             deadline = self._clock() + self._wait_s
             self._waiting.append(request)
@@ -136,7 +149,7 @@ class SharedEngine:
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
-            answers = self.engine.infer(FusionInputs.stack([request.window for request in batch]))
+            answers = self._compute([request.window for request in batch])
         except Exception as error:  # noqa: BLE001  # a runtime's own, e.g. out of memory: the callers raise it
             if len(batch) == 1:
                 batch[0].error = error
@@ -146,12 +159,40 @@ class SharedEngine:
             return
         start = 0
         for request in batch:
-            request.answer = answers[start : start + request.window.batch]
-            start += request.window.batch
+            request.answer = answers[start : start + request.rows]
+            start += request.rows
+
+    def _compute(self, windows: list[Any]) -> NDArray[np.float32]:
+        """The rows of all windows; they are all of the kind that the engine takes."""
+        if not isinstance(self.engine, ArrayEngine):
+            return self.engine.infer(FusionInputs.stack(windows))
+        if len(windows) == 1:
+            return self.engine.run_arrays(windows[0])
+        names = FusionInputs.names()
+        return self.engine.run_arrays(
+            {name: np.concatenate([window[name] for window in windows]) for name in names}
+        )
 
     @staticmethod
     def _rows(requests: list[_Request]) -> int:
-        return sum(request.window.batch for request in requests)
+        return sum(request.rows for request in requests)
+
+
+class _SharedSession:
+    """One user's `FusionSession` on a shared `ArrayEngine`; windows stay in numpy."""
+
+    def __init__(self, lent: _Lent) -> None:
+        self._lent = lent
+
+    def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
+        """As `FusionSession.infer`."""
+        shared, shapes = self._lent.shared(), self._lent.shapes
+        window.check(shapes)
+        window.check_finite()
+        return shared.infer_arrays(window.arrays(shapes, counterfactuals=counterfactuals))
+
+    def restart(self) -> None:
+        """Nothing is kept from window to window."""
 
 
 class _Lent:
@@ -171,12 +212,14 @@ class _Lent:
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         """As `FusionEngine.infer`."""
-        return self._open().infer(window)
+        return self.shared().infer(window)
 
     def session(self) -> FusionSession:
         """As `FusionEngine.session`."""
-        shared = self._open()
-        return shared.engine.session() if self.reuses else FullPassSession(self)
+        engine = self.shared().engine
+        if self.reuses:
+            return engine.session()
+        return _SharedSession(self) if isinstance(engine, ArrayEngine) else FullPassSession(self)
 
     def close(self) -> None:
         """Return the handle."""
@@ -188,7 +231,12 @@ class _Lent:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> SharedEngine:
+    def shared(self) -> SharedEngine:
+        """The engine that this is a handle of.
+
+        Raises:
+            EngineError: the handle was returned.
+        """
         if self._shared is None:
             raise EngineError(f"the {self.name} engine was returned; call `lend` again")
         return self._shared

@@ -74,7 +74,7 @@ def test_a_frame_may_change_its_size() -> None:
         assert got.rgb.shape == (*shape, 3)
 
 
-def test_a_frame_belongs_to_its_reader_and_the_slot_to_the_ring() -> None:
+def test_a_frame_stays_as_it_was_written() -> None:
     ring = VideoRing(2)
     reader = ring.reader()
     mine = frame(7)
@@ -87,13 +87,28 @@ def test_a_frame_belongs_to_its_reader_and_the_slot_to_the_ring() -> None:
     np.testing.assert_array_equal(got.rgb, frame(7))
 
 
-def test_a_frame_that_is_not_contiguous_is_copied_right() -> None:
+def test_a_frame_that_was_given_up_is_not_copied_and_cannot_be_changed() -> None:
+    ring = VideoRing(2)
+    readers = [ring.reader(), ring.reader()]
+    mine = frame(7)
+    ring.write(mine, 0, given_up=True)
+    for reader in readers:
+        got = reader.read()
+        assert got is not None
+        assert np.shares_memory(got.rgb, mine)
+        with pytest.raises(ValueError, match="read-only"):
+            got.rgb[0] = 0
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_frame_that_is_not_contiguous_is_copied_right(given_up: bool) -> None:
     ring = VideoRing(2)
     reader = ring.reader()
     turned = np.rot90(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
-    ring.write(turned, 0)
+    ring.write(turned, 0, given_up=given_up)
     got = reader.read()
     assert got is not None
+    assert got.rgb.flags.c_contiguous
     np.testing.assert_array_equal(got.rgb, turned)
 
 

@@ -159,7 +159,8 @@ def extract(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    require("torch", extra="train", what="emi extract")
+    if bundle == "taemi":
+        require("torch", "transformers", extra="taemi", what="emi extract --bundle taemi")
     from rich.console import Console
 
     from emi_live.cli.options import download_bar

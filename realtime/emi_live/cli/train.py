@@ -31,7 +31,8 @@ from emi_live.cli.options import (
 )
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
-from emi_models.libraries import require
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.libraries import EXPORT, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -345,7 +346,7 @@ def train(
     overrides = {"seed": seed, "device": device}
     config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None})
     _check_system(system)
-    require(*TRAINING, extra="train", what="emi train")
+    require(*TRAINING, *EXPORT, extra="train", what="emi train")
     check_data(data, labels)
     check_out_folder("--out", out)
     console = Console(stderr=True)
@@ -360,7 +361,8 @@ def train(
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
-    _tell_what_next(console, result, data)
+        exported = _export(result)
+    _tell_what_next(console, result, data, exported)
 
 
 def _check_system(system: str) -> None:
@@ -389,8 +391,22 @@ def _resume_command(asked: dict[str, Any]) -> str:
     return shlex.join([*words, "--resume"])
 
 
-def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
-    say(f"saved {result.checkpoint}")
+def _export(result: FitResult) -> Path | None:
+    """Write the ONNX of a checkpoint for `compact` next to it, so that live use needs no PyTorch.
+
+    None: it was trained on other encoders, which need PyTorch themselves.
+    """
+    from emi_engine.onnx_export import export_beside
+    from emi_models.checkpoint import read_header
+
+    header = read_header(result.checkpoint)
+    if any(COMPACT_ENCODERS.get(name) != encoder for name, encoder in header.encoders.items()):
+        return None
+    return export_beside(result.checkpoint)
+
+
+def _tell_what_next(console: Console, result: FitResult, data: Path, exported: Path | None) -> None:
+    say(f"saved {result.checkpoint}" + (f" and {exported.name}, to run without PyTorch" if exported else ""))
     evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)

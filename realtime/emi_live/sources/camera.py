@@ -302,7 +302,7 @@ class CameraSource:
             if state == "frozen":
                 raise DeviceLostError(self._frozen_text)
             if state == "live":
-                intake.push_frame(frame.rgb, frame.t_ns)
+                intake.push_frame(frame.rgb, frame.t_ns, given_up=True)
             return state == "live"
 
         try:

@@ -208,7 +208,7 @@ class FileSource:
             except UnusableError:
                 self._count("damaged")
             else:
-                intake.push_frame(rgb, start_ns + item.t_ns)
+                intake.push_frame(rgb, start_ns + item.t_ns, given_up=True)
 
     def _announced(self, media: Iterator[Media | _End]) -> Iterator[Media | _End]:
         """The media of one stream; the intake is told the time of each before anything else is pushed."""

@@ -316,8 +316,9 @@ class PushSource:
                 return
             if self._lead_ns is not None:
                 self._sound.promise(taken_ns - self._lead_ns)
+            fresh = rgb is not frame and bool(rgb.flags.owndata)  # the conversion made it: nobody else has it
             with self._frames.push(taken_ns):
-                intake.push_frame(rgb, taken_ns)
+                intake.push_frame(rgb, taken_ns, given_up=fresh)
 
     def push_audio(
         self,

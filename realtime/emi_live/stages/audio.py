@@ -1,7 +1,7 @@
 """The audio stages: `ProsodyStage` of `compact` and `Wav2vecStage` of `taemi`; sound in, audio features out.
 
-Both also publish when a voice ended last. `ChunkReader` reads the ring in chunks of the voice gate's size,
-however the sound was cut into blocks.
+Both also publish when a voice ended last. `ChunkReader` reads the ring in chunks of one size, however the
+sound was cut into blocks.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ __all__ = ["Chunk", "ChunkReader", "ProsodyStage", "Wav2vecStage"]
 # A gap known to be this long ends the run of chunks at once; a shorter one when the next sound arrives.
 KNOWN_GAP_NS: Final = 2 * GAP_NS
 STEP_SAMPLES: Final = 8 * CHUNK_SAMPLES  # a quarter of a second: a backlog must not delay a stop
+NO_FRAMES: Final = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive samples: 512, or 0 to 511 before a gap and at the end of the stream.
+    """Consecutive samples: as many as the reader was told, or fewer before a gap and at the end.
 
     No `AudioBlock`: a chunk may span several blocks, so its end is not its start plus its length, and it
     says whether a gap follows, not whether one came before.
@@ -62,14 +63,33 @@ class ChunkReader:
     not with the sound after the gap. The chunk is the same either way.
     """
 
-    def __init__(self, reader: AudioReader, part: str, health: Health) -> None:
-        """Read for the stage `part`; `PART.lost_samples` counts overwritten samples, `PART.gaps` gaps."""
+    def __init__(
+        self,
+        reader: AudioReader,
+        part: str,
+        health: Health,
+        *,
+        size: int = CHUNK_SAMPLES,
+        first: int | None = None,
+    ) -> None:
+        """Read for the stage `part`; `PART.lost_samples` counts overwritten samples, `PART.gaps` gaps.
+
+        Args:
+            reader: of the ring.
+            part: the stage's name.
+            health: counters.
+            size: samples in a chunk; by default as many as the voice gate takes.
+            first: samples in the first chunk after the start and after each gap; by default `size`.
+        """
         self._reader = reader
+        self._size = size
+        self._first = size if first is None else first
+        self._wanted = self._first  # samples in the chunk that is being filled
         self._promise = Promise(reader)
         self._part = part
         self._health = health
         self._lost = 0
-        self._pending = np.empty(CHUNK_SAMPLES, np.float32)
+        self._pending = np.empty(max(self._size, self._first), np.float32)
         self._filled = 0
         self._start_ns = 0
         self._end_ns = 0
@@ -98,6 +118,10 @@ class ChunkReader:
         """In a gap: the `progress_ns` to publish now, if any. Packets of all chunks must be out before."""
         return None if self._started and not self._in_gap else self._promise.due()
 
+    def restart(self) -> None:
+        """Let the next chunk be a first one; no sample is lost."""
+        self._wanted = self._first
+
     def close(self) -> None:
         """Leave the ring."""
         self._reader.close()
@@ -122,7 +146,7 @@ class ChunkReader:
         self._started, self._in_gap = True, False
         offset = 0
         while offset < block.samples.size:
-            part = block.samples[offset : offset + CHUNK_SAMPLES - self._filled]
+            part = block.samples[offset : offset + self._wanted - self._filled]
             if not self._filled:
                 self._start_ns = block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ
             self._pending[self._filled : self._filled + part.size] = part
@@ -130,7 +154,7 @@ class ChunkReader:
             offset += part.size
             self._end_ns = max(self._end_ns, block.t_ns + offset * NS_PER_S // SAMPLE_RATE_HZ)
             self._arrived_ns = self._reader.arrived_ns(block.start + offset - 1)
-            if self._filled == CHUNK_SAMPLES:
+            if self._filled == self._wanted:
                 chunks.append(self._take(gap_after=False))
         return chunks
 
@@ -146,13 +170,17 @@ class ChunkReader:
         samples = self._pending[: self._filled].copy()
         start_ns = self._start_ns if self._filled else self._end_ns
         self._filled = 0
+        self._wanted = self._first if gap_after else self._size
         return Chunk(samples, start_ns, self._end_ns, self._arrived_ns, gap_after)
 
 
 class ProsodyStage:
-    """Turns sound into prosody at 50 Hz and detects voice; one packet for each chunk of 512 samples.
+    """Turns sound into prosody at 50 Hz and detects voice; a packet for each frame as soon as it is there.
 
-    In a gap of a lossless stream, packets without a frame say how far it has been read.
+    Packets do not depend on how the sound was cut into blocks. Each says where voice ended in the whole
+    chunks of the voice gate (512 samples) up to its frame's end. What the gate finds after the last frame
+    before a gap, or before the end, follows in a packet without a frame. In a gap of a lossless stream, such
+    packets say how far it has been read.
     Sound overwritten before it was read is counted as `audio.lost_samples`, gaps as `audio.gaps`.
     """
 
@@ -167,13 +195,15 @@ class ProsodyStage:
         config: AudioConfig,
         health: Health,
     ) -> None:
-        self._chunks = ChunkReader(reader, self.name, health)
+        # Each chunk completes a frame. In chunks of the gate's size, frames would wait for up to 32 ms.
+        self._chunks = ChunkReader(reader, self.name, health, size=HOP_SAMPLES, first=FRAME_SAMPLES)
         self._prosody = prosody
         self._gate = gate
         self._threshold = config.voice_threshold
         self._read_samples = 0  # since the start or the last gap
         self._frames = 0  # prosody frames since then
         self._last_voice_ns: int | None = None
+        self._told_voice_ns: int | None = None  # in the newest packet
         self._last_ns = 0
         self._told_ns = NOTHING_YET  # `t_ns` of the newest packet
         self.ended = False
@@ -183,43 +213,66 @@ class ProsodyStage:
         return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packets of the chunks that have been completed."""
+        """The packets of the frames that have been completed."""
         packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk)]
         if self._chunks.ended and not self.ended:
             self.ended = True
-            packets.append(end_of_stream(self.topic, self._last_ns))
+            packets += [*self._last_voice(), end_of_stream(self.topic, self._last_ns)]
         elif (progress_ns := self._chunks.promise()) is not None:
-            packets.append(self._packet(self._told_ns, progress_ns, np.zeros((0, 0), np.float32), 0))
+            packets.append(self._packet(self._told_ns, progress_ns))
         return packets
 
     def reset(self) -> None:
         """Forget all sound, as at a gap."""
-        self._prosody.reset()
-        self._gate.reset()
-        self._read_samples = self._frames = 0
+        self._forget()
+        self._chunks.restart()
 
     def close(self) -> None:
         """Leave the input."""
         self._chunks.close()
 
+    def _forget(self) -> None:
+        self._prosody.reset()
+        self._gate.reset()
+        self._read_samples = self._frames = 0
+
     def _take(self, chunk: Chunk) -> Iterator[Packet]:
         self._last_ns = chunk.end_ns
-        self._read_samples += chunk.samples.size
-        if (self._gate.push(chunk.samples) >= self._threshold).any():
-            self._last_voice_ns = chunk.end_ns
+        self._listen(chunk)
         frames = self._prosody.push(chunk.samples)
         self._frames += len(frames)
         if len(frames):
-            since_frame = self._read_samples - ((self._frames - 1) * HOP_SAMPLES + FRAME_SAMPLES)
-            t_ns = chunk.end_ns - since_frame * NS_PER_S // SAMPLE_RATE_HZ
-            self._told_ns = t_ns
+            t_ns = self._time_of((self._frames - 1) * HOP_SAMPLES + FRAME_SAMPLES)
             yield self._packet(t_ns, t_ns, frames, chunk.arrived_ns)
         if chunk.gap_after:
-            self.reset()
+            yield from self._last_voice()
+            self._forget()
+
+    def _listen(self, chunk: Chunk) -> None:
+        """Note where voice ends in the gate's chunks that this one completes."""
+        whole = self._read_samples // CHUNK_SAMPLES
+        self._read_samples += chunk.samples.size
+        voiced = np.flatnonzero(self._gate.push(chunk.samples) >= self._threshold)
+        if voiced.size:
+            self._last_voice_ns = self._time_of((whole + int(voiced[-1]) + 1) * CHUNK_SAMPLES)
+
+    def _last_voice(self) -> Iterator[Packet]:
+        """A packet with the end of the newest voice, if no packet has told it."""
+        if self._last_voice_ns != self._told_voice_ns:
+            yield self._packet(self._last_ns, self._last_ns)
+
+    def _time_of(self, sample: int) -> int:
+        """When a sample that has been read was captured; counted from the start or the last gap."""
+        return self._last_ns - (self._read_samples - sample) * NS_PER_S // SAMPLE_RATE_HZ
 
     def _packet(
-        self, t_ns: int, progress_ns: int, frames: NDArray[np.float32], arrived_ns: int
+        self,
+        t_ns: int,
+        progress_ns: int,
+        frames: NDArray[np.float32] = NO_FRAMES,
+        arrived_ns: int = 0,
     ) -> AudioPacket:
+        self._told_ns, self._told_voice_ns = t_ns, self._last_voice_ns
         return AudioPacket(
             t_ns=t_ns,
             progress_ns=progress_ns,

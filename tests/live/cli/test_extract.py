@@ -52,7 +52,12 @@ def videos(tmp_path: Path) -> Path:
 def test_a_folder_of_clips_becomes_a_data_set_and_a_second_run_has_nothing_to_do(videos: Path) -> None:
     labels = videos.parent / "ratings.csv"
     labels.write_text(f"{HEADER}0,train,x,0,0,0,0,0,1\n1,valid,y,0,0,0,0,0.5,0\n", encoding="utf-8")
-    done = emi_extract(videos, *SOUND_ALONE, "--labels", labels, "--licence", "mine", "--workers", "2")
+    base_alone = videos.parent / "base"  # as where no extra is installed, in the child processes too
+    base_alone.mkdir()
+    block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'lightning']))"
+    (base_alone / "sitecustomize.py").write_text(block, encoding="utf-8")
+    asked = (*SOUND_ALONE, "--labels", labels, "--licence", "mine", "--workers", "2")
+    done = emi_extract(videos, *asked, PYTHONPATH=str(base_alone))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"3 clips in {videos.parent / 'out'} (3 now, 0 before): 0 with a face, 3 with sound, 0 with words",

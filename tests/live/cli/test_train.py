@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.train import train_app as app
+from emi_models import MODALITIES
 from emi_models.checkpoint import read_header
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.inputs import FusionShapes
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
 
@@ -53,6 +56,33 @@ def test_one_command_from_a_folder_to_a_checkpoint(
     assert header.config["d_model"] == 16
     assert "seed 4" in header.created_by
     assert (out / "curves.png").is_file()
+
+
+@pytest.mark.slow
+def test_what_was_trained_on_compact_features_runs_without_pytorch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = FusionShapes(vision_frames=6, vision_dim=58, audio_frames=9, audio_dim=68, text_dim=384)
+    clips = {split: random_clips(8, shapes=shapes, prefix=split) for split in ("train", "valid")}
+    data = write_folder(
+        tmp_path / "clips",
+        MemorySet(splits=clips, shapes=shapes, encoders={m: COMPACT_ENCODERS[m] for m in MODALITIES}),
+    )
+    out = tmp_path / "run"
+    settings = (*SMALL, "--set", "training.max_epochs=1")
+    code, said, _ = train(capsys, "--system", "taemi", "--data", data, "--out", out, *settings)
+    assert (code, said.split(", ")[0]) == (0, f"saved {out}/checkpoint.safetensors and checkpoint.onnx")
+    program = f"""
+import sys
+from pathlib import Path
+sys.modules["torch"] = None
+from emi_engine import load_engine
+from emi_models.inputs import StreamWindow
+with load_engine(Path({str(out / "checkpoint.safetensors")!r}), "auto") as engine:
+    print(engine.name, engine.session().infer(StreamWindow.empty(engine.shapes)).shape)
+"""
+    run = subprocess.run([*COMMAND[:2], program], capture_output=True, text=True, check=False)
+    assert run.stdout == "onnxruntime-cpu (1, 6)\n", run.stderr
 
 
 def test_a_stage_may_have_settings_of_its_own(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from emi_engine import EngineError, load_engine
 from emi_live import SharedEngine
 from emi_models.checkpoint import packaged_checkpoint
-from emi_models.inputs import FusionInputs, InputError
+from emi_models.inputs import COMPACT_SHAPES, FusionInputs, InputError
 from tests.engine.incremental.streams import Person
 from tests.support.fakes import SMALL_SHAPES, FakeEngine
 
@@ -124,6 +126,48 @@ def test_what_is_lent_is_given_back_without_closing_it_for_others() -> None:
         with pytest.raises(EngineError, match="returned"):
             one.infer(saying(1))
     assert engine.closed
+
+
+def test_windows_in_numpy_share_calls_and_equal_those_computed_alone() -> None:
+    path = packaged_checkpoint("compact")
+    people = [Person(seed, COMPACT_SHAPES) for seed in range(4)]
+    with (
+        SharedEngine(load_engine(path, "onnxruntime"), most=16, wait_s=PATIENT_S) as shared,
+        load_engine(path, "onnxruntime") as alone,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        sessions, single = [shared.lend().session() for _ in people], alone.session()
+        for hop in range(3):
+            windows = [person.window() for person in people]
+            answers = pool.map(
+                lambda pair: pair[0].infer(pair[1], counterfactuals=True), zip(sessions, windows, strict=True)
+            )
+            for answer, window in zip(answers, windows, strict=True):
+                expected = single.infer(window, counterfactuals=True)
+                assert float(np.abs(answer - expected).max()) <= 1e-6
+            assert (shared.calls, shared.rows) == (hop + 1, 16 * (hop + 1))
+            for person in people:
+                person.audio.hop(10, 0)
+
+
+def test_people_share_a_network_where_pytorch_is_not_installed() -> None:
+    # In a process of its own: this one has loaded PyTorch.
+    program = """
+import sys
+sys.modules["torch"] = None
+from concurrent.futures import ThreadPoolExecutor
+from emi_engine import load_engine
+from emi_live import SharedEngine
+from emi_models.checkpoint import packaged_checkpoint
+from emi_models.inputs import COMPACT_SHAPES, StreamWindow
+with SharedEngine(load_engine(packaged_checkpoint("compact"), "auto"), most=2, wait_s=30.0) as shared:
+    sessions = [shared.lend().session() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda s: s.infer(StreamWindow.empty(COMPACT_SHAPES)), sessions))
+    print([answer.shape for answer in answers], shared.calls)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (run.stdout.strip(), run.returncode) == ("[(1, 6), (1, 6)] 1", 0), run.stderr
 
 
 def test_an_engine_that_reuses_keeps_a_stream_for_each_in_threads_of_their_own() -> None:

@@ -109,8 +109,8 @@ class RecordingIntake(Intake):
         self.events: list[str] = []
         self.arrived = threading.Event()
 
-    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int) -> None:
-        super().push_frame(rgb, t_ns)
+    def push_frame(self, rgb: NDArray[np.uint8], t_ns: int, *, given_up: bool = False) -> None:
+        super().push_frame(rgb, t_ns, given_up=given_up)
         self.frames.append((rgb, t_ns))
         self.events.append("frame")
         self.arrived.set()

@@ -287,8 +287,8 @@ def test_real_pace_stamps_by_the_clock_and_waits(assets: Path) -> None:
 
 def test_frames_too_late_at_real_pace_are_left_out(assets: Path) -> None:
     class SlowIntake(RecordingIntake):
-        def push_frame(self, rgb: object, t_ns: int) -> None:
-            super().push_frame(rgb, t_ns)  # type: ignore[arg-type] # as the base takes it
+        def push_frame(self, rgb: object, t_ns: int, *, given_up: bool = False) -> None:
+            super().push_frame(rgb, t_ns, given_up=given_up)  # type: ignore[arg-type] # as the base takes it
             clock.advance(NS_PER_S)
 
     clock, health = FakeClock(), Health()

@@ -16,6 +16,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.media import PixelFormat
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources.push import PushSource
 from tests.support.fakes import FakeClock
@@ -73,6 +74,16 @@ def pushing() -> Iterator[Pushing]:
 def test_without_a_stamp_a_frame_is_of_now(pushing: Pushing) -> None:
     pushing.source.push_frame(FRAME)
     assert pushing.stamp() == NOW_NS
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "bgr24"])
+def test_a_program_may_use_its_picture_again(pushing: Pushing, pixel_format: PixelFormat) -> None:
+    mine = np.full((4, 6, 3), 7, np.uint8)
+    pushing.source.push_frame(mine, None, pixel_format)
+    mine[:] = 0
+    got = pushing.video.read()
+    assert got is not None
+    assert (got.rgb == 7).all()
 
 
 def test_sound_without_stamps_is_one_run_however_unevenly_it_comes(pushing: Pushing) -> None:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from emi_live.config import AudioConfig
 from emi_live.health import Health
-from emi_live.messages import AudioPacket, Packet
+from emi_live.messages import END_OF_STREAM, AudioPacket, Packet
 from emi_live.rings import AudioRing
 from emi_live.stages.audio import ProsodyStage
 from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES, ProsodyEncoder
-from emi_models.encoders.voice_activity import VoiceGate
+from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, key, run_stage, sound
 from tests.models.encoders.media import cut, read_sound
 
@@ -63,13 +63,39 @@ def test_any_split_gives_the_same_packets(sizes: list[int]) -> None:
 
 def test_a_packet_tells_when_its_own_sound_arrived_however_late_it_is_read() -> None:
     ring, stage, _ = make()
-    for number in range(6):  # 640 samples each: the chunks of 512 end in writes 0, 1, 2, 3, 3, 4 and 5
+    for number in range(6):  # 640 samples each; the first frame ends in write 0, then two in each write
         ring.write(np.zeros(640, np.float32), START_NS + number * 40_000_000, arrived_ns=number + 1)
-    assert [packet.arrived_ns for packet in frames(list(stage.step(0)))] == [1, 2, 3, 4, 4, 5, 6]
+    assert [packet.arrived_ns for packet in frames(list(stage.step(0)))] == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
     ring.write(np.zeros(256, np.float32), START_NS + 240_000_000, arrived_ns=7)
     ring.write(np.zeros(400, np.float32), START_NS + 256_000_000, arrived_ns=8)
     ring.close()
-    assert [packet.arrived_ns for packet in frames(run_stage(stage))] == [7, 8]  # the last chunk is short
+    assert [packet.arrived_ns for packet in frames(run_stage(stage))] == [7, 8]
+
+
+def test_a_frame_does_not_wait_for_sound_after_its_end() -> None:
+    ring, stage, _ = make()
+    samples = sound("x.")
+    written = 0
+    for end in range(FRAME_SAMPLES, samples.size + 1, HOP_SAMPLES):
+        ring.write(samples[written : end - 1], START_NS + written * NS // RATE_HZ)
+        assert list(stage.step(0)) == []
+        ring.write(samples[end - 1 : end], START_NS + (end - 1) * NS // RATE_HZ)
+        written = end
+        (packet,) = stage.step(0)
+        assert packet.t_ns == START_NS + end * NS // RATE_HZ
+
+
+def test_after_a_failure_frames_are_complete_at_once_again() -> None:
+    ring, stage, _ = make()
+    samples = sound("xxxx")
+    ring.write(samples[:1000], START_NS)
+    before = frames(list(stage.step(0)))
+    stage.reset()
+    ring.write(samples[1000:], START_NS + 1000 * NS // RATE_HZ)
+    after = frames(list(stage.step(0)))
+    start = FRAME_SAMPLES + HOP_SAMPLES * (len(before) - 1)  # sound that no frame has told is in the next one
+    assert after[0].t_ns == START_NS + (start + FRAME_SAMPLES) * NS // RATE_HZ
+    assert {len(packet.frames) for packet in after} == {1}
 
 
 def test_the_newest_voice_is_remembered() -> None:
@@ -78,6 +104,26 @@ def test_the_newest_voice_is_remembered() -> None:
     last = packets[-1].last_voice_ns
     assert last is not None
     assert abs(last - START_NS - NS // 2) <= 512 * NS // RATE_HZ
+
+
+def test_voice_is_told_with_the_frame_that_ends_after_the_gates_chunk() -> None:
+    samples = sound("xx")
+    for packet in frames(hear(samples, [700])):
+        heard = (packet.t_ns - START_NS) * RATE_HZ // NS
+        whole = heard // CHUNK_SAMPLES * CHUNK_SAMPLES
+        assert packet.last_voice_ns == (START_NS + whole * NS // RATE_HZ if whole else None)
+
+
+def test_voice_after_the_last_frame_is_told_too() -> None:
+    # 3 chunks of the gate; the last frame ends 176 samples before, and the third chunk alone has a voice.
+    samples = np.concatenate((np.zeros(1024, np.float32), np.full(512, 0.3, np.float32)))
+    packets = hear(samples, [1536])
+    assert frames(packets)[-1].last_voice_ns is None
+    told = packets[-2]
+    assert isinstance(told, AudioPacket)
+    assert told.last_voice_ns == told.t_ns == START_NS + 1536 * NS // RATE_HZ
+    assert len(told.frames) == 0
+    assert packets[-1].progress_ns == END_OF_STREAM
 
 
 def test_a_gap_starts_the_frames_afresh() -> None:
