@@ -3,7 +3,8 @@
 ::
 
     FOLDER/
-    ├── train_split.csv, valid_split.csv    Filename,Admiration,...,Joy; perhaps test_split.csv, of zeros
+    ├── train_split.csv, valid_split.csv    Filename,Admiration,...,Joy; perhaps test_split.csv, of zeros,
+    │                                       here or with the test's features; without it, these are listed
     ├── vit/00001.pkl, wav2vec2/00001.pkl   (T, D) features; the test split's may lie in test_data/ or test/
     ├── gte/00001.pkl                       (D,) embedding of the whole transcript
     ├── text/00001.txt                      the transcript; absent or empty for about 6 % of the clips
@@ -429,8 +430,9 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
     """All clips with their ratings, split by split."""
     found: dict[str, Rating] = {}
     for split in SPLITS:
-        path = split_file(folder, split)
-        if not path.is_file():
+        places = [folder, *(folder / below for below in BELOW if below and split == "test")]
+        path = next((file for place in places if (file := split_file(place, split)).is_file()), None)
+        if path is None:
             continue
         ratings = read_split(path)
         # Participants make the test split's file themselves, and fill it with zeros.
@@ -443,11 +445,24 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
                     f"{path} has clip {clip_id}, which is in {found[clip_id].split} too; keep one"
                 )
             found[clip_id] = Rating(None if made_up else rating.targets, split)
+    if not any(rating.split == "test" for rating in found.values()):
+        found |= {clip_id: Rating(None, "test") for clip_id in _test_ids(folder) if clip_id not in found}
     if not found:
         raise DataError(
             f"{folder} has no clip in train_split.csv, valid_split.csv or test_split.csv; put them there"
         )
     return found
+
+
+def _test_ids(folder: Path) -> list[str]:
+    """The clips with features in a folder of the test split's own, sorted; for sets without a test CSV."""
+    ids: set[str] = set()
+    for below in BELOW:
+        place = folder / below
+        if below and place.is_dir():
+            for features in place.iterdir():
+                ids |= set(files_by_clip(features, SUFFIXES)) if features.is_dir() else set()
+    return sorted(ids)
 
 
 def _silent(name: str, done: int, total: int) -> None:

@@ -320,6 +320,14 @@ def train(
             metavar="KEY=VALUE",
         ),
     ] = None,
+    use: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets data.use: also train on valid clips, on all of them or all but a fifth of all clips.",
+            metavar="train|4:1|train+valid",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.", rich_help_panel=HOW)] = None,
     device: Annotated[
         str | None,
@@ -343,7 +351,7 @@ def train(
 
     options = {"labels": labels, "vision": vision, "audio": audio, "text": text}
     overrides = {"seed": seed, "device": device}
-    config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None})
+    config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None}, use)
     _check_system(system)
     require(*TRAINING, extra="train", what="emi train")
     check_data(data, labels)
@@ -356,7 +364,9 @@ def train(
         try:
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
-            asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
+            asked: dict[str, Any] = {"system": system, "data": data, "out": out, **options, "use": use}
+            asked["set"] = set_
+            asked |= overrides
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
@@ -369,7 +379,7 @@ def _check_system(system: str) -> None:
         raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
 
-def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) -> TrainConfig:
+def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any], use: str | None) -> TrainConfig:
     from emi_live.config import read_settings, validated
     from emi_models.training.config import TrainConfig
 
@@ -377,6 +387,9 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) ->
     section = values.setdefault("training", {})
     if isinstance(section, dict):  # otherwise it is wrong, and `validated` reports it
         section |= overrides
+    data = values.setdefault("data", {})
+    if use is not None and isinstance(data, dict):
+        data["use"] = use
     return validated(TrainConfig, values)
 
 

@@ -366,3 +366,19 @@ def test_what_cannot_be_opened_is_said_in_one_line(folder: Path, tmp_path: Path)
     write_split(tmp_path / "nobody", "train", {})
     with pytest.raises(DataError, match="train_split"):
         open_clips(tmp_path / "nobody")
+
+
+def test_without_a_test_csv_the_test_splits_own_folder_lists_its_clips(folder: Path) -> None:
+    for number in (9, 7):
+        write_pickle(folder / "test_data" / "vit" / f"{number:05d}.pkl", vectors(4, 3, number))
+    write_pickle(folder / "test_data" / "gte" / "00008.pkl", vectors(1, 5, 8)[0])
+    clips = VidmimicClips(folder)
+    assert clips.ids("test") == ("00007", "00008", "00009")
+    assert np.isnan(clips.targets("test")).all()
+    assert clips.load("00008").vision.values.shape == (0, 3)
+
+
+@pytest.mark.parametrize("place", ["", "test", "test_data"])
+def test_the_test_csv_may_lie_with_the_test_splits_features(folder: Path, place: str) -> None:
+    write_split(folder / place, "test", {"00004": [0] * 6, "00003": [0] * 6})
+    assert VidmimicClips(folder).ids("test") == ("00004", "00003")
