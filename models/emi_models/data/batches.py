@@ -44,6 +44,7 @@ __all__ = [
     "TimedClips",
     "check_task",
     "collate",
+    "motion_dim_of",
     "rated_clips",
     "rated_part",
 ]
@@ -306,6 +307,12 @@ class RatedClips:
     def load(self, clip_id: str) -> Clip:
         """One clip of the set."""
         return self.clips.load(clip_id)
+
+
+def motion_dim_of(clips: ClipSet) -> int:
+    """Values of motion in a vision frame, next to a face's or alone (`VidmimicClips.motion_dim`); 0: none."""
+    whole = clips.clips if isinstance(clips, RatedClips) else clips
+    return int(getattr(whole, "motion_dim", 0))
 
 
 def check_task(task: Task, targets: NDArray[np.float32]) -> None:

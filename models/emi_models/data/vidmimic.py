@@ -47,7 +47,7 @@ from emi_models.data.clip import (
     split_file,
     stack_targets,
 )
-from emi_models.data.feature_files import SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
+from emi_models.data.feature_files import OPENFACE, SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 
@@ -70,6 +70,7 @@ __all__ = [
     "face_pictures",
     "files_by_clip",
     "find_source",
+    "has_features",
     "read_folder_metadata",
 ]
 
@@ -77,24 +78,27 @@ DESCRIPTION: Final = "dataset.json"
 NONE: Final = "none"  # in place of a folder's name: leave that modality out
 # Two teams keep the test split's features in folders of their own.
 BELOW: Final = ("", "test_data", "test")
-USUAL: Final[Mapping[Modality, tuple[str, ...]]] = {
+_USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "vision": ("vit",),
     "audio": ("wav2vec2",),
     "text": ("gte", "text_embeddings"),
 }
+MOTION: Final = "motion"  # beside the modalities: action units and head pose, with times of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderMetadata:
     """What `dataset.json` says where features or data are not the usual ones; all of it may be left out.
 
-    `features` names each modality's folder; frame k is at k / `vision_hz` s, or k / `audio_hz` s.
+    `features` names the folder of each modality, and of `motion`; frame k is at k / `vision_hz` s,
+    k / `audio_hz` s or k / `motion_hz` s.
     """
 
-    features: Mapping[Modality, str] = field(default_factory=dict)
-    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=dict)
     vision_hz: float | None = None
     audio_hz: float | None = None
+    motion_hz: float | None = None
     description: str = ""
     licence: str = ""
 
@@ -123,7 +127,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         raise DataError(f"{path} cannot be understood: {error}; correct or remove it") from error
     for name, value in known.items():
         if name in ("features", "encoders"):
-            good = isinstance(value, dict) and set(value) <= set(MODALITIES)
+            good = isinstance(value, dict) and set(value) <= {*MODALITIES, MOTION}
             good = good and all(isinstance(text, str) for text in value.values())
         elif name.endswith("_hz"):
             good = isinstance(value, int | float) and 0 < value <= 1000
@@ -134,12 +138,20 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
     return FolderMetadata(**known)
 
 
-def find_source(folder: Path, modality: Modality, choice: str | None, cache: Path) -> FeatureSource | None:
+def has_features(folder: Path, name: str, cache: Path | None = None) -> bool:
+    """Whether a folder in Hume-Vidmimic2's layout has features of this name, or has had and keeps them."""
+    key = _cache_name(folder, name)
+    return (
+        any((folder / below / name).exists() for below in BELOW) or ((cache or folder / CACHE) / key).is_dir()
+    )
+
+
+def find_source(folder: Path, modality: str, choice: str | None, cache: Path) -> FeatureSource | None:
     """Where the features of a modality are, None if there are none of it.
 
     Args:
         folder: the data set's.
-        modality: which.
+        modality: which; or `motion`, which may be OpenFace's CSVs.
         choice: a folder of files `<id>.pkl`, or one file of all clips, below `folder` or anywhere; `none`; or
             None for the usual names.
         cache: where conversions are kept; a conversion stays usable when its source is gone.
@@ -149,7 +161,8 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
     """
     if choice == NONE:
         return None
-    for name in USUAL[modality] if choice is None else (choice,):
+    suffixes = (*SUFFIXES, OPENFACE) if modality == MOTION else SUFFIXES
+    for name in _USUAL.get(modality, ()) if choice is None else (choice,):
         if (folder / name).is_file():
             return FeatureSource(_cache_name(folder, name), folder / name)
         folders = [place for below in BELOW if (place := folder / below / name).is_dir()]
@@ -157,7 +170,7 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
         if folders or (cache / key).is_dir():
             files: dict[str, Path] = {}
             for place in folders:
-                files |= files_by_clip(place, SUFFIXES)
+                files |= files_by_clip(place, suffixes)
             return FeatureSource(key, files)
     if choice is None:
         return None
@@ -227,6 +240,7 @@ def face_pictures(folder: Path, hz: float = VIDMIMIC_FACES_HZ) -> Iterator[tuple
 
 
 CACHE: Final = "emi-cache"
+FLAGS: Final = ("face", "motion")  # behind a vision frame's values where both are there: which it holds
 LICENCE: Final = "research only, under the licence agreement of Hume-Vidmimic2"
 WINDOW_NS: Final = round(WINDOW_S * 1e9)
 VISION_FRAMES: Final = 400  # the papers' most
@@ -247,6 +261,8 @@ class VidmimicClips:
         vision: its folder of features, or one file of all clips, or `none`; None = `vit`.
         audio: as `vision`; None = `wav2vec2`.
         text: as `vision`; None = `gte`, or `text_embeddings`.
+        motion: action units and head pose next to the faces, with a rate of their own; None = none.
+            OpenFace's CSVs are read too. A vision frame then holds a face, or motion; see `motion_dim`.
         cache: where converted features are kept; None = `emi-cache` in `folder`.
         progress: told how far a conversion is.
 
@@ -262,6 +278,7 @@ class VidmimicClips:
         vision: str | None = None,
         audio: str | None = None,
         text: str | None = None,
+        motion: str | None = None,
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -270,13 +287,17 @@ class VidmimicClips:
         self._metadata = read_folder_metadata(folder)
         chosen = {"vision": vision, "audio": audio, "text": text}
         self.features: dict[Modality, Converted] = {}
-        self.sources: dict[Modality, str] = {}  # the folder or file that each modality's features are in
+        self.sources: dict[str, str] = {}  # the folder or file that each modality's features are in
         for modality in MODALITIES:
             choice = chosen[modality] or self._metadata.features.get(modality)
             found = self._open(modality, choice, cache or folder / CACHE, progress or _silent)
             if found is not None:
                 self.features[modality] = found
-        if not any(map(len, self.features.values())):
+        choice = motion or self._metadata.features.get(MOTION)
+        self.motion = self._open(MOTION, choice, cache or folder / CACHE, progress or _silent)
+        self.motion_hz = self._rate_of_motion()
+        self._motion_rate = FrameRate.of(self.motion_hz)
+        if not any(map(len, self.features.values())) and not self.motion:
             raise DataError(
                 f"{folder} has no features of its clips; put them into vit/, wav2vec2/ and gte/ as <id>.pkl, "
                 "or name other folders"
@@ -293,6 +314,11 @@ class VidmimicClips:
         vision, audio = VISION_FRAMES, AUDIO_FRAMES
         if self._metadata.vision_hz is not None:
             vision = min(vision, math.ceil(WINDOW_S * self._metadata.vision_hz))
+        if self.motion is not None:
+            moves = min(VISION_FRAMES, math.ceil(WINDOW_S * self.motion_hz))
+            paired = "vision" in self.features
+            vision = vision + moves if paired else moves
+            dims["vision"] = self.motion.dim + (dims["vision"] + len(FLAGS) if paired else 0)
         if self._metadata.audio_hz is not None:
             audio = min(audio, math.ceil(WINDOW_S * self._metadata.audio_hz))
         return FusionShapes(vision, dims["vision"], audio, dims["audio"], dims["text"])
@@ -301,10 +327,34 @@ class VidmimicClips:
     def encoders(self) -> Mapping[Modality, str]:
         """What the features are called, by modality: the folder's name and their width, if nothing better."""
         named = self._metadata.encoders
-        return {
+        found: dict[Modality, str] = {
             modality: named.get(modality, f"hume-vidmimic2/{self.sources[modality]}-{features.dim}")
             for modality, features in self.features.items()
         }
+        if self.motion is not None:
+            motion = named.get(MOTION, f"hume-vidmimic2/{self.sources[MOTION]}-{self.motion.dim}")
+            found["vision"] = f"{found['vision']}+{motion}" if "vision" in found else motion
+        return found
+
+    @property
+    def motion_dim(self) -> int:
+        """Values of motion in a vision frame; 0: there is none.
+
+        With faces and motion a frame is the face's values, those of motion, and two flags: whether it holds a
+        face, and whether it holds motion. What it does not hold is zeros. Each stream keeps its own times, so
+        that their frames need not match. With motion alone a frame is motion and nothing else.
+        """
+        return 0 if self.motion is None else self.motion.dim
+
+    def _rate_of_motion(self) -> float:
+        """Frames of motion in a second: of `dataset.json`, or by the voices' lengths, or the faces' rate."""
+        if self._metadata.motion_hz is not None or self.motion is None:
+            return self._metadata.motion_hz or VIDMIMIC_FACES_HZ
+        return self._per_second(self.motion) or self.assumed_faces_hz
+
+    def frames(self, modality: Modality, clip_id: str) -> int:
+        """How many frames of a modality the whole clip has."""
+        return self.features[modality].total(clip_id) if modality in self.features else 0
 
     @property
     def description(self) -> str:
@@ -348,7 +398,7 @@ class VidmimicClips:
         duration_ns = self._duration_ns(clip_id)
         return Clip(
             id=clip_id,
-            vision=self._track("vision", clip_id),
+            vision=self._seen(clip_id),
             audio=self._track("audio", clip_id),
             text=self._text(clip_id, min(duration_ns, WINDOW_NS)),
             duration_ns=duration_ns,
@@ -362,19 +412,21 @@ class VidmimicClips:
 
     def faces_hz(self) -> float | None:
         """Faces in a second of voice, the median over clips, to compare with what is assumed, if known."""
-        if not {"vision", "audio"} <= set(self.features):
+        return self._per_second(self.features["vision"]) if "vision" in self.features else None
+
+    def _per_second(self, pictures: Converted) -> float | None:
+        """Frames in a second of voice, the median over clips; None without voices."""
+        if "audio" not in self.features:
             return None
         rates = []
         for clip_id in self._ratings:
-            faces = self.features["vision"].total(clip_id)
+            faces = pictures.total(clip_id)
             voice_s = self._length_ns("audio", clip_id) / 1e9
             if faces and voice_s >= RATED_LONG_S:
                 rates.append(faces / voice_s)
         return float(np.median(rates)) if rates else None
 
-    def _open(
-        self, modality: Modality, choice: str | None, cache: Path, progress: Progress
-    ) -> Converted | None:
+    def _open(self, modality: str, choice: str | None, cache: Path, progress: Progress) -> Converted | None:
         source = find_source(self.folder, modality, choice, cache)
         if source is None:
             _log.info("%s: no %s features are used", self.folder, modality)
@@ -401,7 +453,8 @@ class VidmimicClips:
         return self._rate(modality).length_ns(total)
 
     def _duration_ns(self, clip_id: str) -> int:
-        return max(self._length_ns("vision", clip_id), self._length_ns("audio", clip_id))
+        moves = 0 if self.motion is None else self._motion_rate.length_ns(self.motion.total(clip_id))
+        return max(self._length_ns("vision", clip_id), self._length_ns("audio", clip_id), moves)
 
     def _track(self, modality: Modality, clip_id: str) -> FeatureTrack:
         if modality not in self.features:
@@ -409,6 +462,25 @@ class VidmimicClips:
         rate = self._rate(modality)
         frames = self.features[modality].read(clip_id, rate.count(WINDOW_NS))
         return FeatureTrack(rate.stamps(frames.index), frames.values)
+
+    def _seen(self, clip_id: str) -> FeatureTrack:
+        """Faces, and motion next to them: see `motion_dim`."""
+        faces = self._track("vision", clip_id)
+        if self.motion is None:
+            return faces
+        found = self.motion.read(clip_id, self._motion_rate.count(WINDOW_NS))
+        moves = FeatureTrack(self._motion_rate.stamps(found.index), found.values)
+        if "vision" not in self.features:
+            return moves
+        wide = faces.values.shape[1]
+        rows = np.zeros((len(faces.t_ns) + len(moves.t_ns), wide + self.motion.dim + len(FLAGS)), np.float32)
+        rows[: len(faces.t_ns), :wide] = faces.values
+        rows[: len(faces.t_ns), -2] = 1.0
+        rows[len(faces.t_ns) :, wide:-2] = moves.values
+        rows[len(faces.t_ns) :, -1] = 1.0
+        stamps = np.concatenate([faces.t_ns, moves.t_ns])
+        order = np.argsort(stamps, kind="stable")
+        return FeatureTrack(stamps[order], rows[order])
 
     def _text(self, clip_id: str, known_ns: int) -> FeatureTrack:
         if "text" not in self.features:

@@ -44,6 +44,15 @@ class StageSettings(_Section):
     weight_decay: float | None = Field(
         None, ge=0, lt=10, description="Weight decay of the optimiser; unset = the recipe's value."
     )
+    encoder_rate: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description=(
+            "Learning rate of encoders that an earlier stage has trained, times the stage's; 0 = they stay"
+            " as they are; unset = the recipe's value."
+        ),
+    )
 
 
 class TrainingSettings(StageSettings):

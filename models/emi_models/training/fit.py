@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
-from emi_models.data.batches import ClipWindows, check_task, rated_clips
+from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips
 from emi_models.errors import TrainingError
 from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.config import TrainConfig
@@ -90,6 +90,8 @@ def network_for(system: str, recipe: Recipe, clips: ClipSet, settings: Mapping[s
         if name not in known:
             hint = "; the clips decide it" if name == "shapes" else ""
             raise TrainingError(f"unknown setting 'network.{name}'{hint}; {system} knows: {', '.join(known)}")
+    if motion_dim_of(clips) and system != "two_stage":
+        raise TrainingError(f"{system} has no branch for motion; leave it out, or train two_stage")
     there = tuple(m for m in MODALITIES if m in clips.encoders)
     modalities = _modalities(settings.get("modalities", there), there)
     rest = {**recipe.network(clips), **settings}

@@ -89,7 +89,8 @@ class StageTask(pl.LightningModule):
         self.stage = stage
         self.learn, self.check = learn, check
         self.seed, self.data = seed, data
-        self.groups = objective.groups()
+        kept = stage.encoder_rate > 0
+        self.groups = [group for group in objective.groups() if kept or not group.encoders]
         objective.requires_grad_(False)
         for group in self.groups:
             for parameter in group.parameters:
@@ -138,7 +139,13 @@ class StageTask(pl.LightningModule):
         """AdamW over the objective's groups, and the stage's schedule."""
         stage, schedule = self.stage, self.stage.schedule
         optimizer = torch.optim.AdamW(
-            [{"params": list(g.parameters), "lr": stage.learning_rate * g.rate} for g in self.groups],
+            [
+                {
+                    "params": list(g.parameters),
+                    "lr": stage.learning_rate * (stage.encoder_rate if g.encoders else 1),
+                }
+                for g in self.groups
+            ],
             weight_decay=stage.weight_decay,
         )
         if isinstance(schedule, Plateau):  # stepped here, not by Lightning, which does not save all it needs

@@ -65,6 +65,9 @@ def predict(
     ] = None,
     audio: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
     text: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
+    motion: Annotated[
+        str | None, typer.Option(help="Action units and head pose next to the faces.", metavar="NAME")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",
@@ -81,7 +84,8 @@ def predict(
     check_new_file("--out", out, force, "--force to replace it, or name another file")
     console = Console(stderr=True)
     with bad_use():
-        clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})
+        options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
+        clips = open_data(data, console, options)
         found = _predicted(checkpoint, clips, split, device, console)
     _tell(console, found, clips.description, split, len(checkpoint))
     if out == "-":

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_models.data.clip import ClipSet
+    from emi_models.data.feature_files import Converted
     from emi_models.data.synth import SynthCorpus
     from emi_models.data.vidmimic import VidmimicClips
     from emi_models.training.config import TrainConfig
@@ -80,6 +81,7 @@ def convert(
     vision: FeaturesOption = None,
     audio: FeaturesOption = None,
     text: FeaturesOption = None,
+    motion: FeaturesOption = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for converted features. [default: DIR/emi-cache]", metavar="DIR"),
@@ -95,7 +97,7 @@ def convert(
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # its log messages are listed below
         from emi_models.data.vidmimic import VidmimicClips
 
-        options = {"vision": vision, "audio": audio, "text": text, "cache": cache}
+        options = {"vision": vision, "audio": audio, "text": text, "motion": motion, "cache": cache}
         clips = open_data(data, console, options)
         if not isinstance(clips, VidmimicClips):
             raise ConfigurationError(f"{data} already has emi-live's own layout; train on it directly")
@@ -124,6 +126,9 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
     """The whole summary, for JSON."""
     counts = {split: len(clips.ids(split)) for split in ("train", "valid", "test")}
     faces_hz = clips.faces_hz()
+    features: dict[str, Converted] = {str(modality): found for modality, found in clips.features.items()}
+    if clips.motion is not None:
+        features["motion"] = clips.motion
     return {
         "clips": counts,
         "modalities": {
@@ -135,7 +140,7 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
                 "dropped_frames": found.dropped,
                 "refused": found.refused,
             }
-            for modality, found in clips.features.items()
+            for modality, found in features.items()
         },
         "faces_per_second": None if faces_hz is None else round(faces_hz, 3),
         "assumed_faces_per_second": clips.assumed_faces_hz,
@@ -310,6 +315,14 @@ def train(
     text: Annotated[
         str | None, typer.Option(help="The same for audio or text.", rich_help_panel=WHAT, metavar="NAME")
     ] = None,
+    motion: Annotated[
+        str | None,
+        typer.Option(
+            help="Action units and head pose next to the faces: a folder, also of OpenFace's CSVs.",
+            rich_help_panel=WHAT,
+            metavar="NAME",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -349,7 +362,7 @@ def train(
 ) -> None:
     from rich.console import Console
 
-    options = {"labels": labels, "vision": vision, "audio": audio, "text": text}
+    options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
     overrides = {"seed": seed, "device": device}
     config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None}, use)
     _check_system(system)
@@ -451,6 +464,9 @@ def evaluate(
     ] = None,
     audio: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
     text: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
+    motion: Annotated[
+        str | None, typer.Option(help="Action units and head pose next to the faces.", metavar="NAME")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",
@@ -469,7 +485,8 @@ def evaluate(
     with bad_use():
         with console.status("loading ..."):
             from emi_models.training.results import show_evaluation
-        clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})
+        options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
+        clips = open_data(data, console, options)
         found = _evaluated(checkpoint, clips, split, device, console)
         show_evaluation(found, console if json_ == "-" else Console())
         if figure is not None:

@@ -11,6 +11,7 @@ import torch
 
 from emi_models.data import open_clips
 from emi_models.data.clip import WINDOW_S
+from emi_models.data.feature_files import read_frames
 from emi_models.data.vidmimic import VidmimicClips
 from emi_models.errors import DataError
 from tests.models.data.folders import make_vidmimic, vectors, write_split
@@ -382,3 +383,60 @@ def test_without_a_test_csv_the_test_splits_own_folder_lists_its_clips(folder: P
 def test_the_test_csv_may_lie_with_the_test_splits_features(folder: Path, place: str) -> None:
     write_split(folder / place, "test", {"00004": [0] * 6, "00003": [0] * 6})
     assert VidmimicClips(folder).ids("test") == ("00004", "00003")
+
+
+def write_openface(path: Path, rows: list[list[object]], header: str = "") -> Path:
+    names = header or "frame, face_id, timestamp, confidence, success, pose_Tx, pose_Ty, pose_Tz, pose_Rx, "
+    names += "" if header else "pose_Ry, pose_Rz, AU01_r, AU45_r, AU01_c"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([names, *(", ".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def line(frame: int, confidence: float = 0.9, success: int = 1, unit: float = 5.0) -> list[object]:
+    return [frame, 0, frame / 30, confidence, success, 100, -200, 600, 0.1, 0.2, -0.3, unit, 0, 1]
+
+
+def test_a_csv_of_openface_is_motion(tmp_path: Path) -> None:
+    rows = [line(1), line(2, success=0), line(4, 0.5), line(4, 0.8, unit=2.5), line(4, 0.7)]
+    frames = read_frames(write_openface(tmp_path / "a.csv", rows))
+    assert frames.index.tolist() == [0, 3]
+    assert (frames.total, frames.dropped) == (4, 2)
+    assert frames.values[0].tolist() == pytest.approx([1.0, 0.0, 0.1, -0.2, 0.6, 0.1, 0.2, -0.3])
+    assert frames.values[1][0] == pytest.approx(0.5)
+    empty = read_frames(write_openface(tmp_path / "b.csv", []))
+    assert (empty.total, empty.values.shape) == (0, (0, 8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [([], "frame, timestamp", "pose_Rx"), ([[1, 2]], "", "2"), ([["x"] * 14], "", "b.csv:2")],
+)
+def test_another_csv_is_refused(rows: list[list[object]], header: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_frames(write_openface(tmp_path / "b.csv", rows, header))
+
+
+def test_motion_lies_next_to_faces_with_its_own_times(folder: Path) -> None:
+    for number in range(3):
+        write_openface(folder / "openface" / f"{number:05d}.csv", [line(k + 1) for k in range(60)])
+    clips = VidmimicClips(folder, motion="openface")
+    assert clips.motion_dim == 8
+    assert clips.motion_hz == pytest.approx(60 / 2.005, rel=0.01)  # by the voice of the median clip
+    assert clips.shapes.vision_dim == 3 + 8 + 2
+    assert clips.encoders["vision"] == "hume-vidmimic2/vit-3+hume-vidmimic2/openface-8"
+    track = clips.load("00000").vision
+    face, motion = track.values[:, -2] == 1, track.values[:, -1] == 1
+    assert (face ^ motion).all()
+    assert np.array_equal(track.values[face, :3], vectors(12, 3, 0))
+    assert not track.values[motion, :3].any()
+    assert not track.values[face, 3:11].any()
+    assert track.values[motion, 3:11].shape == (60, 8)
+    assert (np.diff(track.t_ns) >= 0).all()
+    alone = VidmimicClips(folder, vision="none", motion="openface")
+    assert (alone.shapes.vision_dim, alone.motion_dim) == (8, 8)
+    assert alone.load("00000").vision.values.shape == (60, 8)
+    (folder / "dataset.json").write_text('{"motion_hz": 20, "features": {"motion": "openface"}}')
+    assert VidmimicClips(folder).motion_hz == 20
+    (folder / "dataset.json").unlink()
+    assert VidmimicClips(folder).motion_dim == 0
