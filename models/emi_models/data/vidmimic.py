@@ -4,7 +4,7 @@
 
     FOLDER/
     ├── train_split.csv, valid_split.csv    Filename,Admiration,...,Joy; perhaps test_split.csv, of zeros,
-    │                                       here or with the test's features; without it, these are listed
+    │                                       here or in test_data/; without it, the clips there are listed
     ├── vit/00001.pkl, wav2vec2/00001.pkl   (T, D) features; the test split's may lie in test_data/ or test/
     ├── gte/00001.pkl                       (D,) embedding of the whole transcript
     ├── text/00001.txt                      the transcript; absent or empty for about 6 % of the clips
@@ -83,6 +83,7 @@ _USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "audio": ("wav2vec2",),
     "text": ("gte", "text_embeddings"),
 }
+CLIPS: Final = (*SUFFIXES, ".mp3", ".wav", ".mp4", ".txt")  # files that are one clip's
 MOTION: Final = "motion"  # beside the modalities: action units and head pose, with times of their own
 
 
@@ -527,13 +528,14 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
 
 
 def _test_ids(folder: Path) -> list[str]:
-    """The clips with features in a folder of the test split's own, sorted; for sets without a test CSV."""
+    """The clips that lie in a folder of the test split's own, sorted; for sets without a test CSV."""
     ids: set[str] = set()
     for below in BELOW:
         place = folder / below
-        if below and place.is_dir():
-            for features in place.iterdir():
-                ids |= set(files_by_clip(features, SUFFIXES)) if features.is_dir() else set()
+        kinds = [path for path in place.iterdir() if path.is_dir()] if below and place.is_dir() else []
+        for path in (path for kind in kinds for path in kind.iterdir()):
+            if path.is_dir() or path.suffix in CLIPS:  # a clip's pictures, or its features, sound or words
+                ids.add(normal_id(path.stem if path.suffix in CLIPS else path.name))
     return sorted(ids)
 
 

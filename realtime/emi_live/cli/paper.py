@@ -13,7 +13,7 @@ from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import bad_use, check_data, check_out_folder, complete_system
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
-from emi_models.extras import require
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,8 +17,8 @@ from emi_live.cli.options import (
     open_data,
 )
 from emi_models.console import printable
-from emi_models.extras import require
 from emi_models.files import replacing
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -165,6 +165,15 @@ def test_each_pooling_is_its_plain_form_on_the_present_frames(pooling: str) -> N
     assert net(window.without("audio")).isfinite().all()
 
 
+def test_words_are_a_sequence_of_one_to_an_lstm() -> None:
+    net, window = network(text_pooling="lstm"), windows(2)
+    encoder = net.encoders["text"]
+    assert isinstance(encoder, BranchEncoder)
+    words = torch.nn.functional.normalize(window.text, dim=1)
+    expected = encoder.block(encoder.recurrent(words[:, None])[0][:, 0])
+    assert (net.encode(window, "text")["text"] - expected).abs().max() <= EXACT
+
+
 def test_a_spread_of_nothing_has_a_gradient() -> None:
     net = network(audio_pooling="mean_std").train()
     window = windows(2)

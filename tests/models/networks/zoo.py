@@ -39,7 +39,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     ),
     "two_stage, recurrent": (
         "two_stage",
-        {**_TWO_STAGE, "text_pooling": "lstm", "audio_pooling": "bilstm", "vision_pooling": "gru"},
+        {**_TWO_STAGE, "audio_pooling": "lstm", "vision_pooling": "gru"},
     ),
     "dual_stage": ("dual_stage", _DUAL_STAGE),
     "semantic_matters": ("semantic_matters", {"audio_hidden": 9}),
