@@ -93,6 +93,8 @@ class FolderMetadata:
 
     `features` names the folder of each modality, and of `motion`; frame k is at k / `vision_hz` s,
     k / `audio_hz` s or k / `motion_hz` s.
+    `whole_faces`: the first 400 faces of a clip are shown, as in the papers, and not those of its first 12 s.
+    They are spread over its window; for training on whole clips, not on prefixes.
     """
 
     features: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class FolderMetadata:
     vision_hz: float | None = None
     audio_hz: float | None = None
     motion_hz: float | None = None
+    whole_faces: bool = False
     description: str = ""
     licence: str = ""
 
@@ -130,6 +133,8 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         if name in ("features", "encoders"):
             good = isinstance(value, dict) and set(value) <= {*MODALITIES, MOTION}
             good = good and all(isinstance(text, str) for text in value.values())
+        elif name == "whole_faces":
+            good = isinstance(value, bool)
         elif name.endswith("_hz"):
             good = isinstance(value, int | float) and 0 < value <= 1000
         else:
@@ -313,7 +318,7 @@ class VidmimicClips:
         """The sizes of a 12 s window of these clips."""
         dims = {m: self.features[m].dim if m in self.features else 1 for m in MODALITIES}
         vision, audio = VISION_FRAMES, AUDIO_FRAMES
-        if self._metadata.vision_hz is not None:
+        if self._metadata.vision_hz is not None and not self._metadata.whole_faces:
             vision = min(vision, math.ceil(WINDOW_S * self._metadata.vision_hz))
         if self.motion is not None:
             moves = min(VISION_FRAMES, math.ceil(WINDOW_S * self.motion_hz))
@@ -332,6 +337,8 @@ class VidmimicClips:
             modality: named.get(modality, f"hume-vidmimic2/{self.sources[modality]}-{features.dim}")
             for modality, features in self.features.items()
         }
+        if self._metadata.whole_faces and "vision" in found:
+            found["vision"] += f", {VISION_FRAMES} of the clip"
         if self.motion is not None:
             motion = named.get(MOTION, f"hume-vidmimic2/{self.sources[MOTION]}-{self.motion.dim}")
             found["vision"] = f"{found['vision']}+{motion}" if "vision" in found else motion
@@ -461,6 +468,11 @@ class VidmimicClips:
         if modality not in self.features:
             return FeatureTrack.empty(1)
         rate = self._rate(modality)
+        if modality == "vision" and self._metadata.whole_faces:
+            frames = self.features[modality].read(clip_id, VISION_FRAMES)
+            shown = min(VISION_FRAMES, max(1, frames.total))
+            step = min(self._duration_ns(clip_id), WINDOW_NS) / shown
+            return FeatureTrack(np.round((frames.index + 1) * step).astype(np.int64), frames.values)
         frames = self.features[modality].read(clip_id, rate.count(WINDOW_NS))
         return FeatureTrack(rate.stamps(frames.index), frames.values)
 

@@ -440,3 +440,22 @@ def test_motion_lies_next_to_faces_with_its_own_times(folder: Path) -> None:
     assert VidmimicClips(folder).motion_hz == 20
     (folder / "dataset.json").unlink()
     assert VidmimicClips(folder).motion_dim == 0
+
+
+def test_whole_faces_are_the_first_400_of_the_clip(folder: Path) -> None:
+    write_pickle(folder / "vit" / "00001.pkl", vectors(500, 3, 1))  # 83 s
+    (folder / "dataset.json").write_text('{"whole_faces": true, "vision_hz": 6}')
+    clips = VidmimicClips(folder)
+    assert clips.shapes.vision_frames == 400
+    assert clips.encoders["vision"] == "hume-vidmimic2/vit-3, 400 of the clip"
+    for clip_id, count in (("00001", 400), ("00000", 12)):
+        clip = clips.load(clip_id)
+        assert len(clip.vision.t_ns) == count
+        end_ns = min(clip.duration_ns, round(WINDOW_S * S))
+        window = clip.window(clips.shapes, end_ns)
+        assert int(window.vision_mask.sum()) == count
+        assert clip.vision.t_ns[-1] == end_ns
+    assert np.array_equal(clips.load("00001").vision.values, vectors(500, 3, 1)[:400])
+    (folder / "dataset.json").write_text('{"whole_faces": 1}')
+    with pytest.raises(DataError, match="whole_faces"):
+        VidmimicClips(folder)
