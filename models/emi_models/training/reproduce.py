@@ -36,7 +36,7 @@ from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device
 from emi_models.training.fit import fit
 from emi_models.training.predict import predict_split
-from emi_models.training.results import OFFICIAL
+from emi_models.training.published import OFFICIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -5,8 +5,10 @@ the reason why this program cannot make it. Rows with the same run, in whichever
 training. `emi_models.training.reproduce` carries them out.
 
 Figures are as printed, on Hume-Vidmimic2 or BAH; None: not printed, or lost in the copy of the paper that was
-read. `Feature` names are folders of features in Hume-Vidmimic2's layout; of several, the first is the paper's
-own, and the others stand in for it, which is said.
+read. `emi_models.training.published` has those that `emi eval` shows; a test compares the two.
+
+`features` are folders in Hume-Vidmimic2's layout; of several, the first is the paper's own, and the others
+stand in for it, which is said.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from emi_models.data.summary import kolmogorov_smirnov
 from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
 from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
+from emi_models.training.published import PUBLISHED
 from emi_models.training.reproduce import Made, make_table, whose, written
-from emi_models.training.results import PUBLISHED
 from emi_models.training.tables import PAPERS, find_table
 from tests.models.training.small import NETWORKS
 
