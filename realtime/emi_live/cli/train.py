@@ -383,7 +383,7 @@ def train(
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
-    _tell_what_next(console, result, data)
+    _tell_what_next(console, result, data, options)
 
 
 def _check_system(system: str) -> None:
@@ -415,9 +415,11 @@ def _resume_command(asked: dict[str, Any]) -> str:
     return shlex.join([*words, "--resume"])
 
 
-def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
+def _tell_what_next(console: Console, result: FitResult, data: Path, options: dict[str, Any]) -> None:
     say(f"saved {result.checkpoint}")
-    evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
+    words = ["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)]
+    words += [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+    evaluate = shlex.join(words)
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
