@@ -34,7 +34,7 @@ VISION_READS = {
     "image_std": [0.2, 0.3, 0.4],
     "size": {"height": 32, "width": 32},
 }
-CROPPED = {
+CROPPED: dict[str, Any] = {
     **VISION_READS,
     "size": {"shortest_edge": 36},
     "crop_size": {"height": 32, "width": 32},

@@ -145,7 +145,8 @@ def test_statistics_of_the_data(folder: Path, tmp_path: Path) -> None:
     assert written("hours", parts[0].row.published[0]) == "15:07:03"
     train = make("two_stage", 1, folder, tmp_path).rows[0]
     assert train.yours[0] == 15
-    assert np.allclose(train.yours[5:], clips.targets("train").mean(axis=0), atol=1e-6)
+    means = np.array(train.yours[5:], np.float64)
+    assert np.allclose(means, clips.targets("train").mean(axis=0), atol=1e-6)
     shift = make("two_stage", 2, folder, tmp_path).rows
     for column, row in enumerate(shift):
         one, other = clips.targets("train")[:, column], clips.targets("valid")[:, column]
