@@ -10,7 +10,7 @@ training that is resumed, or read by more processes, sees the same.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from emi_models.networks.config import Task
 
     Part = tuple[tuple[str, ...], NDArray[np.float32]]  # ids and their ratings
+    Use = Literal["train", "4:1", "train+valid"]
 
 __all__ = [
     "CACHE_BYTES",
@@ -43,6 +44,7 @@ __all__ = [
     "TimedClips",
     "check_task",
     "collate",
+    "motion_dim_of",
     "rated_clips",
     "rated_part",
 ]
@@ -263,7 +265,7 @@ LEAST_CLIPS: Final = 2  # of a split: one clip has no correlation
 
 
 class RatedClips:
-    """A set without its unrated clips, and with a `valid` split in any case; a `ClipSet`.
+    """A set without its unrated clips, and with a `valid` split unless all are trained on; a `ClipSet`.
 
     Features and descriptions are the set's own. `validation` says in one line where the valid clips are from.
     """
@@ -307,6 +309,12 @@ class RatedClips:
         return self.clips.load(clip_id)
 
 
+def motion_dim_of(clips: ClipSet) -> int:
+    """Values of motion in a vision frame, next to a face's or alone (`VidmimicClips.motion_dim`); 0: none."""
+    whole = clips.clips if isinstance(clips, RatedClips) else clips
+    return int(getattr(whole, "motion_dim", 0))
+
+
 def check_task(task: Task, targets: NDArray[np.float32]) -> None:
     """Return if clips are rated for this task: six intensities, or one answer.
 
@@ -331,7 +339,7 @@ def rated_part(clips: ClipSet, split: str) -> Part:
     return tuple(ids[row] for row in rows), targets[rows]
 
 
-def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
+def rated_clips(clips: ClipSet, held_out: float, seed: int, use: Use = "train") -> RatedClips:
     """What trains and what validates: the set's own splits, or if it has no valid one, a share of train.
 
     Clips are drawn one by one, not by person: the same person may be in both parts, which raises the
@@ -339,25 +347,41 @@ def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
 
     Args:
         clips: the set.
-        held_out: the share that is drawn, in (0, 1); two clips at least.
+        held_out: the share that is drawn from train, in (0, 1), two clips at least, if no split is valid.
         seed: of the draw.
+        use: `4:1` trains on drawn valid clips too, so that a fifth of all rated clips is left to validate
+            (the Two-Stage paper's §5.1: 10,128 and 2,532). `train+valid` trains on both; none validates.
 
     Raises:
-        TrainingError: too few clips are rated.
+        TrainingError: too few clips are rated, or with `4:1` the valid split is smaller than a fifth.
     """
     train, valid = rated_part(clips, "train"), rated_part(clips, "valid")
-    drawn = not clips.ids("valid")
-    if not drawn:
-        note = f"the set's own valid split, {len(valid[0])} rated clips"
-    else:
-        count = max(LEAST_CLIPS, round(held_out * len(train[0])))
-        order = np.random.default_rng(seed).permutation(len(train[0]))
-        parts = [np.sort(order[count:]), np.sort(order[:count])]
-        (train, valid), whole = [(tuple(train[0][i] for i in part), train[1][part]) for part in parts], train
+    drawn = False
+    if use == "train+valid":
+        note = f"none: {len(train[0])} train and {len(valid[0])} valid clips are trained on"
+        if valid[0]:
+            train = train[0] + valid[0], np.concatenate([train[1].reshape(-1, valid[1].shape[1]), valid[1]])
+        valid = (), train[1][:0]
+    elif not clips.ids("valid"):
+        drawn, whole = True, len(train[0])
+        train, valid = _drawn(train, max(LEAST_CLIPS, round(held_out * whole)), seed)
+        note = f"{len(valid[0])} of {whole} train clips, drawn with seed {seed}; people may be in both"
+    elif use == "4:1":
+        whole, left = len(valid[0]), round((len(train[0]) + len(valid[0])) / 5)
+        if left > whole:
+            raise TrainingError(
+                f"valid has {whole} rated clips, less than a fifth of all; leave out data.use=4:1"
+            )
+        more, valid = _drawn(valid, left, seed)
+        train = train[0] + more[0], np.concatenate([train[1], more[1]])
         note = (
-            f"{len(valid[0])} of {len(whole[0])} train clips, drawn with seed {seed}; people may be in both"
+            f"{left} of the set's {whole} valid clips, drawn with seed {seed}, the others are trained on; "
+            "people may be in both"
         )
-    for name, part in (("train", train), ("validate", valid)):
+    else:
+        note = f"the set's own valid split, {len(valid[0])} rated clips"
+    parts = {"train": train} if use == "train+valid" else {"train": train, "validate": valid}
+    for name, part in parts.items():
         if len(part[0]) < LEAST_CLIPS:
             raise TrainingError(
                 f"{len(part[0])} rated clips to {name} on, at least {LEAST_CLIPS} are needed "
@@ -365,3 +389,13 @@ def rated_clips(clips: ClipSet, held_out: float, seed: int) -> RatedClips:
                 "with ratings"
             )
     return RatedClips(clips, train, valid, note, drawn=drawn)
+
+
+def _drawn(part: Part, count: int, seed: int) -> tuple[Part, Part]:
+    """What is left of a part when so many of its clips are drawn, and those; both in the part's order."""
+    order = np.random.default_rng(seed).permutation(len(part[0]))
+    rest, drawn = np.sort(order[count:]), np.sort(order[:count])
+    return (tuple(part[0][i] for i in rest), part[1][rest]), (
+        tuple(part[0][i] for i in drawn),
+        part[1][drawn],
+    )

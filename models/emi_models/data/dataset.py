@@ -20,6 +20,8 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
+from safetensors import safe_open
+
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.data.clip import (
     SPLITS,
@@ -338,6 +340,11 @@ class ManifestClips:
         """A clip's words, "" if there are none."""
         return read_metadata(self._path(clip_id)).transcript
 
+    def frames(self, modality: Modality, clip_id: str) -> int:
+        """How many frames of a modality the whole clip has."""
+        with safe_open(self._path(clip_id), framework="np") as file:
+            return int(file.get_slice(modality).get_shape()[0])
+
     def load(self, clip_id: str) -> Clip:
         """One clip with its features, or its first seconds.
 
@@ -390,6 +397,7 @@ class OpenOptions(TypedDict, total=False):
     vision: str | None
     audio: str | None
     text: str | None
+    motion: str | None
     cache: Path | None
     progress: Progress | None
 
@@ -427,6 +435,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
         vision=options.get("vision"),
         audio=options.get("audio"),
         text=options.get("text"),
+        motion=options.get("motion"),
         cache=options.get("cache"),
         progress=options.get("progress"),
     )

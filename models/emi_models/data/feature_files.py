@@ -11,7 +11,10 @@ when its source is gone.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from emi_models.data.unpickle import Plain
 
 __all__ = [
+    "OPENFACE",
     "SUFFIXES",
     "WAV2VEC2",
     "Converted",
@@ -44,9 +48,11 @@ __all__ = [
     "as_frames",
     "convert",
     "read_frames",
+    "read_openface",
 ]
 
 SUFFIXES: Final = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".safetensors")
+OPENFACE: Final = ".csv"
 WIDEST: Final = 65536  # values a frame, as in FusionShapes
 NS_PER_S: Final = 1_000_000_000
 FORMAT_VERSION: Final = 1
@@ -78,6 +84,8 @@ class Frames:
 def read_frames(path: Path, max_bytes: int | None = None) -> Frames:
     """The frames of a pickle, a torch, numpy or safetensors file of at most `max_bytes`, by default 1 GiB.
 
+    A CSV is OpenFace's: see `read_openface`.
+
     Raises:
         DataError: it cannot be read, is refused, or holds no frames (see `as_frames`).
     """
@@ -86,6 +94,8 @@ def read_frames(path: Path, max_bytes: int | None = None) -> Frames:
     try:
         if path.suffix in (".npy", ".safetensors") and path.stat().st_size > max_bytes:
             raise DataError(f"{path} is larger than {max_bytes} bytes; split it into clips")
+        if path.suffix == OPENFACE:
+            return read_openface(path, max_bytes)
         if path.suffix == ".npy":
             value = np.load(path, allow_pickle=False)
         elif path.suffix == ".safetensors":
@@ -130,6 +140,62 @@ def as_frames(value: Plain, name: str) -> Frames:
         values = array.astype(np.float32)
     finite = np.isfinite(values).all(axis=1)
     return Frames(values[finite], np.flatnonzero(finite), len(values))
+
+
+UNITS: Final = re.compile(r"AU\d\d_r")
+POSE: Final = tuple(f"pose_{part}{axis}" for part in "TR" for axis in "xyz")
+UNIT_RANGE: Final = 5.0  # of an action unit's intensity
+MM_PER_M: Final = 1000.0
+
+
+def read_openface(path: Path, max_bytes: int) -> Frames:
+    """Motion from a CSV of OpenFace 2: intensities of action units, then the head's place and turn.
+
+    Units are brought from [0, 5] to [0, 1], places from mm to m; turns are in radians. Frame k of the video
+    has index k - 1. Frames in which no face was found (`success` is 0) are left out; of several faces in a
+    frame the one with the highest `confidence` counts.
+
+    Source: OpenFace's wiki, "Output Format".
+
+    Raises:
+        DataError: it is no such file.
+    """
+    if path.stat().st_size > max_bytes:
+        raise DataError(f"{path} is larger than {max_bytes} bytes; split it into clips")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        header = [name.strip() for name in next(rows, [])]
+        columns = [*(name for name in header if UNITS.fullmatch(name)), *POSE]
+        if gone := sorted({"frame", "success", *POSE} - set(header)):
+            raise DataError(f"{path} has no column {gone[0]}; give what OpenFace's FeatureExtraction writes")
+        place = {name: header.index(name) for name in (*columns, "frame", "success")}
+        sure = header.index("confidence") if "confidence" in header else place["success"]
+        best: dict[int, tuple[float, list[float]]] = {}
+        for row in rows:
+            if not row:
+                continue
+            try:
+                number, found = int(float(row[place["frame"]])), float(row[place["success"]]) > 0
+                values = [float(row[place[name]]) for name in columns]
+                confidence = float(row[sure])
+            except (ValueError, IndexError) as error:
+                raise DataError(f"{path}:{rows.line_num} is no line of OpenFace: {error}") from error
+            if not found:
+                values, confidence = [math.nan] * len(columns), -1.0
+            if number not in best or confidence > best[number][0]:
+                best[number] = confidence, values
+    if not best:
+        return Frames(np.zeros((0, len(columns)), np.float32), np.zeros(0, np.int64), 0)
+    if min(best) < 0:
+        raise DataError(f"{path} has a frame {min(best)}; give what OpenFace's FeatureExtraction writes")
+    first = min(1, min(best))  # it counts from 1; pictures of a folder may count from 0
+    scale = np.ones(len(columns))
+    scale[: -len(POSE)] = UNIT_RANGE
+    scale[-len(POSE) : -3] = MM_PER_M
+    numbers = np.array(sorted(best), np.int64)
+    values_ = (np.array([best[number][1] for number in numbers]) / scale).astype(np.float32)
+    finite = np.isfinite(values_).all(axis=1)
+    return Frames(values_[finite], numbers[finite] - first, int(numbers[-1]) - first + 1)
 
 
 def _numbers(value: Plain, name: str) -> NDArray[np.generic]:

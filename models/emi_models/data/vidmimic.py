@@ -3,7 +3,8 @@
 ::
 
     FOLDER/
-    ├── train_split.csv, valid_split.csv    Filename,Admiration,...,Joy; perhaps test_split.csv, of zeros
+    ├── train_split.csv, valid_split.csv    Filename,Admiration,...,Joy; perhaps test_split.csv, of zeros,
+    │                                       here or in test_data/; without it, the clips there are listed
     ├── vit/00001.pkl, wav2vec2/00001.pkl   (T, D) features; the test split's may lie in test_data/ or test/
     ├── gte/00001.pkl                       (D,) embedding of the whole transcript
     ├── text/00001.txt                      the transcript; absent or empty for about 6 % of the clips
@@ -46,7 +47,7 @@ from emi_models.data.clip import (
     split_file,
     stack_targets,
 )
-from emi_models.data.feature_files import SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
+from emi_models.data.feature_files import OPENFACE, SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
 
@@ -69,6 +70,7 @@ __all__ = [
     "face_pictures",
     "files_by_clip",
     "find_source",
+    "has_features",
     "read_folder_metadata",
 ]
 
@@ -76,24 +78,31 @@ DESCRIPTION: Final = "dataset.json"
 NONE: Final = "none"  # in place of a folder's name: leave that modality out
 # Two teams keep the test split's features in folders of their own.
 BELOW: Final = ("", "test_data", "test")
-USUAL: Final[Mapping[Modality, tuple[str, ...]]] = {
+_USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "vision": ("vit",),
     "audio": ("wav2vec2",),
     "text": ("gte", "text_embeddings"),
 }
+CLIPS: Final = (*SUFFIXES, ".mp3", ".wav", ".mp4", ".txt")  # files that are one clip's
+MOTION: Final = "motion"  # beside the modalities: action units and head pose, with times of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderMetadata:
     """What `dataset.json` says where features or data are not the usual ones; all of it may be left out.
 
-    `features` names each modality's folder; frame k is at k / `vision_hz` s, or k / `audio_hz` s.
+    `features` names the folder of each modality, and of `motion`; frame k is at k / `vision_hz` s,
+    k / `audio_hz` s or k / `motion_hz` s.
+    `whole_faces`: the first 400 faces of a clip are shown, as in the papers, and not those of its first 12 s.
+    They are spread over its window; for training on whole clips, not on prefixes.
     """
 
-    features: Mapping[Modality, str] = field(default_factory=dict)
-    encoders: Mapping[Modality, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=dict)
     vision_hz: float | None = None
     audio_hz: float | None = None
+    motion_hz: float | None = None
+    whole_faces: bool = False
     description: str = ""
     licence: str = ""
 
@@ -122,8 +131,10 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
         raise DataError(f"{path} cannot be understood: {error}; correct or remove it") from error
     for name, value in known.items():
         if name in ("features", "encoders"):
-            good = isinstance(value, dict) and set(value) <= set(MODALITIES)
+            good = isinstance(value, dict) and set(value) <= {*MODALITIES, MOTION}
             good = good and all(isinstance(text, str) for text in value.values())
+        elif name == "whole_faces":
+            good = isinstance(value, bool)
         elif name.endswith("_hz"):
             good = isinstance(value, int | float) and 0 < value <= 1000
         else:
@@ -133,12 +144,20 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
     return FolderMetadata(**known)
 
 
-def find_source(folder: Path, modality: Modality, choice: str | None, cache: Path) -> FeatureSource | None:
+def has_features(folder: Path, name: str, cache: Path | None = None) -> bool:
+    """Whether a folder in Hume-Vidmimic2's layout has features of this name, or has had and keeps them."""
+    key = _cache_name(folder, name)
+    return (
+        any((folder / below / name).exists() for below in BELOW) or ((cache or folder / CACHE) / key).is_dir()
+    )
+
+
+def find_source(folder: Path, modality: str, choice: str | None, cache: Path) -> FeatureSource | None:
     """Where the features of a modality are, None if there are none of it.
 
     Args:
         folder: the data set's.
-        modality: which.
+        modality: which; or `motion`, which may be OpenFace's CSVs.
         choice: a folder of files `<id>.pkl`, or one file of all clips, below `folder` or anywhere; `none`; or
             None for the usual names.
         cache: where conversions are kept; a conversion stays usable when its source is gone.
@@ -148,7 +167,8 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
     """
     if choice == NONE:
         return None
-    for name in USUAL[modality] if choice is None else (choice,):
+    suffixes = (*SUFFIXES, OPENFACE) if modality == MOTION else SUFFIXES
+    for name in _USUAL.get(modality, ()) if choice is None else (choice,):
         if (folder / name).is_file():
             return FeatureSource(_cache_name(folder, name), folder / name)
         folders = [place for below in BELOW if (place := folder / below / name).is_dir()]
@@ -156,7 +176,7 @@ def find_source(folder: Path, modality: Modality, choice: str | None, cache: Pat
         if folders or (cache / key).is_dir():
             files: dict[str, Path] = {}
             for place in folders:
-                files |= files_by_clip(place, SUFFIXES)
+                files |= files_by_clip(place, suffixes)
             return FeatureSource(key, files)
     if choice is None:
         return None
@@ -226,6 +246,7 @@ def face_pictures(folder: Path, hz: float = VIDMIMIC_FACES_HZ) -> Iterator[tuple
 
 
 CACHE: Final = "emi-cache"
+FLAGS: Final = ("face", "motion")  # behind a vision frame's values where both are there: which it holds
 LICENCE: Final = "research only, under the licence agreement of Hume-Vidmimic2"
 WINDOW_NS: Final = round(WINDOW_S * 1e9)
 VISION_FRAMES: Final = 400  # the papers' most
@@ -246,6 +267,8 @@ class VidmimicClips:
         vision: its folder of features, or one file of all clips, or `none`; None = `vit`.
         audio: as `vision`; None = `wav2vec2`.
         text: as `vision`; None = `gte`, or `text_embeddings`.
+        motion: action units and head pose next to the faces, with a rate of their own; None = none.
+            OpenFace's CSVs are read too. A vision frame then holds a face, or motion; see `motion_dim`.
         cache: where converted features are kept; None = `emi-cache` in `folder`.
         progress: told how far a conversion is.
 
@@ -261,6 +284,7 @@ class VidmimicClips:
         vision: str | None = None,
         audio: str | None = None,
         text: str | None = None,
+        motion: str | None = None,
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -269,13 +293,17 @@ class VidmimicClips:
         self._metadata = read_folder_metadata(folder)
         chosen = {"vision": vision, "audio": audio, "text": text}
         self.features: dict[Modality, Converted] = {}
-        self.sources: dict[Modality, str] = {}  # the folder or file that each modality's features are in
+        self.sources: dict[str, str] = {}  # the folder or file that each modality's features are in
         for modality in MODALITIES:
             choice = chosen[modality] or self._metadata.features.get(modality)
             found = self._open(modality, choice, cache or folder / CACHE, progress or _silent)
             if found is not None:
                 self.features[modality] = found
-        if not any(map(len, self.features.values())):
+        choice = motion or self._metadata.features.get(MOTION)
+        self.motion = self._open(MOTION, choice, cache or folder / CACHE, progress or _silent)
+        self.motion_hz = self._rate_of_motion()
+        self._motion_rate = FrameRate.of(self.motion_hz)
+        if not any(map(len, self.features.values())) and not self.motion:
             raise DataError(
                 f"{folder} has no features of its clips; put them into vit/, wav2vec2/ and gte/ as <id>.pkl, "
                 "or name other folders"
@@ -290,8 +318,13 @@ class VidmimicClips:
         """The sizes of a 12 s window of these clips."""
         dims = {m: self.features[m].dim if m in self.features else 1 for m in MODALITIES}
         vision, audio = VISION_FRAMES, AUDIO_FRAMES
-        if self._metadata.vision_hz is not None:
+        if self._metadata.vision_hz is not None and not self._metadata.whole_faces:
             vision = min(vision, math.ceil(WINDOW_S * self._metadata.vision_hz))
+        if self.motion is not None:
+            moves = min(VISION_FRAMES, math.ceil(WINDOW_S * self.motion_hz))
+            paired = "vision" in self.features
+            vision = vision + moves if paired else moves
+            dims["vision"] = self.motion.dim + (dims["vision"] + len(FLAGS) if paired else 0)
         if self._metadata.audio_hz is not None:
             audio = min(audio, math.ceil(WINDOW_S * self._metadata.audio_hz))
         return FusionShapes(vision, dims["vision"], audio, dims["audio"], dims["text"])
@@ -300,10 +333,36 @@ class VidmimicClips:
     def encoders(self) -> Mapping[Modality, str]:
         """What the features are called, by modality: the folder's name and their width, if nothing better."""
         named = self._metadata.encoders
-        return {
+        found: dict[Modality, str] = {
             modality: named.get(modality, f"hume-vidmimic2/{self.sources[modality]}-{features.dim}")
             for modality, features in self.features.items()
         }
+        if self._metadata.whole_faces and "vision" in found:
+            found["vision"] += f", {VISION_FRAMES} of the clip"
+        if self.motion is not None:
+            motion = named.get(MOTION, f"hume-vidmimic2/{self.sources[MOTION]}-{self.motion.dim}")
+            found["vision"] = f"{found['vision']}+{motion}" if "vision" in found else motion
+        return found
+
+    @property
+    def motion_dim(self) -> int:
+        """Values of motion in a vision frame; 0: there is none.
+
+        With faces and motion a frame is the face's values, those of motion, and two flags: whether it holds a
+        face, and whether it holds motion. What it does not hold is zeros. Each stream keeps its own times, so
+        that their frames need not match. With motion alone a frame is motion and nothing else.
+        """
+        return 0 if self.motion is None else self.motion.dim
+
+    def _rate_of_motion(self) -> float:
+        """Frames of motion in a second: of `dataset.json`, or by the voices' lengths, or the faces' rate."""
+        if self._metadata.motion_hz is not None or self.motion is None:
+            return self._metadata.motion_hz or VIDMIMIC_FACES_HZ
+        return self._per_second(self.motion) or self.assumed_faces_hz
+
+    def frames(self, modality: Modality, clip_id: str) -> int:
+        """How many frames of a modality the whole clip has."""
+        return self.features[modality].total(clip_id) if modality in self.features else 0
 
     @property
     def description(self) -> str:
@@ -347,7 +406,7 @@ class VidmimicClips:
         duration_ns = self._duration_ns(clip_id)
         return Clip(
             id=clip_id,
-            vision=self._track("vision", clip_id),
+            vision=self._seen(clip_id),
             audio=self._track("audio", clip_id),
             text=self._text(clip_id, min(duration_ns, WINDOW_NS)),
             duration_ns=duration_ns,
@@ -361,19 +420,21 @@ class VidmimicClips:
 
     def faces_hz(self) -> float | None:
         """Faces in a second of voice, the median over clips, to compare with what is assumed, if known."""
-        if not {"vision", "audio"} <= set(self.features):
+        return self._per_second(self.features["vision"]) if "vision" in self.features else None
+
+    def _per_second(self, pictures: Converted) -> float | None:
+        """Frames in a second of voice, the median over clips; None without voices."""
+        if "audio" not in self.features:
             return None
         rates = []
         for clip_id in self._ratings:
-            faces = self.features["vision"].total(clip_id)
+            faces = pictures.total(clip_id)
             voice_s = self._length_ns("audio", clip_id) / 1e9
             if faces and voice_s >= RATED_LONG_S:
                 rates.append(faces / voice_s)
         return float(np.median(rates)) if rates else None
 
-    def _open(
-        self, modality: Modality, choice: str | None, cache: Path, progress: Progress
-    ) -> Converted | None:
+    def _open(self, modality: str, choice: str | None, cache: Path, progress: Progress) -> Converted | None:
         source = find_source(self.folder, modality, choice, cache)
         if source is None:
             _log.info("%s: no %s features are used", self.folder, modality)
@@ -400,14 +461,39 @@ class VidmimicClips:
         return self._rate(modality).length_ns(total)
 
     def _duration_ns(self, clip_id: str) -> int:
-        return max(self._length_ns("vision", clip_id), self._length_ns("audio", clip_id))
+        moves = 0 if self.motion is None else self._motion_rate.length_ns(self.motion.total(clip_id))
+        return max(self._length_ns("vision", clip_id), self._length_ns("audio", clip_id), moves)
 
     def _track(self, modality: Modality, clip_id: str) -> FeatureTrack:
         if modality not in self.features:
             return FeatureTrack.empty(1)
         rate = self._rate(modality)
+        if modality == "vision" and self._metadata.whole_faces:
+            frames = self.features[modality].read(clip_id, VISION_FRAMES)
+            shown = min(VISION_FRAMES, max(1, frames.total))
+            step = min(self._duration_ns(clip_id), WINDOW_NS) / shown
+            return FeatureTrack(np.round((frames.index + 1) * step).astype(np.int64), frames.values)
         frames = self.features[modality].read(clip_id, rate.count(WINDOW_NS))
         return FeatureTrack(rate.stamps(frames.index), frames.values)
+
+    def _seen(self, clip_id: str) -> FeatureTrack:
+        """Faces, and motion next to them: see `motion_dim`."""
+        faces = self._track("vision", clip_id)
+        if self.motion is None:
+            return faces
+        found = self.motion.read(clip_id, self._motion_rate.count(WINDOW_NS))
+        moves = FeatureTrack(self._motion_rate.stamps(found.index), found.values)
+        if "vision" not in self.features:
+            return moves
+        wide = faces.values.shape[1]
+        rows = np.zeros((len(faces.t_ns) + len(moves.t_ns), wide + self.motion.dim + len(FLAGS)), np.float32)
+        rows[: len(faces.t_ns), :wide] = faces.values
+        rows[: len(faces.t_ns), -2] = 1.0
+        rows[len(faces.t_ns) :, wide:-2] = moves.values
+        rows[len(faces.t_ns) :, -1] = 1.0
+        stamps = np.concatenate([faces.t_ns, moves.t_ns])
+        order = np.argsort(stamps, kind="stable")
+        return FeatureTrack(stamps[order], rows[order])
 
     def _text(self, clip_id: str, known_ns: int) -> FeatureTrack:
         if "text" not in self.features:
@@ -429,8 +515,9 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
     """All clips with their ratings, split by split."""
     found: dict[str, Rating] = {}
     for split in SPLITS:
-        path = split_file(folder, split)
-        if not path.is_file():
+        places = [folder, *(folder / below for below in BELOW if below and split == "test")]
+        path = next((file for place in places if (file := split_file(place, split)).is_file()), None)
+        if path is None:
             continue
         ratings = read_split(path)
         # Participants make the test split's file themselves, and fill it with zeros.
@@ -443,11 +530,25 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
                     f"{path} has clip {clip_id}, which is in {found[clip_id].split} too; keep one"
                 )
             found[clip_id] = Rating(None if made_up else rating.targets, split)
+    if not any(rating.split == "test" for rating in found.values()):
+        found |= {clip_id: Rating(None, "test") for clip_id in _test_ids(folder) if clip_id not in found}
     if not found:
         raise DataError(
             f"{folder} has no clip in train_split.csv, valid_split.csv or test_split.csv; put them there"
         )
     return found
+
+
+def _test_ids(folder: Path) -> list[str]:
+    """The clips that lie in a folder of the test split's own, sorted; for sets without a test CSV."""
+    ids: set[str] = set()
+    for below in BELOW:
+        place = folder / below
+        kinds = [path for path in place.iterdir() if path.is_dir()] if below and place.is_dir() else []
+        for path in (path for kind in kinds for path in kind.iterdir()):
+            if path.is_dir() or path.suffix in CLIPS:  # a clip's pictures, or its features, sound or words
+                ids.add(normal_id(path.stem if path.suffix in CLIPS else path.name))
+    return sorted(ids)
 
 
 def _silent(name: str, done: int, total: int) -> None:

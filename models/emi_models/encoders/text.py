@@ -30,6 +30,7 @@ __all__ = [
     "TEXT_CLASSES",
     "RemoteCode",
     "TransformerTextEncoder",
+    "code_options",
     "identify_text",
 ]
 
@@ -91,7 +92,7 @@ class TransformerTextEncoder:
         if not any((folder / name).is_file() for name in VOCABULARIES):
             require(folder, spec, VOCABULARIES[0])
         config = check_config(folder, spec)
-        options = _code_options(folder, config, spec, allow_remote_code)
+        options = code_options(folder, config, spec, allow_remote_code)
         import torch
         import transformers
 
@@ -140,7 +141,7 @@ class TransformerTextEncoder:
         return result
 
 
-def _code_options(folder: Path, config: Mapping[str, Any], spec: ModelSpec, allowed: bool) -> dict[str, Any]:
+def code_options(folder: Path, config: Mapping[str, Any], spec: ModelSpec, allowed: bool) -> dict[str, Any]:
     """What `from_pretrained` needs to run the model's own code; nothing for a model without.
 
     Only code of the pinned repository and commit: a folder may not bring its own.

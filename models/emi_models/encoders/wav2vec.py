@@ -48,7 +48,9 @@ __all__ = [
     "frame_cosines",
     "frame_ends_ns",
     "frames_for",
+    "has_affect_head",
     "identify_speech",
+    "load_head",
     "with_voice",
 ]
 
@@ -103,7 +105,7 @@ def frame_ends_ns(frames: int) -> NDArray[np.int64]:
 def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSpec:
     """The speech model in the folder, with or without a head for affect; raises as `identify` does."""
     found = identify(folder, published, CLASSES)
-    affect = _has_affect_head(folder, found.hidden_size)
+    affect = has_affect_head(folder, found.hidden_size)
     if affect == found.affect:
         return found
     for known in (HUBERT_LARGE, WAVLM_LARGE):
@@ -112,7 +114,7 @@ def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSp
     return replace(derived(folder, found), affect=affect)
 
 
-def _has_affect_head(folder: Path, width: int) -> bool:
+def has_affect_head(folder: Path, width: int) -> bool:
     """Whether the weights hold a projection of the states' width to as many values as affect has."""
     from safetensors import SafetensorError, safe_open
 
@@ -158,7 +160,7 @@ class Wav2vecEncoder:
 
         self._torch = torch
         self._model = load_model(folder, spec, getattr(transformers, CLASSES[spec.model_type]))
-        self._head = _load_head(folder, config, spec) if spec.affect else None
+        self._head = load_head(folder, config, spec) if spec.affect else None
         self.encoder_id = spec.encoder_id
         self.dim = spec.hidden_size + (len(AFFECT) if spec.affect else 0)
 
@@ -257,7 +259,7 @@ def _reads_normalised(folder: Path, spec: ModelSpec) -> bool:
     return bool(found.get("do_normalize", True))
 
 
-def _load_head(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> tuple[Any, Any, Any, Any]:
+def load_head(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> tuple[Any, Any, Any, Any]:
     """Weight and bias of the dense layer, (1024, 1024), (1024,), and of the projection, (3, 1024), (3,)."""
     from safetensors import safe_open
 

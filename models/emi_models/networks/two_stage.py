@@ -12,7 +12,7 @@ encoders. Beyond the contracts of `FusionNetwork`:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,18 @@ from torch import nn
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
-from emi_models.networks.base import FusionNetwork, frames_of, present_rows, words_of, zero_unless
-from emi_models.networks.config import Task, check_modalities, check_shares, check_sizes
+from emi_models.networks.base import (
+    FusionNetwork,
+    flipped,
+    frames_of,
+    last_frame,
+    masked_mean,
+    packed,
+    present_rows,
+    words_of,
+    zero_unless,
+)
+from emi_models.networks.config import Task, check_choice, check_modalities, check_shares, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +41,12 @@ if TYPE_CHECKING:
 __all__ = ["Branch", "TwoStage", "TwoStageConfig"]
 
 Branch = Literal["text", "audio", "vision", "motion"]
+Pooling = Literal["mlp", "attention", "mean", "mean_std", "linear", "lstm", "gru", "bilstm"]
+POOLINGS: Final = tuple(name for name in get_args(Pooling) if name != "mlp")
+TEXT_POOLINGS: Final = ("mlp", "linear", "lstm", "gru")
+RECURRENT: Final = ("lstm", "gru", "bilstm")
+BILSTM_LAYERS: Final = 3
+EPSILON: Final = 1e-8  # below the square root, whose slope at 0 is infinite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +55,13 @@ class TwoStageConfig:
 
     Motion is action units (blendshapes, from our own face stage) and head pose: the last `motion_dim` values
     of a vision frame, a separate branch. 0: there is no such branch. A whole frame, as with the compact
-    bundle's faces: vision has no other branch.
+    bundle's faces: vision has no other branch. With `motion_mask` two flags follow, 0 or 1: whether the frame
+    holds a face, and whether it holds motion, so that each has frames and a mask of its own.
+
+    `*_pooling` are the models of Table 3, how frames become one vector. `attention`, `mean` and `mean_std`
+    (mean and standard deviation) go before the branch's block; `lstm`, `gru` (last state) and `bilstm` (three
+    layers both ways, then attention) give `hidden` values to it; `linear` is the mean and one linear layer in
+    place of the block. For text, one vector, `mlp` is the block alone.
     """
 
     task: ClassVar[Task] = "emi"
@@ -47,6 +69,11 @@ class TwoStageConfig:
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others have no branch
     motion_dim: int = 0
+    motion_mask: bool = False
+    text_pooling: Pooling = "mlp"
+    audio_pooling: Pooling = "attention"
+    vision_pooling: Pooling = "attention"
+    motion_pooling: Pooling = "attention"
     hidden: int = 384  # of the text, audio and vision branches
     motion_hidden: int = 128
     fusion_hidden: int = 384
@@ -56,8 +83,22 @@ class TwoStageConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "hidden", "motion_hidden", "fusion_hidden")
         check_sizes(self, "motion_dim", least=0, most=self.shapes.vision_dim)
+        if self.motion_mask and not 0 < self.motion_dim < self.still_dim + self.motion_dim:
+            raise ValueError(
+                f"motion_mask needs a face and motion; a frame has {self.shapes.vision_dim} values"
+            )
+        check_choice(self, "text_pooling", TEXT_POOLINGS)
+        for name in ("audio", "vision", "motion"):
+            check_choice(self, f"{name}_pooling", POOLINGS)
+            if self.hidden % 2 and getattr(self, f"{name}_pooling") == "bilstm":
+                raise ValueError(f"hidden {self.hidden} is odd; a bilstm halves it")
         check_shares(self, "dropout", "modality_dropout")
         check_modalities(self)
+
+    @property
+    def still_dim(self) -> int:
+        """Values of a vision frame before those of motion."""
+        return self.shapes.vision_dim - self.motion_dim - (2 if self.motion_mask else 0)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -66,18 +107,29 @@ class TwoStageConfig:
         exists: dict[Branch, bool] = {
             "text": "text" in self.modalities,
             "audio": "audio" in self.modalities,
-            "vision": vision and self.motion_dim < self.shapes.vision_dim,
+            "vision": vision and self.still_dim > 0,
             "motion": vision and self.motion_dim > 0,
         }
         return tuple(name for name, there in exists.items() if there)
 
 
 class BranchEncoder(nn.Module):
-    """One branch: a vector (B, D), or frames that attention pools into one, to an embedding (B, hidden)."""
+    """One branch: frames (B, T, D) that are pooled into one vector, or one vector, to (B, hidden)."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float, *, pools: bool) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, pooling: Pooling) -> None:
         super().__init__()
-        if pools:
+        self.pooling = pooling
+        if pooling == "linear":
+            self.block = nn.Sequential(nn.Linear(dim, hidden))
+            return
+        if pooling == "lstm":
+            self.recurrent: nn.Module = nn.LSTM(dim, hidden, batch_first=True)
+        elif pooling == "gru":
+            self.recurrent = nn.GRU(dim, hidden, batch_first=True)
+        elif pooling == "bilstm":
+            self.recurrent = BiLstm(dim, hidden, BILSTM_LAYERS)
+        dim = hidden if pooling in RECURRENT else 2 * dim if pooling == "mean_std" else dim
+        if pooling in ("attention", "bilstm"):
             self.score = nn.Linear(dim, 1)
         self.block = nn.Sequential(
             nn.LayerNorm(dim),
@@ -89,11 +141,46 @@ class BranchEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The embedding (B, hidden) of x: (B, D), or frames (B, T, D) with zeros where the mask is False."""
+        if mask is None and self.pooling in ("lstm", "gru"):  # one vector is a sequence of one
+            x, mask = x[:, None], torch.ones_like(x[:, :1], dtype=torch.bool)
         if mask is not None:
-            counts = mask | ~mask.any(dim=1, keepdim=True)  # all zeros where there is no frame, not 0 / 0
-            weights = torch.where(counts, self.score(x).squeeze(2), float("-inf")).softmax(dim=1)  # (B, T)
-            x = (weights[:, None, :] @ x).squeeze(1)  # (B, D)
+            x = self._pooled(x, mask)
         return self.block(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+
+    def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """One vector of frames (B, T, D): (B, D), (B, 2 D) or (B, hidden); without frames, of zeros."""
+        if self.pooling in ("mean", "linear"):
+            return masked_mean(x, mask)
+        if self.pooling == "mean_std":
+            mean = masked_mean(x, mask)
+            spread = masked_mean((x - mean[:, None]) ** 2, mask)
+            return torch.cat([mean, (spread + EPSILON).sqrt()], dim=1)
+        if self.pooling in ("lstm", "gru"):
+            frames, front = packed(x, mask)
+            return last_frame(self.recurrent(frames)[0], front)
+        if self.pooling == "bilstm":
+            x, mask = self.recurrent(x, mask)
+            x = zero_unless(mask, x)
+        counts = mask | ~mask.any(dim=1, keepdim=True)  # all zeros where there is no frame, not 0 / 0
+        weights = torch.where(counts, self.score(x).squeeze(2), float("-inf")).softmax(dim=1)  # (B, T)
+        return (weights[:, None, :] @ x).squeeze(1)
+
+
+class BiLstm(nn.Module):
+    """Layers of LSTMs both ways over packed frames, so that padding is in nobody's past."""
+
+    def __init__(self, dim: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        dims = [dim, *[hidden] * (layers - 1)]
+        self.forth = nn.ModuleList(nn.LSTM(d, hidden // 2, batch_first=True) for d in dims)
+        self.back = nn.ModuleList(nn.LSTM(d, hidden // 2, batch_first=True) for d in dims)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """From frames x (B, T, dim) and their mask: states (B, T, hidden), packed, and their mask."""
+        x, front = packed(x, mask)
+        for forth, back in zip(self.forth, self.back, strict=True):
+            x = torch.cat([forth(x)[0], flipped(back(flipped(x, front))[0], front)], dim=2)
+        return x, front
 
 
 class TwoStage(FusionNetwork):
@@ -107,7 +194,7 @@ class TwoStage(FusionNetwork):
         dims = {
             "text": shapes.text_dim,
             "audio": shapes.audio_dim,
-            "vision": shapes.vision_dim - config.motion_dim,
+            "vision": config.still_dim,
             "motion": config.motion_dim,
         }
         hidden = {
@@ -115,7 +202,9 @@ class TwoStage(FusionNetwork):
         }
         self.encoders = nn.ModuleDict(
             {
-                name: BranchEncoder(dims[name], hidden[name], config.dropout, pools=name != "text")
+                name: BranchEncoder(
+                    dims[name], hidden[name], config.dropout, getattr(config, f"{name}_pooling")
+                )
                 for name in hidden
             }
         )
@@ -140,20 +229,23 @@ class TwoStage(FusionNetwork):
 
     def encode(self, window: FusionInputs, *names: str) -> dict[str, Tensor]:
         """The embeddings (B, hidden) of all branches, or those named; of an absent one it has no meaning."""
-        face, face_mask = frames_of(window, "vision")
-        still = self.config.shapes.vision_dim - self.config.motion_dim
+        frames, _ = frames_of(window, "vision")
+        still, moves = self.config.still_dim, self.config.motion_dim
+        face_mask, motion_mask = self._seen(window)
         inputs = {
             "text": (F.normalize(words_of(window), dim=1),),
             "audio": frames_of(window, "audio"),
-            "vision": (face[:, :, :still], face_mask),
-            "motion": (face[:, :, still:], face_mask),
+            "vision": (zero_unless(face_mask, frames[:, :, :still]), face_mask),
+            "motion": (zero_unless(motion_mask, frames[:, :, still : still + moves]), motion_mask),
         }
         return {name: self.encoders[name](*inputs[name]) for name in names or self.branches}
 
     def presence(self, window: FusionInputs) -> dict[str, Tensor]:
         """Which rows (B,) each branch is present in."""
-        present = present_rows(window)
-        return {name: present["vision" if name == "motion" else name] for name in self.config.branches}
+        face_mask, motion_mask = self._seen(window)
+        present = {str(modality): rows for modality, rows in present_rows(window).items()}
+        present |= {"vision": face_mask.any(dim=1), "motion": motion_mask.any(dim=1)}
+        return {name: present[name] for name in self.config.branches}
 
     def fuse(self, encoded: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Tensor:
         """Intensities (B, 6) from all branches' embeddings and presence; in training, some are dropped."""
@@ -164,6 +256,14 @@ class TwoStage(FusionNetwork):
             scale = 1.0 / (1.0 - self.config.modality_dropout)  # as published; the LayerNorm behind undoes it
         vectors = [zero_unless(present[:, i], encoded[name]) for i, name in enumerate(self.branches)]
         return self.fusion(torch.cat(vectors, dim=1) * scale)  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+
+    def _seen(self, window: FusionInputs) -> tuple[Tensor, Tensor]:
+        """Which vision frames (B, T) hold a face, and which hold motion."""
+        frames, mask = frames_of(window, "vision")
+        if not self.config.motion_mask:
+            return mask, mask
+        flags = frames[:, :, -2:] > 0.5
+        return mask & flags[:, :, 0], mask & flags[:, :, 1]
 
     def branch_parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of one branch's encoder."""

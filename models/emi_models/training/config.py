@@ -15,6 +15,7 @@ from emi_models import Modality
 __all__ = ["DataSettings", "StageSettings", "TrainConfig", "TrainingSettings"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Use = Literal["train", "4:1", "train+valid"]
 
 
 class _Section(BaseModel):
@@ -42,6 +43,15 @@ class StageSettings(_Section):
     )
     weight_decay: float | None = Field(
         None, ge=0, lt=10, description="Weight decay of the optimiser; unset = the recipe's value."
+    )
+    encoder_rate: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description=(
+            "Learning rate of encoders that an earlier stage has trained, times the stage's; 0 = they stay"
+            " as they are; unset = the recipe's value."
+        ),
     )
 
 
@@ -79,13 +89,22 @@ class TrainingSettings(StageSettings):
 class DataSettings(_Section):
     """What of the clips is shown."""
 
+    use: Use = Field(
+        "train",
+        description=(
+            "Clips to train on: the train split; `4:1` = also drawn valid clips, so that a fifth of all is"
+            " left to validate; `train+valid` = all, none validates, and each stage keeps its last epoch."
+        ),
+    )
     held_out: float = Field(
         0.2,
         gt=0,
         lt=1,
         description="Share of the train split that validates, where a data set has no valid split.",
     )
-    held_out_seed: int = Field(0, ge=0, lt=2**31, description="Seed of the held-out selection.")
+    held_out_seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the held-out selection, and of that of `data.use=4:1`."
+    )
     prefixes: float = Field(
         0.0,
         ge=0,

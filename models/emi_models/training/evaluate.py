@@ -56,6 +56,7 @@ __all__ = [
     "PrefixScores",
     "Scores",
     "check_fit",
+    "check_widths",
     "choose_device",
     "choose_precision",
     "concordance",
@@ -65,6 +66,7 @@ __all__ = [
     "pearson",
     "predict",
     "score",
+    "shown_windows",
     "weighted_f1",
 ]
 
@@ -249,7 +251,7 @@ def evaluate_checkpoint(
     """What the network of a checkpoint does on clips of the features that it was trained on.
 
     A set without a valid split gets the one that training held out, as the checkpoint's notes say, or as a
-    training with no settings would draw it.
+    training with no settings would draw it. After a training with `data.use=4:1`, `valid` is what it left.
 
     Raises:
         CheckpointError: the file is no checkpoint that can be used.
@@ -258,11 +260,14 @@ def evaluate_checkpoint(
     loaded = load_checkpoint(path)
     header = loaded.header
     check_fit(header, loaded.network, clips)
-    where = split
-    if split == "valid" and not clips.ids("valid"):
+    where, use = split, header.notes.get("use", "train")
+    if use == "train+valid" and split in ("train", "valid"):
+        where = f"{split}: these clips were trained on"
+    elif split == "valid" and (use == "4:1" or not clips.ids("valid")):
         usual = DataSettings()
         share = float(header.notes.get("held_out", usual.held_out))
-        clips = rated_clips(clips, share, int(header.notes.get("held_out_seed", usual.held_out_seed)))
+        seed = int(header.notes.get("held_out_seed", usual.held_out_seed))
+        clips = rated_clips(clips, share, seed, "4:1" if use == "4:1" and clips.ids("valid") else "train")
         where = f"valid: {clips.validation}"
     return evaluate(
         loaded.network,
@@ -325,7 +330,7 @@ def evaluate(
             another task than the network's, or there is no such device.
     """
     chosen = choose_device(device)
-    _check_widths(network, clips)
+    check_widths(network, clips)
     ids, targets = rated_part(clips, split)
     if len(ids) < LEAST_CLIPS:
         others = {name: len(clips.ids(name)) for name in ("train", "valid", "test")}
@@ -343,11 +348,11 @@ def evaluate(
     try:
         for start in range(0, len(ids), batch_size):
             batch = [clips.load(clip_id) for clip_id in ids[start : start + batch_size]]
-            whole = _windows(network, batch, WINDOW_S, spans_s)
+            whole = shown_windows(network, batch, WINDOW_S, spans_s)
             for name, gone in views.items():
                 found[name].append(predict(network, whole.without(*gone)))
             for seconds in prefixes:
-                found[seconds].append(predict(network, _windows(network, batch, seconds, spans_s)))
+                found[seconds].append(predict(network, shown_windows(network, batch, seconds, spans_s)))
                 cut[seconds] += sum(clip.duration_ns > seconds * NS_PER_S for clip in batch)
             if advance is not None:
                 advance(len(batch))
@@ -386,7 +391,7 @@ def _views(modalities: Sequence[Modality]) -> dict[object, tuple[Modality, ...]]
     return views
 
 
-def _windows(
+def shown_windows(
     network: FusionNetwork, batch: Sequence[Clip], seconds: float, spans_s: Mapping[Modality, float] | None
 ) -> FusionInputs:
     """The clips as they are `seconds` after their start, or at their end if that comes first."""
@@ -415,7 +420,8 @@ def _shown(clip: Clip, config: NetworkConfig) -> tuple[Clip, FusionShapes]:
     return shown, replace(config.shapes, vision_frames=vision_frames, audio_frames=audio_frames)
 
 
-def _check_widths(network: FusionNetwork, clips: ClipSet) -> None:
+def check_widths(network: FusionNetwork, clips: ClipSet) -> None:
+    """Return if a frame of each modality is as wide as the network takes it; else raise TrainingError."""
     for modality in network.config.modalities:
         name = f"{modality}_dim"
         wide, here = getattr(network.config.shapes, name), getattr(clips.shapes, name)

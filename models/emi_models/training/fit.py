@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
-from emi_models.data.batches import ClipWindows, check_task, rated_clips
+from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips
 from emi_models.errors import TrainingError
 from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.config import TrainConfig
@@ -90,6 +90,8 @@ def network_for(system: str, recipe: Recipe, clips: ClipSet, settings: Mapping[s
         if name not in known:
             hint = "; the clips decide it" if name == "shapes" else ""
             raise TrainingError(f"unknown setting 'network.{name}'{hint}; {system} knows: {', '.join(known)}")
+    if motion_dim_of(clips) and system != "two_stage":
+        raise TrainingError(f"{system} has no branch for motion; leave it out, or train two_stage")
     there = tuple(m for m in MODALITIES if m in clips.encoders)
     modalities = _modalities(settings.get("modalities", there), there)
     rest = {**recipe.network(clips), **settings}
@@ -120,13 +122,16 @@ def header_of(
     """The metadata of a network that has just been trained; scores are those of its best epoch on valid.
 
     Notes: `missing`, what an absent modality does to it; `validation`, which clips chose the epoch, and
-    `held_out` and `held_out_seed` where they were drawn from train; `prefixes` where windows were cut short.
+    `held_out` and `held_out_seed` where they were drawn from train; `use` and `held_out_seed` where valid
+    clips were trained on; `prefixes` where windows were cut short.
     """
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     seed = config.training.seed
     notes = {"missing": recipe.missing(network.config), "validation": clips.validation}
     if clips.drawn:
         notes |= {"held_out": str(config.data.held_out), "held_out_seed": str(config.data.held_out_seed)}
+    if config.data.use != "train":
+        notes |= {"use": config.data.use, "held_out_seed": str(config.data.held_out_seed)}
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
     return CheckpointHeader(
@@ -145,7 +150,9 @@ def header_of(
 
 
 def _scores(last: StageResult) -> dict[str, float]:
-    """The score of the best epoch and its parts, to four digits."""
+    """The score of the best epoch and its parts, to four digits; none where no clip validated."""
+    if "valid_loss" not in last.best:
+        return {}
     name = f"{last.measure}_mean" if last.measure == "pearson" else last.measure
     parts = {key: value for key, value in last.best.items() if key.startswith("pearson_")}
     scores = {name: last.best["score"], **parts}
@@ -161,7 +168,10 @@ class FitResult:
 
     @property
     def score(self) -> float:
-        """The last stage's best validation score: mean Pearson, or weighted F1."""
+        """The last stage's best validation score: mean Pearson, or weighted F1.
+
+        Where no clip validated, the negative training loss of the last epoch.
+        """
         return self.stages[-1].score
 
 
@@ -190,6 +200,8 @@ def fit(
         force: throw away the run that is in `out`.
         console: where progress is shown; None: nowhere.
 
+    With `data.use=train+valid` no clip validates: every stage trains all of its epochs and keeps the last.
+
     Raises:
         TrainingError: it cannot be done as asked; the message says why and what to do.
         DataError: a clip cannot be read.
@@ -199,7 +211,7 @@ def fit(
     config = config or TrainConfig()
     recipe = recipe_of(system)
     device = choose_device(config.training.device)
-    rated = rated_clips(clips, config.data.held_out, config.data.held_out_seed)
+    rated = rated_clips(clips, config.data.held_out, config.data.held_out_seed, config.data.use)
     with own_state(config.training, device):
         torch.manual_seed(seed_of(config.training.seed, "weights"))
         network = network_for(system, recipe, rated, config.network)
@@ -212,7 +224,7 @@ def fit(
             ),
             config=config,
             learn=ClipWindows(rated, "train", data.prefixes, seed=config.training.seed, spans_s=data.spans_s),
-            check=ClipWindows(rated, "valid", spans_s=data.spans_s),
+            check=ClipWindows(rated, "valid", spans_s=data.spans_s) if rated.ids("valid") else None,
             device=device,
             console=console,
         )
@@ -235,7 +247,7 @@ class _Run:
     folder: RunFolder
     config: TrainConfig
     learn: ClipWindows
-    check: ClipWindows
+    check: ClipWindows | None  # None: no clip validates
     device: torch.device
     console: Console | None
 
@@ -249,6 +261,7 @@ class _Run:
         for line in (
             f"{system}: {size:,} parameters on {on}; {self.device}, {precision}",
             f"{clips.description}; {len(self.learn)} clips train, validated on {clips.validation}",
+            *(() if self.check else ("each stage trains all of its epochs, and its last epoch is kept",)),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -265,6 +278,8 @@ class _Run:
         if self.console is not None:
             words = score_words(result.measure, result.score)
             line = f"{stage.name}: valid {words} in epoch {result.best_epoch}, best of {len(result.history)}"
+            if self.check is None:
+                line = f"{stage.name}: {len(result.history)} epochs, the last is kept; train {words}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         return result
 
@@ -275,7 +290,8 @@ class _Run:
         torch.manual_seed(seed_of(seed, stage.name, "objective"))
         objective = stage.objective(network)
         task = StageTask(objective, stage, self.learn, self.check, seed, settings.data)
-        keeper = Keeper(place, stage.margin, stage.patience)
+        last = self.check is None
+        keeper = Keeper(place, stage.margin, stage.patience, last=last)
         told = [] if self.console is None else [Bar(progress, self.console, keeper)]
         gpu = self.device.type == "cuda"
         clipping = stage.clipping
@@ -293,11 +309,12 @@ class _Run:
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            limit_val_batches=0 if last else 1.0,
         )
         _run(trainer, task, place / "last.ckpt")
         return StageResult(
             name=stage.name,
-            measure=objective.measure,
+            measure="loss" if last else objective.measure,
             best_epoch=keeper.best_epoch,
             score=keeper.best,
             history=tuple(keeper.history),

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emi_models import EMOTIONS
+from emi_models.data.batches import motion_dim_of
 from emi_models.errors import TrainingError
 from emi_models.training.recipe import (
     Classification,
@@ -142,9 +143,9 @@ class Fusion(Objective):
         return Outcome(mixed_loss(predicted, targets), predicted)
 
     def groups(self) -> Sequence[Group]:
-        """The fusion at the full rate, all branches at `ENCODER_RATE`, motion's too."""
+        """The fusion at the full rate, all branches at the stage's `encoder_rate`, motion's too."""
         encoders = [p for name in self.network.branches for p in self.network.branch_parameters(name)]
-        return [Group(list(self.network.fusion_parameters())), Group(encoders, ENCODER_RATE)]
+        return [Group(list(self.network.fusion_parameters())), Group(encoders, encoders=True)]
 
 
 def _two_stage_stage(name: str, objective: type[Fusion] | None = None, epochs: int = 50) -> TrainingStage:
@@ -159,6 +160,7 @@ def _two_stage_stage(name: str, objective: type[Fusion] | None = None, epochs: i
         weight_decay=1e-2,
         clipping=Clipping(1.0, "norm"),
         margin=1e-4,
+        encoder_rate=ENCODER_RATE,
     )
 
 
@@ -173,7 +175,9 @@ def _two_stage_missing(config: TwoStageConfig) -> str:
 
 
 def _two_stage_network(clips: ClipSet) -> Mapping[str, object]:
-    """Our own face stage gives blendshapes and pose: all of it is what the paper calls motion."""
+    """Motion next to faces, or alone. Our own face stage gives nothing but what the paper calls motion."""
+    if motion := motion_dim_of(clips):
+        return {"motion_dim": motion, "motion_mask": motion < clips.shapes.vision_dim}
     face = clips.encoders.get("vision", "").startswith("mediapipe/face_landmarker")
     return {"motion_dim": clips.shapes.vision_dim} if face else {}
 

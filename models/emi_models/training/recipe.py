@@ -57,10 +57,13 @@ EPSILON = 1e-8  # of the concordance's denominator, for a column that does not v
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parameters that are trained at `rate` times the stage's learning rate."""
+    """Parameters that are trained at the stage's learning rate.
+
+    `encoders`: at the stage's `encoder_rate` times that, since they are trained already.
+    """
 
     parameters: Sequence[nn.Parameter]
-    rate: float = 1.0
+    encoders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ class TrainingStage:
     weight_decay: float
     clipping: Clipping | None = None
     margin: float = 0.0  # by how much a score must be better to count as better
+    encoder_rate: float = 1.0  # times the learning rate, for encoders that are trained already; 0: they stay
     average: float | None = None  # decay per step of averaged weights, which are then scored and kept
 
     def adjusted(self, settings: TrainingSettings) -> TrainingStage:
@@ -192,6 +196,7 @@ _SETTINGS = {
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
     "weight_decay": "weight_decay",
+    "encoder_rate": "encoder_rate",
 }
 
 

@@ -189,12 +189,14 @@ def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None
         above, below = grid[0][column], grid[1][column]
         epochs = [row["epoch"] for row in stage.history]
         for key, name in (("train_loss", "train"), ("valid_loss", "valid")):
-            above.plot(epochs, [row[key] for row in stage.history], ".-", label=name)
+            if key in stage.history[0]:
+                above.plot(epochs, [row[key] for row in stage.history], ".-", label=name)
         above.set(title=stage.name, ylabel="loss" if column == 0 else "")
         above.legend(frameon=False)
         below.plot(epochs, [row["score"] for row in stage.history], ".-", color="tab:green")
         below.axvline(stage.best_epoch, color="grey", linestyle=":")
-        below.set(xlabel=f"epoch (best: {stage.best_epoch})", ylabel=f"valid {_AXES[stage.measure]}")
+        whose = "valid" if "valid_loss" in stage.history[0] else "train"
+        below.set(xlabel=f"epoch (best: {stage.best_epoch})", ylabel=f"{whose} {_AXES[stage.measure]}")
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
     _write(path, figure)
 

@@ -80,7 +80,7 @@ class StageTask(pl.LightningModule):
         objective: Objective,
         stage: TrainingStage,
         learn: ClipWindows,
-        check: ClipWindows,
+        check: ClipWindows | None,
         seed: int,
         data: DataSettings,
     ) -> None:
@@ -89,7 +89,8 @@ class StageTask(pl.LightningModule):
         self.stage = stage
         self.learn, self.check = learn, check
         self.seed, self.data = seed, data
-        self.groups = objective.groups()
+        kept = stage.encoder_rate > 0
+        self.groups = [group for group in objective.groups() if kept or not group.encoders]
         objective.requires_grad_(False)
         for group in self.groups:
             for parameter in group.parameters:
@@ -122,8 +123,10 @@ class StageTask(pl.LightningModule):
             return self._loader(self.learn, alike)
         return self._loader(self.learn, BatchSampler(Shuffled(n, seed), size, drop_last=n >= size))
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The validation clips in their order."""
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """The validation clips in their order; nothing where none validates."""
+        if self.check is None:
+            return []
         rows = BatchSampler(range(len(self.check)), self.stage.batch_size, drop_last=False)
         return self._loader(self.check, rows)
 
@@ -136,7 +139,13 @@ class StageTask(pl.LightningModule):
         """AdamW over the objective's groups, and the stage's schedule."""
         stage, schedule = self.stage, self.stage.schedule
         optimizer = torch.optim.AdamW(
-            [{"params": list(g.parameters), "lr": stage.learning_rate * g.rate} for g in self.groups],
+            [
+                {
+                    "params": list(g.parameters),
+                    "lr": stage.learning_rate * (stage.encoder_rate if g.encoders else 1),
+                }
+                for g in self.groups
+            ],
             weight_decay=stage.weight_decay,
         )
         if isinstance(schedule, Plateau):  # stepped here, not by Lightning, which does not save all it needs
@@ -163,7 +172,10 @@ class StageTask(pl.LightningModule):
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The averaged weights follow."""
+        """The averaged weights follow. Where no clip validates, the epoch is scored after its last batch."""
+        if self.check is None and batch_idx + 1 == self.epoch_steps:
+            self.record = self._record_of_training()
+            self.record["score"] = -self.record["train_loss"]
         if self.averaged is None or self.stage.average is None:
             return
         done = self.global_step
@@ -182,23 +194,28 @@ class StageTask(pl.LightningModule):
         Raises:
             TrainingError: the loss is no longer finite.
         """
-        losses, checked = torch.stack(self._losses), self._checked
-        self._losses, self._checked = [], []
+        checked, self._checked = self._checked, []
         rows = torch.tensor([len(targets) for _, targets in checked], dtype=torch.float64)
         valid = torch.stack([outcome.loss.double().cpu() for outcome, _ in checked])
-        record = {
-            "train_loss": float(losses.double().mean()),
-            "valid_loss": float((valid * rows).sum() / rows.sum()),
-            "learning_rate": self._rate,
-        }
-        if not (math.isfinite(record["train_loss"]) and math.isfinite(record["valid_loss"])):
+        record = self._record_of_training()
+        record["valid_loss"] = float((valid * rows).sum() / rows.sum())
+        self._check_loss(record["valid_loss"])
+        self.record = record | self._score(checked, record["valid_loss"])
+        if self._plateau is not None:
+            self._plateau.step(self.record["score"])
+
+    def _record_of_training(self) -> dict[str, float]:
+        losses, self._losses = torch.stack(self._losses), []
+        loss = float(losses.double().mean())
+        self._check_loss(loss)
+        return {"train_loss": loss, "learning_rate": self._rate}
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is not finite in epoch {self.current_epoch + 1} of stage {self.stage.name}; lower "
                 "training.learning_rate, or look for features that are not finite"
             )
-        self.record = record | self._score(checked, record["valid_loss"])
-        if self._plateau is not None:
-            self._plateau.step(self.record["score"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the plateau has seen."""
@@ -238,10 +255,12 @@ class Keeper(Checkpoint):
 
     `best.safetensors` is the whole network; `last.ckpt` Lightning's own state; `metrics.csv` the epochs. An
     epoch is better if its score is more than `margin` above the best; `patience` epochs without a better one
-    end the stage. Lightning calls a `Checkpoint` after all other callbacks.
+    end the stage. With `last` the last epoch is the best and patience does not run out. Lightning calls a
+    `Checkpoint` after all other callbacks.
     """
 
-    def __init__(self, folder: Path, margin: float, patience: int) -> None:
+    def __init__(self, folder: Path, margin: float, patience: int, *, last: bool = False) -> None:
+        self.last = last
         self.folder = folder
         self.margin = margin
         self.patience = patience
@@ -261,7 +280,7 @@ class Keeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, task: StageTask) -> None:
         """Keep, decide and save, in this order: a state that is saved has its best network next to it."""
         self.history.append({"epoch": len(self.history) + 1, **task.record})
-        if task.record["score"] > self.best + self.margin:
+        if self.last or task.record["score"] > self.best + self.margin:
             self.best, self.best_epoch = task.record["score"], len(self.history)
             weights = {
                 name: t.detach().cpu().contiguous() for name, t in task.shown.network.state_dict().items()
@@ -340,6 +359,8 @@ class Bar(Callback):
         measure = task.objective.measure
         best = score_words(measure, max(score, self.keeper.best)).rpartition(" ")[2]
         note = f"epoch {epoch}/{task.stage.epochs}  valid {score_words(measure, score)} (best {best})"
+        if task.check is None:
+            note = f"epoch {epoch}/{task.stage.epochs}"
         if self.progress is not None and self.drawn is not None:
             self.progress.update(self.drawn, note=note)
         else:

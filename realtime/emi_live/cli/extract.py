@@ -18,6 +18,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from emi_live.bundle import bundle_names, default_bundle
+from emi_live.cli.encode import encode_features
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
@@ -44,6 +45,7 @@ So a network gets live exactly the numbers that it was trained on.
   emi extract --videos clips --without text --workers 4 --out features
   emi extract --videos data/raw --labels data --out features    [dim]Hume-Vidmimic2[/dim]
   emi extract --videos data/raw --labels data --bundle taemi --out taemi
+  emi extract --data data --encoder dinov2-base --name dinov2   [dim]into data/dinov2[/dim]
 
 After Ctrl-C or a power cut, the same command continues where it stopped; a file
 that changed is extracted again. Files that cannot be used are left out and listed.
@@ -61,21 +63,23 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 INPUT = "What to extract"
 HOW = "How"
+ENCODER = "One encoder over a data set's own media, in place of --videos and --out"
 
 
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def extract(
     videos: Annotated[
-        Path, typer.Option(help="Folder of clips, subfolders included.", rich_help_panel=INPUT, metavar="DIR")
-    ],
+        Path | None,
+        typer.Option(help="Folder of clips, subfolders included.", rich_help_panel=INPUT, metavar="DIR"),
+    ] = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Folder for the features; created if it does not exist.",
             rich_help_panel=INPUT,
             metavar="DIR",
         ),
-    ],
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -157,11 +161,84 @@ def extract(
     offline: Annotated[
         bool, typer.Option("--offline", help="Never use the network.", rich_help_panel=HOW)
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --encoder: Hume-Vidmimic2's folder.", rich_help_panel=ENCODER, metavar="DIR"),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Any encoder in transformers' format, such as DINOv2, CLIP, wav2vec 2.0, BERT.",
+            rich_help_panel=ENCODER,
+            metavar="FOLDER",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="The features' folder in DIR. [default: that of the encoder]",
+            rich_help_panel=ENCODER,
+            metavar="NAME",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder in DIR to read. [default: face_images, audio or raw, text]",
+            rich_help_panel=ENCODER,
+            metavar="NAME",
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="How a picture or a text becomes one vector. [default: as usual for the encoder]",
+            rich_help_panel=ENCODER,
+            metavar="cls|mean",
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto takes a GPU if there is one.", rich_help_panel=ENCODER, metavar="auto|cpu|cuda[:N]"
+        ),
+    ] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures, pieces of sound or texts at once.", min=1, rich_help_panel=ENCODER, metavar="N"
+        ),
+    ] = None,
+    allow_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote-code",
+            help="Run the pinned code of Alibaba's GTE.",
+            rich_help_panel=ENCODER,
+        ),
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     if bundle == "taemi":
         require("torch", "transformers", extra="taemi", what="emi extract --bundle taemi")
     from rich.console import Console
+
+    if encoder is not None:
+        require("transformers", extra="taemi", what="emi extract --encoder")
+        encode_features(
+            data,
+            encoder,
+            name,
+            source=source,
+            pooling=pooling,
+            device=device,
+            batch=batch,
+            allow_remote_code=allow_remote_code,
+            console=Console(stderr=True),
+        )
+        return
+    if videos is None or out is None:
+        raise ConfigurationError("give --videos DIR and --out DIR, or --data DIR and --encoder FOLDER")
 
     from emi_live.cli.options import download_bar
     from emi_live.extract.encoders import fetch_models, load_settings

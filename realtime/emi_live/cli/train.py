@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_models.data.clip import ClipSet
+    from emi_models.data.feature_files import Converted
     from emi_models.data.synth import SynthCorpus
     from emi_models.data.vidmimic import VidmimicClips
     from emi_models.training.config import TrainConfig
@@ -81,6 +82,7 @@ def convert(
     vision: FeaturesOption = None,
     audio: FeaturesOption = None,
     text: FeaturesOption = None,
+    motion: FeaturesOption = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for converted features. [default: DIR/emi-cache]", metavar="DIR"),
@@ -96,7 +98,7 @@ def convert(
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # its log messages are listed below
         from emi_models.data.vidmimic import VidmimicClips
 
-        options = {"vision": vision, "audio": audio, "text": text, "cache": cache}
+        options = {"vision": vision, "audio": audio, "text": text, "motion": motion, "cache": cache}
         clips = open_data(data, console, options)
         if not isinstance(clips, VidmimicClips):
             raise ConfigurationError(f"{data} already has emi-live's own layout; train on it directly")
@@ -125,6 +127,9 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
     """The whole summary, for JSON."""
     counts = {split: len(clips.ids(split)) for split in ("train", "valid", "test")}
     faces_hz = clips.faces_hz()
+    features: dict[str, Converted] = {str(modality): found for modality, found in clips.features.items()}
+    if clips.motion is not None:
+        features["motion"] = clips.motion
     return {
         "clips": counts,
         "modalities": {
@@ -136,7 +141,7 @@ def _summary(clips: VidmimicClips) -> dict[str, Any]:
                 "dropped_frames": found.dropped,
                 "refused": found.refused,
             }
-            for modality, found in clips.features.items()
+            for modality, found in features.items()
         },
         "faces_per_second": None if faces_hz is None else round(faces_hz, 3),
         "assumed_faces_per_second": clips.assumed_faces_hz,
@@ -311,6 +316,14 @@ def train(
     text: Annotated[
         str | None, typer.Option(help="The same for audio or text.", rich_help_panel=WHAT, metavar="NAME")
     ] = None,
+    motion: Annotated[
+        str | None,
+        typer.Option(
+            help="Action units and head pose next to the faces: a folder, also of OpenFace's CSVs.",
+            rich_help_panel=WHAT,
+            metavar="NAME",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -319,6 +332,14 @@ def train(
             "training.stages.align.learning_rate=1e-4, network.dropout=0.2. Repeatable.",
             rich_help_panel=HOW,
             metavar="KEY=VALUE",
+        ),
+    ] = None,
+    use: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets data.use: also train on valid clips, on all of them or all but a fifth of all clips.",
+            metavar="train|4:1|train+valid",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="As training.seed.", rich_help_panel=HOW)] = None,
@@ -342,9 +363,9 @@ def train(
 ) -> None:
     from rich.console import Console
 
-    options = {"labels": labels, "vision": vision, "audio": audio, "text": text}
+    options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
     overrides = {"seed": seed, "device": device}
-    config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None})
+    config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None}, use)
     _check_system(system)
     require(*TRAINING, *EXPORT, extra="train", what="emi train")
     check_data(data, labels)
@@ -357,12 +378,14 @@ def train(
         try:
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
-            asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
+            asked: dict[str, Any] = {"system": system, "data": data, "out": out, **options, "use": use}
+            asked["set"] = set_
+            asked |= overrides
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
         exported = _export(result)
-    _tell_what_next(console, result, data, exported)
+    _tell_what_next(console, result, data, options, exported)
 
 
 def _check_system(system: str) -> None:
@@ -371,7 +394,7 @@ def _check_system(system: str) -> None:
         raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
 
-def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) -> TrainConfig:
+def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any], use: str | None) -> TrainConfig:
     from emi_live.config import read_settings, validated
     from emi_models.training.config import TrainConfig
 
@@ -379,6 +402,9 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any]) ->
     section = values.setdefault("training", {})
     if isinstance(section, dict):  # otherwise it is wrong, and `validated` reports it
         section |= overrides
+    data = values.setdefault("data", {})
+    if use is not None and isinstance(data, dict):
+        data["use"] = use
     return validated(TrainConfig, values)
 
 
@@ -405,9 +431,13 @@ def _export(result: FitResult) -> Path | None:
     return export_beside(result.checkpoint)
 
 
-def _tell_what_next(console: Console, result: FitResult, data: Path, exported: Path | None) -> None:
+def _tell_what_next(
+    console: Console, result: FitResult, data: Path, options: dict[str, Any], exported: Path | None
+) -> None:
     say(f"saved {result.checkpoint}" + (f" and {exported.name}, to run without PyTorch" if exported else ""))
-    evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
+    words = ["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)]
+    words += [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+    evaluate = shlex.join(words)
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -454,6 +484,9 @@ def evaluate(
     ] = None,
     audio: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
     text: Annotated[str | None, typer.Option(help="The same for audio or text.", metavar="NAME")] = None,
+    motion: Annotated[
+        str | None, typer.Option(help="Action units and head pose next to the faces.", metavar="NAME")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",
@@ -472,7 +505,8 @@ def evaluate(
     with bad_use():
         with console.status("loading ..."):
             from emi_models.training.results import show_evaluation
-        clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})
+        options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
+        clips = open_data(data, console, options)
         found = _evaluated(checkpoint, clips, split, device, console)
         show_evaluation(found, console if json_ == "-" else Console())
         if figure is not None:

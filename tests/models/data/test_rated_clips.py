@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from emi_models.data.batches import check_task, rated_clips
 from emi_models.errors import TrainingError
@@ -74,3 +75,46 @@ def test_a_task_wants_its_own_ratings() -> None:
     check_task("bah", np.zeros((3, 1), np.float32))
     with pytest.raises(TrainingError, match="6 ratings"):
         check_task("emi", np.zeros((3, 1), np.float32))
+
+
+@given(st.integers(2, 40), st.integers(14, 40), st.integers(0, 9))
+def test_four_to_one_moves_drawn_valid_clips_to_train(train: int, valid: int, seed: int) -> None:
+    clips = memory_set(train, valid)
+    rated = rated_clips(clips, 0.2, seed, "4:1")
+    left = round((train + valid) / 5)
+    assert len(rated.ids("valid")) == left
+    assert set(rated.ids("valid")) <= set(clips.ids("valid"))
+    assert sorted(rated.ids("train") + rated.ids("valid")) == sorted(clips.ids("train") + clips.ids("valid"))
+    for split in ("train", "valid"):
+        own = [clips.load(clip_id).targets for clip_id in rated.ids(split)]
+        assert np.array_equal(rated.targets(split), np.array(own))
+
+
+def test_four_to_one_of_the_official_counts_is_the_papers() -> None:
+    parts = {"train": np.zeros((8072, 6), np.float32), "valid": np.zeros((4588, 6), np.float32)}
+
+    class Counted(MemorySet):
+        def ids(self, split: str) -> tuple[str, ...]:
+            return tuple(f"{split}{number}" for number in range(len(parts[split])))
+
+        def targets(self, split: str) -> NDArray[np.float32]:
+            return parts[split]
+
+    rated = rated_clips(Counted(splits={}), 0.2, 0, "4:1")
+    assert (len(rated.ids("train")), len(rated.ids("valid"))) == (10_128, 2_532)
+
+
+def test_four_to_one_wants_a_valid_split_of_a_fifth() -> None:
+    with pytest.raises(TrainingError, match="4:1"):
+        rated_clips(memory_set(40, 4), 0.2, 0, "4:1")
+
+
+def test_train_and_valid_together_leave_none_to_validate() -> None:
+    clips = memory_set(6, 4)
+    rated = rated_clips(clips, 0.2, 0, "train+valid")
+    assert rated.ids("train") == clips.ids("train") + clips.ids("valid")
+    assert rated.ids("valid") == ()
+    assert rated.targets("train").shape == (10, 6)
+    assert rated.validation.startswith("none")
+    alone = rated_clips(MemorySet(splits={"train": random_clips(6)}), 0.2, 0, "train+valid")
+    assert len(alone.ids("train")) == 6

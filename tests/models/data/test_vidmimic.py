@@ -11,6 +11,7 @@ import torch
 
 from emi_models.data import open_clips
 from emi_models.data.clip import WINDOW_S
+from emi_models.data.feature_files import read_frames
 from emi_models.data.vidmimic import VidmimicClips
 from emi_models.errors import DataError
 from tests.models.data.folders import make_vidmimic, vectors, write_split
@@ -366,3 +367,95 @@ def test_what_cannot_be_opened_is_said_in_one_line(folder: Path, tmp_path: Path)
     write_split(tmp_path / "nobody", "train", {})
     with pytest.raises(DataError, match="train_split"):
         open_clips(tmp_path / "nobody")
+
+
+def test_without_a_test_csv_the_test_splits_own_folder_lists_its_clips(folder: Path) -> None:
+    for number in (9, 7):
+        write_pickle(folder / "test_data" / "vit" / f"{number:05d}.pkl", vectors(4, 3, number))
+    write_pickle(folder / "test_data" / "gte" / "00008.pkl", vectors(1, 5, 8)[0])
+    clips = VidmimicClips(folder)
+    assert clips.ids("test") == ("00007", "00008", "00009")
+    assert np.isnan(clips.targets("test")).all()
+    assert clips.load("00008").vision.values.shape == (0, 3)
+
+
+@pytest.mark.parametrize("place", ["", "test", "test_data"])
+def test_the_test_csv_may_lie_with_the_test_splits_features(folder: Path, place: str) -> None:
+    write_split(folder / place, "test", {"00004": [0] * 6, "00003": [0] * 6})
+    assert VidmimicClips(folder).ids("test") == ("00004", "00003")
+
+
+def write_openface(path: Path, rows: list[list[object]], header: str = "") -> Path:
+    names = header or "frame, face_id, timestamp, confidence, success, pose_Tx, pose_Ty, pose_Tz, pose_Rx, "
+    names += "" if header else "pose_Ry, pose_Rz, AU01_r, AU45_r, AU01_c"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([names, *(", ".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def line(frame: int, confidence: float = 0.9, success: int = 1, unit: float = 5.0) -> list[object]:
+    return [frame, 0, frame / 30, confidence, success, 100, -200, 600, 0.1, 0.2, -0.3, unit, 0, 1]
+
+
+def test_a_csv_of_openface_is_motion(tmp_path: Path) -> None:
+    rows = [line(1), line(2, success=0), line(4, 0.5), line(4, 0.8, unit=2.5), line(4, 0.7)]
+    frames = read_frames(write_openface(tmp_path / "a.csv", rows))
+    assert frames.index.tolist() == [0, 3]
+    assert (frames.total, frames.dropped) == (4, 2)
+    assert frames.values[0].tolist() == pytest.approx([1.0, 0.0, 0.1, -0.2, 0.6, 0.1, 0.2, -0.3])
+    assert frames.values[1][0] == pytest.approx(0.5)
+    empty = read_frames(write_openface(tmp_path / "b.csv", []))
+    assert (empty.total, empty.values.shape) == (0, (0, 8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [([], "frame, timestamp", "pose_Rx"), ([[1, 2]], "", "2"), ([["x"] * 14], "", "b.csv:2")],
+)
+def test_another_csv_is_refused(rows: list[list[object]], header: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_frames(write_openface(tmp_path / "b.csv", rows, header))
+
+
+def test_motion_lies_next_to_faces_with_its_own_times(folder: Path) -> None:
+    for number in range(3):
+        write_openface(folder / "openface" / f"{number:05d}.csv", [line(k + 1) for k in range(60)])
+    clips = VidmimicClips(folder, motion="openface")
+    assert clips.motion_dim == 8
+    assert clips.motion_hz == pytest.approx((60 / 2.005 + 60 / 5.005) / 2)  # the median of two voices
+    assert clips.shapes.vision_dim == 3 + 8 + 2
+    assert clips.encoders["vision"] == "hume-vidmimic2/vit-3+hume-vidmimic2/openface-8"
+    track = clips.load("00000").vision
+    face, motion = track.values[:, -2] == 1, track.values[:, -1] == 1
+    assert (face ^ motion).all()
+    assert np.array_equal(track.values[face, :3], vectors(12, 3, 0))
+    assert not track.values[motion, :3].any()
+    assert not track.values[face, 3:11].any()
+    assert track.values[motion, 3:11].shape == (60, 8)
+    assert (np.diff(track.t_ns) >= 0).all()
+    alone = VidmimicClips(folder, vision="none", motion="openface")
+    assert (alone.shapes.vision_dim, alone.motion_dim) == (8, 8)
+    assert alone.load("00000").vision.values.shape == (60, 8)
+    (folder / "dataset.json").write_text('{"motion_hz": 20, "features": {"motion": "openface"}}')
+    assert VidmimicClips(folder).motion_hz == 20
+    (folder / "dataset.json").unlink()
+    assert VidmimicClips(folder).motion_dim == 0
+
+
+def test_whole_faces_are_the_first_400_of_the_clip(folder: Path) -> None:
+    write_pickle(folder / "vit" / "00001.pkl", vectors(500, 3, 1))  # 83 s
+    (folder / "dataset.json").write_text('{"whole_faces": true, "vision_hz": 6}')
+    clips = VidmimicClips(folder)
+    assert clips.shapes.vision_frames == 400
+    assert clips.encoders["vision"] == "hume-vidmimic2/vit-3, 400 of the clip"
+    for clip_id, count in (("00001", 400), ("00000", 12)):
+        clip = clips.load(clip_id)
+        assert len(clip.vision.t_ns) == count
+        end_ns = min(clip.duration_ns, round(WINDOW_S * S))
+        window = clip.window(clips.shapes, end_ns)
+        assert int(window.vision_mask.sum()) == count
+        assert clip.vision.t_ns[-1] == end_ns
+    assert np.array_equal(clips.load("00001").vision.values, vectors(500, 3, 1)[:400])
+    (folder / "dataset.json").write_text('{"whole_faces": 1}')
+    with pytest.raises(DataError, match="whole_faces"):
+        VidmimicClips(folder)

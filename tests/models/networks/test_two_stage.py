@@ -110,6 +110,79 @@ def test_pooling_weighs_frames_by_their_score_and_not_by_their_order() -> None:
     assert (encoder(loud, mask) - encoder(loud[:, 1])).abs().max() <= EXACT
 
 
+def test_motion_next_to_faces_has_frames_and_a_mask_of_its_own() -> None:
+    net = network(motion_dim=2, motion_mask=True)
+    assert net.branches == ("text", "audio", "vision", "motion")
+    window = windows(3)
+    frames = window.vision.clone()
+    frames[:, :, -2:] = 0.0
+    frames[:, ::2, -2] = 1.0  # even frames hold a face, odd ones motion
+    frames[:, 1::2, -1] = 1.0
+    frames[2, :, -1] = 0.0  # no motion in the last window
+    mask = torch.ones_like(window.vision_mask)
+    window = replace(window, vision=frames, vision_mask=mask)
+    presence = net.presence(window)
+    assert presence["vision"].tolist() == [True, True, True]
+    assert presence["motion"].tolist() == [True, True, False]
+    before = net.encode(window)
+    for odd, columns, name in ((0, slice(0, 2), "vision"), (1, slice(2, 4), "motion")):
+        other = frames.clone()
+        other[:2, 1 - odd :: 2, columns] = 9.0  # what a frame does not hold is not read
+        after = net.encode(replace(window, vision=other))
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        other = frames.clone()
+        other[:2, odd::2, columns] += 1.0 + torch.arange(2)
+        after = net.encode(replace(window, vision=other))
+        assert {key for key in before if not torch.equal(before[key], after[key])} == {name}
+
+
+def reference(encoder: BranchEncoder, frames: torch.Tensor) -> torch.Tensor:
+    """What a branch makes of the frames (T, D) of one clip, written without masks."""
+    x = frames[None]
+    if encoder.pooling == "mean_std":
+        pooled = torch.cat([x.mean(1), x.std(1, correction=0)], 1)
+    elif encoder.pooling in ("mean", "linear"):
+        pooled = x.mean(1)
+    elif encoder.pooling in ("lstm", "gru"):
+        pooled = encoder.recurrent(x)[0][:, -1]
+    else:
+        for forth, back in zip(encoder.recurrent.forth, encoder.recurrent.back, strict=True):  # type: ignore[arg-type]  # modules
+            x = torch.cat([forth(x)[0], back(x.flip(1))[0].flip(1)], dim=2)
+        pooled = (encoder.score(x).softmax(1) * x).sum(1)
+    return encoder.block(pooled)  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_std", "linear", "lstm", "gru", "bilstm"])
+def test_each_pooling_is_its_plain_form_on_the_present_frames(pooling: str) -> None:
+    net, window = network(audio_pooling=pooling), windows(3)
+    encoder = net.encoders["audio"]
+    assert isinstance(encoder, BranchEncoder)
+    found = net.encode(window, "audio")["audio"]
+    for row in range(3):
+        expected = reference(encoder, window.audio[row, window.audio_mask[row]])
+        assert (found[row] - expected[0]).abs().max() <= EXACT
+    assert found.isfinite().all()
+    assert net(window.without("audio")).isfinite().all()
+
+
+def test_words_are_a_sequence_of_one_to_an_lstm() -> None:
+    net, window = network(text_pooling="lstm"), windows(2)
+    encoder = net.encoders["text"]
+    assert isinstance(encoder, BranchEncoder)
+    words = torch.nn.functional.normalize(window.text, dim=1)
+    expected = encoder.block(encoder.recurrent(words[:, None])[0][:, 0])
+    assert (net.encode(window, "text")["text"] - expected).abs().max() <= EXACT
+
+
+def test_a_spread_of_nothing_has_a_gradient() -> None:
+    net = network(audio_pooling="mean_std").train()
+    window = windows(2)
+    first = torch.zeros_like(window.audio_mask)
+    first[:, 0] = True
+    net(replace(window, audio_mask=first)).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_training_drops_branches_scales_the_rest_and_always_keeps_one() -> None:
     net = network(modality_dropout=0.3, dropout=0.0).train()
     rows = 20_000
@@ -146,6 +219,11 @@ def test_evaluation_drops_and_scales_nothing() -> None:
     [
         {"motion_dim": SMALL.vision_dim + 1},
         {"motion_dim": -1},
+        {"motion_mask": True},
+        {"motion_mask": True, "motion_dim": SMALL.vision_dim - 2},
+        {"text_pooling": "attention"},
+        {"audio_pooling": "mlp"},
+        {"hidden": 15, "audio_pooling": "bilstm"},
         {"hidden": 0},
         {"motion_hidden": 1.5},
         {"modality_dropout": 1},

@@ -32,11 +32,24 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "two_stage": ("two_stage", _TWO_STAGE),
     "two_stage, motion": ("two_stage", {**_TWO_STAGE, "motion_dim": 2}),
     "two_stage, motion only": ("two_stage", {**_TWO_STAGE, "motion_dim": SMALL.vision_dim}),
+    "two_stage, motion beside": ("two_stage", {**_TWO_STAGE, "motion_dim": 2, "motion_mask": True}),
+    "two_stage, means": (
+        "two_stage",
+        {**_TWO_STAGE, "text_pooling": "linear", "audio_pooling": "mean_std", "vision_pooling": "mean"},
+    ),
+    "two_stage, recurrent": (
+        "two_stage",
+        {**_TWO_STAGE, "audio_pooling": "lstm", "vision_pooling": "gru"},
+    ),
     "dual_stage": ("dual_stage", _DUAL_STAGE),
     "semantic_matters": ("semantic_matters", {"audio_hidden": 9}),
     "semantic_matters, multitask": ("semantic_matters", {"fusion": "multitask"}),
 }
-ORDERED = tuple(name for name in VARIANTS if name.startswith(("dual_stage", "semantic_matters")))
+ORDERED = tuple(
+    name
+    for name in VARIANTS
+    if name.startswith(("dual_stage", "semantic_matters")) or name == "two_stage, recurrent"
+)
 
 
 def config(name: str, modalities: tuple[Modality, ...] = MODALITIES, **settings: object) -> NetworkConfig:

@@ -98,7 +98,7 @@ def test_a_branch_learns_alone_from_the_clips_that_have_it(name: str) -> None:
 def test_the_fusion_trains_every_encoder_slowly_and_motion_is_no_exception() -> None:
     objective = Fusion(TwoStage(TWO_STAGE))
     fusion, encoders = objective.groups()
-    assert (fusion.rate, encoders.rate) == (1.0, 0.05)
+    assert (fusion.encoders, encoders.encoders) == (False, True)
     assert trained(objective) == {name for name, _ in objective.network.named_parameters()}
     slow = {id(p) for p in encoders.parameters}
     assert all(id(p) in slow for p in objective.network.branch_parameters("motion"))

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from emi_models.data.batches import ClipWindows
 from emi_models.inputs import FusionInputs
 from emi_models.networks.dual_stage import DualStage, DualStageConfig
-from emi_models.training.config import DataSettings, TrainingSettings
+from emi_models.networks.two_stage import TwoStage, TwoStageConfig
+from emi_models.training.config import DataSettings, StageSettings, TrainingSettings
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import own_state
 from emi_models.training.papers import recipe_of
@@ -136,3 +137,18 @@ def test_only_what_is_trained_asks_for_gradients(tmp_path: Path) -> None:
     assert not any(name.startswith(("project", "logit_scale")) for name in asking)
     assert task.averaged is not None
     assert not any(p.requires_grad for p in task.averaged.parameters())
+
+
+@pytest.mark.parametrize(("rate", "rates"), [(None, [1.0, 0.05]), (0.5, [1.0, 0.5]), (0.0, [1.0])])
+def test_encoders_of_an_earlier_stage_have_a_rate_of_their_own(
+    rate: float | None, rates: list[float]
+) -> None:
+    config = TwoStageConfig(shapes=SHAPES, hidden=8, fusion_hidden=8)
+    settings = TrainingSettings(stages={"fusion": StageSettings(encoder_rate=rate)})
+    stage = recipe_of("two_stage").adjusted_stages(config, settings)[-1]
+    learn = ClipWindows(CLIPS, "train")
+    task = StageTask(stage.objective(TwoStage(config)), stage, learn, None, 0, DataSettings())
+    groups = task.configure_optimizers().param_groups
+    assert [group["lr"] / stage.learning_rate for group in groups] == pytest.approx(rates)
+    encoders = task.objective.network.get_submodule("encoders")
+    assert {p.requires_grad for p in encoders.parameters()} == {len(rates) == 2}

@@ -1,0 +1,239 @@
+"""Every table of the papers, from a folder in Hume-Vidmimic2's layout, at toy size."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from emi_models import EMOTIONS
+from emi_models.checkpoint import read_header
+from emi_models.data.clip import OFFICIAL_HEADER
+from emi_models.data.dataset import open_clips
+from emi_models.data.summary import kolmogorov_smirnov
+from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
+from emi_models.errors import TrainingError
+from emi_models.training.config import TrainConfig
+from emi_models.training.published import PUBLISHED
+from emi_models.training.reproduce import Made, make_table, whose, written
+from emi_models.training.tables import PAPERS, find_table
+from tests.models.training.small import NETWORKS
+
+# Folders that the synthetic corpus has not: each is one of its own under another name.
+LIKE = {
+    "vit": ("vit-base", "vit-small", "vit-huge", "dinov2", "dinov2-frames", "clip"),
+    "wav2vec2": ("audeering", "wavlm", "w2v2-bert", "wav2vec2-large"),
+    "gte": ("bert-base", "bert-large", "roberta-base", "gte-large"),
+}
+UNITS = [f"AU{unit:02}_r" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
+
+
+def write_openface(path: Path, frames: int, seed: int) -> None:
+    """A CSV of OpenFace 2, with its spaces; every fifth frame without a face."""
+    header = [
+        "frame",
+        " face_id",
+        " timestamp",
+        " confidence",
+        " success",
+        " pose_Tx",
+        " pose_Ty",
+        " pose_Tz",
+    ]
+    header += [" pose_Rx", " pose_Ry", " pose_Rz", *(f" {unit}" for unit in UNITS), " AU01_c"]
+    draw = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for frame in range(1, frames + 1):
+            pose = [*draw.normal(0, 100, 2), 600, *draw.normal(0, 0.1, 3)]
+            writer.writerow([frame, 0, frame / 30, 0.9, int(frame % 5 > 0), *pose, *draw.random(17) * 5, 1])
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic corpus in the official layout, with the papers' other features and three test clips."""
+    folder = tmp_path_factory.mktemp("papers") / "data"
+    write_corpus(SynthCorpus(SynthConfig(clips=24)), folder, lambda done: None)
+    for own, names in LIKE.items():
+        for name in names:
+            (folder / name).symlink_to(folder / own)
+    for number in range(24):
+        write_openface(folder / "openface" / f"{number:05}.csv", 30 + number, number)
+    for number in range(3):
+        for name in ("vit", "wav2vec2", "gte"):
+            place = folder / "test_data" / name
+            place.mkdir(parents=True, exist_ok=True)
+            source = sorted((folder / name).iterdir())[number]
+            shutil.copy(source, place / f"{24 + number:05}.pkl")
+    return folder
+
+
+def settings(system: str) -> dict[str, Any]:
+    network = {
+        name: value for name, value in NETWORKS[system].items() if name not in ("motion_dim", "fusion")
+    }
+    return {"training": {"max_epochs": 1, "batch_size": 8, "threads": 1}, "network": network}
+
+
+def make(system: str, number: int, folder: Path, out: Path, **options: Any) -> Made:
+    options = {"settings": settings(system), "devices": ["cpu"], **options}
+    return make_table(*find_table(system, number), folder, out, **options)
+
+
+def test_two_rows_next_to_the_papers_figures(folder: Path, tmp_path: Path) -> None:
+    made = make("semantic_matters", 1, folder, tmp_path, only=["baseline, vision", "† text"])
+    baseline, all_clips = made.rows
+    assert (baseline.yours, baseline.row.published) == ((None, None), (None, 0.09))
+    assert "baseline" in baseline.why
+    assert all_clips.why == ""
+    assert all_clips.yours == (None, None)
+    assert any("predictions.csv" in note for note in all_clips.notes)
+    run = tmp_path / "runs" / "tv-all"
+    lines = (run / "predictions.csv").read_text().splitlines()
+    assert tuple(lines[0].split(",")) == OFFICIAL_HEADER
+    assert [line[:5] for line in lines[1:]] == ["00024", "00025", "00026"]
+    header = read_header(run / "checkpoint.safetensors")
+    assert (header.modalities, header.notes["use"]) == (("vision", "text"), "train+valid")
+    page = (tmp_path / "table-1.md").read_text()
+    assert "synthetic" in page
+    assert "cannot be compared" not in page or not made.theirs
+    assert "0.7060" in page
+    assert json.loads((tmp_path / "table-1.json").read_text()) == made.to_json()
+
+
+def test_what_is_made_is_not_made_again_and_a_run_is_not_lost(folder: Path, tmp_path: Path) -> None:
+    first = make("taemi", 3, folder, tmp_path, only=["without MD"])
+    assert first.rows[0].yours[0] is not None
+    with pytest.raises(TrainingError, match="--resume"):
+        make("taemi", 3, folder, tmp_path, only=["without MD"])
+    checkpoint = tmp_path / "runs" / "no-dropout" / "checkpoint.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    again = make("taemi", 3, folder, tmp_path, only=["without MD"], resume=True)
+    assert again.rows == first.rows
+    assert checkpoint.stat().st_mtime_ns == before
+    other = settings("taemi")
+    other["training"]["max_epochs"] = 2
+    failed = make("taemi", 3, folder, tmp_path, only=["without MD"], resume=True, settings=other).rows[0]
+    assert (failed.failed, failed.yours) == (True, (None,))
+    assert "another run" in failed.why
+
+
+def test_a_row_without_its_features_says_which(folder: Path, tmp_path: Path) -> None:
+    row = make("two_stage", 3, folder, tmp_path, only=["GTE, MLP"], features={"gte": "mine"}).rows[0]
+    assert not row.failed
+    assert "mine" in row.why
+    assert "--features gte=" in row.why
+    with pytest.raises(TrainingError, match="'nonsense'"):
+        make("two_stage", 3, folder, tmp_path, only=["nonsense"], resume=True)
+
+
+def test_statistics_of_the_data(folder: Path, tmp_path: Path) -> None:
+    clips = open_clips(folder)
+    parts = make("taemi", 1, folder, tmp_path).rows
+    assert [row.yours[1] for row in parts] == [15, 9, 3, 27]
+    assert parts[3].yours[0] == pytest.approx(
+        sum(sum(clips.durations_s(s)) for s in ("train", "valid", "test"))
+    )
+    assert written("hours", parts[0].row.published[0]) == "15:07:03"
+    train = make("two_stage", 1, folder, tmp_path).rows[0]
+    assert train.yours[0] == 15
+    means = np.array(train.yours[5:], np.float64)
+    assert np.allclose(means, clips.targets("train").mean(axis=0), atol=1e-6)
+    shift = make("two_stage", 2, folder, tmp_path).rows
+    for column, row in enumerate(shift):
+        one, other = clips.targets("train")[:, column], clips.targets("valid")[:, column]
+        assert row.row.name == EMOTIONS[column]
+        assert row.yours[0] == pytest.approx(100 * (one == 0).mean())
+        assert row.yours[2] == pytest.approx(stats.ks_2samp(one, other).statistic)
+
+
+def test_the_p_value_is_that_of_large_samples() -> None:
+    draw = np.random.default_rng(0)
+    one, other = draw.random(3000), draw.random(2000) ** 1.05
+    expected = stats.ks_2samp(one, other, method="asymp")
+    statistic, p = kolmogorov_smirnov(one, other)
+    assert statistic == pytest.approx(expected.statistic)
+    assert p == pytest.approx(expected.pvalue, rel=0.05)
+    assert kolmogorov_smirnov(one, one) == (0.0, 1.0)
+
+
+def test_only_the_official_clips_are_the_papers(folder: Path) -> None:
+    description, theirs = whose(open_clips(folder))
+    assert not theirs
+    assert "synthetic" in description
+
+
+@pytest.mark.parametrize("system", PAPERS)
+def test_each_row_has_figures_and_a_run_or_a_reason(system: str) -> None:
+    paper = PAPERS[system]
+    runs: dict[str, Any] = {}
+    for table in paper.tables:
+        for row in table.rows:
+            assert len(row.published) == len(table.columns), (table.number, row.name)
+            assert any(figure is not None for figure in row.published)
+            if table.statistics:
+                continue
+            assert (row.run is None) == bool(row.why), row.name
+            if row.run is not None:
+                assert runs.setdefault(row.run.name, row.run) == row.run, row.run.name
+                TrainConfig.model_validate(row.run.settings)
+
+
+def test_tables_agree_with_what_emi_eval_shows() -> None:
+    """A figure that is shown as of a table stands in that table."""
+    papers = {
+        "TAEMI": "taemi",
+        "Two-Stage": "two_stage",
+        "Dual-Stage": "dual_stage",
+        "Semantic": "semantic_matters",
+    }
+    for row in PUBLISHED:
+        system = next(name for start, name in papers.items() if row.source.startswith(start))
+        _, table = find_table(system, int(row.source.rpartition("Table ")[2].split()[0].rstrip(",;")))
+        figures = {figure for each in table.rows for figure in each.published}
+        assert {row.valid, row.test} <= figures | {None}, row
+
+
+# What the fast tier makes; the slow one makes all others.
+TABLES = [
+    (paper.system, table.number)
+    for paper in PAPERS.values()
+    for table in paper.tables
+    if not table.statistics
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", PAPERS)
+def test_every_row_of_every_table(system: str, folder: Path, tmp_path: Path) -> None:
+    for number in (number for name, number in TABLES if name == system):
+        made = make(system, number, folder, tmp_path, resume=True)
+        for row in made.rows:
+            if row.row.run is None:
+                assert row.why
+                continue
+            assert row.why == "", row
+            measured = [value for value in row.yours if value is not None]
+            assert len(measured) >= (row.row.run.use != "train+valid"), row
+            assert all(np.isfinite(measured))
+    if system == "two_stage":
+        config = read_header(tmp_path / "runs" / "f4" / "checkpoint.safetensors").config
+        assert (config["motion_dim"], config["motion_mask"]) == (23, True)
+    if system == "semantic_matters":
+        weights = make(system, 3, folder, tmp_path, resume=True).rows[3].yours[1:]
+        assert sum(weight for weight in weights if weight is not None) == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+def test_rows_are_made_side_by_side(folder: Path, tmp_path: Path) -> None:
+    alone = make("taemi", 4, folder, tmp_path / "one", only=["audio", "vision"])
+    both = make("taemi", 4, folder, tmp_path / "two", only=["audio", "vision"], devices=["cpu", "cpu"])
+    assert [row.yours for row in both.rows] == [row.yours for row in alone.rows]
