@@ -177,7 +177,7 @@ def _onnx_order(gates: Tensor) -> Tensor:
 
 
 def _with_whole_lstms(network: nn.Module) -> nn.Module:
-    """The network as the exporter is to trace it; a copy if it holds an LSTM, which ours call `lstm(x)[0]`."""
+    """The network as the exporter is to trace it; a copy if it holds an LSTM (ours call `lstm(x)[0]`)."""
     if not any(isinstance(module, nn.LSTM) for module in network.modules()):
         return network
     network = copy.deepcopy(network)

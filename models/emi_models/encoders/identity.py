@@ -1,7 +1,8 @@
 """Which model a folder holds that a setting names: the published one by its sizes, else one with its own id.
 
 Checkpoints name their encoders by id, so a model of other sizes must not have the published model's id: its
-id is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`.
+id is made of architecture, width, layers and the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`. So is
+that of a model of the published sizes that `emi train --train-encoders` has trained.
 Training and live use find the same id.
 """
 
@@ -32,9 +33,10 @@ from emi_models.errors import ModelIntegrityError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["identify_face", "identify_speech", "identify_text"]
+__all__ = ["TUNED", "identify_face", "identify_speech", "identify_text"]
 
 HASH_DIGITS: Final = 12
+TUNED: Final = "emi_tuned_from"  # in config.json, of an encoder that `emi train` has trained: what it was
 AFFECT_PROJECTION: Final = "classifier.out_proj.weight"
 
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -54,7 +56,8 @@ def identify_text(folder: Path, published: ModelSpec = GTE_BASE) -> ModelSpec:
     """The text model in the folder; raises as `identify_face` does."""
     kinds = {*TEXT_CLASSES, GTE_EN_MLM_BASE.model_type}
     found = _identify(folder, published, kinds)
-    return GTE_EN_MLM_BASE if _sizes_of(found) == _sizes_of(GTE_EN_MLM_BASE) else found
+    known = _sizes_of(found) == _sizes_of(GTE_EN_MLM_BASE) and not _is_tuned(folder, published)
+    return GTE_EN_MLM_BASE if known else found
 
 
 def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSpec:
@@ -64,7 +67,7 @@ def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSp
     if affect == found.affect:
         return found
     for known in (HUBERT_LARGE, WAVLM_LARGE):
-        if not affect and _sizes_of(found) == _sizes_of(known):
+        if not affect and _sizes_of(found) == _sizes_of(known) and not _is_tuned(folder, published):
             return known
     return replace(_derived(folder, found), affect=affect)
 
@@ -81,7 +84,11 @@ def _identify(folder: Path, published: Spec, kinds: Collection[str]) -> Spec:
             f"{' or '.join(sorted(kinds))}: {published.remedy}"
         )
     found = replace(published, model_type=kind, hidden_size=width, layers=layers)
-    return published if found == published else _derived(folder, found)
+    return published if found == published and TUNED not in config else _derived(folder, found)
+
+
+def _is_tuned(folder: Path, spec: ModelSpec) -> bool:
+    return TUNED in read_json(folder / "config.json", spec)
 
 
 def _has_affect_head(folder: Path, width: int) -> bool:

@@ -105,6 +105,16 @@ class TransformerTextEncoder:
         self.encoder_id = spec.encoder_id
         self.dim = spec.hidden_size
 
+    @property
+    def model(self) -> Any:
+        """The model as transformers has it, in evaluation mode."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, as transformers has it."""
+        return self._tokenizer
+
     def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Features, shape (len(texts), 768); the caller owns them.
 

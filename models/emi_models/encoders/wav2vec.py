@@ -25,6 +25,7 @@ __all__ = [
     "check_sound",
     "frame_ends_ns",
     "frames_for",
+    "normalised",
 ]
 
 RATE_HZ: Final = 16_000
@@ -142,6 +143,11 @@ class Wav2vecEncoder:
         """Whether the model takes sound of mean 0 and variance 1."""
         return self._normalise
 
+    @property
+    def head(self) -> tuple[Any, ...]:
+        """The head's tensors: dense, its bias, projection, offset; empty without a head."""
+        return self._head or ()
+
     def with_affect(self, hidden: Any) -> Any:
         """Hidden states (frames, 1024), and next to them what the head says of each: (frames, 1027).
 
@@ -157,13 +163,19 @@ class Wav2vecEncoder:
     def _encode_piece(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
         if self._normalise:
-            exact = samples.astype(np.float64)
-            samples = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
+            samples = normalised(samples)
         with torch.inference_mode():
             taken = torch.tensor(samples, dtype=torch.float32)[None]  # aligned alike for every piece
             hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
             result: NDArray[np.float32] = self.with_affect(hidden).numpy()
         return result
+
+
+def normalised(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The samples (n,) at mean 0 and variance 1, computed in float64."""
+    exact = samples.astype(np.float64)
+    scaled: NDArray[np.float64] = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
+    return scaled
 
 
 def check_sound(samples: NDArray[Any]) -> NDArray[Any]:

@@ -129,6 +129,13 @@ class SemanticMatters(FusionNetwork):
         counts = present | ~present.any(dim=1, keepdim=True)  # all, where none is present
         return torch.where(counts, -self.log_variance, float("-inf")).softmax(dim=1)
 
+    def modality_weights(self) -> dict[Modality, float]:
+        """As `weights` where all are present (Table 3); empty with the joint fusion."""
+        if self.config.fusion == "joint":
+            return {}
+        counts = (-self.log_variance.detach()).softmax(dim=0).tolist()
+        return dict(zip(self.modalities, counts, strict=True))
+
     def _vectors(self, window: FusionInputs) -> list[Tensor]:
         """Each modality as one vector (B, width): words, or the LSTM's last state; zeros where absent."""
         vectors = []

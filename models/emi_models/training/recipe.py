@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emi_models import MODALITIES
 from emi_models.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionInputs
     from emi_models.networks.base import FusionNetwork
@@ -76,6 +78,8 @@ class Objective(nn.Module):
     """A network and what one stage needs in addition, such as a head that is discarded afterwards."""
 
     measure: ClassVar[Measure] = "pearson"
+    # Encoders that are trained with the network learn at this share of its rate; 0: not in this stage.
+    encoder_rate: ClassVar[float] = 1.0
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
@@ -88,6 +92,10 @@ class Objective(nn.Module):
     def groups(self) -> Sequence[Group]:
         """What is trained, and how fast; a parameter in no group stays as it is."""
         return [Group(list(self.parameters()))]
+
+    def encodes(self) -> tuple[Modality, ...]:
+        """Whose encoders this stage trains, where there are encoders to train."""
+        return MODALITIES
 
     if TYPE_CHECKING:
 

@@ -61,7 +61,9 @@ def test_a_hidden_layer_narrower_than_the_six_values_is_refused() -> None:
     narrow = replace(SMALL, audio_dim=1)
     with pytest.raises(ValueError, match="fusion_hidden"):
         SemanticMattersConfig(shapes=narrow, modalities=("text",), fusion_hidden=0)
-    assert SemanticMattersConfig(shapes=SMALL, fusion_hidden=0).middle == SMALL.audio_dim  # earlier checkpoints
+    assert (
+        SemanticMattersConfig(shapes=SMALL, fusion_hidden=0).middle == SMALL.audio_dim
+    )  # earlier checkpoints
 
 
 def test_a_sequence_is_its_lstms_state_at_the_last_present_frame() -> None:

@@ -26,7 +26,8 @@ from emi_models.networks.base import FusionNetwork
 from emi_models.training.evaluate import Evaluation, evaluate, evaluate_checkpoint, predict
 from emi_models.training.fit import fit, network_for
 from emi_models.training.papers import recipe_of
-from emi_models.training.results import HEADING, draw_prefixes, show_evaluation
+from emi_models.training.published import HEADING
+from emi_models.training.results import draw_prefixes, show_evaluation
 from tests.models.training.sets import ENCODERS, SHAPES, MemorySet, memory_set, random_clips, unrated
 from tests.models.training.small import NETWORKS, small
 

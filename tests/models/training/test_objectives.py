@@ -165,8 +165,8 @@ def test_the_multi_task_loss_is_kendalls_and_an_uncertain_modality_counts_less()
     with torch.no_grad():
         each = network.each(window)
         errors = ((each - targets[:, None]) ** 2).mean(dim=(0, 2))
-        fused = ((each.mean(dim=1) - targets) ** 2).mean()  # all equally uncertain at the start
-    torch.testing.assert_close(outcome.loss.detach(), 0.5 * errors.sum() + fused)
+    # All equally uncertain at the start; the fused prediction has no loss of its own, as in the paper.
+    torch.testing.assert_close(outcome.loss.detach(), 0.5 * errors.sum())
     outcome.loss.backward()
     assert network.log_variance.grad is not None
     assert network.log_variance.grad.any()
