@@ -138,7 +138,7 @@ _library: Final = torch.library.Library("emi_live", "FRAGMENT")
 _library.define("lstm(Tensor x, Tensor w, Tensor r, Tensor b) -> Tensor")
 
 
-@torch.library.register_fake("emi_live::lstm", lib=_library)
+@torch.library.register_fake("emi_live::lstm", lib=_library)  # type: ignore[untyped-decorator]  # PyTorch's
 def _lstm_shape(x: Tensor, w: Tensor, r: Tensor, b: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[1], r.shape[2])
 

@@ -9,7 +9,7 @@ from emi_models.errors import MissingPackageError
 
 __all__ = ["EXPORT", "Extra", "lacking", "require"]
 
-Extra = Literal["train", "taemi", "gpu", "mediapipe", "bench", "all"]
+Extra = Literal["train", "taemi", "lora", "gpu", "mediapipe", "bench", "all"]
 
 EXPORT: Final = ("torch", "onnx", "onnxscript")  # what makes the ONNX of a checkpoint
 

@@ -160,7 +160,7 @@ class Wav2vecEncoder:
         affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
         return torch.cat((hidden, affect), dim=1)
 
-    def _encode_piece(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _encode_piece(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         torch = self._torch
         if self._normalise:
             samples = normalised(samples)
@@ -171,10 +171,10 @@ class Wav2vecEncoder:
         return result
 
 
-def normalised(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def normalised(samples: NDArray[Any]) -> NDArray[Any]:
     """The samples (n,) at mean 0 and variance 1, computed in float64."""
     exact = samples.astype(np.float64)
-    scaled: NDArray[np.float64] = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
+    scaled: NDArray[Any] = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
     return scaled
 
 

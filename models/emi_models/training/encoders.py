@@ -201,8 +201,8 @@ class _Readers:
 
     tokenizer: Any = None
     normalises: bool = True
-    mean: NDArray[np.float32] | None = None
-    deviation: NDArray[np.float32] | None = None
+    mean: NDArray[Any] | float = 0.0  # of a crop's channels, and their deviation
+    deviation: NDArray[Any] | float = 1.0
 
     def words(self, text: str) -> dict[str, Tensor]:
         """Tokens (1, L) and their mask, as the text encoder has them; of an absent text, those of none."""
@@ -211,7 +211,7 @@ class _Readers:
 
     def sound(self, media: ClipMedia, end_ns: int, most: int) -> dict[str, Tensor]:
         """The window's sound (1, S) and how many of its frames count."""
-        samples = media.sound[:PIECE_SAMPLES]
+        samples: NDArray[Any] = media.sound[:PIECE_SAMPLES]
         stamps = media.sound_ns + frame_ends_ns(frames_for(len(samples)))
         frames = min(int(np.searchsorted(stamps, end_ns, side="right")), most)
         if frames and self.normalises:
@@ -333,6 +333,10 @@ class TrainedEncoders(nn.Module):
             f"models.{modality}.{name}" for name in late | last
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which opens the folders itself: wav2vec 2.0's weight norm cannot be sent."""
+        return _reopened, (self.folders, self.settings, self.tuned_state())
+
     def begin(self, modalities: Sequence[Modality], rate: float) -> list[Group]:
         """Train these modalities, the others stand still; gives what the optimiser is to train, and how fast.
 
@@ -391,11 +395,11 @@ class TrainedEncoders(nn.Module):
         assert samples is not None  # noqa: S101
         assert frames is not None  # noqa: S101
         longest = frames_for(sound.shape[1])
-        width = self.models["audio"].config.hidden_size + (3 if len(self.head) else 0)
+        model: Any = self.models["audio"]
+        width = model.config.hidden_size + (3 if len(self.head) else 0)
         if not longest:
             values = window.audio.new_zeros(len(samples), 1, width)
             return replace(window, audio=values, audio_mask=values[..., 0] > 0, audio_present=frames > 0)
-        model = self.models["audio"]
         if self.by_one:
             rows = [
                 model(sound[i : i + 1, : int(n)]).last_hidden_state[0] if frames_for(int(n)) else None
@@ -426,15 +430,23 @@ class TrainedEncoders(nn.Module):
         assert pixels is not None  # noqa: S101  # MediaWindows gives all three together
         assert owners is not None  # noqa: S101
         assert places is not None  # noqa: S101
-        width = self.models["vision"].config.hidden_size
+        model: Any = self.models["vision"]
         longest = int(places.max()) + 1 if len(places) else 1
-        values = window.vision.new_zeros(window.batch, longest, width)
+        values = window.vision.new_zeros(window.batch, longest, model.config.hidden_size)
         mask = torch.zeros(window.batch, longest, dtype=torch.bool, device=values.device)
         if len(places):
-            features = self.models["vision"](pixel_values=pixels).last_hidden_state.mean(dim=1).float()
+            features = model(pixel_values=pixels).last_hidden_state.mean(dim=1).float()
             values = values.index_put((owners, places), features)
             mask = mask.index_put((owners, places), torch.ones_like(places, dtype=torch.bool))
         return replace(window, vision=values, vision_mask=mask, vision_present=mask.any(dim=1))
+
+
+def _reopened(
+    folders: Mapping[Modality, Path], settings: EncoderSettings, state: Mapping[str, Tensor]
+) -> TrainedEncoders:
+    encoders = TrainedEncoders(folders, settings)
+    encoders.load_tuned(state)
+    return encoders
 
 
 def _checkpoint(model: Any) -> None:
@@ -539,7 +551,7 @@ class TunedClips:
     def load(self, clip_id: str) -> Clip:
         """A clip with these encoders' features in place of the stored ones."""
         clip = self.clips.load(clip_id)
-        found: dict[str, FeatureTrack] = {}
+        found: dict[str, Any] = {}
         text = self._encoders.get("text")
         if isinstance(text, TransformerTextEncoder):
             words = self.clips.transcript(clip_id)

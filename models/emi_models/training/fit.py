@@ -10,7 +10,7 @@ import hashlib
 import logging
 import signal
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
@@ -293,7 +294,7 @@ def _with_tuned(header: CheckpointHeader, encoders: TrainedEncoders, folder: Pat
     base = ", ".join(f"{m} from {encoders.base_ids[m]}" for m in ids)
     return replace(
         header,
-        encoders={**header.encoders, **ids},
+        encoders={**header.encoders, **{str(m): name for m, name in ids.items()}},
         notes={**header.notes, **tuned_notes(ids), "encoders": f"trained together with the network: {base}"},
     )
 
@@ -400,7 +401,8 @@ class _Run:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        _run(trainer, task, place / "last.ckpt")
+        with _sharing() if count > 1 else nullcontext():
+            _run(trainer, task, place / "last.ckpt")
         if count > 1:  # the keepers were those of the processes
             keeper.load_state_dict(_kept(place / "last.ckpt"))
         return StageResult(
@@ -410,6 +412,17 @@ class _Run:
             score=keeper.best,
             history=tuple(keeper.history),
         )
+
+
+@contextmanager
+def _sharing() -> Iterator[None]:
+    """Send tensors to the processes by files: the default way sends one descriptor twice, which fails."""
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    try:
+        yield
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
 
 
 def _kept(state: Path) -> dict[str, Any]:
@@ -446,7 +459,7 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, ckpt_path=state if there else None, weights_only=True if there else None)
-    except torch.multiprocessing.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         last = str(error).strip().rpartition("\n")[2]
         raise TrainingError(f"a training process failed: {last.partition(': ')[2] or last}") from error
     except SystemExit:

@@ -327,7 +327,8 @@ def _frozen_words() -> str:
     low, high = FROZEN_RANGE
     return (
         "This network's encoders were not trained. With such features the papers reach about "
-        f"{low:g} (text) to {high:g} (all): compare with the rows marked frozen, not with 0.55. --train-encoders trains them."
+        f"{low:g} (text) to {high:g} (all): compare with the rows marked frozen, "
+        "not with 0.55. --train-encoders trains them."
     )
 
 

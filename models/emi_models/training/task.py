@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from emi_models.data.batches import ClipWindows
     from emi_models.training.config import DataSettings
     from emi_models.training.encoders import TrainedEncoders
-    from emi_models.training.recipe import Objective, TrainingStage
+    from emi_models.training.recipe import Group, Objective, TrainingStage
 
 __all__ = ["Bar", "Keeper", "Lines", "Shares", "Shuffled", "StageTask", "bars", "score_words", "seed_of"]
 
@@ -100,13 +100,12 @@ class StageTask(pl.LightningModule):
         self.learn, self.check = learn, check
         self.seed, self.data = seed, data
         self.threads = threads
-        self.groups = list(objective.groups())
+        self.groups = objective.groups()
         objective.requires_grad_(False)
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.requires_grad_(True)
-        if encoders is not None:
-            self.groups += encoders.begin(objective.encodes(), objective.encoder_rate)
+        self._begin_encoders()
         self.averaged = copy.deepcopy(objective).requires_grad_(False) if stage.average is not None else None
         self.record: dict[str, float] = {}  # of the epoch that has ended last: losses, scores, learning rate
         self._plateau: ReduceLROnPlateau | None = None
@@ -142,9 +141,15 @@ class StageTask(pl.LightningModule):
         return self._loader(self.check, self._share(rows))
 
     def setup(self, stage: str) -> None:
-        """Threads of a process that has just been started."""
+        """In a process that has just been started: its threads, and which encoders train."""
+        self._begin_encoders()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+
+    def _begin_encoders(self) -> list[Group]:
+        if self.encoders is None:
+            return []
+        return self.encoders.begin(self.objective.encodes(), self.objective.encoder_rate)
 
     def _share(self, batches: Sampler[list[int]]) -> Sampler[list[int]]:
         """This process's part of each batch."""
@@ -161,8 +166,9 @@ class StageTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over the objective's groups, and the stage's schedule."""
         stage, schedule = self.stage, self.stage.schedule
+        groups = [*self.groups, *self._begin_encoders()]
         optimizer = torch.optim.AdamW(
-            [{"params": list(g.parameters), "lr": stage.learning_rate * g.rate} for g in self.groups],
+            [{"params": list(g.parameters), "lr": stage.learning_rate * g.rate} for g in groups],
             weight_decay=stage.weight_decay,
         )
         if isinstance(schedule, Plateau):  # stepped here, not by Lightning, which does not save all it needs
