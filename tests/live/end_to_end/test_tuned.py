@@ -1,4 +1,4 @@
-"""Encoders that were trained with the network: better than frozen ones, and live what they are in `emi eval`."""
+"""Trained encoders: better than the same ones frozen, and the same numbers live as in `emi eval`."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_stage_one_of_the_dual_network_trains_all_encoders_and_stage_two_none(
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_two_processes_train_what_one_does(data: Path, models: dict[Modality, Path], tmp_path: Path) -> None:
-    """Gradients of both halves of a batch are averaged; without dropout the weights are those of one process."""
+    """Each has half of a batch, and gradients are averaged; nothing is dropped out."""
     still: dict[Modality, Path] = {}
     for modality in ("audio", "text"):
         still[modality] = shutil.copytree(models[modality], tmp_path / modality)

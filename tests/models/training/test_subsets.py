@@ -16,7 +16,7 @@ from emi_models.training.evaluate import pearson
 from emi_models.training.papers import recipe_of
 from tests.models.training.sets import MemorySet, random_clips
 
-SHAPES = FusionShapes(vision_frames=4, vision_dim=32, audio_frames=5, audio_dim=32, text_dim=32)
+SHAPES = FusionShapes(vision_frames=3, vision_dim=32, audio_frames=4, audio_dim=32, text_dim=32)
 CLIPS = random_clips(64, shapes=SHAPES, told=False)
 SUBSETS = tuple(chain.from_iterable(combinations(MODALITIES, n) for n in (1, 2, 3)))
 # Wide enough to learn by heart, and nothing dropped. Semantic Matters has the published hidden layer.
@@ -25,9 +25,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "two_stage": {"hidden": 64, "fusion_hidden": 128, "dropout": 0.0, "modality_dropout": 0.0},
     "dual_stage": {"shared": 64, "d_model": 64, "layers": 1, "tcn_layers": 2, "segments": 2, "dropout": 0.0},
     "semantic_matters": {"audio_hidden": 64, "vision_hidden": 64},
-    "semantic_matters, multitask": {"audio_hidden": 64, "vision_hidden": 64, "fusion": "multitask"},
 }
-STEPS, LOOK_EVERY = 400, 20
+STEPS, LOOK_EVERY = 300, 10
 
 
 def windows(modalities: tuple[Modality, ...]) -> tuple[FusionInputs, torch.Tensor, FusionShapes]:
@@ -47,19 +46,18 @@ def windows(modalities: tuple[Modality, ...]) -> tuple[FusionInputs, torch.Tenso
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("system", NETWORKS)
 def test_a_subset_is_learned_by_heart_in_six_values_of_their_own(
-    name: str, modalities: tuple[Modality, ...]
+    system: str, modalities: tuple[Modality, ...]
 ) -> None:
     window, targets, shapes = windows(modalities)
-    system = name.partition(",")[0]
     config_type, network_type = SYSTEMS[system]
     torch.manual_seed(0)
-    config = config_type(shapes=shapes, modalities=modalities, **NETWORKS[name])  # type: ignore[call-arg]
+    config = config_type(shapes=shapes, modalities=modalities, **NETWORKS[system])  # type: ignore[call-arg]
     network = network_type(config)
     objective = recipe_of(system).stages(config)[-1].objective(network)
     optimizer = torch.optim.Adam(
-        [{"params": list(group.parameters)} for group in objective.groups()], lr=3e-3
+        [{"params": list(group.parameters)} for group in objective.groups()], lr=1e-2
     )
     rho = torch.zeros(6)
     for step in range(STEPS):
