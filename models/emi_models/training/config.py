@@ -59,6 +59,13 @@ class TrainingSettings(StageSettings):
         "auto",
         description="Number format; auto = fp32 on the CPU, bf16 on a GPU that supports it, else fp16.",
     )
+    loss: Literal["recipe", "correlation"] = Field(
+        "recipe",
+        description=(
+            "What regression minimises: the recipe's own; or squared error and 1 - Pearson's correlation,"
+            " which is of none of the papers."
+        ),
+    )
     devices: int = Field(
         1,
         ge=1,

@@ -32,6 +32,7 @@ from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
+from emi_models.training.recipe import Regression, correlation_loss
 from emi_models.training.results import StageResult, draw_learning, open_run
 from emi_models.training.task import Bar, Keeper, Lines, StageTask, bars, score_words, seed_of
 
@@ -213,6 +214,13 @@ def fit(
         check_task(network.config.task, rated.targets("train"))
         stages = recipe.adjusted_stages(network.config, config.training)
         _check_devices(config.training, stages, device)
+        if config.training.loss == "correlation" and not any(
+            isinstance(stage.objective, type) and issubclass(stage.objective, Regression) for stage in stages
+        ):
+            raise TrainingError(
+                f"training.loss=correlation is for recipes of one squared error, and that of {system} has a "
+                "loss of its own; leave it out"
+            )
         encoders = _encoders(rated, config)
         learn, check = _windows(rated, config, encoders)
         run = _Run(
@@ -372,6 +380,8 @@ class _Run:
         settings, seed = self.config, self.config.training.seed
         torch.manual_seed(seed_of(seed, stage.name, "objective"))
         objective = stage.objective(network)
+        if settings.training.loss == "correlation" and isinstance(objective, Regression):
+            objective.error = correlation_loss
         task = StageTask(
             *(objective, stage, self.learn, self.check, seed, settings.data),
             encoders=self.encoders,

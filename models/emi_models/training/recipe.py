@@ -48,6 +48,7 @@ __all__ = [
     "Schedule",
     "TrainingStage",
     "concordance_loss",
+    "correlation_loss",
     "cross_entropy",
     "squared_error",
 ]
@@ -104,12 +105,16 @@ class Objective(nn.Module):
 
 
 class Regression(Objective):
-    """The whole network, mean squared error."""
+    """The whole network, mean squared error or what `training.loss` names."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__(network)
+        self.error: Callable[[Tensor, Tensor], Tensor] = squared_error
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
         """Predictions of the network (B, 6) and their mean squared error."""
         predicted = self.network(window)
-        return Outcome(squared_error(predicted, targets), predicted)
+        return Outcome(self.error(predicted, targets), predicted)
 
 
 class Classification(Objective):
@@ -121,6 +126,20 @@ class Classification(Objective):
         """Logits of the network (B, 1) and their cross-entropy with targets that are 0 or 1."""
         logits = self.network(window)
         return Outcome(cross_entropy(logits, targets), logits)
+
+
+def correlation_loss(predicted: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean squared error and 1 - Pearson's correlation of the batch, in equal parts; no paper of the four.
+
+    Scores are correlations; the error keeps the scale, which a correlation leaves open. A column that does
+    not vary in a batch has correlation 0.
+    """
+    weights = _weights(targets, counts)
+    p, t = predicted.float(), targets
+    p, t = p - _mean(p, weights), t - _mean(t, weights)
+    spread = (_mean(p * p, weights) * _mean(t * t, weights) + EPSILON**2).sqrt()
+    apart = (1 - _mean(p * t, weights) / spread.clamp(min=EPSILON)).mean()
+    return squared_error(predicted, targets, counts) + apart
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
