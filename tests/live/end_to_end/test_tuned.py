@@ -102,7 +102,8 @@ def recorded(assets: Path, root: Path, whisper: Path) -> Path:
     found = record_clip(
         assets / CLIP, chosen.live, encoders.stages, dims_of(encoders.shapes), chosen.until_ns
     ).recording
-    clip = Clip("clip", *(found.tracks[m] for m in MODALITIES), found.duration_ns)
+    vision, audio, text = (found.tracks[m] for m in MODALITIES)
+    clip = Clip("clip", vision, audio, text, found.duration_ns)
     media = encoders.media(clip)
     assert media is not None
     assert len(media.faces) == len(clip.vision.t_ns) > 10

@@ -18,7 +18,7 @@ from emi_models.training.config import DataSettings, TrainingSettings
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import own_state
 from emi_models.training.papers import recipe_of
-from emi_models.training.task import Keeper, Shuffled, StageTask, seed_of
+from emi_models.training.task import Keeper, Shares, Shuffled, StageTask, seed_of
 from tests.models.training.sets import SHAPES, memory_set
 
 CONFIG = DualStageConfig(shapes=SHAPES, shared=8, d_model=8, heads=2, layers=1, tcn_layers=2, segments=2)
@@ -136,3 +136,9 @@ def test_only_what_is_trained_asks_for_gradients(tmp_path: Path) -> None:
     assert not any(name.startswith(("project", "logit_scale")) for name in asking)
     assert task.averaged is not None
     assert not any(p.requires_grad for p in task.averaged.parameters())
+
+
+def test_processes_share_each_batch_and_lose_no_row() -> None:
+    batches = [[0, 1, 2, 3], [4, 5, 6], [7]]
+    shares = [list(Shares(batches, rank, 2)) for rank in (0, 1)]  # type: ignore[arg-type]  # a list of batches will do
+    assert shares == [[[0, 2], [4, 6], [7]], [[1, 3], [5]]]
