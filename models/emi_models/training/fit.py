@@ -333,17 +333,18 @@ class _Run:
         size = sum(parameter.numel() for parameter in network.parameters())
         precision = choose_precision(self.config.training.precision, self.device)
         on = ", ".join(network.config.modalities)
+        frozen = "" if self.encoders is not None else ", frozen encoders"
         for line in (
-            f"{system}: {size:,} parameters on {on}; {self.device}, {precision}",
+            f"{system}: {size:,} parameters on {on}; {self.device}, {precision}{frozen}",
             f"{clips.description}; {len(self.learn)} clips train, validated on {clips.validation}",
             *self._encoder_lines(),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _encoder_lines(self) -> list[str]:
-        """What is trained of which encoder; or that none is, and what that means."""
+        """What is trained of which encoder."""
         if self.encoders is None:
-            return ["encoders are frozen: the papers' figures above 0.5 need --train-encoders audio,text"]
+            return []
         state = self.encoders.tuned_state()
         lines = []
         for modality, name in self.encoders.base_ids.items():
