@@ -56,6 +56,7 @@ class Corpus:
     train: int = 400
     valid: int = 150
     words: int = 3
+    vocabulary: int = len(WORDS)  # how many words are said
     seed: int = 0
 
 
@@ -141,7 +142,7 @@ def write_corpus(corpus: Corpus, encoders: dict[str, Path], out: Path) -> None:
     ratings: dict[str, Rating] = {}
     speech = Synthesizer()
     for number in range(corpus.train + corpus.valid):
-        said = tuple(str(word) for word in rng.choice(WORDS, corpus.words))
+        said = tuple(str(word) for word in rng.choice(WORDS[: corpus.vocabulary], corpus.words))
         pitch, rate, sadness = rng.random(3)
         sound = speech.say(
             said,

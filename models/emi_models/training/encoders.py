@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -291,7 +292,8 @@ class TrainedEncoders(nn.Module):
                 lora_alpha=self.settings.lora_alpha,
                 target_modules=_LORA_TARGETS[modality],
             )
-            model = get_peft_model(model, lora)
+            with _without_future_warnings():
+                model = get_peft_model(model, lora)
         prepared: nn.Module = model
         return prepared
 
@@ -387,7 +389,9 @@ class TrainedEncoders(nn.Module):
         """Each model as transformers has it, LoRA's matrices added into its weights."""
         for modality in self.modalities:
             model: Any = self.models[modality]
-            yield modality, model.merge_and_unload() if self.settings.lora_rank else model
+            with _without_future_warnings():
+                merged = model.merge_and_unload() if self.settings.lora_rank else model
+            yield modality, merged
 
     def _audio(self, inputs: MediaInputs, window: FusionInputs) -> FusionInputs:
         sound, samples, frames = inputs.sound, inputs.samples, inputs.frames
@@ -449,10 +453,17 @@ def _reopened(
     return encoders
 
 
+@contextmanager
+def _without_future_warnings() -> Iterator[None]:
+    """A span in which deprecated names of transformers are used quietly, here and by peft."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _checkpoint(model: Any) -> None:
     """Have the model's states computed again in the backward pass."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers 5 has another name for it
+    with _without_future_warnings():
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
