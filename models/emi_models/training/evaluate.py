@@ -288,7 +288,7 @@ def evaluate_checkpoint(
         system=header.system,
         advance=advance,
     )
-    return replace(found, tuned=tuned)
+    return replace(found, tuned=tuned, weights=loaded.network.modality_weights())
 
 
 def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) -> None:
@@ -379,7 +379,6 @@ def evaluate(
         without={m: scores["without", m] for m in network.config.modalities if ("without", m) in scores},
         alone={m: scores["alone", m] for m in network.config.modalities if ("alone", m) in scores},
         published=published_for(clips.description) if task == "emi" else (),
-        weights=network.modality_weights(),
     )
 
 
