@@ -35,8 +35,8 @@ def settings(encoders: dict[str, Path], train: tuple[str, ...], epochs: int, see
         "seed": seed,
         "max_epochs": epochs,
         "patience": epochs,
-        "batch_size": 16,
-        "learning_rate": 3e-3,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
         "threads": 1,
     }
     network = {"d_model": 32, "mlp_hidden": 64, "dropout": 0.0, "modality_dropout": 0.0}
