@@ -346,6 +346,11 @@ class IncrementalEngine(CheckedEngine):
                 f"only taemi can be computed hop by hop, and this is a {self.header.system} checkpoint; "
                 "choose the engine `onnxruntime` or `torch`"
             )
+        if network.config.gated or network.config.divergence:
+            raise EngineError(
+                "the variants `gated` and `divergence` are not computed hop by hop; choose the engine "
+                "`onnxruntime` or `torch`"
+            )
         self._weights: TaemiWeights | None = TaemiWeights(network)
         self._running_sums = running_sums
         self._make_full: Callable[[], FusionEngine] | None = full

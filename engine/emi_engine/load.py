@@ -146,7 +146,7 @@ def _reuse_pays(header: CheckpointHeader) -> bool:
     The packaged one is too small: with busy stages its hops took twice as long as whole windows
     (docs/decisions/0011).
     """
-    if header.system != "taemi":
+    if header.system != "taemi" or header.config.get("gated") or header.config.get("divergence"):
         return False
     from emi_models.networks.config import TaemiConfig, taemi_work
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_VERSION",
+    "TUNED_KEY",
     "CheckpointHeader",
     "LoadedCheckpoint",
     "content_hash",
@@ -36,10 +37,12 @@ __all__ = [
     "packaged_checkpoint",
     "read_header",
     "save_checkpoint",
+    "tuned_folder",
 ]
 
 FORMAT_VERSION: Final = 1
 _KEY: Final = "emi_checkpoint"  # the one metadata entry, a JSON object
+TUNED_KEY: Final = "tuned_{}"  # a note that names the folder of a modality's tuned encoder, next to the file
 # Limits of what a file may announce, looked at before anything of that size is made: docs/decisions/0020.
 MAX_FILE: Final = 2 << 30  # bytes; the largest system of the papers has 40 MB
 MAX_HEADER: Final = 4 << 20  # bytes; ours have a few KB
@@ -252,6 +255,34 @@ def load_checkpoint(path: Path, expect_encoders: Mapping[str, str] | None = None
             )
     network.load_state_dict(weights, assign=True)
     return LoadedCheckpoint(network.eval(), header, content_hash(path))
+
+
+def tuned_folder(path: Path, header: CheckpointHeader, modality: Modality) -> Path | None:
+    """The folder of the encoder that was trained with this checkpoint; None if it was not trained.
+
+    Args:
+        path: the checkpoint's file.
+        header: its header.
+        modality: whose encoder.
+
+    Raises:
+        CheckpointError: the folder is not there, or would lie elsewhere than next to the file.
+    """
+    named = header.notes.get(TUNED_KEY.format(modality))
+    if named is None:
+        return None
+    parts = named.split("/")
+    if named.startswith("/") or "\\" in named or ".." in parts:
+        raise CheckpointError(
+            f"{path} names the folder {printable(named, 100)}; it must lie next to the file"
+        )
+    folder = path.parent.joinpath(*parts)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{path} was trained together with its {modality} encoder, and {folder} is not there; copy the "
+            "folder `encoders` of the run together with the checkpoint"
+        )
+    return folder
 
 
 def _check_size(path: Path) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_engine.load import no_step
+from emi_live.bundle import with_tuned_encoders
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
@@ -106,7 +107,7 @@ class LiveEngine:
                 f"LiveEngine takes a LiveConfig, not {config!r}; make one with LiveConfig(mode='exact') or "
                 "load_config('robot')"
             )
-        self.config = config or LiveConfig()
+        self.config = with_tuned_encoders(config or LiveConfig())
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks

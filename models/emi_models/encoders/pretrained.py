@@ -181,11 +181,14 @@ def quiet_transformers() -> Iterator[None]:
 
 
 HASH_DIGITS: Final = 12
+TUNED: Final = "emi_tuned_from"  # in config.json, of an encoder that `emi train` has trained: what it was
 Spec = TypeVar("Spec", bound=ModelSpec)
 
 
 def identify(folder: Path, published: Spec, kinds: Collection[str]) -> Spec:
     """Which model a folder holds: the published one by its sizes, else one with its own id.
+
+    A model of the published sizes that `emi train --train-encoders` has trained has its own id too.
 
     Args:
         folder: in transformers' format.
@@ -207,7 +210,12 @@ def identify(folder: Path, published: Spec, kinds: Collection[str]) -> Spec:
             f"{' or '.join(sorted(kinds))}: {published.remedy}"
         )
     found = replace(published, model_type=kind, hidden_size=width, layers=layers)
-    return published if found == published else derived(folder, found)
+    return published if found == published and TUNED not in config else derived(folder, found)
+
+
+def is_tuned(folder: Path, spec: ModelSpec) -> bool:
+    """Whether `emi train` has trained this model."""
+    return TUNED in read_json(folder / "config.json", spec)
 
 
 def derived(folder: Path, spec: Spec) -> Spec:

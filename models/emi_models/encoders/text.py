@@ -11,6 +11,7 @@ from emi_models.encoders.pretrained import (
     ModelSpec,
     check_config,
     identify,
+    is_tuned,
     load_model,
     quiet_transformers,
     require,
@@ -59,7 +60,8 @@ def identify_text(folder: Path, published: ModelSpec = GTE_BASE) -> ModelSpec:
     """The text model in the folder; raises as `identify` does."""
     kinds = {*TEXT_CLASSES, GTE_EN_MLM_BASE.model_type}
     found = identify(folder, published, kinds)
-    return GTE_EN_MLM_BASE if sizes_of(found) == sizes_of(GTE_EN_MLM_BASE) else found
+    known = sizes_of(found) == sizes_of(GTE_EN_MLM_BASE) and not is_tuned(folder, published)
+    return GTE_EN_MLM_BASE if known else found
 
 
 class TransformerTextEncoder:
@@ -115,6 +117,16 @@ class TransformerTextEncoder:
             )
         self.encoder_id = spec.encoder_id
         self.dim = spec.hidden_size
+
+    @property
+    def model(self) -> Any:
+        """The model as transformers has it, in evaluation mode."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, as transformers has it."""
+        return self._tokenizer
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Features, shape (len(texts), 768); the caller owns them.

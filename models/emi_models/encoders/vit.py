@@ -128,6 +128,16 @@ class VitEncoder:
         self.dim = spec.hidden_size
         self.side_px: int = side
 
+    @property
+    def model(self) -> Any:
+        """The model as transformers has it, in evaluation mode."""
+        return self._model
+
+    @property
+    def normalisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and deviation of the three channels in [0, 1] that a crop is brought to."""
+        return self._mean, self._deviation
+
     def encode(self, crops: NDArray[np.uint8], *, batch_size: int = 16) -> NDArray[np.float32]:
         """Features, shape (N, 768); the caller owns them.
 

@@ -19,6 +19,7 @@ from emi_models.encoders.pretrained import (
     check_config,
     derived,
     identify,
+    is_tuned,
     load_model,
     read_json,
     require,
@@ -51,6 +52,7 @@ __all__ = [
     "has_affect_head",
     "identify_speech",
     "load_head",
+    "normalised",
     "with_voice",
 ]
 
@@ -109,7 +111,7 @@ def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSp
     if affect == found.affect:
         return found
     for known in (HUBERT_LARGE, WAVLM_LARGE):
-        if not affect and sizes_of(found) == sizes_of(known):
+        if not affect and sizes_of(found) == sizes_of(known) and not is_tuned(folder, published):
             return known
     return replace(derived(folder, found), affect=affect)
 
@@ -195,6 +197,11 @@ class Wav2vecEncoder:
         """Whether the model takes sound of mean 0 and variance 1."""
         return self._normalise
 
+    @property
+    def head(self) -> tuple[Any, ...]:
+        """The head's tensors: dense, its bias, projection, offset; empty without a head."""
+        return self._head or ()
+
     def with_affect(self, hidden: Any) -> Any:
         """Hidden states (frames, 1024), and next to them what the head says of each: (frames, 1027).
 
@@ -207,16 +214,22 @@ class Wav2vecEncoder:
         affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
         return torch.cat((hidden, affect), dim=1)
 
-    def _encode_piece(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _encode_piece(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         torch = self._torch
         if self._normalise:
-            exact = samples.astype(np.float64)
-            samples = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
+            samples = normalised(samples)
         with torch.inference_mode():
             taken = torch.tensor(samples, dtype=torch.float32)[None]  # aligned alike for every piece
             hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
             result: NDArray[np.float32] = self.with_affect(hidden).numpy()
         return result
+
+
+def normalised(samples: NDArray[Any]) -> NDArray[Any]:
+    """The samples (n,) at mean 0 and variance 1, computed in float64."""
+    exact = samples.astype(np.float64)
+    scaled: NDArray[Any] = (exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)
+    return scaled
 
 
 def check_sound(samples: NDArray[Any]) -> NDArray[Any]:

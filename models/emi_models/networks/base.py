@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from emi_models import Modality
@@ -65,6 +67,10 @@ class FusionNetwork(nn.Module, ABC):
     @abstractmethod
     def forward(self, window: FusionInputs) -> Tensor:
         """Raw intensities (B, 6) in the order of `EMOTIONS`, not clipped to [0, 1]."""
+
+    def modality_weights(self) -> Mapping[Modality, float]:
+        """What each modality's prediction counts when all are present; empty unless that is learned."""
+        return {}
 
     if TYPE_CHECKING:
 

@@ -91,6 +91,12 @@ class TaemiConfig:
     `anchor` (Table 4) is the modality whose own representation queries the two others. `attention` (Table 3):
     `anchored`; `self`, each sequence attends to itself and is averaged; `none`, projections are averaged.
     `missing` is what stands in for an absent modality. `modality_dropout` 0 is no modality dropout.
+
+    `attention="none"` is not quite the paper's "simple feature concat", which flattens all frames: that head
+    would have half a million inputs at the paper's sizes.
+
+    Beyond the paper, and off: `gated`, each intensity times a gate in (0, 1), since most ratings are 0;
+    `divergence`, how far the two others' vectors are apart, as a further input of the head.
     """
 
     task: ClassVar[Task] = "emi"
@@ -105,6 +111,13 @@ class TaemiConfig:
     anchor: Modality = "text"
     attention: Fusion = "anchored"
     missing: Absence = "token"
+    gated: bool = False
+    divergence: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Values of the head's last layer: intensities, and their gates if there are any."""
+        return len(EMOTIONS) * (2 if self.gated else 1)
 
     def __post_init__(self) -> None:
         check_sizes(self, "d_model", "heads", "mlp_hidden")
@@ -169,13 +182,13 @@ def taemi_parameters(config: TaemiConfig) -> int:
         total += dims["text"] * d_model + d_model
     if config.anchor != "text":
         total += 2 * square
-    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * len(EMOTIONS)
+    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * config.outputs
 
 
 def _flops(config: TaemiConfig) -> int:
     """Of one window."""
     shapes, d_model = config.shapes, config.d_model
-    total = 2 * (fused_width(config) + len(EMOTIONS)) * config.mlp_hidden
+    total = 2 * (fused_width(config) + config.outputs) * config.mlp_hidden
     if config.attention != "self":
         total += 2 * shapes.text_dim * d_model
     if config.anchor != "text":
@@ -197,4 +210,5 @@ def _flops(config: TaemiConfig) -> int:
 def fused_width(config: TaemiConfig) -> int:
     """The width of what goes into the head."""
     unprojected = config.anchor == "text" and config.attention != "none"
-    return (config.shapes.text_dim if unprojected else config.d_model) + 2 * config.d_model
+    projected = 3 if config.divergence else 2
+    return (config.shapes.text_dim if unprojected else config.d_model) + projected * config.d_model

@@ -4,8 +4,11 @@ Source: "Dual-Stage Cross-Modal Network with Dynamic Feature Fusion for Emotiona
 Estimation" §3.3–3.5; the paper gives no sizes beyond its features', so that those of `DualStageConfig` are
 ours. Beyond the contracts of `FusionNetwork`:
 
-- stage I (`align`) trains the three projections into the space that faces, voices and words share, as CLIP
-  does; they are frozen in stage II, which trains everything else;
+- stage I (`align`) trains encoders and, behind each, a projection into the space that faces, voices and
+  words share, as CLIP does. All are frozen in stage II, which trains everything else. On stored features,
+  whose encoders cannot be trained, stage I has the projections alone: less than the paper's, whose faces
+  gained by it (.09 to .16, Table 2);
+- words may take part in stage I alone (`align_text`): Table 2, and V+A of Table 3;
 - face and voice are averaged over M equally long segments each, of their own frames. The m-th parts of both
   are taken as simultaneous, so that Eq. 9 can add them, and words stand in each;
 - an absent modality has no part in the softmax of Eq. 8: the weights of the others add up to 1. With none
@@ -62,6 +65,12 @@ class DualStageConfig:
     heads: int = 4
     layers: int = 2  # of the Transformer encoder
     dropout: float = 0.1
+    align_text: bool = False  # words take part in stage I, even if `modalities` leave them out of stage II
+
+    @property
+    def aligned(self) -> tuple[Modality, ...]:
+        """The modalities of stage I."""
+        return tuple(m for m in MODALITIES if m in self.modalities or (m == "text" and self.align_text))
 
     def __post_init__(self) -> None:
         check_sizes(self, "shared", "d_model", "heads")
@@ -71,6 +80,8 @@ class DualStageConfig:
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads} and of 2")
         check_shares(self, "dropout")
         check_modalities(self)
+        if self.align_text and self.shapes.text_dim == 1:
+            raise ValueError("align_text is set, and the clips have no features of text")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +132,7 @@ class DualStage(FusionNetwork):
         shapes, d_model, trained = config.shapes, config.d_model, config.modalities
         self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in trained)
         dims = {"vision": shapes.vision_dim, "audio": shapes.audio_dim, "text": shapes.text_dim}
-        self.project = nn.ModuleDict({m: nn.Linear(dims[m], config.shared) for m in self.modalities})
+        self.project = nn.ModuleDict({m: nn.Linear(dims[m], config.shared) for m in config.aligned})
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # where CLIP starts
 
         if "vision" in trained:
@@ -156,7 +167,7 @@ class DualStage(FusionNetwork):
         """Stage I: what the two contrastive losses compare; their temperature is `1 / logit_scale.exp()`.
 
         The paper averages segments, then the video: the mean of all frames, since segments are equally long.
-        A modality outside of `config.modalities` has zeros, and no pairs.
+        A modality outside of `config.aligned` has zeros, and no pairs.
         """
         pooled = {
             "vision": masked_mean(*frames_of(window, "vision")),
@@ -165,9 +176,10 @@ class DualStage(FusionNetwork):
         }
         absent = window.text.new_zeros(window.batch, self.config.shared)
         unit = dict.fromkeys(MODALITIES, absent)
-        unit |= {m: F.normalize(self.project[m](pooled[m]), dim=1) for m in self.modalities}
+        aligned = self.config.aligned
+        unit |= {m: F.normalize(self.project[m](pooled[m]), dim=1) for m in aligned}
         present = dict.fromkeys(MODALITIES, torch.zeros_like(window.text_present))
-        present |= {m: rows for m, rows in present_rows(window).items() if m in self.modalities}
+        present |= {m: rows for m, rows in present_rows(window).items() if m in aligned}
         return Aligned(
             **unit,
             vision_pairs=present["text"] & present["vision"],

@@ -38,7 +38,8 @@ class SemanticMattersConfig:
     """Everything that decides the network's parameters and their use; the defaults are the paper's.
 
     A width of 0 is the published one: an audio state is as wide as an audio frame (1027), a vision state 768
-    (or as wide as a frame that is narrower), the fusion's middle layer as wide as an audio state.
+    (or as wide as a frame that is narrower). The fusion's middle layer is 1027 wide for every subset of
+    modalities, as published; 0 makes it as wide as an audio state, as earlier checkpoints have it.
     """
 
     shapes: FusionShapes
@@ -47,7 +48,7 @@ class SemanticMattersConfig:
     fusion: Fusion = "joint"  # or `multitask`: a head for each modality, weighed by learned uncertainties
     audio_hidden: int = 0
     vision_hidden: int = 0
-    fusion_hidden: int = 0
+    fusion_hidden: int = 1027
     dropout: float = 0.0  # between the layers of an LSTM
 
     def __post_init__(self) -> None:
@@ -56,6 +57,16 @@ class SemanticMattersConfig:
         check_modalities(self)
         check_choice(self, "task", TASKS)
         check_choice(self, "fusion", get_args(Fusion))
+        if self.middle < self.outputs:
+            raise ValueError(
+                f"fusion_hidden 0 is {self.middle} here, too few for {self.outputs} values; train again with "
+                "the default"
+            )
+
+    @property
+    def middle(self) -> int:
+        """The width of the fusion's middle layer."""
+        return self.fusion_hidden or self.audio_hidden or self.shapes.audio_dim
 
     @property
     def outputs(self) -> int:
@@ -72,10 +83,9 @@ class SemanticMatters(FusionNetwork):
         super().__init__(config)
         shapes = config.shapes
         self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in config.modalities)
-        audio = config.audio_hidden or shapes.audio_dim
         widths = {
             "vision": config.vision_hidden or min(768, shapes.vision_dim),
-            "audio": audio,
+            "audio": config.audio_hidden or shapes.audio_dim,
             "text": shapes.text_dim,
         }
         dims = {"vision": shapes.vision_dim, "audio": shapes.audio_dim}
@@ -86,11 +96,12 @@ class SemanticMatters(FusionNetwork):
                 if m in dims
             }
         )
-        middle = config.fusion_hidden or audio
         if config.fusion == "joint":
-            self.head = _head(sum(widths[m] for m in self.modalities), middle, config.outputs)
+            self.head = _head(sum(widths[m] for m in self.modalities), config.middle, config.outputs)
         else:
-            self.heads = nn.ModuleDict({m: _head(widths[m], middle, config.outputs) for m in self.modalities})
+            self.heads = nn.ModuleDict(
+                {m: _head(widths[m], config.middle, config.outputs) for m in self.modalities}
+            )
             self.log_variance = nn.Parameter(torch.zeros(len(self.modalities)))
 
     def forward(self, window: FusionInputs) -> Tensor:
@@ -117,6 +128,13 @@ class SemanticMatters(FusionNetwork):
         present = self.presence(window)
         counts = present | ~present.any(dim=1, keepdim=True)  # all, where none is present
         return torch.where(counts, -self.log_variance, float("-inf")).softmax(dim=1)
+
+    def modality_weights(self) -> dict[Modality, float]:
+        """As `weights` where all are present (Table 3); empty with the joint fusion."""
+        if self.config.fusion == "joint":
+            return {}
+        counts = (-self.log_variance.detach()).softmax(dim=0).tolist()
+        return dict(zip(self.modalities, counts, strict=True))
 
     def _vectors(self, window: FusionInputs) -> list[Tensor]:
         """Each modality as one vector (B, width): words, or the LSTM's last state; zeros where absent."""

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from emi_models import EMOTIONS
 from emi_models.networks.base import Attention, FusionNetwork, learned, masked_mean, zero_unless
-from emi_models.networks.config import TaemiConfig
+from emi_models.networks.config import TaemiConfig, fused_width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,16 +120,15 @@ class Taemi(FusionNetwork):
 
     def __init__(self, config: TaemiConfig) -> None:
         super().__init__(config)
-        shapes, d_model = config.shapes, config.d_model
+        shapes = config.shapes
         self.vision = FrameSequence(shapes.vision_dim, config, "vision")
         self.audio = FrameSequence(shapes.audio_dim, config, "audio")
         self.text = Words(shapes.text_dim, config)
-        unprojected = config.anchor == "text" and config.attention != "none"
         self.head = nn.Sequential(
-            nn.Linear((shapes.text_dim if unprojected else d_model) + 2 * d_model, config.mlp_hidden),
+            nn.Linear(fused_width(config), config.mlp_hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.mlp_hidden, len(EMOTIONS)),
+            nn.Linear(config.mlp_hidden, config.outputs),
         )
 
     def forward(self, window: FusionInputs) -> Tensor:
@@ -153,4 +151,10 @@ class Taemi(FusionNetwork):
             query = self.vision.pooled(*face)
             fused = [query, self.text.queried(t), self.audio.queried(query, *voice)]
         # 1792 in the paper, Dt + 2 d_model; 3 d_model where the words are projected.
-        return self.head(torch.cat(fused, dim=1))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
+        if config.divergence:
+            fused.append((fused[1] - fused[2]).abs())
+        y: Tensor = self.head(torch.cat(fused, dim=1))
+        if config.gated:
+            intensity, gate = y.chunk(2, dim=1)
+            y = intensity * torch.sigmoid(gate)
+        return y

@@ -6,13 +6,14 @@ recipe's own value; `emi_models.training.papers` has them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from emi_models import Modality
 
-__all__ = ["DataSettings", "StageSettings", "TrainConfig", "TrainingSettings"]
+__all__ = ["DataSettings", "EncoderSettings", "StageSettings", "TrainConfig", "TrainingSettings"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Use = Literal["train", "4:1", "train+valid"]
@@ -67,6 +68,22 @@ class TrainingSettings(StageSettings):
     precision: Precision = Field(
         "auto",
         description="Number format; auto = fp32 on the CPU, bf16 on a GPU that supports it, else fp16.",
+    )
+    loss: Literal["recipe", "correlation"] = Field(
+        "recipe",
+        description=(
+            "What regression minimises: the recipe's own; or squared error and 1 - Pearson's correlation,"
+            " which is of none of the papers."
+        ),
+    )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description=(
+            "Processes that train together, each on a GPU of its own or all on the CPU; a batch is shared"
+            " among them, so its size must be a multiple of this."
+        ),
     )
     threads: int | None = Field(
         None,
@@ -128,11 +145,49 @@ class DataSettings(_Section):
     )
 
 
+class EncoderSettings(_Section):
+    """Which encoders are trained together with the network, and what of them."""
+
+    train: tuple[Modality, ...] = Field(
+        (), description="Modalities whose encoders are trained, as `--train-encoders` names them."
+    )
+    models: dict[Modality, Path] = Field(
+        {},
+        description=(
+            "Folders of models in transformers' format, such as `encoders.models.audio`; a modality that is"
+            " not named has the published model of the store."
+        ),
+    )
+    rate: float = Field(
+        1.0, gt=0, le=10, description="Learning rate of the encoders, as a share of the network's own."
+    )
+    frozen_layers: dict[Modality, Annotated[int, Field(ge=0)]] = Field(
+        {},
+        description=(
+            "First layers of an encoder that stay as they are, with all that comes before them, such as"
+            " `encoders.frozen_layers.audio=6`; 0 = only what comes before the layers. A modality that is"
+            " not named is trained whole."
+        ),
+    )
+    checkpointing: bool = Field(
+        False,
+        description="Compute states again in the backward pass: less memory, a third more time.",
+    )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of LoRA's matrices, which are trained in place of the weights; 0 = no LoRA.",
+    )
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA's scale, divided by its rank.")
+
+
 class TrainConfig(_Section):
     """All settings of one training. `network` holds fields of the system's own configuration."""
 
     training: TrainingSettings = TrainingSettings()
     data: DataSettings = DataSettings()
+    encoders: EncoderSettings = EncoderSettings()
     network: dict[str, Any] = Field(
         {}, description="Fields of the system's own network configuration, such as `network.dropout`."
     )

@@ -28,13 +28,13 @@ from torchmetrics.functional.classification import multiclass_f1_score
 from torchmetrics.functional.regression import concordance_corrcoef, mean_squared_error, pearson_corrcoef
 
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.checkpoint import load_checkpoint
+from emi_models.checkpoint import TUNED_KEY, load_checkpoint
 from emi_models.data.batches import LEAST_CLIPS, check_task, collate, rated_clips, rated_part
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.training.config import DataSettings
-from emi_models.training.results import HEADING, published_for
+from emi_models.training.published import HEADING, published_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionShapes
     from emi_models.networks.base import FusionNetwork
     from emi_models.networks.config import NetworkConfig, Task
-    from emi_models.training.results import Published
+    from emi_models.training.published import Published
 
 __all__ = [
     "PREFIXES_S",
@@ -180,6 +180,8 @@ class Evaluation:
     without: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, one modality taken away
     alone: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, the others taken away
     published: tuple[Published, ...] = ()  # empty where the data are others
+    tuned: tuple[Modality, ...] = ()  # whose encoders were trained with the network
+    weights: Mapping[Modality, float] = field(default_factory=dict)  # learned ones, of the multi-task variant
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for machines."""
@@ -193,6 +195,8 @@ class Evaluation:
             "prefixes": [{"seconds": p.seconds, "cut": p.cut, **p.scores.to_json()} for p in self.prefixes],
             "without": {modality: scores.to_json() for modality, scores in self.without.items()},
             "alone": {modality: scores.to_json() for modality, scores in self.alone.items()},
+            "tuned": list(self.tuned),
+            "weights": dict(self.weights),
             "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},
         }
 
@@ -250,6 +254,8 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """What the network of a checkpoint does on clips of the features that it was trained on.
 
+    Encoders that were trained with the network run here, on the clips' media (`emi extract --keep-media`),
+    unless the features are theirs already. Then only whole clips are scored, no prefixes.
     A set without a valid split gets the one that training held out, as the checkpoint's notes say, or as a
     training with no settings would draw it. After a training with `data.use=4:1`, `valid` is what it left.
 
@@ -259,6 +265,12 @@ def evaluate_checkpoint(
     """
     loaded = load_checkpoint(path)
     header = loaded.header
+    tuned = tuple(m for m in MODALITIES if TUNED_KEY.format(m) in header.notes)
+    if tuned and any(clips.encoders.get(m) != header.encoders[m] for m in tuned):
+        from emi_models.training.encoders import TunedClips
+
+        clips = TunedClips(clips, path, header)
+        prefixes = ()  # what was said by a moment inside a clip is not stored
     check_fit(header, loaded.network, clips)
     where, use = split, header.notes.get("use", "train")
     if use == "train+valid" and split in ("train", "valid"):
@@ -269,7 +281,7 @@ def evaluate_checkpoint(
         seed = int(header.notes.get("held_out_seed", usual.held_out_seed))
         clips = rated_clips(clips, share, seed, "4:1" if use == "4:1" and clips.ids("valid") else "train")
         where = f"valid: {clips.validation}"
-    return evaluate(
+    found = evaluate(
         loaded.network,
         clips,
         split,
@@ -281,6 +293,7 @@ def evaluate_checkpoint(
         system=header.system,
         advance=advance,
     )
+    return replace(found, tuned=tuned, weights=loaded.network.modality_weights())
 
 
 def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) -> None:

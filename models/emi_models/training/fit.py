@@ -10,32 +10,37 @@ import hashlib
 import logging
 import signal
 import warnings
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips
 from emi_models.errors import TrainingError
+from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
+from emi_models.training.recipe import Regression, correlation_loss
 from emi_models.training.results import StageResult, draw_learning, open_run
-from emi_models.training.task import Bar, Keeper, StageTask, bars, score_words, seed_of
+from emi_models.training.task import Bar, Keeper, Lines, StageTask, bars, score_words, seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from lightning.pytorch.callbacks import Callback
     from rich.console import Console
     from rich.progress import Progress
 
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     from emi_models.data.clip import ClipSet
     from emi_models.networks.base import FusionNetwork
     from emi_models.training.config import TrainingSettings
+    from emi_models.training.encoders import TrainedEncoders
     from emi_models.training.recipe import Recipe, TrainingStage
     from emi_models.training.results import RunFolder
 
@@ -132,6 +138,8 @@ def header_of(
         notes |= {"held_out": str(config.data.held_out), "held_out_seed": str(config.data.held_out_seed)}
     if config.data.use != "train":
         notes |= {"use": config.data.use, "held_out_seed": str(config.data.held_out_seed)}
+    if weights := network.modality_weights():
+        notes["modality_weights"] = ", ".join(f"{m} {share:.3f}" for m, share in weights.items())
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
     return CheckpointHeader(
@@ -217,15 +225,25 @@ def fit(
         network = network_for(system, recipe, rated, config.network)
         check_task(network.config.task, rated.targets("train"))
         stages = recipe.adjusted_stages(network.config, config.training)
-        data = config.data
+        _check_devices(config.training, stages, device)
+        if config.training.loss == "correlation" and not any(
+            isinstance(stage.objective, type) and issubclass(stage.objective, Regression) for stage in stages
+        ):
+            raise TrainingError(
+                f"training.loss=correlation is for recipes of one squared error, and that of {system} has a "
+                "loss of its own; leave it out"
+            )
+        encoders = _encoders(rated, config)
+        learn, check = _windows(rated, config, encoders)
         run = _Run(
             folder=open_run(
                 out, _metadata(system, network, rated, config, device), resume=resume, force=force
             ),
             config=config,
-            learn=ClipWindows(rated, "train", data.prefixes, seed=config.training.seed, spans_s=data.spans_s),
-            check=ClipWindows(rated, "valid", spans_s=data.spans_s) if rated.ids("valid") else None,
+            learn=learn,
+            check=check,
             device=device,
+            encoders=encoders,
             console=console,
         )
         run.announce(system, network, rated)
@@ -236,8 +254,70 @@ def fit(
     title = f"{system}, seed {config.training.seed}: {clips.description}"
     draw_learning(run.folder.curves, title, results)
     header = header_of(system, network, rated, config, recipe, results[-1])
+    if encoders is not None:
+        header = _with_tuned(header, encoders, run.folder.path / "encoders")
     save_checkpoint(run.folder.checkpoint, network, header)
+    run.tell_weights(network)
     return FitResult(checkpoint=run.folder.checkpoint, stages=results)
+
+
+def _encoders(clips: RatedClips, config: TrainConfig) -> TrainedEncoders | None:
+    """The encoders that are trained with the network, None if there are none to train."""
+    if not config.encoders.train:
+        return None
+    require("transformers", extra="taemi", what="--train-encoders")
+    from emi_models.training.encoders import TrainedEncoders, encoder_folders
+
+    if config.data.prefixes or config.data.spans_s:
+        raise TrainingError(
+            "encoders are trained on whole clips, as in the papers; leave out data.prefixes and data.spans_s"
+        )
+    torch.manual_seed(seed_of(config.training.seed, "encoders"))  # of LoRA's matrices
+    return TrainedEncoders(encoder_folders(clips, config.encoders), config.encoders)
+
+
+def _windows(
+    clips: RatedClips, config: TrainConfig, encoders: TrainedEncoders | None
+) -> tuple[ClipWindows, ClipWindows | None]:
+    """The clips to train on and to validate on (None: no clip validates), with media for trained encoders."""
+    data, seed, validates = config.data, config.training.seed, bool(clips.ids("valid"))
+    if encoders is None:
+        return (
+            ClipWindows(clips, "train", data.prefixes, seed=seed, spans_s=data.spans_s),
+            ClipWindows(clips, "valid", spans_s=data.spans_s) if validates else None,
+        )
+    from emi_models.training.encoders import MediaWindows
+
+    checked = MediaWindows(clips, "valid", encoders) if validates else None
+    return MediaWindows(clips, "train", encoders, seed=seed), checked
+
+
+def _check_devices(settings: TrainingSettings, stages: Sequence[TrainingStage], device: torch.device) -> None:
+    """Return if batches can be shared among the processes, and each has a device; else raise."""
+    count = settings.devices
+    if count > 1 and device.type == "cuda" and count > torch.cuda.device_count():
+        raise TrainingError(
+            f"training.devices is {count}, and PyTorch sees {torch.cuda.device_count()} GPUs; choose fewer"
+        )
+    for stage in stages:
+        if stage.batch_size % count:
+            raise TrainingError(
+                f"training.devices is {count}, and the batches of stage {stage.name} have {stage.batch_size} "
+                "clips; choose a training.batch_size that is a multiple of it"
+            )
+
+
+def _with_tuned(header: CheckpointHeader, encoders: TrainedEncoders, folder: Path) -> CheckpointHeader:
+    """Save the trained encoders, and name them in the header."""
+    from emi_models.training.encoders import save_encoders, tuned_notes
+
+    ids = save_encoders(encoders, folder)
+    base = ", ".join(f"{m} from {encoders.base_ids[m]}" for m in ids)
+    return replace(
+        header,
+        encoders={**header.encoders, **{str(m): name for m, name in ids.items()}},
+        notes={**header.notes, **tuned_notes(ids), "encoders": f"trained together with the network: {base}"},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +329,15 @@ class _Run:
     learn: ClipWindows
     check: ClipWindows | None  # None: no clip validates
     device: torch.device
+    encoders: TrainedEncoders | None
     console: Console | None
+
+    def tell_weights(self, network: FusionNetwork) -> None:
+        """Print what each modality's prediction has learned to count, if it has."""
+        weights = network.modality_weights()
+        if self.console is not None and weights:
+            told = ", ".join(f"{modality} {share:.3f}" for modality, share in weights.items())
+            self.console.print(f"learned weights: {told}", markup=False, highlight=False, soft_wrap=True)
 
     def announce(self, system: str, network: FusionNetwork, clips: RatedClips) -> None:
         """Say what is about to be trained, on what and where."""
@@ -258,12 +346,29 @@ class _Run:
         size = sum(parameter.numel() for parameter in network.parameters())
         precision = choose_precision(self.config.training.precision, self.device)
         on = ", ".join(network.config.modalities)
+        frozen = "" if self.encoders is not None else ", frozen encoders"
         for line in (
-            f"{system}: {size:,} parameters on {on}; {self.device}, {precision}",
+            f"{system}: {size:,} parameters on {on}; {self.device}, {precision}{frozen}",
             f"{clips.description}; {len(self.learn)} clips train, validated on {clips.validation}",
             *(() if self.check else ("each stage trains all of its epochs, and its last epoch is kept",)),
+            *self._encoder_lines(),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def _encoder_lines(self) -> list[str]:
+        """What is trained of which encoder."""
+        if self.encoders is None:
+            return []
+        state = self.encoders.tuned_state()
+        lines = []
+        for modality, name in self.encoders.base_ids.items():
+            part = sum(
+                tensor.numel()
+                for key, tensor in state.items()
+                if key.startswith(f"models.{modality}.") or (modality == "audio" and key.startswith("head."))
+            )
+            lines.append(f"encoder of {modality}: {name}, {part:,} parameters train")
+        return lines
 
     def train(
         self, number: int, stage: TrainingStage, network: FusionNetwork, progress: Progress | None
@@ -275,6 +380,9 @@ class _Run:
             result = self._trained(place, stage, network, progress)
             self.folder.finish(number, result)
         _restore(network, place / "best.safetensors")
+        tuned = place / "encoders.safetensors"
+        if self.encoders is not None and tuned.is_file():
+            self.encoders.load_tuned(load_file(tuned))
         if self.console is not None:
             words = score_words(result.measure, result.score)
             line = f"{stage.name}: valid {words} in epoch {result.best_epoch}, best of {len(result.history)}"
@@ -289,15 +397,26 @@ class _Run:
         settings, seed = self.config, self.config.training.seed
         torch.manual_seed(seed_of(seed, stage.name, "objective"))
         objective = stage.objective(network)
-        task = StageTask(objective, stage, self.learn, self.check, seed, settings.data)
+        if settings.training.loss == "correlation" and isinstance(objective, Regression):
+            objective.error = correlation_loss
+        task = StageTask(
+            *(objective, stage, self.learn, self.check, seed, settings.data),
+            encoders=self.encoders,
+            threads=settings.training.threads,
+        )
         last = self.check is None
         keeper = Keeper(place, stage.margin, stage.patience, last=last)
-        told = [] if self.console is None else [Bar(progress, self.console, keeper)]
+        count = settings.training.devices
+        told: list[Callback] = []
+        if self.console is not None:  # a console cannot be sent to another process
+            told.append(Bar(progress, self.console, keeper) if count == 1 else Lines())
         gpu = self.device.type == "cuda"
         clipping = stage.clipping
         trainer = pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
-            devices=[self.device.index or 0] if gpu else 1,
+            devices=([self.device.index or 0] if gpu else 1) if count == 1 else count,
+            strategy="auto" if count == 1 else DDPStrategy(start_method="spawn", find_unused_parameters=True),
+            use_distributed_sampler=False,
             precision=choose_precision(settings.training.precision, self.device),
             max_epochs=stage.epochs,
             gradient_clip_val=None if clipping is None else clipping.limit,
@@ -311,7 +430,10 @@ class _Run:
             num_sanity_val_steps=0,
             limit_val_batches=0 if last else 1.0,
         )
-        _run(trainer, task, place / "last.ckpt")
+        with _sharing() if count > 1 else nullcontext():
+            _run(trainer, task, place / "last.ckpt")
+        if count > 1:  # the keepers were those of the processes
+            keeper.load_state_dict(_kept(place / "last.ckpt"))
         return StageResult(
             name=stage.name,
             measure="loss" if last else objective.measure,
@@ -319,6 +441,26 @@ class _Run:
             score=keeper.best,
             history=tuple(keeper.history),
         )
+
+
+@contextmanager
+def _sharing() -> Iterator[None]:
+    """Send tensors to the processes by files: the default way sends one descriptor twice, which fails."""
+    before = torch.multiprocessing.get_sharing_strategy()
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    try:
+        yield
+    finally:
+        torch.multiprocessing.set_sharing_strategy(before)
+
+
+def _kept(state: Path) -> dict[str, Any]:
+    """The state of the keeper in a stage's last state."""
+    saved = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
+    kept: dict[str, Any] = next(
+        value for key, value in saved["callbacks"].items() if key.startswith(Keeper.__name__)
+    )
+    return kept
 
 
 def _restore(network: FusionNetwork, best: Path) -> None:
@@ -346,6 +488,9 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(task, ckpt_path=state if there else None, weights_only=True if there else None)
+    except ProcessRaisedException as error:
+        last = str(error).strip().rpartition("\n")[2]
+        raise TrainingError(f"a training process failed: {last.partition(': ')[2] or last}") from error
     except SystemExit:
         if not trainer.interrupted:
             raise

@@ -1,16 +1,17 @@
 """The recipe of each system: the settings that its paper gives; what the paper leaves open is chosen here.
 
-- TAEMI: one stage, as in the paper's §3.5 and §4.1.
+- TAEMI: one stage, as in the paper's §3.5 and §4.1 (arXiv:2603.14976v1).
 - The two-stage framework (MimicMetrics): each branch alone under its own head, then their fusion (§4.6-4.8).
   Two faults of the published training are not repeated: there the motion encoder stood still in stage two,
   and encoders stayed as they were at the last epoch while the fusion went back to its best. A clip that lacks
   a modality takes no part in that branch's stage.
-- The dual-stage network (USTC): contrastive alignment with words, then regression with the aligned
-  projections frozen. Source: "Dual-Stage Cross-Modal Network with Dynamic Feature Fusion for Emotional
-  Mimicry Intensity Estimation" §3.6 and §4.3. Chosen here: AdamW, the batch size, and stage II's rate,
-  schedule and patience. The contrastive loss is symmetric, as CLIP's; Eq. 1 writes one direction. The
-  averaged weights start with a short memory (`emi_models.training.task`), else a small set would be scored
-  by weights close to the start's.
+- The dual-stage network (USTC): contrastive alignment with words, then regression with what was aligned
+  frozen: encoders and projections, or projections alone where features are stored. Source: "Dual-Stage
+  Cross-Modal Network with Dynamic Feature Fusion for Emotional Mimicry Intensity Estimation" §3.3, §3.6 and
+  §4.3 (arXiv:2503.10603v1). Chosen here: AdamW, the batch size, and stage II's rate, schedule and patience.
+  The contrastive loss is symmetric, as CLIP's; Eq. 1 writes one direction. The averaged weights start with
+  a short memory (`emi_models.training.task`), else a small set would be scored by weights close to the
+  start's.
 - Semantic Matters: one stage (§3.1), its multi-task variant (§4.1.2), and ambivalence and hesitancy (§3.2).
   The paper names no optimiser beyond its rate; AdamW with its usual decay is chosen here. It trains all
   epochs and keeps the best.
@@ -19,13 +20,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emi_models import EMOTIONS
+from emi_models import EMOTIONS, MODALITIES
 from emi_models.data.batches import motion_dim_of
 from emi_models.errors import TrainingError
 from emi_models.training.recipe import (
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionInputs
     from emi_models.networks.dual_stage import DualStage, DualStageConfig
@@ -127,6 +130,10 @@ class Branch(Objective):
         counts = self.network.presence(window)[self.name]
         return Outcome(mixed_loss(predicted, targets, counts), predicted, counts)
 
+    def encodes(self) -> tuple[Modality, ...]:
+        """The branch's own modality; motion is measured, not encoded."""
+        return tuple(m for m in MODALITIES if m == self.name)
+
     def groups(self) -> Sequence[Group]:
         """The branch's encoder and the head."""
         return [Group([*self.network.branch_parameters(self.name), *self.head.parameters()])]
@@ -135,6 +142,7 @@ class Branch(Objective):
 class Fusion(Objective):
     """The fusion regressor, and every encoder at a twentieth of its rate."""
 
+    encoder_rate = ENCODER_RATE
     network: TwoStage
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
@@ -151,7 +159,7 @@ class Fusion(Objective):
 def _two_stage_stage(name: str, objective: type[Fusion] | None = None, epochs: int = 50) -> TrainingStage:
     return TrainingStage(
         name=name,
-        objective=objective or (lambda network: Branch(network, name)),
+        objective=objective or partial(Branch, name=name),
         schedule=Plateau(by=0.5, patience=3),
         epochs=epochs,
         patience=10,
@@ -195,7 +203,11 @@ def contrastive_loss(one: Tensor, other: Tensor, pairs: Tensor, scale: Tensor) -
 
 
 class Alignment(Objective):
-    """Stage I: the projections of faces and of voices each find the words that belong to them."""
+    """Stage I: the projections of faces and of voices each find the words that belong to them.
+
+    With `--train-encoders` the encoders learn it too, as in the paper's §3.3: then the projections are what
+    CLIP has behind its encoders. Without, features are stored and only the projections learn.
+    """
 
     measure: ClassVar[Measure] = "loss"
     network: DualStage
@@ -213,7 +225,13 @@ class Alignment(Objective):
         return [Group(list(self.network.alignment_parameters()))]
 
 
-class FrozenAlignment(Regression):
+class FrozenEncoders(Regression):
+    """Stage II where there was no stage I: the whole network, on encoders as they are."""
+
+    encoder_rate = 0.0
+
+
+class FrozenAlignment(FrozenEncoders):
     """Stage II: everything but what stage I has aligned."""
 
     network: DualStage
@@ -250,9 +268,9 @@ def _dual_stage_fusion(objective: type[Regression]) -> TrainingStage:
 
 
 def _dual_stage_stages(config: DualStageConfig) -> tuple[TrainingStage, ...]:
-    if "text" in config.modalities and len(config.modalities) > 1:
+    if len(config.aligned) > 1 and "text" in config.aligned:
         return _ALIGN, _dual_stage_fusion(FrozenAlignment)
-    return (_dual_stage_fusion(Regression),)  # without words with a face or a voice there is nothing to align
+    return (_dual_stage_fusion(FrozenEncoders),)  # words, or what belongs to them, are not there to align
 
 
 def _dual_stage_missing(config: DualStageConfig) -> str:
@@ -263,16 +281,17 @@ def _dual_stage_missing(config: DualStageConfig) -> str:
 
 
 class MultiTask(Objective):
-    """Each modality predicts for itself, at its own learned uncertainty, and so does their weighted sum.
+    """Each modality predicts for itself, at its own learned uncertainty; their weighted sum is what counts.
 
     Kendall, Gal & Cipolla 2018: half of error / variance + log variance, for each modality over the rows that
-    have it. The fused prediction's own error is added, since it is what is used.
+    have it. As in the paper (§4.1.2) the fused prediction has no loss of its own: uncertainties alone make
+    its weights.
     """
 
     network: SemanticMatters
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
-        """The fused prediction (B, outputs), and the losses of it and of each modality's."""
+        """The fused prediction (B, outputs), and the losses of each modality's."""
         each, present = self.network.each(window), self.network.presence(window)
         fused = (self.network.weights(window)[:, :, None] * each).sum(dim=1)
         errors = torch.stack(
@@ -281,7 +300,7 @@ class MultiTask(Objective):
         doubt = self.network.log_variance
         tasks = 0.5 * (errors * torch.exp(-doubt) + doubt)
         seen = present.any(dim=0)  # a modality that this batch lacks says nothing of its uncertainty
-        return Outcome(torch.where(seen, tasks, 0.0).sum() + self.error(fused, targets), fused)
+        return Outcome(torch.where(seen, tasks, 0.0).sum(), fused)
 
     @staticmethod
     def error(predicted: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:

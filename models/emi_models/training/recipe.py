@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from emi_models import MODALITIES
 from emi_models.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionInputs
     from emi_models.networks.base import FusionNetwork
@@ -46,6 +48,7 @@ __all__ = [
     "Schedule",
     "TrainingStage",
     "concordance_loss",
+    "correlation_loss",
     "cross_entropy",
     "squared_error",
 ]
@@ -57,12 +60,13 @@ EPSILON = 1e-8  # of the concordance's denominator, for a column that does not v
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parameters that are trained at the stage's learning rate.
+    """Parameters that are trained at `rate` times the stage's learning rate.
 
     `encoders`: at the stage's `encoder_rate` times that, since they are trained already.
     """
 
     parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
     encoders: bool = False
 
 
@@ -79,6 +83,8 @@ class Objective(nn.Module):
     """A network and what one stage needs in addition, such as a head that is discarded afterwards."""
 
     measure: ClassVar[Measure] = "pearson"
+    # Encoders that are trained with the network learn at this share of its rate; 0: not in this stage.
+    encoder_rate: ClassVar[float] = 1.0
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
@@ -92,6 +98,10 @@ class Objective(nn.Module):
         """What is trained, and how fast; a parameter in no group stays as it is."""
         return [Group(list(self.parameters()))]
 
+    def encodes(self) -> tuple[Modality, ...]:
+        """Whose encoders this stage trains, where there are encoders to train."""
+        return MODALITIES
+
     if TYPE_CHECKING:
 
         def __call__(self, window: FusionInputs, targets: Tensor) -> Outcome:
@@ -99,12 +109,16 @@ class Objective(nn.Module):
 
 
 class Regression(Objective):
-    """The whole network, mean squared error."""
+    """The whole network, mean squared error or what `training.loss` names."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__(network)
+        self.error: Callable[[Tensor, Tensor], Tensor] = squared_error
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
         """Predictions of the network (B, 6) and their mean squared error."""
         predicted = self.network(window)
-        return Outcome(squared_error(predicted, targets), predicted)
+        return Outcome(self.error(predicted, targets), predicted)
 
 
 class Classification(Objective):
@@ -116,6 +130,20 @@ class Classification(Objective):
         """Logits of the network (B, 1) and their cross-entropy with targets that are 0 or 1."""
         logits = self.network(window)
         return Outcome(cross_entropy(logits, targets), logits)
+
+
+def correlation_loss(predicted: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean squared error and 1 - Pearson's correlation of the batch, in equal parts; no paper of the four.
+
+    Scores are correlations; the error keeps the scale, which a correlation leaves open. A column that does
+    not vary in a batch has correlation 0.
+    """
+    weights = _weights(targets, counts)
+    p, t = predicted.float(), targets
+    p, t = p - _mean(p, weights), t - _mean(t, weights)
+    spread = (_mean(p * p, weights) * _mean(t * t, weights) + EPSILON**2).sqrt()
+    apart = (1 - _mean(p * t, weights) / spread.clamp(min=EPSILON)).mean()
+    return squared_error(predicted, targets, counts) + apart
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:

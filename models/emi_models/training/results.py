@@ -9,8 +9,7 @@
     ├── curves.png
     └── checkpoint.safetensors     there once all is done
 
-`PUBLISHED` holds what the papers report on Hume-Vidmimic2: mean Pearson correlation over the six emotions.
-None of it was measured here, and it is shown only next to scores on the same data.
+What the papers report is in `emi_models.training.published`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from emi_models import EMOTIONS
 from emi_models.console import printable
 from emi_models.errors import TrainingError
 from emi_models.files import replacing
+from emi_models.training.published import FROZEN_RANGE, HEADING, OFFICIAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,16 +38,11 @@ if TYPE_CHECKING:
     from emi_models.training.evaluate import Evaluation, Scores
 
 __all__ = [
-    "HEADING",
-    "OFFICIAL",
-    "PUBLISHED",
-    "Published",
     "RunFolder",
     "StageResult",
     "draw_learning",
     "draw_prefixes",
     "open_run",
-    "published_for",
     "show_evaluation",
 ]
 
@@ -230,48 +225,6 @@ def _write(path: Path, figure: Figure) -> None:
         FigureCanvasAgg(figure).print_png(part)
 
 
-HEADING: Final = "published, on the gated data; not measured here"
-OFFICIAL: Final = "Hume-Vidmimic2"  # with this a set's description begins, if it is that set
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One row of a paper's table. None: not reported. `source` says where it stands."""
-
-    name: str
-    modalities: str  # V, A, T, and M for motion
-    valid: float | None
-    test: float | None
-    source: str
-
-
-_TAEMI: Final = "TAEMI, Table 2"
-_TWO_STAGE: Final = "Two-Stage Framework, Table 5"
-_SEMANTIC: Final = "Semantic Matters, Table 1"
-_DUAL: Final = "Dual-Stage Network, Table 3"
-PUBLISHED: Final = (
-    Published("baseline ViT", "V", 0.09, None, _TAEMI),
-    Published("baseline wav2vec 2.0", "A", 0.24, None, _TAEMI),
-    Published("baseline ViT + wav2vec 2.0", "V+A", 0.25, None, _TAEMI),
-    Published("dual_stage", "V+A", 0.2846, None, _DUAL),
-    Published("dual_stage", "A+T", 0.3518, None, _DUAL),
-    Published("dual_stage", "V+A+T", 0.3626, None, _DUAL),
-    Published("two_stage", "V+A+T", 0.4373, 0.506, _TWO_STAGE),
-    Published("two_stage", "V+A+T+M", 0.4386, 0.506, _TWO_STAGE),
-    Published("HSEmotion", "V+A+T", 0.446, 0.510, _SEMANTIC),
-    Published("semantic_matters", "A+V", 0.380, None, _SEMANTIC),
-    Published("semantic_matters", "T", 0.523, 0.559, _SEMANTIC),
-    Published("semantic_matters", "V+A+T", 0.522, 0.556, _SEMANTIC),
-    Published("semantic_matters", "V+T", 0.529, 0.563, _SEMANTIC),
-    Published("taemi", "V+A+T", 0.55, None, _TAEMI),
-)
-
-
-def published_for(description: str) -> tuple[Published, ...]:
-    """The papers' rows, if the clips are theirs; none for any other set, whose scores cannot be compared."""
-    return PUBLISHED if description.startswith(OFFICIAL) else ()
-
-
 _SENSES: Final = {"vision": "face", "audio": "voice", "text": "words"}
 
 
@@ -281,13 +234,19 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(printable(line), style="bold", markup=False, highlight=False, soft_wrap=True)
     if evaluation.task == "emi":
         console.print(_by_emotion(evaluation))
-        console.print(_by_seconds(evaluation))
+        if evaluation.prefixes:
+            console.print(_by_seconds(evaluation))
     if evaluation.without:
         console.print(_by_modality(evaluation))
+    if evaluation.weights:
+        told = ", ".join(f"{modality} {share:.3f}" for modality, share in evaluation.weights.items())
+        console.print(f"learned weights of the modalities: {told}", highlight=False)
     if evaluation.task == "bah":
         console.print(f"weighted F1 {evaluation.whole.score:.4f}, of every labelled frame's own chunk")
     elif evaluation.published:
         console.print(_published(evaluation))
+        if not evaluation.tuned:
+            console.print(_frozen_words(), style="yellow", highlight=False, soft_wrap=True)
     else:
         console.print(
             f"The papers' tables are not shown: these clips are not {OFFICIAL}, scores cannot be compared.",
@@ -339,20 +298,40 @@ def _pearson_table(title: str, columns: Mapping[str, Scores]) -> Table:
 
 
 def _published(evaluation: Evaluation) -> Table:
+    """Rows with the same kind of encoders first: frozen ones, or trained ones."""
+    frozen = not evaluation.tuned
     table = _table(HEADING, ("shown", "valid", "test"))
+    table.add_column("encoders")
     table.add_column("source", overflow="fold")
-    for row in evaluation.published:
-        scores = ("-" if value is None else f"{value:g}" for value in (row.valid, row.test))  # as printed
-        table.add_row(row.name, row.modalities, *scores, row.source)
-    table.add_section()
     table.add_row(
         f"this {evaluation.system}",
         "",
         f"{evaluation.whole.mean_pearson:.3f}",
         "",
+        "frozen" if frozen else "trained",
         Text(printable(evaluation.split)),
+        style="bold",
     )
+    for alike in (True, False):
+        table.add_section()
+        for row in evaluation.published:
+            if (row.frozen == frozen) != alike:
+                continue
+            scores = ("-" if value is None else f"{value:g}" for value in (row.valid, row.test))  # as printed
+            trained = "frozen" if row.frozen else "trained"
+            table.add_row(
+                row.name, row.modalities, *scores, trained, row.source, style="" if alike else "dim"
+            )
     return table
+
+
+def _frozen_words() -> str:
+    low, high = FROZEN_RANGE
+    return (
+        "This network's encoders were not trained. With such features the papers reach about "
+        f"{low:g} (text) to {high:g} (all): compare with the rows marked frozen, "
+        "not with 0.55. --train-encoders trains them."
+    )
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

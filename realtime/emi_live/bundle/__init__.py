@@ -5,7 +5,7 @@ Nothing is substituted silently: every encoder that runs, and every absence, is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.bundle.base import (
     FACE_MODEL,
@@ -37,6 +37,7 @@ __all__ = [
     "load_speech",
     "register",
     "unregister",
+    "with_tuned_encoders",
 ]
 
 _BUILT_IN: Final = ("compact", "taemi")  # the first one is the default
@@ -78,6 +79,33 @@ def find_bundle(name: str) -> Bundle:
 def bundle_of(config: LiveConfig) -> Bundle:
     """The bundle that runs with these settings."""
     return find_bundle(config.bundle)
+
+
+def with_tuned_encoders(config: LiveConfig) -> LiveConfig:
+    """The settings with the encoders that were trained together with their checkpoint, if some were.
+
+    A folder that a setting names wins; and so does a bundle that it names, which then refuses the checkpoint.
+
+    Raises:
+        CheckpointError: a folder that the checkpoint names is not next to it.
+    """
+    from emi_models.checkpoint import read_header, tuned_folder
+    from emi_models.errors import CheckpointError
+
+    path = config.fusion.checkpoint
+    if path is None or (config.bundle != "taemi" and "bundle" in config.model_fields_set):
+        return config
+    try:
+        header = read_header(path)
+    except CheckpointError:
+        return config  # loading it says what is wrong
+    update: dict[str, Any] = {}
+    for modality, name in SECTION_OF.items():
+        section = getattr(config, name)
+        folder = tuned_folder(path, header, modality)
+        if folder is not None and section.model is None:
+            update[name] = section.model_copy(update={"model": folder})
+    return config.model_copy(update={"bundle": "taemi", **update}) if update else config
 
 
 def default_bundle() -> Bundle:

@@ -129,6 +129,14 @@ def extract(
     seconds: Annotated[
         float, typer.Option(help="Use only the first seconds of longer clips; 0 = all.", rich_help_panel=HOW)
     ] = 12.0,
+    keep_media: Annotated[
+        bool,
+        typer.Option(
+            "--keep-media",
+            help="Also keep the sound and the face crops, for emi train --train-encoders (bundle taemi).",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -255,6 +263,7 @@ def extract(
         settings=set_ or (),
         audio_track=audio_track,
         offline=offline,
+        keep_media=keep_media,
     )
     listing = list_videos(videos)
     ratings = rate(listing.videos, labels, split_by)

@@ -231,6 +231,7 @@ def live(
         return
     with report_errors(debug):
         end_on_signals()
+        from emi_live.bundle import with_tuned_encoders
         from emi_live.config import load_config
 
         overrides = _overrides(
@@ -255,7 +256,7 @@ def live(
                 "output.ui": None if ui else False,
             }
         )
-        settings = load_config(config, set_ or (), overrides)
+        settings = with_tuned_encoders(load_config(config, set_ or (), overrides))
         _check_source(settings, demo)
         check_before_loading(settings, picture)
 

@@ -262,6 +262,7 @@ TRAIN_HELP = """Train one of the published systems on a folder of clips.
   emi train --system taemi --data features --out runs/taemi
   emi train --system taemi --data features --out runs/taemi --resume
   emi train --system two_stage --data hume --text gte --out runs/two_stage
+  emi train --system taemi --data features --out runs/tuned --train-encoders audio,text
   emi train --system semantic_matters --data features --out runs/sm --seed 1
       --set training.max_epochs=5 --set network.fusion=multitask
 
@@ -324,11 +325,20 @@ def train(
             metavar="NAME",
         ),
     ] = None,
+    train_encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the encoders of these modalities with the network, e.g. audio,text; the clips need "
+            "the media that emi extract --keep-media keeps.",
+            rich_help_panel=HOW,
+            metavar="MODALITY,...",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any setting of training, data or network, e.g. training.max_epochs=1, "
+            help="Any setting of training, data, network or encoders, e.g. training.max_epochs=1, "
             "training.stages.align.learning_rate=1e-4, network.dropout=0.2. Repeatable.",
             rich_help_panel=HOW,
             metavar="KEY=VALUE",
@@ -365,7 +375,8 @@ def train(
 
     options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
     overrides = {"seed": seed, "device": device}
-    config = _config(set_ or (), {name: value for name, value in overrides.items() if value is not None}, use)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    config = _config(set_ or (), given, use, train_encoders)
     _check_system(system)
     require(*TRAINING, *EXPORT, extra="train", what="emi train")
     check_data(data, labels)
@@ -379,8 +390,7 @@ def train(
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
             asked: dict[str, Any] = {"system": system, "data": data, "out": out, **options, "use": use}
-            asked["set"] = set_
-            asked |= overrides
+            asked |= {"set": set_, **overrides, "train-encoders": train_encoders}
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
@@ -394,7 +404,12 @@ def _check_system(system: str) -> None:
         raise ConfigurationError(f"no system is called {system!r}; there are: {', '.join(SYSTEMS)}")
 
 
-def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any], use: str | None) -> TrainConfig:
+def _config(
+    settings: list[str] | tuple[str, ...],
+    overrides: dict[str, Any],
+    use: str | None = None,
+    encoders: str | None = None,
+) -> TrainConfig:
     from emi_live.config import read_settings, validated
     from emi_models.training.config import TrainConfig
 
@@ -405,6 +420,10 @@ def _config(settings: list[str] | tuple[str, ...], overrides: dict[str, Any], us
     data = values.setdefault("data", {})
     if use is not None and isinstance(data, dict):
         data["use"] = use
+    if encoders is not None:
+        named = values.setdefault("encoders", {})
+        if isinstance(named, dict):
+            named["train"] = [name.strip() for name in encoders.split(",") if name.strip()]
     return validated(TrainConfig, values)
 
 

@@ -10,24 +10,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of, find_bundle
 from emi_live.bundle.base import whisper_model
 from emi_live.clock import seconds_to_ns
 from emi_live.config import LiveConfig, load_config
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.messages import END_OF_STREAM
 from emi_models import MODALITIES, Modality
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emi_live.bundle import CropEncoder
+    from emi_live.extract.recorder import SoundEncoder
     from emi_live.flow import Flow
     from emi_live.stages import Stage
+    from emi_models.data.clip import Clip
+    from emi_models.data.media import ClipMedia
     from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
 __all__ = [
     "ClipEncoders",
     "ExtractSettings",
+    "KeptMedia",
     "dims_of",
     "fetch_models",
     "load_settings",
@@ -47,6 +56,7 @@ class ExtractSettings:
     live: LiveConfig = field(default_factory=LiveConfig)
     without: frozenset[Modality] = frozenset()
     seconds: float | None = 12.0  # how much of a longer clip is kept; None = all
+    keep_media: bool = False  # sound and face crops, for training the encoders
 
     @property
     def bundle(self) -> str:
@@ -84,6 +94,7 @@ class ExtractSettings:
             "recognizer": recognizer,
             "seconds": self.seconds,
             "window_s": live.window.length_s,
+            **({"media": True} if self.keep_media else {}),
             **({} if (track := live.source.audio_track) is None else {"audio_track": str(track)}),
             **{
                 name: getattr(live, name).model_dump(mode="json", exclude=NO_FEATURE)
@@ -102,6 +113,7 @@ def load_settings(
     settings: Sequence[str] = (),
     audio_track: str | None = None,
     offline: bool = False,
+    keep_media: bool = False,
 ) -> ExtractSettings:
     """The settings from the command line's options.
 
@@ -113,6 +125,7 @@ def load_settings(
         settings: `section.key=value`, as of `load_config`.
         audio_track: which sound track of each file, a number from 1 or a language; None: the default one.
         offline: never use the network.
+        keep_media: also keep the sound and the crops that the encoders were given.
 
     Raises:
         ConfigurationError: a setting that does not exist, cannot be, or means nothing here.
@@ -145,7 +158,12 @@ def load_settings(
         [*_defaults(bundle, base), *settings],
         {name: values for name, values in overrides.items() if values},
     )
-    extract = ExtractSettings(live=live, without=left_out, seconds=seconds or None)
+    extract = ExtractSettings(live=live, without=left_out, seconds=seconds or None, keep_media=keep_media)
+    if keep_media and (bundle != "taemi" or live.audio.context != "full"):
+        raise ConfigurationError(
+            "--keep-media is for encoders that can be trained, and for whole clips: use --bundle taemi, and "
+            "leave audio.context out"
+        )
     for modality, folder in extract.folders.items():
         if not folder.expanduser().is_dir():
             raise ConfigurationError(f"{SECTION_OF[modality]}.model={folder}: there is no such folder")
@@ -186,6 +204,7 @@ class ClipEncoders:
         """
         wanted = settings.wanted
         self._settings = settings
+        self._kept: KeptMedia | None = None
         self._bundle = bundle_of(settings.live)
         self._encoders = self._bundle.load(
             settings.live, store, vision="vision" in wanted, audio="audio" in wanted or "text" in wanted
@@ -215,6 +234,11 @@ class ClipEncoders:
         from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
 
         used, until_ns = self._encoders, self._settings.until_ns
+        voice: SoundEncoder | None = used.voice
+        if self._settings.keep_media:
+            self._kept = KeptMedia(used.voice, used.crops)
+            voice = None if used.voice is None else self._kept.voice
+            used = replace(used, crops=None if used.crops is None else self._kept.face)
         if not flow.streams["video"]:
             used = replace(used, face=None)
         if not flow.streams["audio"]:
@@ -223,9 +247,17 @@ class ClipEncoders:
         if self._bundle.ends_with_clip and used.recognizer is not None:
             speech = EarlyEnd(flow.audio, until_ns)
         whole = None
-        if used.voice is not None and self._settings.live.audio.context == "full":
-            whole = WholeSoundStage(EarlyEnd(flow.audio, until_ns), used.voice)
+        if used.voice is not None and voice is not None and self._settings.live.audio.context == "full":
+            whole = WholeSoundStage(EarlyEnd(flow.audio, until_ns), voice)
         return self._bundle.stages(used, flow, speech=speech, voice=whole)
+
+    def media(self, clip: Clip) -> ClipMedia | None:
+        """What the encoders were given of the clip that was recorded last; None if it is not kept.
+
+        Raises:
+            StageError: there are fewer crops than features of them.
+        """
+        return None if self._kept is None else self._kept.media(clip)
 
     def forget(self) -> None:
         """Forget earlier clips."""
@@ -234,6 +266,52 @@ class ClipEncoders:
     def close(self) -> None:
         """Release what is held."""
         self._encoders.close()
+
+
+class KeptMedia:
+    """Passes sound and crops on to the encoders of one clip, and keeps them."""
+
+    def __init__(self, voice: SoundEncoder | None, face: CropEncoder | None) -> None:
+        self.voice = _KeptSound(voice)
+        self.face = _KeptCrops(face)
+
+    def media(self, clip: Clip) -> ClipMedia:
+        """What was kept, as far as the clip has features of it."""
+        from emi_models.data.media import ClipMedia
+        from emi_models.encoders.wav2vec import frame_ends_ns
+
+        count = len(clip.vision.t_ns)
+        crops = np.concatenate([np.zeros((0, *self.face.shape), np.uint8), *self.face.kept])
+        if len(crops) < count:
+            raise StageError(f"clip {clip.id} has {count} features of {len(crops)} crops; extract it again")
+        stamps = clip.audio.t_ns
+        first_ns = int(stamps[0] - frame_ends_ns(1)[0]) if len(stamps) else 0
+        sound = self.voice.kept if len(stamps) else np.zeros(0, np.float32)
+        return ClipMedia(sound, first_ns, crops[:count], clip.vision.t_ns)
+
+
+class _KeptSound:
+    def __init__(self, encoder: SoundEncoder | None) -> None:
+        self._encoder = encoder
+        self.kept = np.zeros(0, np.float32)
+
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self._encoder is not None  # noqa: S101  # without one there is no stage
+        self.kept = samples
+        return self._encoder.encode(samples)
+
+
+class _KeptCrops:
+    def __init__(self, encoder: CropEncoder | None) -> None:
+        self._encoder = encoder
+        self.side_px = 0 if encoder is None else encoder.side_px
+        self.shape = (self.side_px, self.side_px, 3)
+        self.kept: list[NDArray[np.uint8]] = []
+
+    def encode(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self._encoder is not None  # noqa: S101  # without one there is no stage
+        self.kept.append(crops.copy())
+        return self._encoder.encode(crops)
 
 
 def dims_of(shapes: FusionShapes) -> dict[Modality, int]:

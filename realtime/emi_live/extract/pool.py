@@ -307,6 +307,7 @@ def _extract(
     from emi_live.extract.encoders import dims_of
     from emi_live.extract.recorder import record_clip
     from emi_models.data.clip import Clip
+    from emi_models.data.media import media_path, write_media
 
     dims = dims_of(encoders.shapes)
     try:
@@ -317,6 +318,8 @@ def _extract(
     except EmiError as error:
         return Refused(id=job.id, reason=str(error))
     try:
+        if (media := encoders.media(clip)) is not None:  # before the features, which say that all is there
+            write_media(media_path(writer.folder, clip.id), media)
         writer.write(clip, transcript=recording.transcript, source=job.name)
     except DataError as error:  # the disk is full: the next clip would fare no better
         return Failed(reason=str(error))

@@ -49,7 +49,7 @@ def test_one_command_from_a_folder_to_a_checkpoint(
     code, said, told = train(capsys, "--system", "taemi", "--data", data, "--out", out, *settings)
     assert (code, said) == (0, f"saved {out}/checkpoint.safetensors\n")
     lines = told.splitlines()
-    assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true")
+    assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true, frozen encoders")
     assert lines[2].startswith("fusion: epoch 1/2  valid Pearson ")
     assert f"try: emi eval --checkpoint {out}/checkpoint.safetensors --data {data}" in lines
     header = read_header(out / "checkpoint.safetensors")

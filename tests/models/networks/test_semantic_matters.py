@@ -36,13 +36,34 @@ def test_the_papers_widths(modalities: tuple[Modality, ...], shapes: FusionShape
         net = SemanticMatters(SemanticMattersConfig(shapes=shapes, modalities=modalities))
     first, _, last = net.head
     assert isinstance(first, nn.Linear)
-    assert (first.in_features, first.out_features) == (width, shapes.audio_dim)
+    assert (first.in_features, first.out_features) == (width, 1027)
     assert last.out_features == 6
     assert set(net.lstms) == set(modalities) - {"text"}
     for name, lstm in net.lstms.items():
         assert isinstance(lstm, nn.LSTM)
         assert (lstm.num_layers, lstm.bidirectional) == (2, False)
         assert lstm.input_size == getattr(shapes, f"{name}_dim")
+
+
+@pytest.mark.parametrize("fusion", ["joint", "multitask"])
+def test_text_and_vision_without_an_audio_folder_have_the_published_hidden_layer(fusion: str) -> None:
+    """A modality without features has width 1, and the hidden layer took its width from audio."""
+    shapes = replace(SMALL, audio_dim=1)
+    torch.manual_seed(0)
+    net = SemanticMatters(
+        SemanticMattersConfig(shapes=shapes, modalities=("vision", "text"), fusion=fusion)  # type: ignore[arg-type]  # one of two
+    ).eval()
+    predicted = net(windows(64, shapes)).detach()
+    assert torch.linalg.matrix_rank(predicted - predicted.mean(dim=0), rtol=1e-5) == 6
+
+
+def test_a_hidden_layer_narrower_than_the_six_values_is_refused() -> None:
+    narrow = replace(SMALL, audio_dim=1)
+    with pytest.raises(ValueError, match="fusion_hidden"):
+        SemanticMattersConfig(shapes=narrow, modalities=("text",), fusion_hidden=0)
+    assert (
+        SemanticMattersConfig(shapes=SMALL, fusion_hidden=0).middle == SMALL.audio_dim
+    )  # earlier checkpoints
 
 
 def test_a_sequence_is_its_lstms_state_at_the_last_present_frame() -> None:

@@ -29,6 +29,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "taemi, concatenation": ("taemi", {**_TAEMI, "attention": "none"}),
     "taemi, zeros": ("taemi", {**_TAEMI, "missing": "zero"}),
     "taemi, no dropout": ("taemi", {**_TAEMI, "modality_dropout": 0.0}),
+    "taemi, gated and divergence": ("taemi", {**_TAEMI, "gated": True, "divergence": True}),
     "two_stage": ("two_stage", _TWO_STAGE),
     "two_stage, motion": ("two_stage", {**_TWO_STAGE, "motion_dim": 2}),
     "two_stage, motion only": ("two_stage", {**_TWO_STAGE, "motion_dim": SMALL.vision_dim}),

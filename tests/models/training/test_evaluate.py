@@ -26,7 +26,8 @@ from emi_models.networks.base import FusionNetwork
 from emi_models.training.evaluate import Evaluation, evaluate, evaluate_checkpoint, predict
 from emi_models.training.fit import fit, network_for
 from emi_models.training.papers import recipe_of
-from emi_models.training.results import HEADING, draw_prefixes, show_evaluation
+from emi_models.training.published import HEADING, PUBLISHED
+from emi_models.training.results import draw_prefixes, show_evaluation
 from tests.models.training.sets import ENCODERS, SHAPES, MemorySet, memory_set, random_clips, unrated
 from tests.models.training.small import NETWORKS, small
 
@@ -284,6 +285,25 @@ def test_the_papers_tables_stand_beside_scores_on_their_data_only() -> None:
     assert "this taemi" in there
     assert "0.55" in there
     assert not evaluation("synthetic corpus in the layout of Hume-Vidmimic2").published
+
+
+def test_frozen_encoders_are_compared_with_frozen_ones() -> None:
+    found = evaluation("Hume-Vidmimic2: 8072 train, 4588 valid clips")
+    text = " ".join(printed(found).split())
+    assert "0.41" in text
+    assert "0.44" in text
+    assert "--train-encoders" in text
+    frozen = [row for row in PUBLISHED if row.frozen and row.valid is not None]
+    assert text.index(frozen[-1].name) < text.index("taemi V+A+T 0.55"), "rows of its own kind come first"
+    tuned = " ".join(printed(replace(found, tuned=("audio", "text"))).split())
+    assert "--train-encoders" not in tuned
+    assert tuned.index("taemi V+A+T 0.55") < tuned.index("two_stage, F5")
+
+
+def test_no_row_of_the_papers_comes_twice() -> None:
+    rows = [(row.name, row.modalities) for row in PUBLISHED]
+    assert len(rows) == len(set(rows))
+    assert max(row.valid for row in PUBLISHED if row.frozen and row.valid) < 0.5
 
 
 def test_the_prefix_curve_is_a_picture(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_progress_is_a_line_for_each_epoch_where_there_is_no_terminal(tmp_path: 
     )
     lines = told.getvalue().splitlines()
     assert lines[0].startswith("dual_stage: ")
-    assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true")
+    assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true, frozen encoders")
     assert (
         lines[1] == "clips of a test; 24 clips train, validated on the set's own valid split, 12 rated clips"
     )

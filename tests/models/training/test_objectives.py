@@ -25,6 +25,7 @@ from emi_models.training.recipe import (
     Classification,
     Objective,
     concordance_loss,
+    correlation_loss,
     cross_entropy,
     squared_error,
 )
@@ -165,8 +166,8 @@ def test_the_multi_task_loss_is_kendalls_and_an_uncertain_modality_counts_less()
     with torch.no_grad():
         each = network.each(window)
         errors = ((each - targets[:, None]) ** 2).mean(dim=(0, 2))
-        fused = ((each.mean(dim=1) - targets) ** 2).mean()  # all equally uncertain at the start
-    torch.testing.assert_close(outcome.loss.detach(), 0.5 * errors.sum() + fused)
+    # All equally uncertain at the start; the fused prediction has no loss of its own, as in the paper.
+    torch.testing.assert_close(outcome.loss.detach(), 0.5 * errors.sum())
     outcome.loss.backward()
     assert network.log_variance.grad is not None
     assert network.log_variance.grad.any()
@@ -191,3 +192,21 @@ def test_one_logit_is_trained_by_cross_entropy() -> None:
     assert outcome.predicted is not None
     expected = torch.nn.functional.binary_cross_entropy_with_logits(outcome.predicted, answers)
     torch.testing.assert_close(outcome.loss, expected)
+
+
+def test_squared_error_and_correlation_want_scale_and_order() -> None:
+    generator = torch.Generator().manual_seed(4)
+    targets = torch.rand(16, 6, generator=generator)
+    assert correlation_loss(targets, targets).item() == pytest.approx(0, abs=1e-5)
+    scaled = correlation_loss(3 * targets + 1, targets) - squared_error(3 * targets + 1, targets)
+    assert scaled.item() == pytest.approx(0, abs=1e-5), "a correlation leaves scale open"
+    turned = correlation_loss(1 - targets, targets) - squared_error(1 - targets, targets)
+    assert turned.item() == pytest.approx(2, abs=1e-4)
+    still = torch.full((16, 6), 0.5, requires_grad=True)
+    correlation_loss(still, targets).backward()
+    assert still.grad is not None
+    assert bool(still.grad.isfinite().all())
+    counts = torch.arange(16) < 8
+    assert torch.allclose(
+        correlation_loss(1 - targets, targets, counts), correlation_loss(1 - targets[:8], targets[:8])
+    )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from emi_models import Modality
+from emi_models.data.batches import ClipWindows, collate
 from emi_models.errors import TrainingError
 from emi_models.networks import SYSTEMS
-from emi_models.networks.dual_stage import DualStageConfig
+from emi_models.networks.dual_stage import DualStage, DualStageConfig
 from emi_models.networks.semantic_matters import SemanticMattersConfig
 from emi_models.networks.taemi import TaemiConfig
 from emi_models.networks.two_stage import TwoStageConfig
@@ -54,6 +57,26 @@ def test_the_dual_network_is_aligned_then_fused() -> None:
     assert (fusion.name, fusion.average) == ("fusion", 0.999)
     wordless = DualStageConfig(shapes=SHAPES, modalities=("vision", "audio"))
     assert [stage.name for stage in recipe_of("dual_stage").stages(wordless)] == ["fusion"]
+
+
+@pytest.mark.parametrize("modalities", [("vision",), ("audio",), ("vision", "audio")])
+def test_words_may_take_part_in_stage_one_alone(modalities: tuple[Modality, ...]) -> None:
+    config = DualStageConfig(shapes=SHAPES, modalities=modalities, align_text=True)
+    align, fusion = recipe_of("dual_stage").stages(config)
+    assert (align.name, fusion.name) == ("align", "fusion")
+    torch.manual_seed(0)
+    network = DualStage(config)
+    windows = ClipWindows(memory_set(missing=0.0), "train")
+    window, targets = collate([windows[i] for i in range(len(windows))])
+    outcome = align.objective(network)(window, targets)
+    assert outcome.loss > 0
+    outcome.loss.backward()
+    assert network.project["text"].weight.grad is not None
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(network(window), network(window.without("text")))
+    with pytest.raises(ValueError, match="align_text"):
+        DualStageConfig(shapes=replace(SHAPES, text_dim=1), modalities=modalities, align_text=True)
 
 
 def test_semantic_matters_and_its_second_task() -> None:

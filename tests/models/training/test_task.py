@@ -19,7 +19,7 @@ from emi_models.training.config import DataSettings, StageSettings, TrainingSett
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import own_state
 from emi_models.training.papers import recipe_of
-from emi_models.training.task import Keeper, Shuffled, StageTask, seed_of
+from emi_models.training.task import Keeper, Shares, Shuffled, StageTask, seed_of
 from tests.models.training.sets import SHAPES, memory_set
 
 CONFIG = DualStageConfig(shapes=SHAPES, shared=8, d_model=8, heads=2, layers=1, tcn_layers=2, segments=2)
@@ -152,3 +152,9 @@ def test_encoders_of_an_earlier_stage_have_a_rate_of_their_own(
     assert [group["lr"] / stage.learning_rate for group in groups] == pytest.approx(rates)
     encoders = task.objective.network.get_submodule("encoders")
     assert {p.requires_grad for p in encoders.parameters()} == {len(rates) == 2}
+
+
+def test_processes_share_each_batch_and_lose_no_row() -> None:
+    batches = [[0, 1, 2, 3], [4, 5, 6], [7]]
+    shares = [list(Shares(batches, rank, 2)) for rank in (0, 1)]  # type: ignore[arg-type]  # a list of batches will do
+    assert shares == [[[0, 2], [4, 6], [7]], [[1, 3], [5]]]
