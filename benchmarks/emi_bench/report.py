@@ -55,6 +55,7 @@ REPORTS: Final = {
     "speech": "emi_bench.speech.report:SpeechReport",
     "speech-peers": "emi_bench.speech.peer_report:PeerReport",
     "systems": "emi_bench.systems_report:SystemsReport",
+    "truth": "emi_bench.truth_report:TruthReport",
 }
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "BLENDSHAPES",
     "ENCODER_ID",
     "FACE_DIM",
+    "FACE_FEATURES",
     "Backend",
     "Box",
     "FaceEncoder",
@@ -97,6 +98,20 @@ class FaceFollower:
 ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52
 FACE_DIM: Final = BLENDSHAPES + 6
+# The names of a frame's values: MediaPipe's blendshapes in its order, then what `head_pose` gives.
+FACE_FEATURES: Final = (
+    *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight"),
+    *("eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft"),
+    *("eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight"),
+    *("eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose"),
+    *("mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel"),
+    *("mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight"),
+    *("mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower"),
+    *("mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"),
+    *("mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight"),
+    *("pitch", "yaw", "roll", "x", "y", "z"),
+)
 
 # MediaPipe gives centimetres in front of an assumed camera: at the origin, looking along -z, 63 degrees high.
 NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a laptop's distance
