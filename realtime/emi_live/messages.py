@@ -106,6 +106,8 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
     faces: Annotated[int, Meta(ge=-1, le=1000)]  # faces seen in the frame; -1: no frame, only progress
     features: Vector  # (vision_dim,)
     behind: bool = False  # the encoder is so slow that its features come late
+    # Why the face in it was not read, in English: too dark, rolled, another person, …
+    reason: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class AudioPacket(Packet, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
+    from emi_live.bundle import FaceReader
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
     from emi_live.sinks import Sink
@@ -76,6 +77,7 @@ class Parts:
     loop: FusionLoop
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
+    face: FaceReader | None = None  # reads the face that is followed
     watch: DriftWatch | None = None
     watcher: Worker | None = None  # runs `watch`, and closes it; of what others use it only reads the weights
     sources: list[Worker] = field(default_factory=list)
@@ -160,7 +162,9 @@ class Builder:
             box, *others = boxes = self._boxes(calls=on_estimate is not None)
             feed = FeedRunner(EstimateFeed(flow.bus.subscriber("estimate"), total), boxes)
             feeder = Worker("estimates", feed, health)
-            parts = Parts(flow.intake, flow.pushed, flow.bus, box, feeder, loop, fusion, limits)
+            parts = Parts(
+                flow.intake, flow.pushed, flow.bus, box, feeder, loop, fusion, limits, encoders.face
+            )
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)

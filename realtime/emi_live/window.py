@@ -142,7 +142,8 @@ class WindowAssembler:
         self._uncovered_ns: int | None = None  # the first voice that no hypothesis covers
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._late_faces = False  # the newest packet said that the encoder is behind
-        self._seen: deque[int] = deque()  # capture times of all analysed frames, with a face or without
+        # Capture times of all analysed frames, with a face or without; and why the face was not read.
+        self._seen: deque[tuple[int, str | None]] = deque()
         self._newly_seen = False  # some came since the last window
         # The first window after the newest frame came, and windows in a row whose new frames were too old.
         self._came_ns, self._late_arrivals = 0, 0
@@ -213,7 +214,7 @@ class WindowAssembler:
 
         face_ns = int(vision_times[-1]) if len(vision_times) else None
         sound_ns = int(audio_times[-1]) if len(audio_times) else None
-        seen_ns = next((t for t in reversed(self._seen) if t <= end_ns), None)
+        seen_ns, unread = next(((t, why) for t, why in reversed(self._seen) if t <= end_ns), (None, None))
         voice_ns = self._sound.voice_ns(end_ns)
         word_ns = None if text is None else text.last_word_ns
         embedding = None if text is None else text.embedding
@@ -229,7 +230,7 @@ class WindowAssembler:
             self._newly_seen, self._came_ns = False, end_ns
             self._late_arrivals = 0 if frames_come else self._late_arrivals + 1
         sound_comes = recent("audio", self._sound.processed_ns(end_ns))
-        face = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, end_ns))
+        face = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, unread, end_ns))
         voiced = recent("audio", voice_ns)
         timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
         late = sound_ns is not None and not timely
@@ -303,12 +304,12 @@ class WindowAssembler:
         if packet.faces < 0:
             return
         self._newly_seen, self._newest_seen_ns = True, max(self._newest_seen_ns, packet.t_ns)
-        newest = self._seen[-1] if self._seen else self._horizon_ns
+        newest = self._seen[-1][0] if self._seen else self._horizon_ns
         if packet.t_ns <= max(newest, self._horizon_ns, promised_ns):
             self._discarded += 1
             return
-        self._seen.append(packet.t_ns)
-        self._late_faces = packet.behind and packet.faces > 0
+        self._seen.append((packet.t_ns, packet.reason))
+        self._late_faces = packet.behind and packet.faces > 0 and packet.reason is None
         if packet.features is not None:
             self._vision.append(np.array([packet.t_ns]), packet.features[None])
 
@@ -327,16 +328,16 @@ class WindowAssembler:
         self._horizon_ns = max(self._horizon_ns, start_ns)
         self._vision.forget_until(start_ns)
         self._sound.forget(start_ns)
-        while len(self._seen) > 1 and self._seen[1] <= start_ns:
+        while len(self._seen) > 1 and self._seen[1][0] <= start_ns:
             self._seen.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
 
-    def _why_no_face(self, frames_come: bool, end_ns: int) -> str:
+    def _why_no_face(self, frames_come: bool, unread: str | None, end_ns: int) -> str:
         if self._late_faces:
             return "the encoder is behind"
         if frames_come:
-            return "no face"
+            return unread or "no face"
         if self._late_arrivals > 1 and is_recent(self._came_ns, end_ns, LATE_NS):
             return f"frames come {(self._came_ns - self._newest_seen_ns) / NS_PER_S:.0f} s late"
         return "no frames"

@@ -237,7 +237,7 @@ class FaceConfig(Section):
         ),
     )
     max_faces: int = Field(
-        2, ge=1, le=8, description="Number of faces to look for; the largest one is followed."
+        2, ge=1, le=8, description="Number of faces to look for; the largest is chosen and kept."
     )
     min_confidence: float = Field(
         0.5, ge=0, le=1, description="Lowest confidence at which a face counts as detected."
