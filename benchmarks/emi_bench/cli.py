@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 import typer
 
 from emi_bench.cli_speech import drift, speech
-from emi_bench.cli_truth import ratings, truth
+from emi_bench.cli_truth import calibrate, ratings, truth
 from emi_bench.fusion.settings import FusionSettings, SettingsError
 from emi_bench.gpu import LIMIT_S
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
@@ -383,5 +383,5 @@ def _compare(
         print_page(found.page())
 
 
-for command in (bus, drift, face, fusion, gpu, live, speech, systems, truth, ratings, report):
+for command in (bus, drift, face, fusion, gpu, live, speech, systems, truth, ratings, calibrate, report):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The commands about ratings: `emi bench ratings` makes a file of them, `emi bench truth` uses it."""
+"""The commands about ratings: `emi bench ratings`, `emi bench truth` and `emi bench calibrate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
 from emi_bench.report import give_report
 from emi_live.errors import ConfigurationError
 
-__all__ = ["ratings", "truth"]
+__all__ = ["calibrate", "ratings", "truth"]
 
 CacheOption = Annotated[
     Path | None,
@@ -100,3 +100,52 @@ def ratings(
     with progress_bar("reading") as bar:
         target = write_ratings(kind, source, out, bar.show)
     typer.echo(f"{target}; next: emi bench truth {target}")
+
+
+def calibrate(
+    ratings: Annotated[
+        list[Path], typer.Argument(help="CSVs as of `emi bench truth`, of people who were not trained on.")
+    ],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint; it is not changed.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the checkpoint with intervals is written.")],
+    bundle: Annotated[str, typer.Option(help="Whose encoders: compact or taemi.")] = "compact",
+    cache: CacheOption = None,
+    set_: Settings = None,
+    json_: JsonFile = None,
+) -> None:
+    """Give a checkpoint its 90 % intervals: half of the ratings calibrate them, the other half tests them.
+
+    For example:
+
+    [bold]emi bench calibrate valid/ratings.csv dev/ratings.csv --checkpoint mine.safetensors
+    --out calibrated.safetensors[/bold]
+    """
+    from emi_bench.truth.ratings import pairs_of, read_ratings
+    from emi_live.cli.options import check_checkpoint, check_writable
+
+    check_json(json_)
+    check_writable("--out", out)
+    read = [read_ratings(path) for path in ratings]
+    pairs = [pairs_of(each, ()) for each in read]
+    check_checkpoint(checkpoint, bundle)
+    from emi_bench.truth.calibrate import RatedSet
+    from emi_bench.truth.calibrate import calibrate as make
+    from emi_bench.truth.features import FeatureMaker
+    from emi_models.checkpoint import calibrate_checkpoint
+    from emi_models.store import ModelStore
+
+    with (
+        progress_bar("loading models") as bar,
+        FeatureMaker(bundle, set_ or (), ModelStore(), cache) as maker,
+    ):
+        sets = []
+        for each, chosen in zip(read, pairs, strict=True):
+            features = maker.make(each.items, bar.show)
+            for place, reason in features.problems.items():
+                bar.say(f"not read: {each.items[place].name}: {reason}")
+            sets.append(RatedSet(each, chosen, features))
+        calibration, report = make(checkpoint, sets, maker.ids, bar.show)
+    calibrate_checkpoint(checkpoint, out, calibration)
+    give_report(json_, report)
+    if json_ != "-":
+        typer.echo(f"written: {out}; its ONNX export, if it has one, must be made again")

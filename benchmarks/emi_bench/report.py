@@ -48,6 +48,7 @@ SCALARS: Final = {str: "a text", bool: "true or false", int: "a whole number", f
 # The report of each bench; loaded when one is read, because some need libraries that a bare machine lacks.
 REPORTS: Final = {
     "bus": "emi_bench.bus_report:BusReport",
+    "calibrate": "emi_bench.calibration_report:CalibrationReport",
     "drift": "emi_bench.drift_report:DriftBenchReport",
     "face": "emi_bench.face_report:FaceReport",
     "fusion": "emi_bench.fusion.report:FusionReport",

@@ -265,6 +265,8 @@ class Builder:
             f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
             f"which uses: {uses}"
         )
+        if engine.header.intervals is None:
+            self._announce(f"intervals: none, {path.name} is not calibrated (emi bench calibrate)")
         return engine
 
     def _checkpoint(self) -> Path:
@@ -313,6 +315,7 @@ class Builder:
             contributions=config.fusion.contributions,
             source=source,
             session=_session(config, source),
+            smooth_s=0.0 if config.exact else config.fusion.smooth_s,
         )
         return FusionLoop(
             options,

@@ -39,6 +39,7 @@ __all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
 AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and of wav2vec 2.0 alike
 # A voice is known before its frames where an encoder waits for what comes next. They may be so much later.
 LATE_NS: Final = NS_PER_S
+PARTIAL: Final = 0.5  # how far words that may still change count as lost
 WORDS_DUE_S: Final = 1.4  # from a voice to the hypothesis that covers it, by default; later is behind
 
 
@@ -93,6 +94,8 @@ class Window:
     # Capture time of the newest video frame or the newest sound, whichever is older; None: neither comes.
     sensed_ns: int | None
     audio_ends_ns: NDArray[np.int64]  # when the audio frames end, (n,); a view like `stream`
+    # How far the evidence is on the way to being lost, in [0, 1]: stale, or words that may still change.
+    gone: float = 0.0
 
     @property
     def inputs(self) -> FusionInputs:
@@ -241,20 +244,34 @@ class WindowAssembler:
         arriving = [
             t for t, comes in ((seen_ns, frames_come), (sound_ns, sound_comes)) if comes and t is not None
         ]
+        reports = {
+            "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
+            "audio": self._report(
+                "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)
+            ),
+            "text": self._report("text", words, end_ns, word_ns, text=text),
+        }
         return Window(
             end_ns,
             self._stream(vision, audio, embedding, face.live, voice.live, words.live),
             self._shapes,
-            {
-                "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
-                "audio": self._report(
-                    "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)
-                ),
-                "text": self._report("text", words, end_ns, word_ns, text=text),
-            },
+            reports,
             min(arriving, default=None),
             audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
+            max((self._gone(modality, report) for modality, report in reports.items()), default=0.0),
         )
+
+    def _gone(self, modality: Modality, report: ModalityReport) -> float:
+        """How far a modality that is used is on the way to being lost, in [0, 1].
+
+        Its age counts from half its dropout time on; of words, half the share that may still change.
+        """
+        if not report.used or report.age_ms is None:
+            return 0.0
+        stale = 2 * report.age_ms * NS_PER_MS / self._dropout_ns[modality] - 1
+        committed, partial = len((report.committed or "").split()), len((report.partial or "").split())
+        unsure = PARTIAL * partial / max(1, committed + partial)
+        return min(1.0, max(0.0, stale, unsure))
 
     def _stream(
         self,

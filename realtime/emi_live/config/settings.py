@@ -599,6 +599,15 @@ class FusionConfig(Section):
             "the whole process while the engine runs."
         ),
     )
+    smooth_s: float = Field(
+        0.3,
+        ge=0,
+        le=10,
+        description=(
+            "Seconds over which an intensity at rest is smoothed, less when it moves; 0 = not at all. "
+            "Exact mode never smooths."
+        ),
+    )
     contributions: bool = Field(False, description="Add to each estimate how much each modality contributed.")
 
 

@@ -57,6 +57,7 @@ class Glyphs:
     encoding: str
     bar: str  # a cell of a bar, from almost empty to full
     track: str  # a cell that the bar does not reach
+    band: str  # such a cell inside the 90 % interval
     levels: str  # a cell of a history, from lowest to full
     states: Mapping[ModalityState, str]
     box: Box
@@ -100,6 +101,7 @@ UNICODE_GLYPHS: Final = Glyphs(
     encoding="utf-8",
     bar="▏▎▍▌▋▊▉█",
     track="╌",
+    band="─",
     levels="▁▂▃▄▅▆▇█",
     states={"live": "●", "missing": "○", "failed": "✖", "unavailable": "◌"},
     box=ROUNDED,
@@ -113,6 +115,7 @@ ASCII_GLYPHS: Final = Glyphs(
     encoding="ascii",
     bar="#",
     track=".",
+    band="-",
     levels="_.-=+*#@",
     states={"live": "*", "missing": "o", "failed": "x", "unavailable": "-"},
     box=ASCII,
