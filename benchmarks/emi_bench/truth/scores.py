@@ -179,7 +179,11 @@ def ridge(
     deviation = np.where(deviation > 1e-9, deviation, np.inf)  # a constant feature says nothing
     x, centre = (features - mean) / deviation, float(ratings.mean())
     y = ratings - centre
-    left, values, right = np.linalg.svd(x, full_matrices=False)
+    # The singular values and vectors of x, by the smaller matrix: files are many, features few.
+    squares, columns = np.linalg.eigh(x.T @ x)
+    kept = squares > 1e-9 * max(float(squares[-1]), 1e-9)
+    values, right = np.sqrt(squares[kept]), columns[:, kept].T
+    left = x @ right.T / values
     projected = left.T @ y
     best: tuple[float, NDArray[np.float64]] | None = None
     for strength in STRENGTHS * len(y):

@@ -26,8 +26,8 @@ MOST_YAW: Final = math.radians(50.0)
 MOST_PITCH: Final = math.radians(45.0)
 # Deviation of the luma in a part of the face, as a share of that in the whole face. A hand or a mask leaves
 # less; so does a strong blur.
-LEAST_EYES: Final = 0.36
-LEAST_MOUTH: Final = 0.3
+LEAST_EYES: Final = 0.25
+LEAST_MOUTH: Final = 0.27
 FLAT: Final = 1.0  # of 255; a face with less deviation shows nothing
 SIDE: Final = 64  # pixels of a part that are looked at, along each side, at most
 
