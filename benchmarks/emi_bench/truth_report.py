@@ -156,7 +156,7 @@ class TruthReport(BenchReport):
         columns = [
             Column("modality", words=True),
             Column("group", words=True),
-            Column("n"),
+            Column("n", detail=1),
             *(Column(emotion.replace("_", " ")) for emotion in emotions),
         ]
         rows = [

@@ -1,9 +1,10 @@
 """How far from people's ratings an estimate may be: 90 % intervals by split-conformal calibration.
 
 A calibration belongs to one checkpoint and is a part of its header. It holds, for each set of modalities and
-each emotion, how large the error |rating - estimate| is at most in nine of ten calibration files, by bins of
-the estimate (a Mondrian split-conformal predictor: Vovk, Gammerman and Shafer 2005, chapter 4.5). The table
-`none` is that of the estimate without any modality: one constant interval.
+each emotion, how far the rating is below and above the estimate in nine of ten calibration files, by bins of
+the estimate (a Mondrian split-conformal predictor: Vovk, Gammerman and Shafer 2005, chapter 4.5; of all
+ranges that hold nine of ten, the shortest one). The table `none` is that of the estimate without any
+modality: one constant interval.
 """
 
 from __future__ import annotations
@@ -36,25 +37,26 @@ MOST_BINS: Final = 100  # of a table in a file
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Half widths of intervals by the estimate: `widths[i]` from `edges[i - 1]` on, below `edges[i]`."""
+    """How far ratings lie `below` and `above` an estimate; entry i is for those from `edges[i - 1]` on."""
 
     edges: tuple[float, ...]
-    widths: tuple[float, ...]
+    below: tuple[float, ...]
+    above: tuple[float, ...]
     n: int  # files that it was made from
 
     def __post_init__(self) -> None:
-        numbers = (*self.edges, *self.widths)
+        numbers = (*self.edges, *self.below, *self.above)
         if (
-            len(self.widths) != len(self.edges) + 1
-            or len(self.widths) > MOST_BINS
+            not len(self.edges) + 1 == len(self.below) == len(self.above) <= MOST_BINS
             or not all(isinstance(number, float | int) and 0 <= number <= 1 for number in numbers)
             or list(self.edges) != sorted(self.edges)
         ):
             raise ValueError("a calibration table has edges in order and one more width, all in [0, 1]")
 
-    def width(self, estimate: float) -> float:
-        """The half width at an estimate."""
-        return self.widths[bisect_right(self.edges, estimate)]
+    def widths(self, estimate: float) -> tuple[float, float]:
+        """How far the interval reaches below and above an estimate."""
+        place = bisect_right(self.edges, estimate)
+        return self.below[place], self.above[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Calibration:
             if unknown := set(rows) - set(EMOTIONS):
                 raise ValueError(f"calibration of {min(unknown)!r}, which is no emotion")
             tables[name] = {
-                emotion: Table(tuple(row["edges"]), tuple(row["widths"]), int(row["n"]))
+                emotion: Table(tuple(row["edges"]), tuple(row["below"]), tuple(row["above"]), int(row["n"]))
                 for emotion, row in rows.items()
             }
         return cls(tables)
@@ -113,20 +115,24 @@ class Calibration:
     def _interval(
         self, emotion: str, estimate: float, used: Sequence[Modality], gone: float
     ) -> tuple[float, float] | None:
-        width = self._width(emotion, estimate, used)
-        if width is None:
+        widths = self._widths(emotion, estimate, used)
+        if widths is None:
             return None
         nothing = self.tables.get(NONE, {}).get(emotion)
         if nothing is not None:
-            width += gone * max(0.0, nothing.width(estimate) - width)
-        return max(0.0, estimate - width), min(1.0, estimate + width)
+            widest = nothing.widths(estimate)
+            widths = [own + gone * max(0.0, far - own) for own, far in zip(widths, widest, strict=True)]
+        below, above = widths
+        return max(0.0, estimate - below), min(1.0, estimate + above)
 
-    def _width(self, emotion: str, estimate: float, used: Sequence[Modality]) -> float | None:
+    def _widths(self, emotion: str, estimate: float, used: Sequence[Modality]) -> Sequence[float] | None:
         names = ["+".join(modality for modality in MODALITIES if modality in used) or NONE]
         if names[0] not in self.tables:
             names = list(used)
         rows = [self.tables[name][emotion] for name in names if emotion in self.tables.get(name, {})]
-        return max((row.width(estimate) for row in rows), default=None)
+        if not rows:
+            return None
+        return [max(side) for side in zip(*(row.widths(estimate) for row in rows), strict=True)]
 
 
 def fit_table(
@@ -145,13 +151,23 @@ def fit_table(
     bins = min(bins, n // LEAST_IN_BIN)
     edges = np.unique(np.quantile(estimates, np.arange(1, bins) / bins))
     edges = edges[edges > estimates.min()]
-    errors = np.abs(ratings - estimates)
+    errors = ratings - estimates
     place = np.searchsorted(edges, estimates, side="right")
-    widths = tuple(_bound(errors[place == index]) for index in range(len(edges) + 1))
-    return Table(tuple(float(edge) for edge in edges), widths, n)
+    bounds = [_bounds(errors[place == index]) for index in range(len(edges) + 1)]
+    below, above = zip(*bounds, strict=True)
+    return Table(tuple(float(edge) for edge in edges), below, above, n)
 
 
-def _bound(errors: NDArray[np.float64]) -> float:
-    """What the next error does not exceed with a probability of 90 %: the ceil((n + 1) 0.9)-th smallest."""
-    rank = math.ceil((len(errors) + 1) * LEVEL)
-    return float(min(1.0, np.sort(errors)[rank - 1])) if rank <= len(errors) else 1.0
+def _bounds(errors: NDArray[np.float64]) -> tuple[float, float]:
+    """The shortest range around 0 that holds the next error with a probability of 90 %.
+
+    It holds ceil((n + 1) 0.9) of the n errors.
+    """
+    held = math.ceil((len(errors) + 1) * LEVEL)
+    if held > len(errors):
+        return 1.0, 1.0
+    ordered = np.sort(errors)
+    low = np.minimum(ordered[: len(errors) - held + 1], 0.0)
+    high = np.maximum(ordered[held - 1 :], 0.0)
+    best = int(np.argmin(high - low))
+    return float(min(1.0, -low[best])), float(min(1.0, high[best]))

@@ -19,8 +19,8 @@ def files(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def covered(table: Table, estimates: NDArray[np.float64], ratings: NDArray[np.float64]) -> NDArray[np.bool_]:
-    widths = np.array([table.width(estimate) for estimate in estimates])
-    inside: NDArray[np.bool_] = np.abs(ratings - estimates) <= widths
+    below, above = np.array([table.widths(estimate) for estimate in estimates]).T
+    inside: NDArray[np.bool_] = (ratings >= estimates - below) & (ratings <= estimates + above)
     return inside
 
 
@@ -39,24 +39,32 @@ def test_intervals_by_the_estimate_are_narrower_than_a_constant_one() -> None:
     table, constant = fit_table(*fitted), fit_table(*fitted, bins=1)
     assert table is not None
     assert constant is not None
-    assert len(constant.widths) == 1
-    assert np.mean([table.width(estimate) for estimate in new[0]]) < 0.85 * constant.widths[0]
+    assert len(constant.below) == 1
+    mean = np.mean([sum(table.widths(estimate)) for estimate in new[0]])
+    assert mean < 0.85 * (constant.below[0] + constant.above[0])
+
+
+def test_ratings_that_are_mostly_zero_bound_an_estimate_from_above_alone() -> None:
+    estimates = RNG.uniform(0, 0.2, 2000)
+    table = fit_table(estimates, np.where(RNG.random(2000) < 0.03, 1.0, 0.0))
+    assert table is not None
+    assert max(table.above) == 0.0
 
 
 def test_few_files_give_few_bins_or_none() -> None:
     assert fit_table(*files(49)) is None
     few = fit_table(*files(120))
     assert few is not None
-    assert len(few.widths) == 2
+    assert len(few.below) == 2
     same = fit_table(np.full(400, 0.1), RNG.uniform(0, 1, 400))
     assert same is not None
-    assert len(same.widths) == 1
+    assert len(same.below) == 1
 
 
 def calibration() -> Calibration:
-    flat = {emotion: Table((), (0.4,), 100) for emotion in EMOTIONS}
-    face = {"joy": Table((0.5,), (0.1, 0.2), 100)}
-    return Calibration({NONE: flat, "vision": face, "text": {"joy": Table((), (0.15,), 100)}})
+    flat = {emotion: Table((), (0.4,), (0.4,), 100) for emotion in EMOTIONS}
+    face = {"joy": Table((0.5,), (0.1, 0.2), (0.1, 0.2), 100)}
+    return Calibration({NONE: flat, "vision": face, "text": {"joy": Table((), (0.15,), (0.15,), 100)}})
 
 
 def joy(*used: Any, at: float = 0.3, gone: float = 0.0) -> tuple[float, float] | None:
@@ -88,11 +96,11 @@ def test_a_calibration_survives_the_header() -> None:
     "found",
     [
         {"smell": {}},
-        {"vision": {"anger": {"edges": [], "widths": [0.1], "n": 1}}},
-        {"vision": {"joy": {"edges": [0.5], "widths": [0.1], "n": 1}}},
-        {"vision": {"joy": {"edges": [0.5, 0.2], "widths": [0.1, 0.1, 0.1], "n": 1}}},
-        {"vision": {"joy": {"edges": [], "widths": [float("nan")], "n": 1}}},
-        {"vision": {"joy": {"edges": [], "widths": ["wide"], "n": 1}}},
+        {"vision": {"anger": {"edges": [], "below": [0.1], "above": [0.1], "n": 1}}},
+        {"vision": {"joy": {"edges": [0.5], "below": [0.1], "above": [0.1], "n": 1}}},
+        {"vision": {"joy": {"edges": [0.5, 0.2], "below": [0.1] * 3, "above": [0.1] * 3, "n": 1}}},
+        {"vision": {"joy": {"edges": [], "below": [0.1], "above": [float("nan")], "n": 1}}},
+        {"vision": {"joy": {"edges": [], "below": ["wide"], "above": [0.1], "n": 1}}},
     ],
 )
 def test_a_damaged_calibration_is_refused(found: Any) -> None:

@@ -173,5 +173,5 @@ def _tested(name: str, emotion: str, sample: _Sample, calibration: Calibration) 
 
 def _bounds(estimates: NDArray[np.float64], table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper ends (n,), within [0, 1]."""
-    widths = np.array([table.width(float(estimate)) for estimate in estimates])
-    return np.maximum(0.0, estimates - widths), np.minimum(1.0, estimates + widths)
+    below, above = np.array([table.widths(float(estimate)) for estimate in estimates]).T
+    return np.maximum(0.0, estimates - below), np.minimum(1.0, estimates + above)

@@ -60,8 +60,12 @@ class FeatureMaker:
         self._cache = cache
         self._fingerprint = self._settings.fingerprint(self._encoders.ids, "")
         self._words: Encoders | None = None
-        self._dims = {**dims_of(self._bundle.shapes), **dims_of(self._encoders.shapes)}
-        self._dims["text"] = self._bundle.shapes.text_dim
+        # A modality without an encoder has no frame, but the width that its checkpoints expect.
+        found = dims_of(self._encoders.shapes)
+        self._dims = {
+            modality: found[modality] if modality in self._encoders.ids else width
+            for modality, width in dims_of(self._bundle.shapes).items()
+        }
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
 

@@ -347,7 +347,10 @@ class Calibrated(FakeEngine):
 
     @property
     def header(self) -> CheckpointHeader:
-        tables = {name: {"joy": Table((), (width,), 100)} for name, width in (("vision", 0.1), (NONE, 0.5))}
+        tables = {
+            name: {"joy": Table((), (width,), (width,), 100)}
+            for name, width in (("vision", 0.1), (NONE, 0.5))
+        }
         return replace(super().header, calibration=Calibration(tables).to_json())
 
 
