@@ -21,6 +21,8 @@ COLUMNS: Final = (
     Column("coverage"),
     Column("mean width"),
     Column("constant"),
+    Column("shown", detail=3),
+    Column("constant", detail=4),
     Column("nothing", detail=2),
 )
 
@@ -35,7 +37,10 @@ class CalibrationRow:
     tested: int
     coverage: float  # share of ratings inside, to be 0.9
     width: float  # mean, after intervals are cut at 0 and 1
-    constant: float  # mean width of one constant interval that covers 90 % of the same files
+    constant: float  # mean width of one constant interval, the estimate ± the 90 % quantile of |error|
+    # Share of the ratings of 0.5 and more that are not above the interval; None without such a rating.
+    coverage_shown: float | None
+    coverage_shown_constant: float | None
     nothing: float  # mean width of the interval if no modality is there
 
 
@@ -57,7 +62,12 @@ class CalibrationReport(BenchReport):
                 row.emotion,
                 str(row.calibrated),
                 str(row.tested),
-                *(f"{value:.3f}" for value in (row.coverage, row.width, row.constant, row.nothing)),
+                *(f"{value:.3f}" for value in (row.coverage, row.width, row.constant)),
+                *(
+                    "-" if value is None else f"{value:.3f}"
+                    for value in (row.coverage_shown, row.coverage_shown_constant)
+                ),
+                f"{row.nothing:.3f}",
             ]
             for row in self.rows
         ]
@@ -65,9 +75,10 @@ class CalibrationReport(BenchReport):
             f"Checkpoint {self.checkpoint}; ratings: {', '.join(self.ratings)}.",
             "Half of the speakers, or of the files where none is named, calibrate; the other half tests.",
             "Coverage: the share of tested ratings inside; 0.9 is wanted. Width: mean, within 0 to 1. "
-            "Constant: of an interval that is equally wide everywhere. Nothing: without any modality.",
+            "Constant: the estimate ± one width. Shown: coverage of ratings of 0.5 and more, by both.",
+            "Nothing: width without any modality.",
         ]
-        panel = Panel(self._draw, x_label="mean width of the 90 % interval", grid="x", legend="lower right")
+        panel = Panel(self._draw, x_label="mean width of the 90 % interval", grid="x", legend="above")
         return Page(
             "Intervals",
             self.where_and_when(),

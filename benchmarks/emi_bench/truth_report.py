@@ -193,9 +193,7 @@ class TruthReport(BenchReport):
         if not drawn:
             return None
         panels = [
-            Panel(
-                lambda axes: _draw(axes, drawn, "r"), x_label="Pearson's r", grid="x", legend="lower right"
-            ),
+            Panel(lambda axes: _draw(axes, drawn, "r"), x_label="Pearson's r", grid="x", legend="above"),
             Panel(lambda axes: _draw(axes, drawn, "auc", names=False), x_label="AUC", grid="x", width=0.6),
         ]
         return Figure(f"{self.checkpoint} against {self.ratings}", [panels], 1.2 + 0.3 * len(drawn))

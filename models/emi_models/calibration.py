@@ -3,8 +3,8 @@
 A calibration belongs to one checkpoint and is a part of its header. It holds, for each set of modalities and
 each emotion, how far the rating is below and above the estimate in nine of ten calibration files, by bins of
 the estimate (a Mondrian split-conformal predictor: Vovk, Gammerman and Shafer 2005, chapter 4.5; of all
-ranges that hold nine of ten, the shortest one). The table `none` is that of the estimate without any
-modality: one constant interval.
+ranges that hold nine of ten, the shortest one). Without any modality (the table `none`) an interval is as
+wide as the widest of all others: nothing was seen, so it is the least certain case.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ class WindowAssembler:
         arriving = [
             t for t, comes in ((seen_ns, frames_come), (sound_ns, sound_comes)) if comes and t is not None
         ]
-        reports = {
+        reports: dict[Modality, ModalityReport] = {
             "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
             "audio": self._report(
                 "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)

@@ -18,8 +18,7 @@ from emi_bench.truth.measure import predict, subsets_of
 from emi_engine.load import load_engine
 from emi_live.errors import ConfigurationError
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.calibration import NONE, Calibration, fit_table
-from emi_models.inputs import FusionInputs
+from emi_models.calibration import LEVEL, NONE, Calibration, Table, fit_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
     from emi_bench.truth.features import Features
     from emi_bench.truth.ratings import Pair, RatedItem, Ratings
     from emi_models import Modality
-    from emi_models.calibration import Table
 
 __all__ = ["RatedSet", "calibrate"]
 
+SHOWN: Final = 0.5  # ratings from which on an emotion clearly shows
 CLASSES: Final = ("arousal", "valence")  # columns on another scale than an intensity
 
 
@@ -69,8 +68,7 @@ def calibrate(
     """
     busy = load_average()
     samples: dict[tuple[str, str], list[_Sample]] = defaultdict(list)
-    with load_engine(checkpoint, expect_encoders=dict(encoders)) as engine:
-        rest = np.clip(engine.infer(FusionInputs.empty(engine.shapes)), 0.0, 1.0)[0].astype(np.float64)
+    with load_engine(checkpoint, expect_encoders={**encoders}) as engine:
         for rated in sets:
             items = rated.ratings.items
             half = _halves(items)
@@ -81,13 +79,13 @@ def calibrate(
                     if sample is not None:
                         samples["+".join(subset), pair.emotion].append(sample)
     joined = {key: _joined(parts) for key, parts in samples.items()}
-    tables = _tables(joined, dict(zip(EMOTIONS, rest, strict=True)))
+    tables = _tables(joined)
     if not tables:
         raise ConfigurationError(
             "too few files are rated on the scale of an intensity; give 100 or more with shares in [0, 1]"
         )
     calibration = Calibration(tables)
-    order = {modality: place for place, modality in enumerate(MODALITIES)}
+    order: dict[str, int] = {modality: place for place, modality in enumerate(MODALITIES)}
     rows = [
         _tested(name, emotion, joined[name, emotion], calibration)
         for name, emotion in sorted(
@@ -105,20 +103,20 @@ def calibrate(
     return calibration, report
 
 
-def _tables(
-    joined: Mapping[tuple[str, str], _Sample], rest: Mapping[str, float]
-) -> dict[str, dict[str, Table]]:
-    """The tables by set of modalities and emotion, and those of the estimate without any modality."""
+def _tables(joined: Mapping[tuple[str, str], _Sample]) -> dict[str, dict[str, Table]]:
+    """The tables by set of modalities and emotion; without any modality the widest range of all of them."""
     tables: dict[str, dict[str, Table]] = defaultdict(dict)
-    for emotion, value in rest.items():
-        rated = [sample.ratings[sample.half] for (_, name), sample in joined.items() if name == emotion]
-        ratings = np.concatenate(rated) if rated else np.zeros(0)
-        if table := fit_table(np.full(len(ratings), value), ratings, bins=1):
-            tables[NONE][emotion] = table
     for (name, emotion), sample in joined.items():
         if table := fit_table(sample.estimates[sample.half], sample.ratings[sample.half]):
             tables[name][emotion] = table
-    return tables
+    nothing = {}
+    for emotion in EMOTIONS:
+        known = [rows[emotion] for rows in tables.values() if emotion in rows]
+        if known:
+            below = max(width for table in known for width in table.below)
+            above = max(width for table in known for width in table.above)
+            nothing[emotion] = Table((), (below,), (above,), sum(table.n for table in known))
+    return {**tables, NONE: nothing} if nothing else {}
 
 
 def _halves(items: Sequence[RatedItem]) -> NDArray[np.bool_]:
@@ -155,10 +153,13 @@ def _tested(name: str, emotion: str, sample: _Sample, calibration: Calibration) 
     """Coverage and widths on the half that did not calibrate."""
     table = calibration.tables[name][emotion]
     fitted, tested = sample.half, ~sample.half
-    constant = fit_table(sample.estimates[fitted], sample.ratings[fitted], bins=1)
+    errors = np.abs(sample.ratings[fitted] - sample.estimates[fitted])
+    constant = float(np.quantile(errors, LEVEL, method="higher"))
     nothing = calibration.tables[NONE][emotion]
     estimates, ratings = sample.estimates[tested], sample.ratings[tested]
     low, high = _bounds(estimates, table)
+    low_constant, high_constant = np.maximum(0.0, estimates - constant), np.minimum(1.0, estimates + constant)
+    shown = ratings >= SHOWN
     return CalibrationRow(
         modality=name.replace("+", " + "),
         emotion=emotion,
@@ -166,7 +167,9 @@ def _tested(name: str, emotion: str, sample: _Sample, calibration: Calibration) 
         tested=len(ratings),
         coverage=float(((ratings >= low) & (ratings <= high)).mean()),
         width=float((high - low).mean()),
-        constant=float(np.subtract(*reversed(_bounds(estimates, constant or table))).mean()),
+        constant=float((high_constant - low_constant).mean()),
+        coverage_shown=float((ratings <= high)[shown].mean()) if shown.any() else None,
+        coverage_shown_constant=float((ratings <= high_constant)[shown].mean()) if shown.any() else None,
         nothing=float(np.subtract(*reversed(_bounds(estimates, nothing))).mean()),
     )
 

@@ -110,7 +110,8 @@ class FeatureMaker:
         return Features(clips, problems)
 
     def _nothing(self, name: str) -> Clip:
-        return Clip(name, *(FeatureTrack.empty(self._dims[modality]) for modality in MODALITIES), 0)
+        vision, audio, text = (FeatureTrack.empty(self._dims[modality]) for modality in MODALITIES)
+        return Clip(name, vision, audio, text, 0)
 
     @property
     def _shapes(self) -> FusionShapes:

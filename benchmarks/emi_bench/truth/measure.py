@@ -148,7 +148,7 @@ def measure_truth(
     scored = _scored(items, speakers)
     rows: list[TruthRow] = []
     groups: list[GroupRow] = []
-    with load_engine(checkpoint, expect_encoders=dict(encoders)) as engine:
+    with load_engine(checkpoint, expect_encoders={**encoders}) as engine:
         subsets = subsets_of(features.clips, engine.modalities)
         if not subsets:
             raise ConfigurationError(
@@ -168,7 +168,7 @@ def measure_truth(
     return TruthReport(
         machine=Machine.here(),
         load_before=busy,
-        ratings=ratings.path.name,
+        ratings=f"{ratings.path.resolve().parent.name}/{ratings.path.name}",
         checkpoint=checkpoint.name,
         engine=name,
         trained_on=header.data,

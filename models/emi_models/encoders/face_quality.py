@@ -78,4 +78,5 @@ def _luma(rgb: NDArray[np.uint8], points: NDArray[np.floating], grow: float) -> 
     left, top = np.clip(low - edge, 0, (width, height)).astype(int)
     right, bottom = np.clip(high + edge + 1, 0, (width, height)).astype(int)
     part = rgb[top : bottom : max(1, (bottom - top) // SIDE), left : right : max(1, (right - left) // SIDE)]
-    return part.mean(axis=2, dtype=np.float32)
+    luma: NDArray[np.float32] = part.mean(axis=2, dtype=np.float32)
+    return luma

@@ -604,7 +604,7 @@ class FusionConfig(Section):
         ge=0,
         le=10,
         description=(
-            "Seconds over which an intensity at rest is smoothed, less when it moves; 0 = not at all. "
+            "Time constant, in seconds, with which the intensities are smoothed; 0 = not at all. "
             "Exact mode never smooths."
         ),
     )

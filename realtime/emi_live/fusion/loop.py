@@ -18,7 +18,7 @@ from emi_engine import EngineError, FusionEngine
 from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
-from emi_live.fusion.smoothing import OneEuro
+from emi_live.fusion.smoothing import Smoother
 from emi_live.health import Health
 from emi_live.messages import (
     END_OF_STREAM,
@@ -102,7 +102,7 @@ class FusionLoop:
         self._health = health
         self._fallback = fallback
         self._failures = 0  # of the current engine, in a row
-        self._smooth = OneEuro(options.smooth_s)
+        self._smooth = Smoother(options.smooth_s)
         self._calibration = engine.header.intervals
         self._newest_ns: int | None = None  # newest capture time in any packet
         self._waits_for: tuple[Modality, int] | None = None  # exact mode: with the window's end

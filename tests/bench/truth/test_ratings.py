@@ -76,7 +76,9 @@ def test_ferplus_gives_shares_of_votes_and_larger_pictures(tmp_path: Path) -> No
     (item,) = read_ratings(path).items  # eight of ten saw no face in the other
     assert (item.ratings["happiness"], item.groups) == (0.7, {"majority": "happiness"})
     assert item.path is not None
-    assert cv2.imread(str(item.path)).shape == (320, 320, 3)
+    picture = cv2.imread(str(item.path))
+    assert picture is not None
+    assert picture.shape == (320, 320, 3)
 
 
 def test_emodb_gives_arousal_and_what_listeners_heard(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_files_of_one_speaker_widen_the_interval() -> None:
 
 def test_one_speaker_gives_no_interval() -> None:
     found = agreement(np.arange(20.0), np.arange(20.0), np.arange(20) > 9, np.zeros(20, np.intp))
-    assert (found.r, found.r_interval, found.clusters) == (pytest.approx(1.0), None, 1)
+    assert found.r == pytest.approx(1.0)
+    assert (found.r_interval, found.clusters) == (None, 1)
 
 
 def test_no_speaker_is_in_two_folds_and_named_ones_alone_are_scored() -> None:
