@@ -68,7 +68,9 @@ def calibrate(
     """
     busy = load_average()
     samples: dict[tuple[str, str], list[_Sample]] = defaultdict(list)
-    with load_engine(checkpoint, expect_encoders={**encoders}) as engine:
+    with load_engine(
+        checkpoint, expect_encoders={str(name): encoder for name, encoder in encoders.items()}
+    ) as engine:
         for rated in sets:
             items = rated.ratings.items
             half = _halves(items)

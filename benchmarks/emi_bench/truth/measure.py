@@ -148,7 +148,9 @@ def measure_truth(
     scored = _scored(items, speakers)
     rows: list[TruthRow] = []
     groups: list[GroupRow] = []
-    with load_engine(checkpoint, expect_encoders={**encoders}) as engine:
+    with load_engine(
+        checkpoint, expect_encoders={str(name): encoder for name, encoder in encoders.items()}
+    ) as engine:
         subsets = subsets_of(features.clips, engine.modalities)
         if not subsets:
             raise ConfigurationError(
