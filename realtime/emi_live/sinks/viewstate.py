@@ -310,6 +310,8 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "audio.not_finite": Meaning("{s} s of sound that was no number", SAMPLE_S, always=True),
     # Stages.
     "face.skipped": Meaning("{n} frame[s] skipped (above face.max_fps)", FRAME_S, "skip"),
+    "face.unreadable": Meaning("{n} frame[s] with a face that cannot be read", FRAME_S),
+    "face.changed": Meaning("another face was followed {n} time[s]", 3.0, always=True),
     "face.fell_behind": Meaning("the face encoder fell behind {n} time[s]", 1.0),
     "audio.fell_behind": Meaning("the voice encoder fell behind {n} time[s]", 1.0),
     "audio.skipped_samples": Meaning("{s} s of sound left out to catch up", SAMPLE_S),
