@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 import typer
 
 from emi_bench.cli_speech import drift, speech
+from emi_bench.cli_truth import calibrate, ratings, truth
 from emi_bench.fusion.settings import FusionSettings, SettingsError
 from emi_bench.gpu import LIMIT_S
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
@@ -410,5 +411,8 @@ def _compare(
         print_page(found.page())
 
 
-for command in (bus, drift, face, fusion, gpu, live, serve, speech, systems, report):
+for command in (
+    *(bus, drift, face, fusion, gpu, live, serve, speech, systems),
+    *(truth, ratings, calibrate, report),
+):
     app.command()(command)

@@ -202,6 +202,9 @@ class Flasher:
 class LightEncoder:
     """Replaces a face encoder: its features are the picture's brightness, in [0, 1]."""
 
+    def follow(self, wish: object) -> None:
+        """One face alone is shown."""
+
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         """One "face"; all 58 features are the brightness of the pixel in the middle."""
         height, width = rgb.shape[:2]

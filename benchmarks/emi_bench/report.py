@@ -48,6 +48,7 @@ SCALARS: Final = {str: "a text", bool: "true or false", int: "a whole number", f
 # The report of each bench; loaded when one is read, because some need libraries that a bare machine lacks.
 REPORTS: Final = {
     "bus": "emi_bench.live_report:BusReport",
+    "calibrate": "emi_bench.calibration_report:CalibrationReport",
     "drift": "emi_bench.drift_report:DriftBenchReport",
     "face": "emi_bench.live_report:FaceReport",
     "fusion": "emi_bench.fusion.report:FusionReport",
@@ -56,6 +57,7 @@ REPORTS: Final = {
     "speech": "emi_bench.speech.report:SpeechReport",
     "speech-peers": "emi_bench.speech.peer_report:PeerReport",
     "systems": "emi_bench.systems_report:SystemsReport",
+    "truth": "emi_bench.truth_report:TruthReport",
 }
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from safetensors import SafetensorError, safe_open
 
 from emi_models import EMOTIONS, MODALITIES
+from emi_models.calibration import Calibration
 from emi_models.console import printable
 from emi_models.errors import CheckpointError
 from emi_models.files import atomic_write
@@ -32,6 +33,7 @@ __all__ = [
     "TUNED_KEY",
     "CheckpointHeader",
     "LoadedCheckpoint",
+    "calibrate_checkpoint",
     "content_hash",
     "load_checkpoint",
     "packaged_checkpoint",
@@ -73,12 +75,19 @@ class CheckpointHeader:
     emotions: tuple[str, ...] = EMOTIONS
     format_version: int = FORMAT_VERSION
     spans_s: Mapping[str, float] = field(default_factory=dict)
+    # How far estimates may be from ratings, as `Calibration.to_json` writes it; empty: not calibrated.
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
         """What the network answers: `emi`, or `bah`."""
         return str(self.config.get("task", "emi"))
+
+    @property
+    def intervals(self) -> Calibration | None:
+        """What 90 % intervals are made of; None if the checkpoint is not calibrated."""
+        return Calibration.parse(self.calibration) if self.calibration else None
 
     @property
     def shapes(self) -> FusionShapes:
@@ -139,6 +148,22 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
     metadata = {f.name: getattr(header, f.name) for f in fields(header)}
     data = save(tensors, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
     atomic_write(path, data)
+
+
+def calibrate_checkpoint(path: Path, target: Path, calibration: Calibration) -> None:
+    """Write a checkpoint again with a calibration in its header; its weights stay the same, to the bit.
+
+    Raises:
+        CheckpointError: the file is not a checkpoint.
+        WriteError: it cannot be written.
+    """
+    from safetensors.numpy import save
+
+    header = replace(read_header(path), calibration=calibration.to_json())
+    with safe_open(path, framework="np") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    metadata = {f.name: getattr(header, f.name) for f in fields(header)}
+    atomic_write(target, save(weights, metadata={_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 def content_hash(path: Path) -> str:
@@ -327,12 +352,13 @@ def _parse(metadata: object) -> CheckpointHeader:
     for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):
         if not isinstance(getattr(header, name), kind):
             raise TypeError(f"{name} is not text")
-    for name in ("config", "encoders", "scores", "notes", "spans_s"):
+    for name in ("config", "encoders", "scores", "notes", "spans_s", "calibration"):
         if not isinstance(getattr(header, name), dict):
             raise TypeError(f"{name} is not an object")
     if header.emotions != _emotions_of(header.config):
         raise ValueError(f"emotions {header.emotions!r} are not {_emotions_of(header.config)!r}")
     _check_spans(header.spans_s)
+    Calibration.parse(header.calibration)
     _check_window(header.config)
     if missing := set(header.modalities) - set(header.encoders):
         raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")

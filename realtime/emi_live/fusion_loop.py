@@ -29,6 +29,7 @@ from emi_live.messages import (
     Packet,
     Trace,
 )
+from emi_live.smoothing import Smoother
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
@@ -54,6 +55,7 @@ class LoopOptions:
     contributions: bool = False
     source: str = ""
     session: str = ""
+    smooth_s: float = 0.0  # of the intensities that are shown; 0 in exact mode
 
 
 class FusionLoop:
@@ -100,6 +102,8 @@ class FusionLoop:
         self._health = health
         self._fallback = fallback
         self._failures = 0  # of the current engine, in a row
+        self._smooth = Smoother(options.smooth_s)
+        self._calibration = engine.header.intervals
         self._newest_ns: int | None = None  # newest capture time in any packet
         self._waits_for: tuple[Modality, int] | None = None  # exact mode: with the window's end
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
@@ -259,12 +263,18 @@ class FusionLoop:
         sensed_ms = None
         if not self._options.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
+        intensities = tuple(self._smooth.push(shown[0], end_ns).tolist())
+        intervals = None
+        if self._calibration is not None:
+            used = [modality for modality in MODALITIES if window.reports[modality].used]
+            intervals = self._calibration.intervals(intensities, used, window.gone)
         estimate = Estimate(
             t_ns=end_ns,
             progress_ns=end_ns,
             t_s=(end_ns - origin_ns) / NS_PER_S,
             wall=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            intensities=tuple(shown[0].tolist()),
+            intensities=intensities,
+            intervals=intervals,
             modalities=_with_contributions(window.reports, shown) if len(shown) > 1 else window.reports,
             latency=Latency(
                 window=(assembled - started) / NS_PER_MS,
@@ -309,6 +319,7 @@ class FusionLoop:
                     raise
                 session, before = successor.session(), self._engine
                 self._engine, self._session, self._failures = successor, session, 0
+                self._calibration = successor.header.intervals
                 with suppress(Exception):  # it has failed: closing may fail too
                     before.close()
             else:
@@ -322,6 +333,7 @@ class FusionLoop:
         for engine in successors:
             session, before = engine.session(), self._engine
             self._engine, self._session, self._failures = engine, session, 0
+            self._calibration = engine.header.intervals
             self._assembler.retune(engine.shapes, frozenset(engine.modalities), engine.header.spans_s)
             before.close()
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from emi_engine.load import no_step
 from emi_live.bundle import with_tuned_encoders
@@ -196,6 +196,25 @@ class LiveEngine:
         self._running().loop.mark(self._marks + 1)
         self._marks += 1
         return self._marks
+
+    def follow(self, face: tuple[float, float] | Literal["largest"] = "largest") -> None:
+        """Choose anew which face is followed, in the next picture that shows one; any thread may call.
+
+        Without this call the face that was found first, the largest, is followed for as long as it is seen.
+
+        Args:
+            face: `largest`, or the one nearest to a point (x, y), in fractions of the picture from its upper
+                left corner.
+
+        Raises:
+            ConfigurationError: nothing reads faces, the engine is not running, or the point is outside.
+        """
+        parts = self._running()
+        if parts.face is None:
+            raise ConfigurationError("no face can be followed: the face stage does not run")
+        if face != "largest" and not all(0 <= part <= 1 for part in face):
+            raise ConfigurationError(f"follow{face}: the point must be in fractions of the picture, 0 to 1")
+        parts.face.follow(face)
 
     @property
     def drift(self) -> list[DriftReport]:

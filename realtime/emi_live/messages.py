@@ -66,6 +66,8 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # No time, age or latency of ours is larger, which keeps every number printable. NaN is in no range.
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Intensity = Annotated[float, Meta(ge=0.0, le=1.0)]
+Interval = tuple[Intensity, Intensity]
+Intervals = Annotated[tuple[Interval | None, ...], Meta(min_length=6, max_length=6)]
 Intensities = Annotated[tuple[Intensity, ...], Meta(min_length=6, max_length=6)]
 Share = Annotated[float, Meta(ge=-1.0, le=1.0)]
 Shares = Annotated[tuple[Share, ...], Meta(min_length=6, max_length=6)]
@@ -106,6 +108,8 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
     faces: Annotated[int, Meta(ge=-1, le=1000)]  # faces seen in the frame; -1: no frame, only progress
     features: Vector  # (vision_dim,)
     behind: bool = False  # the encoder is so slow that its features come late
+    # Why the face in it was not read, in English: too dark, rolled, another person, …
+    reason: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class AudioPacket(Packet, frozen=True, kw_only=True):
@@ -237,6 +241,9 @@ class Estimate(Packet, frozen=True, kw_only=True):
     bundle: Name
     source: Annotated[str, Meta(max_length=1000)] = ""  # what is watched, without passwords
     session: Name = ""  # identifies the run; in exact mode the same for every run of a source
+    # Of each intensity, the range in which nine of ten ratings lie; None where it is not known, and None for
+    # all if the checkpoint is not calibrated.
+    intervals: Intervals | None = None
     marker: Int64 | None = None  # number of the mark that was set just before; None: no mark
     # The two below are for measurements and not in `to_json`. They are empty in exact mode, where capture
     # times are a file's own.
@@ -310,6 +317,7 @@ class Estimate(Packet, frozen=True, kw_only=True):
             "t": round(self.t_s, 3),
             "wall": self.wall,
             "intensities": _named(self.intensities),
+            "intervals": _named_intervals(self.intervals),
             "modalities": reports,
             "latency_ms": {
                 "window": _round(self.latency.window, 3),
@@ -329,6 +337,17 @@ class Estimate(Packet, frozen=True, kw_only=True):
 
 def _named(values: tuple[float, ...]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in zip(EMOTIONS, values, strict=True)}
+
+
+def _named_intervals(
+    intervals: tuple[tuple[float, float] | None, ...] | None,
+) -> dict[str, list[float] | None] | None:
+    if intervals is None:
+        return None
+    return {
+        name: None if each is None else [round(each[0], 4), round(each[1], 4)]
+        for name, each in zip(EMOTIONS, intervals, strict=True)
+    }
 
 
 def _round(value: float | None, digits: int) -> float | None:

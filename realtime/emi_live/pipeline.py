@@ -40,6 +40,7 @@ from emi_models.libraries import telemetry_warnings
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
+    from emi_live.bundle import FaceReader
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
     from emi_live.rings import VideoRing
@@ -80,6 +81,7 @@ class Parts:
     loop: FusionLoop
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
+    face: FaceReader | None = None  # reads the face that is followed
     watch: DriftWatch | None = None
     watcher: Worker | None = None  # runs `watch`, and closes it; of what others use it only reads the weights
     sources: list[Worker] = field(default_factory=list)
@@ -165,7 +167,10 @@ class Builder:
             box, *others = boxes = self._boxes(calls=on_estimate is not None)
             feed = FeedRunner(EstimateFeed(flow.bus.subscriber("estimate"), total), boxes)
             feeder = Worker("estimates", feed, health)
-            parts = Parts(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder, loop, fusion, limits)
+            parts = Parts(
+                *(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder),
+                *(loop, fusion, limits, encoders.face),
+            )
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)
@@ -269,6 +274,8 @@ class Builder:
             f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
             f"which uses: {uses}"
         )
+        if engine.header.intervals is None:
+            self._announce(f"intervals: none, {path.name} is not calibrated (emi bench calibrate)")
         return engine
 
     def _checkpoint(self) -> Path:
@@ -317,6 +324,7 @@ class Builder:
             contributions=config.fusion.contributions,
             source=source,
             session=_session(config, source),
+            smooth_s=0.0 if config.exact else config.fusion.smooth_s,
         )
         return FusionLoop(
             options,

@@ -39,6 +39,7 @@ __all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
 AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and of wav2vec 2.0 alike
 # A voice is known before its frames where an encoder waits for what comes next. They may be so much later.
 LATE_NS: Final = NS_PER_S
+PARTIAL: Final = 0.5  # how far words that may still change count as lost
 WORDS_DUE_S: Final = 1.4  # from a voice to the hypothesis that covers it, by default; later is behind
 
 
@@ -93,6 +94,8 @@ class Window:
     # Capture time of the newest video frame or the newest sound, whichever is older; None: neither comes.
     sensed_ns: int | None
     audio_ends_ns: NDArray[np.int64]  # when the audio frames end, (n,); a view like `stream`
+    # How far the evidence is on the way to being lost, in [0, 1]: stale, or words that may still change.
+    gone: float = 0.0
 
     @property
     def inputs(self) -> FusionInputs:
@@ -142,7 +145,8 @@ class WindowAssembler:
         self._uncovered_ns: int | None = None  # the first voice that no hypothesis covers
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         self._late_faces = False  # the newest packet said that the encoder is behind
-        self._seen: deque[int] = deque()  # capture times of all analysed frames, with a face or without
+        # Capture times of all analysed frames, with a face or without; and why the face was not read.
+        self._seen: deque[tuple[int, str | None]] = deque()
         self._newly_seen = False  # some came since the last window
         # The first window after the newest frame came, and windows in a row whose new frames were too old.
         self._came_ns, self._late_arrivals = 0, 0
@@ -213,7 +217,7 @@ class WindowAssembler:
 
         face_ns = int(vision_times[-1]) if len(vision_times) else None
         sound_ns = int(audio_times[-1]) if len(audio_times) else None
-        seen_ns = next((t for t in reversed(self._seen) if t <= end_ns), None)
+        seen_ns, unread = next(((t, why) for t, why in reversed(self._seen) if t <= end_ns), (None, None))
         voice_ns = self._sound.voice_ns(end_ns)
         word_ns = None if text is None else text.last_word_ns
         embedding = None if text is None else text.embedding
@@ -229,7 +233,7 @@ class WindowAssembler:
             self._newly_seen, self._came_ns = False, end_ns
             self._late_arrivals = 0 if frames_come else self._late_arrivals + 1
         sound_comes = recent("audio", self._sound.processed_ns(end_ns))
-        face = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, end_ns))
+        face = judged("vision", recent("vision", face_ns), self._why_no_face(frames_come, unread, end_ns))
         voiced = recent("audio", voice_ns)
         timely = is_recent(sound_ns, end_ns, self._dropout_ns["audio"] + LATE_NS)
         late = sound_ns is not None and not timely
@@ -240,20 +244,34 @@ class WindowAssembler:
         arriving = [
             t for t, comes in ((seen_ns, frames_come), (sound_ns, sound_comes)) if comes and t is not None
         ]
+        reports: dict[Modality, ModalityReport] = {
+            "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
+            "audio": self._report(
+                "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)
+            ),
+            "text": self._report("text", words, end_ns, word_ns, text=text),
+        }
         return Window(
             end_ns,
             self._stream(vision, audio, embedding, face.live, voice.live, words.live),
             self._shapes,
-            {
-                "vision": self._report("vision", face, end_ns, face_ns, frames=len(vision_times)),
-                "audio": self._report(
-                    "audio", voice, end_ns, sound_ns if voice.live else voice_ns, frames=len(audio_times)
-                ),
-                "text": self._report("text", words, end_ns, word_ns, text=text),
-            },
+            reports,
             min(arriving, default=None),
             audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
+            max((self._gone(modality, report) for modality, report in reports.items()), default=0.0),
         )
+
+    def _gone(self, modality: Modality, report: ModalityReport) -> float:
+        """How far a modality that is used is on the way to being lost, in [0, 1].
+
+        Its age counts from half its dropout time on; of words, half the share that may still change.
+        """
+        if not report.used or report.age_ms is None:
+            return 0.0
+        stale = 2 * report.age_ms * NS_PER_MS / self._dropout_ns[modality] - 1
+        committed, partial = len((report.committed or "").split()), len((report.partial or "").split())
+        unsure = PARTIAL * partial / max(1, committed + partial)
+        return min(1.0, max(0.0, stale, unsure))
 
     def _stream(
         self,
@@ -303,12 +321,12 @@ class WindowAssembler:
         if packet.faces < 0:
             return
         self._newly_seen, self._newest_seen_ns = True, max(self._newest_seen_ns, packet.t_ns)
-        newest = self._seen[-1] if self._seen else self._horizon_ns
+        newest = self._seen[-1][0] if self._seen else self._horizon_ns
         if packet.t_ns <= max(newest, self._horizon_ns, promised_ns):
             self._discarded += 1
             return
-        self._seen.append(packet.t_ns)
-        self._late_faces = packet.behind and packet.faces > 0
+        self._seen.append((packet.t_ns, packet.reason))
+        self._late_faces = packet.behind and packet.faces > 0 and packet.reason is None
         if packet.features is not None:
             self._vision.append(np.array([packet.t_ns]), packet.features[None])
 
@@ -327,16 +345,16 @@ class WindowAssembler:
         self._horizon_ns = max(self._horizon_ns, start_ns)
         self._vision.forget_until(start_ns)
         self._sound.forget(start_ns)
-        while len(self._seen) > 1 and self._seen[1] <= start_ns:
+        while len(self._seen) > 1 and self._seen[1][0] <= start_ns:
             self._seen.popleft()
         while len(self._texts) > 1 and self._texts[1].t_ns <= start_ns:
             self._texts.popleft()
 
-    def _why_no_face(self, frames_come: bool, end_ns: int) -> str:
+    def _why_no_face(self, frames_come: bool, unread: str | None, end_ns: int) -> str:
         if self._late_faces:
             return "the encoder is behind"
         if frames_come:
-            return "no face"
+            return unread or "no face"
         if self._late_arrivals > 1 and is_recent(self._came_ns, end_ns, LATE_NS):
             return f"frames come {(self._came_ns - self._newest_seen_ns) / NS_PER_S:.0f} s late"
         return "no frames"

@@ -123,6 +123,22 @@ def test_a_face_is_missing_only_once_its_dropout_time_is_over() -> None:
     assert not bool(too_late.inputs.vision_present)
 
 
+def test_a_face_that_cannot_be_read_is_missing_with_its_reason() -> None:
+    unread = [replace(face(1.0 + 0.1 * i, None), faces=1, reason="face rolled") for i in range(1, 15)]
+    made = assembler([face(1.0), *unread, face(2.5, None)])
+    assert made.assemble(ns(1.9)).reports["vision"].state == "live"
+    assert made.assemble(ns(2.4)).reports["vision"].reason == "face rolled"
+    assert made.assemble(ns(2.6)).reports["vision"].reason == "no face"
+
+
+def test_words_that_may_change_and_old_faces_count_as_partly_lost() -> None:
+    made = assembler([face(1.0), *(face(1.0 + 0.1 * i, None) for i in range(1, 30))])
+    assert made.assemble(ns(1.4)).gone == 0.0
+    assert made.assemble(ns(1.75)).gone == pytest.approx(0.5)
+    assert made.assemble(ns(2.0)).gone == pytest.approx(1.0)
+    assert made.assemble(ns(2.5)).gone == 0.0  # no longer used
+
+
 def test_no_face_no_frames_silence_and_no_audio_are_different_reasons() -> None:
     talking = [face(0.5), sound(0.5, 5, 0.5), words(0.5, 0.5)]
     watched = assembler([*talking, *(face(0.5 + i / 10, None) for i in range(1, 20))]).assemble(ns(2.0))

@@ -1,8 +1,8 @@
 """Face features: the Face Landmarker's 52 blendshapes, and head rotation and position.
 
-Of several faces `FaceFollower` follows the largest, without switching between two of similar size. The
-networks are run by `face_litert`, without MediaPipe, or by `face_mediapipe`. Both give the same features, so
-both have the same id (docs/decisions/0027 has the differences).
+Of several faces `FaceFollower` chooses the largest and keeps it. `face_quality` says which faces cannot be
+read. The networks are run by `face_litert`, without MediaPipe, or by `face_mediapipe`. Both give the same
+features, so both have the same id (docs/decisions/0027 has the differences).
 
 `crop_face` cuts the face upright out of a frame, for encoders that take pictures. `SteadySquare` keeps the
 square of a still face in place and follows a moving one at once.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
+from emi_models.encoders.face_quality import unreadable
 from emi_models.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "CROP_PX",
     "ENCODER_ID",
     "FACE_DIM",
+    "FACE_FEATURES",
     "STAMP_JITTER_NS",
     "VISION_FPS",
     "Backend",
@@ -47,7 +49,9 @@ __all__ = [
 ]
 
 SAME_FACE_IOU: Final = 0.2  # a head moves less than its own width between two frames, even at 6 fps
-TAKE_OVER_AREA: Final = 1.5  # another face must be this much larger; 1.22 in width, past the jitter of a box
+HOLD_NS: Final = 2_000_000_000  # a face that is not seen for longer is given up, and another one is followed
+# In widths of its box: as far as a face that was missed for some frames may have moved.
+REACH: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,11 @@ class Box:
         """The part of the frame that it covers."""
         return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The point in its middle."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
     def iou(self, other: Box) -> float:
         """Intersection over union with another box, in [0, 1]."""
         width = min(self.right, other.right) - max(self.left, other.left)
@@ -77,39 +86,85 @@ class Box:
 
 
 class FaceFollower:
-    """Chooses one face per frame: the one chosen before, until it disappears or another is clearly larger."""
+    """Chooses one face: first the largest, then the same one for as long as it is seen.
+
+    A face that is not seen for two seconds is given up, and the largest of the others is followed.
+    """
 
     def __init__(self) -> None:
         self._last: Box | None = None
+        self._seen_ns = 0
+        self._wish: tuple[float, float] | Literal["largest"] | None = None
+        self.changes = 0  # how often another face was followed than before
 
-    def choose(self, boxes: Sequence[Box]) -> int | None:
-        """The index of the face to watch; None without a face.
+    def choose(self, boxes: Sequence[Box], t_ns: int) -> int | None:
+        """The index of the face to watch in a picture captured at `t_ns`; None if it is not there.
 
-        A frame without any face forgets nothing: the face may have been missed by the detector for that
-        frame alone.
+        A picture without the face forgets nothing: the detector may have missed it for that picture alone.
         """
         if not boxes:
             return None
-        best = max(range(len(boxes)), key=lambda i: boxes[i].area)
-        if self._last is not None:
-            last = self._last
-            same = max(range(len(boxes)), key=lambda i: boxes[i].iou(last))
-            if (
-                boxes[same].iou(last) >= SAME_FACE_IOU
-                and boxes[best].area < TAKE_OVER_AREA * boxes[same].area
-            ):
-                best = same
-        self._last = boxes[best]
+        wish, self._wish = self._wish, None
+        same = None if self._last is None else self._same(boxes, self._last)
+        if wish is not None:
+            best = self._wished(boxes, wish)
+        elif same is not None:
+            best = same
+        elif self._last is not None and t_ns - self._seen_ns <= HOLD_NS:
+            return None  # the others in the picture are not the person who is followed
+        else:
+            best = self._wished(boxes, "largest")
+        if self._last is not None and best != same:
+            self.changes += 1
+        self._last, self._seen_ns = boxes[best], t_ns
         return best
 
+    def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:
+        """Choose anew in the next picture with a face: the largest, or the one nearest to a point.
+
+        The point is in fractions of the picture's width and height.
+        """
+        self._wish = wish
+
     def reset(self) -> None:
-        """Forget the face followed so far."""
-        self._last = None
+        """Forget the face followed so far; changes are still counted from the start."""
+        self._last, self._wish = None, None
+
+    @staticmethod
+    def _same(boxes: Sequence[Box], last: Box) -> int | None:
+        """The face that overlaps the last place most, or else is next to it; None if there is none."""
+        same = max(range(len(boxes)), key=lambda i: boxes[i].iou(last))
+        if boxes[same].iou(last) >= SAME_FACE_IOU:
+            return same
+        same = min(range(len(boxes)), key=lambda i: math.dist(boxes[i].centre, last.centre))
+        near = math.dist(boxes[same].centre, last.centre) <= REACH * (last.right - last.left)
+        return same if near else None
+
+    @staticmethod
+    def _wished(boxes: Sequence[Box], wish: tuple[float, float] | Literal["largest"]) -> int:
+        if wish == "largest":
+            return max(range(len(boxes)), key=lambda i: boxes[i].area)
+        point = wish
+        return min(range(len(boxes)), key=lambda i: math.dist(boxes[i].centre, point))
 
 
 ENCODER_ID: Final = "mediapipe/face_landmarker@float16-1+pose"
 BLENDSHAPES: Final = 52
 FACE_DIM: Final = BLENDSHAPES + 6
+# The names of a frame's values: MediaPipe's blendshapes in its order, then what `head_pose` gives.
+FACE_FEATURES: Final = (
+    *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight"),
+    *("eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft"),
+    *("eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight"),
+    *("eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose"),
+    *("mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel"),
+    *("mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight"),
+    *("mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower"),
+    *("mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"),
+    *("mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight"),
+    *("pitch", "yaw", "roll", "x", "y", "z"),
+)
 
 # MediaPipe gives centimetres in front of an assumed camera: at the origin, looking along -z, 63 degrees high.
 NEUTRAL_POSITION_CM: Final = np.array([0.0, 0.0, -60.0])  # straight ahead, at a laptop's distance
@@ -117,11 +172,14 @@ POSITION_SCALE_CM: Final = 60.0
 NS_PER_MS: Final = 1_000_000
 
 Backend = Literal["litert", "mediapipe"]
+OTHER_FACE: Final = "another face"  # the problem of a picture that shows only people who are not followed
 
 
 @dataclass(frozen=True, slots=True)
 class FaceResult:
     """What one frame shows. Without a face, `faces` is 0 and the rest is None.
+
+    If the face that is followed is not among those seen, `features`, `box` and `landmarks` are None.
 
     `features`, shape (58,), float32: 52 blendshapes in [0, 1] in MediaPipe's order (the first is
     `_neutral`), then pitch, yaw, roll in radians, then the head's position x, y, z, scaled to about [-1,
@@ -135,6 +193,9 @@ class FaceResult:
     features: NDArray[np.float32] | None  # of the face that is followed; owned by the caller
     box: Box | None  # of the same face
     landmarks: NDArray[np.float32] | None = None  # of the same face; owned by the caller
+    # Why the features say little, in a few words; None if the face can be read, or if there is no face.
+    problem: str | None = None
+    changes: int = 0  # how often another face was followed than before, since the encoder was made
 
 
 class Landmarker(Protocol):
@@ -165,8 +226,8 @@ class FaceEncoder:
 
     Faces are tracked from frame to frame, so one encoder serves one stream. The same frames at the same
     times give the same features. With `max_faces` 1 landmarks are smoothed over time, and the first face that
-    was found is kept; with 2 or more nothing is smoothed, and the largest face is followed. One thread at a
-    time; LiteRT computes in the caller's thread and starts none.
+    was found is kept; with 2 or more nothing is smoothed, and the largest face is chosen and kept. One thread
+    at a time; LiteRT computes in the caller's thread and starts none.
     """
 
     def __init__(
@@ -210,14 +271,27 @@ class FaceEncoder:
         self._last_ms = max(self._last_ms + 1, (t_ns - self._first_ns) // NS_PER_MS)
         meshes = [points[:, :2] for points in self._landmarker.detect(rgb, self._last_ms)]
         boxes = [_box(points) for points in meshes]
-        chosen = self._follower.choose(boxes)
+        chosen = self._follower.choose(boxes, t_ns)
         if chosen is None:
-            return FaceResult(0, None, None)
+            away = OTHER_FACE if boxes else None
+            return FaceResult(len(boxes), None, None, problem=away, changes=self._follower.changes)
         blendshapes, matrix = self._landmarker.express(chosen)
         features = np.empty(FACE_DIM, np.float32)
         features[:BLENDSHAPES] = blendshapes
         features[BLENDSHAPES:] = head_pose(matrix)
-        return FaceResult(len(boxes), features, boxes[chosen], meshes[chosen].astype(np.float32))
+        pitch, yaw, roll = (float(angle) for angle in features[BLENDSHAPES : BLENDSHAPES + 3])
+        return FaceResult(
+            len(boxes),
+            features,
+            boxes[chosen],
+            meshes[chosen].astype(np.float32),
+            unreadable(rgb, meshes[chosen], pitch, yaw, roll),
+            self._follower.changes,
+        )
+
+    def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:
+        """Choose the face anew in the next picture: see `FaceFollower.follow`; any thread may call."""
+        self._follower.follow(wish)
 
     def reset(self) -> None:
         """Forget the face and earlier frames."""

@@ -25,6 +25,7 @@ from emi_models.encoders.face_tracker import (
     merge,
     region_around,
     regions_of_detections,
+    upright_as,
 )
 from emi_models.errors import ModelIntegrityError
 
@@ -42,6 +43,8 @@ CANONICAL_FACE: Final = "geometry_pipeline_metadata_landmarks.binarypb"
 DETECTOR_PX: Final = 128
 MESH_PX: Final = 256
 MS_PER_S: Final = 1000
+TURN_EVERY: Final = 15  # pictures: how often it is checked that a face is not upside down
+TURN_MARGIN: Final = 2.0  # by how much the network must be surer (log-odds) of the face turned by 180 degrees
 SUBPIXEL_BITS: Final = 5  # OpenCV tells 32 steps of a pixel apart
 
 # The landmarks that the blendshapes are made of (MediaPipe, face_blendshapes_graph.cc).
@@ -66,6 +69,10 @@ class LitertLandmarker:
     A face is looked for around its landmarks in the picture before. While fewer than `max_faces` are known,
     the detector looks at each picture too, and a face that both have found is where the detector saw it.
     Landmarks of one face alone (`max_faces` 1) are smoothed over time, as MediaPipe does.
+
+    One thing is not as in MediaPipe: the detector takes a face that is upside down for an upright one, and so
+    does the mesh. So the mesh of a new face, and every 15th of a known one, is also computed in the region
+    turned by 180 degrees, and the surer one is kept.
     """
 
     def __init__(self, model_path: Path, max_faces: int, min_confidence: float) -> None:
@@ -100,6 +107,7 @@ class LitertLandmarker:
     def reset(self) -> None:
         """Forget the faces of earlier pictures."""
         self._tracked: list[Region] = []
+        self._pictures = 0
         self._meshes: list[NDArray[np.float64]] = []
         self._size = (1, 1)
         if self._smoother is not None:
@@ -118,8 +126,16 @@ class LitertLandmarker:
         self._size = (width, height)
         regions = self._tracked
         if len(regions) < self._max_faces:
-            regions = merge(regions, self._detect(rgb)[: self._max_faces], overlap=self._min_confidence)
-        found = [self._landmarks(rgb, region) for region in regions[: self._max_faces]]
+            detected = [upright_as(region, self._tracked) for region in self._detect(rgb)]
+            regions = merge(regions, detected[: self._max_faces], overlap=self._min_confidence)
+        due = self._pictures % TURN_EVERY == 0
+        self._pictures += 1
+        found = [
+            self._landmarks(rgb, region)
+            if not due and any(region.iou(known) > 0 for known in self._tracked)
+            else self._surer(rgb, region)
+            for region in regions[: self._max_faces]
+        ]
         meshes = [points for points in found if points is not None]
         regions = [region_around(points[:, :2]) for points in meshes]
         self._tracked = merge([region for region in regions if region.usable], overlap=self._min_confidence)
@@ -148,6 +164,16 @@ class LitertLandmarker:
         self._detector.input[0] -= 1  # in [-1, 1]
         self._detector.run()
         return regions_of_detections(self._offsets()[0], self._scores()[0, :, 0], seen, self._min_confidence)
+
+    def _surer(self, rgb: NDArray[np.uint8], region: Region) -> NDArray[np.float64] | None:
+        """As `_landmarks`, of the face as it stands in the region or upside down, whichever is surer."""
+        points = self._landmarks(rgb, region)
+        if points is None:
+            return None
+        score = float(self._presence()[0, 0, 0, 0])
+        other = self._landmarks(rgb, region.upside_down())
+        surer = float(self._presence()[0, 0, 0, 0]) > score + TURN_MARGIN
+        return other if other is not None and surer else points
 
     def _landmarks(self, rgb: NDArray[np.uint8], region: Region) -> NDArray[np.float64] | None:
         """The landmarks (478, 3) of the face in a region, in pixels of the picture; None without a face."""

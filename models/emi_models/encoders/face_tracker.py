@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "merge",
     "region_around",
     "regions_of_detections",
+    "upright_as",
 ]
 
 LANDMARKS: Final = 478
@@ -69,6 +70,10 @@ class Region:
         corner = (self.x, self.y) - turn @ (0.5, 0.5)
         return np.column_stack([turn / side_px, corner])
 
+    def upside_down(self) -> Region:
+        """The same place, turned by 180 degrees."""
+        return replace(self, angle=math.remainder(self.angle + math.pi, math.tau))
+
     def iou(self, other: Region) -> float:
         """Intersection over union, in [0, 1], of both without their angles."""
         across = min(self.x + self.width / 2, other.x + other.width / 2) - max(
@@ -107,6 +112,14 @@ def merge(*groups: Iterable[Region], overlap: float) -> list[Region]:
             kept = [other for other in kept if region.iou(other) <= overlap]
             kept.append(region)
     return kept
+
+
+def upright_as(region: Region, known: Iterable[Region]) -> Region:
+    """A detected region, turned by 180 degrees if a known face at that place stands the other way up."""
+    for other in known:
+        if region.iou(other) > 0 and abs(math.remainder(region.angle - other.angle, math.tau)) > math.pi / 2:
+            return region.upside_down()
+    return region
 
 
 def regions_of_detections(

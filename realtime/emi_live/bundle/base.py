@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol
 
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.errors import EmiError, ModelUnavailableError
@@ -53,6 +53,10 @@ class FaceReader(Protocol):
 
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         """What one frame, uint8 RGB of shape (height, width, 3), shows."""
+        ...
+
+    def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:
+        """Choose another face in the next frame: see `FaceFollower.follow`."""
         ...
 
     def reset(self) -> None:

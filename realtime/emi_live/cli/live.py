@@ -191,6 +191,14 @@ def live(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Your own checkpoint.", rich_help_panel=TUNE, metavar="FILE")
     ] = None,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            help="Smooth intensities over this many seconds; 0: not at all. Exact mode never does.",
+            rich_help_panel=TUNE,
+            metavar="S",
+        ),
+    ] = None,
     audio_context: Annotated[
         str | None,
         typer.Option(
@@ -246,6 +254,7 @@ def live(
                 "fusion.engine": engine,
                 "fusion.strict": strict or None,
                 "fusion.checkpoint": checkpoint,
+                "fusion.smooth_s": smooth,
                 "audio.context": audio_context,
                 "models.offline": offline or None,
                 "output.json_path": json_,

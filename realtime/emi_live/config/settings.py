@@ -237,7 +237,7 @@ class FaceConfig(Section):
         ),
     )
     max_faces: int = Field(
-        2, ge=1, le=8, description="Number of faces to look for; the largest one is followed."
+        2, ge=1, le=8, description="Number of faces to look for; the largest is chosen and kept."
     )
     min_confidence: float = Field(
         0.5, ge=0, le=1, description="Lowest confidence at which a face counts as detected."
@@ -597,6 +597,15 @@ class FusionConfig(Section):
         description=(
             "CPU threads for one window with ONNX Runtime or numpy; for numpy the number holds for "
             "the whole process while the engine runs."
+        ),
+    )
+    smooth_s: float = Field(
+        0.3,
+        ge=0,
+        le=10,
+        description=(
+            "Time constant, in seconds, with which the intensities are smoothed; 0 = not at all. "
+            "Exact mode never smooths."
         ),
     )
     contributions: bool = Field(False, description="Add to each estimate how much each modality contributed.")

@@ -42,7 +42,7 @@ __all__ = [
     "load_settings",
 ]
 
-VERSION: Final = 3  # of the features; one more when the same settings give other numbers
+VERSION: Final = 4  # of the features; one more when the same settings give other numbers
 SECTIONS: Final = ("face", "audio", "speech", "text", "window", "models")  # that mean something here
 
 # Settings that change no feature: only live use has them.

@@ -40,6 +40,7 @@ STATE_STYLES: Final[dict[ModalityState, str]] = {
     "unavailable": "bright_black",
 }
 TRACK: Final = "grey35"
+BAND: Final = "grey62"
 TALL: Final = 3  # lines per emotion at most: two of bar and history, and one between
 LABEL: Final = max(len(name) for name in EMOTIONS)
 NUMBER: Final = len("0.00")
@@ -159,17 +160,24 @@ def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs)
         colour = EMOTION_COLOURS[name]
         value = None if state.estimate is None else state.estimate.intensities[index]
         filled, rest = glyphs.meter(value or 0.0, bar_width)
+        every = None if state.estimate is None else state.estimate.intervals
+        band = None if every is None else every[index]
         graph = glyphs.history(state.history_of(index, columns), min(rows, 2))
         number = f"{value:.2f}" if value is not None else glyphs.dash.rjust(NUMBER)
         for row in range(min(rows, 2)):
             line = Text()
             line.append(name.replace("_", " ").ljust(LABEL + 1) if row == 0 else " " * (LABEL + 1))
+            cells = Text()
             if rows < TALL:
-                line.append(filled if row == 0 else " " * len(filled), style=colour)
-                line.append(rest if row == 0 else " " * len(rest), style=TRACK)
+                cells.append(filled if row == 0 else " " * len(filled), style=colour)
+                cells.append(rest if row == 0 else " " * len(rest), style=TRACK)
             else:  # a bar of two rows, its track on the line between them
-                line.append(filled, style=colour)
-                line.append((glyphs.levels[0] if row == 0 else " ") * len(rest), style=TRACK)
+                cells.append(filled, style=colour)
+                cells.append((glyphs.levels[0] if row == 0 else " ") * len(rest), style=TRACK)
+            if band is not None and row == 0:
+                mark = glyphs.band if rows < TALL else glyphs.levels[1]
+                cells = _with_band(cells, len(filled), band, mark, colour)
+            line.append_text(cells)
             line.append(f" {number}" if row == 0 else " " * (NUMBER + 1), style="bold")
             if columns and row < len(graph):
                 line.append("  ").append(graph[row], style=colour)
@@ -177,6 +185,15 @@ def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs)
         if rows == TALL and name != EMOTIONS[-1]:
             lines.append(Text(""))
     return lines
+
+
+def _with_band(cells: Text, filled: int, band: tuple[float, float], mark: str, colour: str) -> Text:
+    """A bar with its 90 % interval, faint: dim where the bar may be too long, a line as far as it may go."""
+    width = len(cells)
+    low, high = min(filled, round(band[0] * width)), max(filled, round(band[1] * width))
+    sure, unsure = cells[:low], cells[low:filled]
+    unsure.stylize(f"dim {colour}")
+    return Text.assemble(sure, unsure, (mark * (high - filled), BAND), cells[high:])
 
 
 def _modalities(estimate: Estimate | None, inner: int, glyphs: Glyphs) -> list[Text]:

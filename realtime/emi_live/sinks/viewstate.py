@@ -57,6 +57,7 @@ class Glyphs:
     encoding: str
     bar: str  # a cell of a bar, from almost empty to full
     track: str  # a cell that the bar does not reach
+    band: str  # such a cell inside the 90 % interval
     levels: str  # a cell of a history, from lowest to full
     states: Mapping[ModalityState, str]
     box: Box
@@ -100,6 +101,7 @@ UNICODE_GLYPHS: Final = Glyphs(
     encoding="utf-8",
     bar="▏▎▍▌▋▊▉█",
     track="╌",
+    band="─",
     levels="▁▂▃▄▅▆▇█",
     states={"live": "●", "missing": "○", "failed": "✖", "unavailable": "◌"},
     box=ROUNDED,
@@ -113,6 +115,7 @@ ASCII_GLYPHS: Final = Glyphs(
     encoding="ascii",
     bar="#",
     track=".",
+    band="-",
     levels="_.-=+*#@",
     states={"live": "*", "missing": "o", "failed": "x", "unavailable": "-"},
     box=ASCII,
@@ -307,6 +310,8 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "audio.not_finite": Meaning("{s} s of sound that was no number", SAMPLE_S, always=True),
     # Stages.
     "face.skipped": Meaning("{n} frame[s] skipped (above face.max_fps)", FRAME_S, "skip"),
+    "face.unreadable": Meaning("{n} frame[s] with a face that cannot be read", FRAME_S),
+    "face.changed": Meaning("another face was followed {n} time[s]", 3.0, always=True),
     "face.fell_behind": Meaning("the face encoder fell behind {n} time[s]", 1.0),
     "audio.fell_behind": Meaning("the voice encoder fell behind {n} time[s]", 1.0),
     "audio.skipped_samples": Meaning("{s} s of sound left out to catch up", SAMPLE_S),

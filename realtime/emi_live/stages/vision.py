@@ -24,6 +24,7 @@ from emi_models.encoders.face import STAMP_JITTER_NS, FrameSampler, SteadySquare
 
 if TYPE_CHECKING:
     from emi_live.bundle import CropEncoder, FaceReader
+    from emi_models.encoders.face import FaceResult
 
 __all__ = ["CropStage", "FaceStage", "FrameReader"]
 
@@ -96,10 +97,33 @@ class FrameReader:
         self._reader.close()
 
 
-class FaceStage:
-    """Follows the largest face. Live, the newest frame wins; in exact mode every frame is analysed.
+class FaceWatch:
+    """Counts faces that cannot be read as `face.unreadable`, and a change of the face as `face.changed`.
 
-    Frames closer together than `max_fps` allows are left out and counted as `face.skipped`.
+    A change is also said as the status of the face part, which is logged.
+    """
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._changes: int | None = None  # of the newest result
+
+    def readable(self, result: FaceResult) -> bool:
+        """Whether the face may be used; without a face it may not either."""
+        if self._changes is not None and result.changes > self._changes:
+            self._health.count("face.changed", result.changes - self._changes)
+            said = f"another face is followed than before ({result.changes} changes so far)"
+            self._health.report("face", "running", said)
+        self._changes = result.changes
+        if result.problem is not None:
+            self._health.count("face.unreadable")
+        return result.features is not None and result.problem is None
+
+
+class FaceStage:
+    """Reads the face that is followed. Live, the newest frame wins; in exact mode every frame is analysed.
+
+    Frames closer together than `max_fps` allows are left out and counted as `face.skipped`. A face that
+    cannot be read (`face_quality`) has a packet without features, with the reason.
     """
 
     name = "face"
@@ -108,6 +132,7 @@ class FaceStage:
     def __init__(self, reader: VideoReader, encoder: FaceReader, config: FaceConfig, health: Health) -> None:
         self._frames = FrameReader(reader, config.max_fps, health)
         self._encoder = encoder
+        self._watch = FaceWatch(health)
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
@@ -131,7 +156,8 @@ class FaceStage:
                 progress_ns=frame.t_ns,
                 arrived_ns=frame.arrived_ns,
                 faces=result.faces,
-                features=result.features,
+                features=result.features if self._watch.readable(result) else None,
+                reason=result.problem,
             ),
         )
 
@@ -189,6 +215,7 @@ class CropStage:
         self._frames = FrameReader(reader, config.max_fps, health)
         self._face = face
         self._encoder = encoder
+        self._watch = FaceWatch(health)
         self._sampler = FrameSampler(config.crop_fps)
         self._steady = SteadySquare()
         self._batch = config.batch
@@ -239,7 +266,7 @@ class CropStage:
     def _look(self, frame: Frame) -> HeldCrop:
         seen = self._face.analyse(frame.rgb, frame.t_ns)
         crop = None
-        if seen.landmarks is None:
+        if not self._watch.readable(seen) or seen.landmarks is None:
             self._steady.reset()
         else:
             height, width = frame.rgb.shape[:2]
@@ -254,6 +281,7 @@ class CropStage:
             faces=seen.faces,
             features=None,
             behind=self._behind,
+            reason=seen.problem,
         )
         return HeldCrop(packet, crop)
 

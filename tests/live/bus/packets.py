@@ -29,6 +29,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
             assert most is not None
             return st.lists(values(item), min_size=least or 0, max_size=min(most, MAX_ITEMS)).map(tuple)
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(values, items))
         case inspect.DictType(key_type=key, value_type=value, min_length=least, max_length=most):
             return st.dictionaries(values(key), values(value), min_size=least or 0, max_size=most)
     return scalars(kind)

@@ -109,6 +109,9 @@ def test_a_fusion_engine_that_cannot_be_loaded_is_refused_before_anything_starts
 class BrokenFace:
     """A face encoder that fails on every picture."""
 
+    def follow(self, wish: object) -> None:
+        pass
+
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         raise RuntimeError("the model is broken")
 

@@ -42,6 +42,9 @@ class Blinded(BrightnessFace):
         super().__init__()
         self._seen = 0
 
+    def follow(self, wish: object) -> None:
+        pass
+
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         self._seen += 1
         if self._seen > 2:

@@ -19,6 +19,8 @@ from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
 from emi_models import MODALITIES, Modality
+from emi_models.calibration import NONE, Calibration, Table
+from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import FusionInputs, FusionShapes, InputError
 from tests.support.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
 
@@ -332,9 +334,76 @@ def test_exact_leaves_streams_that_are_ahead_in_their_queue() -> None:
 def test_estimates_are_valid_json_with_the_contract_s_keys() -> None:
     estimates, _ = run(clip(1.0), exact=True)
     line = json.loads(json.dumps(estimates[-1].to_json(), allow_nan=False))
-    keys = ["seq", "t", "wall", "intensities", "modalities", "latency_ms", "engine", "bundle"]
+    keys = ["seq", "t", "wall", "intensities", "intervals", "modalities", "latency_ms", "engine", "bundle"]
     assert list(line) == [*keys, "schema", "source", "session"]
     assert line["schema"] == 1
     assert line["modalities"]["vision"] == {"state": "live", "used": True, "age_ms": 0.0, "frames": 11}
     assert line["modalities"]["text"]["committed"] == ""
     assert line["t"] == 1.0
+
+
+class Calibrated(FakeEngine):
+    """A fake engine whose checkpoint is calibrated for faces."""
+
+    @property
+    def header(self) -> CheckpointHeader:
+        tables = {
+            name: {"joy": Table((), (width,), (width,), 100)}
+            for name, width in (("vision", 0.1), (NONE, 0.5))
+        }
+        return replace(super().header, calibration=Calibration(tables).to_json())
+
+
+def estimates_of(engine: FusionEngine, smooth_s: float = 0.0) -> list[Estimate]:
+    """Of a face that is seen for a second, and then for two seconds more not."""
+    writer, clock = ListWriter(), FakeClock()
+    options = LoopOptions(
+        hop_ns=HOP_NS,
+        exact=True,
+        origin_ns=lambda: 0,
+        duration_ns=3 * NS_PER_S,
+        bundle="compact",
+        smooth_s=smooth_s,
+    )
+    packets: list[Packet] = [face(0.04 * n) for n in range(1, 26)]
+    packets += [msgspec.structs.replace(face(0.04 * n), faces=0, features=None) for n in range(26, 80)]
+    loop = FusionLoop(
+        options,
+        {"vision": ListReader([*packets, end_of_stream("vision")], None)},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        engine,
+        writer,
+        dict,
+        clock,
+        Health(),
+    )
+    loop(threading.Event())
+    return [packet for packet in writer.packets if isinstance(packet, Estimate)]
+
+
+def test_intervals_widen_while_a_face_is_lost_and_are_widest_without_it() -> None:
+    found = estimates_of(Calibrated())
+    bounds = [estimate.intervals[5] for estimate in found if estimate.intervals is not None]
+    widths = [high - low for low, high in filter(None, bounds)]
+    assert len(widths) == len(found)
+    assert widths[2] == pytest.approx(0.2)
+    lost = [estimate.modalities["vision"].used for estimate in found].index(False)
+    assert widths[3] == pytest.approx(0.2)
+    assert widths[lost - 1] > 2 * widths[3]
+    assert widths[lost:] == pytest.approx([0.5] * (len(widths) - lost))  # from 0: nothing is there
+    assert all(estimate.intervals is not None and estimate.intervals[0] is None for estimate in found)
+    assert found[0].to_json()["intervals"]["joy"] is not None
+
+
+def test_without_a_calibration_there_is_no_interval() -> None:
+    found = estimates_of(FakeEngine())
+    assert {estimate.intervals for estimate in found} == {None}
+    assert found[0].to_json()["intervals"] is None
+
+
+def test_smoothing_makes_the_step_smaller_when_a_face_goes() -> None:
+    def largest_step(smooth_s: float) -> float:
+        values = [estimate.intensities[5] for estimate in estimates_of(FakeEngine(), smooth_s)]
+        return float(np.abs(np.diff(values)).max())
+
+    assert largest_step(1.0) < 0.9 * largest_step(0.0)

@@ -100,6 +100,9 @@ class BrightnessFace:
         self.resets = 0
         self.closed = False
 
+    def follow(self, wish: object) -> None:
+        pass
+
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         if not rgb.any():
             return FaceResult(0, None, None)

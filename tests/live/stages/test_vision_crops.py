@@ -130,6 +130,9 @@ class Busy(MeshFace):
         super().__init__()
         self.camera: Any = None
 
+    def follow(self, wish: object) -> None:
+        pass
+
     def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
         self.camera()
         return super().analyse(rgb, t_ns)

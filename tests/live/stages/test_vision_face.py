@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emi_live.config import FaceConfig
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, VisionPacket
 from emi_live.rings import VideoRing
 from emi_live.stages.vision import FaceStage
-from emi_models.encoders.face import FaceEncoder
+from emi_models.encoders.face import FaceEncoder, FaceResult
 from tests.live.stages.fakes import BrightnessFace, run_stage
 from tests.models.encoders.media import read_frames
 
@@ -91,3 +93,26 @@ def test_the_face_of_a_clip_is_lost_and_found(assets: Path) -> None:
     assert len([t for t in seen if t < 4.0]) > 110
     assert min(t for t in seen if t > 7.0) < 8.2
     assert packets[-1].progress_ns == END_OF_STREAM
+
+
+class PuzzlingFace(BrightnessFace):
+    """The brightness of a frame says what is wrong with its face: 1 it is dark, 2 it is another one."""
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        seen = super().analyse(rgb, t_ns)
+        value = int(rgb[0, 0, 0])
+        return replace(seen, problem="face too dark" if value == 1 else None, changes=int(value == 2))
+
+
+def test_a_face_that_cannot_be_read_gives_a_reason_and_no_features() -> None:
+    ring, health = VideoRing(lossless=True), Health()
+    stage = FaceStage(ring.reader(), PuzzlingFace(), FaceConfig(), health)
+    for n, value in enumerate((7, 1, 7, 2)):
+        ring.write(np.full((4, 4, 3), value, np.uint8), n * 40 * MS)
+    ring.close()
+    seen = [packet for packet in run_stage(stage)[:-1] if isinstance(packet, VisionPacket)]
+    assert [packet.features is None for packet in seen] == [False, True, False, False]
+    assert [packet.reason for packet in seen] == [None, "face too dark", None, None]
+    counters = health.snapshot().counters
+    assert (counters["face.unreadable"], counters["face.changed"]) == (1, 1)
+    assert "another face" in health.status("face").detail
