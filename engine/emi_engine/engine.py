@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from emi_engine.protocol import EngineError
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class CheckedEngine(ABC):
     def __init__(self, header: CheckpointHeader) -> None:
         self._header = header
         self._shapes = header.shapes
+        self._outputs = len(header.targets)
         self._closed = False
 
     @property
@@ -94,19 +95,19 @@ class CheckedEngine(ABC):
             raise EngineError(f"the {self.name} engine is closed; load it again")
 
     def checked(self, intensities: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        """Return the same array if it holds six finite values for each of `batch` windows.
+        """Return the same array if it holds a finite value of each target for each of `batch` windows.
 
         Raises:
             EngineError: it does not.
         """
-        if intensities.shape != (batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+        if intensities.shape != (batch, self._outputs) or not np.isfinite(intensities).all():
             raise self.not_finite(intensities.shape)
         return intensities
 
     def not_finite(self, shape: tuple[int, ...]) -> EngineError:
-        """The error for a result of this shape that is not six finite values a row."""
+        """The error for a result of this shape that is not a finite value of each target a row."""
         return EngineError(
-            f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
+            f"{self.name} gave a result of shape {shape} that is not rows of {self._outputs} finite values; "
             "the features may be far outside the range that the checkpoint was trained on"
         )
 
@@ -126,7 +127,7 @@ class CheckedEngine(ABC):
 
     @abstractmethod
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Intensities (B, 6) of a window that was checked; a new array."""
+        """Intensities (B, K) of a window that was checked; a new array."""
 
     @abstractmethod
     def _release(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_engine.protocol import TOLERANCES, EngineError
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.files import user_cache
 from emi_models.inputs import FusionInputs
 
@@ -45,7 +45,7 @@ __all__ = [
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
 MAX_MODEL: Final = 2 << 30  # bytes: protobuf has no larger messages
 HASH_KEY: Final = "emi_checkpoint_sha256"
-ANSWERS_KEY: Final = "emi_probe_answers"  # JSON: PROBE_WINDOWS rows of six intensities, of `probe_arrays`
+ANSWERS_KEY: Final = "emi_probe_answers"  # JSON: PROBE_WINDOWS rows of intensities, of `probe_arrays`
 PROBE_WINDOWS: Final = 2
 
 _METADATA_FIELD: Final = 14  # of ModelProto: metadata_props, each with a key (1) and a value (2)
@@ -106,7 +106,7 @@ def prove_answers(engine: OnnxRuntimeEngine, model: bytes) -> None:
         expected = np.array(json.loads(metadata(model)[ANSWERS_KEY]), np.float32)
     except (KeyError, TypeError, ValueError):
         expected = np.empty(0, np.float32)
-    if expected.shape != (PROBE_WINDOWS, len(EMOTIONS)):
+    if expected.shape != (PROBE_WINDOWS, len(engine.header.targets)):
         raise EngineError(
             "the .onnx file next to the checkpoint does not hold the answers that prove it: it is stale; "
             "remove it, and export it again"

@@ -57,7 +57,7 @@ class OnnxRuntimeEngine(CheckedEngine):
         return _ArraySession(self)
 
     def run_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """Raw intensities (B, 6) of windows in numpy, by the names of `FusionInputs`, checked before.
+        """Raw intensities (B, K) of windows in numpy, by the names of `FusionInputs`, checked before.
 
         Raises:
             EngineError: the engine is closed, or its result is not finite.
@@ -168,7 +168,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             find_gpu()
             gpu = CudaDevice()
         self._gpu = gpu
-        self._bound = BoundWindows(self.shapes, batch, gpu)
+        self._bound = BoundWindows(self.shapes, batch, gpu, len(self.header.targets))
         options = {
             "device_id": str(self._bound.intensities.device.index or 0),
             "user_compute_stream": str(gpu.stream),

@@ -61,9 +61,9 @@ class FusionSession(Protocol):
     """
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """Raw intensities (1, 6) as from `FusionEngine.infer`; the caller owns them.
+        """Raw intensities (1, K) as from `FusionEngine.infer`; the caller owns them.
 
-        With `counterfactuals` (4, 6): the complete window, then as if vision, audio and text were missing.
+        With `counterfactuals` (4, K): the complete window, then as if vision, audio and text were missing.
 
         Raises:
             InputError: a shape or type is wrong, or a frame not seen before, or the text, is not finite.
@@ -107,7 +107,7 @@ class FusionEngine(Protocol):
         """The modalities that the checkpoint was trained on; the others are always their tokens."""
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Raw intensities of each row, (B, 6) in the order of `EMOTIONS`: finite, not clipped to [0, 1].
+        """Raw intensities of each row, (B, K) in the order of `header.targets`: finite, not clipped.
 
         Raises:
             InputError: the window's shapes or types are wrong, or a value is not finite.

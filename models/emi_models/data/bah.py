@@ -38,6 +38,7 @@ import yaml
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.data.vidmimic import BAH_FACES_HZ
 from emi_models.errors import DataError
+from emi_models.targets import AMBIVALENCE, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
+    from emi_models.networks.config import Task
 
     Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # n texts to (n, D)
 
@@ -364,6 +366,16 @@ class BahChunks:
         self._open: OrderedDict[str, Clip] = OrderedDict()
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._words: dict[str, tuple[SpokenWord, ...]] = {}
+
+    @property
+    def task(self) -> Task:
+        """Whether ambivalence or hesitancy shows."""
+        return "bah"
+
+    @property
+    def rated(self) -> tuple[Target, ...]:
+        """One answer."""
+        return (Target(AMBIVALENCE),)
 
     @property
     def shapes(self) -> FusionShapes:

@@ -20,7 +20,7 @@ __all__ = [
     "check_sizes",
 ]
 
-# Emotional mimicry intensity: the six emotions. Behavioural ambivalence and hesitancy: one logit.
+# emi: intensities, of the six emotions or of labels of one's own. bah: ambivalence and hesitancy, one logit.
 Task = Literal["emi", "bah"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
@@ -40,7 +40,11 @@ class NetworkConfig(Protocol):
 
     @property
     def task(self) -> Task:
-        """What it answers; engines and live use run `emi` only."""
+        """What it answers."""
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has: one for each target, or one logit."""
 
 
 def check_sizes(config: NetworkConfig, *names: str, least: int = 1, most: int = 65536) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from emi_models import EMOTIONS
 from emi_models.networks.base import Attention, FusionNetwork, learned, masked_mean, zero_unless
 from emi_models.networks.taemi_config import TaemiConfig
 
@@ -130,11 +129,11 @@ class Taemi(FusionNetwork):
             nn.Linear((shapes.text_dim if unprojected else d_model) + 2 * d_model, config.mlp_hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.mlp_hidden, len(EMOTIONS)),
+            nn.Linear(config.mlp_hidden, config.outputs),
         )
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to [0, 1] to show them."""
+        """Raw intensities (B, outputs), in the order of the targets; clip to [0, 1] to show them."""
         t = self.text.vector(window.text, window.text_present)  # (B, Dt)
         voice = window.audio, window.audio_mask, window.audio_present
         face = window.vision, window.vision_mask, window.vision_present

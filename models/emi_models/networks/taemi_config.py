@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionShapes
 from emi_models.networks.config import Task, check_choice, check_modalities, check_shares, check_sizes
+from emi_models.targets import MAX_TARGETS
 
 __all__ = ["TaemiConfig", "Work", "fused_width", "taemi_parameters", "taemi_work"]
 
@@ -31,6 +32,7 @@ class TaemiConfig:
 
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others are always their tokens
+    targets: int = len(EMOTIONS)  # how many labels it estimates
     d_model: int = 512
     heads: int = 4
     mlp_hidden: int = 512
@@ -42,6 +44,7 @@ class TaemiConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "d_model", "heads", "mlp_hidden")
+        check_sizes(self, "targets", most=MAX_TARGETS)
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
         check_shares(self, "dropout", "modality_dropout")
@@ -53,6 +56,11 @@ class TaemiConfig:
             raise ValueError(
                 f"anchor {self.anchor!r} has no use with attention {self.attention!r}; leave it out"
             )
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has."""
+        return self.targets
 
 
 FLOAT32_BYTES = 4  # of windows and intensities, whatever the precision in between
@@ -75,7 +83,7 @@ def taemi_work(config: TaemiConfig, batch: int = 1, weight_bytes: int = 4) -> Wo
     shapes = config.shapes
     window = (
         FLOAT32_BYTES * (shapes.vision_frames * shapes.vision_dim + shapes.audio_frames * shapes.audio_dim)
-        + FLOAT32_BYTES * (shapes.text_dim + len(EMOTIONS))
+        + FLOAT32_BYTES * (shapes.text_dim + config.targets)
         + shapes.vision_frames
         + shapes.audio_frames
         + 3  # masks and flags, a byte each
@@ -103,13 +111,13 @@ def taemi_parameters(config: TaemiConfig) -> int:
         total += dims["text"] * d_model + d_model
     if config.anchor != "text":
         total += 2 * square
-    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * len(EMOTIONS)
+    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * config.targets
 
 
 def _flops(config: TaemiConfig) -> int:
     """Of one window."""
     shapes, d_model = config.shapes, config.d_model
-    total = 2 * (fused_width(config) + len(EMOTIONS)) * config.mlp_hidden
+    total = 2 * (fused_width(config) + config.targets) * config.mlp_hidden
     if config.attention != "self":
         total += 2 * shapes.text_dim * d_model
     if config.anchor != "text":

@@ -22,6 +22,7 @@ from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import FusionNetwork, frames_of, present_rows, words_of, zero_unless
 from emi_models.networks.config import Task, check_modalities, check_shares, check_sizes
+from emi_models.targets import MAX_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,6 +47,7 @@ class TwoStageConfig:
 
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others have no branch
+    targets: int = len(EMOTIONS)  # how many labels it estimates
     motion_dim: int = 0
     hidden: int = 384  # of the text, audio and vision branches
     motion_hidden: int = 128
@@ -55,9 +57,15 @@ class TwoStageConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden", "motion_hidden", "fusion_hidden")
+        check_sizes(self, "targets", most=MAX_TARGETS)
         check_sizes(self, "motion_dim", least=0, most=self.shapes.vision_dim)
         check_shares(self, "dropout", "modality_dropout")
         check_modalities(self)
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has."""
+        return self.targets
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -126,11 +134,11 @@ class TwoStage(FusionNetwork):
             nn.Linear(width, config.fusion_hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.fusion_hidden, len(EMOTIONS)),
+            nn.Linear(config.fusion_hidden, config.outputs),
         )
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to [0, 1] to show them."""
+        """Raw intensities (B, outputs), in the order of the targets; clip to [0, 1] to show them."""
         return self.fuse(self.encode(window), self.presence(window))
 
     @property
@@ -156,7 +164,7 @@ class TwoStage(FusionNetwork):
         return {name: present["vision" if name == "motion" else name] for name in self.config.branches}
 
     def fuse(self, encoded: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Tensor:
-        """Intensities (B, 6) from all branches' embeddings and presence; in training, some are dropped."""
+        """Intensities (B, outputs) from all branches' embeddings and presence; training drops some."""
         present = torch.stack([presence[name] for name in self.branches], dim=1)  # (B, branches)
         scale = 1.0
         if self.training and self.config.modality_dropout > 0.0:

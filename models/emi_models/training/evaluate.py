@@ -9,8 +9,9 @@ What an evaluation has found, as numbers that JSON can hold.
 How good predictions are: the field's measures by torchmetrics, with what they leave open decided here.
 
 A column that does not vary, in the predictions or in the ratings, has no correlation: it counts 0, so that a
-network gains nothing by an emotion about which it has learned nothing. All is computed in float64, over all
-clips at once: no score depends on how clips were batched.
+network gains nothing by an emotion about which it has learned nothing. Each column is scored on the clips
+that are rated for it. All is computed in float64, over all clips at once: no score depends on how clips were
+batched.
 
 What a training runs on: the device and the precision, as asked for or as there is.
 """
@@ -33,6 +34,7 @@ from emi_models.data.batches import LEAST_CLIPS, check_task, collate, rated_clip
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
+from emi_models.targets import EMI_TARGETS, targets_of
 from emi_models.training.config import DataSettings
 from emi_models.training.results import HEADING, published_for
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionShapes
     from emi_models.networks.base import FusionNetwork
     from emi_models.networks.config import NetworkConfig, Task
+    from emi_models.targets import Target
     from emi_models.training.results import Published
 
 __all__ = [
@@ -81,6 +84,9 @@ def concordance(predicted: Tensor, truth: Tensor) -> Tensor:
 
 def mean_squared(predicted: Tensor, truth: Tensor) -> Tensor:
     """The mean squared error of each column, (K,) float64, from (N, K) each, N at least 1."""
+    if not bool((rated := truth.isfinite()).all()):
+        apart = torch.where(rated, predicted.double() - truth.double(), 0.0)
+        return (apart**2).sum(dim=0) / rated.sum(dim=0).clamp(min=1)
     error: Tensor = mean_squared_error(predicted.double(), truth.double(), num_outputs=truth.shape[1])
     return error.reshape(-1)
 
@@ -92,16 +98,22 @@ def weighted_f1(logits: Tensor, truth: Tensor) -> Tensor:
     return score.double().reshape(1)
 
 
-def score(measure: str, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """What a validation is judged by, as `score`, with the parts that it is the mean of."""
+def score(
+    measure: str, predicted: Tensor, truth: Tensor, names: Sequence[str] = EMOTIONS
+) -> dict[str, float]:
+    """What a validation is judged by, as `score`, with the parts that it is the mean of, by target."""
     if measure == "weighted_f1":
         return {"score": float(weighted_f1(predicted, truth))}
     each = pearson(predicted, truth)
-    parts = {f"pearson_{emotion}": float(rho) for emotion, rho in zip(EMOTIONS, each, strict=True)}
+    parts = {f"pearson_{name}": float(rho) for name, rho in zip(names, each, strict=True)}
     return {"score": float(each.mean()), **parts}
 
 
 def _agreement(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, truth: Tensor) -> Tensor:
+    rated = truth.isfinite()
+    if not bool(rated.all()):  # column by column, each on the clips that are rated for it
+        columns = zip(predicted.T[:, :, None], truth.T[:, :, None], rated.T, strict=True)
+        return torch.cat([_agreement(measure, p[there], t[there]) for p, t, there in columns])
     if len(truth) < 2:
         return torch.zeros(truth.shape[1], dtype=torch.float64)
     with warnings.catch_warnings():
@@ -113,9 +125,10 @@ def _agreement(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Scores over n clips: Pearson, concordance and squared error, six each in the order of `EMOTIONS`.
+    """Scores over n clips: Pearson, concordance and squared error, one each for the targets of `names`.
 
-    For ambivalence and hesitancy these are empty, and `weighted_f1` is the score.
+    The squared error is in the targets' own units. `rated` says how many clips are rated for each. For
+    ambivalence and hesitancy these are empty, and `weighted_f1` is the score.
     """
 
     n: int
@@ -123,20 +136,31 @@ class Scores:
     ccc: tuple[float, ...] = ()
     mse: tuple[float, ...] = ()
     weighted_f1: float | None = None
+    names: tuple[str, ...] = EMOTIONS
+    rated: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, predicted: Tensor, truth: Tensor, task: Task = "emi") -> Scores:
-        """The scores of predictions (N, K) against ratings (N, K)."""
+    def of(
+        cls, predicted: Tensor, truth: Tensor, task: Task = "emi", targets: Sequence[Target] = EMI_TARGETS
+    ) -> Scores:
+        """The scores of predictions (N, K) against ratings (N, K), both shares of the targets' ranges."""
         n = len(truth)
         if task == "bah":
             return cls(n=n, weighted_f1=float(weighted_f1(predicted, truth)))
         columns = (measure(predicted, truth).tolist() for measure in (pearson, concordance, mean_squared))
         rho, ccc, mse = (tuple(column) for column in columns)
-        return cls(n=n, pearson=rho, ccc=ccc, mse=mse)
+        return cls(
+            n=n,
+            pearson=rho,
+            ccc=ccc,
+            mse=tuple(error * target.span**2 for error, target in zip(mse, targets, strict=True)),
+            names=tuple(target.name for target in targets),
+            rated=tuple(truth.isfinite().sum(dim=0).tolist()),
+        )
 
     @property
     def mean_pearson(self) -> float:
-        """The field's score: Pearson's correlation averaged over the six emotions."""
+        """The field's score: Pearson's correlation averaged over the targets."""
         return sum(self.pearson) / len(self.pearson)
 
     @property
@@ -145,12 +169,14 @@ class Scores:
         return self.mean_pearson if self.weighted_f1 is None else self.weighted_f1
 
     def to_json(self) -> dict[str, Any]:
-        """Means next to each emotion's own."""
+        """Means next to each target's own."""
         if self.weighted_f1 is not None:
             return {"n": self.n, "weighted_f1": self.weighted_f1}
         columns = {"pearson": self.pearson, "ccc": self.ccc, "mse": self.mse}
-        return {"n": self.n} | {
-            name: {"mean": sum(values) / len(values), **dict(zip(EMOTIONS, values, strict=True))}
+        part = any(count < self.n for count in self.rated)
+        partly = {"rated": dict(zip(self.names, self.rated, strict=True))} if part else {}
+        return {"n": self.n, **partly} | {
+            name: {"mean": sum(values) / len(values), **dict(zip(self.names, values, strict=True))}
             for name, values in columns.items()
         }
 
@@ -257,6 +283,11 @@ def evaluate_checkpoint(
     """
     loaded = load_checkpoint(path)
     header = loaded.header
+    if header.task == "emi" and header.targets != targets_of(clips):
+        raise TrainingError(
+            f"the checkpoint estimates {_listed(header.targets)}, and the clips are opened for "
+            f"{_listed(targets_of(clips))}; open them with targets=header.targets"
+        )
     check_fit(header, loaded.network, clips)
     where = split
     if split == "valid" and not clips.ids("valid"):
@@ -276,6 +307,10 @@ def evaluate_checkpoint(
         system=header.system,
         advance=advance,
     )
+
+
+def _listed(targets: Sequence[Target]) -> str:
+    return ", ".join(f"{t.name} ({t.low:g} to {t.high:g})" for t in targets)
 
 
 def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) -> None:
@@ -333,7 +368,8 @@ def evaluate(
             f"{len(ids)} rated clips in {split}, at least {LEAST_CLIPS} are needed; the set has "
             + ", ".join(f"{count} clips in {name}" for name, count in others.items())
         )
-    check_task(network.config.task, targets)
+    check_task(network.config, clips)
+    rated = targets_of(clips)
     views = _views(network.config.modalities)
     found: dict[object, list[Tensor]] = defaultdict(list)
     if network.config.task == "bah":
@@ -354,7 +390,7 @@ def evaluate(
     finally:
         network.cpu()
     truth, task = torch.from_numpy(targets), network.config.task
-    scores = {key: Scores.of(torch.cat(parts), truth, task) for key, parts in found.items()}
+    scores = {key: Scores.of(torch.cat(parts), truth, task, rated) for key, parts in found.items()}
     return Evaluation(
         system=system,
         task=task,
@@ -365,7 +401,7 @@ def evaluate(
         prefixes=tuple(PrefixScores(seconds=s, cut=cut[s], scores=scores[s]) for s in prefixes),
         without={m: scores["without", m] for m in network.config.modalities if ("without", m) in scores},
         alone={m: scores["alone", m] for m in network.config.modalities if ("alone", m) in scores},
-        published=published_for(clips.description) if task == "emi" else (),
+        published=published_for(clips.description) if task == "emi" and rated == EMI_TARGETS else (),
     )
 
 

@@ -230,7 +230,8 @@ class StageTask(pl.LightningModule):
                 kept = slice(None) if outcome.counts is None else outcome.counts
                 predicted.append(outcome.predicted[kept].float().cpu())
                 truth.append(targets[kept].cpu())
-        return score(self.objective.measure, torch.cat(predicted), torch.cat(truth))
+        names = [target.name for target in self.check.rated]
+        return score(self.objective.measure, torch.cat(predicted), torch.cat(truth), names)
 
 
 class Keeper(Checkpoint):

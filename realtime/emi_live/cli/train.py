@@ -296,6 +296,15 @@ def train(
             help="Ratings to use in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
         ),
     ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="What to estimate instead of the six emotions: some of them, or columns of --labels, with "
+            "their ranges where they are not 0..1, e.g. arousal:-1..1,valence:-1..1,joy.",
+            rich_help_panel=WHAT,
+            metavar="NAME[:LOW..HIGH],...",
+        ),
+    ] = None,
     vision: Annotated[
         str | None,
         typer.Option(
@@ -352,15 +361,23 @@ def train(
     with bad_use():
         with console.status("loading ..."):  # Lightning alone takes seconds
             from emi_models.training.fit import fit
-        clips = open_data(data, console, options)
+        clips = open_data(data, console, options | _targets_option(targets))
         try:
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
-            asked = {"system": system, "data": data, "out": out, **options, "set": set_, **overrides}
+            told: dict[str, Any] = {"system": system, "data": data, "out": out, "targets": targets}
+            asked = {**told, **options, "set": set_, **overrides}
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
-    _tell_what_next(console, result, data)
+    _tell_what_next(console, result, data, labels)
+
+
+def _targets_option(text: str | None) -> dict[str, Any]:
+    """What `--targets` names, as an option of `open_clips`."""
+    from emi_models.targets import parse_target_list
+
+    return {} if text is None else {"targets": parse_target_list(text)}
 
 
 def _check_system(system: str) -> None:
@@ -389,9 +406,10 @@ def _resume_command(asked: dict[str, Any]) -> str:
     return shlex.join([*words, "--resume"])
 
 
-def _tell_what_next(console: Console, result: FitResult, data: Path) -> None:
+def _tell_what_next(console: Console, result: FitResult, data: Path, labels: Path | None) -> None:
     say(f"saved {result.checkpoint}")
-    evaluate = shlex.join(["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)])
+    words = ["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)]
+    evaluate = shlex.join([*words, *(() if labels is None else ("--labels", str(labels)))])
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -456,13 +474,22 @@ def evaluate(
     with bad_use():
         with console.status("loading ..."):
             from emi_models.training.results import show_evaluation
-        clips = open_data(data, console, {"labels": labels, "vision": vision, "audio": audio, "text": text})
+        options = {"labels": labels, "vision": vision, "audio": audio, "text": text}
+        clips = open_data(data, console, options | _targets_of(checkpoint))
         found = _evaluated(checkpoint, clips, split, device, console)
         show_evaluation(found, console if json_ == "-" else Console())
         if figure is not None:
             _draw(figure, found)
     if json_ is not None:
         _write_json(json_, found)
+
+
+def _targets_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint estimates, as an option of `open_clips`."""
+    from emi_models.checkpoint import read_header
+
+    header = read_header(checkpoint)
+    return {"targets": header.targets} if header.task == "emi" else {}
 
 
 def _evaluated(checkpoint: Path, clips: ClipSet, split: str, device: str, console: Console) -> Evaluation:

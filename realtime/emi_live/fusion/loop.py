@@ -27,11 +27,13 @@ from emi_live.messages import (
     Latency,
     ModalityReport,
     Packet,
+    Range,
     Trace,
 )
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
+from emi_models.targets import shown_values
 
 __all__ = ["FusionLoop", "LoopOptions"]
 
@@ -255,7 +257,9 @@ class FusionLoop:
         assembled = time.perf_counter_ns()
         raw = self._infer(window)
         inferred = time.perf_counter_ns()
-        shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
+        header = self._engine.header
+        shown = shown_values(raw, header.targets, header.task)
+        ranged = any((target.low, target.high) != (0.0, 1.0) for target in header.targets)
         sensed_ms = None
         if not self._options.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
@@ -276,6 +280,9 @@ class FusionLoop:
             source=self._options.source,
             session=self._options.session,
             marker=marker,
+            names=tuple(target.name for target in header.targets),
+            ranges=tuple(Range(t.low, t.high) for t in header.targets) if ranged else (),
+            task="emi" if header.task == "emi" else "bah",
             started_ns=started_ns,
             traces=traces,
         )
