@@ -46,6 +46,7 @@ MAX_FILE: Final = 2 << 30  # bytes; the largest system of the papers has 40 MB
 MAX_HEADER: Final = 4 << 20  # bytes; ours have a few KB
 MAX_FRAMES: Final = 1500  # of one modality in a window: 12 s at 125 a second
 MAX_WINDOW: Final = 8_000_000  # values of a window; TAEMI's has 0.9 million
+LONGEST_SPAN_S: Final = 60  # of a modality in a chunk of BAH
 MAX_HEADS: Final = 32  # of attention, each of which compares all frames with all
 
 
@@ -56,7 +57,7 @@ class CheckpointHeader:
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
     measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
     says how many seconds of a modality the network is to be shown, back from its newest frame, where it is
-    not 12.
+    not 12; only a network of the task `bah` is shown more.
     `emotions` are the names of what it gives, in order: the six, or targets of one's own, whose ranges stand
     in `ranges` where they are not 0 to 1. None where `config` names another task than `emi`.
     """
@@ -309,7 +310,7 @@ def _parse(metadata: object) -> CheckpointHeader:
         if not isinstance(getattr(header, name), dict):
             raise TypeError(f"{name} is not an object")
     _check_targets(header)
-    _check_spans(header.spans_s)
+    _check_spans(header.spans_s, 12 if header.task == "emi" else LONGEST_SPAN_S)
     _check_window(header.config)
     if missing := set(header.modalities) - set(header.encoders):
         raise ValueError(f"no encoder is named for {', '.join(sorted(missing))}")
@@ -325,7 +326,7 @@ def _check_targets(header: CheckpointHeader) -> None:
         targets_named(header.emotions, header.ranges)
 
 
-def _check_spans(spans_s: Mapping[str, object]) -> None:
+def _check_spans(spans_s: Mapping[str, object], most: int) -> None:
     for modality, span in spans_s.items():
-        if modality not in MODALITIES or not isinstance(span, int | float) or not 0 < span <= 12:
-            raise ValueError(f"span {modality!r}: {span!r} s; it must be a modality's, in (0, 12]")
+        if modality not in MODALITIES or not isinstance(span, int | float) or not 0 < span <= most:
+            raise ValueError(f"span {modality!r}: {span!r} s; it must be a modality's, in (0, {most}]")

@@ -255,6 +255,11 @@ class Builder:
                 engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
         self._check_widths(engine, path)
+        if engine.header.task == "bah" and engine.header.notes.get("window") != "causal":
+            self._announce(
+                f"fusion: {path.name} was trained on chunks that reach into the future, and live has only "
+                "the past: expect worse; train with --window causal for live use"
+            )
         self._loaded[engine] = path
         uses = ", ".join(engine.modalities)
         self._announce(
@@ -320,6 +325,7 @@ class Builder:
                 engine.header.spans_s,
                 words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
                 breaks=intake.pauses.at,
+                spread=engine.header.task == "bah",
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

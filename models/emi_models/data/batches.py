@@ -310,6 +310,16 @@ class RatedClips:
         """The set's own."""
         return task_of(self.clips)
 
+    @property
+    def spans_s(self) -> Mapping[str, float]:
+        """The set's own."""
+        return self.clips.spans_s if isinstance(self.clips, TaskClips) else {}
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """The set's own."""
+        return self.clips.notes if isinstance(self.clips, TaskClips) else {}
+
     def ids(self, split: str) -> tuple[str, ...]:
         """The rated clips of `train` or `valid`; there are no others."""
         return self._parts[split][0] if split in self._parts else ()
@@ -330,6 +340,14 @@ class TaskClips(Protocol):
     @property
     def task(self) -> Task:
         """`emi` or `bah`."""
+
+    @property
+    def spans_s(self) -> Mapping[str, float]:
+        """Seconds of each modality that its windows have, for a checkpoint's header."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What else a checkpoint trained on it must say of its windows."""
 
 
 def task_of(clips: object) -> Task:

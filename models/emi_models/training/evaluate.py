@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torchmetrics.functional.classification import multiclass_f1_score
+from torchmetrics.functional.classification import binary_average_precision, multiclass_f1_score
 from torchmetrics.functional.regression import concordance_corrcoef, mean_squared_error, pearson_corrcoef
 
 from emi_models import EMOTIONS, MODALITIES
@@ -58,16 +58,19 @@ __all__ = [
     "Evaluation",
     "PrefixScores",
     "Scores",
+    "average_precision",
     "check_fit",
     "choose_device",
     "choose_precision",
     "concordance",
     "evaluate",
     "evaluate_checkpoint",
+    "macro_f1",
     "mean_squared",
     "pearson",
     "predict",
     "score",
+    "video_logits",
     "weighted_f1",
 ]
 
@@ -96,6 +99,22 @@ def weighted_f1(logits: Tensor, truth: Tensor) -> Tensor:
     answer, true = (logits > 0).long().flatten(), (truth > 0.5).long().flatten()
     score: Tensor = multiclass_f1_score(answer, true, num_classes=2, average="weighted")
     return score.double().reshape(1)
+
+
+def macro_f1(logits: Tensor, truth: Tensor) -> Tensor:
+    """The mean F1 of both answers, each as important: (1,) float64, from (N, 1) each, truth 0 or 1."""
+    answer, true = (logits > 0).long().flatten(), (truth > 0.5).long().flatten()
+    score: Tensor = multiclass_f1_score(answer, true, num_classes=2, average="macro")
+    return score.double().reshape(1)
+
+
+def average_precision(logits: Tensor, truth: Tensor) -> Tensor:
+    """The area under precision against recall: (1,) float64, from (N, 1) each; 0 where nothing is true."""
+    true = (truth > 0.5).long().flatten()
+    if not bool(true.any()):
+        return torch.zeros(1, dtype=torch.float64)
+    area: Tensor = binary_average_precision(logits.double().flatten().sigmoid(), true)
+    return area.double().reshape(1)
 
 
 def score(
@@ -136,6 +155,8 @@ class Scores:
     ccc: tuple[float, ...] = ()
     mse: tuple[float, ...] = ()
     weighted_f1: float | None = None
+    macro_f1: float | None = None
+    average_precision: float | None = None
     names: tuple[str, ...] = EMOTIONS
     rated: tuple[int, ...] = ()
 
@@ -146,7 +167,12 @@ class Scores:
         """The scores of predictions (N, K) against ratings (N, K), both shares of the targets' ranges."""
         n = len(truth)
         if task == "bah":
-            return cls(n=n, weighted_f1=float(weighted_f1(predicted, truth)))
+            return cls(
+                n=n,
+                weighted_f1=float(weighted_f1(predicted, truth)),
+                macro_f1=float(macro_f1(predicted, truth)),
+                average_precision=float(average_precision(predicted, truth)),
+            )
         columns = (measure(predicted, truth).tolist() for measure in (pearson, concordance, mean_squared))
         rho, ccc, mse = (tuple(column) for column in columns)
         return cls(
@@ -171,7 +197,12 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """Means next to each target's own."""
         if self.weighted_f1 is not None:
-            return {"n": self.n, "weighted_f1": self.weighted_f1}
+            return {
+                "n": self.n,
+                "weighted_f1": self.weighted_f1,
+                "macro_f1": self.macro_f1,
+                "average_precision": self.average_precision,
+            }
         columns = {"pearson": self.pearson, "ccc": self.ccc, "mse": self.mse}
         part = any(count < self.n for count in self.rated)
         partly = {"rated": dict(zip(self.names, self.rated, strict=True))} if part else {}
@@ -203,6 +234,7 @@ class Evaluation:
     prefixes: tuple[PrefixScores, ...]
     without: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, one modality taken away
     alone: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, the others taken away
+    videos: Scores | None = None  # for ambivalence: whole videos (`video_scores`)
     published: tuple[Published, ...] = ()  # empty where the data are others
 
     def to_json(self) -> dict[str, Any]:
@@ -217,6 +249,7 @@ class Evaluation:
             "prefixes": [{"seconds": p.seconds, "cut": p.cut, **p.scores.to_json()} for p in self.prefixes],
             "without": {modality: scores.to_json() for modality, scores in self.without.items()},
             "alone": {modality: scores.to_json() for modality, scores in self.alone.items()},
+            **({} if self.videos is None else {"videos": self.videos.to_json()}),
             "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},
         }
 
@@ -401,8 +434,40 @@ def evaluate(
         prefixes=tuple(PrefixScores(seconds=s, cut=cut[s], scores=scores[s]) for s in prefixes),
         without={m: scores["without", m] for m in network.config.modalities if ("without", m) in scores},
         alone={m: scores["alone", m] for m in network.config.modalities if ("alone", m) in scores},
+        videos=_of_videos(ids, torch.cat(found["whole"]), truth) if task == "bah" else None,
         published=published_for(clips.description) if task == "emi" and rated == EMI_TARGETS else (),
     )
+
+
+SMOOTHED: Final = 24  # frames, 1 s at BAH's rate, over which a video's highest probability is a mean
+
+
+def video_logits(ids: Sequence[str], logits: Tensor) -> dict[str, Tensor]:
+    """One logit a video from those (N, 1) of its frames `<video>#<frame>`, in the order of `ids`.
+
+    That of its highest probability, as a mean over 24 consecutive frames of `ids` or over all of fewer: so
+    one frame alone does not decide. The 10th ABAW scores videos and leaves this to the participants.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, clip_id in enumerate(ids):
+        rows[clip_id.rpartition("#")[0]].append(row)
+    found = {}
+    for video, places in rows.items():
+        shares = logits[places].double().flatten().sigmoid()
+        means = shares.unfold(0, min(SMOOTHED, len(shares)), 1).mean(dim=1)
+        found[video] = means.max().clamp(1e-9, 1 - 1e-9).logit()
+    return found
+
+
+def _of_videos(ids: Sequence[str], logits: Tensor, truth: Tensor) -> Scores:
+    """The scores of whole videos; a video is true if one of its frames is."""
+    found = video_logits(ids, logits)
+    true = dict.fromkeys(found, 0.0)
+    for clip_id, value in zip(ids, truth.flatten().tolist(), strict=True):
+        video = clip_id.rpartition("#")[0]
+        true[video] = max(true[video], value)
+    columns = (torch.stack(list(found.values()))[:, None], torch.tensor(list(true.values()))[:, None])
+    return Scores.of(*columns, task="bah")
 
 
 @torch.inference_mode()

@@ -127,7 +127,7 @@ def header_of(
     """
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     seed = config.training.seed
-    notes = {"missing": recipe.missing(network.config), "validation": clips.validation}
+    notes = {"missing": recipe.missing(network.config), "validation": clips.validation, **clips.notes}
     if clips.drawn:
         notes |= {"held_out": str(config.data.held_out), "held_out_seed": str(config.data.held_out_seed)}
     if config.data.prefixes:
@@ -143,7 +143,7 @@ def header_of(
         created_by=f"emi train, {system}, seed {seed}, epoch {last.best_epoch} of {last.name}; {libraries}",
         emotions=tuple(target.name for target in clips.rated) if network.config.task == "emi" else (),
         ranges=ranges_of(clips.rated),
-        spans_s={str(modality): span for modality, span in config.data.spans_s.items()},
+        spans_s={**clips.spans_s, **{str(m): span for m, span in config.data.spans_s.items()}},
         notes=notes,
     )
 

@@ -283,7 +283,7 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     if evaluation.without:
         console.print(_by_modality(evaluation))
     if evaluation.task == "bah":
-        console.print(f"weighted F1 {evaluation.whole.score:.4f}, of every labelled frame's own chunk")
+        console.print(_by_level(evaluation))
     elif evaluation.published:
         console.print(_published(evaluation))
     else:
@@ -317,6 +317,20 @@ def _by_seconds(evaluation: Evaluation) -> Table:
     table = _pearson_table("Pearson against seconds shown", by_seconds)
     table.add_row("clips", *(str(prefix.scores.n) for prefix in evaluation.prefixes), style="dim")
     table.add_row("of them cut", *(str(prefix.cut) for prefix in evaluation.prefixes), style="dim")
+    return table
+
+
+def _by_level(evaluation: Evaluation) -> Table:
+    """Frames and whole videos, with what is published where the data are BAH's."""
+    table = _table("ambivalence or hesitancy", ("n", "weighted F1", "macro F1", "AP"))
+    for name, scores in (("frames", evaluation.whole), ("videos", evaluation.videos)):
+        if scores is not None:
+            figures = (scores.weighted_f1, scores.macro_f1, scores.average_precision)
+            table.add_row(name, str(scores.n), *("-" if x is None else f"{x:.4f}" for x in figures))
+    if evaluation.data.startswith("BAH"):
+        table.add_section()
+        table.add_row("published, frames: semantic_matters, V+T, valid", "", ".725", "", "", style="dim")
+        table.add_row("published, videos: best of the 10th ABAW, test", "", "", ".7266", "", style="dim")
     return table
 
 

@@ -136,6 +136,11 @@ class FusionLoop:
                 caller still owns the engine.
         """
         mine, its = self._engine, engine
+        if mine.header.task != its.header.task:
+            raise ConfigurationError(
+                f"the checkpoint cannot take over: its task is {its.header.task}, and words come for "
+                f"{mine.header.task}; start again with it"
+            )
         for modality in its.modalities:
             one, other = (getattr(shapes, f"{modality}_dim") for shapes in (mine.shapes, its.shapes))
             if modality in mine.modalities and one != other:

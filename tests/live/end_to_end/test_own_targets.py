@@ -67,7 +67,7 @@ def emi(assets: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.assets
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_two_targets_of_ones_own_from_training_to_the_json_line(assets: Path, tmp_path: Path) -> None:
     data, labels, run = features(tmp_path / "features"), own_labels(tmp_path / "own.csv"), tmp_path / "run"
     asked = ("--targets", "arousal:-1..1,valence:0..100", "--labels", labels)
