@@ -111,8 +111,9 @@ class _Graph:
 
 
 def build(weights: Path) -> bytes:
-    """The graph as ONNX: `input_ids` and `attention_mask`, int64 (b, t), to `embedding`, float32 (b, 384), and `states`
-    (b, t, 384), those of the last layer.
+    """The graph as ONNX: `input_ids` and `attention_mask`, int64 (b, t), to `embedding`, float32 (b, 384).
+
+    A second output is `states`, float32 (b, t, 384): the tokens' own, of which the embedding is the mean.
 
     `attention_mask` is 1 at a token and 0 at padding.
 

@@ -315,17 +315,21 @@ class Builder:
             source=source,
             session=_session(config, source),
         )
+        window, bah = config.window, engine.header.task == "bah"
+        if bah:  # its words count as long as they are in what it is shown
+            words_s = max(window.text_dropout_s, float(engine.header.spans_s.get("text", 0.0)))
+            window = window.model_copy(update={"text_dropout_s": words_s})
         return FusionLoop(
             options,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
-                config.window,
+                window,
                 engine.shapes,
                 frozenset(engine.modalities),
                 engine.header.spans_s,
                 words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
                 breaks=intake.pauses.at,
-                spread=engine.header.task == "bah",
+                spread=bah,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

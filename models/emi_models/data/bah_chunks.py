@@ -360,8 +360,8 @@ class BahChunks:
     def _length_ns(self, name: str) -> int:
         """How long a video is, by its features, its labels or its words, whatever is known."""
         video = self._videos[name]
-        if self._features is not None and (found := self._feature_id(name)) is not None:
-            return self._features.load(found).duration_ns
+        if self.has_features(name):
+            return self._video(name).duration_ns
         last = int(video.frames[-1]) if len(video.frames) else 0
         said_ns = max((word.end_ns for word in video.words), default=0)
         return max(round((last + 1) * 1e9 / self._hz), said_ns)

@@ -46,8 +46,8 @@ WORDS: Final = "bah-words"
 class BahOptions:
     """How a folder of BAH is opened; None: as the last `emi convert` was asked, else the usual.
 
-    `features` is a folder of `emi extract`, `none` = words alone. `config` and `set_` choose the text encoder, as
-    for `emi-live`; without them it is that of the features' bundle.
+    `features` is a folder of `emi extract`, `none` = words alone. `config` and `set_` choose the text
+    encoder, as for `emi-live`; without them it is that of the features' bundle.
     """
 
     features: str | None = None

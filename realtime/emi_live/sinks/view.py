@@ -70,7 +70,7 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
     """
     footer = _footer(state, width, height, glyphs)
     around = LINES_AROUND - 1 + len(footer)
-    count = len(state.names)
+    count = min(len(state.names), max(1, height - around - len(MODALITIES) - 1))
     borders = width >= 50 and height > around + count + len(MODALITIES) + 6
     frame = 2 if borders else 0
     left = height - around - count - len(MODALITIES) - 3 * frame
@@ -86,7 +86,7 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
         parts += _section("keys", "", _help(height - around - frame, inner, glyphs), borders, glyphs)
         return Group(*parts, _rates(state, width, glyphs), _losses(state, width, glyphs), *footer)
     parts += [
-        *_section(_heading(state), span, _bars(state, inner, rows, columns, glyphs), borders, glyphs),
+        *_section(_heading(state), span, _bars(state, inner, count, rows, columns, glyphs), borders, glyphs),
         *_section("modality", "", _modalities(state.estimate, inner, glyphs), borders, glyphs),
         *_section("words", "", _words(state.estimate, inner, text_rows, glyphs), borders, glyphs),
         _rates(state, width, glyphs),
@@ -165,7 +165,7 @@ def _label(state: ViewState) -> int:
     """Cells of the longest name."""
     if set(state.names) <= set(EMOTIONS):
         return LABEL
-    return min(LONGEST_LABEL, max(len(name) for name in state.names))
+    return min(LONGEST_LABEL, max(1, *(cell_len(name) for name in state.names)))
 
 
 def _number(state: ViewState) -> int:
@@ -174,19 +174,22 @@ def _number(state: ViewState) -> int:
     return max([NUMBER, *(len(f"{end:.2f}") for pair in ends for end in pair)])
 
 
-def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs) -> list[Text]:
+def _bars(state: ViewState, inner: int, count: int, rows: int, columns: int, glyphs: Glyphs) -> list[Text]:
+    """Bars of as many values as there is room for; the last of `count` places says how many have none."""
     label, digits = _label(state), _number(state)
     bar_width = max(1, inner - label - digits - 2 - (columns + 2 if columns else 0))
     lines: list[Text] = []
-    for index, name in enumerate(state.names):
+    fits = len(state.names) if len(state.names) <= count else count - 1
+    for index, name in enumerate(state.names[:fits]):
         colour = colour_of(name, index)
+        called = _fit(Text(glyphs.printable(name.replace("_", " "))), label, glyphs)
         estimate = state.estimate
         filled, rest = glyphs.meter(0.0 if estimate is None else estimate.shares[index], bar_width)
         graph = glyphs.history(state.history_of(index, columns), min(rows, 2))
         number = (glyphs.dash if estimate is None else f"{estimate.intensities[index]:.2f}").rjust(digits)
         for row in range(min(rows, 2)):
             line = Text()
-            line.append(name.replace("_", " ")[:label].ljust(label + 1) if row == 0 else " " * (label + 1))
+            line.append(_pad(called, label + 1) if row == 0 else Text(" " * (label + 1)))
             if rows < TALL:
                 line.append(filled if row == 0 else " " * len(filled), style=colour)
                 line.append(rest if row == 0 else " " * len(rest), style=TRACK)
@@ -199,6 +202,9 @@ def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs)
             lines.append(_fit(line, inner, glyphs))
         if rows == TALL and name != state.names[-1]:
             lines.append(Text(""))
+    if fits < len(state.names):
+        rest = f"{glyphs.ellipsis} and {len(state.names) - fits} more; --json has all"
+        lines.append(_fit(Text(rest, style="dim"), inner, glyphs))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""A folder in the layout of BAH's challenge, made up: spaces in the annotations, underscores in the folders."""
+"""A made-up folder in the layout of BAH's challenge: spaces in annotations, underscores in folders."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def put(path: Path, text: str = "") -> Path:
     return path
 
 
-def write_bah(folder: Path, videos: Mapping[str, int], seconds: float = 4.0, *, times: bool = True) -> list[str]:
-    """So many videos of each split; ambivalence shows in the second half of every other one, and is said there.
+def write_bah(
+    folder: Path, videos: Mapping[str, int], seconds: float = 4.0, *, times: bool = True
+) -> list[str]:
+    """So many videos of each split. Ambivalence shows in the second half of every other one, and is said.
 
     Splits are those of the files: train, val, and test, which the challenge gives without labels.
     """
