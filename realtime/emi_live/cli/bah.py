@@ -34,8 +34,19 @@ if TYPE_CHECKING:
     from emi_live.bundle import Encoders
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.data.bah_chunks import BahChunks, ChunkSpans
+    from emi_models.training.bah import BahRow, MadeRow
+    from emi_models.training.config import TrainConfig
 
-__all__ = ["BahOptions", "convert_bah", "header_options", "open_bah", "predict_app", "predict_bah_files"]
+__all__ = [
+    "BahOptions",
+    "bah_table",
+    "convert_bah",
+    "header_options",
+    "open_bah",
+    "predict_app",
+    "predict_bah_files",
+    "show_bah_table",
+]
 
 CACHE: Final = "emi-cache"
 SETTINGS: Final = "bah.json"  # in the cache: what `emi convert` was asked for
@@ -273,6 +284,53 @@ def predict_bah_files(
     with replacing(Path(out)) as part:
         part.write_text(text, encoding="utf-8")
     say(f"wrote {text.count(chr(10)) - 1} {level}s to {out}")
+
+
+def bah_table(
+    number: int,
+    data: Path,
+    out: Path,
+    options: BahOptions | None = None,
+    config: TrainConfig | None = None,
+    *,
+    rows: Sequence[str] = (),
+    console: Console | None = None,
+) -> tuple[MadeRow, ...]:
+    """The rows of table 4, 5 or 6 of "Semantic Matters", made from a folder of BAH (`make_bah_table`).
+
+    Raises:
+        TrainingError: there is no such table.
+    """
+    from emi_models.training.bah import make_bah_table
+
+    asked = options or BahOptions()
+
+    def opened(row: BahRow) -> BahChunks:
+        clips = open_bah(data, replace(asked, text_s=row.text_s))
+        own = clips.encoders.get("text", "none")
+        if row.text_encoder and row.text_encoder not in own.lower():
+            raise DataError(
+                f"the text encoder here is {own}; convert with --set text.model={row.text_encoder}"
+            )
+        return clips
+
+    return make_bah_table(number, opened, out, config, rows=rows, console=console)
+
+
+def show_bah_table(number: int, made: Sequence[MadeRow], console: Console) -> None:
+    """Print the rows with the paper's figures next to the user's."""
+    from rich.table import Table
+
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    table = Table(title=f"Semantic Matters, table {number}: weighted F1 of BAH's frames", box=None)
+    for heading in ("row", "paper valid", "paper test", "yours valid", "yours test", ""):
+        table.add_column(heading)
+    for one in made:
+        paper, yours = (one.row.valid, one.row.test), (one.valid, one.test)
+        table.add_row(one.row.name, *map(figure, (*paper, *yours)), printable(one.why))
+    console.print(table)
 
 
 PREDICT_HELP = """Write the probability of ambivalence for each frame or video of BAH.

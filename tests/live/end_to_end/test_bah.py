@@ -1,0 +1,120 @@
+"""BAH by the commands of docs/bah.md, on a made-up folder: convert, train, eval, predict, live.
+
+The words of the videos say whether ambivalence shows, so a network that sees them can learn it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emi_live.bundle import find_bundle
+from emi_models.checkpoint import read_header
+from emi_models.data.clip import Clip, FeatureTrack
+from emi_models.data.dataset import ClipWriter, DatasetInfo
+from emi_models.inputs import COMPACT_SHAPES
+from tests.live.end_to_end.support import PROGRAM
+from tests.models.data.bah_folder import write_bah
+
+SECONDS = 4.0
+
+
+def features(folder: Path, videos: list[str]) -> Path:
+    """As `emi extract --seconds 0 --without text` leaves them: ids with the folders, no words."""
+    bundle = find_bundle("compact")
+    encoders = {name: bundle.encoder_ids[name] for name in ("vision", "audio")}
+    shapes = replace(COMPACT_SHAPES, text_dim=1)
+    info = DatasetInfo(bundle="compact", encoders=encoders, shapes=shapes, description="", licence="")  # type: ignore[arg-type]  # by modality
+    writer, random = ClipWriter(folder, info), np.random.default_rng(0)
+
+    def track(count: int, dim: int) -> FeatureTrack:
+        t_ns = (np.arange(1, count + 1) * (SECONDS * 1e9 / count)).astype(np.int64)
+        return FeatureTrack(t_ns, random.normal(size=(count, dim)).astype(np.float32))
+
+    for name in videos:
+        clip_id = f"{name.partition('_')[0]}__Visite_1__{name}"
+        writer.write(Clip(clip_id, track(8, 58), track(10, 68), FeatureTrack.empty(1), round(SECONDS * 1e9)))
+    writer.write_manifest()
+    return folder
+
+
+def run(models: Path, program: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [program, *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, "EMI_MODEL_DIR": str(models)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_bahs_folder_to_the_json_line(assets: Path, minilm: Path, tmp_path: Path) -> None:
+    emi, models = str(Path(sys.executable).with_name("emi")), minilm.parent
+    data, out = tmp_path / "BAH", tmp_path / "run"
+    names = write_bah(data, {"train": 6, "val": 4, "test": 2}, SECONDS)
+    extracted = features(tmp_path / "bah-features", names)
+
+    convert = ("convert", data, "--features", extracted, "--window", "causal", "--json")
+    found = json.loads(run(models, emi, *convert).stdout)
+    assert found["videos"] == {"train": 6, "valid": 4, "test": 2}
+    assert found["videos_with_word_times"] == found["videos_with_features"] == 12
+    assert (found["labelled_frames"], found["frames_with_ambivalence"]) == (960, 240)
+
+    small = {
+        "training.max_epochs": 4,
+        "training.learning_rate": 0.01,
+        "training.batch_size": 8,
+        "network.modalities": '["vision","text"]',
+        "network.vision_hidden": 8,
+        "network.fusion_hidden": 32,
+    }
+    settings = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
+    train = ("train", "--task", "bah", "--data", data, "--window", "causal", "--every", "6", "--out", out)
+    run(models, emi, *train, *settings)
+    checkpoint = out / "checkpoint.safetensors"
+    header = read_header(checkpoint)
+    assert (header.task, header.notes["window"]) == ("bah", "causal")
+    assert header.spans_s == {"vision": 20.0, "audio": 12.0, "text": 20.0}
+    assert header.modalities == ("vision", "text")
+
+    given = ("--checkpoint", checkpoint, "--data", data)
+    scores = json.loads(run(models, emi, "eval", *given, "--every", "3", "--json", "-").stdout)
+    assert scores["n"] == 128
+    assert scores["whole"].keys() == {"n", "weighted_f1", "macro_f1", "average_precision"}
+    assert scores["whole"]["average_precision"] > 0.6  # a quarter of the frames is positive
+    assert scores["videos"]["n"] == 4
+
+    predictions = tmp_path / "frames.csv"
+    run(models, emi, "predict", *given, "--split", "test", "--out", predictions)
+    rows = list(csv.DictReader(predictions.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 2 * 96
+    assert {row["video"] for row in rows} == set(names[10:])
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+    videos = run(models, emi, "predict", *given, "--level", "video", "--out", "-").stdout
+    assert videos.splitlines()[0] == "video,probability,ambivalence"
+    assert len(videos.splitlines()) == 3
+
+    clip = assets / "av" / "face_and_speech.mp4"
+    live = (clip, "--checkpoint", checkpoint, "--duration", "4", "--no-ui", "--json", "-", "--offline")
+    lines = [
+        json.loads(line)
+        for line in run(models, PROGRAM, *live, "--set", "speech.backend=pocketsphinx").stdout.splitlines()
+    ]
+    assert len(lines) == 20
+    assert all(0 < line["ambivalence"] < 1 and line["intensities"] == {} for line in lines)
+    assert len({line["ambivalence"] for line in lines}) > 3
+    assert any(line["modalities"]["text"]["used"] for line in lines)
