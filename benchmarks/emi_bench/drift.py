@@ -17,6 +17,7 @@ from emi_bench.machine import Machine, load_average
 from emi_bench.report import Interrupted
 from emi_bench.stats import Distribution
 from emi_live.errors import ConfigurationError
+from emi_models import EMOTIONS
 from emi_models.encoders.drift import compare_features, compare_intensities, frame_cosines, with_voice
 from emi_models.encoders.wav2vec import HOP_SAMPLES, PIECE_SAMPLES, RATE_HZ
 from emi_models.encoders.wav2vec_stream import StreamingWav2vec
@@ -161,7 +162,7 @@ def open_network(checkpoint: Path | None, voice_model: VoiceModel) -> IntensityN
         )
     loaded = load_checkpoint(checkpoint, {"audio": encoder.encoder_id})
     header = loaded.header
-    if "audio" not in header.modalities or not header.emotions:
+    if "audio" not in header.modalities or header.emotions != EMOTIONS:
         raise CheckpointError(
             f"{checkpoint} was trained on {', '.join(header.modalities)} and gives "
             f"{', '.join(header.emotions) or 'no emotions'}; drift needs one with audio and six intensities"

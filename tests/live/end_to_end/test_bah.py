@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from emi_live.bundle import find_bundle
+from emi_live.cli.bah import predict_app
+from emi_live.cli.train import convert_app, eval_app, train_app
 from emi_models.checkpoint import read_header
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo
@@ -46,36 +48,32 @@ def features(folder: Path, videos: list[str]) -> Path:
     return folder
 
 
-def run(models: Path, program: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [program, *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-        env={**os.environ, "EMI_MODEL_DIR": str(models)},
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def emi(app: typer.Typer, *args: str | Path) -> str:
+    """What a command prints; run in this process, which has loaded PyTorch already."""
+    done = CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 @pytest.mark.assets
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_bahs_folder_to_the_json_line(assets: Path, minilm: Path, tmp_path: Path) -> None:
-    emi, models = str(Path(sys.executable).with_name("emi")), minilm.parent
+def test_from_bahs_folder_to_the_json_line(
+    assets: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMI_MODEL_DIR", str(minilm.parent))
     data, out = tmp_path / "BAH", tmp_path / "run"
     names = write_bah(data, {"train": 6, "val": 4, "test": 2}, SECONDS)
     extracted = features(tmp_path / "bah-features", names)
 
-    convert = ("convert", data, "--features", extracted, "--window", "causal", "--json")
-    found = json.loads(run(models, emi, *convert).stdout)
+    convert = (data, "--features", extracted, "--window", "causal", "--json")
+    found = json.loads(emi(convert_app, *convert))
     assert found["videos"] == {"train": 6, "valid": 4, "test": 2}
     assert found["videos_with_word_times"] == found["videos_with_features"] == 12
     assert (found["labelled_frames"], found["frames_with_ambivalence"]) == (960, 240)
 
     small = {
-        "training.max_epochs": 4,
+        "training.max_epochs": 2,
         "training.learning_rate": 0.01,
         "training.batch_size": 8,
         "network.modalities": '["vision","text"]',
@@ -83,8 +81,8 @@ def test_from_bahs_folder_to_the_json_line(assets: Path, minilm: Path, tmp_path:
         "network.fusion_hidden": 32,
     }
     settings = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
-    train = ("train", "--task", "bah", "--data", data, "--window", "causal", "--every", "6", "--out", out)
-    run(models, emi, *train, *settings)
+    train = ("--task", "bah", "--data", data, "--window", "causal", "--every", "6", "--out", out)
+    emi(train_app, *train, *settings)
     checkpoint = out / "checkpoint.safetensors"
     header = read_header(checkpoint)
     assert (header.task, header.notes["window"]) == ("bah", "causal")
@@ -92,28 +90,33 @@ def test_from_bahs_folder_to_the_json_line(assets: Path, minilm: Path, tmp_path:
     assert header.modalities == ("vision", "text")
 
     given = ("--checkpoint", checkpoint, "--data", data)
-    scores = json.loads(run(models, emi, "eval", *given, "--every", "3", "--json", "-").stdout)
+    scores = json.loads(emi(eval_app, *given, "--every", "3", "--json", "-"))
     assert scores["n"] == 128
     assert scores["whole"].keys() == {"n", "weighted_f1", "macro_f1", "average_precision"}
     assert scores["whole"]["average_precision"] > 0.6  # a quarter of the frames is positive
     assert scores["videos"]["n"] == 4
 
     predictions = tmp_path / "frames.csv"
-    run(models, emi, "predict", *given, "--split", "test", "--out", predictions)
+    emi(predict_app, *given, "--split", "test", "--out", predictions)
     rows = list(csv.DictReader(predictions.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 2 * 96
     assert {row["video"] for row in rows} == set(names[10:])
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
-    videos = run(models, emi, "predict", *given, "--level", "video", "--out", "-").stdout
+    videos = emi(predict_app, *given, "--level", "video", "--out", "-")
     assert videos.splitlines()[0] == "video,probability,ambivalence"
     assert len(videos.splitlines()) == 3
 
     clip = assets / "av" / "face_and_speech.mp4"
-    live = (clip, "--checkpoint", checkpoint, "--duration", "4", "--no-ui", "--json", "-", "--offline")
-    lines = [
-        json.loads(line)
-        for line in run(models, PROGRAM, *live, "--set", "speech.backend=pocketsphinx").stdout.splitlines()
-    ]
+    live = [PROGRAM, str(clip), "--checkpoint", str(checkpoint), "--duration", "4", "--no-ui", "--json", "-"]
+    done = subprocess.run(
+        [*live, "--offline", "--set", "speech.backend=pocketsphinx"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 20
     assert all(0 < line["ambivalence"] < 1 and line["intensities"] == {} for line in lines)
     assert len({line["ambivalence"] for line in lines}) > 3

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from emi_live.bundle import find_bundle
+from emi_live.cli.train import eval_app, train_app
+from emi_live.errors import ConfigurationError
 from emi_models.checkpoint import read_header
 from emi_models.inputs import COMPACT_SHAPES, FusionShapes
 from emi_models.targets import Target
 from tests.live.cli.clip_folder import write_folder
-from tests.live.end_to_end.support import emi_live, environment
+from tests.live.end_to_end.support import emi_live
 from tests.models.training.sets import MemorySet, random_clips
 
 # As long as windows of the compact bundle; clips with fewer frames are read faster.
@@ -54,15 +56,9 @@ def own_labels(path: Path) -> Path:
     return path
 
 
-def emi(assets: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("emi")), *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env=environment(assets),
-    )
+def emi(app: typer.Typer, *args: str | Path) -> Result:
+    """A command, run in this process, which has loaded PyTorch already."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 @pytest.mark.assets
@@ -79,8 +75,8 @@ def test_two_targets_of_ones_own_from_training_to_the_json_line(assets: Path, tm
         "--set",
         "training.batch_size=8",
     )
-    done = emi(assets, "train", "--system", "taemi", "--data", data, "--out", run, *asked, *settings)
-    assert done.returncode == 0, done.stderr
+    done = emi(train_app, "--system", "taemi", "--data", data, "--out", run, *asked, *settings)
+    assert done.exit_code == 0, done.output
     assert "arousal" in done.stderr
     checkpoint = run / "checkpoint.safetensors"
     header = read_header(checkpoint)
@@ -89,17 +85,17 @@ def test_two_targets_of_ones_own_from_training_to_the_json_line(assets: Path, tm
 
     figure = tmp_path / "seconds.png"
     given = ("--checkpoint", checkpoint, "--data", data)
-    done = emi(assets, "eval", *given, "--labels", labels, "--json", "-", "--figure", figure)
-    assert done.returncode == 0, done.stderr
+    done = emi(eval_app, *given, "--labels", labels, "--json", "-", "--figure", figure)
+    assert done.exit_code == 0, done.output
     scores = json.loads(done.stdout)
     assert scores["n"] == 7
     assert scores["whole"]["rated"] == {"arousal": 5, "valence": 7}
     assert set(scores["whole"]["pearson"]) == {"mean", "arousal", "valence"}
     assert scores["whole"]["mse"]["valence"] > 10  # in its own units
     assert figure.stat().st_size > 0
-    refused = emi(assets, "eval", *given)
-    assert refused.returncode == 2
-    assert "--labels" in refused.stderr
+    refused = emi(eval_app, *given)
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "--labels" in str(refused.exception)
 
     live = emi_live(
         assets, "--input", assets / "av/face_and_speech.mp4", "--checkpoint", checkpoint, "--duration", "2"
