@@ -128,11 +128,11 @@ class WindowAssembler:
             shapes: the sizes that the network takes.
             trained: the modalities that it takes.
             spans_s: seconds of a sequence that it is shown, back from the newest frame of the window, where
-                the checkpoint takes another number than the window has; with more the window is longer.
+                the checkpoint takes less than the window, or with `spread` another number.
             breaks: which modalities are muted or paused at the end of a window.
             words_due_s: a hypothesis covers a voice within this time, if recognition keeps up.
-            spread: of more faces than the network takes, show it some from all of its seconds and not the
-                newest, as it was trained for BAH.
+            spread: as a network for BAH was trained: the window is as long as the longest span, and of more
+                faces than the network takes it is shown some from all of their seconds, not the newest.
         """
         self._shapes = shapes
         self._trained = trained
@@ -181,10 +181,10 @@ class WindowAssembler:
 
     def _set_spans(self, spans_s: Mapping[str, float]) -> None:
         self._spans_ns = {name: seconds_to_ns(span) for name, span in spans_s.items()}
-        self._length_ns = seconds_to_ns(max(self._window_s, *spans_s.values(), 0.0))
-        if self._length_ns > seconds_to_ns(self._window_s):  # what has no span of its own has the window's
-            for name in MODALITIES:
-                self._spans_ns.setdefault(name, seconds_to_ns(self._window_s))
+        self._length_ns = seconds_to_ns(self._window_s)
+        if self._spread:  # what has no span of its own has the window's
+            self._spans_ns = dict.fromkeys(MODALITIES, self._length_ns) | self._spans_ns
+            self._length_ns = max(self._length_ns, *self._spans_ns.values())
 
     @property
     def discarded(self) -> int:

@@ -90,8 +90,8 @@ def test_from_bahs_folder_to_the_json_line(
     assert header.modalities == ("vision", "text")
 
     given = ("--checkpoint", checkpoint, "--data", data)
-    scores = json.loads(emi(eval_app, *given, "--every", "3", "--json", "-"))
-    assert scores["n"] == 128
+    scores = json.loads(emi(eval_app, *given, "--every", "12", "--json", "-"))
+    assert scores["n"] == 32
     assert scores["whole"].keys() == {"n", "weighted_f1", "macro_f1", "average_precision"}
     assert scores["whole"]["average_precision"] > 0.6  # a quarter of the frames is positive
     assert scores["videos"]["n"] == 4
@@ -102,14 +102,10 @@ def test_from_bahs_folder_to_the_json_line(
     assert len(rows) == 2 * 96
     assert {row["video"] for row in rows} == set(names[10:])
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
-    videos = emi(predict_app, *given, "--level", "video", "--out", "-")
-    assert videos.splitlines()[0] == "video,probability,ambivalence"
-    assert len(videos.splitlines()) == 3
-
     clip = assets / "av" / "face_and_speech.mp4"
     live = [PROGRAM, str(clip), "--checkpoint", str(checkpoint), "--duration", "4", "--no-ui", "--json", "-"]
     done = subprocess.run(
-        [*live, "--offline", "--set", "speech.backend=pocketsphinx"],
+        [*live, "--engine", "torch", "--offline", "--set", "speech.backend=pocketsphinx"],
         capture_output=True,
         text=True,
         check=False,
