@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 
 # The command, and what is wrong with it; {folder} holds clip.wav, text.txt and full.jsonl.
 MISTAKES: Final = (

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emi_bench.bus_report import BusReport, Flood, HopTimes
 from emi_bench.harness import in_background
-from emi_bench.machine import Machine, load_average
+from emi_bench.live_report import BusReport, Flood, HopTimes
+from emi_bench.measurement import Machine, load_average, percentile
 from emi_bench.report import Interrupted
-from emi_bench.stats import percentile
 from emi_live.bus import Bus
-from emi_live.bus.ports import make_pair
-from emi_live.bus.wire import encode
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, StageError
@@ -36,6 +33,8 @@ from emi_live.messages import (
     VisionPacket,
     end_of_stream,
 )
+from emi_live.ports import make_pair
+from emi_live.wire import encode
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES
 
@@ -217,7 +216,7 @@ def _bus(transport: str, health: Health, topic: str, high_water_mark: int = 1000
 
 def _free_port(topic: str) -> int:
     """A base port at which the topic's own port is free."""
-    from emi_live.bus.wire import TOPICS
+    from emi_live.wire import TOPICS
 
     for _ in range(ATTEMPTS):
         with closing(socket.socket()) as probe:

@@ -18,7 +18,7 @@ from emi_bench.render import ReportError
 from emi_bench.report import give_report, keep_if_interrupted, make_report
 from emi_live.errors import ConfigurationError
 from emi_models.encoders.face import Backend
-from emi_models.extras import EXPORT, require
+from emi_models.libraries import EXPORT, require
 
 if TYPE_CHECKING:
     from emi_bench.systems_report import TrainingRun

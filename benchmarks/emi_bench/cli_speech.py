@@ -11,7 +11,7 @@ import typer
 from emi_bench.harness import JsonFile, Settings, check_json, progress_bar
 from emi_bench.report import give_report, keep_if_interrupted, read_report, write_report
 from emi_live.errors import ConfigurationError
-from emi_models.extras import require
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,14 +297,14 @@ def _beside_peers(
 
     from emi_bench.speech.clips import TAIL_S
     from emi_bench.speech.peer_report import PeerReport
-    from emi_bench.speech.peer_setup import (
+    from emi_bench.speech.peers import (
         check_peers,
+        compare,
         peer_clips,
         peer_contenders,
         peer_environment,
         whisper_folder,
     )
-    from emi_bench.speech.peers import compare
     from emi_live.cli.options import download_bar
 
     names = check_peers(peers)

@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from emi_bench.drift_report import DriftBenchReport, DriftClip, StreamResult, WholePass
-from emi_bench.machine import Machine, load_average
+from emi_bench.measurement import Distribution, Machine, load_average
 from emi_bench.report import Interrupted
-from emi_bench.stats import Distribution
 from emi_live.errors import ConfigurationError
 from emi_models import EMOTIONS
-from emi_models.encoders.drift import compare_features, compare_intensities, frame_cosines, with_voice
-from emi_models.encoders.wav2vec import HOP_SAMPLES, PIECE_SAMPLES, RATE_HZ
+from emi_models.encoders.wav2vec import (
+    HOP_SAMPLES,
+    PIECE_SAMPLES,
+    RATE_HZ,
+    compare_features,
+    compare_intensities,
+    frame_cosines,
+    with_voice,
+)
 from emi_models.encoders.wav2vec_stream import StreamingWav2vec
 
 if TYPE_CHECKING:
@@ -111,8 +117,7 @@ def open_voice_model(name: str, scratch: Path) -> VoiceModel:
     """
     from pathlib import Path
 
-    from emi_models.encoders.identity import identify_speech
-    from emi_models.encoders.wav2vec import Wav2vecEncoder
+    from emi_models.encoders.wav2vec import Wav2vecEncoder, identify_speech
 
     random = name in RANDOM_MODELS
     folder = scratch if random else Path(name)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from emi_bench.measurement import Distribution
 from emi_bench.render import Bullets, Column, Figure, Page, Panel, Paragraph, Strong, Table, number
 from emi_bench.report import BenchReport
-from emi_bench.stats import Distribution
-from emi_models.encoders.drift import FrameDrift, IntensityDrift
+from emi_models.encoders.wav2vec import FrameDrift, IntensityDrift
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 import av
 import numpy as np
 
-from emi_bench.face_report import FaceCost, FaceDifference, FaceReport
-from emi_bench.machine import Machine, load_average
-from emi_bench.stats import percentile
+from emi_bench.live_report import FaceCost, FaceDifference, FaceReport
+from emi_bench.measurement import Machine, load_average, percentile
 from emi_live.errors import SourceError
 from emi_models.encoders.face import BLENDSHAPES, FaceEncoder
 

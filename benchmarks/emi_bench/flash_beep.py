@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from emi_bench.live_report import CodeResponse
-from emi_bench.stats import Distribution
+from emi_bench.measurement import Distribution
 from emi_live.bundle import Encoders
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, seconds_to_ns
 from emi_models.encoders.face import FACE_DIM, FaceResult

@@ -1,6 +1,6 @@
 """`emi bench gpu`: everything that is to be measured on a GPU, in pieces; it can be interrupted.
 
-Each piece is another benchmark in a process of its own with a time limit, so that an engine that crashes the
+Each piece is another benchmark in its own process with a time limit, so that an engine that crashes the
 process, hangs or cannot be loaded costs its piece alone. What a piece found is one file in the folder; a
 piece whose file is there is not measured again. At the end all files become one page with one figure.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from emi_bench.fusion.settings import ENGINES, NETWORKS
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 from emi_bench.render import ReportError
 from emi_bench.report import make_report, read_report
 from emi_models.console import accept_any_text
@@ -94,7 +94,7 @@ def pieces(device: Where, clip: Path | None, *, quick: bool = False) -> list[Pie
 
 
 def run_piece(piece: Piece, file: Path, limit_s: float) -> str:
-    """Measure one piece in a process of its own; gives why it failed, one line, or nothing.
+    """Measure one piece in its own process; returns one line that says why it failed, or nothing.
 
     The process is asked to end at the limit, as by Ctrl-C, so that a benchmark keeps what it has.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import psutil
 import typer
 
-from emi_bench.machine import UsageSample
+from emi_bench.measurement import UsageSample
 from emi_live.clock import NS_PER_S, Clock, MonotonicClock
 from emi_live.health import Health
 from emi_live.worker import Worker

@@ -35,9 +35,8 @@ from emi_bench.flash_beep import (
 )
 from emi_bench.harness import UsageSampler, in_background
 from emi_bench.live_report import TOTAL, CodeResponse, EdgeLosses, FlashBeepResult, LiveReport
-from emi_bench.machine import Machine, load_average
+from emi_bench.measurement import Distribution, Machine, load_average
 from emi_bench.report import Interrupted
-from emi_bench.stats import Distribution
 from emi_live import LiveConfig, LiveEngine
 from emi_live.clock import NS_PER_MS, MonotonicClock, seconds_to_ns
 from emi_live.errors import SourceError

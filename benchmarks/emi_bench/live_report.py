@@ -1,4 +1,8 @@
-"""The report of `emi bench live`: time by station, what was lost, and memory and processor time."""
+"""The reports of `emi bench live`, `emi bench bus` and `emi bench face`.
+
+`LiveReport`: time by station, what was lost, memory and processor time. `BusReport`: hops by transport and
+packet, and floods. `FaceReport`: what a picture costs, and how far the backends are from each other.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from emi_bench.machine import UsageSample
+from emi_bench.measurement import Distribution, UsageSample
 from emi_bench.render import (
     STATISTICS,
     Bullets,
@@ -22,7 +26,6 @@ from emi_bench.render import (
     statistics,
 )
 from emi_bench.report import BenchReport
-from emi_bench.stats import Distribution
 from emi_models import Modality
 
 if TYPE_CHECKING:
@@ -32,8 +35,19 @@ if TYPE_CHECKING:
 
     from emi_bench.render import Block
 
-__all__ = ["TOTAL", "CodeResponse", "EdgeLosses", "FlashBeepResult", "LiveReport"]
-
+__all__ = [
+    "TOTAL",
+    "BusReport",
+    "CodeResponse",
+    "EdgeLosses",
+    "FaceCost",
+    "FaceDifference",
+    "FaceReport",
+    "FlashBeepResult",
+    "Flood",
+    "HopTimes",
+    "LiveReport",
+]
 
 TOTAL: Final = "total"  # the sum of all stations
 SLACK_MS: Final = 5.0  # by which stamps may miss the code: how late a thread may wake to read the time
@@ -227,3 +241,234 @@ class LiveReport(BenchReport):
         memory.set_ylim(0.0, 1.15 * max((sample.rss_mib for sample in self.usage), default=1.0))
         memory.tick_params(axis="y", colors="tab:red")
         memory.set_ylabel("memory, MiB (red); cores busy (blue)", fontsize="small")
+
+
+TRANSPORT_COLOURS: Final = ("tab:blue", "tab:orange", "tab:green", "tab:red")
+HOP_COLUMNS: Final = (
+    Column("transport", words=True),
+    Column("packet", words=True),
+    Column("bytes"),
+    Column("n"),
+    Column("min", detail=2),
+    Column("mean", detail=1),
+    Column("p50"),
+    Column("p90"),
+    Column("p99"),
+    Column("p99.9"),
+    Column("max"),
+)
+FLOOD_COLUMNS: Final = (
+    Column("transport", words=True),
+    Column("packet", words=True),
+    Column("seconds"),
+    Column("sent"),
+    Column("read"),
+    Column("read a second"),
+    Column("MB a second", detail=1),
+    Column("dropped"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HopTimes:
+    """Hops of one kind of packet over one transport, in microseconds."""
+
+    transport: str
+    packet: str
+    bytes: int  # of all frames of the message
+    gap_ms: float  # idle time before each packet; 0: none
+    n: int
+    min_us: float
+    mean_us: float
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+
+    @property
+    def label(self) -> str:
+        """The packet, and the idle time before it."""
+        return f"{self.packet}, {self.gap_ms:.0f} ms idle" if self.gap_ms else self.packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flood:
+    """What arrives if a publisher sends as fast as it can and never waits."""
+
+    transport: str
+    packet: str
+    bytes: int
+    seconds: float
+    high_water_mark: int  # packets that may be queued at either end
+    published: int
+    received: int
+    dropped: int  # as the reader counts them, from gaps in the sequence
+
+    @property
+    def received_per_s(self) -> float:
+        """Packets that were read, a second."""
+        return self.received / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusReport(BenchReport):
+    """All hops and floods of one run."""
+
+    bench: ClassVar[str] = "bus"
+
+    hops: list[HopTimes]
+    floods: list[Flood]
+
+    def page(self) -> Page:
+        """One table of hops, one of floods; in the figure each hop's median, p99 and p99.9."""
+        blocks: list[Block] = [
+            Paragraph("One packet at a time, microseconds:"),
+            Table(HOP_COLUMNS, [_hop(hop) for hop in self.hops]),
+        ]
+        if self.floods:
+            blocks += [
+                Paragraph("A flood, as many packets as the publisher can send:"),
+                Table(FLOOD_COLUMNS, [_flood(flood) for flood in self.floods]),
+            ]
+        panel = Panel(self._draw, x_label="µs: median; thick to p99, thin to p99.9", log="x", grid="x")
+        height = 1.4 + 0.22 * len(self.hops)
+        figure = Figure("The bus: one packet from a thread to another", [[panel]], height)
+        return Page("The bus", self.where_and_when(), blocks, figure if self.hops else None)
+
+    def _draw(self, axes: Axes) -> None:
+        transports = list(dict.fromkeys(hop.transport for hop in self.hops))
+        hops = list(reversed(self.hops))  # the first on top
+        for place, hop in enumerate(hops):
+            colour = TRANSPORT_COLOURS[transports.index(hop.transport) % len(TRANSPORT_COLOURS)]
+            axes.plot([hop.p50_us, hop.p999_us], [place] * 2, color=colour, linewidth=0.8)
+            axes.plot([hop.p50_us, hop.p99_us], [place] * 2, color=colour, linewidth=3, alpha=0.5)
+            axes.plot(hop.p50_us, place, "o", color=colour, markersize=5)
+        labels = [f"{hop.transport}: {hop.label}" for hop in hops]
+        axes.set_yticks(range(len(hops)), labels, fontsize="small")
+        axes.set_ylim(-0.6, len(hops) - 0.4)
+
+
+def _hop(hop: HopTimes) -> list[str]:
+    times = (hop.min_us, hop.mean_us, hop.p50_us, hop.p90_us, hop.p99_us, hop.p999_us, hop.max_us)
+    return [hop.transport, hop.label, str(hop.bytes), str(hop.n), *map(number, times)]
+
+
+def _flood(flood: Flood) -> list[str]:
+    return [
+        flood.transport,
+        flood.packet,
+        number(flood.seconds),
+        str(flood.published),
+        str(flood.received),
+        number(flood.received_per_s),
+        number(flood.received_per_s * flood.bytes / 1e6),
+        f"{flood.dropped / max(1, flood.published):.0%}",
+    ]
+
+
+COST_COLUMNS: Final = (
+    Column("backend", words=True),
+    Column("faces"),
+    Column("n"),
+    Column("with a face"),
+    Column("load, CPU s"),
+    Column("CPU mean"),
+    Column("p50"),
+    Column("p95"),
+    Column("wall p50", detail=1),
+)
+DIFFERENCE_COLUMNS: Final = (
+    Column("faces"),
+    Column("n"),
+    Column("other count"),
+    Column("mean"),
+    Column("p95"),
+    Column("most"),
+    Column("pose", detail=1),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceCost:
+    """One backend over the clip's pictures; milliseconds a picture, without the first ten."""
+
+    backend: str
+    max_faces: int
+    n: int
+    with_face: int
+    load_cpu_s: float  # imports and networks; 0 if the process had loaded them before
+    cpu_mean_ms: float  # of all threads of the process
+    cpu_p50_ms: float
+    cpu_p95_ms: float
+    wall_p50_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceDifference:
+    """LiteRT against MediaPipe: of each picture, the greatest difference of its 52 blendshapes."""
+
+    max_faces: int
+    n: int  # pictures in which both see a face
+    other_count: int  # pictures in which they see different numbers of faces
+    mean: float
+    p95: float
+    most: float
+    pose_most: float  # of radians and of 60 cm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceReport(BenchReport):
+    """All backends over one clip."""
+
+    bench: ClassVar[str] = "face"
+
+    clip: str
+    width: int
+    height: int
+    costs: list[FaceCost]
+    differences: list[FaceDifference]
+
+    def page(self) -> Page:
+        """One table of costs, one of differences; in the figure the mean cost of each."""
+        blocks: list[Block] = [
+            Paragraph(f"{self.clip}, {self.width} x {self.height}. Milliseconds a picture:"),
+            Table(COST_COLUMNS, [_cost(cost) for cost in self.costs]),
+        ]
+        if self.differences:
+            blocks += [
+                Paragraph("LiteRT against MediaPipe, greatest difference of a picture's blendshapes:"),
+                Table(DIFFERENCE_COLUMNS, [_difference(each) for each in self.differences]),
+            ]
+        panel = Panel(self._draw, x_label="CPU ms a picture, mean", grid="x")
+        return Page(
+            "The face",
+            self.where_and_when(),
+            blocks,
+            Figure("What a picture of a face costs", [[panel]], 2.4),
+        )
+
+    def _draw(self, axes: Axes) -> None:
+        costs = list(reversed(self.costs))  # the first on top
+        axes.barh(range(len(costs)), [cost.cpu_mean_ms for cost in costs])
+        axes.set_yticks(range(len(costs)), [f"{cost.backend}, {cost.max_faces}" for cost in costs])
+
+
+def _cost(cost: FaceCost) -> list[str]:
+    return [
+        cost.backend,
+        str(cost.max_faces),
+        str(cost.n),
+        str(cost.with_face),
+        f"{cost.load_cpu_s:.2f}",
+        *(f"{ms:.1f}" for ms in (cost.cpu_mean_ms, cost.cpu_p50_ms, cost.cpu_p95_ms, cost.wall_p50_ms)),
+    ]
+
+
+def _difference(each: FaceDifference) -> list[str]:
+    return [
+        str(each.max_faces),
+        str(each.n),
+        str(each.other_count),
+        *(f"{value:.4f}" for value in (each.mean, each.p95, each.most, each.pose_most)),
+    ]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import SubFigure
 
-    from emi_bench.stats import Distribution
+    from emi_bench.measurement import Distribution
 
 __all__ = [
     "STATISTICS",

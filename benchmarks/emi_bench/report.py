@@ -22,7 +22,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 from emi_bench.render import ReportError, draw_figures, markdown, need_matplotlib, print_page
 from emi_models.console import accept_any_text
 
@@ -47,9 +47,9 @@ __all__ = [
 SCALARS: Final = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 # The report of each bench; loaded when one is read, because some need libraries that a bare machine lacks.
 REPORTS: Final = {
-    "bus": "emi_bench.bus_report:BusReport",
+    "bus": "emi_bench.live_report:BusReport",
     "drift": "emi_bench.drift_report:DriftBenchReport",
-    "face": "emi_bench.face_report:FaceReport",
+    "face": "emi_bench.live_report:FaceReport",
     "fusion": "emi_bench.fusion.report:FusionReport",
     "live": "emi_bench.live_report:LiveReport",
     "speech": "emi_bench.speech.report:SpeechReport",

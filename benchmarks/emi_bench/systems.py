@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 from emi_bench.render import draw_figures, markdown
 from emi_bench.report import from_json, to_json, write_report
 from emi_bench.systems_report import (

@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from torch.nn.functional import gelu
 
-from emi_engine.engine import CheckedEngine
-from emi_engine.protocol import LEFT_OUT, EngineError
+from emi_engine.protocol import LEFT_OUT, CheckedEngine, EngineError
 from emi_engine.sliding_attention import Rows, RunningSums, SequenceWeights, linear, scores_of, weighted_sum
 from emi_models.inputs import InputError
 from emi_models.networks.taemi import Taemi

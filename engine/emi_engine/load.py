@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.protocol import PRECISIONS, EngineUnavailableError
-from emi_models.extras import EXPORT, lacking
+from emi_models.libraries import EXPORT, lacking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,7 +142,7 @@ def _reuse_pays(header: CheckpointHeader) -> bool:
     """
     if header.system != "taemi":
         return False
-    from emi_models.networks.taemi_config import TaemiConfig, taemi_work
+    from emi_models.networks.config import TaemiConfig, taemi_work
 
     settings = {**header.config, "shapes": header.shapes, "modalities": header.modalities}
     try:
@@ -214,8 +214,7 @@ def _onnxruntime(wanted: _Wanted) -> FusionEngine:
 
 def _onnxruntime_cpu(wanted: _Wanted) -> FusionEngine:
     """Without PyTorch, if somebody has exported this very checkpoint."""
-    from emi_engine.onnx_files import find_model, prove_answers
-    from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
+    from emi_engine.onnxruntime_engine import OnnxRuntimeEngine, find_model, prove_answers
     from emi_models.checkpoint import content_hash
 
     model = find_model(content_hash(wanted.checkpoint), wanted.checkpoint, wanted.cache)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from emi_engine.onnx_files import (
+from emi_engine.onnxruntime_engine import (
     ANSWERS_KEY,
     HASH_KEY,
     OPSET,

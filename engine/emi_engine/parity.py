@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
-from emi_engine.onnx_files import probe_arrays, worst_difference
+from emi_engine.onnxruntime_engine import probe_arrays, worst_difference
 from emi_engine.protocol import TOLERANCES, EngineError, torch_dtype
 from emi_models.inputs import FusionInputs
 

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 
 from emi_engine.cuda import BoundWindows
-from emi_engine.engine import CheckedEngine
 from emi_engine.parity import FlatNetwork, Probe
-from emi_engine.protocol import TOLERANCES, EngineError, EngineUnavailableError
+from emi_engine.protocol import TOLERANCES, CheckedEngine, EngineError, EngineUnavailableError
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:

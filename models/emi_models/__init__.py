@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-import emi_models.telemetry  # noqa: F401 # before any library is imported, so that none sends anything home
+import emi_models.libraries  # noqa: F401 # before any library is imported, so that none sends anything home
 
 __all__ = ["EMOTIONS", "MODALITIES", "Modality"]
 

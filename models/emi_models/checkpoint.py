@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.console import printable
 from emi_models.errors import CheckpointError
-from emi_models.extras import require
 from emi_models.files import atomic_write
 from emi_models.inputs import FusionShapes
+from emi_models.libraries import require
 from emi_models.targets import AMBIVALENCE, Target, targets_named
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import emi_models  # noqa: F401 # before any library: it tells them to send noth
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig, load_config
-    from emi_live.fusion.sharing import SharedEngine
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
+    from emi_live.sharing import SharedEngine
     from emi_models import EMOTIONS, MODALITIES
     from emi_models.errors import EmiError
 
@@ -37,7 +37,7 @@ _HOME = {
     "Estimate": "emi_live.messages",
     "LiveConfig": "emi_live.config",
     "LiveEngine": "emi_live.live",
-    "SharedEngine": "emi_live.fusion.sharing",
+    "SharedEngine": "emi_live.sharing",
     "load_config": "emi_live.config",
 }
 

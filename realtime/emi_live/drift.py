@@ -19,8 +19,7 @@ from emi_live.clock import NS_PER_S, seconds_to_ns
 from emi_live.health import Health
 from emi_live.rings import SAMPLE_RATE_HZ
 from emi_models import EMOTIONS
-from emi_models.encoders.drift import compare_features, frame_cosines
-from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES
+from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES, compare_features, frame_cosines
 from emi_models.inputs import FrameRun, InputError, StreamWindow
 from emi_models.targets import shown_values
 
@@ -95,7 +94,7 @@ class DriftWatch:
     """Takes a window every `every_s` of capture time and compares; it needs no labels.
 
     `offer` is called by the fusion loop with every window, and copies the one that is due. The rest is done
-    in a thread of its own: reading the sound, a whole pass over it, and two answers of an engine of its own.
+    in its own thread: reading the sound, a whole pass over it, and two answers of its own engine.
     A window that comes during a check is skipped. Reports are counted as `drift.checks`,
     windows without enough unbroken sound as `drift.skipped`.
     """
@@ -105,7 +104,7 @@ class DriftWatch:
     def __init__(
         self, reader: AudioReader, encode: Encode, engine: FusionEngine, every_s: float, health: Health
     ) -> None:
-        """Compare by an engine of its own, which it closes.
+        """Compare with its own engine, which it closes.
 
         Args:
             reader: of the sound that the windows are of.

@@ -21,8 +21,7 @@ from emi_live.intake import Intake, Pauses
 from emi_live.messages import end_of_stream
 from emi_live.rings import AudioRing, VideoRing
 from emi_live.sources import Source, open_sources
-from emi_live.stages import Stage
-from emi_live.stages.stage import StageRunner
+from emi_live.stages import Stage, StageRunner
 from emi_live.stages.vision import EARLY
 from emi_live.worker import Backoff, Worker
 

@@ -20,7 +20,7 @@ from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
-from emi_live.sinks.sink import AsyncEstimates, EstimateReader
+from emi_live.sinks import AsyncEstimates, EstimateReader
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from emi_live.bus import PacketReader
     from emi_live.drift import DriftReport
     from emi_live.media import PixelFormat, SoundLayout
-    from emi_live.sinks import Sink
-    from emi_live.sinks.sink import EstimateBox
+    from emi_live.sinks import EstimateBox, Sink
     from emi_live.sources.push import PushSource
     from emi_live.worker import Worker
     from emi_models.store import Progress

@@ -1,6 +1,6 @@
 """The packets of the bus. Each declaration is the wire format: names, types, ranges and lengths of fields.
 
-A receiver checks all of it in one pass (`emi_live.bus.wire`). A new field is one new line here; a field with
+A receiver checks all of it in one pass (`emi_live.wire`). A new field is one new line here; a field with
 a new meaning also needs a new `SCHEMA_VERSION`. Times are integer nanoseconds of the engine's clock.
 
 `progress_ns` is a stage's promise that no later packet of the same topic has `t_ns <= progress_ns`;

@@ -28,14 +28,15 @@ from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.flow import Flow, StageMaker, open_flow
-from emi_live.fusion import FusionLoop, LoopOptions
+from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.sinks.sink import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
+from emi_live.sinks import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
-from emi_models import MODALITIES, Modality, telemetry
+from emi_models import MODALITIES, Modality
 from emi_models.errors import EmiError
+from emi_models.libraries import telemetry_warnings
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
@@ -127,7 +128,7 @@ class Builder:
     ) -> Parts:
         """All parts, nothing started yet; raises as `LiveEngine.__enter__` does."""
         config, health = self._config, self._health
-        for line in telemetry.warnings():
+        for line in telemetry_warnings():
             self._announce(line)
         if engine is None:
             self._checkpoint()  # a missing file is an error before seconds are spent on encoders

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from emi_bench.bus import TRANSPORTS, make_packets, measure_flood, measure_hops
-from emi_live.bus.wire import decode, encode
 from emi_live.messages import AudioPacket, VisionPacket
+from emi_live.wire import decode, encode
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from emi_bench.cli import app
 from emi_bench.face import measure_faces
-from emi_bench.face_report import FaceReport
+from emi_bench.live_report import FaceReport
 from emi_bench.report import read_report
 from emi_live.cli.errors import run_app
 from emi_live.errors import SourceError

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from emi_bench.bus import make_packets
-from emi_bench.bus_report import BusReport
 from emi_bench.cli import app
-from emi_bench.machine import Machine
+from emi_bench.live_report import BusReport
+from emi_bench.measurement import Machine
 from emi_bench.report import Interrupted, keep_if_interrupted, read_report, write_report
 from emi_live.cli.errors import report_errors, run_app
 

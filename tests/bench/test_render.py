@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from emi_bench.measurement import Distribution
 from emi_bench.render import (
     Bullets,
     Code,
@@ -19,7 +20,6 @@ from emi_bench.render import (
     statistics,
     terminal,
 )
-from emi_bench.stats import Distribution
 
 TABLE = Table(
     (Column("engine", words=True), Column("median"), Column("p90", detail=1), Column("mean", detail=2)),

@@ -20,10 +20,9 @@ from emi_bench.fusion.report import (
     Parity,
     Unavailable,
 )
-from emi_bench.machine import GraphicsCard, Machine
+from emi_bench.measurement import Distribution, GraphicsCard, Machine
 from emi_bench.render import terminal
 from emi_bench.report import main, read_report
-from emi_bench.stats import Distribution
 from emi_models.inputs import TAEMI_SHAPES as SHAPES
 
 REPORT_FILES = [
@@ -93,7 +92,7 @@ def fusion(tmp_path: Path) -> Path:
 @pytest.fixture
 def bus(tmp_path: Path) -> Path:
     """As `emi bench bus` writes it, by its own types."""
-    from emi_bench.bus_report import BusReport, Flood, HopTimes
+    from emi_bench.live_report import BusReport, Flood, HopTimes
 
     hops = [
         HopTimes(
@@ -133,7 +132,7 @@ def bus(tmp_path: Path) -> Path:
 def live(tmp_path: Path) -> Path:
     """As `emi bench live` writes it, by its own types."""
     from emi_bench.live_report import EdgeLosses, LiveReport
-    from emi_bench.machine import UsageSample
+    from emi_bench.measurement import UsageSample
 
     stations = {name: distribution(ms) for name, ms in (("capture", 5.0), ("face", 15.0), ("total", 120.0))}
     report = LiveReport(

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from emi_bench.stats import Distribution, means_of_spans, percentile, slope
+from emi_bench.measurement import Distribution, means_of_spans, percentile, slope
 
 
 def test_a_line_has_its_slope_and_no_error() -> None:

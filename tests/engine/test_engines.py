@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from emi_engine import EngineError, EngineKind, EngineUnavailableError, FusionEngine, load_engine
-from emi_engine.onnx_files import find_model
+from emi_engine.onnxruntime_engine import find_model
 from emi_engine.parity import probe_window
 from emi_models import MODALITIES
 from emi_models.checkpoint import content_hash, packaged_checkpoint

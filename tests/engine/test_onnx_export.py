@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from emi_engine import EngineError, load_engine
 from emi_engine.onnx_export import export_onnx, onnx_model
-from emi_engine.onnx_files import ANSWERS_KEY, HASH_KEY, metadata
-from emi_engine.onnxruntime_engine import OnnxRuntimeEngine
+from emi_engine.onnxruntime_engine import ANSWERS_KEY, HASH_KEY, OnnxRuntimeEngine, metadata
 from emi_engine.parity import prove_parity
 from emi_models.checkpoint import content_hash, load_checkpoint, packaged_checkpoint, read_header
 from emi_models.inputs import FusionInputs

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from emi_models.inputs import COMPACT_SHAPES, TAEMI_SHAPES, FusionInputs
+from emi_models.networks.config import TaemiConfig, taemi_parameters, taemi_work
 from emi_models.networks.taemi import Taemi
-from emi_models.networks.taemi_config import TaemiConfig, taemi_parameters, taemi_work
 
 SMALL = TaemiConfig(shapes=COMPACT_SHAPES, d_model=32, heads=4, mlp_hidden=48)
 

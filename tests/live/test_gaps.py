@@ -21,15 +21,14 @@ from emi_live.bundle import Encoders
 from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S, MonotonicClock
 from emi_live.config import AudioConfig, BusConfig, FaceConfig, SpeechConfig, WindowConfig
-from emi_live.fusion import FusionLoop, LoopOptions
+from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import Estimate
 from emi_live.rings import AudioRing, VideoRing
-from emi_live.stages import Stage
+from emi_live.stages import Stage, StageRunner
 from emi_live.stages.audio import ProsodyStage, Wav2vecStage
 from emi_live.stages.speech import SpeechStage
-from emi_live.stages.stage import StageRunner
 from emi_live.stages.text import TextStage
 from emi_live.stages.vision import CropStage, FaceStage
 from emi_live.window import WindowAssembler

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from emi_models.errors import MissingPackageError
-from emi_models.extras import lacking, require
+from emi_models.libraries import lacking, require
 
 
 def test_what_is_installed_is_not_lacking() -> None:
@@ -24,6 +24,6 @@ def test_one_line_names_the_packages_and_the_extra() -> None:
 
 
 def test_nothing_is_imported_to_find_out() -> None:
-    code = "import sys; from emi_models.extras import lacking; lacking('torch', extra='train'); "
+    code = "import sys; from emi_models.libraries import lacking; lacking('torch', extra='train'); "
     done = subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"], check=False)
     assert done.returncode == 0

@@ -11,7 +11,7 @@ import pytest
 
 from emi_models.checkpoint import packaged_checkpoint
 from emi_models.encoders.voice_activity import VoiceGate
-from emi_models.sessions import cpu_options
+from emi_models.libraries import cpu_options
 
 
 def open_session(threads: int) -> onnxruntime.InferenceSession:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from emi_models.telemetry import SWITCHES, switch_off, warnings
+from emi_models.libraries import SWITCHES, switch_off, telemetry_warnings
 
 ORT = SWITCHES[0]
 PACKAGES = ("emi_models", "emi_engine", "emi_live", "emi_bench")
@@ -34,7 +34,7 @@ def test_every_switch_is_thrown_unless_the_user_has_set_it() -> None:
     environ = {"ORT_DISABLE_TELEMETRY": "", "DO_NOT_TRACK": "0"}
     assert switch_off(environ, {}) == ()
     assert environ == {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "0"}
-    assert [line.partition("=")[0] for line in warnings((), environ)] == ["privacy: DO_NOT_TRACK"]
+    assert [line.partition("=")[0] for line in telemetry_warnings((), environ)] == ["privacy: DO_NOT_TRACK"]
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES", " on "])
@@ -45,7 +45,7 @@ def test_what_the_libraries_take_for_off_is_off(value: str) -> None:
 @pytest.mark.parametrize("value", ["0", "false", "", "no"])
 def test_what_the_libraries_take_for_on_is_reported(value: str) -> None:
     environ = {switch.variable: "1" for switch in SWITCHES} | {ORT.variable: value}
-    [line] = warnings((), environ)
+    [line] = telemetry_warnings((), environ)
     assert f"ORT_DISABLE_TELEMETRY={value!r}" in line
     assert "set it to 1" in line
 
@@ -58,7 +58,7 @@ def test_a_library_imported_before_us_is_silenced_by_its_call_and_told_of() -> N
     late = switch_off(environ, {"onnxruntime": early})
     assert late == (ORT,)
     assert calls == ["off"]
-    [line] = warnings(late, environ)
+    [line] = telemetry_warnings(late, environ)
     assert "onnxruntime was imported before emi_live" in line
     assert "import emi_live first" in line
 
@@ -75,7 +75,7 @@ def test_a_user_who_wants_onnx_runtime_to_send_is_obeyed_and_told() -> None:
     late = switch_off(environ, {"onnxruntime": early})
     assert calls == []
     assert environ["ORT_DISABLE_TELEMETRY"] == "0"
-    assert "lets onnxruntime send" in warnings(late, environ)[0]
+    assert "lets onnxruntime send" in telemetry_warnings(late, environ)[0]
 
 
 def test_each_package_throws_the_switches_and_loads_no_library() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_engine import FusionSession
-from emi_engine.engine import FullPassSession
+from emi_engine.protocol import FullPassSession
 from emi_live.messages import Packet
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.checkpoint import CheckpointHeader

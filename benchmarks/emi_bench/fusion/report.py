@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from emi_bench.measurement import Distribution
 from emi_bench.render import (
     STATISTICS,
     Bullets,
@@ -22,7 +23,6 @@ from emi_bench.render import (
     statistics,
 )
 from emi_bench.report import BenchReport
-from emi_bench.stats import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from emi_bench.render import Block
-    from emi_models.networks.taemi_config import Work
+    from emi_models.networks.config import Work
 
 __all__ = ["CaseKey", "DeviceRates", "EngineResult", "FusionReport", "NetworkFacts", "Parity", "Unavailable"]
 

@@ -29,13 +29,12 @@ from emi_bench.fusion.report import (
 )
 from emi_bench.fusion.settings import EAGER, SettingsError, choose_engines
 from emi_bench.fusion.timing import device_clock, measure_rates, time_in_turns, wall_clock
-from emi_bench.machine import Machine
+from emi_bench.measurement import Distribution, Machine
 from emi_bench.report import Interrupted
-from emi_bench.stats import Distribution
-from emi_engine.onnx_files import worst_difference
+from emi_engine.onnxruntime_engine import worst_difference
 from emi_engine.parity import probe_window
 from emi_engine.protocol import TOLERANCES, EngineError
-from emi_models.networks.taemi_config import TaemiConfig, taemi_work
+from emi_models.networks.config import TaemiConfig, taemi_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 NORMALISATION: Final = (
-    "lower case; punctuation off, hyphens part words; mr, mrs, dr and the numbers 0 to 12 spelt out"
+    "lower case; no punctuation; a hyphen separates two words; mr, mrs, dr and the numbers 0 to 12 spelt out"
 )
 NUMBERS: Final = (
     *("zero", "one", "two", "three", "four", "five", "six"),

@@ -81,7 +81,7 @@ def _music(seconds: float) -> SpeechClip:
 
 
 def _babble(seconds: float) -> SpeechClip:
-    """Nine people who talk at once, each in a voice of their own."""
+    """Nine people who talk at once, each with another voice."""
     from emi_bench.speech.synthetic import VOICES, monologue
 
     step = len(VOICES) // VOICES_IN_BABBLE

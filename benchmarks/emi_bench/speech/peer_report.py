@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from emi_bench.measurement import Slope, percentile
 from emi_bench.render import Bullets, Column, Figure, Page, Panel, Paragraph, Strong, Table, number
 from emi_bench.report import BenchReport
 from emi_bench.speech.report import ClipKind, WordErrors, summed_errors
-from emi_bench.stats import Slope, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ class PeerReport(BenchReport):
     def _blocks(self) -> Iterator[Block]:
         yield Paragraph(
             f"All systems use {self.weights}, on the same clips at real pace, one after the other, each in "
-            f"processes of its own. Words are compared in {self.normalisation}. {self.tail_s:g} s of silence "
+            f"its own processes. Words are compared in {self.normalisation}. {self.tail_s:g} s of silence "
             "follow each clip. A block of sound is given when its last sample would have been captured."
         )
         groups = self._groups()

@@ -1,10 +1,12 @@
-"""A peer under test, run by the Python of its own environment: `peer_worker.py POLICY MODEL SCRATCH`.
+"""A system under test, ours or a peer, in its own process and run by the Python of its own environment.
 
-It needs nothing of emi-live: only the standard library, and WhisperLiveKit with what that installs. It reads
-one JSON object a line, {"samples": PATH}, raw 16-bit samples at 16 kHz, and plays that file at real pace. It
-writes one JSON object a line: `emi_bench.speech.peers` says which.
+`peer_worker.py POLICY MODEL SCRATCH` runs a peer. It needs nothing of emi-live: only the standard library,
+and WhisperLiveKit with what that installs. `peer_worker.py emi-live MODEL NAME=VALUE …` runs our speech stage
+by the real clock, with the recogniser in another process, as in live use.
 
-Each block is given when its last sample would have been captured, not before, as a microphone does it.
+Both read one JSON object a line, {"samples": PATH}, raw 16-bit samples at 16 kHz, and play that file at real
+pace. They write one JSON object a line: `emi_bench.speech.peers` says which. Each block is given when its
+last sample would have been captured, not before, as a microphone does it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ RATE_HZ = 16_000
 BLOCK_SAMPLES = 640  # 40 ms, the size of the peer's own voice detection
 FINISH_S = 180.0  # after the last sample; the words of a peer that needs longer are cut off there
 HEAD_SIZE = 64  # of every Whisper
+OURS = "emi-live"  # in place of a policy
 PACKAGES = ("whisperlivekit", "faster-whisper", "ctranslate2", "torch", "onnxruntime")
+OUR_PACKAGES = ("emi-live", "ctranslate2", "onnxruntime")
+OUR_SETTINGS = ("backend", "language", "compute_type", "threads", "partial_every_s", "commit")
 # Of the peer's settings, those that matter to the words; the others belong to its server and other models.
 SETTINGS = {
     "localagreement": ("buffer_trimming", "buffer_trimming_sec", "confidence_validation"),
@@ -64,14 +69,70 @@ def change(before: str, now: str) -> tuple[int, str]:
 
 def main() -> None:
     """Load, then play each file that is asked for."""
-    policy, model, scratch = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    policy, model, *rest = sys.argv[1:]
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the peer prints is not for the bench
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the system prints is not for the bench
 
     def say(line: dict[str, Any]) -> None:
         out.write(json.dumps(line) + "\n")
         out.flush()
 
+    if policy == OURS:
+        run_ours(model, rest, say)
+    else:
+        run_peer(policy, Path(model), Path(rest[0]), say)
+
+
+def run_ours(model: str, settings: list[str], say: Any) -> None:
+    """Say `ready`, then one `end` for each clip, with our own stage and recogniser."""
+    # Not imported above: a peer's environment has nothing of emi-live.
+    import numpy as np
+
+    from emi_bench.speech.playback import (
+        Playback,
+        RealClock,
+        WatchedRecognizer,
+        load_recognizers,
+        play_through,
+        prepare,
+    )
+    from emi_bench.speech.scoring import displays
+    from emi_live.config import load_config
+    from emi_live.health import Health
+    from emi_live.stages.speech import SpeechStage
+    from emi_models.encoders.voice_activity import VoiceGate
+
+    speech = {"backend": "whisper", "model": model}
+    config = load_config(settings=settings, overrides={"mode": "live", "speech": speech})
+    encoders = load_recognizers(config)
+    try:
+        recognizer = encoders.recognizer
+        assert recognizer is not None  # noqa: S101  # load_recognizers has raised otherwise
+        found = config.speech.model_dump(mode="json")
+        in_force = {name: str(found[name]) for name in OUR_SETTINGS}
+        in_force["agreement"] = str(recognizer.agreement)
+        say({"event": "ready", "settings": in_force, "versions": versions(OUR_PACKAGES)})
+        for line in sys.stdin:
+            pcm = np.fromfile(Path(json.loads(line)["samples"]), np.int16)
+            prepare(recognizer)
+            clock = RealClock()
+            play = Playback(pcm.astype(np.float32) / 32768.0, clock)
+            watched = WatchedRecognizer(recognizer, play.tick)
+            stage = SpeechStage(
+                play.reader, VoiceGate(), watched, config.speech, exact=False, health=Health()
+            )
+            done = play_through(stage, play)
+            stage.close()
+            changes = Changes(say)
+            for shown in displays(done.shown):
+                changes.show(shown.committed, shown.partial, shown.at_s)
+            say({"event": "end", "at_s": clock.now_ns() / 1e9, "behind_s": 0.0, "finished": True})
+    finally:
+        encoders.close()
+
+
+def run_peer(policy: str, model: Path, scratch: Path, say: Any) -> None:
+    """Load the peer with the policy, then play each file that is asked for."""
     options = {
         "backend_policy": policy,
         "lan": "en",
@@ -97,7 +158,7 @@ async def serve(options: dict[str, Any], policy: str, say: Any) -> None:
     async with harness_class(**options):
         pass  # the model is loaded, and kept by the harness
     engine = engine_class()
-    say({"event": "ready", "settings": settings_of(engine, policy), "versions": versions()})
+    say({"event": "ready", "settings": settings_of(engine, policy), "versions": versions(PACKAGES)})
     while line := await asyncio.to_thread(sys.stdin.readline):
         pcm = Path(json.loads(line)["samples"]).read_bytes()
         async with harness_class(**options) as harness:
@@ -143,10 +204,10 @@ def settings_of(engine: Any, policy: str) -> dict[str, str]:
     return found
 
 
-def versions() -> dict[str, str]:
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Of the packages that do the work."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,6 +1,6 @@
 """Our recogniser compared with its peers: the same weights and clips, at real pace, one after the other.
 
-Each system runs in processes of its own and speaks one protocol, a JSON object a line. It is sent
+Each system runs in its own processes and speaks one protocol, a JSON object a line. It is sent
 `{"samples": PATH}` for each clip (raw 16-bit samples, 16 kHz). It answers:
 
 - `{"event": "ready", "settings": {…}, "versions": {…}}`: the model is loaded;
@@ -19,10 +19,12 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,20 +34,45 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_bench.harness import ProcessTreeUsage
-from emi_bench.machine import Machine, load_average
+from emi_bench.measurement import Machine, load_average, means_of_spans, slope
 from emi_bench.report import Interrupted
-from emi_bench.speech.clips import NORMALISATION, TAIL_S, normalise, with_silence_after
+from emi_bench.speech import peer_worker
+from emi_bench.speech.clips import (
+    NORMALISATION,
+    TAIL_S,
+    folder_clips,
+    long_talk,
+    normalise,
+    prompt_talks,
+    real_clips,
+    with_silence_after,
+)
 from emi_bench.speech.peer_report import PeerReport, PeerRun, TestedSystem
 from emi_bench.speech.report import WordErrors
 from emi_bench.speech.scoring import Display, need_jiwer, score_words, text_history
-from emi_bench.stats import means_of_spans, slope
-from emi_live.errors import LiveError
+from emi_live.bundle.base import whisper_model
+from emi_live.config import load_config
+from emi_live.errors import ConfigurationError, LiveError
 from emi_live.rings import SAMPLE_RATE_HZ
+from emi_models.files import locked, user_cache
+from emi_models.store import ModelStore
 
 if TYPE_CHECKING:
     from emi_bench.speech.clips import SpeechClip
+    from emi_models.store import Progress as Download
 
-__all__ = ["Contender", "Limits", "SystemFailedError", "compare"]
+__all__ = [
+    "PEERS",
+    "Contender",
+    "Limits",
+    "PeerPackage",
+    "SystemFailedError",
+    "compare",
+    "peer_clips",
+    "peer_contenders",
+    "peer_environment",
+    "whisper_folder",
+]
 
 WARM_UP_S: Final = 3.0  # of the first clip, played before anything is measured
 SAMPLE_S: Final = 0.5  # between two looks at memory and processor time
@@ -374,3 +401,152 @@ def _scored(run: PeerRun, clip: SpeechClip, played: _Played) -> PeerRun:
         lag_over_time=[(at_s, round(ms, 1)) for at_s, ms in lags],
         lag_slope=slope(lags),
     )
+
+
+SAID_AT_ONCE: Final = "real", "prompts", "prompts-nonstop"
+LONGEST_REASON: Final = 200  # characters of uv's own words
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPackage:
+    """A peer on the package index: what is installed, and the policies that are measured."""
+
+    requirements: tuple[str, ...]  # the first one names it
+    policies: tuple[str, ...]
+    size: str  # of its environment, for the announcement
+
+
+PEERS: Final[Mapping[str, PeerPackage]] = {
+    "whisperlivekit": PeerPackage(
+        ("whisperlivekit==0.2.26", "faster-whisper==1.2.1"),
+        ("localagreement", "simulstreaming"),
+        "6 GB with its PyTorch",
+    ),
+}
+
+
+def peer_environment(
+    peer: str,
+    say: Callable[[str], None],
+    show: Callable[[str], None],
+    environ: Mapping[str, str] = os.environ,
+) -> Path:
+    """The Python of a peer's own environment, made with uv in the user's cache if it is not there.
+
+    Args:
+        peer: in PEERS.
+        say: given one line before the installation.
+        show: given each line of uv.
+        environ: the environment variables; uv obeys its own, e.g. UV_INDEX_URL.
+
+    Raises:
+        ConfigurationError: uv is absent or failed; the message has its reason.
+    """
+    package = PEERS[peer]
+    folder = user_cache(environ) / "peers" / package.requirements[0].replace("==", "-")
+    python, whole = folder / "bin" / "python", folder / "installed.txt"
+    wanted = "\n".join(package.requirements) + "\n"
+    if whole.is_file() and whole.read_text(encoding="utf-8") == wanted and python.exists():
+        return python
+    uv = shutil.which("uv", path=environ.get("PATH"))
+    if uv is None:
+        raise ConfigurationError(
+            f"--peer {peer} needs uv to install it, which is not on PATH: pip install uv"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock"), lambda: show("another process installs it")):
+        say(f"installing {package.requirements[0]} into {folder}, once, about {package.size}")
+        shutil.rmtree(folder, ignore_errors=True)
+        _uv(peer, (uv, "venv", "--python", sys.executable, str(folder)), show, environ)
+        _uv(peer, (uv, "pip", "install", "--python", str(python), *package.requirements), show, environ)
+        whole.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def _uv(peer: str, command: Sequence[str], show: Callable[[str], None], environ: Mapping[str, str]) -> None:
+    lines: list[str] = []
+    with subprocess.Popen(  # noqa: S603  # uv, as found on PATH
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=dict(environ),
+    ) as process:
+        assert process.stderr is not None  # noqa: S101  # a pipe was asked for
+        for line in process.stderr:
+            lines.append(line.strip())
+            show(line.strip())
+    if process.returncode:
+        start = next((i for i, line in enumerate(lines) if line.startswith(("error", "\u00d7"))), -1)
+        said = " ".join(" ".join(lines[start:]).split()).removeprefix("error: ")
+        reason = said[:LONGEST_REASON] or "it gave no reason"
+        raise ConfigurationError(
+            f"--peer {peer}: uv could not install it ({reason}); is a package index reachable?"
+        )
+
+
+def whisper_folder(model: str | None, settings: Sequence[str], download: Download | None) -> tuple[str, Path]:
+    """The name and the folder of the Whisper model that all systems use, fetched if need be.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        ModelUnavailableError: the model is not here and cannot be fetched.
+    """
+    speech = {"backend": "whisper"} | ({} if model is None else {"model": model})
+    config = load_config(settings=settings, overrides={"mode": "live", "speech": speech})
+    store = ModelStore(config.models.directory, offline=config.models.offline)
+    name = whisper_model(config, store)
+    folder = Path(name) if Path(name).is_dir() else store.locate(name, download)
+    return (folder.name if Path(name).is_dir() else name), folder.resolve()
+
+
+def peer_contenders(
+    peers: Sequence[str], pythons: Mapping[str, Path], folder: Path, settings: Sequence[str], scratch: Path
+) -> list[Contender]:
+    """Ours first, then each policy of each peer; a peer is NAME or NAME:POLICY."""
+    worker = str(Path(peer_worker.__file__).resolve())
+    ours = (sys.executable, "-P", worker, peer_worker.OURS, str(folder), *settings)
+    found = [Contender("emi-live", ours)]
+    for asked in peers:
+        name, _, policy = asked.partition(":")
+        for each in (policy,) if policy else PEERS[name].policies:
+            command = (str(pythons[name]), "-P", worker, each, str(folder), str(scratch))
+            found.append(Contender(f"{name}, {each}", command, {"HF_HUB_OFFLINE": "1"}))
+    return list({each.name: each for each in found}.values())
+
+
+def check_peers(peers: Sequence[str]) -> list[str]:
+    """The names of the peers without their policies.
+
+    Raises:
+        ConfigurationError: one is not known.
+    """
+    for asked in peers:
+        name, _, policy = asked.partition(":")
+        known = [f"{peer}:{each}" for peer, package in PEERS.items() for each in package.policies]
+        if name not in PEERS or (policy and policy not in PEERS[name].policies):
+            raise ConfigurationError(f"--peer {asked} is not one of {', '.join([*PEERS, *known])}")
+    return list(dict.fromkeys(asked.partition(":")[0] for asked in peers))
+
+
+def peer_clips(
+    sets: Sequence[str], minutes: float | None, *, nonstop: bool, most: int | None
+) -> list[SpeechClip]:
+    """The clips of all sets, and one long talk of the prompts if `minutes` are given.
+
+    Raises:
+        ConfigurationError: a set is not known, or its files are not there.
+    """
+    found: list[SpeechClip] = []
+    for name in sets:
+        if name == "real":
+            clips = list(real_clips())
+        elif name in SAID_AT_ONCE:
+            clips = list(prompt_talks(nonstop=name == "prompts-nonstop"))
+        else:
+            clips = list(folder_clips(Path(name)))
+        found += clips[:most]
+    if minutes is not None:
+        found.append(long_talk(60 * minutes, nonstop=nonstop))
+    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
+from emi_bench.measurement import Distribution, Slope, percentile
 from emi_bench.render import (
     STATISTICS,
     Bullets,
@@ -21,7 +22,6 @@ from emi_bench.render import (
     statistics,
 )
 from emi_bench.report import BenchReport
-from emi_bench.stats import Distribution, Slope, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from emi_engine.cuda import BoundWindows, CudaDevice, find_gpu
-from emi_engine.engine import CheckedEngine
 from emi_engine.onnx_export import export_onnx
 from emi_engine.parity import Probe
-from emi_engine.protocol import TOLERANCES, EngineError
+from emi_engine.protocol import TOLERANCES, CheckedEngine, EngineError
 from emi_engine.tensorrt.build import PlanJob
 from emi_engine.tensorrt.plans import Plan, PlanError, find_library
 from emi_models.inputs import FusionInputs

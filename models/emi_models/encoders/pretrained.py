@@ -1,19 +1,36 @@
-"""Opens a model in transformers' format, and refuses any that is not the one a bundle names."""
+"""Opens a model in transformers' format, and refuses any that is not the one a bundle names.
+
+`identify` says which model a folder holds that a setting names. Checkpoints name their encoders by id, so a
+model of other sizes must not have the published model's id: its id is made of architecture, width, layers and
+the sha256 of its weights, e.g. `vit-32x2@1f3a5c7e9b02`. Training and live use find the same id.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["WEIGHTS", "ModelSpec", "check_config", "load_model", "quiet_transformers", "read_json", "require"]
+__all__ = [
+    "WEIGHTS",
+    "ModelSpec",
+    "check_config",
+    "derived",
+    "identify",
+    "load_model",
+    "quiet_transformers",
+    "read_json",
+    "require",
+    "sizes_of",
+]
 
 WEIGHTS: Final = "model.safetensors"
 TRAINING_ONLY: Final = (
@@ -161,3 +178,50 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar_was_shown:
             logging.enable_progress_bar()
+
+
+HASH_DIGITS: Final = 12
+Spec = TypeVar("Spec", bound=ModelSpec)
+
+
+def identify(folder: Path, published: Spec, kinds: Collection[str]) -> Spec:
+    """Which model a folder holds: the published one by its sizes, else one with its own id.
+
+    Args:
+        folder: in transformers' format.
+        published: what a model of these sizes is called.
+        kinds: architectures that can run here, as `config.json` calls them.
+
+    Raises:
+        ModelUnavailableError: a file is not in the folder.
+        ModelIntegrityError: it holds a model of another kind, or a damaged one.
+    """
+    require(folder, published, "config.json", WEIGHTS)
+    config = read_json(folder / "config.json", published)
+    kind: Any = config.get("model_type")
+    width: Any = config.get("hidden_size")
+    layers: Any = config.get("num_hidden_layers")
+    if kind not in kinds or not (_is_size(width) and _is_size(layers)):
+        raise ModelIntegrityError(
+            f"{folder} holds a model of type {kind}, width {width} and {layers} layers; what can run here is "
+            f"{' or '.join(sorted(kinds))}: {published.remedy}"
+        )
+    found = replace(published, model_type=kind, hidden_size=width, layers=layers)
+    return published if found == published else derived(folder, found)
+
+
+def derived(folder: Path, spec: Spec) -> Spec:
+    """The same model with its own id."""
+    with (folder / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+    name = f"{spec.model_type}-{spec.hidden_size}x{spec.layers}@{digest}"
+    return replace(spec, encoder_id=name, store_name="")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def sizes_of(spec: ModelSpec) -> tuple[str, int, int]:
+    """Architecture, width and layers."""
+    return spec.model_type, spec.hidden_size, spec.layers

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.libraries import cpu_options
 from emi_models.marked import marked_tokens
-from emi_models.sessions import cpu_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -159,7 +159,7 @@ def _open_session(path: Path, threads: int) -> Any:
     options = cpu_options(threads)
     options.enable_cpu_mem_arena = False  # texts differ in length, and an arena keeps room for the longest
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
-    raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a base of their own
+    raised = onnxruntime.capi.onnxruntime_pybind11_state  # exceptions without a common base
     try:
         return onnxruntime.InferenceSession(
             GRAPH.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0

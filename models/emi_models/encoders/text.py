@@ -10,9 +10,11 @@ from emi_models.encoders.pretrained import (
     WEIGHTS,
     ModelSpec,
     check_config,
+    identify,
     load_model,
     quiet_transformers,
     require,
+    sizes_of,
 )
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.marked import marked_tokens
@@ -29,6 +31,7 @@ __all__ = [
     "TEXT_CLASSES",
     "RemoteCode",
     "TransformerTextEncoder",
+    "identify_text",
 ]
 
 MAX_TOKENS: Final = 128  # 12 s of speech are about 40 words
@@ -50,6 +53,13 @@ TEXT_CLASSES: Final = {"bert": "BertModel", "roberta": "RobertaModel", "xlm-robe
 REMOTE_CODE: Final = {
     GTE_EN_MLM_BASE.model_type: RemoteCode("Alibaba-NLP/new-impl", "40ced75c3017eb27626c9d4ea981bde21a2662f4")
 }
+
+
+def identify_text(folder: Path, published: ModelSpec = GTE_BASE) -> ModelSpec:
+    """The text model in the folder; raises as `identify` does."""
+    kinds = {*TEXT_CLASSES, GTE_EN_MLM_BASE.model_type}
+    found = identify(folder, published, kinds)
+    return GTE_EN_MLM_BASE if sizes_of(found) == sizes_of(GTE_EN_MLM_BASE) else found
 
 
 class TransformerTextEncoder:

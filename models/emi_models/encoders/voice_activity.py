@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emi_models.errors import ModelUnavailableError
-from emi_models.sessions import cpu_options
+from emi_models.libraries import cpu_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

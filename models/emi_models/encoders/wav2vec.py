@@ -1,30 +1,55 @@
-"""Voice features of the `taemi` bundle: wav2vec 2.0's hidden states, and arousal, dominance, valence."""
+"""Voice features of the `taemi` bundle: wav2vec 2.0's hidden states, and arousal, dominance, valence.
+
+`compare_features` and `compare_intensities` say how far features of a live stream are from those of a whole
+pass, and what that does to the intensities. No label is needed: the whole pass (`Wav2vecEncoder.encode`, or
+`SlidingWav2vec` in a running engine) is the reference. `emi bench drift` and a check in live use share them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from emi_models.encoders.pretrained import WEIGHTS, ModelSpec, check_config, load_model, read_json, require
+from emi_models.encoders.pretrained import (
+    WEIGHTS,
+    ModelSpec,
+    check_config,
+    derived,
+    identify,
+    load_model,
+    read_json,
+    require,
+    sizes_of,
+)
 from emi_models.errors import ModelIntegrityError
+from emi_models.inputs import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from emi_models.inputs import FusionInputs
+
 __all__ = [
     "AUDEERING",
     "HUBERT_LARGE",
     "WAVLM_LARGE",
+    "FrameDrift",
+    "IntensityDrift",
     "SpeechSpec",
     "Wav2vecEncoder",
     "check_sound",
+    "compare_features",
+    "compare_intensities",
+    "frame_cosines",
     "frame_ends_ns",
     "frames_for",
+    "identify_speech",
+    "with_voice",
 ]
 
 RATE_HZ: Final = 16_000
@@ -38,6 +63,7 @@ PIECE_FRAMES: Final = 599  # of a piece
 VARIANCE_FLOOR: Final = 1e-7  # added to the variance of the samples, as transformers' feature extractor does
 AFFECT: Final = ("arousal", "dominance", "valence")
 PREPROCESSOR: Final = "preprocessor_config.json"
+AFFECT_PROJECTION: Final = "classifier.out_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +98,31 @@ def frame_ends_ns(frames: int) -> NDArray[np.int64]:
     """When the sound of each frame ends, shape (frames,), in nanoseconds after the first sample's start."""
     samples = np.arange(frames, dtype=np.int64) * HOP_SAMPLES + FRAME_SAMPLES
     return samples * (1_000_000_000 // RATE_HZ)
+
+
+def identify_speech(folder: Path, published: SpeechSpec = AUDEERING) -> SpeechSpec:
+    """The speech model in the folder, with or without a head for affect; raises as `identify` does."""
+    found = identify(folder, published, CLASSES)
+    affect = _has_affect_head(folder, found.hidden_size)
+    if affect == found.affect:
+        return found
+    for known in (HUBERT_LARGE, WAVLM_LARGE):
+        if not affect and sizes_of(found) == sizes_of(known):
+            return known
+    return replace(derived(folder, found), affect=affect)
+
+
+def _has_affect_head(folder: Path, width: int) -> bool:
+    """Whether the weights hold a projection of the states' width to as many values as affect has."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="np") as stored:
+            if AFFECT_PROJECTION not in stored.keys():  # noqa: SIM118  # no mapping
+                return False
+            return tuple(stored.get_slice(AFFECT_PROJECTION).get_shape()) == (len(AFFECT), width)
+    except (OSError, SafetensorError) as error:
+        raise ModelIntegrityError(f"{folder / WEIGHTS} cannot be read ({error}): copy it again") from error
 
 
 class Wav2vecEncoder:
@@ -237,3 +288,119 @@ def _load_head(folder: Path, config: Mapping[str, Any], spec: ModelSpec) -> tupl
             tensors.append(stored.get_tensor(name).float().clone())  # as `load_model` does
     dense, bias, projection, offset = tensors
     return dense, bias, projection, offset
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDrift:
+    """Cosine of each frame with the same frame of the reference; 1 is the same direction.
+
+    Attributes:
+        frames: how many were compared.
+        mean: over frames, in [-1, 1].
+        p5: one frame in twenty is below it.
+        worst: of all frames.
+    """
+
+    frames: int
+    mean: float
+    p5: float
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class IntensityDrift:
+    """Absolute differences of the six intensities between two runs, on their scale of [0, 1].
+
+    Attributes:
+        windows: how many were compared.
+        mean: over windows and intensities.
+        worst: of all of them.
+        by_emotion: mean over windows, in the order of `EMOTIONS`.
+    """
+
+    windows: int
+    mean: float
+    worst: float
+    by_emotion: tuple[float, ...]
+
+
+def frame_cosines(found: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosine of each frame with its reference, shape (n,), in [-1, 1].
+
+    Two frames of zeros are the same, which is 1; one of zeros and another have nothing in common, which is 0.
+
+    Args:
+        found: features, shape (n, dim).
+        reference: of the same frames, shape (n, dim).
+
+    Raises:
+        InputError: the shapes differ, or are not (n, dim).
+    """
+    if found.ndim != 2 or found.shape != reference.shape:
+        raise InputError(
+            f"features of shape {found.shape} cannot be compared with {reference.shape}: "
+            "give the same frames of both runs, (n, dim)"
+        )
+    a, b = found.astype(np.float64), reference.astype(np.float64)
+    sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = (np.abs(a).max(axis=1, initial=0) == 0) & (np.abs(b).max(axis=1, initial=0) == 0)
+    cosines = np.divide((a * b).sum(axis=1), sizes, out=same.astype(np.float64), where=sizes > 0)
+    clipped: NDArray[np.float64] = np.clip(cosines, -1.0, 1.0)
+    return clipped
+
+
+def compare_features(cosines: NDArray[np.float64]) -> FrameDrift:
+    """Cosines of frames, as `frame_cosines` gives them, in four figures.
+
+    Raises:
+        InputError: there are none.
+    """
+    if cosines.size == 0:
+        raise InputError("no frame to compare; a frame takes 25 ms of sound")
+    return FrameDrift(
+        cosines.size, float(cosines.mean()), float(np.percentile(cosines, 5)), float(cosines.min())
+    )
+
+
+def compare_intensities(found: NDArray[np.float32], reference: NDArray[np.float32]) -> IntensityDrift:
+    """Differences of two runs of estimates at the same instants, each of shape (windows, 6).
+
+    Raises:
+        InputError: the shapes differ, or there is no window.
+    """
+    if found.ndim != 2 or found.shape != reference.shape:
+        raise InputError(
+            f"intensities of shape {found.shape} cannot be compared with {reference.shape}: "
+            "give the same windows of both runs, (windows, 6)"
+        )
+    if len(found) == 0:
+        raise InputError("no window to compare; give at least one of both runs")
+    apart = np.abs(found.astype(np.float64) - reference.astype(np.float64))
+    by_emotion = tuple(float(mean) for mean in apart.mean(axis=0))
+    return IntensityDrift(len(apart), float(apart.mean()), float(apart.max()), by_emotion)
+
+
+def with_voice(window: FusionInputs, frames: NDArray[np.float32]) -> FusionInputs:
+    """The same window (one row) with this voice: its last frames, as many as the window has places.
+
+    What else is in the window is shared, so two windows that differ in the voice alone can be given to a
+    network, and its answers to `compare_intensities`.
+
+    Raises:
+        InputError: frames are not of the window's width, or there are several rows.
+    """
+    import torch
+
+    rows, places, width = window.audio.shape
+    if rows != 1 or frames.ndim != 2 or frames.shape[1] != width:
+        raise InputError(
+            f"frames of shape {frames.shape} do not fit a window of shape {tuple(window.audio.shape)}: "
+            f"give (n, {width}) for one window"
+        )
+    kept = frames[max(0, len(frames) - places) :]
+    audio = torch.zeros_like(window.audio)
+    audio[0, : len(kept)] = torch.from_numpy(np.ascontiguousarray(kept, np.float32))
+    mask = torch.zeros_like(window.audio_mask)
+    mask[0, : len(kept)] = True
+    present = torch.full_like(window.audio_present, len(kept) > 0)
+    return replace(window, audio=audio, audio_mask=mask, audio_present=present)

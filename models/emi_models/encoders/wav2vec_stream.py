@@ -170,7 +170,7 @@ class CachedLayers(nn.Module):
         return gate
 
     def _position_bias(self) -> Tensor:
-        attention = self.encoder.layers[0].attention  # the others have none of their own
+        attention = self.encoder.layers[0].attention  # the other layers use this one's
         device = attention.rel_attn_embed.weight.device
         places = torch.arange(self.left + self.edge + self.new, device=device)
         distances = places[None, :] - places[self.left :, None]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from emi_models.networks.base import Attention, FusionNetwork, learned, masked_mean, zero_unless
-from emi_models.networks.taemi_config import TaemiConfig
+from emi_models.networks.config import TaemiConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

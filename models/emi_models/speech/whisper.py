@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.speech import AUTO, LANGUAGES, WITHOUT_SPACES, check_language
 from emi_models.speech.agreement import EDGES
-from emi_models.speech.languages import AUTO, LANGUAGES, WITHOUT_SPACES, check_language
 from emi_models.speech.log_mel import FRAMES_PER_S, MAX_FRAMES, LogMel
 from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
 

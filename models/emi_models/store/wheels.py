@@ -135,7 +135,7 @@ class PackageIndex:
     def _fetch(
         self, wheel: PinnedWheel, scratch: Path, arrived: Callable[[int, str], None], full: Full
     ) -> Path:
-        """The wheel with its pinned bytes, in a folder of its own within `scratch`."""
+        """The wheel with its pinned bytes, in its own folder within `scratch`."""
         folder = scratch / wheel.distribution
         temporary = folder / "pip"
         temporary.mkdir(parents=True)

@@ -451,7 +451,7 @@ class Bundle(ABC):
 
         if self.checkpoint is None:
             raise ConfigurationError(
-                f"the bundle {self.name} has no checkpoint of its own, {self.no_checkpoint}"
+                f"the bundle {self.name} has no checkpoint in the package, {self.no_checkpoint}"
             )
         return packaged_checkpoint(self.checkpoint)
 

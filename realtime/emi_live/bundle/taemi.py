@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from emi_live.bundle.base import FACE_MODEL, Bundle, load_face
 from emi_live.errors import ConfigurationError
 from emi_models.errors import EmiError
-from emi_models.extras import require
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,8 +100,7 @@ class Taemi(Bundle):
         """Add the face detector and the encoder of crops, or say why there are none."""
         import numpy as np
 
-        from emi_models.encoders.identity import identify_face
-        from emi_models.encoders.vit import VitEncoder
+        from emi_models.encoders.vit import VitEncoder, identify_face
 
         load_face(encoders, config, store, progress)
         crops = _load(
@@ -128,8 +127,7 @@ class Taemi(Bundle):
         """Add the speech model, or say why there is none."""
         import numpy as np
 
-        from emi_models.encoders.identity import identify_speech
-        from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder
+        from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder, identify_speech
 
         voice = encoders.voice = _load(
             encoders,
@@ -157,8 +155,7 @@ class Taemi(Bundle):
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None
     ) -> None:
         """Add the text model, or say why there is none."""
-        from emi_models.encoders.identity import identify_text
-        from emi_models.encoders.text import TransformerTextEncoder
+        from emi_models.encoders.text import TransformerTextEncoder, identify_text
 
         allowed = config.text.allow_remote_code
         text = encoders.sentence = _load(

@@ -21,8 +21,8 @@ from emi_live.cli.options import bad_use, check_checkpoint, check_writable
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
 from emi_models.errors import DataError
-from emi_models.extras import require
 from emi_models.files import replacing
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

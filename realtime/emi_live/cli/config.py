@@ -228,7 +228,7 @@ def keys(
 
     For example: emi keys --output keys.toml && emi-live --camera 0 --config keys.toml
     """
-    from emi_live.bus.ports import make_pair  # here, so that `emi --help` does not load ZeroMQ
+    from emi_live.ports import make_pair  # here, so that `emi --help` does not load ZeroMQ
 
     pair = make_pair()
     # Z85 has no character that must be escaped in TOML strings

@@ -27,8 +27,8 @@ from emi_live.cli.errors import DebugOption
 from emi_live.errors import LiveError, SourceError
 from emi_live.sources.capture import CameraDevice, list_cameras
 from emi_live.sources.microphone import MicrophoneDevice, list_microphones
-from emi_models import telemetry
 from emi_models.errors import ModelIntegrityError
+from emi_models.libraries import SWITCHES, telemetry_warnings
 
 if TYPE_CHECKING:
     from emi_models.store import ModelStore
@@ -258,8 +258,8 @@ def _watch(index: int, seconds: float) -> tuple[int, int, float]:
     """Width, height and pictures a second of a camera; raises LiveError if none comes."""
     from emi_live.clock import MonotonicClock
     from emi_live.config import CameraConfig
+    from emi_live.sources import DeviceLostError
     from emi_live.sources.capture import OpenCvCapture, advice
-    from emi_live.sources.source import DeviceLostError
 
     clock = MonotonicClock()
     try:
@@ -309,8 +309,8 @@ def _heard(listen_s: float, level: Told) -> Check:
 
     from emi_live.clock import MonotonicClock
     from emi_live.config import MicrophoneConfig
+    from emi_live.sources import DeviceLostError
     from emi_live.sources.microphone import PortAudioInputs
-    from emi_live.sources.source import DeviceLostError
 
     try:
         feed = PortAudioInputs(None, MicrophoneConfig(), MonotonicClock())()
@@ -426,12 +426,12 @@ def network(store: ModelStore) -> Iterator[Check]:
         yield Check("network", "ok", f"{says}; with --offline no host", facts={"hosts": hosts})
     else:
         yield Check("network", "ok", "all models are here: no host is contacted", facts={"hosts": []})
-    sending = telemetry.warnings()
+    sending = telemetry_warnings()
     for line in sending:
         says, _, remedy = line.removeprefix("privacy: ").rpartition(": ")
         yield Check("telemetry", "warn", says, remedy)
     if not sending:
-        libraries = ", ".join(switch.library for switch in telemetry.SWITCHES)
+        libraries = ", ".join(switch.library for switch in SWITCHES)
         yield Check("telemetry", "ok", f"switched off in {libraries}")
 
 

@@ -22,14 +22,13 @@ from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
-from emi_models.extras import require
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from emi_live.extract.folder import Entry, Listing
+    from emi_live.extract.folder import Entry, Listing, Report
     from emi_live.extract.pool import Ready
-    from emi_live.extract.run import Report
 
 __all__ = ["ExtractView", "app"]
 
@@ -165,9 +164,9 @@ def extract(
 
     from emi_live.cli.options import download_bar
     from emi_live.extract.encoders import fetch_models, load_settings
+    from emi_live.extract.folder import extract as run
     from emi_live.extract.folder import list_videos, rate
     from emi_live.extract.pool import Pool, Task, run_child
-    from emi_live.extract.run import extract as run
     from emi_models.store import ModelStore
 
     settings = load_settings(

@@ -14,7 +14,7 @@ import typer
 
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.options import media_argument
-from emi_models import telemetry
+from emi_models.libraries import LATE, SWITCHES, mediapipe_release, telemetry_warnings
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -237,9 +237,9 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
 
 
 def _sends(config: LiveConfig) -> Iterator[Fact]:
-    from emi_live.bus.ports import CurveKeys, Endpoints
-    from emi_live.bus.wire import TOPICS
+    from emi_live.ports import CurveKeys, Endpoints
     from emi_live.sinks.publish import PublishSink
+    from emi_live.wire import TOPICS
 
     keys = CurveKeys.of(config.bus) is not None
     guarded = "CURVE: encrypted, only for holders of the key pair" if keys else "no keys"
@@ -338,9 +338,9 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
 def _telemetry() -> Iterator[Fact]:
     from importlib.metadata import version
 
-    for switch in telemetry.SWITCHES:
+    for switch in SWITCHES:
         state = "off" if switch.is_thrown(os.environ) else "ON"
-        late = ", but set after the import" if switch in telemetry.LATE else ""
+        late = ", but set after the import" if switch in LATE else ""
         value = os.environ.get(switch.variable, "")
         yield Fact(
             "telemetry",
@@ -348,9 +348,9 @@ def _telemetry() -> Iterator[Fact]:
             f"{state}{late} ({switch.variable}={value}); without it: {switch.without}",
         )
     yield Fact("telemetry", f"ai-edge-litert {version('ai-edge-litert')}", "none: it opens no connection")
-    release = telemetry.mediapipe_release()
+    release = mediapipe_release()
     if release is not None:
-        loud = any("mediapipe" in line for line in telemetry.warnings())
+        loud = any("mediapipe" in line for line in telemetry_warnings())
         state = (
             "ON with face.backend=mediapipe: it contacts its maker"
             if loud
@@ -399,5 +399,5 @@ def _show(found: list[Fact]) -> None:
         table.add_row(Text(f"  {printable(fact.what)}"), Text(printable(fact.detail)))
         before = fact.kind
     console.print(table)
-    for line in telemetry.warnings():
+    for line in telemetry_warnings():
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -31,7 +31,7 @@ from emi_live.cli.options import (
 )
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
-from emi_models.extras import require
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from emi_engine.load import Device, EngineKind
 from emi_engine.protocol import Precision
 from emi_live.addresses import has_scheme, safe_address
-from emi_models.speech.languages import check_language
+from emi_models.speech import check_language
 
 __all__ = [
     "AudioConfig",
@@ -629,7 +629,7 @@ class ModelsConfig(Section):
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
 
 
-# The sections in which a bundle can have settings of its own.
+# The sections in which a bundle can add settings.
 BUNDLE_SECTIONS: Final = ("face", "audio", "speech", "text")
 
 

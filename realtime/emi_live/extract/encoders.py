@@ -244,14 +244,15 @@ def dims_of(shapes: FusionShapes) -> dict[Modality, int]:
 def fetch_models(
     settings: ExtractSettings, store: ModelStore, progress: Progress | None = None
 ) -> tuple[ExtractSettings, str]:
-    """Bring the models that are wanted to this machine, so that several processes find them there.
+    """Fetch the models that are wanted, so that several processes find them on this machine.
 
-    Gives the settings with the recogniser that will run where `speech.backend` left it open, and, if that is
-    not Whisper, why not.
+    Returns:
+        The settings, with the recogniser that will run if `speech.backend` did not name one; and if it is not
+        Whisper, the reason.
 
     Raises:
-        ModelUnavailableError: one is not here, and may not or cannot be fetched.
-        ModelIntegrityError: one is here, with other bytes than those pinned.
+        ModelUnavailableError: one is not on this machine, and may not or cannot be fetched.
+        ModelIntegrityError: the bytes of one are not the pinned ones.
     """
     bundle = bundle_of(settings.live)
     for modality in settings.wanted:

@@ -1,7 +1,8 @@
-"""The folder of clips: which clips it holds, their ratings and splits, and which of them are done.
+"""A folder of clips into a data set: which clips it holds, their ratings and splits, and which are done.
 
 `list_videos` finds media files and their ids. `rate` gives each its rating and split: from tables, from the
-names of folders, or drawn. `Ledger` lets an interrupted extraction be resumed.
+names of folders, or drawn. `Ledger` lets an interrupted extraction be resumed. `extract` gives the clips that
+are left to the workers.
 """
 
 from __future__ import annotations
@@ -10,17 +11,29 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract.pool import Job, Ready, Refused, Written
 from emi_models import EMOTIONS
-from emi_models.data.clip import OFFICIAL_HEADER, SPLITS, Rating, check_id, csv_rows, normal_id, read_ratings
+from emi_models.data.clip import (
+    OFFICIAL_HEADER,
+    SPLITS,
+    Rating,
+    check_id,
+    csv_rows,
+    normal_id,
+    read_ratings,
+)
 from emi_models.errors import DataError
 from emi_models.files import locked
+
+if TYPE_CHECKING:
+    from emi_models.data.dataset import ManifestRow
 
 __all__ = [
     "LEDGER",
@@ -28,8 +41,12 @@ __all__ = [
     "Entry",
     "Ledger",
     "Listing",
+    "Report",
     "Video",
+    "Watcher",
+    "Workers",
     "claimed",
+    "extract",
     "list_videos",
     "rate",
 ]
@@ -66,7 +83,7 @@ class Listing:
     """What a folder holds."""
 
     videos: list[Video]  # in order of their ids
-    unusable: list[tuple[str, str]]  # name and reason of media files that cannot get an id of their own
+    unusable: list[tuple[str, str]]  # name and reason of media files that cannot get a unique id
     others: dict[str, int]  # the number of other files, by suffix
 
 
@@ -311,3 +328,135 @@ def _draw(groups: Mapping[str, str]) -> dict[str, str]:
         return "test" if place[group] < held_out + tested else "train"
 
     return {clip_id: split(group) for clip_id, group in groups.items()}
+
+
+FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
+
+
+class Workers(Protocol):
+    """What does the work: a `Pool`."""
+
+    def ready(self) -> Ready:
+        """What runs, waited for."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
+        """What became of each clip, as soon as it is known."""
+
+
+class Watcher(Protocol):
+    """Is told how a run goes on."""
+
+    def ready(self, what: Ready, done: int, todo: int) -> None:
+        """The encoders are loaded; so many clips were done before, so many are to do."""
+
+    def wrote(self, entry: Entry) -> None:
+        """One more clip is done."""
+
+    def refused(self, name: str, reason: str) -> None:
+        """One more file is of no use."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of each file."""
+
+    kept: list[Entry] = field(default_factory=list)  # done before
+    written: list[Entry] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)  # name and reason
+    damaged: dict[str, int] = field(default_factory=dict)  # packets left out, by name
+    strangers: int = 0  # clips in the folder that are of none of these files
+    rows: list[ManifestRow] = field(default_factory=list)  # of the manifest as it is now
+
+
+def extract(
+    listing: Listing,
+    ratings: Mapping[str, Rating],
+    out: Path,
+    workers: AbstractContextManager[Workers],
+    watcher: Watcher,
+    *,
+    strict: bool = False,
+) -> Report:
+    """Extract all clips that are not done yet, and write the manifest.
+
+    After an interruption every clip is whole or absent, and the next run continues from there.
+
+    Args:
+        listing: the files.
+        ratings: by clip id, for the manifest.
+        out: the folder of the data set.
+        workers: write clips into it; entered once it is sure that nobody else does.
+        watcher: is told of progress.
+        strict: fail on the first file that is of no use.
+
+    Raises:
+        ConfigurationError: the folder cannot be written to, or another run writes to it.
+        SourceError: strict, and a file is of no use.
+        EmiError: what the workers raise.
+    """
+    report = Report()
+    with ExitStack() as opened:
+        opened.enter_context(claimed(out))
+        _sweep(out)
+        pool = opened.enter_context(workers)
+        ready = pool.ready()
+        ledger = Ledger(out)
+        todo = [video for video in listing.videos if not _is_done(video, ledger, out, ready.settings)]
+        waiting = {video.id: video for video in todo}
+        report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in waiting]
+        watcher.ready(ready, len(report.kept), len(todo))
+
+        def refuse(name: str, reason: str) -> None:
+            if strict:
+                raise SourceError(f"{name}: {reason}")
+            report.refused.append((name, reason))
+            watcher.refused(name, reason)
+
+        for name, reason in listing.unusable:
+            refuse(name, reason)
+        for done in pool.run(_job(video) for video in todo):
+            if isinstance(done, Refused):
+                video = waiting[done.id]
+                # Features of what the file was before are not its features.
+                _features(out, done.id).unlink(missing_ok=True)
+                refuse(video.name, _without_path(done.reason, video.path))
+                continue
+            ledger.add(done.entry)
+            report.written.append(done.entry)
+            if done.damaged:
+                report.damaged[done.entry.source] = done.damaged
+            watcher.wrote(done.entry)
+    if report.kept or report.written:
+        report.rows = _write_manifest(out, ratings)
+        report.strangers = len(report.rows) - len(report.kept) - len(report.written)
+    return report
+
+
+def _write_manifest(folder: Path, ratings: Mapping[str, Rating]) -> list[ManifestRow]:
+    from emi_models.data.dataset import ClipWriter, read_info
+
+    return ClipWriter(folder, read_info(folder)).write_manifest(ratings)
+
+
+def _features(folder: Path, clip_id: str) -> Path:
+    return folder / FEATURES / f"{clip_id}.safetensors"
+
+
+def _is_done(video: Video, ledger: Ledger, folder: Path, settings: str) -> bool:
+    entry = ledger.entries.get(video.id)
+    return entry is not None and entry.of(video, settings) and _features(folder, video.id).is_file()
+
+
+def _job(video: Video) -> Job:
+    return Job(**{**asdict(video), "path": str(video.path)})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed was writing."""
+    for part in (*folder.glob(".*.part"), *(folder / FEATURES).glob(".*.part")):
+        part.unlink(missing_ok=True)
+
+
+def _without_path(reason: str, path: Path) -> str:
+    """The reason without the file's path in front, because the line shows the path anyway."""
+    return reason.removeprefix(str(path)).lstrip(": ")

@@ -129,8 +129,8 @@ class _Child:
 class Pool:
     """Up to `count` processes that run `body(connection, *args)`.
 
-    The body sends `Ready`, or `Failed`, then answers each `Job` by `Written` or `Refused`. An interrupt is
-    the main process's to handle: the others do not see it, and are ended by `__exit__` within about a second.
+    The body sends `Ready` or `Failed`, then answers each `Job` with `Written` or `Refused`. Only the main
+    process handles an interrupt: the others do not see it, and `__exit__` ends them within about a second.
     """
 
     def __init__(self, count: int, body: Callable[..., None], *args: object) -> None:
@@ -161,11 +161,11 @@ class Pool:
         self._children.clear()
 
     def ready(self) -> Ready:
-        """What the first process has loaded, waited for.
+        """Wait until the first process has loaded its encoders, and return what it loaded.
 
         Raises:
             ModelUnavailableError: an encoder is not there.
-            ConfigurationError: what it found forbids to go on.
+            ConfigurationError: it found that the extraction cannot continue.
             StageError: it died.
         """
         child = self._children[0]
@@ -177,12 +177,12 @@ class Pool:
         return message
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
-        """Have the jobs done, and give what became of each as soon as it is known.
+        """Do the jobs; yield the result of each as soon as it is known.
 
-        A clip on which its process dies is refused, and the process replaced.
+        If a process dies, its clip is refused and the process is replaced.
 
         Raises:
-            StageError: processes die over and over, or one as it loaded its encoders.
+            StageError: three processes in a row died, or one died while it loaded its encoders.
         """
         left = deque(jobs)
         while left or any(child.job for child in self._children):
@@ -370,7 +370,7 @@ def _licence(task: Task) -> str:
 def _give_memory_back() -> None:
     """Hand freed memory back to the system, which glibc does not do by itself.
 
-    Each clip has threads of its own, and glibc keeps what they freed in pieces: without this a process grew
+    Each clip has its own threads, and glibc keeps what they freed in pieces: without this a process grew
     by 1.4 MB a clip over 400 clips of 2.4 s.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such call

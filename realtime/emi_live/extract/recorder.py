@@ -169,7 +169,7 @@ def record_clip(
     dims: Mapping[Modality, int],
     until_ns: int = FOREVER,
 ) -> ClipRecord:
-    """What the stages say of a media file, up to `until_ns` from its start.
+    """What the stages publish for a media file, up to `until_ns` from its start.
 
     The windows of a live run in exact mode hold the same numbers at every instant up to there, whether the
     file goes on or not: reading stops only once all is known.

@@ -8,11 +8,11 @@ from typing import Final
 
 import zmq
 
-from emi_live.bus.ports import CurveKeys, KeyGate, Port
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import Estimate
+from emi_live.ports import CurveKeys, KeyGate, Port
 from emi_live.sinks.jsonl import to_line
 
 __all__ = ["PublishSink"]

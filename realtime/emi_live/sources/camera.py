@@ -1,6 +1,6 @@
 """A camera or a network stream as a source of frames; one that gives none, or only repeats, is reopened.
 
-`Grabber` reads the camera in a thread of its own, because the call that reads it may never return.
+`Grabber` reads the camera in its own thread, because the call that reads it may never return.
 `Pacer` plays a recording at its own pace. `FreezeDetector` detects a camera that repeats its last frame, as
 some drivers do after an unplug.
 """
@@ -23,8 +23,8 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import Frame
+from emi_live.sources import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.sources.capture import Capture, OpenCvCapture, StreamCapture, advice, is_url
-from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed, FeedEndedError
 from emi_live.worker import Backoff, Worker
 
 __all__ = ["CameraSource", "FreezeDetector", "Grabber", "Pacer"]

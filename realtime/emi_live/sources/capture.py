@@ -24,7 +24,7 @@ from emi_live.addresses import safe_address, safe_text
 from emi_live.clock import NS_PER_S
 from emi_live.config import CameraConfig
 from emi_live.rings import MAX_SIDE_PX
-from emi_live.sources.source import DeviceLostError
+from emi_live.sources import DeviceLostError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -211,7 +211,7 @@ class StreamCapture:
     def grab(self) -> bool:
         """Wait for the next frame, at most the configured time-out; False at the end.
 
-        True, and then nothing from `rgb`, if it was damaged.
+        If the frame was damaged: True, and `rgb` returns None.
 
         Raises:
             DeviceLostError: the stream is broken off.

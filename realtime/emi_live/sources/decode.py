@@ -89,7 +89,7 @@ class DecodedFrame:
 class StreamReader:
     """Reads one stream of a file to its end, or as far as possible; then `failure` says why not further.
 
-    Each reader needs a container of its own. `witness` is the other stream of the file that is used: its time
+    Each reader needs its own container. `witness` is the other stream of the file that is used: its time
     stamps help to judge those of this one.
     """
 

@@ -87,9 +87,9 @@ class FileSource:
     Time 0 is the container's start. Without `pace`, media are pushed as fast as the intake takes them and
     stamped `origin_ns` plus media time; with it, at real pace by that clock and stamped with the start of
     play plus media time. Cover art is not video, a rotated or mirrored recording is turned upright,
-    surround sound is folded to stereo. Counted are damaged packets that were skipped, as `file.damaged`,
-    frames too late at real pace, as `file.late`, and corrections of wrong time stamps, as
-    `file.discontinuities` and `file.refused_stamps`.
+    surround sound is folded to stereo. Counters: `file.damaged` (damaged packets, which were skipped),
+    `file.late` (frames that came too late at real pace), `file.discontinuities` and `file.refused_stamps`
+    (corrections of wrong time stamps).
 
     With `audio=False` the file's sound is not read, and the sound of the intake is left to another source.
     """
@@ -226,7 +226,7 @@ class FileSource:
         return True
 
     def _open(self, opened: ExitStack, wanted: Mapping[StreamName, int | str | None]) -> None:
-        # Video and sound each get a container of their own: however far apart the file holds them, each is
+        # Video and sound each get their own container: however far apart the file holds them, each is
         # read on its own, and nothing has to be buffered to merge them by time.
         container = opened.enter_context(open_container(self._path))
         self._duration_s = stated_length_s(container)

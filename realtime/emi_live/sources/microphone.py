@@ -22,7 +22,7 @@ from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import GAP_NS, AudioBlock
-from emi_live.sources.source import DeviceLoop, DeviceLostError, Feed
+from emi_live.sources import DeviceLoop, DeviceLostError, Feed
 from emi_live.worker import Backoff
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class MicrophoneSource:
             connect: opens the device; the default uses PortAudio.
 
         Raises:
-            SourceError: PortAudio is missing, there is no such microphone, or nothing comes of it.
+            SourceError: PortAudio is missing, there is no such microphone, or it delivers nothing.
         """
         self._health = health
         self._loop = DeviceLoop[AudioBlock](

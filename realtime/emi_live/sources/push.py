@@ -73,7 +73,7 @@ class StampGuard:
 
         Args:
             t_ns: as its owner gave it.
-            media_ns: as a PyAV frame carries it, on a clock of its own.
+            media_ns: as a PyAV frame carries it, on the media's own clock.
             duration_ns: of the block; 0 for a frame.
 
         Raises:
@@ -224,7 +224,7 @@ class _Stream:
         """Hold this while media of that time are passed on.
 
         Raises:
-            ConfigurationError: it was promised that nothing so old would come.
+            ConfigurationError: a promise says that nothing this old will come.
         """
         try:
             with self._busy:

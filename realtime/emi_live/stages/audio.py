@@ -19,7 +19,7 @@ from emi_live.config import AudioConfig
 from emi_live.health import Health
 from emi_live.messages import NOTHING_YET, AudioPacket, Packet, end_of_stream
 from emi_live.rings import GAP_NS, SAMPLE_RATE_HZ, AudioReader
-from emi_live.stages.stage import Promise
+from emi_live.stages import Promise
 from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES  # wav2vec 2.0 has the same
 from emi_models.encoders.voice_activity import CHUNK_SAMPLES
 

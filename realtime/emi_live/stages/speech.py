@@ -21,16 +21,17 @@ from emi_live.health import Health
 from emi_live.messages import NOTHING_YET, Hearing, Packet, TranscriptPacket, Word, end_of_stream
 from emi_live.rings import SAMPLE_RATE_HZ, AudioReader
 from emi_live.stages.audio import Chunk, ChunkReader
-from emi_models.speech.endpointer import Endpointer, Piece
+from emi_models.speech import AUTO, LANGUAGES
 from emi_models.speech.guards import GuardSettings
 from emi_models.speech.incremental import (
+    Endpointer,
     IncrementalRecognizer,
     IncrementalSettings,
     LagController,
     LagStep,
+    Piece,
     Update,
 )
-from emi_models.speech.languages import AUTO, LANGUAGES
 from emi_models.speech.recognizer import Transcript
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from emi_live.config import FaceConfig
 from emi_live.health import Health
 from emi_live.messages import NOTHING_YET, Packet, VisionPacket, end_of_stream
 from emi_live.rings import Frame, VideoReader
-from emi_live.stages.stage import PROMISE_STEP_NS, Promise
-from emi_models.encoders.vit import STAMP_JITTER_NS, FrameSampler, SteadySquare, cut_square, face_square
+from emi_live.stages import PROMISE_STEP_NS, Promise
+from emi_models.encoders.face import STAMP_JITTER_NS, FrameSampler, SteadySquare, cut_square, face_square
 
 if TYPE_CHECKING:
     from emi_live.bundle import CropEncoder, FaceReader

@@ -18,7 +18,7 @@ from emi_bench.flash_beep import EchoEngine, LightEncoder
 from emi_bench.live import ReceivedEstimate
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import FaceConfig, WindowConfig
-from emi_live.fusion import FusionLoop, LoopOptions
+from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.messages import Estimate, Packet, Trace

@@ -7,7 +7,7 @@ import pytest
 
 from emi_bench.live import after_warm_up, losses_by_edge, passages, stations_of
 from emi_bench.live_report import TOTAL
-from emi_bench.stats import Distribution
+from emi_bench.measurement import Distribution
 from emi_live.messages import Trace
 from tests.bench.live.simulation import MS, Simulation, every
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emi_bench.speech.face_latency import measure_face
+from emi_bench.speech.run import measure_face
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
 

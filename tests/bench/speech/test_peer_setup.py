@@ -10,8 +10,8 @@ import pytest
 
 from emi_bench.cli import app
 from emi_bench.speech.clips import long_talk
-from emi_bench.speech.peer_setup import check_peers, peer_contenders, peer_environment
 from emi_bench.speech.peer_worker import change, read_ctranslate2
+from emi_bench.speech.peers import check_peers, peer_contenders, peer_environment
 from emi_live.cli.errors import run_app
 from emi_live.errors import ConfigurationError
 

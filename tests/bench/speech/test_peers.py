@@ -16,9 +16,8 @@ from emi_bench.render import markdown
 from emi_bench.report import read_report, write_report
 from emi_bench.speech.clips import SaidWord, SpeechClip, real_clips
 from emi_bench.speech.peer_report import PeerReport, PeerRun
-from emi_bench.speech.peer_setup import peer_contenders
 from emi_bench.speech.peer_worker import alignment_heads, as_pytorch
-from emi_bench.speech.peers import Contender, Limits, compare
+from emi_bench.speech.peers import Contender, Limits, compare, peer_contenders
 from emi_bench.speech.scoring import Display, displays, text_history
 
 from .packets import shown
@@ -181,7 +180,7 @@ def test_displays_keep_committed_words_that_have_left_the_packets() -> None:
 
 
 def test_a_run_that_failed_counts_in_no_table() -> None:
-    from emi_bench.machine import Machine
+    from emi_bench.measurement import Machine
 
     run = PeerRun(system="peer", clip="one", kind="real", seconds=3.0, failure="it hung")
     report = PeerReport(

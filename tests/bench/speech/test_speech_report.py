@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emi_bench.machine import Machine
+from emi_bench.measurement import Distribution, Machine, Slope
 from emi_bench.render import terminal
 from emi_bench.report import main
 from emi_bench.speech.report import (
@@ -21,7 +21,6 @@ from emi_bench.speech.report import (
     WordErrors,
     pool,
 )
-from emi_bench.stats import Distribution, Slope
 
 
 def errors(words: int, substitutions: int, insertions: int = 0) -> WordErrors:

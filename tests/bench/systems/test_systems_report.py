@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from emi_bench.machine import Machine
+from emi_bench.measurement import Machine
 from emi_bench.render import draw_figures, markdown
 from emi_bench.systems import VARIANTS, avoidable, expectations, rows
 from emi_bench.systems_report import SystemsReport, TrainingRun

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from emi_live.bus import Bus, Publisher, Subscription, wire
+from emi_live import wire
+from emi_live.bus import Bus, Publisher, Subscription
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, WireError
 from emi_live.health import Health
@@ -295,7 +296,7 @@ def test_a_message_that_is_not_a_packet_is_counted_and_logged_once(caplog: pytes
                 received.append(packet.t_ns)
     assert received == [1, 2]
     assert health.snapshot().counters == {"bus.vision.refused": 4}
-    assert [record.name for record in caplog.records] == ["emi_live.bus.bus"]
+    assert [record.name for record in caplog.records] == ["emi_live.bus"]
 
 
 def test_a_flood_of_bad_messages_does_not_delay_the_reader() -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import zmq
 
-from emi_live.bus import Bus, wire
-from emi_live.bus.ports import MAX_CLIENTS, CurveKeys, KeyGate, make_pair
+from emi_live import wire
+from emi_live.bus import Bus
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
+from emi_live.ports import MAX_CLIENTS, CurveKeys, KeyGate, make_pair
 from emi_live.sinks.publish import PublishSink
 from tests.live.bus.packets import estimate, vision
 from tests.live.bus.test_bus import config, running

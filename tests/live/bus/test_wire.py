@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import FieldInfo
 
-from emi_live.bus import wire
+from emi_live import wire
 from emi_live.errors import WireError
 from emi_live.messages import (
     MAX_TEXT,

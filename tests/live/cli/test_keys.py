@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emi_live.bus.ports import CurveKeys
 from emi_live.cli.config import keys_app as app
 from emi_live.cli.config import write_private
 from emi_live.cli.errors import run_app
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
+from emi_live.ports import CurveKeys
 
 
 def test_the_pair_is_a_preset_that_works_and_is_new_each_time(tmp_path: Path) -> None:

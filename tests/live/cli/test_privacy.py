@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from emi_live.bundle import bundle_of
-from emi_live.bus.ports import make_pair
 from emi_live.cli.errors import run_app
 from emi_live.cli.privacy import Fact, app, facts, models_wanted
 from emi_live.config import LiveConfig, OutputConfig, RingConfig
 from emi_live.errors import ConfigurationError
+from emi_live.ports import make_pair
 from emi_models.errors import ModelUnavailableError
+from emi_models.libraries import SWITCHES
 from emi_models.store import ModelStore
-from emi_models.telemetry import SWITCHES
 
 
 def told(picture: Path | None = None, demo: bool = False, **settings: Any) -> list[Fact]:

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_engine import EngineKind, load_engine
-from emi_engine.engine import FullPassSession
-from emi_engine.protocol import TOLERANCES, Precision
+from emi_engine.protocol import TOLERANCES, FullPassSession, Precision
 from emi_engine.torch_engine import TorchEngine
 from emi_live import LiveEngine, load_config
 from emi_models.checkpoint import load_checkpoint, packaged_checkpoint

@@ -15,7 +15,9 @@ from emi_live.cli.errors import run_app
 from emi_live.cli.live import app
 from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, packaged_checkpoint, save_checkpoint
-from emi_models.encoders.identity import identify_face, identify_speech, identify_text
+from emi_models.encoders.text import identify_text
+from emi_models.encoders.vit import identify_face
+from emi_models.encoders.wav2vec import identify_speech
 from emi_models.inputs import FusionShapes
 from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig

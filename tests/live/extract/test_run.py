@@ -9,9 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from emi_live.errors import ConfigurationError, SourceError
-from emi_live.extract.folder import Entry, claimed, list_videos, rate
+from emi_live.extract.folder import Entry, Report, claimed, extract, list_videos, rate
 from emi_live.extract.pool import Job, Ready, Refused, Written
-from emi_live.extract.run import Report, extract
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo

@@ -17,8 +17,9 @@ from emi_live.extract.encoders import ClipEncoders, ExtractSettings, dims_of, lo
 from emi_live.extract.recorder import Recording, record_clip
 from emi_live.live import LiveEngine
 from emi_models import Modality
-from emi_models.encoders.identity import identify_face, identify_speech, identify_text
-from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns
+from emi_models.encoders.text import identify_text
+from emi_models.encoders.vit import identify_face
+from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns, identify_speech
 from emi_models.inputs import FusionShapes
 from emi_models.store import ModelStore
 from tests.live.extract.support import KeepingEngine

@@ -14,7 +14,7 @@ from emi_engine import EngineError, FusionEngine
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.errors import ConfigurationError
-from emi_live.fusion import FusionLoop, LoopOptions
+from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler

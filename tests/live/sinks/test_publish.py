@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from emi_live.bus.ports import CurveKeys, make_pair
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
+from emi_live.ports import CurveKeys, make_pair
 from emi_live.sinks.publish import HIGH_WATER_MARK, PublishSink
 from tests.live.bus.packets import estimate
 

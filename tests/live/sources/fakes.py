@@ -14,7 +14,7 @@ from emi_live.clock import seconds_to_ns
 from emi_live.health import Health
 from emi_live.intake import Intake
 from emi_live.rings import AudioRing, VideoRing
-from emi_live.sources.source import DeviceLostError
+from emi_live.sources import DeviceLostError
 from tests.support.fakes import FakeClock
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ from emi_live.config import CameraConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.rings import Frame
+from emi_live.sources import DeviceLostError
 from emi_live.sources.camera import CameraSource, FreezeDetector
 from emi_live.sources.capture import advice
-from emi_live.sources.source import DeviceLostError
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
 

@@ -8,7 +8,7 @@ import pytest
 
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health
-from emi_live.sources.source import DeviceLoop, DeviceLostError, FeedEndedError
+from emi_live.sources import DeviceLoop, DeviceLostError, FeedEndedError
 from emi_live.worker import Backoff
 from tests.live.sources.fakes import ScriptedDevice, ScriptedFeed, Stop
 from tests.support.fakes import FakeClock

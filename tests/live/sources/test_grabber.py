@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import SourceError
 from emi_live.health import Health
+from emi_live.sources import DeviceLostError, FeedEndedError
 from emi_live.sources.camera import Grabber, Pacer
-from emi_live.sources.source import DeviceLostError, FeedEndedError
 from tests.support.fakes import FakeClock
 
 

@@ -17,6 +17,7 @@ from emi_live.config import MicrophoneConfig
 from emi_live.errors import SourceError
 from emi_live.health import Health
 from emi_live.rings import AudioBlock
+from emi_live.sources import DeviceLostError
 from emi_live.sources.microphone import (
     QUEUE_BLOCKS,
     AdcTimeline,
@@ -24,7 +25,6 @@ from emi_live.sources.microphone import (
     PortAudioInputs,
     find_microphone,
 )
-from emi_live.sources.source import DeviceLostError
 from tests.live.sources.fakes import RecordingIntake, ScriptedDevice, Stop
 from tests.support.fakes import FakeClock
 from tests.support.pulse import PulseServer

@@ -14,8 +14,7 @@ from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, VisionPacket
 from emi_live.rings import VideoRing
 from emi_live.stages.vision import CropStage
-from emi_models.encoders.face import FaceEncoder, FaceResult
-from emi_models.encoders.vit import cut_square, face_square
+from emi_models.encoders.face import FaceEncoder, FaceResult, cut_square, face_square
 from tests.live.stages.fakes import BatchEncoder, MeshFace, key, run_stage
 from tests.models.encoders.media import read_frames
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emi_models.encoders.drift import (
+from emi_models.encoders.wav2vec import (
     compare_features,
     compare_intensities,
     frame_cosines,

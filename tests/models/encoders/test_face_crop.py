@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emi_models.encoders.face import FaceEncoder
-from emi_models.encoders.vit import (
+from emi_models.encoders.face import (
     CROP_PX,
     LEFT_EYE,
     RIGHT_EYE,
     VISION_FPS,
+    FaceEncoder,
     FrameSampler,
     crop_face,
     cut_square,
     face_square,
-    resize_face,
 )
+from emi_models.encoders.vit import resize_face
 from tests.models.encoders.media import read_frames
 
 Picture = NDArray[np.uint8]

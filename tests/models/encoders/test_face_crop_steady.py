@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emi_models.encoders.face import FaceEncoder
-from emi_models.encoders.vit import FaceSquare, SteadySquare, face_square
+from emi_models.encoders.face import FaceEncoder, FaceSquare, SteadySquare, face_square
 from tests.models.encoders.media import read_frames
 
 SIDE = 200.0

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from emi_models.encoders.identity import identify_face, identify_speech, identify_text
-from emi_models.encoders.text import GTE_EN_MLM_BASE, TransformerTextEncoder
-from emi_models.encoders.vit import VitEncoder
-from emi_models.encoders.wav2vec import AUDEERING, HUBERT_LARGE, Wav2vecEncoder
+from emi_models.encoders.text import GTE_EN_MLM_BASE, TransformerTextEncoder, identify_text
+from emi_models.encoders.vit import VitEncoder, identify_face
+from emi_models.encoders.wav2vec import AUDEERING, HUBERT_LARGE, Wav2vecEncoder, identify_speech
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from tests.models.encoders.tiny_models import (
     BERT,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emi_models.speech.endpointer import Endpointer
+from emi_models.speech.incremental import Endpointer
 
 CHUNK = 512
 THRESHOLD = 0.5

@@ -10,8 +10,7 @@ import pytest
 
 from emi_models.encoders.voice_activity import VoiceGate
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
-from emi_models.speech.endpointer import Endpointer
-from emi_models.speech.incremental import IncrementalRecognizer
+from emi_models.speech.incremental import Endpointer, IncrementalRecognizer
 from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 from emi_models.speech.log_mel import FRAMES_PER_S
 from emi_models.speech.recognizer import Recognizer

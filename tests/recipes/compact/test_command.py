@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emi_engine.onnx_files import HASH_KEY, metadata
+from emi_engine.onnxruntime_engine import HASH_KEY, metadata
 from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS

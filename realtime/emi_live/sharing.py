@@ -12,8 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from emi_engine.engine import FullPassSession
-from emi_engine.protocol import EngineError
+from emi_engine.protocol import EngineError, FullPassSession
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from typing import Final, Protocol
 import msgspec
 import zmq
 
-from emi_live.bus.ports import CurveKeys, Endpoints, KeyGate, Port, keep_alive
-from emi_live.bus.wire import MAX_FRAME_BYTES, TOPICS, Buffer, decode, encode
 from emi_live.clock import Clock, MonotonicClock
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, StageError, WireError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet
+from emi_live.ports import CurveKeys, Endpoints, KeyGate, Port, keep_alive
+from emi_live.wire import MAX_FRAME_BYTES, TOPICS, Buffer, decode, encode
 
 __all__ = ["Bus", "PacketReader", "PacketWriter", "Publisher", "Subscription"]
 

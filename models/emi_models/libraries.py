@@ -1,7 +1,8 @@
-"""Switches that turn off the telemetry of libraries; they are set before the first library is imported.
+"""Libraries of others: their telemetry is off, how ONNX Runtime runs, and which optional ones are installed.
 
-Importing any of our packages imports this module. ONNX Runtime reads its switch at its own import. If a
-program imported it earlier, the switch comes too late, and `warnings` says so. Facts: docs/decisions/0017.
+Importing any of our packages imports this module, so the switches against telemetry are set before the first
+library is imported. ONNX Runtime reads its switch at its own import. If a program imported it earlier, the
+switch comes too late, and `telemetry_warnings` says so. Facts: docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -9,12 +10,29 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from emi_models.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["LATE", "SWITCHES", "Switch", "mediapipe_release", "switch_off", "warnings"]
+    from onnxruntime import SessionOptions
+
+__all__ = [
+    "EXPORT",
+    "LATE",
+    "SWITCHES",
+    "Extra",
+    "Switch",
+    "cpu_options",
+    "lacking",
+    "mediapipe_release",
+    "require",
+    "switch_off",
+    "telemetry_warnings",
+]
 
 ON: Final = frozenset({"1", "true", "yes", "on"})  # values that mean "do not send"; case does not matter
 CHATTY_MEDIAPIPE: Final = (0, 10, 35)  # from this release on, MediaPipe opens a connection and has no switch
@@ -81,7 +99,9 @@ def switch_off(
     return late
 
 
-def warnings(late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] = os.environ) -> list[str]:
+def telemetry_warnings(
+    late: tuple[Switch, ...] | None = None, environ: Mapping[str, str] = os.environ
+) -> list[str]:
     """Data that may leave this machine against our promise: one line each, with the remedy; empty if none.
 
     Args:
@@ -123,3 +143,64 @@ def _numbers(release: str) -> tuple[int, ...]:
 
 
 LATE: Final = switch_off()  # must run at import; later is too late
+
+
+def cpu_options(threads: int = 1) -> SessionOptions:
+    """How ONNX Runtime runs one of our networks on the CPU: in `threads` threads that do not spin.
+
+    One of the threads is the caller's, so 1 starts none. Several networks run at the same time, each in the
+    thread of its stage: docs/decisions/0028.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # errors reach the caller as exceptions
+    # A thread without work sleeps: between two windows are 200 ms, in which others need the core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+Extra = Literal["train", "taemi", "gpu", "mediapipe", "bench", "all"]
+
+EXPORT: Final = ("torch", "onnx", "onnxscript")  # what makes the ONNX of a checkpoint
+
+
+def lacking(*packages: str, extra: Extra) -> str | None:
+    """What of these packages is not installed, with the command that installs it; None if all are.
+
+    No package is imported.
+    """
+    absent = [name for name in packages if not _found(name)]
+    if not absent:
+        return None
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{', '.join(absent)} {verb} not installed: pip install 'emi-live[{extra}]'"
+
+
+def require(*packages: str, extra: Extra, what: str) -> None:
+    """Return if these packages are installed.
+
+    Args:
+        packages: names of top-level modules.
+        extra: the extra of emi-live that brings all of them.
+        what: what needs them, the subject of the error's sentence.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    if reason := lacking(*packages, extra=extra):
+        raise MissingPackageError(f"{what} needs more than the base of emi-live: {reason}")
+
+
+def _found(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # raised by an import hook that keeps a package out
+        return False

@@ -28,10 +28,10 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from emi_live.bus.wire import TOPICS
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
+from emi_live.wire import TOPICS
 from emi_live.worker import Backoff, Worker
 
 __all__ = ["CurveKeys", "Endpoints", "KeyGate", "Port", "keep_alive", "make_pair"]
