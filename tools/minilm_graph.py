@@ -113,6 +113,8 @@ class _Graph:
 def build(weights: Path) -> bytes:
     """The graph as ONNX: `input_ids` and `attention_mask`, int64 (b, t), to `embedding`, float32 (b, 384).
 
+    A second output is `states`, float32 (b, t, 384): the tokens' own, of which the embedding is the mean.
+
     `attention_mask` is 1 at a token and 0 at padding.
 
     Args:
@@ -142,7 +144,8 @@ def build(weights: Path) -> bytes:
     for layer in range(LAYERS):
         x = graph.layer(x, f"encoder.layer.{layer}", heads, penalty)
 
-    x = add("Reshape", x, add("Concat", shape, constant(SENTENCE_DIM), axis=0))  # (b, t, 384)
+    # The second output, which is only made if it is asked for: what the mean is of.
+    x = add("Reshape", x, add("Concat", shape, constant(SENTENCE_DIM), axis=0), output="states")
     kept = add("Mul", x, add("Unsqueeze", present, constant(-1)))
     mean = add(
         "Div",
@@ -157,7 +160,10 @@ def build(weights: Path) -> bytes:
             graph.nodes,
             "all-MiniLM-L6-v2",
             [_tensor(name, TensorProto.INT64, "b", "t") for name in ("input_ids", "attention_mask")],
-            [_tensor("embedding", TensorProto.FLOAT, "b", SENTENCE_DIM)],
+            [
+                _tensor("embedding", TensorProto.FLOAT, "b", SENTENCE_DIM),
+                _tensor("states", TensorProto.FLOAT, "b", "t", SENTENCE_DIM),
+            ],
             list(graph.tensors.values()),
         ),
         producer_name="emi-live",

@@ -16,6 +16,7 @@ from emi_bench.drift_report import DriftBenchReport, DriftClip, StreamResult, Wh
 from emi_bench.measurement import Distribution, Machine, load_average
 from emi_bench.report import Interrupted
 from emi_live.errors import ConfigurationError
+from emi_models import EMOTIONS
 from emi_models.encoders.wav2vec import (
     HOP_SAMPLES,
     PIECE_SAMPLES,
@@ -166,7 +167,7 @@ def open_network(checkpoint: Path | None, voice_model: VoiceModel) -> IntensityN
         )
     loaded = load_checkpoint(checkpoint, {"audio": encoder.encoder_id})
     header = loaded.header
-    if "audio" not in header.modalities or not header.emotions:
+    if "audio" not in header.modalities or header.emotions != EMOTIONS:
         raise CheckpointError(
             f"{checkpoint} was trained on {', '.join(header.modalities)} and gives "
             f"{', '.join(header.emotions) or 'no emotions'}; drift needs one with audio and six intensities"

@@ -149,27 +149,33 @@ class BoundWindows:
     result out. So it reads no memory of the caller after it returns, and the caller owns the result.
     """
 
-    def __init__(self, shapes: FusionShapes, batch: int, device: Device | None = None) -> None:
-        """Make empty buffers (no modality present); `device` None means host memory."""
+    def __init__(
+        self, shapes: FusionShapes, batch: int, device: Device | None = None, outputs: int = len(EMOTIONS)
+    ) -> None:
+        """Make empty buffers (no modality present) for `outputs` values a window.
+
+        `device` None means host memory.
+        """
         self.batch = batch
+        self._outputs = outputs
         self._device = device
         with torch.device("meta"):
             blank = FusionInputs.empty(shapes, batch)
         layouts = [(tuple(t.shape), t.dtype) for t in blank.tensors()]
-        layouts.append(((batch, len(EMOTIONS)), torch.float32))
+        layouts.append(((batch, outputs), torch.float32))
         if device is None:
             bound = staged = [torch.zeros(shape, dtype=dtype) for shape, dtype in layouts]
         else:
             bound = [device.buffer(*layout) for layout in layouts]
             staged = [device.staging(*layout) for layout in layouts]
         self.inputs = FusionInputs(*bound[:-1])
-        self.intensities: Tensor = bound[-1]  # (batch, 6), written by the program
+        self.intensities: Tensor = bound[-1]  # (batch, outputs), written by the program
         self._staged_inputs = FusionInputs(*staged[:-1])
         self._staged_intensities: Tensor = staged[-1]
 
     def run(self, window: FusionInputs, launch: Callable[[], None]) -> NDArray[np.float32]:
-        """Intensities (B, 6) of a window of B rows, each run of `launch` over `batch` of them."""
-        results = np.empty((window.batch, len(EMOTIONS)), np.float32)
+        """Intensities (B, outputs) of a window of B rows, each run of `launch` over `batch` of them."""
+        results = np.empty((window.batch, self._outputs), np.float32)
         for start in range(0, window.batch, self.batch):
             stop = min(start + self.batch, window.batch)
             self.fill(window, start, stop)

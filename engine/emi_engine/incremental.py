@@ -2,7 +2,7 @@
 
 ::
 
-    StreamWindow ─ SlidingSequence (vision, audio) ─ queried by the anchor ─ head ─ six intensities
+    StreamWindow ─ SlidingSequence (vision, audio) ─ queried by the anchor ─ head ─ intensities
                    │  Rows: each frame's projection, query, key and value, by frame number
                    └─ RunningSums: each frame's softmax over the keys in the window
 
@@ -240,7 +240,7 @@ class SlidingTaemi:
             sequence.restart()
 
     def forward(self, window: StreamWindow, left_out: tuple[Modality | None, ...] = (None,)) -> Floats:
-        """Raw intensities (n, 6) of the window: one row for each entry, a modality to leave out or None.
+        """Raw intensities (n, K) of the window: one row for each entry, a modality to leave out or None.
 
         Raises:
             InputError: a new frame, or the text, is not finite.

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from emi_engine.protocol import PRECISIONS, EngineUnavailableError
-from emi_models.errors import CheckpointError
 from emi_models.libraries import EXPORT, lacking
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def load_engine(
         step: entered around what takes a while.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, belongs to other encoders, or answers to another task.
+        CheckpointError: the checkpoint is damaged, or belongs to other encoders.
         EngineUnavailableError: there is no such engine, or its runtime or device is not here, or the
             checkpoint was never exported and PyTorch, which does it, is not installed.
         EngineError: the network cannot be run by this engine, or what it runs computes something else.
@@ -123,11 +122,6 @@ def load_engine(
     from emi_models.checkpoint import read_header
 
     header = read_header(checkpoint, expect_encoders)
-    if header.task != "emi":
-        raise CheckpointError(
-            f"{checkpoint} was trained for the task {header.task!r}, and engines run emotions only; "
-            "choose a checkpoint of the task 'emi'"
-        )
     if kind == "auto":
         kind = "incremental" if _reuse_pays(header) and _lacking("incremental") is None else "onnxruntime"
     if plan is not None and kind not in ON_GPU_ONLY:

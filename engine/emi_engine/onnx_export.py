@@ -83,7 +83,7 @@ def export_onnx(
 ) -> bytes:
     """The network of a checkpoint in ONNX: fixed frames; inside are the weights and what proves them.
 
-    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, 6). Features and
+    Inputs are named as the fields of `FusionInputs`; the output is `intensities`, (batch, K). Features and
     intensities are float32 in every precision.
 
     Args:

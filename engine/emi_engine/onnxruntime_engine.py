@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from emi_engine.protocol import TOLERANCES, CheckedEngine, EngineError, EngineUnavailableError
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.files import user_cache
 from emi_models.inputs import FusionInputs
 from emi_models.libraries import cpu_options
@@ -54,7 +54,7 @@ __all__ = [
 OPSET: Final = 18  # its LayerNormalization is one fused kernel; 23's Attention does not take a mask per key
 MAX_MODEL: Final = 2 << 30  # bytes: protobuf has no larger messages
 HASH_KEY: Final = "emi_checkpoint_sha256"
-ANSWERS_KEY: Final = "emi_probe_answers"  # JSON: PROBE_WINDOWS rows of six intensities, of `probe_arrays`
+ANSWERS_KEY: Final = "emi_probe_answers"  # JSON: PROBE_WINDOWS rows of intensities, of `probe_arrays`
 PROBE_WINDOWS: Final = 2
 
 _METADATA_FIELD: Final = 14  # of ModelProto: metadata_props, each with a key (1) and a value (2)
@@ -115,7 +115,7 @@ def prove_answers(engine: OnnxRuntimeEngine, model: bytes) -> None:
         expected = np.array(json.loads(metadata(model)[ANSWERS_KEY]), np.float32)
     except (KeyError, TypeError, ValueError):
         expected = np.empty(0, np.float32)
-    if expected.shape != (PROBE_WINDOWS, len(EMOTIONS)):
+    if expected.shape != (PROBE_WINDOWS, len(engine.header.targets)):
         raise EngineError(
             "the .onnx file next to the checkpoint does not hold the answers that prove it: it is stale; "
             "remove it, and export it again"
@@ -230,7 +230,7 @@ class OnnxRuntimeEngine(CheckedEngine):
         return _ArraySession(self)
 
     def run_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """Raw intensities (B, 6) of windows in numpy, by the names of `FusionInputs`, checked before.
+        """Raw intensities (B, K) of windows in numpy, by the names of `FusionInputs`, checked before.
 
         Raises:
             EngineError: the engine is closed, or its result is not finite.
@@ -341,7 +341,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             find_gpu()
             gpu = CudaDevice()
         self._gpu = gpu
-        self._bound = BoundWindows(self.shapes, batch, gpu)
+        self._bound = BoundWindows(self.shapes, batch, gpu, len(self.header.targets))
         options = {
             "device_id": str(self._bound.intensities.device.index or 0),
             "user_compute_stream": str(gpu.stream),

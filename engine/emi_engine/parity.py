@@ -54,7 +54,7 @@ class FlatNetwork(nn.Module):
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Raw intensities (B, 6), float32, of the tensors of a `FusionInputs` in its order."""
+        """Raw intensities (B, K), float32, of the tensors of a `FusionInputs` in its order."""
         cast = (t.to(self.dtype) if t.is_floating_point() else t for t in tensors)
         return self.network(FusionInputs(*cast)).float()
 
@@ -72,7 +72,7 @@ def probe_window(shapes: FusionShapes, batch: int, seed: int = 0) -> FusionInput
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """Random windows and PyTorch's intensities for them, in fp32 on the CPU: (B, 6)."""
+    """Random windows and PyTorch's intensities for them, in fp32 on the CPU: (B, K)."""
 
     window: FusionInputs
     expected: NDArray[np.float32]

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, get_args, runtime_checkable
 
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class FusionSession(Protocol):
     """
 
     def infer(self, window: StreamWindow, *, counterfactuals: bool = False) -> NDArray[np.float32]:
-        """Raw intensities (1, 6) as from `FusionEngine.infer`; the caller owns them.
+        """Raw intensities (1, K) as from `FusionEngine.infer`; the caller owns them.
 
-        With `counterfactuals` (4, 6): the complete window, then as if vision, audio and text were missing.
+        With `counterfactuals` (4, K): the complete window, then as if vision, audio and text were missing.
 
         Raises:
             InputError: a shape or type is wrong, or a frame not seen before, or the text, is not finite.
@@ -114,7 +114,7 @@ class FusionEngine(Protocol):
         """The modalities that the checkpoint was trained on; the others are always their tokens."""
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Raw intensities of each row, (B, 6) in the order of `EMOTIONS`: finite, not clipped to [0, 1].
+        """Raw intensities of each row, (B, K) in the order of `header.targets`: finite, not clipped.
 
         Raises:
             InputError: the window's shapes or types are wrong, or a value is not finite.
@@ -210,6 +210,7 @@ class CheckedEngine(ABC):
     def __init__(self, header: CheckpointHeader) -> None:
         self._header = header
         self._shapes = header.shapes
+        self._outputs = len(header.targets)
         self._closed = False
 
     @property
@@ -244,21 +245,21 @@ class CheckedEngine(ABC):
             raise EngineError(f"the {self.name} engine is closed; load it again")
 
     def checked(self, intensities: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-        """Return the same array if it holds six finite values for each of `batch` windows.
+        """Return the same array if it holds a finite value of each target for each of `batch` windows.
 
         Raises:
             EngineError: it does not.
         """
         import numpy as np  # here, so that the command line can read the precisions without it
 
-        if intensities.shape != (batch, len(EMOTIONS)) or not np.isfinite(intensities).all():
+        if intensities.shape != (batch, self._outputs) or not np.isfinite(intensities).all():
             raise self.not_finite(intensities.shape)
         return intensities
 
     def not_finite(self, shape: tuple[int, ...]) -> EngineError:
-        """The error for a result of this shape that is not six finite values a row."""
+        """The error for a result of this shape that is not a finite value of each target a row."""
         return EngineError(
-            f"{self.name} gave a result of shape {shape} that is not rows of 6 finite values; "
+            f"{self.name} gave a result of shape {shape} that is not rows of {self._outputs} finite values; "
             "the features may be far outside the range that the checkpoint was trained on"
         )
 
@@ -278,7 +279,7 @@ class CheckedEngine(ABC):
 
     @abstractmethod
     def _run(self, window: FusionInputs) -> NDArray[np.float32]:
-        """Intensities (B, 6) of a window that was checked; a new array."""
+        """Intensities (B, K) of a window that was checked; a new array."""
 
     @abstractmethod
     def _release(self) -> None:

@@ -137,7 +137,7 @@ class CompiledTorchEngine(CheckedEngine):
         self.detail = f"{precision}, {batch} window{'s' if batch > 1 else ''} a run"
         self._precision = precision
         self._gpu = (gpu or _current_gpu()) if device == "cuda" else None
-        self._bound = BoundWindows(self.shapes, batch, self._gpu)
+        self._bound = BoundWindows(self.shapes, batch, self._gpu, len(self.header.targets))
         self._network: Callable[..., torch.Tensor] | None = None
         self._launch: Callable[[], None] = self._execute
         try:

@@ -21,6 +21,7 @@ from emi_models.errors import CheckpointError
 from emi_models.files import atomic_write
 from emi_models.inputs import FusionShapes
 from emi_models.libraries import require
+from emi_models.targets import AMBIVALENCE, Target, targets_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,7 @@ MAX_FILE: Final = 2 << 30  # bytes; the largest system of the papers has 40 MB
 MAX_HEADER: Final = 4 << 20  # bytes; ours have a few KB
 MAX_FRAMES: Final = 1500  # of one modality in a window: 12 s at 125 a second
 MAX_WINDOW: Final = 8_000_000  # values of a window; TAEMI's has 0.9 million
+LONGEST_SPAN_S: Final = 60  # of a modality in a chunk of BAH
 MAX_HEADS: Final = 32  # of attention, each of which compares all frames with all
 
 
@@ -60,8 +62,9 @@ class CheckpointHeader:
     `encoders` maps each modality to the id of the encoder whose features the network takes; `scores` maps a
     measure's name to its value. `config` is the system's own and holds everything but `modalities`. `spans_s`
     says how many seconds of a modality the network is to be shown, back from its newest frame, where it is
-    not 12.
-    `emotions` are what it gives, in order: none where `config` names another task than `emi`.
+    not 12; only a network of the task `bah` is shown more.
+    `emotions` are the names of what it gives, in order: the six, or targets of one's own, whose ranges stand
+    in `ranges` where they are not 0 to 1. None where `config` names another task than `emi`.
     """
 
     system: str
@@ -78,6 +81,14 @@ class CheckpointHeader:
     # How far estimates may be from ratings, as `Calibration.to_json` writes it; empty: not calibrated.
     calibration: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What a prediction's values stand for, in their order; of the task `bah`, one probability."""
+        if self.task != "emi":
+            return (Target(AMBIVALENCE),)
+        return targets_named(self.emotions, self.ranges)
 
     @property
     def task(self) -> str:
@@ -133,11 +144,8 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
         raise CheckpointError(
             "the header's system, config or modalities are not the network's; take them from the network"
         )
-    if header.emotions != (expected := _emotions_of(header.config)):
-        raise CheckpointError(
-            f"the header's emotions are {header.emotions!r}; those of this network's task are {expected!r}"
-        )
     try:
+        _check_targets(header)
         _check_window(header.config)
     except ValueError as error:
         raise CheckpointError(f"nothing was saved, since it could not be loaded: {error}") from error
@@ -146,6 +154,8 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"weight {name} is not finite; nothing was saved, train again")
     metadata = {f.name: getattr(header, f.name) for f in fields(header)}
+    if not header.ranges:  # as files were before there were any
+        del metadata["ranges"]
     data = save(tensors, metadata={_KEY: json.dumps(metadata, sort_keys=True)})
     atomic_write(path, data)
 
@@ -352,12 +362,11 @@ def _parse(metadata: object) -> CheckpointHeader:
     for name, kind in (("system", str), ("data", str), ("licence", str), ("created_by", str)):
         if not isinstance(getattr(header, name), kind):
             raise TypeError(f"{name} is not text")
-    for name in ("config", "encoders", "scores", "notes", "spans_s", "calibration"):
+    for name in ("config", "encoders", "scores", "notes", "spans_s", "calibration", "ranges"):
         if not isinstance(getattr(header, name), dict):
             raise TypeError(f"{name} is not an object")
-    if header.emotions != _emotions_of(header.config):
-        raise ValueError(f"emotions {header.emotions!r} are not {_emotions_of(header.config)!r}")
-    _check_spans(header.spans_s)
+    _check_targets(header)
+    _check_spans(header.spans_s, 12 if header.task == "emi" else LONGEST_SPAN_S)
     Calibration.parse(header.calibration)
     _check_window(header.config)
     if missing := set(header.modalities) - set(header.encoders):
@@ -365,12 +374,16 @@ def _parse(metadata: object) -> CheckpointHeader:
     return header
 
 
-def _emotions_of(config: Mapping[str, object]) -> tuple[str, ...]:
-    """The emotions that a network of this configuration gives: none if its task is another."""
-    return EMOTIONS if config.get("task", "emi") == "emi" else ()
+def _check_targets(header: CheckpointHeader) -> None:
+    """Return if the header names as many targets as the network gives values; else raise ValueError."""
+    wanted = header.config.get("targets", len(EMOTIONS)) if header.task == "emi" else 0
+    if len(header.emotions) != wanted:
+        raise ValueError(f"{len(header.emotions)} emotions are named, and the network gives {wanted}")
+    if header.emotions or header.ranges:
+        targets_named(header.emotions, header.ranges)
 
 
-def _check_spans(spans_s: Mapping[str, object]) -> None:
+def _check_spans(spans_s: Mapping[str, object], most: int) -> None:
     for modality, span in spans_s.items():
-        if modality not in MODALITIES or not isinstance(span, int | float) or not 0 < span <= 12:
-            raise ValueError(f"span {modality!r}: {span!r} s; it must be a modality's, in (0, 12]")
+        if modality not in MODALITIES or not isinstance(span, int | float) or not 0 < span <= most:
+            raise ValueError(f"span {modality!r}: {span!r} s; it must be a modality's, in (0, {most}]")

@@ -35,6 +35,7 @@ __all__ = [
     "FusionShapes",
     "InputError",
     "StreamWindow",
+    "equidistant",
     "shown_frames",
 ]
 
@@ -202,6 +203,13 @@ def shown_frames(times_ns: NDArray[np.int64], start_ns: int, end_ns: int, span_n
         oldest_ns = times_ns[stop - 1] - span_ns
         start = max(start, int(np.searchsorted(times_ns, oldest_ns, side="right")))
     return slice(start, stop)
+
+
+def equidistant(frames: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """At most `most` of the frames (n, D), evenly spread from the first to the last."""
+    if len(frames) <= most:
+        return frames
+    return frames[np.linspace(0, len(frames) - 1, most).round().astype(np.int64)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

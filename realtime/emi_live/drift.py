@@ -21,6 +21,7 @@ from emi_live.rings import SAMPLE_RATE_HZ
 from emi_models import EMOTIONS
 from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES, compare_features, frame_cosines
 from emi_models.inputs import FrameRun, InputError, StreamWindow
+from emi_models.targets import shown_values
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
@@ -85,7 +86,8 @@ class DriftReport:
     frames: int  # of sound
     cosine: float  # of a frame's features with those of the whole pass, mean over frames, in [-1, 1]
     cosine_low: float  # the 5th percentile of the same
-    change: tuple[float, ...]  # of the six intensities as shown: live minus whole pass, in [-1, 1]
+    change: tuple[float, ...]  # of the intensities as shown: live minus whole pass
+    names: tuple[str, ...] = EMOTIONS  # of what changed
 
 
 class DriftWatch:
@@ -195,7 +197,8 @@ class DriftWatch:
             self._health.count(f"{PART}.skipped")
             return None
         change = tuple((answers[0] - answers[1]).tolist())
-        report = DriftReport(end_ns, drift.frames, drift.mean, drift.p5, change)
+        names = tuple(target.name for target in self._engine.header.targets)
+        report = DriftReport(end_ns, drift.frames, drift.mean, drift.p5, change, names)
         self._reports.append(report)
         self._health.count(f"{PART}.checks")
         self._health.report(PART, "running", summary(self.reports))
@@ -211,10 +214,11 @@ class DriftWatch:
         return None if samples is None else self._encode(samples)
 
     def _answer(self, live: StreamWindow, frames: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The six intensities as shown, (6,), had the window held these frames of sound."""
+        """The intensities as shown, (K,), had the window held these frames of sound."""
         window = replace(live, audio=FrameRun(0, frames))
         raw = self._engine.session().infer(window)[0]
-        shown: NDArray[np.float64] = np.clip(raw, 0.0, 1.0).astype(np.float64)
+        header = self._engine.header
+        shown: NDArray[np.float64] = shown_values(raw[None], header.targets, header.task)[0]
         return shown
 
     def _take_over(self) -> None:
@@ -226,13 +230,14 @@ class DriftWatch:
 
 
 def summary(reports: list[DriftReport]) -> str:
-    """All checks in one line."""
-    changes = np.abs(np.array([report.change for report in reports]))
+    """All checks in one line; changes are those of the checkpoint that ran last."""
+    names = reports[-1].names
+    changes = np.abs(np.array([report.change for report in reports if report.names == names]))
     most = int(changes.max(axis=0).argmax())
     return (
         f"{len(reports)} checks: feature cosine {np.mean([report.cosine for report in reports]):.3f} "
         f"(5 % below {np.mean([report.cosine_low for report in reports]):.3f}), intensities off by "
-        f"{changes.mean():.3f}, at most {changes.max():.3f} ({EMOTIONS[most].replace('_', ' ')})"
+        f"{changes.mean():.3f}, at most {changes.max():.3f} ({names[most].replace('_', ' ')})"
     )
 
 

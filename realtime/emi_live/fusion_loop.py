@@ -27,12 +27,14 @@ from emi_live.messages import (
     Latency,
     ModalityReport,
     Packet,
+    Range,
     Trace,
 )
 from emi_live.smoothing import Smoother
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
+from emi_models.targets import shown_values
 
 __all__ = ["FusionLoop", "LoopOptions"]
 
@@ -138,6 +140,11 @@ class FusionLoop:
                 caller still owns the engine.
         """
         mine, its = self._engine, engine
+        if mine.header.task != its.header.task:
+            raise ConfigurationError(
+                f"the checkpoint cannot take over: its task is {its.header.task}, and words come for "
+                f"{mine.header.task}; start again with it"
+            )
         for modality in its.modalities:
             one, other = (getattr(shapes, f"{modality}_dim") for shapes in (mine.shapes, its.shapes))
             if modality in mine.modalities and one != other:
@@ -259,7 +266,9 @@ class FusionLoop:
         assembled = time.perf_counter_ns()
         raw = self._infer(window)
         inferred = time.perf_counter_ns()
-        shown = np.clip(raw, 0.0, 1.0).astype(np.float64)
+        header = self._engine.header
+        shown = shown_values(raw, header.targets, header.task)
+        ranged = any((target.low, target.high) != (0.0, 1.0) for target in header.targets)
         sensed_ms = None
         if not self._options.exact and window.sensed_ns is not None:
             sensed_ms = (self._clock.now_ns() - window.sensed_ns) / NS_PER_MS
@@ -286,6 +295,9 @@ class FusionLoop:
             source=self._options.source,
             session=self._options.session,
             marker=marker,
+            names=tuple(target.name for target in header.targets),
+            ranges=tuple(Range(t.low, t.high) for t in header.targets) if ranged else (),
+            task="emi" if header.task == "emi" else "bah",
             started_ns=started_ns,
             traces=traces,
         )

@@ -24,6 +24,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS, MODALITIES, Modality
+from emi_models.targets import MAX_TARGETS
 
 __all__ = [
     "END_OF_STREAM",
@@ -38,6 +39,7 @@ __all__ = [
     "ModalityReport",
     "ModalityState",
     "Packet",
+    "Range",
     "TextPacket",
     "Trace",
     "TranscriptPacket",
@@ -46,7 +48,7 @@ __all__ = [
     "end_of_stream",
 ]
 
-SCHEMA_VERSION: Final = 6  # of the packets; a receiver refuses every other one
+SCHEMA_VERSION: Final = 7  # of the packets; a receiver refuses every other one
 END_OF_STREAM: Final = 2**63 - 1
 JSON_SCHEMA: Final = 1  # of `Estimate.to_json`; new fields do not change it, a new meaning does
 NOTHING_YET: Final = -(2**62)  # a capture time before all others
@@ -66,11 +68,10 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # No time, age or latency of ours is larger, which keeps every number printable. NaN is in no range.
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Intensity = Annotated[float, Meta(ge=0.0, le=1.0)]
+# One for each target: the six emotions, or labels of one's own. `Estimate` checks them against the ranges.
+Values = Annotated[tuple[Number, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
 Interval = tuple[Intensity, Intensity]
-Intervals = Annotated[tuple[Interval | None, ...], Meta(min_length=6, max_length=6)]
-Intensities = Annotated[tuple[Intensity, ...], Meta(min_length=6, max_length=6)]
-Share = Annotated[float, Meta(ge=-1.0, le=1.0)]
-Shares = Annotated[tuple[Share, ...], Meta(min_length=6, max_length=6)]
+Intervals = Annotated[tuple[Interval | None, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, Meta(max_length=200)]
 Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}\Z")]  # a code of Whisper's, such as "en"
@@ -194,8 +195,8 @@ class ModalityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     committed: Text | None = None  # text only
     partial: Text | None = None  # text only
     language: Language | None = None  # text only: spoken in the newest utterance
-    # What it added to each intensity, in [-1, 1]: the estimate minus the one without it. None: not computed.
-    contribution: Shares | None = None
+    # What it added to each intensity: the estimate minus the one without it. None: not computed.
+    contribution: Values | None = None
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,15 +227,27 @@ class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(packet.t_ns, packet.arrived_ns, transcribed_ns, packet.published_ns)
 
 
+class Range(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """From where to where the values of a target lie."""
+
+    low: Number
+    high: Number
+
+
 class Estimate(Packet, frozen=True, kw_only=True):
-    """One output: six intensities in [0, 1], in the order of `EMOTIONS`, and what they were made from."""
+    """One output: a value for each of `names`, and what they were made from.
+
+    Usually the intensities of the six emotions, in [0, 1] and in the order of `EMOTIONS`. A checkpoint that
+    was trained on other labels gives theirs; `ranges` is empty if all go from 0 to 1. With the task `bah` the
+    one value is the probability of ambivalence or hesitancy.
+    """
 
     topic: ClassVar[str] = "estimate"
     max_header: ClassVar[int] = 8 * MAX_TEXT + 16 * KIB
 
     t_s: Number  # window end, seconds of capture time since the run began
     wall: Annotated[str, Meta(max_length=40)]  # ISO 8601, UTC; 32 with microseconds and zone
-    intensities: Intensities
+    intensities: Values
     modalities: Annotated[dict[Modality, ModalityReport], Meta(min_length=3, max_length=3)]
     latency: Latency
     engine: Name
@@ -245,6 +258,9 @@ class Estimate(Packet, frozen=True, kw_only=True):
     # all if the checkpoint is not calibrated.
     intervals: Intervals | None = None
     marker: Int64 | None = None  # number of the mark that was set just before; None: no mark
+    names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)] = EMOTIONS
+    ranges: Annotated[tuple[Range, ...], Meta(max_length=MAX_TARGETS)] = ()
+    task: Literal["emi", "bah"] = "emi"
     # The two below are for measurements and not in `to_json`. They are empty in exact mode, where capture
     # times are a file's own.
     started_ns: Int64 = 0  # when the window was begun, after all packets that had arrived were added
@@ -252,39 +268,72 @@ class Estimate(Packet, frozen=True, kw_only=True):
     traces: Annotated[Mapping[Modality, Trace], Meta(max_length=3)] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a message with one modality twice and another one missing.
+        """Refuse a message with one modality twice and another one missing, or with values out of range.
 
         Raises:
-            ValueError: not exactly one report for each modality.
+            ValueError: not exactly one report for each modality, not exactly one value for each name, or a
+                value that its range does not allow.
         """
         if len(self.modalities) != len(MODALITIES):
             raise ValueError(f"an estimate has one report for each of {', '.join(MODALITIES)}")
+        count = len(self.names)
+        if len(set(self.names)) != count or len(self.intensities) != count:
+            raise ValueError(f"{len(self.intensities)} values for {count} names, which must all differ")
+        if self.intervals is not None and len(self.intervals) != count:
+            raise ValueError(f"{len(self.intervals)} intervals for {count} names")
+        if self.ranges and len(self.ranges) != count:
+            raise ValueError(f"{len(self.ranges)} ranges for {count} names")
+        for name, value, (low, high) in zip(self.names, self.intensities, self.limits, strict=True):
+            if not low <= value <= high or not low < high:
+                raise ValueError(f"{name} is {value}, and its range goes from {low} to {high}")
+        for report in self.modalities.values():
+            self._check_contribution(report)
 
-    def __getitem__(self, emotion: str) -> float:
-        """The intensity of one emotion by its name, in [0, 1].
+    def _check_contribution(self, report: ModalityReport) -> None:
+        if report.contribution is None:
+            return
+        if len(report.contribution) != len(self.names):
+            raise ValueError(f"a contribution has {len(report.contribution)} values")
+        for value, (low, high) in zip(report.contribution, self.limits, strict=True):
+            if abs(value) > high - low:
+                raise ValueError(f"a contribution of {value} is more than the whole range")
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """From where to where each value lies, in the order of `names`."""
+        return tuple((r.low, r.high) for r in self.ranges) or ((0.0, 1.0),) * len(self.names)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Where in its range each value lies, in [0, 1]; for bars and curves."""
+        limits = zip(self.intensities, self.limits, strict=True)
+        return tuple((value - low) / (high - low) for value, (low, high) in limits)
+
+    def __getitem__(self, name: str) -> float:
+        """The value of one emotion, or of another target, by its name.
 
         Raises:
-            KeyError: not one of the six.
+            KeyError: not one of `names`.
         """
-        if emotion not in EMOTIONS:
-            raise KeyError(f"{emotion!r} is not an emotion of an estimate; there are {', '.join(EMOTIONS)}")
-        return self.intensities[EMOTIONS.index(emotion)]
+        if name not in self.names:
+            raise KeyError(f"{name!r} is not in this estimate; there are {', '.join(self.names)}")
+        return self.intensities[self.names.index(name)]
 
-    def __contains__(self, emotion: object) -> bool:
-        """Whether it is the name of one of the six."""
-        return emotion in EMOTIONS
+    def __contains__(self, name: object) -> bool:
+        """Whether it is one of `names`."""
+        return name in self.names
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the six."""
-        return iter(EMOTIONS)
+        """The names of its values."""
+        return iter(self.names)
 
     def keys(self) -> tuple[str, ...]:
-        """The names of the six, so that `dict(estimate)` works."""
-        return EMOTIONS
+        """The names of its values, so that `dict(estimate)` works."""
+        return self.names
 
     def as_dict(self) -> dict[str, float]:
-        """The six intensities by name, not rounded."""
-        return dict(zip(EMOTIONS, self.intensities, strict=True))
+        """The values by name, not rounded."""
+        return dict(zip(self.names, self.intensities, strict=True))
 
     @property
     def age_s(self) -> float:
@@ -310,14 +359,14 @@ class Estimate(Packet, frozen=True, kw_only=True):
             else:
                 entry["frames"] = report.frames or 0
             if report.contribution is not None:
-                entry["contribution"] = _named(report.contribution)
+                entry["contribution"] = self._named(report.contribution)
             reports[name] = entry
         line: dict[str, Any] = {
             "seq": self.seq,
             "t": round(self.t_s, 3),
             "wall": self.wall,
-            "intensities": _named(self.intensities),
-            "intervals": _named_intervals(self.intervals),
+            "intensities": self._named(self.intensities) if self.task == "emi" else {},
+            "intervals": self._named_intervals(),
             "modalities": reports,
             "latency_ms": {
                 "window": _round(self.latency.window, 3),
@@ -332,22 +381,24 @@ class Estimate(Packet, frozen=True, kw_only=True):
         }
         if self.marker is not None:
             line["marker"] = self.marker
+        if self.ranges:
+            line["ranges"] = {
+                name: [low, high] for name, (low, high) in zip(self.names, self.limits, strict=True)
+            }
+        if self.task == "bah":
+            line |= self._named(self.intensities)
         return line
 
+    def _named(self, values: tuple[float, ...]) -> dict[str, float]:
+        return {name: round(value, 4) for name, value in zip(self.names, values, strict=True)}
 
-def _named(values: tuple[float, ...]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in zip(EMOTIONS, values, strict=True)}
-
-
-def _named_intervals(
-    intervals: tuple[tuple[float, float] | None, ...] | None,
-) -> dict[str, list[float] | None] | None:
-    if intervals is None:
-        return None
-    return {
-        name: None if each is None else [round(each[0], 4), round(each[1], 4)]
-        for name, each in zip(EMOTIONS, intervals, strict=True)
-    }
+    def _named_intervals(self) -> dict[str, list[float] | None] | None:
+        if self.intervals is None:
+            return None
+        return {
+            name: None if each is None else [round(each[0], 4), round(each[1], 4)]
+            for name, each in zip(self.names, self.intervals, strict=True)
+        }
 
 
 def _round(value: float | None, digits: int) -> float | None:

@@ -268,6 +268,11 @@ class Builder:
                 engine = load("auto")
             self._announce(f"fusion: {engine.name} runs in its place")
         self._check_widths(engine, path)
+        if engine.header.task == "bah" and engine.header.notes.get("window") != "causal":
+            self._announce(
+                f"fusion: {path.name} was trained on chunks that reach into the future, and live has only "
+                "the past: expect worse; train with --window causal for live use"
+            )
         self._loaded[engine] = path
         uses = ", ".join(engine.modalities)
         self._announce(
@@ -326,16 +331,21 @@ class Builder:
             session=_session(config, source),
             smooth_s=0.0 if config.exact else config.fusion.smooth_s,
         )
+        window, bah = config.window, engine.header.task == "bah"
+        if bah:  # its words count as long as they are in what it is shown
+            words_s = max(window.text_dropout_s, float(engine.header.spans_s.get("text", 0.0)))
+            window = window.model_copy(update={"text_dropout_s": words_s})
         return FusionLoop(
             options,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
-                config.window,
+                window,
                 engine.shapes,
                 frozenset(engine.modalities),
                 engine.header.spans_s,
                 words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
                 breaks=intake.pauses.at,
+                spread=bah,
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),

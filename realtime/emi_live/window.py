@@ -32,7 +32,14 @@ from emi_live.messages import (
     VisionPacket,
 )
 from emi_models import MODALITIES, Modality
-from emi_models.inputs import FrameRun, FusionInputs, FusionShapes, StreamWindow, shown_frames
+from emi_models.inputs import (
+    FrameRun,
+    FusionInputs,
+    FusionShapes,
+    StreamWindow,
+    equidistant,
+    shown_frames,
+)
 
 __all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
 
@@ -114,6 +121,8 @@ class WindowAssembler:
         spans_s: Mapping[str, float] | None = None,
         breaks: Callable[[int], Mapping[Modality, Condition]] | None = None,
         words_due_s: float = WORDS_DUE_S,
+        *,
+        spread: bool = False,
     ) -> None:
         """Assemble windows of `shapes`; modalities outside `trained` are reported as not used.
 
@@ -122,14 +131,17 @@ class WindowAssembler:
             shapes: the sizes that the network takes.
             trained: the modalities that it takes.
             spans_s: seconds of a sequence that it is shown, back from the newest frame of the window, where
-                the checkpoint takes less than the window.
+                the checkpoint takes less than the window, or with `spread` another number.
             breaks: which modalities are muted or paused at the end of a window.
             words_due_s: a hypothesis covers a voice within this time, if recognition keeps up.
+            spread: as a network for BAH was trained: the window is as long as the longest span, and of more
+                faces than the network takes it is shown some from all of their seconds, not the newest.
         """
         self._shapes = shapes
         self._trained = trained
-        self._length_ns = seconds_to_ns(config.length_s)
-        self._spans_ns = {name: seconds_to_ns(span) for name, span in (spans_s or {}).items()}
+        self._window_s = config.length_s
+        self._spread = spread
+        self._set_spans(spans_s or {})
         self._breaks = breaks
         self._dropout_ns: dict[Modality, int] = {
             "vision": seconds_to_ns(config.vision_dropout_s),
@@ -163,13 +175,20 @@ class WindowAssembler:
         """Cut the next windows for another network; what was collected stays, where it has the same shape."""
         before, was = self._shapes, self._trained
         self._shapes, self._trained = shapes, trained
-        self._spans_ns = {name: seconds_to_ns(span) for name, span in spans_s.items()}
+        self._set_spans(spans_s)
         self._no_text = np.zeros(shapes.text_dim, np.float32)
         # A modality that was only counted has no values yet: it starts again.
         if shapes.vision_dim != before.vision_dim or ("vision" in trained) != ("vision" in was):
             self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
         if shapes.audio_dim != before.audio_dim or ("audio" in trained) != ("audio" in was):
             self._sound.use(FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained))
+
+    def _set_spans(self, spans_s: Mapping[str, float]) -> None:
+        self._spans_ns = {name: seconds_to_ns(span) for name, span in spans_s.items()}
+        self._length_ns = seconds_to_ns(self._window_s)
+        if self._spread:  # what has no span of its own has the window's
+            self._spans_ns = dict.fromkeys(MODALITIES, self._length_ns) | self._spans_ns
+            self._length_ns = max(self._length_ns, *self._spans_ns.values())
 
     @property
     def discarded(self) -> int:
@@ -283,8 +302,12 @@ class WindowAssembler:
         text_live: bool,
     ) -> StreamWindow:
         shapes = self._shapes
+        if self._spread:
+            faces = FrameRun(vision.start, equidistant(vision.values, shapes.vision_frames))
+        else:
+            faces = vision.newest(shapes.vision_frames)
         return StreamWindow(
-            vision=vision.newest(shapes.vision_frames),
+            vision=faces,
             vision_present=vision_live,
             audio=audio.newest(shapes.audio_frames),
             audio_present=audio_live,

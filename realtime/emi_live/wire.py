@@ -1,7 +1,7 @@
 """Packets as bytes: three frames, `[topic, msgpack header, raw array]`.
 
 The declarations in `emi_live.messages` are the format. The header is a packet's fields as msgspec writes
-them; `packet` names the kind and the schema version, such as `vision/6`. In the header an array is only its
+them; `packet` names the kind and the schema version, such as `vision/7`. In the header an array is only its
 dtype and shape; the payload is the array itself, little-endian float32 in C order, or empty.
 
 Nothing is pickled or evaluated. Whatever the bytes are, `decode` returns a packet within the declared limits

@@ -13,7 +13,6 @@ from emi_engine.cuda import find_gpu
 from emi_engine.onnx_export import onnx_model
 from emi_engine.protocol import EngineError, EngineUnavailableError
 from emi_engine.tensorrt.plans import Plan, PlanError, PlanOrigin, manifest_path, read_manifest
-from emi_models.errors import CheckpointError
 from emi_models.files import user_cache
 
 if TYPE_CHECKING:
@@ -215,14 +214,8 @@ class PlanJob:
         """The network as ONNX, of the checkpoint from `path`: from the cache, or exported now.
 
         Raises:
-            CheckpointError: the checkpoint is not for emotions.
             EngineError: its network cannot be exported.
         """
-        if (task := checkpoint.network.config.task) != "emi":
-            raise CheckpointError(
-                f"{path} was trained for the task {task!r}, and engines run emotions only; "
-                "choose a checkpoint of the task 'emi'"
-            )
         return onnx_model(checkpoint, path, cache, precision=self.precision, batch=self.batch)
 
     def origin(self, checkpoint: LoadedCheckpoint, model: bytes) -> PlanOrigin:

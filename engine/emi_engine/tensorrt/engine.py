@@ -69,7 +69,7 @@ class TensorRTEngine(CheckedEngine):
                 f"{library.name} cannot run the plan {plan.path}: {library.complaint()}; "
                 "free GPU memory, or choose a smaller batch"
             )
-        self._windows = BoundWindows(self.shapes, plan.manifest.batch, device)
+        self._windows = BoundWindows(self.shapes, plan.manifest.batch, device, len(self.header.targets))
         self._bind()
         self._launch: Callable[[], None] = self._execute
         self._warm_up()

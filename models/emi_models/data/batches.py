@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.data.clip import WINDOW_S, Clip
 from emi_models.errors import DataError, TrainingError
 from emi_models.inputs import FusionInputs
+from emi_models.targets import targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.inputs import FusionShapes
-    from emi_models.networks.config import Task
+    from emi_models.networks.config import NetworkConfig, Task
+    from emi_models.targets import Target
 
     Part = tuple[tuple[str, ...], NDArray[np.float32]]  # ids and their ratings
     Use = Literal["train", "4:1", "train+valid"]
@@ -41,12 +43,14 @@ __all__ = [
     "BucketedBatches",
     "ClipWindows",
     "RatedClips",
+    "TaskClips",
     "TimedClips",
     "check_task",
     "collate",
     "motion_dim_of",
     "rated_clips",
     "rated_part",
+    "task_of",
 ]
 
 CACHE_BYTES: Final = 2 << 30
@@ -66,7 +70,8 @@ class TimedClips(Protocol):
 class ClipWindows(Dataset[Row]):
     """One window of each rated clip: its first 12 s, or all of a shorter one.
 
-    Item `i` is a window of one row, without padding, and the clip's ratings (K,). Clips are kept in memory as
+    Item `i` is a window of one row, without padding, and the clip's ratings (K,), NaN where a target is not
+    rated. Clips are kept in memory as
     they are read, until `cache_bytes` are full (in each process that reads); the others are read again.
 
     Args:
@@ -106,8 +111,9 @@ class ClipWindows(Dataset[Row]):
         self.until_ns = round(until_s * 1e9)
         self.spans_s = spans_s
         targets = clips.targets(split)
+        self.rated = targets_of(clips)
         self._rated = (
-            np.flatnonzero(np.isfinite(targets).all(axis=1)) if len(targets) else np.zeros(0, np.int64)
+            np.flatnonzero(np.isfinite(targets).any(axis=1)) if len(targets) else np.zeros(0, np.int64)
         )
         if not len(self._rated):
             raise DataError(
@@ -296,12 +302,32 @@ class RatedClips:
         """The set's own."""
         return self.clips.licence
 
+    @property
+    def rated(self) -> tuple[Target, ...]:
+        """The set's own."""
+        return targets_of(self.clips)
+
+    @property
+    def task(self) -> Task:
+        """The set's own."""
+        return task_of(self.clips)
+
+    @property
+    def spans_s(self) -> Mapping[str, float]:
+        """The set's own."""
+        return self.clips.spans_s if isinstance(self.clips, TaskClips) else {}
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """The set's own."""
+        return self.clips.notes if isinstance(self.clips, TaskClips) else {}
+
     def ids(self, split: str) -> tuple[str, ...]:
         """The rated clips of `train` or `valid`; there are no others."""
         return self._parts[split][0] if split in self._parts else ()
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Their ratings, (N, 6) or as wide as the set's."""
+        """Their ratings, (N, K)."""
         return self._parts[split][1]
 
     def load(self, clip_id: str) -> Clip:
@@ -315,27 +341,53 @@ def motion_dim_of(clips: ClipSet) -> int:
     return int(getattr(whole, "motion_dim", 0))
 
 
-def check_task(task: Task, targets: NDArray[np.float32]) -> None:
-    """Return if clips are rated for this task: six intensities, or one answer.
+@runtime_checkable
+class TaskClips(Protocol):
+    """A `ClipSet` that says what is asked of its clips; one that does not has intensities."""
+
+    @property
+    def task(self) -> Task:
+        """`emi` or `bah`."""
+
+    @property
+    def spans_s(self) -> Mapping[str, float]:
+        """Seconds of each modality that its windows have, for a checkpoint's header."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What else a checkpoint trained on it must say of its windows."""
+
+
+def task_of(clips: object) -> Task:
+    """What is asked of a set's clips."""
+    return clips.task if isinstance(clips, TaskClips) else "emi"
+
+
+def check_task(config: NetworkConfig, clips: object) -> None:
+    """Return if clips are rated for what the network answers: its task, with as many targets.
 
     Raises:
-        TrainingError: they are rated for another.
+        TrainingError: they are rated for something else.
     """
-    wanted = len(EMOTIONS) if task == "emi" else 1
-    if targets.shape[1] != wanted:
+    if config.task != (task := task_of(clips)):
         raise TrainingError(
-            f"the network's task is {task}, which has {wanted} ratings a clip, and these clips have "
-            f"{targets.shape[1]}; set network.task to that of the clips"
+            f"the network's task is {config.task}, and these clips are rated for {task}; "
+            + ("train semantic_matters on them" if task == "bah" else "leave network.task out")
+        )
+    if config.outputs != len(rated := targets_of(clips)):
+        raise TrainingError(
+            f"the network estimates {config.outputs} targets, and these clips are rated for {len(rated)}: "
+            f"{', '.join(target.name for target in rated)}; name the targets of the checkpoint"
         )
 
 
 def rated_part(clips: ClipSet, split: str) -> Part:
-    """The clips of a split that are rated, with their ratings; empty if there are none."""
+    """The clips of a split with a rating of any target, with all their ratings; empty if there are none."""
     ids = clips.ids(split)
     if not ids:
         return (), np.zeros((0, 0), np.float32)
     targets = clips.targets(split)
-    rows = np.flatnonzero(np.isfinite(targets).all(axis=1))
+    rows = np.flatnonzero(np.isfinite(targets).any(axis=1))
     return tuple(ids[row] for row in rows), targets[rows]
 
 

@@ -24,6 +24,7 @@ from emi_models import EMOTIONS, MODALITIES
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FrameRun, FusionInputs, StreamWindow, shown_frames
+from emi_models.targets import EMI_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from emi_models import Modality
     from emi_models.inputs import FusionShapes
+    from emi_models.targets import Target
 
 __all__ = [
     "OFFICIAL_HEADER",
@@ -98,7 +100,7 @@ class FeatureTrack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One clip. An empty track is a modality that is missing; `targets` (6,) in [0, 1], None if unrated."""
+    """One clip. An empty track is a modality that is missing; `targets` as of `Rating`, None if unrated."""
 
     id: str
     vision: FeatureTrack
@@ -162,7 +164,7 @@ class ClipSet(Protocol):
         """The clips of `train`, `valid` or `test`, in the set's order; empty if there is none."""
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Ratings (N, 6) in [0, 1] of `ids(split)`, in the order of `EMOTIONS`."""
+        """Ratings (N, K) in [0, 1] of `ids(split)`, in the order of the targets; NaN where there is none."""
 
     def load(self, clip_id: str) -> Clip:
         """One clip with its features."""
@@ -313,9 +315,10 @@ def first_rows(file: Any, name: str, rows: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rating:
-    """How one clip was rated: (6,) float32 in [0, 1] in the order of `EMOTIONS`, None if it was not.
+    """How one clip was rated: (K,) float32 in the order of the targets, None if it was not at all.
 
-    `split` is "" where the file does not say.
+    A value is the share of its target's range, in [0, 1], and NaN where this target was not rated. `split` is
+    "" where the file does not say.
     """
 
     targets: NDArray[np.float32] | None
@@ -327,11 +330,11 @@ def split_file(folder: Path, split: str) -> Path:
     return folder / f"{split}_split.csv"
 
 
-def read_split(path: Path) -> dict[str, Rating]:
+def read_split(path: Path, targets: Sequence[Target] = EMI_TARGETS) -> dict[str, Rating]:
     """The ratings of one split file of Hume-Vidmimic2, by five-digit id, in the file's order.
 
-    Cells that are all empty mean that the clip is unrated. Participants fill the test split with zeros: that
-    a whole file of zeros means unrated is decided by the caller.
+    `targets` are those of the six to read. An empty cell means that this target is unrated. Participants fill
+    the test split with zeros: that a whole file of zeros means unrated is decided by the caller.
 
     Raises:
         DataError: the header is another, an id comes twice, or a rating is not a number in [0, 1].
@@ -343,16 +346,25 @@ def read_split(path: Path) -> dict[str, Rating]:
             f"{path}:{number} has the header {','.join(header)!r}, not {','.join(OFFICIAL_HEADER)!r}; "
             "take the data set's own file"
         )
-    return _rated(path, rows, _OFFICIAL_COLUMNS)
+    return _rated(path, rows, _official_columns(path, targets), targets)
 
 
-def read_ratings(path: Path) -> dict[str, Rating]:
+def _official_columns(path: Path, targets: Sequence[Target]) -> Mapping[str, int]:
+    if foreign := [target.name for target in targets if target.name not in EMOTIONS]:
+        raise DataError(
+            f"{path} rates {', '.join(EMOTIONS)}, not {foreign[0]}; give ratings of your own with --labels"
+        )
+    return _OFFICIAL_COLUMNS
+
+
+def read_ratings(path: Path, targets: Sequence[Target] = EMI_TARGETS) -> dict[str, Rating]:
     """Ratings by id (see `normal_id`), from a file or folder in any of the known forms.
 
     Args:
-        path: a CSV with Hume-Vidmimic2's header; or one with ours, `id` and the six of `EMOTIONS` in any
+        path: a CSV with Hume-Vidmimic2's header; or one with ours, `id` and a column for each target in any
             order, perhaps with `split` among others; or a folder with `train_split.csv` and
             `valid_split.csv`, which then also say the split.
+        targets: what to read; the other columns are passed over.
 
     Raises:
         DataError: it is none of these, or its content is refused (see `read_split`).
@@ -362,7 +374,7 @@ def read_ratings(path: Path) -> dict[str, Rating]:
         for split in SPLITS:
             if not split_file(path, split).is_file():
                 continue
-            for clip_id, rating in read_split(split_file(path, split)).items():
+            for clip_id, rating in read_split(split_file(path, split), targets).items():
                 if clip_id in found:
                     raise DataError(f"clip {clip_id} is in {split} and {found[clip_id].split}; keep one")
                 found[clip_id] = Rating(rating.targets, split)
@@ -372,13 +384,14 @@ def read_ratings(path: Path) -> dict[str, Rating]:
     rows = csv_rows(path)
     number, header = next(rows, (1, []))
     if tuple(header) == OFFICIAL_HEADER:
-        return _rated(path, rows, _OFFICIAL_COLUMNS)
-    if missing := [name for name in ("id", *EMOTIONS) if header.count(name) != 1]:
+        return _rated(path, rows, _official_columns(path, targets), targets)
+    names = [target.name for target in targets]
+    if missing := [name for name in ("id", *names) if header.count(name) != 1]:
         raise DataError(
-            f"{path}:{number} lacks the column {missing[0]!r}, or has it twice; give id,{','.join(EMOTIONS)} "
-            f"or {','.join(OFFICIAL_HEADER)}"
+            f"{path}:{number} lacks the column {missing[0]!r}, or has it twice; give id,{','.join(names)} "
+            f"or {','.join(OFFICIAL_HEADER)}, or name the columns that there are with --targets"
         )
-    return _rated(path, rows, {name: header.index(name) for name in header})
+    return _rated(path, rows, {name: header.index(name) for name in header}, targets)
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -407,12 +420,12 @@ def _lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def stack_targets(targets: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:
-    """Ratings (N, 6), rows of NaN where a clip is unrated."""
-    unrated = np.full(len(EMOTIONS), np.nan, np.float32)
-    return np.array([unrated if row is None else row for row in targets], np.float32).reshape(
-        -1, len(EMOTIONS)
-    )
+def stack_targets(
+    targets: Sequence[NDArray[np.float32] | None], count: int = len(EMOTIONS)
+) -> NDArray[np.float32]:
+    """Ratings (N, count), rows of NaN where a clip is unrated."""
+    unrated = np.full(count, np.nan, np.float32)
+    return np.array([unrated if row is None else row for row in targets], np.float32).reshape(-1, count)
 
 
 def check_split(cell: str, where: str) -> str:
@@ -427,31 +440,40 @@ def check_split(cell: str, where: str) -> str:
     return split
 
 
-def parse_targets(cells: Sequence[str], where: str) -> NDArray[np.float32] | None:
-    """Six cells as ratings, None if all are empty.
+def parse_targets(
+    cells: Sequence[str], where: str, targets: Sequence[Target] = EMI_TARGETS
+) -> NDArray[np.float32] | None:
+    """A cell for each target as a rating (see `Rating`), None if all are empty.
 
     Raises:
-        DataError: some are empty, or one is not a number in [0, 1]; `where` names the row in the
-            message.
+        DataError: a cell that is not empty is not a number in its target's range; `where` names the row in
+            the message.
     """
     if not any(cell.strip() for cell in cells):
         return None
-    values = []
-    for emotion, cell in zip(EMOTIONS, cells, strict=True):
+    shares = []
+    for target, cell in zip(targets, cells, strict=True):
+        if not cell.strip():
+            shares.append(math.nan)
+            continue
         try:
             value = float(cell)
         except ValueError:
             value = math.nan
-        if not 0.0 <= value <= 1.0:
+        if not target.low <= value <= target.high:
             raise DataError(
-                f"{where} has {cell!r} for {emotion}, not a number from 0 to 1; rate all six or none of them"
+                f"{where} has {cell!r} for {target.name}, not a number from {target.low:g} to "
+                f"{target.high:g}; correct it, or leave the cell empty if it was not rated"
             )
-        values.append(value)
-    return np.array(values, np.float32)
+        shares.append(target.share(value))
+    return np.array(shares, np.float32)
 
 
 def _rated(
-    path: Path, rows: Iterator[tuple[int, list[str]]], columns: Mapping[str, int]
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    columns: Mapping[str, int],
+    targets: Sequence[Target],
 ) -> dict[str, Rating]:
     found: dict[str, Rating] = {}
     lines: dict[str, int] = {}
@@ -463,6 +485,6 @@ def _rated(
             raise DataError(f"{path}:{number} rates clip {clip_id} again, as line {lines[clip_id]}; keep one")
         lines[clip_id] = number
         split = check_split(row[columns["split"]] if "split" in columns else "", f"{path}:{number}")
-        cells = [row[columns[emotion]] for emotion in EMOTIONS]
-        found[clip_id] = Rating(parse_targets(cells, f"{path}:{number}"), split)
+        cells = [row[columns[target.name]] for target in targets]
+        found[clip_id] = Rating(parse_targets(cells, f"{path}:{number}", targets), split)
     return found

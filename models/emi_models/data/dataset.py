@@ -42,9 +42,10 @@ from emi_models.data.clip import (
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FusionShapes
+from emi_models.targets import EMI_TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from emi_models.data.clip import Clip
     from emi_models.data.feature_files import Progress
     from emi_models.data.vidmimic import VidmimicClips
+    from emi_models.targets import Target
 
 __all__ = [
     "COLUMNS",
@@ -91,27 +93,38 @@ class ManifestRow:
 
 
 def write_manifest(folder: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write the table, whole or not at all; the cells of an unrated clip stay empty."""
+    """Write the table of the six emotions, whole or not at all; a cell that is not rated stays empty."""
     with replacing(folder / MANIFEST) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in rows:
             targets = row.rating.targets
-            cells = [""] * len(EMOTIONS) if targets is None else [str(value) for value in targets]
+            shares = [math.nan] * len(EMOTIONS) if targets is None else targets
+            cells = ["" if math.isnan(share) else str(share) for share in shares]
             writer.writerow([row.id, row.rating.split, f"{row.duration_s:.3f}", row.features, *cells])
 
 
-def read_manifest(folder: Path) -> list[ManifestRow]:
+def read_manifest(folder: Path, targets: Sequence[Target] = EMI_TARGETS) -> list[ManifestRow]:
     """The clips of a manifest, in its order.
 
+    Args:
+        folder: with `manifest.csv`.
+        targets: what to read of it; none of them: clips are unrated, and other ratings are joined.
+
     Raises:
-        DataError: there is none, or a line of it is not what `write_manifest` writes; the message says which.
+        DataError: there is none, or a line of it is not what `write_manifest` writes, or it has no such
+            target; the message says which.
     """
     path = folder / MANIFEST
     rows = csv_rows(path)
     number, header = next(rows, (1, []))
     if tuple(header) != COLUMNS:
         raise DataError(f"{path}:{number} has the header {','.join(header)!r}, not {','.join(COLUMNS)!r}")
+    if foreign := [target.name for target in targets if target.name not in COLUMNS[4:]]:
+        raise DataError(
+            f"{path} rates {', '.join(COLUMNS[4:])}, not {foreign[0]}; give its ratings with --labels"
+        )
+    columns = [COLUMNS.index(target.name) for target in targets]
     found: dict[str, ManifestRow] = {}
     for number, row in rows:
         where = f"{path}:{number}"
@@ -126,7 +139,9 @@ def read_manifest(folder: Path) -> list[ManifestRow]:
             id=clip_id,
             duration_s=_seconds(duration, where),
             features=features,
-            rating=Rating(parse_targets(row[4:], where), check_split(split, where)),
+            rating=Rating(
+                parse_targets([row[column] for column in columns], where, targets), check_split(split, where)
+            ),
         )
     return list(found.values())
 
@@ -268,6 +283,7 @@ class ManifestClips:
             for that; drawn clip by clip, so that one person may be on both sides.
         seed: of that draw, which depends on the clips' ids only.
         first_s: how much of a longer clip is loaded; None = all.
+        targets: what the clips are rated for; other than the six emotions needs `labels`.
 
     Raises:
         DataError: a file is missing or damaged, or the labels are of other clips.
@@ -281,12 +297,15 @@ class ManifestClips:
         valid_fraction: float = 0.0,
         seed: int = 0,
         first_s: float | None = WINDOW_S,
+        targets: tuple[Target, ...] = EMI_TARGETS,
     ) -> None:
         self.folder = folder
+        self.rated = targets
         self.info = read_info(folder)
-        rows = read_manifest(folder)
+        own = labels is not None and not set(targets) <= set(EMI_TARGETS)
+        rows = read_manifest(folder, () if own else targets)  # what the labels do not rate keeps its rating
         if labels is not None:
-            ratings = read_ratings(labels)
+            ratings = read_ratings(labels, targets)
             rows = _joined(rows, ratings)
             if not any(normal_id(row.id) in ratings for row in rows):
                 example = f", for example {rows[0].id}" if rows else ""
@@ -329,8 +348,9 @@ class ManifestClips:
         return tuple(clip_id for clip_id, theirs in self._split.items() if theirs == split)
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Ratings (N, 6) of `ids(split)`, NaN where a clip is unrated."""
-        return stack_targets([self._rows[clip_id].rating.targets for clip_id in self.ids(split)])
+        """Ratings (N, K) of `ids(split)`, NaN where one is not rated."""
+        rows = [self._rows[clip_id].rating.targets for clip_id in self.ids(split)]
+        return stack_targets(rows, len(self.rated))
 
     def durations_s(self, split: str) -> tuple[float, ...]:
         """Seconds that each of `ids(split)` lasts, without reading it."""
@@ -389,7 +409,12 @@ def _named(info: DatasetInfo) -> str:
 
 
 class OpenOptions(TypedDict, total=False):
-    """The options of both readers: down to `seed` those of `ManifestClips`, then those of `VidmimicClips`."""
+    """The options of both readers: down to `seed` those of `ManifestClips`, then those of `VidmimicClips`.
+
+    Both know `targets`: what the clips are rated for.
+    """
+
+    targets: tuple[Target, ...]
 
     labels: Path | None
     valid_fraction: float
@@ -414,7 +439,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
         DataError: there is no such folder or neither layout in it, or an option belongs to the other layout.
     """
     ours = check_folder(folder)
-    given = {name for name, value in options.items() if value} - {"progress"}
+    given = {name for name, value in options.items() if value} - {"progress", "targets"}
     foreign = given - _OF_MANIFEST if ours else given & _OF_MANIFEST
     if foreign:
         raise DataError(
@@ -429,6 +454,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
             labels=options.get("labels"),
             valid_fraction=options.get("valid_fraction", 0.0),
             seed=options.get("seed", 0),
+            targets=options.get("targets", EMI_TARGETS),
         )
     return VidmimicClips(
         folder,
@@ -438,6 +464,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
         motion=options.get("motion"),
         cache=options.get("cache"),
         progress=options.get("progress"),
+        targets=options.get("targets", EMI_TARGETS),
     )
 
 

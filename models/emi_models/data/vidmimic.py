@@ -50,6 +50,7 @@ from emi_models.data.clip import (
 from emi_models.data.feature_files import OPENFACE, SUFFIXES, WAV2VEC2, Converted, FrameRate, convert
 from emi_models.errors import DataError
 from emi_models.inputs import FusionShapes
+from emi_models.targets import EMI_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from emi_models import Modality
     from emi_models.data.feature_files import Progress
+    from emi_models.targets import Target
 
 __all__ = [
     "BAH_FACES_HZ",
@@ -271,6 +273,7 @@ class VidmimicClips:
             OpenFace's CSVs are read too. A vision frame then holds a face, or motion; see `motion_dim`.
         cache: where converted features are kept; None = `emi-cache` in `folder`.
         progress: told how far a conversion is.
+        targets: which of the six emotions the clips are rated for.
 
     Raises:
         DataError: a file is missing or is not as its publisher gives it. A bad feature file is none of these:
@@ -287,9 +290,11 @@ class VidmimicClips:
         motion: str | None = None,
         cache: Path | None = None,
         progress: Progress | None = None,
+        targets: tuple[Target, ...] = EMI_TARGETS,
     ) -> None:
         self.folder = folder
-        self._ratings = _read_splits(folder)
+        self.rated = targets
+        self._ratings = _read_splits(folder, targets)
         self._metadata = read_folder_metadata(folder)
         chosen = {"vision": vision, "audio": audio, "text": text}
         self.features: dict[Modality, Converted] = {}
@@ -380,8 +385,9 @@ class VidmimicClips:
         return tuple(clip_id for clip_id, rating in self._ratings.items() if rating.split == split)
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Ratings (N, 6) of `ids(split)`, NaN where a clip is unrated."""
-        return stack_targets([self._ratings[clip_id].targets for clip_id in self.ids(split)])
+        """Ratings (N, K) of `ids(split)`, NaN where one is not rated."""
+        rows = [self._ratings[clip_id].targets for clip_id in self.ids(split)]
+        return stack_targets(rows, len(self.rated))
 
     def durations_s(self, split: str) -> tuple[float, ...]:
         """Seconds that each of `ids(split)` lasts, by its number of frames."""
@@ -511,7 +517,7 @@ class VidmimicClips:
         )
 
 
-def _read_splits(folder: Path) -> dict[str, Rating]:
+def _read_splits(folder: Path, targets: tuple[Target, ...]) -> dict[str, Rating]:
     """All clips with their ratings, split by split."""
     found: dict[str, Rating] = {}
     for split in SPLITS:
@@ -519,10 +525,10 @@ def _read_splits(folder: Path) -> dict[str, Rating]:
         path = next((file for place in places if (file := split_file(place, split)).is_file()), None)
         if path is None:
             continue
-        ratings = read_split(path)
+        ratings = read_split(path, targets)
         # Participants make the test split's file themselves, and fill it with zeros.
         made_up = split == "test" and not any(
-            r.targets is not None and r.targets.any() for r in ratings.values()
+            r.targets is not None and np.nan_to_num(r.targets).any() for r in ratings.values()
         )
         for clip_id, rating in ratings.items():
             if clip_id in found:

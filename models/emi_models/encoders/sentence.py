@@ -15,9 +15,10 @@ import numpy as np
 
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.libraries import cpu_options
+from emi_models.marked import marked_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,8 +87,29 @@ class SentenceEncoder:
         embeddings = np.empty((len(texts), SENTENCE_DIM), np.float32)
         # One by one, since the library's own batches start a thread on every core.
         tokens = [self._tokenizer.encode(text).ids for text in texts]
+        for rows, [found] in self._batches(tokens, "embedding", batch_size):
+            embeddings[rows] = found
+        return embeddings
+
+    def encode_marked(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """The last hidden states at the mark of each text, shape (len(texts), 384), brought to length 1.
+
+        See `emi_models.marked`: the mean over the mark's tokens.
+        """
+        vectors = np.empty((len(texts), SENTENCE_DIM), np.float32)
+        marked = [marked_tokens(text, self._tokenizer.encode, MAX_TOKENS) for text in texts]
+        for rows, [states] in self._batches([ids for ids, _ in marked], "states", batch_size):
+            for line, row in enumerate(rows):
+                mean = states[line, marked[row][1]].mean(axis=0)
+                vectors[row] = mean / max(1e-12, float(np.linalg.norm(mean)))
+        return vectors
+
+    def _batches(
+        self, tokens: Sequence[Sequence[int]], output: str, batch_size: int
+    ) -> Iterator[tuple[list[int], list[NDArray[np.float32]]]]:
+        """One of the graph's outputs for all texts: rows of them, and what the graph gives for those."""
         # Batches of like length waste no work on padding; results go back to where their text stands.
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids = np.zeros((len(rows), len(tokens[rows[-1]])), np.int64)
@@ -95,8 +117,7 @@ class SentenceEncoder:
             for line, row in enumerate(rows):
                 ids[line, : len(tokens[row])] = tokens[row]
                 mask[line, : len(tokens[row])] = 1
-            [embeddings[rows]] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-        return embeddings
+            yield rows, self._session.run([output], {"input_ids": ids, "attention_mask": mask})
 
 
 def read_header(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from emi_models.encoders.pretrained import (
     sizes_of,
 )
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.marked import marked_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,6 +152,35 @@ class TransformerTextEncoder:
                 states[rows] = self._model(**tokens).last_hidden_state[:, 0]
         result: NDArray[np.float32] = states.numpy()
         return result
+
+    def encode_marked(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The last hidden state at the mark of each text, (len(texts), D): the mean over the mark's tokens.
+
+        See `emi_models.marked`.
+
+        Raises:
+            ModelUnavailableError: the model's tokenizer does not say where its tokens stand in the text.
+        """
+        if not self._tokenizer.is_fast:
+            raise ModelUnavailableError(
+                f"{self.encoder_id} comes without tokenizer.json, so the mark cannot be found in its tokens; "
+                "give a folder that has one"
+            )
+        torch = self._torch
+        states = torch.zeros(len(texts), self.dim)
+        with torch.inference_mode():
+            for row, text in enumerate(texts):
+                ids, places = marked_tokens(text, self._tokens, MAX_TOKENS)
+                hidden = self._model(
+                    input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64)
+                ).last_hidden_state
+                states[row] = hidden[0, places].mean(dim=0)
+        result: NDArray[np.float32] = states.numpy()
+        return result
+
+    def _tokens(self, text: str) -> Any:
+        """A text's tokens with their places, at most `MAX_TOKENS`."""
+        return self._tokenizer(text, truncation=True, max_length=MAX_TOKENS).encodings[0]
 
 
 def code_options(folder: Path, config: Mapping[str, Any], spec: ModelSpec, allowed: bool) -> dict[str, Any]:

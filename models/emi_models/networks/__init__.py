@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from emi_models import EMOTIONS
 from emi_models.errors import CheckpointError
 from emi_models.inputs import FusionShapes
 
@@ -52,6 +53,8 @@ def describe_config(config: NetworkConfig) -> dict[str, object]:
     """A configuration as JSON can hold it, without `modalities`, which a checkpoint's header names itself."""
     described = asdict(config)
     described.pop("modalities")
+    if described["targets"] == len(EMOTIONS):  # the usual number is not named, as before there was a choice
+        described.pop("targets")
     return described
 
 

@@ -66,7 +66,7 @@ class FusionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`, not clipped to [0, 1]."""
+        """Raw intensities (B, outputs), in the order of the targets, not clipped to [0, 1]."""
 
     def modality_weights(self) -> Mapping[Modality, float]:
         """What each modality's prediction counts when all are present; empty unless that is learned."""

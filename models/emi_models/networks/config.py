@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionShapes
+from emi_models.targets import MAX_TARGETS
 
 __all__ = [
     "TASKS",
@@ -26,7 +27,7 @@ __all__ = [
     "taemi_work",
 ]
 
-# Emotional mimicry intensity: the six emotions. Behavioural ambivalence and hesitancy: one logit.
+# emi: intensities, of the six emotions or of labels of one's own. bah: ambivalence and hesitancy, one logit.
 Task = Literal["emi", "bah"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
@@ -46,7 +47,11 @@ class NetworkConfig(Protocol):
 
     @property
     def task(self) -> Task:
-        """What it answers; engines and live use run `emi` only."""
+        """What it answers."""
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has: one for each target, or one logit."""
 
 
 def check_sizes(config: NetworkConfig, *names: str, least: int = 1, most: int = 65536) -> None:
@@ -103,6 +108,7 @@ class TaemiConfig:
 
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others are always their tokens
+    targets: int = len(EMOTIONS)  # how many labels it estimates
     d_model: int = 512
     heads: int = 4
     mlp_hidden: int = 512
@@ -115,12 +121,13 @@ class TaemiConfig:
     divergence: bool = False
 
     @property
-    def outputs(self) -> int:
+    def head_width(self) -> int:
         """Values of the head's last layer: intensities, and their gates if there are any."""
-        return len(EMOTIONS) * (2 if self.gated else 1)
+        return self.outputs * (2 if self.gated else 1)
 
     def __post_init__(self) -> None:
         check_sizes(self, "d_model", "heads", "mlp_hidden")
+        check_sizes(self, "targets", most=MAX_TARGETS)
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
         check_shares(self, "dropout", "modality_dropout")
@@ -132,6 +139,11 @@ class TaemiConfig:
             raise ValueError(
                 f"anchor {self.anchor!r} has no use with attention {self.attention!r}; leave it out"
             )
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has."""
+        return self.targets
 
 
 FLOAT32_BYTES = 4  # of windows and intensities, whatever the precision in between
@@ -154,7 +166,7 @@ def taemi_work(config: TaemiConfig, batch: int = 1, weight_bytes: int = 4) -> Wo
     shapes = config.shapes
     window = (
         FLOAT32_BYTES * (shapes.vision_frames * shapes.vision_dim + shapes.audio_frames * shapes.audio_dim)
-        + FLOAT32_BYTES * (shapes.text_dim + len(EMOTIONS))
+        + FLOAT32_BYTES * (shapes.text_dim + config.targets)
         + shapes.vision_frames
         + shapes.audio_frames
         + 3  # masks and flags, a byte each
@@ -182,13 +194,13 @@ def taemi_parameters(config: TaemiConfig) -> int:
         total += dims["text"] * d_model + d_model
     if config.anchor != "text":
         total += 2 * square
-    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * config.outputs
+    return total + (fused_width(config) + 1) * config.mlp_hidden + (config.mlp_hidden + 1) * config.head_width
 
 
 def _flops(config: TaemiConfig) -> int:
     """Of one window."""
     shapes, d_model = config.shapes, config.d_model
-    total = 2 * (fused_width(config) + config.outputs) * config.mlp_hidden
+    total = 2 * (fused_width(config) + config.head_width) * config.mlp_hidden
     if config.attention != "self":
         total += 2 * shapes.text_dim * d_model
     if config.anchor != "text":

@@ -41,6 +41,7 @@ from emi_models.networks.base import (
     words_of,
 )
 from emi_models.networks.config import Task, check_modalities, check_shares, check_sizes
+from emi_models.targets import MAX_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ class DualStageConfig:
 
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others are not in the network
+    targets: int = len(EMOTIONS)  # how many labels it estimates
     shared: int = 512  # the space in which stage I compares, as wide as CLIP ViT-B/16's
     d_model: int = 256
     segments: int = 8  # M
@@ -74,6 +76,7 @@ class DualStageConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "shared", "d_model", "heads")
+        check_sizes(self, "targets", most=MAX_TARGETS)
         check_sizes(self, "segments", most=1024)
         check_sizes(self, "tcn_layers", "layers", most=16)
         if self.d_model % self.heads or self.d_model % 2:
@@ -82,6 +85,11 @@ class DualStageConfig:
         check_modalities(self)
         if self.align_text and self.shapes.text_dim == 1:
             raise ValueError("align_text is set, and the clips have no features of text")
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has."""
+        return self.targets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,10 +160,10 @@ class DualStage(FusionNetwork):
             *(Layer(d_model, config.heads, config.dropout) for _ in range(config.layers)),
             nn.LayerNorm(d_model),
         )
-        self.head = nn.Linear(d_model, len(EMOTIONS))
+        self.head = nn.Linear(d_model, config.outputs)
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to [0, 1] to show them."""
+        """Raw intensities (B, outputs), in the order of the targets; clip to [0, 1] to show them."""
         features, weights = self.weighed(window)
         fused = (weights[..., None] * features).sum(dim=2)  # (B, M, d_model), Eq. 9
         exists = self._presence(window).any(dim=1)[:, None, None]

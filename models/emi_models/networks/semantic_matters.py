@@ -23,6 +23,7 @@ from emi_models import EMOTIONS, MODALITIES, Modality
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.base import FusionNetwork, frames_of, last_frame, packed, present_rows, words_of
 from emi_models.networks.config import TASKS, Task, check_choice, check_modalities, check_shares, check_sizes
+from emi_models.targets import MAX_TARGETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,7 @@ class SemanticMattersConfig:
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES
     task: Task = "emi"
+    targets: int = len(EMOTIONS)  # how many labels it estimates, in the task `emi`
     fusion: Fusion = "joint"  # or `multitask`: a head for each modality, weighed by learned uncertainties
     audio_hidden: int = 0
     vision_hidden: int = 0
@@ -53,6 +55,7 @@ class SemanticMattersConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "audio_hidden", "vision_hidden", "fusion_hidden", least=0)
+        check_sizes(self, "targets", most=MAX_TARGETS)
         check_shares(self, "dropout")
         check_modalities(self)
         check_choice(self, "task", TASKS)
@@ -70,8 +73,8 @@ class SemanticMattersConfig:
 
     @property
     def outputs(self) -> int:
-        """How many values a prediction has: six intensities, or one logit."""
-        return len(EMOTIONS) if self.task == "emi" else 1
+        """How many values a prediction has: an intensity for each target, or one logit."""
+        return self.targets if self.task == "emi" else 1
 
 
 class SemanticMatters(FusionNetwork):
@@ -105,7 +108,7 @@ class SemanticMatters(FusionNetwork):
             self.log_variance = nn.Parameter(torch.zeros(len(self.modalities)))
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to show them. For `bah`, logits (B, 1)."""
+        """Raw intensities (B, outputs), in the order of the targets. For `bah`, logits (B, 1)."""
         if self.config.fusion == "joint":
             return self.head(torch.cat(self._vectors(window), dim=1))  # type: ignore[no-any-return]  # nn.Module.__call__ is Any
         return (self.weights(window)[:, :, None] * self.each(window)).sum(dim=1)

@@ -128,11 +128,11 @@ class Taemi(FusionNetwork):
             nn.Linear(fused_width(config), config.mlp_hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.mlp_hidden, config.outputs),
+            nn.Linear(config.mlp_hidden, config.head_width),
         )
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to [0, 1] to show them."""
+        """Raw intensities (B, outputs), in the order of the targets; clip to [0, 1] to show them."""
         t = self.text.vector(window.text, window.text_present)  # (B, Dt)
         voice = window.audio, window.audio_mask, window.audio_present
         face = window.vision, window.vision_mask, window.vision_present

@@ -32,6 +32,7 @@ from emi_models.networks.base import (
     zero_unless,
 )
 from emi_models.networks.config import Task, check_choice, check_modalities, check_shares, check_sizes
+from emi_models.targets import MAX_TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +69,7 @@ class TwoStageConfig:
 
     shapes: FusionShapes
     modalities: tuple[Modality, ...] = MODALITIES  # those trained; the others have no branch
+    targets: int = len(EMOTIONS)  # how many labels it estimates
     motion_dim: int = 0
     motion_mask: bool = False
     text_pooling: Pooling = "mlp"
@@ -82,6 +84,7 @@ class TwoStageConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden", "motion_hidden", "fusion_hidden")
+        check_sizes(self, "targets", most=MAX_TARGETS)
         check_sizes(self, "motion_dim", least=0, most=self.shapes.vision_dim)
         if self.motion_mask and not 0 < self.motion_dim < self.still_dim + self.motion_dim:
             raise ValueError(
@@ -99,6 +102,11 @@ class TwoStageConfig:
     def still_dim(self) -> int:
         """Values of a vision frame before those of motion."""
         return self.shapes.vision_dim - self.motion_dim - (2 if self.motion_mask else 0)
+
+    @property
+    def outputs(self) -> int:
+        """How many values a prediction has."""
+        return self.targets
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -215,11 +223,11 @@ class TwoStage(FusionNetwork):
             nn.Linear(width, config.fusion_hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.fusion_hidden, len(EMOTIONS)),
+            nn.Linear(config.fusion_hidden, config.outputs),
         )
 
     def forward(self, window: FusionInputs) -> Tensor:
-        """Raw intensities (B, 6) in the order of `EMOTIONS`; clip to [0, 1] to show them."""
+        """Raw intensities (B, outputs), in the order of the targets; clip to [0, 1] to show them."""
         return self.fuse(self.encode(window), self.presence(window))
 
     @property
@@ -248,7 +256,7 @@ class TwoStage(FusionNetwork):
         return {name: present[name] for name in self.config.branches}
 
     def fuse(self, encoded: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Tensor:
-        """Intensities (B, 6) from all branches' embeddings and presence; in training, some are dropped."""
+        """Intensities (B, outputs) from all branches' embeddings and presence; training drops some."""
         present = torch.stack([presence[name] for name in self.branches], dim=1)  # (B, branches)
         scale = 1.0
         if self.training and self.config.modality_dropout > 0.0:

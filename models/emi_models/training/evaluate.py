@@ -9,8 +9,9 @@ What an evaluation has found, as numbers that JSON can hold.
 How good predictions are: the field's measures by torchmetrics, with what they leave open decided here.
 
 A column that does not vary, in the predictions or in the ratings, has no correlation: it counts 0, so that a
-network gains nothing by an emotion about which it has learned nothing. All is computed in float64, over all
-clips at once: no score depends on how clips were batched.
+network gains nothing by an emotion about which it has learned nothing. Each column is scored on the clips
+that are rated for it. All is computed in float64, over all clips at once: no score depends on how clips were
+batched.
 
 What a training runs on: the device and the precision, as asked for or as there is.
 """
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torchmetrics.functional.classification import multiclass_f1_score
+from torchmetrics.functional.classification import binary_average_precision, multiclass_f1_score
 from torchmetrics.functional.regression import concordance_corrcoef, mean_squared_error, pearson_corrcoef
 
 from emi_models import EMOTIONS, MODALITIES
@@ -33,6 +34,7 @@ from emi_models.data.batches import LEAST_CLIPS, check_task, collate, rated_clip
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
+from emi_models.targets import EMI_TARGETS, targets_of
 from emi_models.training.config import DataSettings
 from emi_models.training.published import HEADING, published_for
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionShapes
     from emi_models.networks.base import FusionNetwork
     from emi_models.networks.config import NetworkConfig, Task
+    from emi_models.targets import Target
     from emi_models.training.published import Published
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "Evaluation",
     "PrefixScores",
     "Scores",
+    "average_precision",
     "check_fit",
     "check_widths",
     "choose_device",
@@ -62,11 +66,13 @@ __all__ = [
     "concordance",
     "evaluate",
     "evaluate_checkpoint",
+    "macro_f1",
     "mean_squared",
     "pearson",
     "predict",
     "score",
     "shown_windows",
+    "video_logits",
     "weighted_f1",
 ]
 
@@ -83,6 +89,9 @@ def concordance(predicted: Tensor, truth: Tensor) -> Tensor:
 
 def mean_squared(predicted: Tensor, truth: Tensor) -> Tensor:
     """The mean squared error of each column, (K,) float64, from (N, K) each, N at least 1."""
+    if not bool((rated := truth.isfinite()).all()):
+        apart = torch.where(rated, predicted.double() - truth.double(), 0.0)
+        return (apart**2).sum(dim=0) / rated.sum(dim=0).clamp(min=1)
     error: Tensor = mean_squared_error(predicted.double(), truth.double(), num_outputs=truth.shape[1])
     return error.reshape(-1)
 
@@ -94,16 +103,38 @@ def weighted_f1(logits: Tensor, truth: Tensor) -> Tensor:
     return score.double().reshape(1)
 
 
-def score(measure: str, predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """What a validation is judged by, as `score`, with the parts that it is the mean of."""
+def macro_f1(logits: Tensor, truth: Tensor) -> Tensor:
+    """The mean F1 of both answers, each as important: (1,) float64, from (N, 1) each, truth 0 or 1."""
+    answer, true = (logits > 0).long().flatten(), (truth > 0.5).long().flatten()
+    score: Tensor = multiclass_f1_score(answer, true, num_classes=2, average="macro")
+    return score.double().reshape(1)
+
+
+def average_precision(logits: Tensor, truth: Tensor) -> Tensor:
+    """The area under precision against recall: (1,) float64, from (N, 1) each; 0 where nothing is true."""
+    true = (truth > 0.5).long().flatten()
+    if not bool(true.any()):
+        return torch.zeros(1, dtype=torch.float64)
+    area: Tensor = binary_average_precision(logits.double().flatten().sigmoid(), true)
+    return area.double().reshape(1)
+
+
+def score(
+    measure: str, predicted: Tensor, truth: Tensor, names: Sequence[str] = EMOTIONS
+) -> dict[str, float]:
+    """What a validation is judged by, as `score`, with the parts that it is the mean of, by target."""
     if measure == "weighted_f1":
         return {"score": float(weighted_f1(predicted, truth))}
     each = pearson(predicted, truth)
-    parts = {f"pearson_{emotion}": float(rho) for emotion, rho in zip(EMOTIONS, each, strict=True)}
+    parts = {f"pearson_{name}": float(rho) for name, rho in zip(names, each, strict=True)}
     return {"score": float(each.mean()), **parts}
 
 
 def _agreement(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, truth: Tensor) -> Tensor:
+    rated = truth.isfinite()
+    if not bool(rated.all()):  # column by column, each on the clips that are rated for it
+        columns = zip(predicted.T[:, :, None], truth.T[:, :, None], rated.T, strict=True)
+        return torch.cat([_agreement(measure, p[there], t[there]) for p, t, there in columns])
     if len(truth) < 2:
         return torch.zeros(truth.shape[1], dtype=torch.float64)
     with warnings.catch_warnings():
@@ -115,9 +146,10 @@ def _agreement(measure: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Scores over n clips: Pearson, concordance and squared error, six each in the order of `EMOTIONS`.
+    """Scores over n clips: Pearson, concordance and squared error, one each for the targets of `names`.
 
-    For ambivalence and hesitancy these are empty, and `weighted_f1` is the score.
+    The squared error is in the targets' own units. `rated` says how many clips are rated for each. For
+    ambivalence and hesitancy these are empty, and `weighted_f1` is the score.
     """
 
     n: int
@@ -125,20 +157,38 @@ class Scores:
     ccc: tuple[float, ...] = ()
     mse: tuple[float, ...] = ()
     weighted_f1: float | None = None
+    macro_f1: float | None = None
+    average_precision: float | None = None
+    names: tuple[str, ...] = EMOTIONS
+    rated: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, predicted: Tensor, truth: Tensor, task: Task = "emi") -> Scores:
-        """The scores of predictions (N, K) against ratings (N, K)."""
+    def of(
+        cls, predicted: Tensor, truth: Tensor, task: Task = "emi", targets: Sequence[Target] = EMI_TARGETS
+    ) -> Scores:
+        """The scores of predictions (N, K) against ratings (N, K), both shares of the targets' ranges."""
         n = len(truth)
         if task == "bah":
-            return cls(n=n, weighted_f1=float(weighted_f1(predicted, truth)))
+            return cls(
+                n=n,
+                weighted_f1=float(weighted_f1(predicted, truth)),
+                macro_f1=float(macro_f1(predicted, truth)),
+                average_precision=float(average_precision(predicted, truth)),
+            )
         columns = (measure(predicted, truth).tolist() for measure in (pearson, concordance, mean_squared))
         rho, ccc, mse = (tuple(column) for column in columns)
-        return cls(n=n, pearson=rho, ccc=ccc, mse=mse)
+        return cls(
+            n=n,
+            pearson=rho,
+            ccc=ccc,
+            mse=tuple(error * target.span**2 for error, target in zip(mse, targets, strict=True)),
+            names=tuple(target.name for target in targets),
+            rated=tuple(truth.isfinite().sum(dim=0).tolist()),
+        )
 
     @property
     def mean_pearson(self) -> float:
-        """The field's score: Pearson's correlation averaged over the six emotions."""
+        """The field's score: Pearson's correlation averaged over the targets."""
         return sum(self.pearson) / len(self.pearson)
 
     @property
@@ -147,12 +197,19 @@ class Scores:
         return self.mean_pearson if self.weighted_f1 is None else self.weighted_f1
 
     def to_json(self) -> dict[str, Any]:
-        """Means next to each emotion's own."""
+        """Means next to each target's own."""
         if self.weighted_f1 is not None:
-            return {"n": self.n, "weighted_f1": self.weighted_f1}
+            return {
+                "n": self.n,
+                "weighted_f1": self.weighted_f1,
+                "macro_f1": self.macro_f1,
+                "average_precision": self.average_precision,
+            }
         columns = {"pearson": self.pearson, "ccc": self.ccc, "mse": self.mse}
-        return {"n": self.n} | {
-            name: {"mean": sum(values) / len(values), **dict(zip(EMOTIONS, values, strict=True))}
+        part = any(count < self.n for count in self.rated)
+        partly = {"rated": dict(zip(self.names, self.rated, strict=True))} if part else {}
+        return {"n": self.n, **partly} | {
+            name: {"mean": sum(values) / len(values), **dict(zip(self.names, values, strict=True))}
             for name, values in columns.items()
         }
 
@@ -179,6 +236,7 @@ class Evaluation:
     prefixes: tuple[PrefixScores, ...]
     without: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, one modality taken away
     alone: Mapping[Modality, Scores] = field(default_factory=dict)  # whole clips, the others taken away
+    videos: Scores | None = None  # for ambivalence: whole videos (`video_scores`)
     published: tuple[Published, ...] = ()  # empty where the data are others
     tuned: tuple[Modality, ...] = ()  # whose encoders were trained with the network
     weights: Mapping[Modality, float] = field(default_factory=dict)  # learned ones, of the multi-task variant
@@ -197,6 +255,7 @@ class Evaluation:
             "alone": {modality: scores.to_json() for modality, scores in self.alone.items()},
             "tuned": list(self.tuned),
             "weights": dict(self.weights),
+            **({} if self.videos is None else {"videos": self.videos.to_json()}),
             "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},
         }
 
@@ -271,6 +330,11 @@ def evaluate_checkpoint(
 
         clips = TunedClips(clips, path, header)
         prefixes = ()  # what was said by a moment inside a clip is not stored
+    if header.task == "emi" and header.targets != targets_of(clips):
+        raise TrainingError(
+            f"the checkpoint estimates {_listed(header.targets)}, and the clips are opened for "
+            f"{_listed(targets_of(clips))}; open them with targets=header.targets"
+        )
     check_fit(header, loaded.network, clips)
     where, use = split, header.notes.get("use", "train")
     if use == "train+valid" and split in ("train", "valid"):
@@ -294,6 +358,10 @@ def evaluate_checkpoint(
         advance=advance,
     )
     return replace(found, tuned=tuned, weights=loaded.network.modality_weights())
+
+
+def _listed(targets: Sequence[Target]) -> str:
+    return ", ".join(f"{t.name} ({t.low:g} to {t.high:g})" for t in targets)
 
 
 def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) -> None:
@@ -351,7 +419,8 @@ def evaluate(
             f"{len(ids)} rated clips in {split}, at least {LEAST_CLIPS} are needed; the set has "
             + ", ".join(f"{count} clips in {name}" for name, count in others.items())
         )
-    check_task(network.config.task, targets)
+    check_task(network.config, clips)
+    rated = targets_of(clips)
     views = _views(network.config.modalities)
     found: dict[object, list[Tensor]] = defaultdict(list)
     if network.config.task == "bah":
@@ -372,7 +441,7 @@ def evaluate(
     finally:
         network.cpu()
     truth, task = torch.from_numpy(targets), network.config.task
-    scores = {key: Scores.of(torch.cat(parts), truth, task) for key, parts in found.items()}
+    scores = {key: Scores.of(torch.cat(parts), truth, task, rated) for key, parts in found.items()}
     return Evaluation(
         system=system,
         task=task,
@@ -383,8 +452,40 @@ def evaluate(
         prefixes=tuple(PrefixScores(seconds=s, cut=cut[s], scores=scores[s]) for s in prefixes),
         without={m: scores["without", m] for m in network.config.modalities if ("without", m) in scores},
         alone={m: scores["alone", m] for m in network.config.modalities if ("alone", m) in scores},
-        published=published_for(clips.description) if task == "emi" else (),
+        videos=_of_videos(ids, torch.cat(found["whole"]), truth) if task == "bah" else None,
+        published=published_for(clips.description) if task == "emi" and rated == EMI_TARGETS else (),
     )
+
+
+SMOOTHED: Final = 24  # frames, 1 s at BAH's rate, over which a video's highest probability is a mean
+
+
+def video_logits(ids: Sequence[str], logits: Tensor) -> dict[str, Tensor]:
+    """One logit a video from those (N, 1) of its frames `<video>#<frame>`, in the order of `ids`.
+
+    That of its highest probability, as a mean over 24 consecutive frames of `ids` or over all of fewer: so
+    one frame alone does not decide. The 10th ABAW scores videos and leaves this to the participants.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, clip_id in enumerate(ids):
+        rows[clip_id.rpartition("#")[0]].append(row)
+    found = {}
+    for video, places in rows.items():
+        shares = logits[places].double().flatten().sigmoid()
+        means = shares.unfold(0, min(SMOOTHED, len(shares)), 1).mean(dim=1)
+        found[video] = means.max().clamp(1e-9, 1 - 1e-9).logit()
+    return found
+
+
+def _of_videos(ids: Sequence[str], logits: Tensor, truth: Tensor) -> Scores:
+    """The scores of whole videos; a video is true if one of its frames is."""
+    found = video_logits(ids, logits)
+    true = dict.fromkeys(found, 0.0)
+    for clip_id, value in zip(ids, truth.flatten().tolist(), strict=True):
+        video = clip_id.rpartition("#")[0]
+        true[video] = max(true[video], value)
+    columns = (torch.stack(list(found.values()))[:, None], torch.tensor(list(true.values()))[:, None])
+    return Scores.of(*columns, task="bah")
 
 
 @torch.inference_mode()

@@ -23,12 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
-from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips
+from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips, task_of
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
+from emi_models.targets import EMI_TARGETS, ranges_of, targets_of
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
@@ -91,10 +92,10 @@ def network_for(system: str, recipe: Recipe, clips: ClipSet, settings: Mapping[s
         TrainingError: a setting is unknown, or names a modality that the clips have not.
         CheckpointError: the settings are impossible together.
     """
-    known = [field.name for field in fields(SYSTEMS[system][0]) if field.name != "shapes"]
+    known = [field.name for field in fields(SYSTEMS[system][0]) if field.name not in ("shapes", "targets")]
     for name in settings:
         if name not in known:
-            hint = "; the clips decide it" if name == "shapes" else ""
+            hint = "; the clips decide it" if name in ("shapes", "targets") else ""
             raise TrainingError(f"unknown setting 'network.{name}'{hint}; {system} knows: {', '.join(known)}")
     if motion_dim_of(clips) and system != "two_stage":
         raise TrainingError(f"{system} has no branch for motion; leave it out, or train two_stage")
@@ -102,6 +103,8 @@ def network_for(system: str, recipe: Recipe, clips: ClipSet, settings: Mapping[s
     modalities = _modalities(settings.get("modalities", there), there)
     rest = {**recipe.network(clips), **settings}
     rest.pop("modalities", None)
+    if task_of(clips) == "emi":
+        rest["targets"] = len(targets_of(clips))
     return build_network(system, {"shapes": asdict(clips.shapes), **rest}, modalities)
 
 
@@ -133,7 +136,7 @@ def header_of(
     """
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     seed = config.training.seed
-    notes = {"missing": recipe.missing(network.config), "validation": clips.validation}
+    notes = {"missing": recipe.missing(network.config), "validation": clips.validation, **clips.notes}
     if clips.drawn:
         notes |= {"held_out": str(config.data.held_out), "held_out_seed": str(config.data.held_out_seed)}
     if config.data.use != "train":
@@ -151,8 +154,9 @@ def header_of(
         licence=clips.licence,
         scores=_scores(last),
         created_by=f"emi train, {system}, seed {seed}, epoch {last.best_epoch} of {last.name}; {libraries}",
-        emotions=EMOTIONS if network.config.task == "emi" else (),
-        spans_s={str(modality): span for modality, span in config.data.spans_s.items()},
+        emotions=tuple(target.name for target in clips.rated) if network.config.task == "emi" else (),
+        ranges=ranges_of(clips.rated),
+        spans_s={**clips.spans_s, **{str(m): span for m, span in config.data.spans_s.items()}},
         notes=notes,
     )
 
@@ -223,7 +227,7 @@ def fit(
     with own_state(config.training, device):
         torch.manual_seed(seed_of(config.training.seed, "weights"))
         network = network_for(system, recipe, rated, config.network)
-        check_task(network.config.task, rated.targets("train"))
+        check_task(network.config, rated)
         stages = recipe.adjusted_stages(network.config, config.training)
         _check_devices(config.training, stages, device)
         if config.training.loss == "correlation" and not any(
@@ -320,6 +324,18 @@ def _with_tuned(header: CheckpointHeader, encoders: TrainedEncoders, folder: Pat
     )
 
 
+def _told_targets(learn: ClipWindows) -> list[str]:
+    """A line on what is estimated, where that is not the six emotions."""
+    if learn.rated == EMI_TARGETS:
+        return []
+    counts = learn.targets.isfinite().sum(dim=0).tolist()
+    each = ", ".join(
+        f"{target.name} ({target.low:g} to {target.high:g}) in {count} clips"
+        for target, count in zip(learn.rated, counts, strict=True)
+    )
+    return [f"rated: {each}"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One training under way."""
@@ -352,6 +368,7 @@ class _Run:
             f"{clips.description}; {len(self.learn)} clips train, validated on {clips.validation}",
             *(() if self.check else ("each stage trains all of its epochs, and its last epoch is kept",)),
             *self._encoder_lines(),
+            *_told_targets(self.learn),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -506,6 +523,7 @@ def _metadata(
     for section, name in (("training", "device"), ("training", "threads"), ("data", "workers")):
         settings[section].pop(name)  # a run may go on elsewhere
     content = hashlib.sha256()
+    own = {} if clips.rated == EMI_TARGETS else {"targets": [asdict(target) for target in clips.rated]}
     for split in ("train", "valid"):
         content.update("\n".join(clips.ids(split)).encode())
         content.update(clips.targets(split).tobytes())
@@ -520,5 +538,6 @@ def _metadata(
             "encoders": dict(clips.encoders),
             "clips": {split: len(clips.ids(split)) for split in ("train", "valid")},
             "ratings_sha256": content.hexdigest(),
+            **own,
         },
     }

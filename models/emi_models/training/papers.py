@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emi_models import EMOTIONS, MODALITIES
-from emi_models.data.batches import motion_dim_of
+from emi_models import MODALITIES
+from emi_models.data.batches import motion_dim_of, task_of
 from emi_models.errors import TrainingError
 from emi_models.training.recipe import (
     Classification,
@@ -122,7 +122,7 @@ class Branch(Objective):
         config = network.config
         self.name = name
         width = config.motion_hidden if name == "motion" else config.hidden
-        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, len(EMOTIONS)))
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, config.outputs))
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
         """Predictions from this branch alone; rows in which it is absent do not count."""
@@ -146,7 +146,7 @@ class Fusion(Objective):
     network: TwoStage
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
-        """Predictions of the network (B, 6) and their mixed loss."""
+        """Predictions of the network (B, K) and their mixed loss."""
         predicted = self.network(window)
         return Outcome(mixed_loss(predicted, targets), predicted)
 
@@ -350,8 +350,8 @@ def _semantic_matters_missing(config: SemanticMattersConfig) -> str:
 
 
 def _semantic_matters_network(clips: ClipSet) -> Mapping[str, object]:
-    """Clips with one rating each are BAH's."""
-    return {"task": "bah"} if clips.targets("train").shape[1] == 1 else {}
+    """The task is that of the clips."""
+    return {"task": task} if (task := task_of(clips)) != "emi" else {}
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {

@@ -116,7 +116,7 @@ class Regression(Objective):
         self.error: Callable[[Tensor, Tensor], Tensor] = squared_error
 
     def forward(self, window: FusionInputs, targets: Tensor) -> Outcome:
-        """Predictions of the network (B, 6) and their mean squared error."""
+        """Predictions of the network (B, K) and their mean squared error."""
         predicted = self.network(window)
         return Outcome(self.error(predicted, targets), predicted)
 
@@ -136,44 +136,59 @@ def correlation_loss(predicted: Tensor, targets: Tensor, counts: Tensor | None =
     """Mean squared error and 1 - Pearson's correlation of the batch, in equal parts; no paper of the four.
 
     Scores are correlations; the error keeps the scale, which a correlation leaves open. A column that does
-    not vary in a batch has correlation 0.
+    not vary in a batch has correlation 0; one that nobody rated in it has none, and no part in the mean.
     """
-    weights = _weights(targets, counts)
-    p, t = predicted.float(), targets
+    share, t = _rated(targets, counts)
+    weights = share / share.sum(dim=0).clamp(min=1)
+    p = predicted.float()
     p, t = p - _mean(p, weights), t - _mean(t, weights)
     spread = (_mean(p * p, weights) * _mean(t * t, weights) + EPSILON**2).sqrt()
-    apart = (1 - _mean(p * t, weights) / spread.clamp(min=EPSILON)).mean()
+    each = 1 - _mean(p * t, weights) / spread.clamp(min=EPSILON)
+    rated = share.any(dim=0)
+    apart = torch.where(rated, each, 0.0).sum() / rated.sum().clamp(min=1)
     return squared_error(predicted, targets, counts) + apart
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
     """The mean binary cross-entropy of the rows (B, K) that count (B,), targets 0 or 1; 0 if none does."""
+    share, targets = _rated(targets, counts)
     each = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-    return _mean(each, _weights(targets, counts)).mean()
+    return _mean(each, _of_all(share)).mean()
 
 
 def squared_error(predicted: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
-    """The mean squared error of the rows (B, K) that count (B,); 0 if none does."""
-    return _mean((predicted.float() - targets) ** 2, _weights(targets, counts)).mean()
+    """The mean squared error of all ratings of the rows (B, K) that count (B,); 0 if there is none."""
+    share, targets = _rated(targets, counts)
+    return _mean((predicted.float() - targets) ** 2, _of_all(share)).mean()
 
 
 def concordance_loss(predicted: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
     """1 - Lin's concordance, averaged over the columns, from the batch's own means and biased variances.
 
-    A column that does not vary in a batch, as often with rare emotions, has concordance 0.
+    A column that does not vary in a batch, as often with rare emotions, has concordance 0. One that nobody
+    rated in this batch has none, and no part in the average.
     """
-    weights = _weights(targets, counts)
+    share, targets = _rated(targets, counts)
+    weights = share / share.sum(dim=0).clamp(min=1)
     predicted = predicted.float()
     mean_p, mean_t = _mean(predicted, weights), _mean(targets, weights)
     p, t = predicted - mean_p, targets - mean_t
     spread = _mean(p * p, weights) + _mean(t * t, weights) + (mean_p - mean_t) ** 2
-    return (1 - 2 * _mean(p * t, weights) / (spread + EPSILON)).mean()
+    each = 1 - 2 * _mean(p * t, weights) / (spread + EPSILON)
+    rated = share.any(dim=0)
+    return torch.where(rated, each, 0.0).sum() / rated.sum().clamp(min=1)
 
 
-def _weights(targets: Tensor, counts: Tensor | None) -> Tensor:
-    """Shares (B, 1) that sum to 1, or to 0 if no row counts."""
-    kept = torch.ones_like(targets[:, :1]) if counts is None else counts[:, None].to(targets.dtype)
-    return kept / kept.sum().clamp(min=1)
+def _rated(targets: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+    """1 for each rating (B, K) of a row that counts, else 0; and the ratings, 0 where they were NaN."""
+    there = targets.isfinite()
+    kept = there if counts is None else there & counts[:, None]
+    return kept.to(targets.dtype), torch.where(there, targets, 0.0)
+
+
+def _of_all(share: Tensor) -> Tensor:
+    """Weights (B, K) by which the mean over columns of weighted sums is the mean over all ratings."""
+    return share * share.shape[1] / share.sum().clamp(min=1)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

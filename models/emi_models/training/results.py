@@ -197,15 +197,15 @@ def draw_learning(path: Path, title: str, stages: Sequence[StageResult]) -> None
 
 
 def draw_prefixes(path: Path, evaluation: Evaluation) -> None:
-    """Write a PNG of correlation against seconds shown, each emotion's and their mean's."""
+    """Write a PNG of correlation against seconds shown, each target's and their mean's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     seconds = [prefix.seconds for prefix in evaluation.prefixes]
-    for i, emotion in enumerate(EMOTIONS):
+    for i, name in enumerate(evaluation.whole.names):
         rhos = [prefix.scores.pearson[i] for prefix in evaluation.prefixes]
-        axes.plot(seconds, rhos, ".-", alpha=0.6, label=emotion.replace("_", " "))
+        axes.plot(seconds, rhos, ".-", alpha=0.6, label=name.replace("_", " "))
     means = [prefix.scores.mean_pearson for prefix in evaluation.prefixes]
     axes.plot(seconds, means, "o-", color="black", linewidth=2, label="mean")
     axes.set(
@@ -242,14 +242,19 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         told = ", ".join(f"{modality} {share:.3f}" for modality, share in evaluation.weights.items())
         console.print(f"learned weights of the modalities: {told}", highlight=False)
     if evaluation.task == "bah":
-        console.print(f"weighted F1 {evaluation.whole.score:.4f}, of every labelled frame's own chunk")
+        console.print(_by_level(evaluation))
     elif evaluation.published:
         console.print(_published(evaluation))
         if not evaluation.tuned:
             console.print(_frozen_words(), style="yellow", highlight=False, soft_wrap=True)
     else:
+        why = (
+            f"these clips are not {OFFICIAL}"
+            if evaluation.whole.names == EMOTIONS
+            else "the labels are others"
+        )
         console.print(
-            f"The papers' tables are not shown: these clips are not {OFFICIAL}, scores cannot be compared.",
+            f"The papers' tables are not shown: {why}, scores cannot be compared.",
             style="dim",
             highlight=False,
             soft_wrap=True,
@@ -259,9 +264,9 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
 def _by_emotion(evaluation: Evaluation) -> Table:
     table = _table("whole clips, 12 s at most", ("Pearson", "CCC", "MSE"))
     whole = evaluation.whole
-    for i, emotion in enumerate(EMOTIONS):
-        table.add_row(emotion, f"{whole.pearson[i]:.3f}", f"{whole.ccc[i]:.3f}", f"{whole.mse[i]:.4f}")
-    means = (sum(column) / len(EMOTIONS) for column in (whole.pearson, whole.ccc, whole.mse))
+    for i, name in enumerate(whole.names):
+        table.add_row(name, f"{whole.pearson[i]:.3f}", f"{whole.ccc[i]:.3f}", f"{whole.mse[i]:.4f}")
+    means = (sum(column) / len(column) for column in (whole.pearson, whole.ccc, whole.mse))
     rho, ccc, mse = means
     table.add_section()
     table.add_row("mean", f"{rho:.4f}", f"{ccc:.4f}", f"{mse:.4f}", style="bold")
@@ -273,6 +278,20 @@ def _by_seconds(evaluation: Evaluation) -> Table:
     table = _pearson_table("Pearson against seconds shown", by_seconds)
     table.add_row("clips", *(str(prefix.scores.n) for prefix in evaluation.prefixes), style="dim")
     table.add_row("of them cut", *(str(prefix.cut) for prefix in evaluation.prefixes), style="dim")
+    return table
+
+
+def _by_level(evaluation: Evaluation) -> Table:
+    """Frames and whole videos, with what is published where the data are BAH's."""
+    table = _table("ambivalence or hesitancy", ("n", "weighted F1", "macro F1", "AP"))
+    for name, scores in (("frames", evaluation.whole), ("videos", evaluation.videos)):
+        if scores is not None:
+            figures = (scores.weighted_f1, scores.macro_f1, scores.average_precision)
+            table.add_row(name, str(scores.n), *("-" if x is None else f"{x:.4f}" for x in figures))
+    if evaluation.data.startswith("BAH"):
+        table.add_section()
+        table.add_row("published, frames: semantic_matters, V+T, valid", "", ".725", "", "", style="dim")
+        table.add_row("published, videos: best of the 10th ABAW, test", "", "", ".7266", "", style="dim")
     return table
 
 
@@ -288,10 +307,10 @@ def _by_modality(evaluation: Evaluation) -> Table:
 
 
 def _pearson_table(title: str, columns: Mapping[str, Scores]) -> Table:
-    """A row for each emotion and one for their mean."""
+    """A row for each target and one for their mean."""
     table = _table(title, tuple(columns))
-    for i, emotion in enumerate(EMOTIONS):
-        table.add_row(emotion, *(f"{scores.pearson[i]:.3f}" for scores in columns.values()))
+    for i, name in enumerate(next(iter(columns.values())).names):
+        table.add_row(name, *(f"{scores.pearson[i]:.3f}" for scores in columns.values()))
     table.add_section()
     table.add_row("mean", *(f"{scores.mean_pearson:.3f}" for scores in columns.values()), style="bold")
     return table

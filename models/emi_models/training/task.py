@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from emi_models import EMOTIONS
 from emi_models.data.batches import BucketedBatches, collate
 from emi_models.errors import TrainingError
 from emi_models.files import replacing
@@ -296,7 +297,8 @@ class StageTask(pl.LightningModule):
                 kept = slice(None) if outcome.counts is None else outcome.counts
                 predicted.append(outcome.predicted[kept].float())
                 truth.append(targets[kept])
-        return score(self.objective.measure, torch.cat(predicted), torch.cat(truth))
+        names = EMOTIONS if self.check is None else [target.name for target in self.check.rated]
+        return score(self.objective.measure, torch.cat(predicted), torch.cat(truth), names)
 
 
 def _parts(outcome: Outcome) -> tuple[Tensor | None, ...]:

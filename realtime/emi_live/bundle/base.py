@@ -88,6 +88,10 @@ class TextEncoder(Protocol):
         """Embeddings (len(texts), D)."""
         ...
 
+    def encode_marked(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """States at the mark of each text (`emi_models.marked`), (len(texts), D)."""
+        ...
+
 
 @dataclass(slots=True)
 class Encoders:
@@ -227,6 +231,16 @@ def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progre
     )
 
 
+def _marked_span_s(config: LiveConfig) -> float | None:
+    """Seconds of marked words that the checkpoint of the settings takes; None: words without a mark."""
+    if config.fusion.checkpoint is None:
+        return None
+    from emi_models.checkpoint import read_header
+
+    header = read_header(config.fusion.checkpoint)
+    return None if header.task != "bah" else float(header.spans_s.get("text", config.window.length_s))
+
+
 FACE_MODEL: Final = "face-landmarker"  # finds the face; no folder that a setting names replaces it
 
 # The section of the settings that configures each modality's encoder.
@@ -302,7 +316,7 @@ class Bundle(ABC):
         if recognizer is None or gate is None:
             return []
         from emi_live.stages.speech import SpeechStage
-        from emi_live.stages.text import TextStage
+        from emi_live.stages.text import MarkedTextStage, TextStage
 
         speech = SpeechStage(
             sound or flow.audio.reader(),
@@ -314,7 +328,10 @@ class Bundle(ABC):
             smaller=encoders.smaller_recognizer,
         )
         words = flow.bus.subscriber("transcript")
-        return [speech, TextStage(words, encoders.sentence, config.window.length_s)]
+        span_s = _marked_span_s(config)
+        if span_s is None:
+            return [speech, TextStage(words, encoders.sentence, config.window.length_s)]
+        return [speech, MarkedTextStage(words, encoders.sentence, span_s)]
 
     def held_back_s(self, config: LiveConfig) -> dict[str, float]:
         """Seconds of each medium, "pictures" and "sound", that wait while a stage holds the other back."""

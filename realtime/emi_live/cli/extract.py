@@ -84,7 +84,8 @@ def extract(
         Path | None,
         typer.Option(
             help="Ratings: a CSV with id (or Filename), the six emotions and perhaps split; "
-            "or a folder with train_split.csv.",
+            "or a folder with train_split.csv. Of a CSV of other labels only the splits are taken: "
+            "give it to `emi train` again.",
             rich_help_panel=INPUT,
             metavar="CSV|DIR",
         ),

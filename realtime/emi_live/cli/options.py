@@ -46,6 +46,7 @@ __all__ = [
     "download_bar",
     "media_argument",
     "open_data",
+    "targets_of",
 ]
 
 STANDARD_OUTPUT: Final = "-"
@@ -211,6 +212,14 @@ def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSe
             progress.update(bars[name], completed=done)
 
         return open_clips(folder, progress=converted, **given)
+
+
+def targets_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint estimates, as an option of `open_clips`."""
+    from emi_models.checkpoint import read_header
+
+    header = read_header(checkpoint)
+    return {"targets": header.targets} if header.task == "emi" else {}
 
 
 def _check_input(text: str) -> None:

@@ -15,7 +15,9 @@ from emi_live.cli.options import (
     check_new_file,
     check_writable,
     open_data,
+    targets_of,
 )
+from emi_models.checkpoint import read_header
 from emi_models.console import printable
 from emi_models.files import replacing
 from emi_models.libraries import require
@@ -38,9 +40,11 @@ HELP = """Write predictions for every clip of a split, as the challenge wants th
   emi predict --checkpoint runs/a/checkpoint.safetensors --checkpoint runs/b/checkpoint.safetensors
       --data hume --out mean_of_two.csv
   emi predict --checkpoint runs/sm/checkpoint.safetensors --data hume --split valid --out valid.csv
+  emi predict --checkpoint runs/bah/checkpoint.safetensors --data BAH --level video --out videos.csv
 
 The file has Hume-Vidmimic2's own header, one line a clip, and values in [0, 1].
 Several checkpoints are averaged. If the split is rated, the score is printed.
+With a checkpoint of BAH: the probability of ambivalence for each frame or video.
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -68,6 +72,12 @@ def predict(
     motion: Annotated[
         str | None, typer.Option(help="Action units and head pose next to the faces.", metavar="NAME")
     ] = None,
+    level: Annotated[
+        str, typer.Option(help="BAH: a line a frame or a video.", metavar="frame|video")
+    ] = "frame",
+    features: Annotated[
+        str | None, typer.Option(help="BAH: folder of `emi extract`, or 'none'.", metavar="DIR")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",
@@ -79,13 +89,22 @@ def predict(
     require("torch", "torchmetrics", extra="train", what="emi predict")
     for path in checkpoint:
         check_checkpoint(path)
-    check_data(data, labels)
     check_writable("--out", out)
     check_new_file("--out", out, force, "--force to replace it, or name another file")
     console = Console(stderr=True)
+    if any(read_header(path).task == "bah" for path in checkpoint):
+        from emi_live.cli.bah import BahOptions, predict_bah_files
+
+        asked = BahOptions(features=features)
+        with bad_use():
+            predict_bah_files(
+                checkpoint, data, out, console, split=split, level=level, device=device, options=asked
+            )
+        return
+    check_data(data, labels)
     with bad_use():
         options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
-        clips = open_data(data, console, options)
+        clips = open_data(data, console, options | targets_of(checkpoint[0]))
         found = _predicted(checkpoint, clips, split, device, console)
     _tell(console, found, clips.description, split, len(checkpoint))
     if out == "-":

@@ -317,6 +317,15 @@ def _writes_in_its_cache(config: LiveConfig, store: ModelStore, wanted: list[str
     yield Fact("writes", caches["TORCHINDUCTOR_CACHE_DIR"], "what PyTorch compiles; usually nothing")
 
 
+def _window_s(config: LiveConfig) -> float:
+    """Seconds of the longest thing that the checkpoint is shown."""
+    if config.fusion.checkpoint is None:
+        return config.window.length_s
+    from emi_models.checkpoint import read_header
+
+    return max(config.window.length_s, *read_header(config.fusion.checkpoint).spans_s.values(), 0.0)
+
+
 def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
     from emi_live.rings import SAMPLE_RATE_HZ
     from emi_live.sinks.publish import HIGH_WATER_MARK
@@ -336,7 +345,7 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
     if video and not demo:
         yield Fact("memory", "pictures", f"the last {config.rings.video_frames}, then overwritten")
     yield Fact(
-        "memory", "features and words", f"the last {config.window.length_s:g} s, the input of the estimates"
+        "memory", "features and words", f"the last {_window_s(config):g} s, the input of the estimates"
     )
     queued = 2 * config.bus.high_water_mark  # half of them at each end
     yield Fact(

@@ -26,7 +26,7 @@ from emi_live.errors import PartialSourceError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.sinks.jsonl import JsonLinesSink
-from emi_live.sinks.viewstate import AMBER, EMOTION_COLOURS, NOTICE, ProgressLine, losses
+from emi_live.sinks.viewstate import AMBER, NOTICE, ProgressLine, colour_of, losses
 from emi_models import EMOTIONS
 from emi_models.console import printable
 from emi_models.files import library_caches
@@ -380,6 +380,7 @@ def _open_outputs(
             controls=outputs.controls,
             exact=config.exact,
             until_s=config.duration_s,
+            names=_names(config),
         )
         outputs.view = None if terminal.plain else terminal
         sinks.append(terminal)
@@ -396,6 +397,15 @@ def _in_words(config: LiveConfig, demo: bool) -> str:
     return microphone if source.camera is None else f"camera {safe_address(source.camera)}, {microphone}"
 
 
+def _names(config: LiveConfig) -> tuple[str, ...]:
+    """Of the values that estimates will have, by the checkpoint's header."""
+    if config.fusion.checkpoint is None:
+        return EMOTIONS
+    from emi_models.checkpoint import read_header
+
+    return tuple(target.name for target in read_header(config.fusion.checkpoint).targets)
+
+
 MAX_SAMPLES: Final = 100_000  # latencies kept: over five hours at the default hop; then the oldest half goes
 
 
@@ -407,8 +417,8 @@ class Summary:
         self.count = 0
         self._first: tuple[int, float] | None = None  # arrival and capture time
         self._last: tuple[int, float] = (0, 0.0)
-        self._peaks = [(0.0, 0.0)] * len(EMOTIONS)  # intensity, capture time
-        self._sums = [0.0] * len(EMOTIONS)
+        self._peaks: dict[str, tuple[float, float]] = {}  # by name: the highest value, and its capture time
+        self._sums: dict[str, list[float]] = {}  # by name: the sum, and of how many
         self._latencies: dict[str, list[float]] = {"capture to estimate": [], "window": [], "fusion": []}
 
     def add(self, estimate: Estimate) -> None:
@@ -416,10 +426,12 @@ class Summary:
         self.count += 1
         self._last = (self._clock.now_ns(), estimate.t_s)
         self._first = self._first or self._last
-        for index, value in enumerate(estimate.intensities):
-            self._sums[index] += value
-            if value > self._peaks[index][0]:
-                self._peaks[index] = (value, estimate.t_s)
+        for name, value in estimate.as_dict().items():
+            total = self._sums.setdefault(name, [0.0, 0])
+            total[0] += value
+            total[1] += 1
+            if name not in self._peaks or value > self._peaks[name][0]:
+                self._peaks[name] = (value, estimate.t_s)
         latency = estimate.latency
         for values, value_ms in zip(
             self._latencies.values(),
@@ -450,12 +462,11 @@ class Summary:
         table.add_column("")
         for heading in ("mean", "peak", "at"):
             table.add_column(heading, justify="right")
-        for index, name in enumerate(EMOTIONS):
-            peak, at_s = self._peaks[index]
-            mean = self._sums[index] / self.count
+        for index, (name, (total, count)) in enumerate(self._sums.items()):
+            peak, at_s = self._peaks[name]
             table.add_row(
-                Text(name.replace("_", " "), style=EMOTION_COLOURS[name]),
-                f"{mean:.2f}",
+                Text(name.replace("_", " "), style=colour_of(name, index)),
+                f"{total / count:.2f}",
                 f"{peak:.2f}",
                 f"{at_s:.1f} s" if peak else "",
             )

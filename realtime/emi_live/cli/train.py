@@ -28,6 +28,7 @@ from emi_live.cli.options import (
     check_writable,
     complete_system,
     open_data,
+    targets_of,
 )
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
@@ -59,6 +60,7 @@ CONVERT_HELP = """Read Hume-Vidmimic2's feature files once, and report what is i
   emi convert data --vision googlevit --text gte
   emi convert data --vision none --cache /fast/disk/cache
   emi convert data --json | jq .modalities.vision.refused
+  emi convert BAH --features bah-features   (reads BAH's layout, embeds its words)
 
 The files are pickles. Loaded in the usual way, they can run programs. Here
 only arrays and tensors are read; a file that contains more is left
@@ -69,6 +71,41 @@ SHOWN: Final = 20  # refused files listed on the terminal
 RATE_APART: Final = 1.2  # a warning is given from this ratio of faces a second to the assumed rate on
 
 convert_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+BahFeatures = Annotated[
+    str | None,
+    typer.Option(
+        help="BAH: folder of `emi extract --seconds 0`, or 'none' for words alone. [default: as converted]",
+        metavar="DIR",
+    ),
+]
+BahWindow = Annotated[
+    str | None,
+    typer.Option(
+        help="BAH: centred, as the paper, or causal, for live use. [default: centred]",
+        metavar="centred|causal",
+    ),
+]
+
+
+def _is_bah(data: Path, choices: dict[str, str | None], asked: str, option: str) -> bool:
+    """Whether the folder is to be read as BAH: as an option says, else by what is in it.
+
+    Raises:
+        ConfigurationError: the option has no such value, or the folder is no BAH.
+    """
+    from emi_models.data.bah import is_bah
+
+    if asked not in choices:
+        raise ConfigurationError(f"{option} {asked}: choose one of {', '.join(choices)}")
+    wanted, found = choices[asked], data.is_dir() and is_bah(data)
+    if wanted == "bah" and not found:
+        raise ConfigurationError(
+            f"{data} has neither BAH's splits nor its annotations; name the folder with default-split or "
+            "dataset-splits"
+        )
+    return found if wanted is None else wanted == "bah"
+
 
 FeaturesOption = Annotated[
     str | None,
@@ -87,14 +124,35 @@ def convert(
         Path | None,
         typer.Option(help="Folder for converted features. [default: DIR/emi-cache]", metavar="DIR"),
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="auto looks for BAH's files.", metavar="auto|vidmimic|bah")
+    ] = "auto",
+    features: BahFeatures = None,
+    window: BahWindow = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="BAH: preset or TOML that names the text encoder.", metavar="NAME|FILE"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="BAH: any setting of it.", metavar="KEY=VALUE")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,
     debug: DebugOption = False,
 ) -> None:
     from rich.console import Console
 
     require("torch", extra="train", what="emi convert")
-    check_data(data)
     console = Console(stderr=True)
+    if _is_bah(data, {"auto": None, "bah": "bah", "vidmimic": "emi"}, layout, "--layout"):
+        with bad_use():
+            from emi_live.cli.bah import BahOptions, convert_bah
+
+            asked = BahOptions(
+                features=features, window=window, config=config, set_=tuple(set_ or ()), cache=cache
+            )
+            convert_bah(data, asked, console, as_json=as_json)
+        return
+    check_data(data)
     with bad_use(), _unlogged("emi_models.data.vidmimic"):  # its log messages are listed below
         from emi_models.data.vidmimic import VidmimicClips
 
@@ -280,15 +338,6 @@ HOW = "How"
 @train_app.command(help=TRAIN_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def train(
     data: Annotated[Path, typer.Option(help="Folder of clips.", rich_help_panel=WHAT, metavar="DIR")],
-    system: Annotated[
-        str,
-        typer.Option(
-            help="taemi, two_stage, dual_stage or semantic_matters.",
-            rich_help_panel=HOW,
-            metavar="NAME",
-            autocompletion=complete_system,
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -297,10 +346,41 @@ def train(
             metavar="DIR",
         ),
     ],
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="taemi, two_stage, dual_stage or semantic_matters, which is the one for BAH.",
+            rich_help_panel=HOW,
+            metavar="NAME",
+            autocompletion=complete_system,
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="emi: intensities; bah: ambivalence; auto: bah for BAH's layout.",
+            rich_help_panel=WHAT,
+            metavar="auto|emi|bah",
+        ),
+    ] = "auto",
+    features: BahFeatures = None,
+    window: BahWindow = None,
+    every: Annotated[
+        int, typer.Option(help="BAH: train on each n-th labelled frame.", rich_help_panel=WHAT, min=1)
+    ] = 1,
     labels: Annotated[
         Path | None,
         typer.Option(
             help="Ratings to use in place of the folder's own.", rich_help_panel=WHAT, metavar="CSV"
+        ),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="What to estimate instead of the six emotions: some of them, or columns of --labels, with "
+            "their ranges where they are not 0..1, e.g. arousal:-1..1,valence:-1..1,joy.",
+            rich_help_panel=WHAT,
+            metavar="NAME[:LOW..HIGH],...",
         ),
     ] = None,
     vision: Annotated[
@@ -377,25 +457,46 @@ def train(
     overrides = {"seed": seed, "device": device}
     given = {name: value for name, value in overrides.items() if value is not None}
     config = _config(set_ or (), given, use, train_encoders)
+    bah = _is_bah(data, {"auto": None, "bah": "bah", "emi": "emi"}, task, "--task")
+    if system is None:
+        if not bah:
+            raise ConfigurationError(f"give --system, one of {', '.join(SYSTEMS)}")
+        system = "semantic_matters"
     _check_system(system)
     require(*TRAINING, *EXPORT, extra="train", what="emi train")
-    check_data(data, labels)
+    if not bah:
+        check_data(data, labels)
     check_out_folder("--out", out)
     console = Console(stderr=True)
     with bad_use():
         with console.status("loading ..."):  # Lightning alone takes seconds
             from emi_models.training.fit import fit
-        clips = open_data(data, console, options)
+        clips: ClipSet
+        if bah:
+            from emi_live.cli.bah import BahOptions, open_bah
+
+            clips = open_bah(data, BahOptions(features=features, window=window, every=every))
+        else:
+            clips = open_data(data, console, options | _targets_option(targets))
         try:
             result = fit(system, clips, out, config, resume=resume, force=force, console=console)
         except KeyboardInterrupt:
-            asked: dict[str, Any] = {"system": system, "data": data, "out": out, **options, "use": use}
-            asked |= {"set": set_, **overrides, "train-encoders": train_encoders}
+            asked: dict[str, Any] = {"system": system, "data": data, "out": out, "targets": targets}
+            if bah:
+                asked |= {"task": "bah", "features": features, "window": window, "every": str(every)}
+            asked |= {**options, "use": use, "set": set_, **overrides, "train-encoders": train_encoders}
             line = f"stopped; continue with: {_resume_command(asked)}"
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
         exported = _export(result)
     _tell_what_next(console, result, data, options, exported)
+
+
+def _targets_option(text: str | None) -> dict[str, Any]:
+    """What `--targets` names, as an option of `open_clips`."""
+    from emi_models.targets import parse_target_list
+
+    return {} if text is None else {"targets": parse_target_list(text)}
 
 
 def _check_system(system: str) -> None:
@@ -506,6 +607,8 @@ def evaluate(
     motion: Annotated[
         str | None, typer.Option(help="Action units and head pose next to the faces.", metavar="NAME")
     ] = None,
+    features: BahFeatures = None,
+    every: Annotated[int, typer.Option(help="BAH: score each n-th labelled frame.", min=1)] = 1,
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     ] = "auto",
@@ -515,7 +618,9 @@ def evaluate(
 
     require(*TRAINING, *(("matplotlib",) if figure else ()), extra="train", what="emi eval")
     check_checkpoint(checkpoint)
-    check_data(data, labels)
+    bah = _is_bah(data, {"auto": None}, "auto", "--task")
+    if not bah:
+        check_data(data, labels)
     if json_ is not None:
         check_writable("--json", json_)
     if figure is not None:
@@ -524,8 +629,16 @@ def evaluate(
     with bad_use():
         with console.status("loading ..."):
             from emi_models.training.results import show_evaluation
-        options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
-        clips = open_data(data, console, options)
+        clips: ClipSet
+        if bah:
+            from emi_live.cli.bah import BahOptions, header_options, open_bah
+            from emi_models.checkpoint import read_header
+
+            asked, spans = header_options(BahOptions(features=features, every=every), read_header(checkpoint))
+            clips = open_bah(data, asked, spans)
+        else:
+            options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
+            clips = open_data(data, console, options | targets_of(checkpoint))
         found = _evaluated(checkpoint, clips, split, device, console)
         show_evaluation(found, console if json_ == "-" else Console())
         if figure is not None:

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import IO, Final
 
 from emi_live.errors import ConfigurationError
-from emi_models.data.clip import SPLITS, Rating, check_id, csv_rows, normal_id, read_ratings
+from emi_models import EMOTIONS
+from emi_models.data.clip import (
+    OFFICIAL_HEADER,
+    SPLITS,
+    Rating,
+    check_id,
+    csv_rows,
+    normal_id,
+    read_ratings,
+)
 from emi_models.errors import DataError
 from emi_models.files import locked
 
@@ -253,6 +262,11 @@ def rate(videos: Sequence[Video], labels: Path | None, split_by: str) -> dict[st
 
 def _read(labels: Path) -> dict[str, Rating]:
     try:
+        if labels.is_file() and not set(next(csv_rows(labels), (1, []))[1]) & {
+            *EMOTIONS,
+            *OFFICIAL_HEADER[1:],
+        }:
+            return read_ratings(labels, ())  # labels of one's own: here they only say the splits
         return read_ratings(labels)
     except DataError as error:
         raise ConfigurationError(f"--labels: {error}") from error

@@ -241,6 +241,7 @@ class TerminalSink:
         until_s: float | None = None,
         console: Console | None = None,
         clock: Clock | None = None,
+        names: tuple[str, ...] = EMOTIONS,
     ) -> None:
         """Prepare the view; nothing is written before `open`.
 
@@ -253,12 +254,13 @@ class TerminalSink:
             until_s: where such a run stops, if that is before the end of the file.
             console: where to; default: standard output.
             clock: for rates and redraws.
+            names: of the values, until the first estimate brings its own.
         """
         self._health = health
         self._console = console or Console()
         self._clock = clock or MonotonicClock()
         meter = ProgressMeter(self._clock, until_s) if exact else None
-        self._keeper = StateKeeper(self._clock, source, notice, meter=meter)
+        self._keeper = StateKeeper(self._clock, source, notice, meter=meter, names=names)
         self._controls = controls
         self._changes = 0  # of the controls, as last drawn
         self._kept: ViewState | None = None  # what is shown while the view is paused
@@ -363,9 +365,7 @@ def _state(name: str, report: ModalityReport) -> str:
 
 def plain_line(estimate: Estimate, glyphs: Glyphs) -> str:
     """One estimate as a line of plain text, for logs and pipes."""
-    values = " ".join(
-        f"{name} {value:.2f}" for name, value in zip(EMOTIONS, estimate.intensities, strict=True)
-    )
+    values = " ".join(f"{name} {value:.2f}" for name, value in estimate.as_dict().items())
     states = " ".join(_state(name, estimate.modalities[name]) for name in MODALITIES)
     sensed = estimate.latency.capture_to_estimate
     latency = "" if sensed is None else f" | {sensed:.0f} ms"

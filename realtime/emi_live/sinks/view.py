@@ -19,7 +19,6 @@ from emi_live.health import Health
 from emi_live.messages import Estimate, ModalityReport, ModalityState
 from emi_live.sinks.viewstate import (
     AMBER,
-    EMOTION_COLOURS,
     FRAME_COUNTER,
     HISTORY_BIN_S,
     NOTICE,
@@ -28,6 +27,7 @@ from emi_live.sinks.viewstate import (
     Progress,
     StateKeeper,
     ViewState,
+    colour_of,
 )
 from emi_models import EMOTIONS, MODALITIES
 
@@ -41,8 +41,9 @@ STATE_STYLES: Final[dict[ModalityState, str]] = {
 }
 TRACK: Final = "grey35"
 BAND: Final = "grey62"
-TALL: Final = 3  # lines per emotion at most: two of bar and history, and one between
+TALL: Final = 3  # lines per value at most: two of bar and history, and one between
 LABEL: Final = max(len(name) for name in EMOTIONS)
+LONGEST_LABEL: Final = 24  # of a name that a user gave; the rest is cut
 NUMBER: Final = len("0.00")
 SILENT_S: Final = 2.0  # without an estimate for this long, the view says so
 MIN_TEXT_ROWS: Final = 4  # lines of words kept before the bars grow taller
@@ -70,13 +71,14 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
     """
     footer = _footer(state, width, height, glyphs)
     around = LINES_AROUND - 1 + len(footer)
-    borders = width >= 50 and height > around + len(EMOTIONS) + len(MODALITIES) + 6
+    count = min(len(state.names), max(1, height - around - len(MODALITIES) - 1))
+    borders = width >= 50 and height > around + count + len(MODALITIES) + 6
     frame = 2 if borders else 0
-    left = height - around - len(EMOTIONS) - len(MODALITIES) - 3 * frame
-    rows = 1 + max(0, min(TALL - 1, (left - MIN_TEXT_ROWS) // len(EMOTIONS)))
-    text_rows = max(1, left - (rows - 1) * len(EMOTIONS) + (rows == TALL))
+    left = height - around - count - len(MODALITIES) - 3 * frame
+    rows = 1 + max(0, min(TALL - 1, (left - MIN_TEXT_ROWS) // count))
+    text_rows = max(1, left - (rows - 1) * count + (rows == TALL))
     inner = width - (4 if borders else 2)
-    columns = _history_columns(inner)
+    columns = _history_columns(inner - _label(state) - _number(state) + LABEL + NUMBER)
     span = f"history of {columns * HISTORY_BIN_S:g} s" if columns else ""
     parts: list[RenderableType] = [
         _header(state, width, glyphs),
@@ -85,7 +87,7 @@ def render(state: ViewState, width: int, height: int, glyphs: Glyphs = UNICODE_G
         parts += _section("keys", "", _help(height - around - frame, inner, glyphs), borders, glyphs)
         return Group(*parts, _rates(state, width, glyphs), _losses(state, width, glyphs), *footer)
     parts += [
-        *_section("intensity", span, _bars(state, inner, rows, columns, glyphs), borders, glyphs),
+        *_section(_heading(state), span, _bars(state, inner, count, rows, columns, glyphs), borders, glyphs),
         *_section("modality", "", _modalities(state.estimate, inner, glyphs), borders, glyphs),
         *_section("words", "", _words(state.estimate, inner, text_rows, glyphs), borders, glyphs),
         _rates(state, width, glyphs),
@@ -153,20 +155,44 @@ def _history_columns(inner: int) -> int:
     return 0 if room < 18 else min(80, room * 2 // 5)
 
 
-def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs) -> list[Text]:
-    bar_width = max(1, inner - LABEL - NUMBER - 2 - (columns + 2 if columns else 0))
+def _heading(state: ViewState) -> str:
+    """What the bars show: intensities, a probability, or values of one's own labels."""
+    if state.estimate is not None and state.estimate.task == "bah":
+        return "probability"
+    return "intensity" if set(state.names) <= set(EMOTIONS) else "value"
+
+
+def _label(state: ViewState) -> int:
+    """Cells of the longest name."""
+    if set(state.names) <= set(EMOTIONS):
+        return LABEL
+    return min(LONGEST_LABEL, max(1, *(cell_len(name) for name in state.names)))
+
+
+def _number(state: ViewState) -> int:
+    """Cells of the longest value."""
+    ends = () if state.estimate is None else state.estimate.limits
+    return max([NUMBER, *(len(f"{end:.2f}") for pair in ends for end in pair)])
+
+
+def _bars(state: ViewState, inner: int, count: int, rows: int, columns: int, glyphs: Glyphs) -> list[Text]:
+    """Bars of as many values as there is room for; the last of `count` places says how many have none."""
+    label, digits = _label(state), _number(state)
+    bar_width = max(1, inner - label - digits - 2 - (columns + 2 if columns else 0))
     lines: list[Text] = []
-    for index, name in enumerate(EMOTIONS):
-        colour = EMOTION_COLOURS[name]
-        value = None if state.estimate is None else state.estimate.intensities[index]
-        filled, rest = glyphs.meter(value or 0.0, bar_width)
-        every = None if state.estimate is None else state.estimate.intervals
+    fits = len(state.names) if len(state.names) <= count else count - 1
+    for index, name in enumerate(state.names[:fits]):
+        colour = colour_of(name, index)
+        called = _fit(Text(glyphs.printable(name.replace("_", " "))), label, glyphs)
+        estimate = state.estimate
+        filled, rest = glyphs.meter(0.0 if estimate is None else estimate.shares[index], bar_width)
+        every = None if estimate is None else estimate.intervals
         band = None if every is None else every[index]
         graph = glyphs.history(state.history_of(index, columns), min(rows, 2))
-        number = f"{value:.2f}" if value is not None else glyphs.dash.rjust(NUMBER)
+        number = (glyphs.dash if estimate is None else f"{estimate.intensities[index]:.2f}").rjust(digits)
         for row in range(min(rows, 2)):
             line = Text()
-            line.append(name.replace("_", " ").ljust(LABEL + 1) if row == 0 else " " * (LABEL + 1))
+            line.append(_pad(called, label + 1) if row == 0 else Text(" " * (label + 1)))
             cells = Text()
             if rows < TALL:
                 cells.append(filled if row == 0 else " " * len(filled), style=colour)
@@ -178,12 +204,15 @@ def _bars(state: ViewState, inner: int, rows: int, columns: int, glyphs: Glyphs)
                 mark = glyphs.band if rows < TALL else glyphs.levels[1]
                 cells = _with_band(cells, len(filled), band, mark, colour)
             line.append_text(cells)
-            line.append(f" {number}" if row == 0 else " " * (NUMBER + 1), style="bold")
+            line.append(f" {number}" if row == 0 else " " * (digits + 1), style="bold")
             if columns and row < len(graph):
                 line.append("  ").append(graph[row], style=colour)
             lines.append(_fit(line, inner, glyphs))
-        if rows == TALL and name != EMOTIONS[-1]:
+        if rows == TALL and name != state.names[-1]:
             lines.append(Text(""))
+    if fits < len(state.names):
+        rest = f"{glyphs.ellipsis} and {len(state.names) - fits} more; --json has all"
+        lines.append(_fit(Text(rest, style="dim"), inner, glyphs))
     return lines
 
 
@@ -209,7 +238,8 @@ def _modalities(estimate: Estimate | None, inner: int, glyphs: Glyphs) -> list[T
             lost = report.state == "failed" and LOST in (report.reason or "")
             line.append(f"{glyphs.states[report.state]} {'lost' if lost else report.state:<12}", style=style)
             line.append(f"{_age(report.age_ms, glyphs):>7}  ", style="dim" if unused else "")
-            line.append(glyphs.printable(_detail(report, glyphs)), style="dim" if unused else "")
+            detail = _detail(report, estimate.names, glyphs)
+            line.append(glyphs.printable(detail), style="dim" if unused else "")
         lines.append(_fit(line, inner, glyphs))
     return lines
 
@@ -220,7 +250,7 @@ def _age(age_ms: float | None, glyphs: Glyphs) -> str:
     return f"{age_ms:.0f} ms" if abs(age_ms) < 1000 else f"{age_ms / 1000:.1f} s"
 
 
-def _detail(report: ModalityReport, glyphs: Glyphs) -> str:
+def _detail(report: ModalityReport, names: tuple[str, ...], glyphs: Glyphs) -> str:
     if report.state != "live":
         return report.reason or "its missing token stands in"
     if not report.used:
@@ -229,7 +259,7 @@ def _detail(report: ModalityReport, glyphs: Glyphs) -> str:
     if report.frames is not None:
         pieces.append(f"{report.frames} frames")
     if report.contribution is not None:  # the largest one, whether it added or took away
-        value, name = max(zip(report.contribution, EMOTIONS, strict=True), key=lambda pair: abs(pair[0]))
+        value, name = max(zip(report.contribution, names, strict=True), key=lambda pair: abs(pair[0]))
         pieces.append(f"{name.replace('_', ' ')} {value:+.2f}")
     return f" {glyphs.dot} ".join(pieces)
 

@@ -40,6 +40,7 @@ __all__ = [
     "StateKeeper",
     "ViewState",
     "clock_time",
+    "colour_of",
     "glyphs_for",
     "losses",
 ]
@@ -47,7 +48,22 @@ __all__ = [
 EMOTION_COLOURS: Final = dict(
     zip(EMOTIONS, ("#a78bfa", "#fb923c", "#ef4444", "#60a5fa", "#f472b6", "#facc15"), strict=True)
 )
+OTHER_COLOURS: Final = (
+    "#22d3ee",
+    "#fb7185",
+    "#a3e635",
+    "#c084fc",
+    "#fdba74",
+    "#93c5fd",
+    "#5eead4",
+    "#f9a8d4",
+)
 AMBER: Final = "#f5a623"  # what went wrong
+
+
+def colour_of(name: str, index: int) -> str:
+    """The colour of a target: each emotion has its own, others take turns by their place."""
+    return EMOTION_COLOURS.get(name) or OTHER_COLOURS[index % len(OTHER_COLOURS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +425,8 @@ class ViewState:
     source: str = ""  # what is watched, in words
     notice: str = ""  # the line at the bottom
     estimate: Estimate | None = None  # the newest
-    # Per HISTORY_BIN_S, the mean of each emotion; newest last.
+    names: tuple[str, ...] = EMOTIONS  # of the values that estimates have
+    # Per HISTORY_BIN_S, the mean of each value as a share of its range; newest last.
     history: tuple[tuple[float, ...] | None, ...] = ()
     estimate_rate_hz: float | None = None
     frame_rate_hz: float | None = None
@@ -422,10 +439,10 @@ class ViewState:
     helping: bool = False  # whether the help is shown
     markers: int = 0  # set so far
 
-    def history_of(self, emotion: int, columns: int) -> list[float | None]:
-        """The last values of one emotion, oldest first, one per column; None where there was no estimate."""
+    def history_of(self, index: int, columns: int) -> list[float | None]:
+        """The last shares of one of `names`, oldest first, one per column; None without an estimate."""
         recent = self.history[len(self.history) - min(columns, len(self.history)) :]
-        values = [None if bin_ is None else bin_[emotion] for bin_ in recent]
+        values = [None if bin_ is None else bin_[index] for bin_ in recent]
         return [None] * (columns - len(values)) + values
 
 
@@ -433,10 +450,20 @@ class StateKeeper:
     """Gathers estimates into the state of the view; used by one thread."""
 
     def __init__(
-        self, clock: Clock, source: str = "", notice: str = "", *, meter: ProgressMeter | None = None
+        self,
+        clock: Clock,
+        source: str = "",
+        notice: str = "",
+        *,
+        meter: ProgressMeter | None = None,
+        names: tuple[str, ...] = EMOTIONS,
     ) -> None:
-        """`meter` measures the progress through a file; None: the run is live."""
+        """`meter` measures the progress through a file; None: the run is live.
+
+        `names` are shown until the first estimate, which brings its own.
+        """
         self._clock = clock
+        self._names = names
         self._source = source
         self._notice = notice
         self._meter = meter
@@ -449,6 +476,10 @@ class StateKeeper:
 
     def add(self, estimate: Estimate, frames: int) -> None:
         """Take in one estimate; `frames` is how many video frames had come by then."""
+        if estimate.names != self._names:  # of another checkpoint
+            self._names = estimate.names
+            self._bins.clear()
+            self._bin_index = None
         self._estimate = estimate
         self._arrived_ns = self._clock.now_ns()
         if self._meter is not None:
@@ -465,10 +496,8 @@ class StateKeeper:
             self._bins.extend([None] * min(skipped, HISTORY_BINS))
             self._bins.append(None)
             self._bin_index, self._bin = index, []
-        self._bin.append(estimate.intensities)
-        self._bins[-1] = tuple(
-            sum(values[emotion] for values in self._bin) / len(self._bin) for emotion in range(len(EMOTIONS))
-        )
+        self._bin.append(estimate.shares)
+        self._bins[-1] = tuple(sum(column) / len(column) for column in zip(*self._bin, strict=True))
 
     def state(self, health: HealthSnapshot) -> ViewState:
         """The state of the view now."""
@@ -485,6 +514,7 @@ class StateKeeper:
             source=self._source,
             notice=self._notice,
             estimate=self._estimate,
+            names=self._names,
             history=tuple(self._bins),
             estimate_rate_hz=estimate_rate,
             frame_rate_hz=frame_rate,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from emi_live.bus import PacketReader
 from emi_live.clock import seconds_to_ns
 from emi_live.messages import END_OF_STREAM, Packet, TextPacket, TranscriptPacket, Word, end_of_stream
+from emi_models.marked import MARK, MarkedEncoder
 
-__all__ = ["TextStage", "window_text"]
+__all__ = ["MarkedTextStage", "TextStage", "window_text"]
 
 
 class Encoder(Protocol):
@@ -55,10 +56,10 @@ class TextStage:
             return (end_of_stream(self.topic, packet.t_ns or self._last_ns),)
         self._last_ns = packet.t_ns
         words = _recent(packet, self._window_s)
-        text = " ".join(word.text for word in words)
+        text = self._line([word.text for word in words])
         if text != self._embedded:
             self._embedded = text
-            self._embedding = self._encoder.encode([text])[0] if self._encoder is not None and text else None
+            self._embedding = self._encoded(text) if text else None
         return (
             TextPacket(
                 t_ns=packet.t_ns,
@@ -77,6 +78,13 @@ class TextStage:
             ),
         )
 
+    def _line(self, words: list[str]) -> str:
+        """The words as they are embedded, "" without any."""
+        return " ".join(words)
+
+    def _encoded(self, text: str) -> NDArray[np.float32] | None:
+        return None if self._encoder is None else self._encoder.encode([text])[0]
+
     def reset(self) -> None:
         """Forget the last embedding."""
         self._embedded, self._embedding = "", None
@@ -84,6 +92,23 @@ class TextStage:
     def close(self) -> None:
         """Leave the input."""
         self._reader.close()
+
+
+class MarkedTextStage(TextStage):
+    """The same for checkpoints of ambivalence and hesitancy: the newest word is marked as the present one.
+
+    The embedding is the encoder's state at the mark (`emi_models.marked`).
+    """
+
+    def __init__(self, reader: PacketReader, encoder: MarkedEncoder | None, window_s: float) -> None:
+        super().__init__(reader, None, window_s)
+        self._marked = encoder
+
+    def _line(self, words: list[str]) -> str:
+        return " ".join([*words[:-1], MARK, words[-1]]) if words else ""
+
+    def _encoded(self, text: str) -> NDArray[np.float32] | None:
+        return None if self._marked is None else self._marked.encode_marked([text])[0]
 
 
 def window_text(packet: TranscriptPacket, window_s: float) -> str:

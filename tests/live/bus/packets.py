@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 from numpy.typing import NDArray
 
-from emi_live.messages import PACKETS, Estimate, Latency, ModalityReport, Packet, VisionPacket
+from emi_live.messages import PACKETS, Estimate, Latency, ModalityReport, Packet, Range, VisionPacket
 
 MAX_ITEMS = 8  # of a list, characters of a text, rows of an array: more would only be slower
 
@@ -56,7 +56,43 @@ def scalars(kind: inspect.Type) -> st.SearchStrategy[Any]:
     raise AssertionError(f"a packet may not have {kind}: the wire has no limits for it")
 
 
+@st.composite
+def consistent(draw: st.DrawFn) -> Estimate:
+    """An estimate with as many values as names, all of them within their ranges."""
+    info = inspect.type_info(Estimate)
+    assert isinstance(info, inspect.StructType)
+    fields = {field.name: field.type for field in info.fields}
+    texts = fields["names"]
+    assert isinstance(texts, inspect.VarTupleType)
+    names = draw(st.lists(values(texts.item_type), min_size=1, max_size=MAX_ITEMS, unique=True))
+    ends = st.floats(-1e6, 1e6)
+    pair = st.tuples(ends, ends).filter(lambda ends: ends[0] < ends[1])
+    ranges = draw(st.just([]) | st.lists(pair, min_size=len(names), max_size=len(names)))
+    limits = ranges or [(0.0, 1.0)] * len(names)
+    reports = draw(values(fields["modalities"]))
+    given = [
+        draw(st.none() | st.tuples(*(st.floats(low - high, high - low) for low, high in limits)))
+        for _ in reports
+    ]
+    rest = {name: draw(values(kind)) for name, kind in fields.items() if name not in CONSISTENT}
+    return Estimate(
+        **rest,
+        names=tuple(names),
+        ranges=tuple(Range(*ends) for ends in ranges),
+        intensities=tuple(draw(st.floats(low, high)) for low, high in limits),
+        modalities={
+            name: msgspec.structs.replace(report, contribution=contribution)
+            for (name, report), contribution in zip(reports.items(), given, strict=True)
+        },
+    )
+
+
+CONSISTENT = {"names", "ranges", "intensities", "modalities"}  # fields of an estimate that must agree
+
+
 def structs(cls: type[Any]) -> st.SearchStrategy[Any]:
+    if cls is Estimate:
+        return consistent()
     info = inspect.type_info(cls)
     assert isinstance(info, inspect.StructType)
     return st.builds(cls, **{field.name: values(field.type) for field in info.fields})

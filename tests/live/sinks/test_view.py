@@ -13,7 +13,7 @@ from rich.console import Console
 
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
-from emi_live.messages import Estimate
+from emi_live.messages import Estimate, Range
 from emi_live.sinks.view import render, to_svg
 from emi_live.sinks.viewstate import (
     ASCII_GLYPHS,
@@ -76,6 +76,15 @@ def busy(one: Estimate | None = None) -> ViewState:
     return keeper.state(HealthSnapshot(counters, {}))
 
 
+def agreeing(state: ViewState) -> ViewState:
+    """The state with names and bins as its estimate has them, as the keeper gives it."""
+    if state.estimate is None:
+        return state
+    names = state.estimate.names
+    bins = tuple(None if bin_ is None else (bin_ * len(names))[: len(names)] for bin_ in state.history)
+    return dataclasses.replace(state, names=names, history=bins)
+
+
 states = st.builds(
     ViewState,
     source=st.text(max_size=60),
@@ -96,7 +105,7 @@ states = st.builds(
     paused=st.booleans(),
     helping=st.booleans(),
     markers=st.integers(0, 10**6),
-)
+).map(agreeing)
 
 
 @pytest.mark.slow
@@ -355,3 +364,40 @@ def test_the_keys_are_named_at_the_bottom_and_explained(size: tuple[int, int]) -
     assert "pause the view; capture goes on" in paused
     assert shown(dataclasses.replace(state, keys=False), *size).rstrip().endswith(" Ctrl-C stops")
     assert "q quit" not in shown(dataclasses.replace(state, keys=False), *size)
+
+
+def test_labels_of_ones_own_are_shown_with_their_ranges() -> None:
+    clock = FakeClock()
+    keeper = StateKeeper(clock, names=("arousal", "engagement_of_the_listener"))
+    assert "arousal" in shown(keeper.state(HealthSnapshot({}, {})))
+    one = msgspec.structs.replace(
+        estimate(),
+        names=("arousal", "valence"),
+        ranges=(Range(-1.0, 1.0), Range(0.0, 100.0)),
+        intensities=(-1.0, 50.0),
+    )
+    keeper.add(one, 0)
+    state = keeper.state(HealthSnapshot({}, {}))
+    assert state.history_of(1, 1) == [0.5]
+    lines = shown(state).splitlines()
+    arousal, valence = (next(line for line in lines if name in line) for name in one.names)
+    assert "█" not in arousal.split("-1.00")[0]
+    assert "█" in valence.split("50.00")[0]
+    assert "joy" not in shown(state)
+
+
+def test_more_values_than_lines_are_said_to_be_there() -> None:
+    names = tuple(f"label_{number}" for number in range(32))
+    many = msgspec.structs.replace(estimate(), names=names, intensities=(0.5,) * 32)
+    state = ViewState(estimate=many, names=names)
+    text = shown(state, 80, 24)
+    assert len(text.splitlines()) == 24
+    assert "label 0" in text
+    assert "more; --json" in text
+
+
+def test_the_probability_of_ambivalence_is_called_so() -> None:
+    one = msgspec.structs.replace(estimate(), names=("ambivalence",), intensities=(0.73,), task="bah")
+    text = shown(ViewState(estimate=one, names=one.names))
+    assert "probability" in text
+    assert "0.73" in text

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from emi_live.messages import TextPacket, TranscriptPacket, Word, end_of_stream
-from emi_live.stages.text import TextStage
+from emi_live.stages.text import MarkedTextStage, TextStage
 from emi_models.encoders.sentence import SentenceEncoder
 from tests.live.stages.fakes import LengthEncoder, run_stage
 from tests.support.fakes import ListReader
@@ -95,3 +97,29 @@ def test_the_real_encoder_fits(minilm: Path) -> None:
     assert isinstance(packet, TextPacket)
     assert packet.embedding is not None
     assert packet.embedding.tobytes() == encoder.encode(["wonderful"])[0].tobytes()
+
+
+class Marked:
+    """Keeps the texts it was asked for; a text's vector is its length."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode_marked(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+def test_the_newest_word_is_marked_as_the_present_one() -> None:
+    encoder = Marked()
+    packets = [
+        transcript(1),
+        transcript(2, word("well", 1.0), word("ask", 1.9)),
+        transcript(25, word("well", 1.0), word("ask", 21.0), word("not", 24.0, committed=False)),
+        end_of_stream("transcript", 30 * NS),
+    ]
+    shown = run_stage(MarkedTextStage(ListReader(packets), encoder, 20.0))
+    assert encoder.asked == ["well [ATTENTION] ask", "ask [ATTENTION] not"]
+    assert [p.embedding is None for p in shown if isinstance(p, TextPacket)][:3] == [True, False, False]
+    assert isinstance(shown[1], TextPacket)
+    assert shown[1].committed == "well ask"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from emi_models.data.bah import read_bah
+from emi_models.data.bah import is_bah, read_bah
 from emi_models.data.vidmimic import BAH_FACES_HZ, face_pictures
 from emi_models.errors import DataError
 
@@ -63,6 +63,37 @@ def test_the_challenges_layout(tmp_path: Path) -> None:
     assert (two.id, two.split, two.shows) == (TWO, "valid", False)
     assert two.transcript == "said by 82595"  # none in the split, one in the transcripts
     assert two.frames.shape == two.labels.shape == (0,)
+
+
+def test_words_have_times_where_the_release_gives_them(tmp_path: Path) -> None:
+    folder = challenge(tmp_path)
+    place = folder / "transcription" / "82579" / "Visite_1" / f"{ONE}.mp4" / f"{ONE}.yml"
+    put(
+        place,
+        "text: ' so it is'\nchunks:\n- text: ' so it'\n  timestamp: !!python/tuple [0.5, 1.5]\n"
+        "- {text: ' is', timestamp: [8.0, null]}\n",
+    )
+    one, two = read_bah(folder)
+    assert [(word.text, word.start_ns / 1e9, word.end_ns / 1e9) for word in one.words] == [
+        ("so", 0.5, 1.0),
+        ("it", 1.0, 1.5),
+        ("is", 8.0, 8.0),
+    ]
+    assert two.words == ()
+    assert one.place == f"82579/Visite_1/{ONE}.mp4"
+    for wrong in ("[{text: a}]", "[{text: a, timestamp: [2, 1]}]", "so", "[{text: a, timestamp: [x, 1]}]"):
+        put(place, f"text: a\nchunks: {wrong}\n")
+        with pytest.raises(DataError, match=r"\.yml"):
+            read_bah(folder)
+
+
+def test_the_layout_is_recognised_by_names(tmp_path: Path) -> None:
+    assert is_bah(challenge(tmp_path / "BAH"))
+    assert not is_bah(tmp_path)
+    (tmp_path / "test" / "videos").mkdir(parents=True)
+    assert not is_bah(tmp_path / "test")
+    (tmp_path / "test" / "transcription").mkdir()
+    assert is_bah(tmp_path / "test")  # the challenge's test data have no splits
 
 
 def test_the_public_layout(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,21 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emi_models.data.bah import (
-    MARK,
-    BahChunks,
-    BahVideo,
-    ChunkSpans,
-    SpokenWord,
-    chunk,
-    marked_text,
-    present_word,
-    spread_words,
-)
+from emi_models.data.bah import BahVideo
+from emi_models.data.bah_chunks import BahChunks, ChunkSpans, chunk
 from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, ManifestClips
 from emi_models.errors import DataError
+from emi_models.marked import MARK, SpokenWord, marked_text, present_word, spread_words
 from tests.models.data.folders import INFO, SHAPES
 
 if TYPE_CHECKING:
@@ -219,3 +212,75 @@ def test_what_cannot_be_chunks_is_said(features: ManifestClips) -> None:
     narrow = BahChunks(videos, features, lambda texts: np.zeros((len(texts), 2), np.float32))
     with pytest.raises(DataError, match="10 texts"):
         narrow.load("x#0")
+
+
+def test_a_causal_chunk_has_only_what_was_before_its_frame() -> None:
+    spans = ChunkSpans(window="causal")
+    faces, voice = shown(chunk(numbered("x", 60), 30 * S, SHAPES, None, spans))
+    assert len(faces) == 400  # of 480 in 20 s
+    assert (faces[0], faces[-1]) == (10 * 24 + 1, 30 * 24)
+    assert voice == list(range(30 * 50 - 598, 30 * 50 + 1))
+    faces, voice = shown(chunk(numbered("x", 60), S // 2, SHAPES, None, spans))
+    assert (faces, voice) == (list(range(13)), list(range(26)))
+
+
+def test_a_causal_text_ends_with_the_present_word() -> None:
+    words = spread_words(WORDS, 30 * S)
+    assert marked_text(words, 9, 12.0, causal=True) == f"f g h i {MARK} j"
+    assert [present_word(words, at, causal=True) for at in (-1, 0, 3 * S)] == [-1, 0, 1]
+
+
+def test_words_have_the_times_of_the_release(features: ManifestClips) -> None:
+    """Spread evenly, the second word would begin at 4 s of 40."""
+    said = (SpokenWord("I", 0, S), SpokenWord("ask", 8 * S, 9 * S))
+    one = replace(video("x", [96, 193], [0, 1]), words=said)
+    clips = BahChunks([one], features, Lengths())
+    assert [clips.load(f"x#{frame}").text.values[0, 1] for frame in (96, 193)] == [0, 1]
+    causal = BahChunks([one], features, Lengths(), spans=ChunkSpans(window="causal", text_s=5.0))
+    assert len(causal.load("x#193").text.t_ns) == 1
+    assert len(causal.load("x#96").text.t_ns) == 1
+    assert (
+        len(
+            BahChunks(
+                [replace(one, frames=np.array([150]), labels=np.array([1]))],
+                features,
+                Lengths(),
+                spans=causal.spans,
+            )
+            .load("x#150")
+            .text.t_ns
+        )
+        == 0
+    )
+
+
+def test_names_of_files_in_subfolders_are_matched(tmp_path: Path) -> None:
+    writer = ClipWriter(tmp_path, INFO)
+    writer.write(numbered("82579__Visite_1__a_Video", 4.0))
+    writer.write_manifest()
+    one = replace(video("a_Video", [5], [1]), place="82579/Visite 1/a_Video.mp4")
+    clips = BahChunks([one], ManifestClips(tmp_path, first_s=None), Lengths())
+    assert clips.has_features("a_Video")
+    assert len(clips.load("a_Video#5").vision.t_ns) > 0
+
+
+def test_words_alone_need_no_features(tmp_path: Path) -> None:
+    embed = Lengths()
+    for _ in range(2):
+        clips = BahChunks(
+            [video("x", [0, 24], [0, 1])], None, embed, text_encoder="e", text_dim=5, cache=tmp_path
+        )
+        assert (clips.encoders, clips.shapes.text_dim, clips.task) == ({"text": "e"}, 5, "bah")
+        clip = clips.load("x#24")
+        assert (len(clip.vision.t_ns), len(clip.text.t_ns)) == (0, 1)
+    assert embed.asked == 1  # the second time from the cache
+    with pytest.raises(DataError, match="text encoder"):
+        BahChunks([video("x", [0], [1])], None, None)
+
+
+def test_a_video_without_labels_has_all_its_frames_to_predict(features: ManifestClips) -> None:
+    clips = BahChunks([video("y", [], [], "test")], features, Lengths(), unlabelled=True)
+    assert len(clips.ids("test")) == 240
+    assert np.isnan(clips.targets("test")).all()
+    with pytest.raises(DataError, match="window"):
+        ChunkSpans(window="future")  # type: ignore[arg-type]  # as a user may write it

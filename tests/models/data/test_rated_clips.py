@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emi_models.data.batches import check_task, rated_clips
+from emi_models.data.batches import ClipWindows, check_task, rated_clips, rated_part
 from emi_models.errors import TrainingError
-from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
+from emi_models.targets import Target
+from tests.models.networks.zoo import config
+from tests.models.training.sets import MemorySet, Named, memory_set, random_clips, unrated
 
 
 def test_a_set_with_both_splits_is_taken_as_it_is_but_for_unrated_clips() -> None:
@@ -71,10 +73,30 @@ def test_clips_without_any_rating_are_refused() -> None:
 
 
 def test_a_task_wants_its_own_ratings() -> None:
-    check_task("emi", np.zeros((3, 6), np.float32))
-    check_task("bah", np.zeros((3, 1), np.float32))
-    with pytest.raises(TrainingError, match="6 ratings"):
-        check_task("emi", np.zeros((3, 1), np.float32))
+    clips = MemorySet(splits={})
+    answers = Named(splits={}, task="bah", rated=(Target("ambivalence"),))
+    two = Named(splits={}, rated=(Target("arousal"), Target("valence")))
+    check_task(config("taemi"), clips)
+    check_task(config("semantic_matters"), clips)
+    check_task(config("semantic_matters", task="bah"), answers)
+    check_task(config("taemi", targets=2), two)
+    for network, foreign, word in (
+        (config("taemi"), answers, "bah"),
+        (config("semantic_matters", task="bah"), clips, "emi"),
+        (config("taemi"), two, "arousal"),
+    ):
+        with pytest.raises(TrainingError, match=word):
+            check_task(network, foreign)
+
+
+def test_a_clip_with_any_rating_takes_part() -> None:
+    partly, none = np.full(6, np.nan, np.float32), np.full(6, np.nan, np.float32)
+    partly[2] = 0.5
+    clips = [replace(clip, targets=t) for clip, t in zip(random_clips(3), (partly, none, None), strict=True)]
+    assert rated_part(MemorySet(splits={"train": clips}), "train")[0] == (clips[0].id,)
+    windows = ClipWindows(MemorySet(splits={"train": clips}), "train")
+    assert windows.ids == (clips[0].id,)
+    assert windows[0][1].isfinite().tolist() == [False, False, True, False, False, False]
 
 
 @given(st.integers(2, 40), st.integers(14, 40), st.integers(0, 9))

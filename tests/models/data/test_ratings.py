@@ -51,7 +51,6 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> No
         (f"{HEADER}\n1,0,0,0,-0.1,0,1\n", "'-0.1' for empathic_pain"),
         (f"{HEADER}\n1,nan,0,0,0,0,1\n", "'nan' for admiration"),
         (f"{HEADER}\n1,0,0,x,0,0,1\n", ":2 has 'x' for determination"),
-        (f"{HEADER}\n1,0,0,,0,0,1\n", ":2 has '' for determination"),
         (f"{HEADER}\n00001,0,0,0,0,0,1\n\n1.0,0,0,0,0,0,1\n", ":4 rates clip 00001"),
         (f"{HEADER}\na/b,0,0,0,0,0,1\n", "'a/b'"),
         (f'{HEADER}\n"1,0,0,0,0,0,1\n', "UTF-8"),

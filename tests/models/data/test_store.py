@@ -236,7 +236,7 @@ LINE = "a,train,1.0,features/a.safetensors,,,,,,"
         (LINE.replace("features/a", "../a"), "'../a.safetensors'"),
         (LINE.replace("features/a", "x\\..\\a"), ":2 has features at"),
         (LINE.replace("a,train", "../a,train"), "clip id"),
-        (LINE[:-1] + ",0.5", ":2 has '' for admiration"),
+        (LINE[:-1] + ",1.5", ":2 has '1.5' for joy"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:

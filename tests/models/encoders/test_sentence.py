@@ -24,6 +24,7 @@ from emi_models.encoders.sentence import (
     read_header,
 )
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.marked import MARK
 from tools.minilm_graph import build
 
 TEXTS = [
@@ -141,6 +142,21 @@ def test_a_long_text_is_cut_at_128_tokens(encoder: SentenceEncoder) -> None:
     cut = encoder.encode([kept])
     np.testing.assert_array_equal(encoder.encode([f"{kept} money"]), cut)
     assert np.abs(encoder.encode([kept.removesuffix(" joy") + " money"]) - cut).max() > 1e-3
+
+
+def test_the_state_at_the_mark_depends_on_where_the_mark_is(encoder: SentenceEncoder) -> None:
+    texts = [f"{MARK} I am sure of it", f"I am sure {MARK} of it"]
+    states = encoder.encode_marked(texts)
+    np.testing.assert_allclose(np.linalg.norm(states, axis=1), 1.0, atol=1e-5)
+    assert states[0] @ states[1] < 0.99
+    np.testing.assert_allclose(encoder.encode_marked(texts[1:]), states[1:], atol=1e-6)
+
+
+def test_a_mark_far_into_a_long_text_is_found(encoder: SentenceEncoder) -> None:
+    """Words are left out from the start, so the end of the text alone decides."""
+    long = " ".join(["money"] * 400)
+    one, other = encoder.encode_marked([f"joy {long} {MARK} now", f"grief {long} {MARK} now"])
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_the_graph_is_the_one_that_its_maker_makes(minilm: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from emi_models.encoders.text import (
     GTE_BASE,
@@ -17,6 +18,7 @@ from emi_models.encoders.text import (
     TransformerTextEncoder,
 )
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
+from emi_models.marked import MARK
 from tests.models.encoders.tiny_models import BERT, WIDTH, WORDS, edit_json, tiny_bert
 
 TEXTS = ["i am so proud of you", "What a wonderful surprise!", "", "we will not give up, not today"]
@@ -66,6 +68,24 @@ def test_a_long_text_is_cut_at_128_tokens(encoder: TransformerTextEncoder) -> No
     np.testing.assert_allclose(encoder.encode([f"{kept} money"]), encoder.encode([kept]), atol=1e-6)
     shorter = " ".join(["joy"] * 125)
     assert np.abs(encoder.encode([f"{shorter} money"]) - encoder.encode([kept])).max() > 1e-4
+
+
+def test_the_state_at_the_mark_is_the_mean_over_its_tokens(
+    encoder: TransformerTextEncoder, tiny: tuple[Path, Any]
+) -> None:
+    folder, model = tiny
+    text = f"i am {MARK} so proud"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    tokens = tokenizer(text, return_tensors="pt")
+    places = [
+        place
+        for place, (start, end) in enumerate(tokenizer(text, return_offsets_mapping=True)["offset_mapping"])
+        if start < end and text.index(MARK) <= start < text.index(MARK) + len(MARK)
+    ]
+    with torch.inference_mode():
+        expected = model(**tokens).last_hidden_state[0, places].mean(dim=0).numpy()
+    np.testing.assert_allclose(encoder.encode_marked([text])[0], expected, atol=1e-5)
+    assert encoder.encode_marked([]).shape == (0, encoder.dim)
 
 
 def test_letters_are_lowered(encoder: TransformerTextEncoder) -> None:
@@ -154,6 +174,7 @@ class NewConfig(PretrainedConfig):
 """
 MODELING = """
 import torch
+import transformers
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from .configuration import NewConfig

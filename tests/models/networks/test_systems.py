@@ -89,7 +89,7 @@ def test_a_checkpoint_of_the_other_task_names_no_emotions(tmp_path: Path) -> Non
     header = read_header(save(path, net, "semantic_matters"))
     assert header.emotions == ()
     assert load_checkpoint(path).network(windows(2)).shape == (2, 1)
-    with pytest.raises(CheckpointError, match="admiration"):
+    with pytest.raises(CheckpointError, match="emotions"):
         save_checkpoint(path, net, replace(header, emotions=EMOTIONS))
     metadata = {field: getattr(header, field) for field in header.__dataclass_fields__} | {
         "emotions": EMOTIONS

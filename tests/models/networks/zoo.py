@@ -104,6 +104,8 @@ def packed(window: FusionInputs) -> FusionInputs:
 
 def save(path: Path, net: FusionNetwork, system: str) -> Path:
     """A checkpoint of this network at `path`."""
+    targets = net.config.outputs
+    names = EMOTIONS if targets == len(EMOTIONS) else tuple(f"label_{number}" for number in range(targets))
     header = CheckpointHeader(
         system=system,
         config=describe_config(net.config),
@@ -113,7 +115,7 @@ def save(path: Path, net: FusionNetwork, system: str) -> Path:
         licence="Apache-2.0",
         scores={},
         created_by="test",
-        emotions=EMOTIONS if net.config.task == "emi" else (),
+        emotions=names if net.config.task == "emi" else (),
     )
     save_checkpoint(path, net, header)
     return path

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS, MODALITIES, Modality
-from emi_models.data.clip import Clip, FeatureTrack
+from emi_models.data.clip import Clip, FeatureTrack, stack_targets
 from emi_models.inputs import FusionShapes
+from emi_models.networks.config import Task
+from emi_models.targets import EMI_TARGETS, Target, targets_of
 
 SHAPES = FusionShapes(vision_frames=6, vision_dim=5, audio_frames=9, audio_dim=7, text_dim=8)
 ENCODERS: Mapping[Modality, str] = {m: f"test/{m}@1" for m in MODALITIES}
@@ -34,13 +36,18 @@ class MemorySet:
         return tuple(clip.id for clip in self.splits.get(split, ()))
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        unrated = np.full(len(EMOTIONS), np.nan, np.float32)
-        return np.array(
-            [unrated if clip.targets is None else clip.targets for clip in self.splits[split]], np.float32
-        )
+        return stack_targets([clip.targets for clip in self.splits[split]], len(targets_of(self)))
 
     def load(self, clip_id: str) -> Clip:
         return next(clip for clips in self.splits.values() for clip in clips if clip.id == clip_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(MemorySet):
+    """The same for another task, or other targets."""
+
+    task: Task = "emi"
+    rated: tuple[Target, ...] = EMI_TARGETS
 
 
 def random_clips(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,12 +22,13 @@ from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.networks import describe_config
 from emi_models.networks.base import FusionNetwork
+from emi_models.targets import Target
 from emi_models.training.evaluate import Evaluation, evaluate, evaluate_checkpoint, predict
 from emi_models.training.fit import fit, network_for
 from emi_models.training.papers import recipe_of
 from emi_models.training.published import HEADING, PUBLISHED
 from emi_models.training.results import draw_prefixes, show_evaluation
-from tests.models.training.sets import ENCODERS, SHAPES, MemorySet, memory_set, random_clips, unrated
+from tests.models.training.sets import ENCODERS, SHAPES, MemorySet, Named, memory_set, random_clips, unrated
 from tests.models.training.small import NETWORKS, small
 
 CLIPS = memory_set(10, 16, missing=0.25)
@@ -189,10 +189,8 @@ def test_clips_of_other_encoders_or_widths_are_refused(tmp_path: Path) -> None:
     wide = MemorySet(splits={"valid": random_clips(6, shapes=shapes)}, shapes=shapes)
     with pytest.raises(TrainingError, match="of 5 values"):
         evaluate_checkpoint(path, wide)
-    answers = MemorySet(splits=CLIPS.splits)
-    object.__setattr__(answers, "targets", lambda split: np.zeros((16, 1), np.float32))
-    with pytest.raises(TrainingError, match="task is emi"):
-        evaluate_checkpoint(path, answers)
+    with pytest.raises(TrainingError, match="arousal"):
+        evaluate_checkpoint(path, Named(splits=CLIPS.splits, rated=(Target("arousal"),)))
 
 
 def test_clips_may_lack_a_modality_of_the_checkpoint(tmp_path: Path) -> None:
