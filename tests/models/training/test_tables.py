@@ -240,8 +240,8 @@ def test_the_rows_of_every_table(system: str, folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_rows_are_made_side_by_side(folder: Path, tmp_path: Path) -> None:
-    both = make("taemi", 4, folder, tmp_path, only=["audio", "vision"], devices=["cpu", "cpu"])
-    assert [row.why for row in both.rows] == ["", ""]
+def test_a_row_is_the_same_in_a_process_of_its_own(folder: Path, tmp_path: Path) -> None:
+    there = make("taemi", 4, folder, tmp_path / "two", only=["audio"], devices=["cpu", "cpu"])
     here = make("taemi", 4, folder, tmp_path / "one", only=["audio"])
-    assert both.rows[1].yours == here.rows[0].yours
+    assert there.rows[0].why == ""
+    assert there.rows[0].yours == here.rows[0].yours
