@@ -211,11 +211,18 @@ TABLES = [
 ]
 
 
+# Of tables whose rows differ by the folder of features alone, some.
+SOME = {
+    ("two_stage", 3): ["DINOv2 face", "linear", "wav2vec2, LSTM", "mean", "BiLSTM", "GTE"],
+    ("semantic_matters", 2): ["GTE-Base", "ViT-Huge", "Audeering"],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("system", PAPERS)
-def test_every_row_of_every_table(system: str, folder: Path, tmp_path: Path) -> None:
+def test_the_rows_of_every_table(system: str, folder: Path, tmp_path: Path) -> None:
     for number in (number for name, number in TABLES if name == system):
-        made = make(system, number, folder, tmp_path, resume=True)
+        made = make(system, number, folder, tmp_path, resume=True, only=SOME.get((system, number), ()))
         for row in made.rows:
             if row.row.run is None:
                 assert row.why
@@ -233,7 +240,8 @@ def test_every_row_of_every_table(system: str, folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_rows_are_made_side_by_side(folder: Path, tmp_path: Path) -> None:
-    alone = make("taemi", 4, folder, tmp_path / "one", only=["audio", "vision"])
-    both = make("taemi", 4, folder, tmp_path / "two", only=["audio", "vision"], devices=["cpu", "cpu"])
-    assert [row.yours for row in both.rows] == [row.yours for row in alone.rows]
+def test_a_row_is_the_same_in_a_process_of_its_own(folder: Path, tmp_path: Path) -> None:
+    there = make("taemi", 4, folder, tmp_path / "two", only=["audio"], devices=["cpu", "cpu"])
+    here = make("taemi", 4, folder, tmp_path / "one", only=["audio"])
+    assert there.rows[0].why == ""
+    assert there.rows[0].yours == here.rows[0].yours
