@@ -308,7 +308,9 @@ def measure_flash_beep(
         EmiError: as `LiveEngine` raises.
         CodeUnreadableError: the code cannot be found in the estimates.
     """
-    config = _live(config.model_copy(update={"duration_s": duration_s}))
+    # Smoothing is left out: it delays what the estimates say, which is what is measured here.
+    fusion = config.fusion.model_copy(update={"smooth_s": 0.0})
+    config = _live(config.model_copy(update={"duration_s": duration_s, "fusion": fusion}))
     load_before = load_average()
     recorder, sampler, encoders = EstimateRecorder(), UsageSampler(), light_and_sound()
     parts = list(encoders.announcements)

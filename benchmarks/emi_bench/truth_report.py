@@ -20,6 +20,7 @@ __all__ = ["Agreement", "GroupRow", "GroupShare", "Problem", "TruthReport", "Tru
 CHECKPOINT: Final = "checkpoint"
 LISTED: Final = 20  # files that could not be read, by name
 FIGURE_ROWS: Final = 40
+DETAIL: Final = {"determination": 3, "admiration": 2, "amusement": 2}  # faces and voices are rarely rated so
 COLUMNS: Final = (
     Column("modality", words=True),
     Column("intensity / rating", words=True),
@@ -157,7 +158,7 @@ class TruthReport(BenchReport):
             Column("modality", words=True),
             Column("group", words=True),
             Column("n", detail=1),
-            *(Column(emotion.replace("_", " ")) for emotion in emotions),
+            *(Column(emotion.replace("_", " "), detail=DETAIL.get(emotion, 0)) for emotion in emotions),
         ]
         rows = [
             [

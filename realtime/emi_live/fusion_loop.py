@@ -346,6 +346,7 @@ class FusionLoop:
             session, before = engine.session(), self._engine
             self._engine, self._session, self._failures = engine, session, 0
             self._calibration = engine.header.intervals
+            self._smooth.reset()  # another network has another scale
             self._assembler.retune(engine.shapes, frozenset(engine.modalities), engine.header.spans_s)
             before.close()
 

@@ -278,9 +278,8 @@ class Builder:
         self._announce(
             f"fusion: {engine.name} ({engine.detail}), {engine.header.system} checkpoint {path.name}, "
             f"which uses: {uses}"
+            + ("" if engine.header.intervals is not None else "; no intervals: it is not calibrated")
         )
-        if engine.header.intervals is None:
-            self._announce(f"intervals: none, {path.name} is not calibrated (emi bench calibrate)")
         return engine
 
     def _checkpoint(self) -> Path:
@@ -329,7 +328,8 @@ class Builder:
             contributions=config.fusion.contributions,
             source=source,
             session=_session(config, source),
-            smooth_s=0.0 if config.exact else config.fusion.smooth_s,
+            # What a modality added is of the estimate as the network gave it.
+            smooth_s=0.0 if config.exact or config.fusion.contributions else config.fusion.smooth_s,
         )
         window, bah = config.window, engine.header.task == "bah"
         if bah:  # its words count as long as they are in what it is shown

@@ -28,6 +28,10 @@ class Smoother:
         self._smooth_s = smooth_s
         self._last: tuple[int, NDArray[np.float64]] | None = None
 
+    def reset(self) -> None:
+        """Start again with the next values."""
+        self._last = None
+
     def push(self, values: NDArray[np.float64], t_ns: int) -> NDArray[np.float64]:
         """The smoothed values (6,) at `t_ns`; times must grow."""
         if self._smooth_s == 0:

@@ -604,8 +604,8 @@ class FusionConfig(Section):
         ge=0,
         le=10,
         description=(
-            "Time constant, in seconds, with which the intensities are smoothed; 0 = not at all. "
-            "Exact mode never smooths."
+            "Time constant of the smoothing of live intensities, in seconds; 0 = none; exact mode never "
+            "smooths."
         ),
     )
     contributions: bool = Field(False, description="Add to each estimate how much each modality contributed.")
