@@ -45,8 +45,9 @@ def _one_thread() -> Iterator[None]:
 def test_trained_encoders_beat_the_same_encoders_frozen(tmp_path: Path) -> None:
     """On speech by eSpeak NG and drawn faces: the same start and epochs; above the spread of the seeds."""
     corpus = Corpus(train=128, valid=48, words=2)
-    found = compare(tmp_path, corpus, seeds=2, epochs=12, console=None)
-    frozen, trained = ([run["mean"] for run in found[name]] for name in ("frozen", "trained"))
+    variants = ("frozen", "text trained")  # audio takes longer: `python -m recipes.encoders` has it
+    found = compare(tmp_path, corpus, seeds=2, epochs=15, console=None, variants=variants)
+    frozen, trained = ([run["mean"] for run in found[name]] for name in variants)
     spread = max(max(frozen) - min(frozen), max(trained) - min(trained))
     assert min(trained) - max(frozen) > spread
 

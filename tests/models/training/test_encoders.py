@@ -200,7 +200,7 @@ def test_stage_one_of_the_dual_network_trains_all_encoders_and_stage_two_none(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_two_processes_train_what_one_does(data: Path, models: dict[Modality, Path], tmp_path: Path) -> None:
     """Each has half of a batch, and gradients are averaged; nothing is dropped out."""
     still: dict[Modality, Path] = {}
