@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
+import logging
 import math
 import sys
 from contextlib import contextmanager
@@ -147,6 +148,8 @@ class StageTask(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """In a process that has just been started: its threads, and which encoders train."""
         self._begin_encoders()
+        if self.trainer.world_size > 1:
+            logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # as `own_state` does
         if self.threads is not None:
             torch.set_num_threads(self.threads)
 
