@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.request import ProxyHandler, build_opener
@@ -25,8 +26,10 @@ from emi_bench.harness import ProcessTreeUsage
 from emi_bench.measurement import Distribution, Machine, load_average
 from emi_bench.serve_report import Load, ServeReport
 from emi_live.errors import SourceError, StageError
+from emi_live.health import Health
 from emi_live.web.client import EmiClient
 from emi_live.web.protocol import EstimateEvent, StateEvent, WordsEvent
+from emi_live.worker import Worker
 
 __all__ = ["measure_serve"]
 
@@ -159,7 +162,7 @@ def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]
                 ready.set()
         ready.set()
 
-    reader = threading.Thread(target=read, daemon=True)
+    reader = Worker("server-output", lambda _: read(), Health())
     reader.start()
     try:
         if not ready.wait(START_S) or not found:
@@ -175,7 +178,7 @@ def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]
 
 def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> Load:
     usage = ProcessTreeUsage(pid)
-    counting, stop = threading.Event(), threading.Event()
+    counting, waiting = threading.Event(), threading.Event()
     heard = [_Heard() for _ in range(number)]
     with ExitStack() as opened:
         clients = []
@@ -185,28 +188,29 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> 
                 if event is None:
                     raise StageError(f"a session did not start: {client.ended}")
             clients.append(client)
-        threads = []
+        workers = []
         for index, (client, mine) in enumerate(zip(clients, heard, strict=True)):
             start_s = media.length_s * index / number
-            threads += [
-                threading.Thread(target=_send, args=(client, media, start_s, mine, stop)),
-                threading.Thread(target=_receive, args=(client, mine, counting, stop)),
+            workers += [
+                Worker(f"send-{index}", partial(_send, client, media, start_s, mine), Health()),
+                Worker(f"receive-{index}", partial(_receive, client, mine, counting), Health()),
             ]
-        for thread in threads:
-            thread.start()
-        stop.wait(WARM_UP_S)
+        for worker in workers:
+            worker.start()
+        waiting.wait(WARM_UP_S)
         before_cpu_s, before_s = usage.cpu_s(), time.monotonic()
         before = _counters(url)
         counting.set()
-        stop.wait(seconds)
+        waiting.wait(seconds)
         counting.clear()
         took_s, cpu_s = time.monotonic() - before_s, usage.cpu_s() - before_cpu_s
         after, pss_mib = _counters(url), sum(usage.pss_mib())
-        stop.set()
+        for worker in workers:
+            worker.request_stop()
         for client in clients:
             client.command("end")
-        for thread in threads:
-            thread.join(START_S)
+        for worker in workers:
+            worker.join(START_S)
     if errors := [one.error for one in heard if one.error]:
         raise StageError(f"{len(errors)} of {number} sessions were lost: {errors[0]}")
     return Load(

@@ -66,20 +66,21 @@ def test_models_that_the_settings_leave_out_are_not_named(
 def test_every_source_and_output_appears(tmp_path: Path) -> None:
     found = told(
         source={"camera": 2, "mic": "Studio"},
-        output={"json_path": str(tmp_path / "a.jsonl"), "publish": "tcp://127.0.0.1:5561"},
+        output={"json_path": str(tmp_path / "a.jsonl"), "publish": "tcp://127.0.0.1:5561", "web": "8765"},
         bus={"transport": "tcp", "base_port": 6000},
         picture=tmp_path / "b.svg",
     )
     assert any("camera 2" in line for line in lines(found, "opens"))
     assert any("microphone Studio" in line for line in lines(found, "opens"))
-    published, bus = lines(found, "sends")
+    published, page, bus = lines(found, "sends")
+    assert "pictures" in page
     assert "tcp://127.0.0.1:5561" in published
     assert "only this machine" in published
     assert "tcp://127.0.0.1:6000 to tcp://127.0.0.1:600" in bus
     for name in ("a.jsonl", "b.svg", "this terminal", "verified.json"):
         assert any(name in line for line in lines(found, "writes")), name
     # a new output has to be told of here too; append and force say how a file is opened
-    assert set(OutputConfig.model_fields) <= {"json_path", "publish", "ui", "append", "force"}
+    assert set(OutputConfig.model_fields) <= {"json_path", "publish", "web", "ui", "append", "force"}
 
 
 def test_nothing_is_asked_for_that_was_not() -> None:

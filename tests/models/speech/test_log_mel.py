@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emi_models.speech.log_mel import LogMel, mel_filters
@@ -30,6 +30,7 @@ def test_speech_gives_the_features_of_the_reference(assets: Path) -> None:
     np.testing.assert_allclose(mel.window(1100), expected, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(0, NOISE.size),
     cuts=st.lists(st.integers(0, NOISE.size), max_size=9),
