@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emi_live.clock import NS_PER_S
-from emi_live.smoothing import Smoother
+from emi_live.fusion_loop import Smoother
 
 HOP_NS = NS_PER_S // 5
 
