@@ -25,7 +25,9 @@ export interface Estimate {
   seq: number;
   /** End of the window, seconds since the session began. */ t: number;
   wall: string;
-  /** Each in [0, 1]. */ intensities: Record<string, number>;
+  /** Each in [0, 1], or in its `ranges`; empty with a checkpoint of BAH. */ intensities: Record<string, number>;
+  /** Of each, where nine of ten ratings lie; null: not known. */ intervals: Record<string, [number, number] | null> | null;
+  ranges?: Record<string, [number, number]>; ambivalence?: number;
   modalities: Record<Modality, ModalityReport>;
   latency_ms: { window: number; fusion: number; capture_to_estimate: number | null };
   engine: string; bundle: string; schema: number; source: string; session: string; marker?: number;

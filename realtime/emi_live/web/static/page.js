@@ -122,22 +122,34 @@ function release() {
   stream = $("video").srcObject = null;
 }
 
+/** What is shown of an estimate: its intensities, values of other labels, or the probability of ambivalence. */
+function valuesOf(estimate) {
+  return "ambivalence" in estimate ? { ambivalence: estimate.ambivalence } : estimate.intensities;
+}
+
+function shareOf(value, range) {
+  return range ? (value - range[0]) / (range[1] - range[0]) : value;
+}
+
 function buildRows(emotions) {
+  rows = {};
+  $("emotions").replaceChildren();
   for (const name of emotions) {
     const row = document.createElement("div");
     row.className = "emotion";
     row.dataset.emotion = name;
     const label = name.replaceAll("_", " ");
     row.innerHTML = '<span class="name"></span><div class="bar" role="meter" aria-valuemin="0" aria-valuemax="1" aria-valuenow="0">'
-      + '<i></i></div><output>–</output><span class="why"></span><canvas role="img"></canvas>';
+      + '<i></i><s hidden></s></div><output>–</output><span class="why"></span><canvas role="img"></canvas>';
     row.querySelector(".name").textContent = label;
     row.querySelector(".bar").setAttribute("aria-label", label);
     row.querySelector("canvas").setAttribute("aria-label", `${label}, the last two minutes`);
     row.style.setProperty("--hue", `var(--${name}, var(--accent))`);
     $("emotions").append(row);
-    rows[name] = { row, bar: row.querySelector(".bar"), fill: row.querySelector("i"),
+    rows[name] = { row, bar: row.querySelector(".bar"), fill: row.querySelector("i"), band: row.querySelector("s"),
       value: row.querySelector("output"), why: row.querySelector(".why"), canvas: row.querySelector("canvas") };
   }
+  if ($("modalities").children.length) return;
   for (const [name, title] of Object.entries(MODALITIES)) {
     const entry = document.createElement("div");
     entry.id = name;
@@ -148,12 +160,17 @@ function buildRows(emotions) {
 }
 
 function show({ estimate, end_ms: endMs }) {
-  const { intensities, modalities, t } = estimate;
-  for (const [name, value] of Object.entries(intensities)) {
-    const { bar, fill, value: output, why } = rows[name];
-    fill.style.transform = `scaleX(${value})`;
+  const { modalities, t } = estimate, values = valuesOf(estimate), shares = {};
+  if (Object.keys(values).join() !== Object.keys(rows).join()) buildRows(Object.keys(values));
+  for (const [name, value] of Object.entries(values)) {
+    const { bar, fill, band, value: output, why } = rows[name], interval = estimate.intervals?.[name];
+    shares[name] = shareOf(value, estimate.ranges?.[name]);
+    fill.style.transform = `scaleX(${shares[name]})`;
+    band.hidden = !interval;
+    if (interval) [band.style.left, band.style.right] = [`${100 * interval[0]}%`, `${100 * (1 - interval[1])}%`];
     output.textContent = value.toFixed(2);
-    bar.setAttribute("aria-valuenow", value.toFixed(2));
+    bar.setAttribute("aria-valuenow", shares[name].toFixed(2));
+    bar.setAttribute("aria-valuetext", interval ? `${value.toFixed(2)}, between ${interval.join(" and ")}` : value.toFixed(2));
     why.textContent = because(name, modalities);
   }
   for (const [name, report] of Object.entries(modalities)) {
@@ -162,7 +179,7 @@ function show({ estimate, end_ms: endMs }) {
     state.textContent = STATE_WORDS[report.state] + (report.reason ? `: ${report.reason}` : "");
     age.textContent = report.age_ms === null ? "" : ageWords(report.age_ms);
   }
-  history.push({ t, intensities });
+  history.push({ t, shares });
   while (history.length && history[0].t < t - HISTORY_S) history.shift();
   if (estimate.marker) marks.push(t);
   recording?.push(estimate);
@@ -172,7 +189,7 @@ function show({ estimate, end_ms: endMs }) {
 }
 
 function because(emotion, modalities) {
-  const parts = Object.entries(modalities).filter(([, report]) => Math.abs(report.contribution?.[emotion] ?? 0) >= 0.01);
+  const parts = Object.entries(modalities).filter(([, { contribution }]) => Math.abs(contribution?.[emotion] ?? 0) >= 0.01);
   return parts.map(([name, report]) => `${name} ${signed(report.contribution[emotion])}`).join(" ");
 }
 
@@ -197,8 +214,9 @@ function drawHistory() {
     context.lineWidth = 2 * scale;
     context.beginPath();
     let before = null;
-    for (const { t, intensities } of history) {
-      before !== null && t - before < 2 ? context.lineTo(x(t), y(intensities[name])) : context.moveTo(x(t), y(intensities[name]));
+    for (const { t, shares } of history) {
+      if (!(name in shares)) continue;
+      before !== null && t - before < 2 ? context.lineTo(x(t), y(shares[name])) : context.moveTo(x(t), y(shares[name]));
       before = t;
     }
     context.stroke();
@@ -247,7 +265,7 @@ function csv(lines) {
   const names = Object.keys(rows);
   const head = ["t", "wall", ...names, ...Object.keys(MODALITIES).map((name) => `${name}_state`), "words", "marker"];
   const cell = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  return [head, ...lines.map((line) => [line.t, line.wall, ...names.map((name) => line.intensities[name]),
+  return [head, ...lines.map((line) => [line.t, line.wall, ...names.map((name) => valuesOf(line)[name]),
     ...Object.keys(MODALITIES).map((name) => line.modalities[name].state), line.modalities.text.committed, line.marker])]
     .map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
