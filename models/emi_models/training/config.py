@@ -165,7 +165,7 @@ class EncoderSettings(_Section):
         {},
         description=(
             "First layers of an encoder that stay as they are, with all that comes before them, such as"
-            " `encoders.frozen_layers.audio=6`; 0 = only what comes before the layers. A modality that is"
+            " `encoders.frozen_layers.audio=6`; 0 = only what comes before the layers; a modality that is"
             " not named is trained whole."
         ),
     )

@@ -74,10 +74,13 @@ def consistent(draw: st.DrawFn) -> Estimate:
         draw(st.none() | st.tuples(*(st.floats(low - high, high - low) for low, high in limits)))
         for _ in reports
     ]
+    interval = st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1))
+    intervals = st.none() | st.tuples(*(interval for _ in names))
     rest = {name: draw(values(kind)) for name, kind in fields.items() if name not in CONSISTENT}
     return Estimate(
         **rest,
         names=tuple(names),
+        intervals=draw(intervals),
         ranges=tuple(Range(*ends) for ends in ranges),
         intensities=tuple(draw(st.floats(low, high)) for low, high in limits),
         modalities={
@@ -87,7 +90,13 @@ def consistent(draw: st.DrawFn) -> Estimate:
     )
 
 
-CONSISTENT = {"names", "ranges", "intensities", "modalities"}  # fields of an estimate that must agree
+CONSISTENT = {
+    "names",
+    "ranges",
+    "intensities",
+    "intervals",
+    "modalities",
+}  # fields of an estimate that must agree
 
 
 def structs(cls: type[Any]) -> st.SearchStrategy[Any]:
