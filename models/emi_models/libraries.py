@@ -177,7 +177,7 @@ def lacking(*packages: str, extra: Extra) -> str | None:
 
     No package is imported.
     """
-    absent = [name for name in packages if not _found(name)]
+    absent = [name for name in dict.fromkeys(packages) if not _found(name)]
     if not absent:
         return None
     verb = "is" if len(absent) == 1 else "are"

@@ -24,7 +24,7 @@ from emi_live.cli.errors import run_app
 from emi_models import EMOTIONS
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.errors import CheckpointError
-from emi_models.networks import build_network
+from emi_models.networks import build_network, describe_config
 from tests.models.encoders.tiny_models import tiny_speech
 
 
@@ -60,9 +60,10 @@ def bench(*args: object) -> int:
 def checkpoint(path: Path, audio_dim: int, encoder_id: str, modalities: tuple[Any, ...] = ("audio",)) -> Path:
     shapes = {"vision_frames": 4, "vision_dim": 3, "audio_frames": 599, "audio_dim": audio_dim, "text_dim": 5}
     config = {"shapes": shapes, "d_model": 16, "heads": 2, "mlp_hidden": 8}
+    network = build_network("taemi", config, modalities)
     header = CheckpointHeader(
         system="taemi",
-        config={**config, **_defaults()},
+        config=describe_config(network.config),
         modalities=modalities,
         encoders=dict.fromkeys(modalities, encoder_id),
         data="none",
@@ -70,18 +71,8 @@ def checkpoint(path: Path, audio_dim: int, encoder_id: str, modalities: tuple[An
         scores={},
         created_by="a test",
     )
-    save_checkpoint(path, build_network("taemi", header.config, modalities), header)
+    save_checkpoint(path, network, header)
     return path
-
-
-def _defaults() -> dict[str, Any]:
-    return {
-        "dropout": 0.1,
-        "modality_dropout": 0.1,
-        "anchor": "text",
-        "attention": "anchored",
-        "missing": "token",
-    }
 
 
 def test_what_fits_in_one_step_has_no_drift(small: VoiceModel) -> None:
