@@ -134,11 +134,14 @@ def save_checkpoint(path: Path, network: FusionNetwork, header: CheckpointHeader
     """
     from safetensors.torch import save
 
-    from emi_models.networks import SYSTEMS, describe_config
+    from emi_models.networks import SYSTEMS, describe_config, described_defaults
 
+    config_type, network_type = SYSTEMS.get(header.system, (None, None))
+    described = describe_config(network.config)
     if (
-        SYSTEMS.get(header.system, (None, None))[1] is not type(network)
-        or dict(header.config) != describe_config(network.config)
+        network_type is not type(network)
+        or config_type is None
+        or {**described_defaults(config_type, described), **header.config} != described
         or header.modalities != network.config.modalities
     ):
         raise CheckpointError(

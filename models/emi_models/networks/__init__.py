@@ -8,7 +8,7 @@ it is looked up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emi_models.networks.base import FusionNetwork
     from emi_models.networks.config import NetworkConfig
 
-__all__ = ["SYSTEMS", "build_network", "describe_config"]
+__all__ = ["SYSTEMS", "build_network", "describe_config", "described_defaults"]
 
 _NAMES: Final = {
     "taemi": "Taemi",
@@ -56,6 +56,14 @@ def describe_config(config: NetworkConfig) -> dict[str, object]:
     if described["targets"] == len(EMOTIONS):  # the usual number is not named, as before there was a choice
         described.pop("targets")
     return described
+
+
+def described_defaults(
+    config_type: type[NetworkConfig], described: Mapping[str, object]
+) -> dict[str, object]:
+    """The settings of a description that have defaults: what an earlier description does not name."""
+    usual = {field.name: field.default for field in fields(config_type) if field.default is not MISSING}
+    return {name: usual[name] for name in described if name in usual}
 
 
 def build_network(
