@@ -90,7 +90,6 @@ def test_the_doctor_finds_no_fault_in_what_is_absent(assets: Path) -> None:
     [
         ("train", ("emi", "train", "--system", "taemi", "--data", "CORPUS", "--out", "runs")),
         ("train", ("emi", "eval", "--checkpoint", "OWN", "--data", "CORPUS")),
-        ("train", ("emi", "extract", "--videos", "CORPUS", "--out", "features")),
         ("gpu", ("emi-live", "--input", "CLIP", "--checkpoint", "OWN", *NO_WORDS)),
         (
             "gpu",
