@@ -14,6 +14,7 @@ from emi_live.health import Health
 from emi_live.rings import AudioRing
 from emi_models.encoders.wav2vec import FRAME_SAMPLES, HOP_SAMPLES, frames_for
 from emi_models.inputs import FrameRun, StreamWindow
+from emi_models.targets import EMI_TARGETS
 
 RATE_HZ = 16_000
 NS = 1_000_000_000
@@ -33,6 +34,7 @@ class MeanEngine:
 
     def __init__(self) -> None:
         self.closed = False
+        self.header = SimpleNamespace(targets=EMI_TARGETS, task="emi")
 
     def session(self) -> MeanEngine:
         return self

@@ -216,5 +216,5 @@ def test_without_a_checkpoint_it_says_where_one_comes_from(assets: Path) -> None
     done = emi_live(assets, "--config", "taemi", "--input", assets / CLIP)
     assert done.exit_code == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "no checkpoint of its own" in line
+    assert "no checkpoint in the package" in line
     assert "--checkpoint FILE" in line
