@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ from emi_live.web.protocol import (
     Event,
     Hello,
     Media,
+    ProtocolError,
     Role,
     SpokenWord,
     StateEvent,
@@ -96,7 +98,7 @@ class Outbox:
             await self._woken.wait()
 
 
-class Broadcast:
+class Broadcast(ABC):
     """What all connections of one engine get, and what a new one gets first."""
 
     def __init__(self, name: str, engine: LiveEngine, *, version: str, notice: str | None) -> None:
@@ -150,13 +152,17 @@ class Broadcast:
             outbox.put(message, encode(message))
         return outbox
 
+    @abstractmethod
     def role_of(self, wanted: Role) -> Role:
         """The role that a new connection gets."""
-        raise NotImplementedError
 
     def push(self, media: Media) -> None:
-        """Take one block of sound or one picture of the source."""
-        raise NotImplementedError
+        """Take one block of sound or one picture of the source.
+
+        Raises:
+            ProtocolError: this session takes no media.
+        """
+        raise ProtocolError("this session has a camera of its own, and takes no media")
 
     def obey(self, command: Command) -> None:
         """Carry out a command; before the engine runs, only `end` has an effect."""

@@ -18,7 +18,7 @@ import cv2
 from emi_live.clock import NS_PER_MS
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.web.broadcast import POLL_S, Broadcast, read_transcripts
-from emi_live.web.protocol import PICTURE, Bye, Media, Role, pack_media
+from emi_live.web.protocol import PICTURE, Bye, Command, Role, pack_media
 from emi_live.web.server import Access, build_app, is_loopback, listen, run_in_thread
 from emi_live.worker import Worker
 
@@ -62,9 +62,12 @@ class LocalView(Broadcast):
         """Every page of this machine may send commands."""
         return "viewer" if wanted == "viewer" else "controller"
 
-    def push(self, media: Media) -> None:
-        """Never called: no connection is a source."""
-        raise NotImplementedError
+    def obey(self, command: Command) -> None:
+        """As `Broadcast.obey`, but a page cannot end the run: its owner does, in the terminal."""
+        if command.type == "end":
+            self.warn("a page cannot end this run; end it in its terminal", "commands_ignored")
+            return
+        super().obey(command)
 
     async def close(self) -> None:
         """Tell every page that it is over."""

@@ -13,7 +13,7 @@ from emi_live.bundle.base import Encoders
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.web.client import EmiClient
 from emi_live.web.local import WebSink, parse_address
-from emi_live.web.protocol import PICTURE, Bye, EstimateEvent, Hello, StateEvent, unpack_media
+from emi_live.web.protocol import PICTURE, Bye, EstimateEvent, Hello, StateEvent, WarningEvent, unpack_media
 from tests.live.web.conftest import PATIENCE_S, NoFace
 from tests.live.web.test_server import first
 
@@ -58,6 +58,8 @@ def test_any_number_of_pages_watch_and_control(page: WebSink) -> None:
         one.command("pause")
         while first(two, StateEvent).state != "paused":
             continue
+        one.command("end")
+        assert "terminal" in first(two, WarningEvent).text
     with pytest.raises(SourceError, match="emi serve"):
         EmiClient.open(server)
 
