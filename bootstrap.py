@@ -26,7 +26,6 @@ NATIVE = {"portaudio": ("the microphone", "libportaudio2")}
 
 # The extras of pyproject.toml that a subcommand of `emi` needs; the others need none.
 EXTRAS = {
-    "extract": ("train",),
     "train": ("train",),
     "eval": ("train",),
     "convert": ("train",),
@@ -34,6 +33,15 @@ EXTRAS = {
     "compile": ("gpu", "tensorrt-rtx"),
     "bench": ("bench", "gpu"),
     "serve": ("web",),
+    "predict": ("train",),
+    "paper": ("train",),
+}
+# The extras that a word in the command line asks for.
+FOR_WORDS = {
+    "--web": ("web",),
+    "serve": ("web",),
+    "--encoder": ("taemi",),
+    "--train-encoders": ("taemi",),
 }
 
 
@@ -68,9 +76,11 @@ def what_it_needs(command: str, arguments: list[str]) -> list[str]:
     if command not in ("emi-live", "emi"):
         return ["--all-extras"]
     extras = EXTRAS.get(arguments[0], ()) if command == "emi" and arguments else ()
+    words = [word.partition("=")[0] for word in arguments]
+    extras += tuple(extra for word in words for extra in FOR_WORDS.get(word, ()))
     if any("taemi" in argument for argument in arguments):
-        extras = (*extras, "taemi")
-    return ["--no-dev", *(part for extra in extras for part in ("--extra", extra))]
+        extras += ("taemi",)
+    return ["--no-dev", *(part for extra in dict.fromkeys(extras) for part in ("--extra", extra))]
 
 
 def find_uv() -> str:
