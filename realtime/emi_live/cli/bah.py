@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from emi_models.training.config import TrainConfig
 
 __all__ = [
+    "BahFeatures",
     "BahOptions",
+    "BahWindow",
     "bah_table",
     "convert_bah",
     "header_options",
+    "is_bah_folder",
     "open_bah",
     "predict_bah_files",
     "show_bah_table",
@@ -46,6 +49,41 @@ __all__ = [
 CACHE: Final = "emi-cache"
 SETTINGS: Final = "bah.json"  # in the cache: what `emi convert` was asked for
 WORDS: Final = "bah-words"
+
+
+BahFeatures = Annotated[
+    str | None,
+    typer.Option(
+        help="BAH: folder of `emi extract --seconds 0`, or 'none' for words alone. [default: as converted]",
+        metavar="DIR",
+    ),
+]
+BahWindow = Annotated[
+    str | None,
+    typer.Option(
+        help="BAH: centred, as the paper, or causal, for live use. [default: centred]",
+        metavar="centred|causal",
+    ),
+]
+
+
+def is_bah_folder(data: Path, choices: dict[str, str | None], asked: str, option: str) -> bool:
+    """Whether the folder is to be read as BAH: as an option says, else by what is in it.
+
+    Raises:
+        ConfigurationError: the option has no such value, or the folder is no BAH.
+    """
+    from emi_models.data.bah import is_bah
+
+    if asked not in choices:
+        raise ConfigurationError(f"{option} {asked}: choose one of {', '.join(choices)}")
+    wanted, found = choices[asked], data.is_dir() and is_bah(data)
+    if wanted == "bah" and not found:
+        raise ConfigurationError(
+            f"{data} has neither BAH's splits nor its annotations; name the folder with default-split or "
+            "dataset-splits"
+        )
+    return found if wanted is None else wanted == "bah"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

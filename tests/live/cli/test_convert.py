@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emi_live.cli.errors import run_app
-from emi_live.cli.train import convert_app as app
+from emi_live.cli.prepare import convert_app as app
 from emi_models.data.dataset import ClipWriter
 from tests.models.data.folders import INFO, make_clip, make_vidmimic, vectors, write_split
 from tests.models.data.pickles import Calls, write_pickle

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emi_live.cli.errors import run_app
-from emi_live.cli.train import eval_app as app
+from emi_live.cli.evaluate import eval_app as app
 from emi_models import EMOTIONS
 from emi_models.training.fit import fit
 from tests.live.cli.clip_folder import write_folder

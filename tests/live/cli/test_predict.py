@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emi_live.cli.errors import run_app
-from emi_live.cli.predict import app
+from emi_live.cli.evaluate import predict_app as app
 from emi_models.training.fit import fit
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated

@@ -17,8 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 from emi_live.bundle import find_bundle
-from emi_live.cli.predict import app as predict_app
-from emi_live.cli.train import convert_app, eval_app, train_app
+from emi_live.cli.evaluate import eval_app, predict_app
+from emi_live.cli.prepare import convert_app
+from emi_live.cli.train import train_app
 from emi_models.checkpoint import read_header
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo

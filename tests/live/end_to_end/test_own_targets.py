@@ -12,7 +12,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from emi_live.bundle import find_bundle
-from emi_live.cli.train import eval_app, train_app
+from emi_live.cli.evaluate import eval_app
+from emi_live.cli.train import train_app
 from emi_live.errors import ConfigurationError
 from emi_models.checkpoint import read_header
 from emi_models.inputs import COMPACT_SHAPES, FusionShapes

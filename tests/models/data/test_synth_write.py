@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emi_live.cli.errors import run_app
-from emi_live.cli.train import synth_app as app
+from emi_live.cli.prepare import synth_app as app
 from emi_models.data import DataError, open_clips
 from emi_models.data.synth import NOTICE, SynthConfig, SynthCorpus, SynthError, expected_bytes, write_corpus
 from emi_models.data.unpickle import read_pickle
@@ -178,6 +178,6 @@ def test_the_command_keeps_its_hands_off_what_is_there(
 def test_the_command_loads_no_torch_for_its_help() -> None:
     import subprocess
 
-    code = "import sys, emi_live.cli.train; print('torch' in sys.modules)"
+    code = "import sys, emi_live.cli.prepare; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
