@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
@@ -49,7 +50,7 @@ from emi_live.web.protocol import (
 from emi_live.worker import Worker
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection, Request
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
@@ -120,12 +121,27 @@ class Access:
             site = urlsplit(origin)
             if site.netloc != connection.headers.get("host"):
                 return 403, f"pages of {origin!r} may not use this server; allow them with --origin"
-        if self.token is not None and connection.url.path.startswith("/v1/"):
+        preflight = (
+            connection.scope.get("method") == "OPTIONS" and origin is not None
+        )  # browsers send no token
+        if self.token is not None and not preflight and connection.url.path.startswith("/v1/"):
             given = connection.headers.get("authorization", "").removeprefix("Bearer ")
             given = given or connection.query_params.get("token", "")
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 return 401, "a bearer token is missing or wrong"
         return None
+
+    def sharing(self, connection: HTTPConnection) -> dict[str, str]:
+        """Headers by which a browser lets pages of the other sites read answers; none for a page of ours."""
+        origin = connection.headers.get("origin")
+        if origin is None or origin not in self.origins:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Headers": "Authorization",
+            "Access-Control-Allow-Methods": "GET, POST, DELETE",
+            "Vary": "Origin",
+        }
 
 
 class Crowd(Protocol):
@@ -169,9 +185,8 @@ class _Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        from starlette.requests import HTTPConnection
-
-        refused = self._access.refusal(HTTPConnection(scope))
+        connection = HTTPConnection(scope)
+        refused, shared = self._access.refusal(connection), self._access.sharing(connection)
         if refused is not None:
             status, reason = refused
             self._sessions.counters[f"refused_{status}"] += 1
@@ -180,12 +195,16 @@ class _Guard:
                 await receive()  # the server would not accept an answer before it has asked
                 await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
                 return
-            await JSONResponse({"error": reason}, status)(scope, receive, send)
+            await JSONResponse({"error": reason}, status, headers=shared)(scope, receive, send)
             return
+        if shared and scope.get("method") == "OPTIONS":
+            await Response(status_code=204, headers=shared)(scope, receive, send)
+            return
+        headers = [(k.lower().encode(), v.encode()) for k, v in {**HEADERS, **shared}.items()]
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                message["headers"] += headers
             await send(message)
 
         await self._app(scope, receive, with_headers)

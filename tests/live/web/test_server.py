@@ -156,6 +156,30 @@ def test_other_sites_and_other_names_are_refused(headers: Headers, status: int) 
         assert request(served, "POST", "/v1/sessions", headers)[0] == status
 
 
+def test_pages_of_a_site_that_was_named_may_read_answers() -> None:
+    site = {"Origin": "https://app.example"}
+    with serving(Access(token=TOKEN, origins=frozenset(site.values()))) as served:
+        asked = {
+            **site,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        status, _, headers = request(served, "OPTIONS", "/v1/sessions", asked)
+        assert status == 204
+        assert headers["access-control-allow-origin"] == "https://app.example"
+        assert headers["access-control-allow-headers"] == "Authorization"
+        for extra, wanted in (({}, 401), ({"Authorization": f"Bearer {TOKEN}"}, 201)):
+            status, _, headers = request(served, "POST", "/v1/sessions", {**site, **extra})
+            assert status == wanted
+            assert headers["access-control-allow-origin"] == "https://app.example"
+        assert (
+            request(served, "GET", "/emi.js", site)[2]["access-control-allow-origin"] == "https://app.example"
+        )
+        foreign = {"Origin": "https://evil.example"}
+        assert "access-control-allow-origin" not in request(served, "OPTIONS", "/v1/sessions", foreign)[2]
+        assert "access-control-allow-origin" not in request(served, "GET", "/emi.js")[2]
+
+
 def test_a_page_of_another_site_cannot_open_a_socket(served: Served) -> None:
     url = served.url.replace("http", "ws") + "/v1/sessions/anything"
     with pytest.raises(WebSocketException, match="403"):

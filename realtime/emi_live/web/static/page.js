@@ -29,7 +29,8 @@ watchThisMachine();
 
 /** With `emi-live --web` the server has the camera: show it at once. */
 async function watchThisMachine() {
-  const { id } = await (await fetch("/v1/local")).json();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const { id } = await (await fetch("/v1/local", { headers })).json();
   if (!id) return;
   session = new EmiSession(id, { role: "controller", pictures: true });
   listen(session);
