@@ -424,7 +424,7 @@ def _encoder(name: str, figure: float, modality: Modality, folder: str) -> Row:
 
 
 _WEIGHTS: Final = ("valid", "w_audio", "w_vision", "w_text")
-BAH: Final = "needs BAH's recordings; `emi paper` does not make BAH's tables"
+BAH: Final = "needs BAH's folder as --data"
 _SEMANTIC_MATTERS: Final = Paper(
     system="semantic_matters",
     title="Semantic Matters: Multimodal Features for Affective Analysis",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from emi_live.cli.bah import is_bah_folder
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import bad_use, check_data, check_out_folder, complete_system
 from emi_live.errors import ConfigurationError
@@ -33,6 +36,7 @@ HELP = """Make a table of one of the four papers from your data, next to the pap
   emi paper two_stage --table 5 --data hume --features dinov2=my_faces --resume
   emi paper semantic_matters --table 1 --data hume --rows text+vision --jobs 2
   emi paper taemi --table 4 --data synth --set training.max_epochs=1
+  emi paper semantic_matters --table 4 --data BAH       # after emi convert BAH
 
 Each row is a training, in [bold]--out[/bold]/runs; rows that tables share are trained once.
 After Ctrl-C, the same command with [bold]--resume[/bold] continues. Every GPU makes one
@@ -41,6 +45,7 @@ row at a time. A row that cannot be made says why.
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
+BAH_TABLES: Final = {("semantic_matters", number) for number in (4, 5, 6)}
 WHAT = "What"
 HOW = "How"
 
@@ -134,14 +139,17 @@ def paper(
         raise ConfigurationError("give --table N and --data DIR; `emi paper` alone lists all tables")
     with bad_use():
         chosen = find_table(name, table)
-    check_data(data, labels)
     out = out or Path("papers") / name
     check_out_folder("--out", out)
     asked = _pairs(features or ())
     settings = _settings(set_ or ())
+    console = Console(stderr=True)
+    if (name, table) in BAH_TABLES and is_bah_folder(data, {"auto": None}, "auto", "--data"):
+        _make_bah_table(table, data, out, settings, rows or (), console, force=force, as_json=as_json)
+        return
+    check_data(data, labels)
     if force:
         shutil.rmtree(out / "runs", ignore_errors=True)
-    console = Console(stderr=True)
     with bad_use():
         with console.status("loading ..."):
             from emi_models.training.reproduce import make_table
@@ -166,14 +174,46 @@ def paper(
             console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             raise
     if as_json:
-        import json
-
         typer.echo(json.dumps(made.to_json(), indent=1))
     else:
         _show(made, Console())
         say(f"wrote {out / f'table-{table}.md'} and .json")
     if any(row.failed for row in made.rows):
         raise typer.Exit(1)
+
+
+def _make_bah_table(
+    number: int,
+    data: Path,
+    out: Path,
+    settings: Mapping[str, Any],
+    wanted: Sequence[str],
+    console: Console,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make one of the tables on BAH; a row that was made before is not trained again without `force`."""
+    from rich.console import Console as Screen
+
+    from emi_live.cli.bah import bah_table, show_bah_table
+    from emi_live.config import validated
+    from emi_models.training.bah import find_bah_table
+    from emi_models.training.config import TrainConfig
+
+    out = out / f"table-{number}"
+    if force:
+        shutil.rmtree(out, ignore_errors=True)
+    config = validated(TrainConfig, dict(settings))
+    with bad_use():
+        rows = [
+            row.name for row in find_bah_table(number) if not wanted or any(w in row.name for w in wanted)
+        ]
+        made = bah_table(number, data, out, config=config, rows=rows, console=console)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in made], indent=1))
+    else:
+        show_bah_table(number, made, Screen())
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from emi_live.bundle import find_bundle
 from emi_live.cli.evaluate import eval_app, predict_app
+from emi_live.cli.paper import app as paper_app
 from emi_live.cli.prepare import convert_app
 from emi_live.cli.train import train_app
 from emi_models.checkpoint import read_header
@@ -96,6 +97,12 @@ def test_from_bahs_folder_to_the_json_line(
     assert scores["whole"].keys() == {"n", "weighted_f1", "macro_f1", "average_precision"}
     assert scores["whole"]["average_precision"] > 0.6  # a quarter of the frames is positive
     assert scores["videos"]["n"] == 4
+
+    table = ("semantic_matters", "--table", "6", "--data", data, "--rows", "35 seconds", "--json")
+    (row,) = json.loads(emi(paper_app, *table, "--out", tmp_path / "paper", *settings))
+    assert row["row"]["name"] == "35 seconds"
+    assert 0 <= row["valid"] <= 1
+    assert not row["why"]
 
     predictions = tmp_path / "frames.csv"
     emi(predict_app, *given, "--split", "test", "--out", predictions)
