@@ -95,7 +95,7 @@ def test_an_interrupt_ends_it_with_one_line_and_nothing_half_written(videos: Pat
         text=True,
         start_new_session=True,
     ) as run:
-        until(ledger.exists, 120)
+        until(lambda: ledger.exists() and ledger.stat().st_size > 0, 120)  # its first clip is done
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
         stdout, stderr = run.communicate(timeout=20)
     assert run.returncode == 130
