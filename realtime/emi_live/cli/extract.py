@@ -332,8 +332,10 @@ LINE_EVERY_S: Final = 10.0  # without a terminal
 class ExtractView:
     """Shows finished clips, their rate and the remaining time; a `Watcher`."""
 
-    def __init__(self, console: Console, listing: Listing) -> None:
+    def __init__(self, console: Console, listing: Listing, what: str = "encoders") -> None:
+        """`what` is loaded first, in words."""
         self._console = console
+        self._what = what
         self._listing = listing
         self._shown = ExitStack()
         self._bar: Progress | None = None
@@ -347,7 +349,7 @@ class ExtractView:
         listing = self._listing
         others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(listing.others.items()))
         self.say(f"{len(listing.videos)} clips" + (f" (ignored: {others})" if others else ""))
-        self._shown.enter_context(self._console.status("loading the encoders …"))
+        self._shown.enter_context(self._console.status(f"loading the {self._what} …"))
         return self
 
     def __exit__(

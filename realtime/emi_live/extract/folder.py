@@ -33,6 +33,7 @@ from emi_models.files import locked
 __all__ = [
     "LEDGER",
     "SPLIT_BY",
+    "SUFFIXES",
     "Entry",
     "Ledger",
     "Listing",
@@ -194,9 +195,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
 
     def busy() -> None:
-        raise ConfigurationError(
-            f"another `emi extract` is writing to {folder}; wait for it, or name another folder"
-        )
+        raise ConfigurationError(f"another run is writing to {folder}; wait for it, or name another folder")
 
     with ExitStack() as claim:
         try:

@@ -1,4 +1,4 @@
-"""The worker processes of `emi extract`: each loads the encoders once and turns clips into files.
+"""The worker processes of `emi extract` and `emi score`: each loads its models once, then does clips.
 
 A worker that dies costs one clip and is replaced. The main process and its workers exchange JSON over a
 pipe, so nothing is unpickled.
@@ -34,7 +34,20 @@ if TYPE_CHECKING:
     from emi_live.extract.encoders import ClipEncoders
     from emi_models.data.dataset import ClipWriter
 
-__all__ = ["Failed", "Job", "Link", "Message", "Pool", "Ready", "Refused", "Task", "Written", "run_child"]
+__all__ = [
+    "Failed",
+    "Job",
+    "Link",
+    "Message",
+    "Pool",
+    "Ready",
+    "Refused",
+    "Task",
+    "Written",
+    "give_memory_back",
+    "run_child",
+    "set_up_output",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +284,7 @@ class Task:
 
 def run_child(connection: Connection, task: Task) -> None:
     """Serve until the other side hangs up; the body of the process."""
-    _set_up_output(task.debug)
+    set_up_output(task.debug)
     link = Link(connection)
     with ExitStack() as opened:
         from emi_live.extract.encoders import ClipEncoders
@@ -298,7 +311,7 @@ def run_child(connection: Connection, task: Task) -> None:
         while writer is not None and isinstance(job := link.receive(), Job):
             encoders.forget()
             link.send(_extract(job, task.settings, encoders, writer, ready.settings))
-            _give_memory_back()
+            give_memory_back()
 
 
 def _extract(
@@ -370,7 +383,7 @@ def _licence(task: Task) -> str:
     return LICENCE
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Hand freed memory back to the system, which glibc does not do by itself.
 
     Each clip has its own threads, and glibc keeps what they freed in pieces: without this a process grew
@@ -388,7 +401,7 @@ def _version(library: str) -> str:
         return ""
 
 
-def _set_up_output(debug: bool) -> None:
+def set_up_output(debug: bool) -> None:
     """Keep native libraries' chatter, and ours, off the terminal that the main process draws on."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)

@@ -63,7 +63,7 @@ def test_one_run_at_a_time_may_write_to_a_folder(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"claimed\n"
-        with pytest.raises(ConfigurationError, match="another `emi extract`"), claimed(folder):
+        with pytest.raises(ConfigurationError, match="another run"), claimed(folder):
             pass
         other.kill()  # a run that was killed holds nothing
         other.wait()

@@ -1,0 +1,1 @@
+"""Scoring: recorded clips into tables, subtitles, annotations and pictures, by the engine that runs live."""

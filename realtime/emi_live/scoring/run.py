@@ -1,0 +1,311 @@
+"""A folder of clips into a folder of results: found, shared out to worker processes, resumed.
+
+A record of each clip, `.emi-score/CLIP.json`, is begun before its files are written and completed after. So
+after a crash the next run knows which files are its own, and which clips are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from glob import glob
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emi_live.config import LiveConfig
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
+from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written, give_memory_back, set_up_output
+from emi_live.scoring.files import FORMATS, summary_of, write_summary
+from emi_models.errors import EmiError
+from emi_models.files import WriteError, atomic_write
+
+if TYPE_CHECKING:
+    from emi_live.extract.run import Watcher, Workers
+    from emi_live.scoring.clip import Scores
+
+__all__ = ["RECORDS", "Plan", "Report", "Task", "find_clips", "score_all", "score_child"]
+
+RECORDS: Final = ".emi-score"
+SUMMARY: Final = "summary.csv"
+VERSION: Final = 1  # of the files; one more when the same settings give other ones
+PICTURES: Final = {"png": ".png", "svg": ".svg"}
+OVERLAY: Final = ".overlay.mp4"
+
+
+def find_clips(given: Sequence[str]) -> Listing:
+    """The clips of folders (with those below), files and patterns such as `day*/*.mp4`.
+
+    The id of a clip is its name without the suffix, below the folder that was given; where two would have the
+    same, the suffix stays.
+
+    Raises:
+        ConfigurationError: one of them is not there, or there is no clip at all.
+    """
+    found: dict[str, Path] = {}
+    unusable: list[tuple[str, str]] = []
+    others: Counter[str] = Counter()
+    for path, name in _files(given):
+        if path.suffix.lower() not in SUFFIXES:
+            others[path.suffix.lower() or "no suffix"] += 1
+        elif name not in found:
+            found[name] = path
+        elif found[name].resolve() != path.resolve():
+            unusable.append((str(path), f"has the name of {found[name]}; score it into another folder"))
+    if not found:
+        seen = f" (but {sum(others.values())} other files)" if others else ""
+        raise ConfigurationError(f"there is no media file in {', '.join(given)}{seen}")
+    stems = Counter(name.removesuffix(path.suffix) for name, path in found.items())
+    videos = []
+    for name, path in sorted(found.items()):
+        stem, status = name.removesuffix(path.suffix), path.stat()
+        videos.append(
+            Video(stem if stems[stem] == 1 else name, path, name, status.st_size, status.st_mtime_ns)
+        )
+    return Listing(videos, unusable, dict(others))
+
+
+def _files(given: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                below = file.relative_to(path)
+                if file.is_file() and not any(part.startswith(".") for part in below.parts):
+                    yield file, below.as_posix()
+        elif path.is_file():
+            yield path, path.name
+        elif matches := [Path(match) for match in sorted(glob(text, recursive=True))]:
+            yield from ((match, match.name) for match in matches if match.is_file())
+        else:
+            raise ConfigurationError(f"{text}: there is no such file or folder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is written of each clip."""
+
+    out: Path
+    formats: tuple[str, ...] = ("csv",)  # names of `FORMATS`, png or svg
+    overlay: bool = False
+    cut: float = 0.5  # a share of a value's range: time above it is summed up
+
+    def files(self, clip_id: str) -> list[Path]:
+        """The main file of each format."""
+        endings = [PICTURES.get(name) or FORMATS[name].ending for name in self.formats]
+        return [self.out / f"{clip_id}{ending}" for ending in endings]
+
+    def record(self, clip_id: str) -> Path:
+        """Where the clip's record is."""
+        return self.out / RECORDS / f"{clip_id}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a worker process is for."""
+
+    plan: Plan
+    config: LiveConfig
+    debug: bool = False
+
+    @property
+    def settings(self) -> str:
+        """The same 16 letters for the same results of the same file."""
+        dumped = self.config.model_dump(mode="json", exclude={"source": True, "output": True, "models": True})
+        checkpoint = self.config.fusion.checkpoint
+        facts = {
+            "version": VERSION,
+            "config": dumped,
+            "track": self.config.source.audio_track,
+            "cut": self.plan.cut,
+            "checkpoint": None if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Report:
+    """The result for each file."""
+
+    kept: list[str] = field(default_factory=list)  # ids of clips that were done before
+    written: list[Entry] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)  # name and reason
+    damaged: dict[str, int] = field(default_factory=dict)  # packets left out, by name
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the summary
+
+
+def score_all(
+    listing: Listing,
+    task: Task,
+    workers: AbstractContextManager[Workers],
+    watcher: Watcher,
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
+) -> Report:
+    """Score all clips that are not done yet, and write the summary.
+
+    Args:
+        listing: the clips.
+        task: what the workers do.
+        workers: a `Pool` of `score_child`.
+        watcher: gets the progress.
+        overwrite: replace files that are in the way.
+        strict: fail on the first clip that cannot be used.
+
+    Raises:
+        ConfigurationError: the folder cannot be written to, or has files that this command has not written
+            with these settings.
+        SourceError: strict, and a clip cannot be used.
+        EmiError: what the workers raise.
+    """
+    plan, report = task.plan, Report()
+    with ExitStack() as opened:
+        opened.enter_context(claimed(plan.out))
+        for part in plan.out.rglob(".*.part"):  # of a run that was killed
+            part.unlink(missing_ok=True)
+        todo = _to_do(listing, task, report, overwrite=overwrite)
+        pool = opened.enter_context(workers)
+        waiting = {video.id: video for video in todo}
+        watcher.ready(pool.ready(), len(report.kept), len(todo))
+
+        def refuse(name: str, reason: str) -> None:
+            if strict:
+                raise SourceError(f"{name}: {reason}")
+            report.refused.append((name, reason))
+            watcher.refused(name, reason)
+
+        for name, reason in listing.unusable:
+            refuse(name, reason)
+        for done in pool.run(_job(video) for video in todo):
+            if isinstance(done, Refused):
+                video = waiting[done.id]
+                refuse(video.name, done.reason.removeprefix(str(video.path)).lstrip(": "))
+                continue
+            report.written.append(done.entry)
+            if done.damaged:
+                report.damaged[done.entry.source] = done.damaged
+            watcher.wrote(done.entry)
+    records = [_read(plan.record(video.id)) for video in listing.videos]
+    report.rows = [record["summary"] for record in records if record is not None and record["done"]]
+    if report.rows:
+        write_summary(report.rows, plan.out / SUMMARY)
+    return report
+
+
+def _to_do(listing: Listing, task: Task, report: Report, *, overwrite: bool) -> list[Video]:
+    """The clips that are not done yet; those that are go into the report."""
+    plan, todo = task.plan, list[Video]()
+    for video in listing.videos:
+        record = _read(plan.record(video.id)) or {}
+        ours = record.get("settings") == task.settings
+        files = plan.files(video.id)
+        if ours and record["done"] and _same(record, video) and _all_there(plan, video.id, record):
+            report.kept.append(video.id)
+            continue
+        if not (ours or overwrite) and (there := [file for file in files if file.exists()]):
+            raise ConfigurationError(
+                f"{there[0]} is there, and not from a run with these settings; give --overwrite, or another "
+                "folder"
+            )
+        todo.append(video)
+    return todo
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "done" in found else None
+
+
+def _same(record: Mapping[str, Any], video: Video) -> bool:
+    return (record.get("size"), record.get("mtime_ns")) == (video.size, video.mtime_ns)
+
+
+def _all_there(plan: Plan, clip_id: str, record: Mapping[str, Any]) -> bool:
+    files = plan.files(clip_id)
+    if plan.overlay and record.get("picture", True):
+        files.append(plan.out / f"{clip_id}{OVERLAY}")
+    return all(file.exists() for file in files)
+
+
+def _job(video: Video) -> Job:
+    return Job(id=video.id, path=str(video.path), name=video.name, size=video.size, mtime_ns=video.mtime_ns)
+
+
+def score_child(connection: Connection, task: Task) -> None:
+    """Serve until the other side hangs up; the body of a worker process."""
+    set_up_output(task.debug)
+    link = Link(connection)
+    with ExitStack() as opened:
+        from emi_live.scoring.clip import ClipScorer
+
+        try:
+            scorer = opened.enter_context(ClipScorer(task.config))
+        except EmiError as error:
+            link.send(Failed(reason=str(error)))
+            return
+        settings = task.settings
+        link.send(Ready(encoders={}, recognizer="", settings=settings, announcements=scorer.announcements))
+        while isinstance(job := link.receive(), Job):
+            link.send(_score(job, task, settings, scorer.score))
+            give_memory_back()
+
+
+def _score(job: Job, task: Task, settings: str, score: Any) -> Written | Refused | Failed:
+    plan, path = task.plan, Path(job.path)
+    record: dict[str, Any] = {
+        "settings": settings,
+        "source": job.name,
+        "size": job.size,
+        "mtime_ns": job.mtime_ns,
+        "done": False,
+    }
+    try:
+        scores: Scores = score(path)
+        atomic_write(plan.record(job.id), json.dumps(record))
+        for name, file in zip(plan.formats, plan.files(job.id), strict=True):
+            if name in PICTURES:
+                from emi_live.scoring.picture import plot
+
+                plot(scores, file)
+            else:
+                FORMATS[name].write(scores, file, plan.cut)
+        if plan.overlay:
+            from emi_live.scoring.picture import has_picture, overlay
+
+            record["picture"] = has_picture(path)
+            if record["picture"]:
+                overlay(path, scores, plan.out / f"{job.id}{OVERLAY}")
+        record |= {"done": True, "summary": summary_of(scores, job.name, plan.cut)}
+        atomic_write(plan.record(job.id), json.dumps(record))
+    except WriteError as error:  # the disk is full: the next clip would fare no better
+        return Failed(reason=str(error))
+    except EmiError as error:
+        return Refused(id=job.id, reason=str(error))
+    entry = Entry(
+        id=job.id,
+        source=job.name,
+        size=job.size,
+        mtime_ns=job.mtime_ns,
+        settings=settings,
+        duration_s=round(scores.duration_s, 3),
+        pictures=scores.pictures,
+        faces=scores.faces,
+        sounds=sum(scores["audio_used"]),
+        words=len(scores.words),
+    )
+    return Written(entry=entry, damaged=scores.damaged)
+
+
+def process_count(asked: int | None) -> int:
+    """How many worker processes: as asked, else one for every two cores."""
+    return asked or max(1, (os.cpu_count() or 1) // 2)
