@@ -35,6 +35,8 @@ EXTRAS = {
     "serve": ("web",),
     "predict": ("train",),
     "paper": ("train",),
+    "score": ("score",),
+    "plot": ("score",),
 }
 # The extras that a word in the command line asks for.
 FOR_WORDS = {

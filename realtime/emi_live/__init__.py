@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig, load_config
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
+    from emi_live.scoring.clip import score
     from emi_live.sharing import SharedEngine, SharedModels
     from emi_models import EMOTIONS, MODALITIES
     from emi_models.errors import EmiError
@@ -29,6 +30,7 @@ __all__ = [
     "SharedEngine",
     "SharedModels",
     "load_config",
+    "score",
 ]
 
 _HOME = {
@@ -41,6 +43,7 @@ _HOME = {
     "SharedEngine": "emi_live.sharing",
     "SharedModels": "emi_live.sharing",
     "load_config": "emi_live.config",
+    "score": "emi_live.scoring.clip",
 }
 
 

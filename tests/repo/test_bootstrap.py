@@ -43,6 +43,7 @@ def extras(bootstrap: Any, line: str) -> set[str]:
         ("emi train --system two_stage --data d --out o --train-encoders audio", {"train", "taemi"}),
         ("emi predict --checkpoint f --data d --out p.csv", {"train"}),
         ("emi paper two_stage --table 3 --data d", {"train"}),
+        ("emi score clips --out scores", {"score"}),
         ("emi doctor", set()),
     ],
 )

@@ -59,6 +59,10 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("emi", "extract", "--videos", "clips", "--labels", "ratings.csv", "--out", "out/features"),
         *("--without", "text", "--workers", "1", "--offline"),
     ),
+    "score": (
+        *("emi", "score", "clips", "--out", "out/scores", "--without", "text", "--workers", "1", "--offline"),
+        *("-f", "csv", "-f", "parquet", "-f", "png", "-f", "textgrid", "-f", "elan", "--overlay"),
+    ),
     "train": ("emi", "train", "--system", "taemi", "--data", "features", "--out", "out/run", *QUICK_TRAINING),
     "bench": (
         *("emi", "bench", "fusion", "--engine", "onnxruntime-cpu-1t", "--network", "compact", "--batch", "1"),
@@ -75,7 +79,7 @@ CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
 LANES: Final = (
     ("help", "models", "privacy", "input", "camera"),
     ("demo", "serve"),
-    ("extract", "train", "bench"),
+    ("extract", "score", "train", "bench"),
     tuple(CULPRITS),
 )
 

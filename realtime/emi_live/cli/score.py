@@ -246,7 +246,7 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
     if report.rows:
         targets = [name.removesuffix("_mean") for name in report.rows[0] if name.endswith("_mean")]
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-        for heading in ("clip", "s", "words", "highest means", "highest peak"):
+        for heading in ("clip", "s", "words", "highest mean", "highest peak"):
             table.add_column(heading, justify="right" if heading in ("s", "words") else "left")
         for row in report.rows[:SHOWN]:
             length = (f"{row['seconds']:.1f}", str(row["words"]))
@@ -268,12 +268,14 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
 
 
 def _highest(row: Mapping[str, Any], targets: Sequence[str]) -> tuple[str, str]:
-    """The two highest means, and the highest peak with its time."""
-    means = sorted(targets, key=lambda name: row[f"{name}_mean"], reverse=True)[:2]
+    """The highest mean, and the highest peak with its time."""
+    mean = max(targets, key=lambda name: row[f"{name}_mean"])
     peak = max(targets, key=lambda name: row[f"{name}_peak"])
-    shown = ", ".join(f"{name.replace('_', ' ')} {row[f'{name}_mean']:.2f}" for name in means)
     at_s = row[f"{peak}_peak_at_s"]
-    return shown, f"{peak.replace('_', ' ')} {row[f'{peak}_peak']:.2f} at {at_s:.1f} s"
+    return (
+        f"{mean.replace('_', ' ')} {row[f'{mean}_mean']:.2f}",
+        f"{peak.replace('_', ' ')} {row[f'{peak}_peak']:.2f} at {at_s:.1f} s",
+    )
 
 
 @plot_app.command(help=PLOT_HELP, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from errno import ENOSPC
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ import numpy as np
 from emi_live.errors import SourceError
 from emi_live.scoring.files import lines_of
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.files import WriteError, replacing
+from emi_models.files import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,6 +160,7 @@ def has_picture(path: Path) -> bool:
 
 PANEL: Final = 0.30  # the panel's width, as a share of the picture's
 SOUND_RATE_HZ: Final = 48_000
+CLOCK_HZ: Final = 90_000  # of the copy's time stamps
 VIDEO_RATE: Final = 30  # where the file does not say
 MAX_SIDE: Final = 1280  # of the copy; a larger picture is scaled down
 
@@ -179,25 +181,45 @@ def overlay(clip: Path, scores: Scores, path: Path) -> None:
 
     if not has_picture(clip):
         raise SourceError(f"{clip}: it has no picture to draw on")
-    with replacing(path) as part, ExitStack() as opened:
-        try:
-            source = opened.enter_context(av.open(str(clip)))
-            target = opened.enter_context(av.open(str(part), "w", format="mp4"))
-            _copy(source, target, scores)
-        except (av.FFmpegError, ValueError) as error:
-            raise SourceError(f"{clip}: it cannot be copied with an overlay: {error}") from error
-        except OSError as error:
-            raise WriteError(f"{path}: {error.strerror or error}") from error
+    try:
+        with replacing(path) as part, ExitStack() as opened:
+            try:
+                source = opened.enter_context(av.open(str(clip)))
+                target = opened.enter_context(av.open(str(part), "w", format="mp4"))
+                _copy(source, target, scores, _size_of(clip))
+            except (av.FFmpegError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno == ENOSPC:
+                    raise
+                raise _NotCopiedError(str(error)) from error  # an OSError would be one of the disk
+    except _NotCopiedError as error:
+        raise SourceError(f"{clip}: it cannot be copied with an overlay: {error}") from error
 
 
-def _copy(source: Any, target: Any, scores: Scores) -> None:
+class _NotCopiedError(Exception):
+    """The clip cannot be decoded, or its pictures cannot be encoded."""
+
+
+def _size_of(clip: Path) -> tuple[int, int]:
+    """Width and height of the clip's first picture as it is shown; the copy needs them before its sound."""
+    import av
+
+    with av.open(str(clip)) as source:
+        for frame in source.decode(video=0):
+            height, width, _ = _upright(frame).shape
+            return width, height
+    raise ValueError("none of its pictures can be decoded")
+
+
+def _copy(source: Any, target: Any, scores: Scores, size: tuple[int, int]) -> None:
     import av
 
     pictures = source.streams.video[0]
     sounds = source.streams.audio[0] if source.streams.audio else None
     began_s = (source.start_time or 0) / av.time_base
     drawer = _Drawer(scores)
-    video: Any = None
+    video: Any = target.add_stream(_codec(), rate=pictures.average_rate or VIDEO_RATE)
+    (video.width, video.height), video.pix_fmt = size, "yuv420p"
+    video.codec_context.time_base = Fraction(1, CLOCK_HZ)
     sound: Any = None if sounds is None else target.add_stream("aac", rate=SOUND_RATE_HZ)
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=SOUND_RATE_HZ)
     last = -1
@@ -213,14 +235,10 @@ def _copy(source: Any, target: Any, scores: Scores) -> None:
                 continue
             at_s = 0.0 if frame.time is None else max(0.0, frame.time - began_s)
             rgb = drawer.draw(_upright(frame), at_s)
-            if video is None:
-                video = target.add_stream(_codec(), rate=pictures.average_rate or VIDEO_RATE)
-                video.width, video.height, video.pix_fmt = rgb.shape[1], rgb.shape[0], "yuv420p"
-                video.codec_context.time_base = Fraction(1, 90_000)
-            stamp = max(last + 1, round(at_s * 90_000))
+            stamp = max(last + 1, round(at_s * CLOCK_HZ))
             last = stamp
             drawn = av.VideoFrame.from_ndarray(_fit(rgb, video.width, video.height), format="rgb24")
-            drawn.pts, drawn.time_base = stamp, Fraction(1, 90_000)
+            drawn.pts, drawn.time_base = stamp, Fraction(1, CLOCK_HZ)
             target.mux(video.encode(drawn))
     for stream in (video, sound):
         if stream is not None:
