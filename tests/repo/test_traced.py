@@ -205,7 +205,7 @@ def test_what_is_left_is_our_cache_and_what_was_asked_for(traced: TracedRuns) ->
     assert home == ours
     assert [path for name in ("tmp", "run") for path in (traced.folder / name).rglob("*")] == []
     assert {path.name for path in (traced.folder / "out").iterdir()} == {
-        *("demo.jsonl", "demo.svg", "input.jsonl", "camera.jsonl", "features", "run", "bench.json")
+        *("demo.jsonl", "demo.svg", "input.jsonl", "camera.jsonl", "features", "run", "scores", "bench.json")
     }
 
 
