@@ -41,6 +41,7 @@ EXTRAS = {
 # The extras that a word in the command line asks for.
 FOR_WORDS = {
     "--web": ("web",),
+    "--record": ("record",),
     "serve": ("web",),
     "--encoder": ("taemi",),
     "--train-encoders": ("taemi",),
@@ -80,6 +81,8 @@ def what_it_needs(command: str, arguments: list[str]) -> list[str]:
     extras = EXTRAS.get(arguments[0], ()) if command == "emi" and arguments else ()
     words = [word.partition("=")[0] for word in arguments]
     extras += tuple(extra for word in words for extra in FOR_WORDS.get(word, ()))
+    if any(argument.endswith(".mcap") for argument in arguments):
+        extras += ("record",)
     if any("taemi" in argument for argument in arguments):
         extras += ("taemi",)
     return ["--no-dev", *(part for extra in dict.fromkeys(extras) for part in ("--extra", extra))]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from emi_engine import EngineError, FusionEngine
 from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.messages import (
     END_OF_STREAM,
@@ -34,12 +34,13 @@ from emi_live.messages import (
     Range,
     Trace,
 )
+from emi_live.recording import Event, Hop, Recording
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
 from emi_models.targets import shown_values
 
-__all__ = ["FusionLoop", "LoopOptions", "Smoother"]
+__all__ = ["FusionLoop", "LoopOptions", "ReplayLoop", "Smoother"]
 
 FAILURES = 3  # failures of an engine in a row before it is replaced; one bad window is not enough
 WAIT_S = 0.1  # longest wait for a packet before `stop` is checked again
@@ -114,10 +115,8 @@ class FusionLoop:
         self._waits_for: tuple[Modality, int] | None = None  # exact mode: with the window's end
         self._traces: dict[str, deque[Trace]] = {modality: deque() for modality in readers}
         self._observers: list[Callable[[Window], None]] = []
+        self._journal: Callable[[Event], None] | None = None
         self.published = 0
-        for modality in MODALITIES:
-            if modality not in readers:
-                assembler.close(modality)
 
     def observe(self, observer: Callable[[Window], None]) -> None:
         """Call `observer` with each window, in the loop's thread after its estimate; set it before the run.
@@ -125,6 +124,10 @@ class FusionLoop:
         The arrays of the window are valid until the observer returns.
         """
         self._observers.append(observer)
+
+    def record(self, journal: Callable[[Event], None]) -> None:
+        """Call `journal` with each packet that is taken and each hop, in the loop's thread; set it before."""
+        self._journal = journal
 
     @property
     def waits_for(self) -> tuple[Modality, int] | None:
@@ -203,6 +206,9 @@ class FusionLoop:
 
     def __call__(self, stop: threading.Event) -> None:
         """Run in the calling thread until the media end, the duration is over, or `stop` is set."""
+        for modality in MODALITIES:
+            if modality not in self._readers:
+                self._assembler.close(modality)
         if self._options.exact:
             self._run_exact(stop)
         else:
@@ -279,18 +285,25 @@ class FusionLoop:
         if packet.t_ns != NOTHING_YET:
             self._newest_ns = max(NOTHING_YET if self._newest_ns is None else self._newest_ns, packet.t_ns)
         self._assembler.add(packet)
+        if self._journal is not None:
+            self._journal(packet)
         if not self._options.exact and _is_shown(packet):
             self._traces[packet.topic].append(Trace.of(packet))
         return True
 
-    def _emit(self, end_ns: int, origin_ns: int) -> None:
+    def _emit(self, end_ns: int, origin_ns: int, recorded: Hop | None = None) -> None:
         self._take_over()
         marks = self._take_marks(end_ns)
+        if recorded is None:
+            conditions = self._assembler.with_breaks(end_ns, self._conditions())
+            wall = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        else:
+            conditions, wall, marks = recorded.conditions, recorded.wall, (*recorded.marks, *marks)
         traces = self._newest_traces(end_ns)
         started_ns = 0 if self._options.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
         discarded = self._assembler.discarded
-        window = self._assembler.assemble(end_ns, self._conditions())
+        window = self._assembler.assemble(end_ns, conditions)
         self._health.count("window.discarded", self._assembler.discarded - discarded)
         assembled = time.perf_counter_ns()
         raw = self._infer(window)
@@ -310,7 +323,7 @@ class FusionLoop:
             t_ns=end_ns,
             progress_ns=end_ns,
             t_s=(end_ns - origin_ns) / NS_PER_S,
-            wall=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            wall=wall,
             intensities=intensities,
             intervals=intervals,
             modalities=_with_contributions(window.reports, shown) if len(shown) > 1 else window.reports,
@@ -334,6 +347,17 @@ class FusionLoop:
         self._publisher.publish(estimate)
         self.published += 1
         self._health.count("fusion.estimates")
+        if self._journal is not None:
+            self._journal(
+                Hop(
+                    end_ns=end_ns,
+                    origin_ns=origin_ns,
+                    wall=wall,
+                    conditions=conditions,
+                    marks=marks,
+                    estimate=estimate,
+                )
+            )
         for observe in self._observers:
             observe(window)
 
@@ -390,6 +414,34 @@ class FusionLoop:
             if traces and traces[0].t_ns <= end_ns:
                 newest[modality] = traces[0]
         return newest
+
+
+class ReplayLoop(FusionLoop):
+    """Makes the estimates of a recording again: in `exact` mode as fast as it can, else at their own pace."""
+
+    def play(self, recording: Recording) -> None:
+        """Take the events of this recording; called before the run."""
+        self._recording = recording
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread until the recording or the duration is over, or `stop` is set."""
+        begun_ns, last_ns = self._clock.now_ns(), 0
+        for event in self._recording:
+            if stop.is_set():
+                return
+            if not isinstance(event, Hop):
+                self._assembler.add(event)
+                continue
+            last_ns = event.end_ns - event.origin_ns
+            if not self._options.exact and not self._clock.wait_until(begun_ns + last_ns, stop):
+                return
+            self._emit(event.end_ns, event.origin_ns, event)
+            if self._duration_over(event.end_ns, event.origin_ns):
+                return
+        if self._recording.shortfall:
+            self._health.report("file", "ended", self._recording.shortfall)
+        if not self.published:
+            raise SourceError("the recording has no estimate")
 
 
 def _is_shown(packet: Packet) -> bool:

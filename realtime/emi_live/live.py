@@ -22,6 +22,7 @@ from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
+from emi_live.recording import with_recorded
 from emi_live.sinks import AsyncEstimates, AttachedSink, EstimateReader
 from emi_models.errors import EmiError
 
@@ -108,7 +109,7 @@ class LiveEngine:
                 f"LiveEngine takes a LiveConfig, not {config!r}; make one with LiveConfig(mode='exact') or "
                 "load_config('robot')"
             )
-        self.config = with_tuned_encoders(config or LiveConfig())
+        self.config = with_recorded(with_tuned_encoders(config or LiveConfig()))
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks

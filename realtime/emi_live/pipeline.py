@@ -14,10 +14,12 @@ import hashlib
 import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -28,9 +30,10 @@ from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.flow import Flow, StageMaker, open_flow
-from emi_live.fusion_loop import FusionLoop, LoopOptions
+from emi_live.fusion_loop import FusionLoop, LoopOptions, ReplayLoop
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.recording import About, Recording, SessionRecorder, is_recording
 from emi_live.sinks import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from emi_live.sharing import SharedModels
     from emi_live.sinks import Sink
     from emi_live.sources.push import PushSource
+    from emi_live.stages import Stage
     from emi_models.store import Progress
 
 __all__ = ["Builder", "Parts", "source_of"]
@@ -121,6 +125,7 @@ class Builder:
         self._loaded: WeakKeyDictionary[FusionEngine, Path] = WeakKeyDictionary()  # checkpoints of engines
         self._first_failure_ns = self._last_failure_ns = -SAME_FAILURE_NS  # of an engine without successor
         self._spent: set[str] = set()  # engines that failed at it
+        self._session = ""  # the name of the run
 
     def build(
         self,
@@ -138,13 +143,18 @@ class Builder:
             self._announce(line)
         if engine is None:
             self._checkpoint()  # a missing file is an error before seconds are spent on encoders
+        recording = self._recording()
         with ExitStack() as opened:
-            flow = self._open_media(opened, without_sources=make_stages is not None)
-            if encoders is None:
+            without_sources = make_stages is not None or recording is not None
+            flow = self._open_media(opened, without_sources=without_sources)
+            if recording is not None:
+                about = recording.about
+                encoders = Encoders(ids=dict(about.encoders), dims=dict(about.dims))  # type: ignore[arg-type]
+            elif encoders is None:
                 encoders = Encoders() if make_stages else self._load_encoders(flow.streams, progress, shared)
             opened.callback(encoders.close)
             self._encoders = encoders
-            stages = list(make_stages(flow.bus)) if make_stages else bundle_of(config).stages(encoders, flow)
+            stages = self._stages(flow, make_stages, recording)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
             engine = engine or self.load_engine()
@@ -154,12 +164,15 @@ class Builder:
                 flow,
                 {stage.topic for stage in stages},
                 len(sinks) + 1,
-                without_sources=make_stages is not None,
+                demo=make_stages is not None,
+                recording=recording,
             )
             opened.callback(loop.close)
             flow.intake.waits_for = lambda: loop.waits_for
-            attempts = 1 if config.exact else FUSION_ATTEMPTS
-            fusion = Worker("fusion", loop, health, restart=Backoff(attempts=attempts))
+            attempts = 1 if config.exact or recording is not None else FUSION_ATTEMPTS
+            recorder = self._recorder(engine, loop, opened, demo=make_stages is not None)
+            end = None if recorder is None else recorder.end
+            fusion = Worker("fusion", loop, health, restart=Backoff(attempts=attempts), on_exit=end)
 
             def total() -> int | None:
                 return loop.published if fusion.finished else None
@@ -171,6 +184,7 @@ class Builder:
                 *(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder),
                 *(loop, fusion, limits, encoders.face),
             )
+            parts.sinks += [] if recorder is None else [Worker("sink-record", recorder, health)]
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)
@@ -186,6 +200,14 @@ class Builder:
                 self._add_watch(parts, flow, engine, config.audio.drift_every_s, opened)
             parts.release = opened.pop_all()
         return parts
+
+    def _stages(self, flow: Flow, make_stages: StageMaker | None, recording: Recording | None) -> list[Stage]:
+        """The bundle's stages, or those that are given; a recording needs none."""
+        if recording is not None:
+            return []
+        if make_stages is not None:
+            return list(make_stages(flow.bus))
+        return bundle_of(self._config).stages(self._encoders, flow)
 
     def _open_media(self, opened: ExitStack, *, without_sources: bool) -> Flow:
         """The sources, rings and bus; the tracks of a file are announced."""
@@ -313,12 +335,13 @@ class Builder:
         topics: set[str],
         consumers: int,
         *,
-        without_sources: bool,
+        demo: bool,
+        recording: Recording | None,
     ) -> FusionLoop:
         config, bus, intake = self._config, flow.bus, flow.intake
-        source = (
-            "demo" if without_sources else source_of(config).encode("utf-8", "replace").decode()
-        )  # a file name may be no text
+        about = None if recording is None else recording.about
+        source = self._source(demo=demo) if about is None else about.source
+        self._session = _session(config, source)
         options = LoopOptions(
             hop_ns=seconds_to_ns(config.window.hop_s),
             exact=config.exact,
@@ -327,15 +350,14 @@ class Builder:
             bundle=config.bundle,
             contributions=config.fusion.contributions,
             source=source,
-            session=_session(config, source),
-            # What a modality added is of the estimate as the network gave it.
-            smooth_s=0.0 if config.exact or config.fusion.contributions else config.fusion.smooth_s,
+            session=self._session if about is None else about.session,
+            smooth_s=self._smooth_s(recording),
         )
         window, bah = config.window, engine.header.task == "bah"
         if bah:  # its words count as long as they are in what it is shown
             words_s = max(window.text_dropout_s, float(engine.header.spans_s.get("text", 0.0)))
             window = window.model_copy(update={"text_dropout_s": words_s})
-        return FusionLoop(
+        loop = (FusionLoop if recording is None else ReplayLoop)(
             options,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
@@ -343,7 +365,7 @@ class Builder:
                 engine.shapes,
                 frozenset(engine.modalities),
                 engine.header.spans_s,
-                words_due_s=config.speech.partial_every_s + WORDS_BUDGET_S,
+                words_due_s=self._words_due_s if about is None else about.words_due_s,
                 breaks=intake.pauses.at,
                 spread=bah,
             ),
@@ -354,6 +376,70 @@ class Builder:
             self._health,
             self._fall_back,
         )
+        if isinstance(loop, ReplayLoop) and recording is not None:
+            loop.play(recording)
+        return loop
+
+    def _recording(self) -> Recording | None:
+        """The recorded session that is the input, if it is one."""
+        path = self._config.source.input
+        if path is None or not is_recording(path):
+            return None
+        recording = Recording(path)
+        about = recording.about
+        self._announce(
+            f"replay: {about.source}, recorded by emi-live {about.version} with {about.checkpoint}"
+        )
+        return recording
+
+    def _recorder(
+        self, engine: FusionEngine, loop: FusionLoop, opened: ExitStack, *, demo: bool
+    ) -> SessionRecorder | None:
+        """What writes the session to a file, if that is wanted."""
+        config = self._config
+        path = config.output.record
+        if path is None:
+            return None
+        checkpoint = self._loaded.get(engine)
+        source = self._source(demo=demo)
+        ids, dims = self._encoders.ids, self._encoders.dims
+        about = About(
+            bundle=config.bundle,
+            encoders={str(name): one for name, one in ids.items()} or dict(bundle_of(config).encoder_ids),
+            dims={str(name): size for name, size in dims.items()},
+            checkpoint="a program's own engine" if checkpoint is None else checkpoint.name,
+            window=config.window.model_dump(mode="json"),
+            words_due_s=self._words_due_s,
+            smooth_s=self._smooth_s(None),
+            source=source,
+            session=self._session,
+            version=version("emi-live"),
+            clock_offset_ns=0 if config.exact else time.time_ns() - self._clock.now_ns(),
+        )
+        recorder = SessionRecorder(
+            path, about, self._health, lossless=config.exact, replace=config.output.force
+        )
+        opened.callback(recorder.close)
+        loop.record(recorder.put)
+        self._announce(f"record: features, words, states and estimates go to {path}; no picture, no sound")
+        return recorder
+
+    @property
+    def _words_due_s(self) -> float:
+        return self._config.speech.partial_every_s + WORDS_BUDGET_S
+
+    def _smooth_s(self, recording: Recording | None) -> float:
+        """Seconds over which intensities are smoothed."""
+        config = self._config
+        if config.fusion.contributions:  # what a modality added is of the estimate as the network gave it
+            return 0.0
+        if recording is not None:
+            return recording.about.smooth_s
+        return 0.0 if config.exact else config.fusion.smooth_s
+
+    def _source(self, *, demo: bool) -> str:
+        """What is watched; a file name may be no text."""
+        return "demo" if demo else source_of(self._config).encode("utf-8", "replace").decode()
 
     def _fall_back(self, failed: FusionEngine, error: Exception) -> FusionEngine | None:
         """The next engine for the checkpoint of one that fails at every window; None: there is no other.

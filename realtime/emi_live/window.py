@@ -221,12 +221,17 @@ class WindowAssembler:
         else:
             raise TypeError(f"a window takes vision, audio and text packets, not {type(packet).__name__}")
 
+    def with_breaks(self, end_ns: int, conditions: Mapping[Modality, Condition]) -> dict[Modality, Condition]:
+        """The conditions with what is muted or paused at `end_ns`; doing it twice changes nothing."""
+        merged = dict(conditions)
+        for modality, condition in (self._breaks(end_ns) if self._breaks else {}).items():
+            if condition.state == "paused" or merged.get(modality, condition).state == "ok":
+                merged[modality] = condition
+        return merged
+
     def assemble(self, end_ns: int, conditions: Mapping[Modality, Condition] | None = None) -> Window:
         """The window that ends at `end_ns`, from the packets added so far and not newer than that."""
-        conditions = dict(conditions or {})
-        for modality, condition in (self._breaks(end_ns) if self._breaks else {}).items():
-            if condition.state == "paused" or conditions.get(modality, condition).state == "ok":
-                conditions[modality] = condition
+        conditions = self.with_breaks(end_ns, conditions or {})
         start_ns = end_ns - self._length_ns
         self._forget(start_ns)
         self._sound.settle(end_ns)

@@ -35,6 +35,7 @@ def extras(bootstrap: Any, line: str) -> set[str]:
         ("emi-live --camera 0", set()),
         ("emi-live --camera 0 --web 8765", {"web"}),
         ("emi-live --config taemi --checkpoint f", {"taemi"}),
+        ("emi-live session.mcap", {"record"}),
         ("emi serve", {"web"}),
         ("emi bench serve --input talk.mp4", {"bench", "gpu", "web"}),
         ("emi extract --videos clips --out features", set()),

@@ -137,6 +137,14 @@ def live(
         bool,
         typer.Option("--lan", help="Let --to reach other machines, in clear text.", rich_help_panel=TELL),
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record features, words, states and estimates, no picture and no sound; --input replays it.",
+            rich_help_panel=TELL,
+            metavar="FILE.mcap",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -148,7 +156,9 @@ def live(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replace the files of --json and --picture.", rich_help_panel=TELL),
+        typer.Option(
+            "--force", help="Replace the files of --json, --record and --picture.", rich_help_panel=TELL
+        ),
     ] = False,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="The terminal view.", rich_help_panel=TELL)] = True,
     config: Annotated[
@@ -277,6 +287,7 @@ def live(
                 "output.web": web,
                 "output.to": to or None,
                 "output.lan": lan or None,
+                "output.record": record,
                 "output.ui": None if ui else False,
             }
         )

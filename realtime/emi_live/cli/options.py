@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emi_engine import ENGINES
 from emi_live.addresses import safe_address
 from emi_live.errors import ConfigurationError, SourceError
+from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,8 +62,12 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
         SourceError: the camera does not exist.
         CheckpointError: the checkpoint is damaged, of another format, or for other encoders.
     """
-    source, output = config.source, config.output
-    if source.input is not None:
+    from emi_live.recording import is_recording  # here, so that `--help` does not load numpy
+
+    source = config.source
+    if is_recording(source.input):
+        require("mcap", extra="record", what="replaying a recording")
+    elif source.input is not None:
         _check_input(str(source.input))
     if source.camera is not None:
         _check_camera(source.camera)
@@ -72,12 +77,25 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
         raise ConfigurationError(f"there is no plan {config.fusion.plan}; make it with `emi compile --out`")
     if config.fusion.strict:
         _check_engine(config)
+    _check_outputs(config, picture)
+
+
+def _check_outputs(config: LiveConfig, picture: Path | None) -> None:
+    from emi_live.recording import is_recording
+
+    output = config.output
     if output.json_path is not None:
         check_writable("--json", output.json_path)
         if not output.append:
             check_new_file(
                 "--json", output.json_path, output.force, "--append to add to it, or --force to replace it"
             )
+    if output.record is not None:
+        require("mcap", extra="record", what="--record")
+        if not is_recording(output.record):
+            raise ConfigurationError(f"--record {output.record}: name a file that ends in .mcap")
+        check_writable("--record", output.record)
+        check_new_file("--record", output.record, output.force, "--force to replace it")
     if picture is not None:
         if picture.suffix != ".svg":
             raise ConfigurationError(

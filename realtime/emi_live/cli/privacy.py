@@ -72,6 +72,7 @@ def privacy(
     web: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     to: Annotated[list[str] | None, typer.Option(metavar="KIND:ADDRESS", help="As in emi-live.")] = None,
     lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
+    record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
@@ -105,6 +106,7 @@ def privacy(
         "web": web,
         "to": to or None,
         "lan": lan or None,
+        "record": record,
         "ui": None if ui else False,
         "append": append or None,
         "force": force or None,
@@ -304,6 +306,11 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
         yield Fact("writes", "standard output (--json -)", PUBLISHED)
     elif output.json_path is not None:
         yield Fact("writes", f"--json {output.json_path}", PUBLISHED)
+    if output.record is not None:
+        kept = (
+            f"{PUBLISHED}; and features of face, voice and words, from which no picture or sound can be made"
+        )
+        yield Fact("writes", f"--record {output.record}", kept)
     if picture is not None:
         yield Fact("writes", f"--picture {picture}", "the view at the end, with its words")
     if output.publish is not None and output.publish.startswith("ipc://"):

@@ -621,7 +621,7 @@ class OutputConfig(Section):
     append: bool = Field(
         False, description="Add to the JSON file; false = a file that is not empty is refused."
     )
-    force: bool = Field(False, description="Replace an existing JSON file and picture.")
+    force: bool = Field(False, description="Replace an existing JSON file, recording and picture.")
     publish: str | None = Field(
         None,
         description="ZeroMQ address to publish estimates at, such as tcp://127.0.0.1:5561; unset = none.",
@@ -635,6 +635,10 @@ class OutputConfig(Section):
     )
     lan: bool = Field(
         False, description="Let peers on other machines read us, in clear text; false = this machine only."
+    )
+    record: Path | None = Field(
+        None,
+        description="MCAP file for features, words and estimates, to replay; unset = none is written.",
     )
     ui: bool = Field(True, description="Show the terminal view.")
 

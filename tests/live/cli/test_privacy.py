@@ -66,7 +66,12 @@ def test_models_that_the_settings_leave_out_are_not_named(
 def test_every_source_and_output_appears(tmp_path: Path) -> None:
     found = told(
         source={"camera": 2, "mic": "Studio"},
-        output={"json_path": str(tmp_path / "a.jsonl"), "publish": "tcp://127.0.0.1:5561", "web": "8765"},
+        output={
+            "json_path": str(tmp_path / "a.jsonl"),
+            "publish": "tcp://127.0.0.1:5561",
+            "web": "8765",
+            "record": str(tmp_path / "c.mcap"),
+        },
         bus={"transport": "tcp", "base_port": 6000},
         picture=tmp_path / "b.svg",
     )
@@ -77,11 +82,11 @@ def test_every_source_and_output_appears(tmp_path: Path) -> None:
     assert "tcp://127.0.0.1:5561" in published
     assert "only this machine" in published
     assert "tcp://127.0.0.1:6000 to tcp://127.0.0.1:600" in bus
-    for name in ("a.jsonl", "b.svg", "this terminal", "verified.json"):
+    for name in ("a.jsonl", "b.svg", "c.mcap", "this terminal", "verified.json"):
         assert any(name in line for line in lines(found, "writes")), name
     # a new output has to be told of here too; append and force say how a file is opened
     assert set(OutputConfig.model_fields) <= {
-        *("json_path", "publish", "web", "ui", "append", "force", "to", "lan")
+        *("json_path", "publish", "web", "ui", "append", "force", "to", "lan", "record")
     }
 
 
