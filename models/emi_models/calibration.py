@@ -78,9 +78,9 @@ class Calibration:
         tables: dict[str, dict[str, Table]] = {}
         for name, rows in found.items():
             if name != NONE and not set(name.split("+")) <= set(MODALITIES):
-                raise ValueError(f"calibration of {name!r}, which is no set of modalities")
+                raise ValueError(f"calibration of {name!r}, which is not a set of modalities")
             if unknown := set(rows) - set(EMOTIONS):
-                raise ValueError(f"calibration of {min(unknown)!r}, which is no emotion")
+                raise ValueError(f"calibration of {min(unknown)!r}, which is not an emotion")
             tables[name] = {
                 emotion: Table(tuple(row["edges"]), tuple(row["below"]), tuple(row["above"]), int(row["n"]))
                 for emotion, row in rows.items()

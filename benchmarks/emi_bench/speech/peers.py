@@ -81,7 +81,7 @@ Progress = Callable[[str, float, float], None]  # what runs, seconds done, all s
 
 
 class SystemFailedError(LiveError):
-    """A system under test ended, hung, or wrote something that is no event; the message says which."""
+    """A system under test ended, hung, or wrote something other than an event; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +365,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _rubbish(found: object) -> SystemFailedError:
-    return SystemFailedError(f"wrote {repr(found)[:LONGEST_SHOWN]}, which is no event here")
+    return SystemFailedError(f"wrote {repr(found)[:LONGEST_SHOWN]}, which is not an event")
 
 
 def _texts(found: dict[Any, Any]) -> dict[str, str]:

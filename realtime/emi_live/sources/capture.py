@@ -268,7 +268,7 @@ class StreamCapture:
         self._container.close()
 
     def _next_packet(self) -> Packet[Any] | None:
-        """The next packet, None at the end. Data that is no packet is skipped, and reported once in a row."""
+        """The next packet, None at the end. Other data is skipped; a run of it is reported once."""
         import av
 
         while True:

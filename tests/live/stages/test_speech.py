@@ -176,9 +176,9 @@ def test_live_a_stage_that_is_behind_asks_less_often() -> None:
         rig.end()
     assert behind.count("speech.coalesced") > 5
     assert exact.count("speech.coalesced") == 0
-    keeping_up = Rig(exact=False)
-    keeping_up.hear(sound("x" * 20), [512])
-    assert keeping_up.count("speech.coalesced") == 0
+    load_control = Rig(exact=False)
+    load_control.hear(sound("x" * 20), [512])
+    assert load_control.count("speech.coalesced") == 0
 
 
 def test_overwritten_sound_is_counted() -> None:

@@ -161,7 +161,7 @@ def test_clips_to_validate_are_drawn_by_id_and_seed(tmp_path: Path) -> None:
     assert set(ManifestClips(tmp_path, valid_fraction=0.25, seed=1).ids("valid")) <= drawn
     writer.write_manifest({"00019": RATED})
     named = ManifestClips(tmp_path, valid_fraction=0.25, seed=1)
-    assert named.ids("valid") == ("00019",)  # whoever names clips for it gets these alone
+    assert named.ids("valid") == ("00019",)  # clips named for it are the only ones
     assert "drawn" not in named.description
     with pytest.raises(DataError, match=r"valid_fraction is 1\.0"):
         ManifestClips(tmp_path, valid_fraction=1.0)
