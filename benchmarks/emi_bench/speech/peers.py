@@ -149,7 +149,7 @@ def compare(
             sounds = [_write(Path(scratch) / f"{index}.raw", clip) for index, clip in enumerate(clips)]
             warm_up = _write(Path(scratch) / "warm-up.raw", clips[0], WARM_UP_S)
             for contender in contenders:
-                table = _Table(contender, warm_up, Path(scratch), limits, progress)
+                table = _SystemUnderTest(contender, warm_up, Path(scratch), limits, progress)
                 try:
                     for clip, sound in zip(clips, sounds, strict=True):
                         if (key := _key(table.empty(clip))) not in results:
@@ -174,7 +174,7 @@ def _write(path: Path, clip: SpeechClip, seconds: float | None = None) -> Path:
     return path
 
 
-class _Table:
+class _SystemUnderTest:
     """One system: started when a clip needs it, and started again after a failure."""
 
     def __init__(

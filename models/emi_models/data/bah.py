@@ -34,7 +34,7 @@ import numpy as np
 import yaml
 
 from emi_models.errors import DataError
-from emi_models.marked import SpokenWord, spread_words
+from emi_models.marked import TimedWord, spread_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ class BahVideo:
     faces: Path | None
     frames: NDArray[np.int64]
     labels: NDArray[np.int64]
-    words: tuple[SpokenWord, ...] = ()
+    words: tuple[TimedWord, ...] = ()
     place: str = ""
 
 
@@ -200,7 +200,7 @@ def _frame_labels(about: object, where: str) -> Iterator[tuple[int, int]]:
                 raise DataError(f"{where} has {row!r}, not a frame's picture and 0 or 1; take BAH's own file")
 
 
-def _transcript(folder: Path | None) -> tuple[str, tuple[SpokenWord, ...]]:
+def _transcript(folder: Path | None) -> tuple[str, tuple[TimedWord, ...]]:
     """The transcript in a video's folder, and its words with times; "" and none if there are none."""
     if folder is None:
         return "", ()
@@ -212,7 +212,7 @@ def _transcript(folder: Path | None) -> tuple[str, tuple[SpokenWord, ...]]:
     return "", ()
 
 
-def _timed(chunks: object, path: Path) -> tuple[SpokenWord, ...]:
+def _timed(chunks: object, path: Path) -> tuple[TimedWord, ...]:
     """The words of a transcript's chunks with their times; none if there are no chunks.
 
     If a chunk has several words, they are spread evenly over its time. Whisper may leave the end of the last
@@ -220,7 +220,7 @@ def _timed(chunks: object, path: Path) -> tuple[SpokenWord, ...]:
     """
     if chunks is None:
         return ()
-    words: list[SpokenWord] = []
+    words: list[TimedWord] = []
     for row in chunks if isinstance(chunks, list) else [chunks]:
         match row:
             case {

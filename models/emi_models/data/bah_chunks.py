@@ -24,7 +24,7 @@ from emi_models.data.vidmimic import BAH_FACES_HZ
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FusionShapes, equidistant, shown_frames
-from emi_models.marked import SpokenWord, marked_text, present_word, spread_words
+from emi_models.marked import TimedWord, marked_text, present_word, spread_words
 from emi_models.targets import AMBIVALENCE, Target
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # n marked texts to (n, D)
 
-__all__ = ["BahChunks", "ChunkSpans", "Words", "chunk", "chunk_window"]
+__all__ = ["BahChunks", "ChunkSpans", "EmbeddedWords", "chunk", "chunk_window"]
 
 Window = Literal["centred", "causal"]
 WINDOW_NS: Final = round(WINDOW_S * 1e9)
@@ -136,10 +136,10 @@ def chunk_window(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Words:
+class EmbeddedWords:
     """A video's words, and for each the embedding of the text around it: (n, D)."""
 
-    words: tuple[SpokenWord, ...]
+    words: tuple[TimedWord, ...]
     vectors: NDArray[np.float32]
 
 
@@ -196,7 +196,7 @@ class BahChunks:
         self.spans = spans or ChunkSpans()
         self._every, self._hz = every, hz
         self._open: OrderedDict[str, Clip] = OrderedDict()
-        self._words: dict[str, Words] = {}
+        self._words: dict[str, EmbeddedWords] = {}
         self._frames: dict[str, NDArray[np.int64]] = {}
 
     @property
@@ -304,12 +304,12 @@ class BahChunks:
             self._frames[name] = numbers[:: self._every]
         return self._frames[name]
 
-    def embed_words(self, name: str) -> Words:
+    def embed_words(self, name: str) -> EmbeddedWords:
         """A video's words with their embeddings, from the cache if it has them."""
         if name not in self._words:
             video = self._videos[name]
             words = video.words or spread_words(video.transcript, self._length_ns(name))
-            self._words[name] = Words(words, self._vectors(name, words))
+            self._words[name] = EmbeddedWords(words, self._vectors(name, words))
         return self._words[name]
 
     def has_features(self, name: str) -> bool:
@@ -329,7 +329,7 @@ class BahChunks:
         vector: NDArray[np.float32] = spoken.vectors[place]
         return vector
 
-    def _vectors(self, name: str, words: tuple[SpokenWord, ...]) -> NDArray[np.float32]:
+    def _vectors(self, name: str, words: tuple[TimedWord, ...]) -> NDArray[np.float32]:
         spans, dim = self.spans, self.shapes.text_dim
         if not words or self._embed is None:
             return np.zeros((0, dim), np.float32)

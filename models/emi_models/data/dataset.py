@@ -234,10 +234,6 @@ class ClipWriter:
         """The path of a clip's features, which need not exist."""
         return self.folder / FEATURES / f"{check_id(clip_id)}.safetensors"
 
-    def has(self, clip_id: str) -> bool:
-        """Whether this clip has been written."""
-        return self.path(clip_id).is_file()
-
     def write(self, clip: Clip, *, transcript: str = "", source: str = "") -> Path:
         """Write one clip (see `write_clip`) and return its path."""
         path = self.path(clip.id)

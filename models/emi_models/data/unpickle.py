@@ -219,7 +219,7 @@ class Held:
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (int(), tuple() as shape, Kind() as kind, bool() | int() as fortran, raw):
+            case (int(), tuple() as shape, ElementType() as kind, bool() | int() as fortran, raw):
                 if self._array is not None:
                     raise Refusal("it fills an array twice")
                 self._array = kind.array(raw, shape, "F" if fortran else "C")
@@ -233,7 +233,7 @@ class Held:
         return self._array
 
 
-class Kind:
+class ElementType:
     """A number or text type; replaces `numpy.dtype`."""
 
     __slots__ = ("_order", "_spec")
@@ -322,13 +322,13 @@ def _reconstruct(kind: object, *_: object) -> Held:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object) -> Held:
-    if not isinstance(kind, Kind) or not isinstance(order, str):
+    if not isinstance(kind, ElementType) or not isinstance(order, str):
         raise Refusal("it fills an array with an invalid state")
     return Held(kind.array(raw, shape, order))
 
 
 def _scalar(kind: object, raw: object) -> object:
-    if not isinstance(kind, Kind):
+    if not isinstance(kind, ElementType):
         raise Refusal("it makes a number of an invalid type")
     return kind.array(raw, (), "C").item()
 
@@ -392,7 +392,7 @@ _TENSOR_TYPES: Final = (
 )
 _NAMES: Final[Mapping[tuple[str, str], _Call]] = {
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Call(Kind),
+    ("numpy", "dtype"): _Call(ElementType),
     ("numpy.core.multiarray", "_reconstruct"): _Call(_reconstruct),
     ("numpy.core.multiarray", "scalar"): _Call(_scalar),
     ("numpy.core.numeric", "_frombuffer"): _Call(_from_buffer),

@@ -85,7 +85,7 @@ def match(committed: Sequence[RecognizedWord], words: Sequence[RecognizedWord], 
     if not committed:
         return Match(0, tuple(words), ())
     said, found = _units_of(committed), _units_of(words)
-    table = _Table(said, found)
+    table = _EditTable(said, found)
     end_s = committed[-1].end_s
 
     def distance(count: int) -> tuple[float, float]:
@@ -163,7 +163,7 @@ def _units_of(words: Sequence[RecognizedWord]) -> list[_Unit]:
     ]
 
 
-class _Table:
+class _EditTable:
     """Edit distances: `edits[i][j]` is that of the first i units found and the first j said, in words."""
 
     def __init__(self, said: Sequence[_Unit], found: Sequence[_Unit]) -> None:

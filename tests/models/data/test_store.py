@@ -92,8 +92,8 @@ def test_a_writer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     (tmp_path / "features" / ".b.safetensors.xyz.part").write_bytes(b"half")
     (tmp_path / "features" / "Thumbs.db").write_bytes(b"")
     writer = ClipWriter(tmp_path, INFO)
-    assert writer.has("a")
-    assert not writer.has("b")
+    assert writer.path("a").is_file()
+    assert not writer.path("b").exists()
     writer.write(make_clip("b"))
     assert [row.id for row in writer.write_manifest()] == ["a", "b"]
     other = replace(INFO, encoders={**INFO.encoders, "audio": "voice@2"})

@@ -223,7 +223,7 @@ FLOATS = b"cnumpy\ndtype\n(V\x66\x34\ntR(I3\nV<\nNNNI-1\nI-1\nI0\ntb"
         (dumped(np.array([None, 1], dtype=object), 2), "type 'O8'"),
         (dumped(np.zeros(2, [("a", "f4")])), "type 'V4'"),
         (dumped(np.array(["2020-01-01"], "M8[D]")), "type 'M8'"),
-        (dumped(np.dtype("f4")), "it holds a Kind"),
+        (dumped(np.dtype("f4")), "it holds a ElementType"),
         (dumped({1, 2}), "a set"),
         (dumped(b"bytes"), "it holds a bytes"),
         (dumped(1j), "it asks for"),
