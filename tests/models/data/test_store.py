@@ -227,7 +227,7 @@ LINE = "a,train,1.0,features/a.safetensors,,,,,,"
     [
         ("id,split\n", ":1 has the header 'id,split', not 'id,split,duration_s,features,admiration"),
         (f"{LINE[:-1]}\n", ":2 has 9 cells, not 10"),
-        (f"{LINE}\n\n{LINE}\n", ":4 has clip a again"),
+        (f"{LINE}\n\n{LINE}\n", ":4 has clip a a second"),
         (LINE.replace("train", "dev"), ":2 has the split 'dev'"),
         (LINE.replace("1.0", "-1"), ":2 has '-1' for duration_s"),
         (LINE.replace("1.0", "inf"), "'inf' for duration_s"),
