@@ -44,9 +44,9 @@ def test_without_a_file_nothing_is_written(capsys: pytest.CaptureFixture[str]) -
 def test_ctrl_c_in_the_middle_of_the_bus_keeps_the_hops_before_it(tmp_path: Path) -> None:
     """The signal comes while the flood runs, by when every hop has been timed."""
     path = tmp_path / "bus.json"
-    args = ["bus", "--transport", "inproc", "--n", "50", "--flood", "60", "--json", str(path)]
+    args = ["bus", "--transport", "inproc", "--n", "100", "--flood", "60", "--json", str(path)]
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 5.0)
+    signal.setitimer(signal.ITIMER_REAL, 6.0)
     try:
         with pytest.raises(SystemExit) as ended:
             run_app(app, args, "emi bench")
