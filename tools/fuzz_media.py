@@ -1,4 +1,4 @@
-"""Damage media files in every way that comes to mind, and see that `emi-live` neither hangs, dies nor lies.
+"""Damage media files in many ways and check that `emi-live` does not hang, crash or report false success.
 
     python tools/fuzz_media.py --n 500 --out result.json           # whole runs of the command, about 8 s each
     python tools/fuzz_media.py --n 500 --out result.json --fast    # many files in one child, about 1 s each

@@ -228,7 +228,7 @@ def speech(
     recogniser on the clip in one piece.
 
     [bold]first shown, committed[/bold]: ms from the end of a word until it was shown,
-    and until it was committed; of words that were recognised rightly.
+    and until it was committed; of words that were recognised correctly.
 
     [bold]erasure[/bold]: words shown and taken back, for each committed word.
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 __all__ = [
-    "Bar",
     "JsonFile",
     "ProcessTreeUsage",
+    "ProgressBar",
     "Settings",
     "UsageSampler",
     "check_json",
@@ -141,7 +141,7 @@ def check_json(where: str | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ProgressBar:
     """A progress bar on standard error."""
 
     progress: Progress
@@ -157,7 +157,7 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(description: str = "loading") -> Iterator[Bar]:
+def progress_bar(description: str = "loading") -> Iterator[ProgressBar]:
     """The bar of all benchmarks; it is drawn only if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -165,4 +165,4 @@ def progress_bar(description: str = "loading") -> Iterator[Bar]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield Bar(progress, progress.add_task(description, total=None))
+        yield ProgressBar(progress, progress.add_task(description, total=None))

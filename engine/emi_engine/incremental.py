@@ -261,13 +261,13 @@ class SlidingTaemi:
                     present.add(name)
         rows = [frozenset(present - {modality}) for modality in left_out]
         distinct = list(dict.fromkeys(rows))
-        reader = _Reader(weights, self._sequences, window.text[None])
+        reader = _HeadInput(weights, self._sequences, window.text[None])
         hidden = weights.hidden(np.concatenate([reader.parts(row) for row in distinct]))
         answers: Floats = weights.last(gelu(torch.from_numpy(hidden)).numpy())
         return answers[[distinct.index(row) for row in rows]]
 
 
-class _Reader:
+class _HeadInput:
     """The head's input of one window, for any set of present modalities; each part is computed once."""
 
     def __init__(

@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 def onnx_model(
     checkpoint: LoadedCheckpoint,
-    beside: Path,
+    checkpoint_path: Path,
     cache: Path | None = None,
     *,
     precision: Precision = "fp32",
@@ -65,7 +65,7 @@ def onnx_model(
     Looks where `find_model` does; else exports, and keeps the result in the cache if it can be written.
     `step` is entered around an export.
     """
-    found = find_model(checkpoint.content_hash, beside, cache, precision=precision, batch=batch)
+    found = find_model(checkpoint.content_hash, checkpoint_path, cache, precision=precision, batch=batch)
     if found is not None:
         return found
     _log.info("exporting the network to ONNX: once for a checkpoint, about ten seconds")
@@ -235,9 +235,9 @@ def export_beside(path: Path) -> Path:
         CheckpointError: `path` is not a checkpoint.
         EngineError: its network cannot be exported.
     """
-    beside = path.with_suffix(".onnx")
-    atomic_write(beside, export_onnx(load_checkpoint(path)))
-    return beside
+    exported = path.with_suffix(".onnx")
+    atomic_write(exported, export_onnx(load_checkpoint(path)))
+    return exported
 
 
 if __name__ == "__main__":

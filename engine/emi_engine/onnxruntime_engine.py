@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 def find_model(
     content_hash: str,
-    beside: Path,
+    checkpoint_path: Path,
     cache: Path | None = None,
     *,
     precision: Precision = "fp32",
@@ -73,12 +73,12 @@ def find_model(
 ) -> bytes | None:
     """The export of a checkpoint from the first place that has it; None: none of them.
 
-    Looks at the `.onnx` file next to `beside`, the checkpoint's own file, which is in fp32 and for any batch,
+    Looks at the `.onnx` file next to the checkpoint, which is in fp32 and for any batch,
     then into the cache (default: the user's). A file of another checkpoint is not used, and a line in the log
     says so.
     """
     kept = cache_place(content_hash, cache, precision, batch)
-    places = (beside.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
+    places = (checkpoint_path.with_suffix(".onnx"), kept) if (precision, batch) == ("fp32", None) else (kept,)
     for place in places:
         try:
             if not place.is_file() or place.stat().st_size > MAX_MODEL:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from emi_models import Modality
 
-__all__ = ["LEVEL", "NONE", "Calibration", "Table", "fit_table"]
+__all__ = ["LEVEL", "NONE", "Calibration", "IntervalTable", "fit_table"]
 
 LEVEL: Final = 0.9
 NONE: Final = "none"  # the name of the set without any modality
@@ -36,7 +36,7 @@ MOST_BINS: Final = 100  # of a table in a file
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class IntervalTable:
     """How far ratings lie `below` and `above` an estimate; entry i is for those from `edges[i - 1]` on."""
 
     edges: tuple[float, ...]
@@ -66,7 +66,7 @@ class Calibration:
     An emotion that nobody rated for a set has no table there.
     """
 
-    tables: Mapping[str, Mapping[str, Table]]
+    tables: Mapping[str, Mapping[str, IntervalTable]]
 
     @classmethod
     def parse(cls, found: Mapping[str, Any]) -> Calibration:
@@ -75,14 +75,16 @@ class Calibration:
         Raises:
             TypeError, ValueError, KeyError: it is not one.
         """
-        tables: dict[str, dict[str, Table]] = {}
+        tables: dict[str, dict[str, IntervalTable]] = {}
         for name, rows in found.items():
             if name != NONE and not set(name.split("+")) <= set(MODALITIES):
-                raise ValueError(f"calibration of {name!r}, which is no set of modalities")
+                raise ValueError(f"calibration of {name!r}, which is not a set of modalities")
             if unknown := set(rows) - set(EMOTIONS):
-                raise ValueError(f"calibration of {min(unknown)!r}, which is no emotion")
+                raise ValueError(f"calibration of {min(unknown)!r}, which is not an emotion")
             tables[name] = {
-                emotion: Table(tuple(row["edges"]), tuple(row["below"]), tuple(row["above"]), int(row["n"]))
+                emotion: IntervalTable(
+                    tuple(row["edges"]), tuple(row["below"]), tuple(row["above"]), int(row["n"])
+                )
                 for emotion, row in rows.items()
             }
         return cls(tables)
@@ -137,7 +139,7 @@ class Calibration:
 
 def fit_table(
     estimates: NDArray[np.float64], ratings: NDArray[np.float64], *, bins: int = BINS
-) -> Table | None:
+) -> IntervalTable | None:
     """The table of one emotion from calibration files; None for fewer than 50.
 
     Args:
@@ -155,7 +157,7 @@ def fit_table(
     place = np.searchsorted(edges, estimates, side="right")
     bounds = [_bounds(errors[place == index]) for index in range(len(edges) + 1)]
     below, above = zip(*bounds, strict=True)
-    return Table(tuple(float(edge) for edge in edges), below, above, n)
+    return IntervalTable(tuple(float(edge) for edge in edges), below, above, n)
 
 
 def _bounds(errors: NDArray[np.float64]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARK",
     "MarkedEncoder",
-    "SpokenWord",
+    "TimedWord",
     "marked_text",
     "marked_tokens",
     "present_word",
@@ -39,7 +39,7 @@ class MarkedEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenWord:
+class TimedWord:
     """A word and its time, in ns from the video's start."""
 
     text: str
@@ -47,15 +47,15 @@ class SpokenWord:
     end_ns: int
 
 
-def spread_words(transcript: str, end_ns: int, start_ns: int = 0) -> tuple[SpokenWord, ...]:
+def spread_words(transcript: str, end_ns: int, start_ns: int = 0) -> tuple[TimedWord, ...]:
     """The words of a text without times of its own, spread evenly from its start to its end."""
     words = transcript.split()
     length = max(0, end_ns - start_ns)
     edges = [start_ns + length * place // max(1, len(words)) for place in range(len(words) + 1)]
-    return tuple(SpokenWord(word, edges[place], edges[place + 1]) for place, word in enumerate(words))
+    return tuple(TimedWord(word, edges[place], edges[place + 1]) for place, word in enumerate(words))
 
 
-def present_word(words: Sequence[SpokenWord], at_ns: int, *, causal: bool = False) -> int:
+def present_word(words: Sequence[TimedWord], at_ns: int, *, causal: bool = False) -> int:
     """Which word is being said: the last that has begun; -1 if there is none.
 
     Before the first word that is the first, unless only the past counts (`causal`): then it is none.
@@ -67,7 +67,7 @@ def present_word(words: Sequence[SpokenWord], at_ns: int, *, causal: bool = Fals
 
 
 def marked_text(
-    words: Sequence[SpokenWord], present: int, span_s: float = 20.0, *, causal: bool = False
+    words: Sequence[TimedWord], present: int, span_s: float = 20.0, *, causal: bool = False
 ) -> str:
     """The words around the present one, `MARK` before that one.
 

@@ -45,7 +45,7 @@ class Target:
     """One label that a network estimates; ratings lie from `low` to `high`.
 
     Raises:
-        ValueError: the name is no word of letters, digits and underscores, or the range is empty.
+        ValueError: the name is not a word of letters, digits and underscores, or the range is empty.
     """
 
     name: str
@@ -132,7 +132,7 @@ def parse_target_list(text: str) -> tuple[Target, ...]:
         try:
             found.append(Target(name, _number(low), _number(high)) if colon else Target(name))
         except ValueError as error:
-            raise DataError(f"{word.strip()!r} is no target: {error}") from error
+            raise DataError(f"{word.strip()!r} is not a target: {error}") from error
     return _checked(found)
 
 
@@ -157,7 +157,7 @@ def targets_named(names: Iterable[str], ranges: Mapping[str, object] | None = No
             raise ValueError(f"the range of {name} is {ends!r}, not two numbers")
         found.append(Target(name, *ends))
     if ranges:
-        raise ValueError(f"a range is given for {next(iter(ranges))!r}, which is no target")
+        raise ValueError(f"a range is given for {next(iter(ranges))!r}, which is not a target")
     try:
         return _checked(found)
     except DataError as error:

@@ -191,7 +191,7 @@ class Bus:
         self._endpoints.close()
 
 
-class _End:
+class _BusEnd:
     """A ZeroMQ socket and the one thread that may use it.
 
     The thread that builds the engine makes the socket. ZeroMQ sockets are not thread-safe, but may move to
@@ -241,7 +241,7 @@ class _End:
         self._socket.close(linger=0)
 
 
-class Publisher(_End):
+class Publisher(_BusEnd):
     """Stamps and sends the packets of one topic; used by one thread.
 
     The first packet waits until every subscriber of this process has joined, so none is lost. Live, sending
@@ -325,7 +325,7 @@ class Publisher(_End):
         self._port.close()
 
 
-class Subscription(_End):
+class Subscription(_BusEnd):
     """The packets of some topics, in order per topic; used by one thread.
 
     Packets missing from a topic's sequence are counted as `bus.<topic>.dropped`; messages that are not

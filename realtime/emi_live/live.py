@@ -222,7 +222,7 @@ class LiveEngine:
             return self._marks
 
     def follow(self, face: tuple[float, float] | Literal["largest"] = "largest") -> None:
-        """Choose anew which face is followed, in the next picture that shows one; any thread may call.
+        """Choose again which face is followed, in the next picture that shows one; any thread may call.
 
         Without this call the face that was found first, the largest, is followed for as long as it is seen.
 

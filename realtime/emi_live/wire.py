@@ -115,7 +115,7 @@ def decode(frames: Sequence[Buffer]) -> Packet:
         raise WireError(f"unknown topic {bytes(name[:40])!r}; topics are {', '.join(TOPICS)}")
     layout.check_size(header, payload)
     try:
-        packet = _READER.read(header, payload)
+        packet = _DECODER.read(header, payload)
     except (ValueError, RecursionError) as error:  # msgspec's errors derive from ValueError
         raise WireError(
             f"not a {layout.packet.topic} packet of this version of emi-live: {str(error)[:200]}"
@@ -142,7 +142,7 @@ def _describe(array: Any) -> dict[str, object]:
     return {"dtype": DTYPE, "shape": array.shape}
 
 
-class _Reader(threading.local):
+class _PacketDecoder(threading.local):
     """The decoder of each thread. It takes the array of a message from the message's last frame."""
 
     def __init__(self) -> None:
@@ -170,5 +170,5 @@ class _Reader(threading.local):
         return array
 
 
-_READER: Final = _Reader()
+_DECODER: Final = _PacketDecoder()
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_describe)

@@ -2,8 +2,9 @@
 
     python -m recipes.encoders --out runs/encoders
 
-All have the same corpus, the same tiny encoders at the start, the same epochs, and the best epoch by the
-valid clips. Some minutes on one core of a CPU. It writes `result.json` and prints a table.
+All variants have the same corpus, the same tiny encoders at the start and the same number of epochs; the best
+epoch on the valid clips counts. This takes some minutes on one core of a CPU. It writes `result.json` and
+prints a table.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def settings(encoders: dict[str, Path], train: tuple[str, ...], epochs: int, seed: int) -> TrainConfig:
-    """What the variants share, and whose encoders this one trains."""
+    """The training settings of all variants; `train` names the modalities whose encoders are trained."""
     training = {
         "seed": seed,
         "max_epochs": epochs,

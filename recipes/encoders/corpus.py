@@ -1,8 +1,8 @@
-"""Clips of invented speech and drawn faces, whose ratings follow from what is said, how, and from the mouth.
+"""Clips of invented speech and drawn faces; ratings follow from the words, the voice and the mouth.
 
-Words: each has three values in [0, 1], drawn once; admiration, amusement and determination are their means
-over a clip. Voice: excitement is the pitch, joy the rate of speech. Picture: empathic pain is how far the
-corners of the mouth hang. So a text encoder must learn each word, an audio encoder pitch and tempo.
+Text: each word has three values in [0, 1], drawn once; admiration, amusement and determination are their
+means over a clip. Audio: excitement is the pitch, joy the rate of speech. Vision: empathic pain is how far
+the corners of the mouth hang. So a text encoder must learn each word, an audio encoder pitch and tempo.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Corpus:
 
 
 def draw_face(sadness: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A drawn face (SIDE_PX, SIDE_PX, 3): the corners of the mouth hang at 1 and are raised at 0."""
+    """A drawn face (SIDE_PX, SIDE_PX, 3); the corners of the mouth hang at `sadness` 1, are raised at 0."""
     picture = np.full((SIDE_PX, SIDE_PX, 3), rng.integers(60, 120), np.uint8)
     skin = tuple(int(value) for value in rng.integers(150, 230, 3))
     x, y = (int(value) for value in rng.integers(-2, 3, 2))
@@ -76,7 +76,7 @@ def draw_face(sadness: float, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def tiny_encoders(folder: Path, seed: int = 0) -> dict[str, Path]:
-    """Random models of the three kinds, in the format of the hub, by modality; a second or two."""
+    """Random models of the three kinds, in the format of the hub, by modality; takes a second or two."""
     from transformers import BertConfig, BertModel, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
     torch.manual_seed(seed)
@@ -121,7 +121,7 @@ def tiny_encoders(folder: Path, seed: int = 0) -> dict[str, Path]:
 
 
 def write_corpus(corpus: Corpus, encoders: dict[str, Path], out: Path) -> None:
-    """Write the clips as `emi extract --keep-media` would: features, media, words and ratings.
+    """Write the clips as `emi extract --keep-media` does: features, media, words and ratings.
 
     Raises:
         SpeechUnavailableError: eSpeak NG does not load.

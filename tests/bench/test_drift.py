@@ -112,8 +112,8 @@ def test_work_is_counted_and_less_than_a_pass_at_each_hop(small: VoiceModel) -> 
     work = WorkCounter(small.encoder.model)
     whole = work.whole()
     short, long = (work.step(StreamSetting("cached", 0.5, left, 0.24)) for left in (1.0, 6.0))
-    anew = work.step(StreamSetting("recompute", 0.5, 6.0, 0.24))
-    assert 0 < short < long < anew < whole
+    recomputed = work.step(StreamSetting("recompute", 0.5, 6.0, 0.24))
+    assert 0 < short < long < recomputed < whole
     assert long < 0.25 * whole
     hops = [work.step(StreamSetting("cached", hop, 3.0, 0.24)) / hop for hop in (0.1, 0.5, 2.0)]
     assert hops == sorted(hops, reverse=True)  # the held-back edge is passed again at each hop

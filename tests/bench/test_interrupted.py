@@ -46,7 +46,7 @@ def test_ctrl_c_in_the_middle_of_the_bus_keeps_the_hops_before_it(tmp_path: Path
     path = tmp_path / "bus.json"
     args = ["bus", "--transport", "inproc", "--n", "100", "--flood", "60", "--json", str(path)]
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 8.0)
+    signal.setitimer(signal.ITIMER_REAL, 6.0)
     try:
         with pytest.raises(SystemExit) as ended:
             run_app(app, args, "emi bench")

@@ -58,7 +58,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(checkpoint: Path, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside", ["other", "garbage"])
-def test_a_foreign_file_beside_is_not_used_and_that_is_said(
+def test_a_foreign_file_next_to_it_is_not_used_and_reported(
     checkpoint: Path, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = write_checkpoint(tmp_path / "other.safetensors", CONFIG, seed=1)

@@ -194,12 +194,12 @@ def test_an_engine_that_reuses_frames_answers_as_one_that_does_not(tmp_path: Pat
         made = WindowAssembler(WindowConfig(length_s=0.8), shapes, frozenset(MODALITIES))
         sessions = plain.session(), reusing.session()
         for hop in range(1, hops):
-            anew = bool(rng.random() < 0.7)
-            count = min(10 * hop, shapes.audio_frames) if anew else 10
+            again = bool(rng.random() < 0.7)
+            count = min(10 * hop, shapes.audio_frames) if again else 10
             frames = rng.normal(size=(count, shapes.audio_dim)).astype(np.float32)
             t_ns = hop * HOP_FRAMES * AUDIO_FRAME_NS
             made.add(
-                AudioPacket(t_ns=t_ns, progress_ns=t_ns, frames=frames, last_voice_ns=t_ns, replaces=anew)
+                AudioPacket(t_ns=t_ns, progress_ns=t_ns, frames=frames, last_voice_ns=t_ns, replaces=again)
             )
             for end_ns in (t_ns - ns(0.05), t_ns):
                 window = made.assemble(end_ns)

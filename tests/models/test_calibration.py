@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS
-from emi_models.calibration import NONE, Calibration, Table, fit_table
+from emi_models.calibration import NONE, Calibration, IntervalTable, fit_table
 
 RNG = np.random.default_rng(5)
 
@@ -18,7 +18,9 @@ def files(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return estimates, np.clip(estimates * (1 + RNG.normal(0, 0.5, n)), 0, 1)
 
 
-def covered(table: Table, estimates: NDArray[np.float64], ratings: NDArray[np.float64]) -> NDArray[np.bool_]:
+def covered(
+    table: IntervalTable, estimates: NDArray[np.float64], ratings: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     below, above = np.array([table.widths(estimate) for estimate in estimates]).T
     inside: NDArray[np.bool_] = (ratings >= estimates - below) & (ratings <= estimates + above)
     return inside
@@ -62,9 +64,11 @@ def test_few_files_give_few_bins_or_none() -> None:
 
 
 def calibration() -> Calibration:
-    flat = {emotion: Table((), (0.4,), (0.4,), 100) for emotion in EMOTIONS}
-    face = {"joy": Table((0.5,), (0.1, 0.2), (0.1, 0.2), 100)}
-    return Calibration({NONE: flat, "vision": face, "text": {"joy": Table((), (0.15,), (0.15,), 100)}})
+    flat = {emotion: IntervalTable((), (0.4,), (0.4,), 100) for emotion in EMOTIONS}
+    face = {"joy": IntervalTable((0.5,), (0.1, 0.2), (0.1, 0.2), 100)}
+    return Calibration(
+        {NONE: flat, "vision": face, "text": {"joy": IntervalTable((), (0.15,), (0.15,), 100)}}
+    )
 
 
 def joy(*used: Any, at: float = 0.3, gone: float = 0.0) -> tuple[float, float] | None:

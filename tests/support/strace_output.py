@@ -58,7 +58,7 @@ class Call:
 
 @dataclass(slots=True)
 class Report:
-    """What a program did that one that keeps to itself does not, one line each."""
+    """What a program did outside its own folders and address space, one line each."""
 
     reached: list[str] = field(default_factory=list)  # addresses beyond this machine
     looked_up: list[str] = field(default_factory=list)  # hosts asked for

@@ -81,7 +81,7 @@ Progress = Callable[[str, float, float], None]  # what runs, seconds done, all s
 
 
 class SystemFailedError(LiveError):
-    """A system under test ended, hung, or wrote something that is no event; the message says which."""
+    """A system under test ended, hung, or wrote something other than an event; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def compare(
             sounds = [_write(Path(scratch) / f"{index}.raw", clip) for index, clip in enumerate(clips)]
             warm_up = _write(Path(scratch) / "warm-up.raw", clips[0], WARM_UP_S)
             for contender in contenders:
-                table = _Table(contender, warm_up, Path(scratch), limits, progress)
+                table = _SystemUnderTest(contender, warm_up, Path(scratch), limits, progress)
                 try:
                     for clip, sound in zip(clips, sounds, strict=True):
                         if (key := _key(table.empty(clip))) not in results:
@@ -174,7 +174,7 @@ def _write(path: Path, clip: SpeechClip, seconds: float | None = None) -> Path:
     return path
 
 
-class _Table:
+class _SystemUnderTest:
     """One system: started when a clip needs it, and started again after a failure."""
 
     def __init__(
@@ -365,7 +365,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _rubbish(found: object) -> SystemFailedError:
-    return SystemFailedError(f"wrote {repr(found)[:LONGEST_SHOWN]}, which is no event here")
+    return SystemFailedError(f"wrote {repr(found)[:LONGEST_SHOWN]}, which is not an event")
 
 
 def _texts(found: dict[Any, Any]) -> dict[str, str]:

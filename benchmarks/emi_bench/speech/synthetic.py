@@ -30,9 +30,9 @@ __all__ = [
     "VOCABULARY",
     "VOICES",
     "SpeechUnavailableError",
-    "SpokenWord",
     "Synthesizer",
     "SyntheticUtterance",
+    "SyntheticWord",
     "draw_sentence",
     "is_held_out",
     "monologue",
@@ -147,7 +147,7 @@ class SpeechUnavailableError(EmiError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenWord:
+class SyntheticWord:
     """One word and when it sounds, in seconds from the first sample."""
 
     text: str
@@ -160,8 +160,8 @@ class SyntheticUtterance:
     """Sound and the words in it."""
 
     samples: NDArray[np.float32]  # (n,), 16 kHz mono, in [-1, 1]
-    words: tuple[SpokenWord, ...]  # in the order of their times
-    phonemes: tuple[SpokenWord, ...] = ()  # likewise, in eSpeak NG's own spelling
+    words: tuple[SyntheticWord, ...]  # in the order of their times
+    phonemes: tuple[SyntheticWord, ...] = ()  # likewise, in eSpeak NG's own spelling
 
     @property
     def text(self) -> str:
@@ -221,15 +221,15 @@ class Synthesizer:
         end = min(samples.size, int(loud[-1]) + round(_TAIL_S * self._rate_hz))
         times = [starts[place] / self._rate_hz for place in places.tolist()]
         times.append(end / self._rate_hz)
-        spoken = (SpokenWord(*each) for each in zip(words, times[:-1], times[1:], strict=True))
+        spoken = (SyntheticWord(*each) for each in zip(words, times[:-1], times[1:], strict=True))
         return SyntheticUtterance(
             to_16_khz(samples[:end], self._rate_hz), tuple(spoken), self._timed(engine.phonemes, end)
         )
 
-    def _timed(self, phonemes: list[tuple[str, int]], end: int) -> tuple[SpokenWord, ...]:
+    def _timed(self, phonemes: list[tuple[str, int]], end: int) -> tuple[SyntheticWord, ...]:
         """Each phoneme until the next; eSpeak NG names pauses by an empty string or underscores."""
         edges = [min(sample, end) / self._rate_hz for _, sample in phonemes] + [end / self._rate_hz]
-        timed = [SpokenWord(name, *edges[at : at + 2]) for at, (name, _) in enumerate(phonemes)]
+        timed = [SyntheticWord(name, *edges[at : at + 2]) for at, (name, _) in enumerate(phonemes)]
         return tuple(each for each in timed if each.text.strip("_:") and each.end_s > each.start_s)
 
 
@@ -250,7 +250,7 @@ def monologue(
     rng = np.random.default_rng(seed)
     synthesizer = Synthesizer()
     samples = np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
-    words: list[SpokenWord] = []
+    words: list[SyntheticWord] = []
     at = 0
     rate_wpm, pitch = _manner(rng)
     while True:
@@ -265,7 +265,7 @@ def monologue(
             return SyntheticUtterance(samples, tuple(words))
         samples[at : at + said.samples.size] = said.samples
         t_s = at / SAMPLE_RATE_HZ
-        words += [SpokenWord(word.text, word.start_s + t_s, word.end_s + t_s) for word in said.words]
+        words += [SyntheticWord(word.text, word.start_s + t_s, word.end_s + t_s) for word in said.words]
         at += said.samples.size
 
 

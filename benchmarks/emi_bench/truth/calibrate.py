@@ -18,7 +18,7 @@ from emi_bench.truth.measure import predict, subsets_of
 from emi_engine.load import load_engine
 from emi_live.errors import ConfigurationError
 from emi_models import EMOTIONS, MODALITIES
-from emi_models.calibration import LEVEL, NONE, Calibration, Table, fit_table
+from emi_models.calibration import LEVEL, NONE, Calibration, IntervalTable, fit_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -105,9 +105,9 @@ def calibrate(
     return calibration, report
 
 
-def _tables(joined: Mapping[tuple[str, str], _Sample]) -> dict[str, dict[str, Table]]:
+def _tables(joined: Mapping[tuple[str, str], _Sample]) -> dict[str, dict[str, IntervalTable]]:
     """The tables by set of modalities and emotion; without any modality the widest range of all of them."""
-    tables: dict[str, dict[str, Table]] = defaultdict(dict)
+    tables: dict[str, dict[str, IntervalTable]] = defaultdict(dict)
     for (name, emotion), sample in joined.items():
         if table := fit_table(sample.estimates[sample.half], sample.ratings[sample.half]):
             tables[name][emotion] = table
@@ -117,7 +117,7 @@ def _tables(joined: Mapping[tuple[str, str], _Sample]) -> dict[str, dict[str, Ta
         if known:
             below = max(width for table in known for width in table.below)
             above = max(width for table in known for width in table.above)
-            nothing[emotion] = Table((), (below,), (above,), sum(table.n for table in known))
+            nothing[emotion] = IntervalTable((), (below,), (above,), sum(table.n for table in known))
     return {**tables, NONE: nothing} if nothing else {}
 
 
@@ -176,7 +176,9 @@ def _tested(name: str, emotion: str, sample: _Sample, calibration: Calibration) 
     )
 
 
-def _bounds(estimates: NDArray[np.float64], table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bounds(
+    estimates: NDArray[np.float64], table: IntervalTable
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lower and upper ends (n,), within [0, 1]."""
     below, above = np.array([table.widths(float(estimate)) for estimate in estimates]).T
     return np.maximum(0.0, estimates - below), np.minimum(1.0, estimates + above)

@@ -120,7 +120,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, and the rows with their line numbers.
 
     Raises:
-        ConfigurationError: it is no table with a column `file` or `text`.
+        ConfigurationError: it is not a table with a column `file` or `text`.
     """
     try:
         lines = list(csv_rows(path))

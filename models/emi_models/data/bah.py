@@ -1,4 +1,4 @@
-"""BAH, ambivalence and hesitancy frame by frame: its two layouts as released.
+"""BAH, a data set of ambivalence and hesitancy frame by frame, in its two released layouts.
 
 ::
 
@@ -11,12 +11,12 @@
     │       frame-<k>.jpg                                frame-<k>.jpg
     └── transcription/…/<name>.mp4/<name>.yml
 
-A line of a split is `path,label,transcript`; only the first two commas part it. Annotations have, for each
-video, `frame_annotation: [[path/frame-<k>.jpg, 0 or 1], …]`. Some names have spaces where the same video's
-folder has underscores, so both use the video's name with underscores.
+A line of a split is `path,label,transcript`; only the first two commas separate fields. Annotations have,
+for each video, `frame_annotation: [[path/frame-<k>.jpg, 0 or 1], …]`. Some names have spaces where the same
+video's folder has underscores, so all names are compared with underscores.
 
-Sources: the public release's repository (sbelharbi/bah-dataset, BSD-3) and notebooks on the challenge's.
-The data themselves were not available: this was tried on files made up after those descriptions.
+Sources: the public release's repository (sbelharbi/bah-dataset, BSD-3), and notebooks for the challenge's
+layout. The data were not available: the reader was tested on files made from these descriptions.
 
 A transcript's file has `text`, and mostly `chunks: [{text, timestamp: [start, end]}, …]` in seconds, as
 Whisper gives them: one word each, or a few. `emi_models.data.bah_chunks` cuts the videos for training.
@@ -34,7 +34,7 @@ import numpy as np
 import yaml
 
 from emi_models.errors import DataError
-from emi_models.marked import SpokenWord, spread_words
+from emi_models.marked import TimedWord, spread_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BahVideo", "is_bah", "read_bah", "video_id"]
 
-# Our split, the file's name.
+# Our name of the split, and the name of its file.
 SPLITS: Final = {"train": "train.txt", "valid": "val.txt", "test": "test.txt"}
 SPLIT_FOLDERS: Final = (
     "default-split",
@@ -60,11 +60,11 @@ _FRAME: Final = re.compile(r"frame-(\d+)\.(?:jpe?g|png)$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BahVideo:
-    """One answer on video, as far as the release has it; what is not there is None or empty.
+    """One answer on video; what the release does not have is None or empty.
 
-    `shows` says whether there is ambivalence or hesitancy anywhere in it. Frames `frames` (N,), counted from
-    0, are labelled one by one: `labels` (N,) is 1 where it shows. `faces` is a folder for `face_pictures`.
-    `words` have the release's own times. `place` is the video's path below the folder of videos.
+    `shows` says whether there is ambivalence or hesitancy anywhere in the video. The frames `frames` (N,),
+    counted from 0, have labels of their own: `labels` (N,), 1 where it shows. `faces` is a folder for
+    `face_pictures`. `words` have the release's times. `place` is the video's path below the folder of videos.
     """
 
     id: str
@@ -75,7 +75,7 @@ class BahVideo:
     faces: Path | None
     frames: NDArray[np.int64]
     labels: NDArray[np.int64]
-    words: tuple[SpokenWord, ...] = ()
+    words: tuple[TimedWord, ...] = ()
     place: str = ""
 
 
@@ -92,13 +92,13 @@ def is_bah(folder: Path) -> bool:
 def read_bah(folder: Path) -> tuple[BahVideo, ...]:
     """All videos of a folder in one of the two layouts, in the order of its splits.
 
-    A folder without splits, as the challenge's test data are, gives its videos unlabelled as `test`.
+    In a folder without splits, like the challenge's test data, all videos are unlabelled and in `test`.
 
     Raises:
-        DataError: there is no such folder, neither splits nor videos, or a file is not as described above.
+        DataError: there is no such folder, it has neither splits nor videos, or a file has another format.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name the one that holds BAH's splits and videos")
+        raise DataError(f"{folder} is not a folder; name the one with BAH's splits and videos")
     videos = {video_id(path.name): path for path in _named_mp4(folder, VIDEOS)}
     faces = {video_id(path.name): path for path in _named_mp4(folder, FACES)}
     written = {video_id(path.name): path for path in _named_mp4(folder, TRANSCRIPTS)}
@@ -137,13 +137,13 @@ def _below(folder: Path, video: Path) -> str:
 
 
 def video_id(path: str) -> str:
-    """A video's name without folders and `.mp4`, spaces as underscores: the same however it is written."""
+    """A video's name without folders and `.mp4`, with underscores for spaces."""
     name = path.strip().replace("\\", "/").rpartition("/")[2]
     return re.sub(r"\.mp4$", "", name, flags=re.IGNORECASE).replace(" ", "_")
 
 
 def _read_splits(folder: Path) -> dict[str, tuple[str, bool | None, str]]:
-    """By id: split, label and transcript, of the first place that has splits."""
+    """By id: split, label and transcript, from the first place that has splits."""
     found: dict[str, tuple[str, bool | None, str]] = {}
     for place in SPLIT_FOLDERS:
         for split, name in SPLITS.items():
@@ -188,7 +188,7 @@ def _read_annotations(folder: Path) -> dict[str, tuple[NDArray[np.int64], NDArra
 
 
 def _frame_labels(about: object, where: str) -> Iterator[tuple[int, int]]:
-    """Frame number and label of each row; `where` names the table in errors."""
+    """Frame number and label of each row; `where` is the table's name in errors."""
     rows = about.get("frame_annotation") if isinstance(about, dict) else None
     if not isinstance(rows, list):
         raise DataError(f"{where} has no list frame_annotation; take BAH's own file")
@@ -200,8 +200,8 @@ def _frame_labels(about: object, where: str) -> Iterator[tuple[int, int]]:
                 raise DataError(f"{where} has {row!r}, not a frame's picture and 0 or 1; take BAH's own file")
 
 
-def _transcript(folder: Path | None) -> tuple[str, tuple[SpokenWord, ...]]:
-    """The words in a video's folder of transcripts, and their times; "" and none if there are none."""
+def _transcript(folder: Path | None) -> tuple[str, tuple[TimedWord, ...]]:
+    """The transcript in a video's folder, and its words with times; "" and none if there are none."""
     if folder is None:
         return "", ()
     for path in sorted(folder.glob("*.y*ml")) if folder.is_dir() else [folder]:
@@ -212,15 +212,15 @@ def _transcript(folder: Path | None) -> tuple[str, tuple[SpokenWord, ...]]:
     return "", ()
 
 
-def _timed(chunks: object, path: Path) -> tuple[SpokenWord, ...]:
+def _timed(chunks: object, path: Path) -> tuple[TimedWord, ...]:
     """The words of a transcript's chunks with their times; none if there are no chunks.
 
-    The words of a chunk of several are spread over its time. Whisper leaves the end of the last chunk open:
-    it is taken to be its start.
+    If a chunk has several words, they are spread evenly over its time. Whisper may leave the end of the last
+    chunk open; then its start is used as its end.
     """
     if chunks is None:
         return ()
-    words: list[SpokenWord] = []
+    words: list[TimedWord] = []
     for row in chunks if isinstance(chunks, list) else [chunks]:
         match row:
             case {
@@ -238,7 +238,7 @@ def _timed(chunks: object, path: Path) -> tuple[SpokenWord, ...]:
 
 
 def _named_mp4(folder: Path, places: tuple[str, ...]) -> Iterator[Path]:
-    """Files and folders called `….mp4`; those folders are not looked into, they hold a file a frame."""
+    """Files and folders called `….mp4`. These folders have one file for each frame and are not listed."""
     for place in places:
         for parent, folders, files in os.walk(folder / place):
             for name in sorted(name for name in (*folders, *files) if name.lower().endswith(".mp4")):
@@ -246,9 +246,9 @@ def _named_mp4(folder: Path, places: tuple[str, ...]) -> Iterator[Path]:
             folders[:] = sorted(name for name in folders if not name.lower().endswith(".mp4"))
 
 
-# The loader in C, where PyYAML was built with it: annotations have a row for each of 465,000 frames.
+# The loader in C, if PyYAML was built with it: annotations have a row for each of 465,000 frames.
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # of either
-    """A safe loader that also reads tuples, as Python's own dump of times has them."""
+    """A safe loader that also reads tuples: Python writes pairs of times as such."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_sequence)

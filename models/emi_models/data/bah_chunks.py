@@ -1,8 +1,8 @@
-"""What a network is shown of a BAH video at one moment, per modality, and the labelled moments as clips.
+"""Chunks of BAH videos: the input of a network for one labelled frame, and these frames as a set of clips.
 
 Source: "Semantic Matters" §3.2 and §4.2. There a chunk is centred on its frame, and so looks ahead. Live use
-cannot: `window="causal"` is the same chunk with all of its seconds before the frame. A checkpoint says in its
-notes which of the two it was trained on, and in its spans how many seconds of each modality.
+cannot look ahead: with `window="causal"` the chunk has the same length and ends at the frame. A checkpoint's
+notes say which of the two it was trained on, its spans how many seconds of each modality.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from emi_models.data.vidmimic import BAH_FACES_HZ
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FusionShapes, equidistant, shown_frames
-from emi_models.marked import SpokenWord, marked_text, present_word, spread_words
+from emi_models.marked import TimedWord, marked_text, present_word, spread_words
 from emi_models.targets import AMBIVALENCE, Target
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Embed = Callable[[Sequence[str]], NDArray[np.float32]]  # n marked texts to (n, D)
 
-__all__ = ["BahChunks", "ChunkSpans", "Words", "chunk", "chunk_window"]
+__all__ = ["BahChunks", "ChunkSpans", "EmbeddedWords", "chunk", "chunk_window"]
 
 Window = Literal["centred", "causal"]
 WINDOW_NS: Final = round(WINDOW_S * 1e9)
@@ -71,7 +71,7 @@ class ChunkSpans:
 
     @property
     def causal(self) -> bool:
-        """Whether nothing after the frame is shown."""
+        """Whether the chunk ends at its frame."""
         return self.window == "causal"
 
     @property
@@ -81,7 +81,7 @@ class ChunkSpans:
 
     @classmethod
     def of_header(cls, spans_s: Mapping[str, float], notes: Mapping[str, str]) -> ChunkSpans:
-        """Those that a checkpoint was trained on, by its header."""
+        """The spans that a checkpoint was trained on, from its header."""
         usual = cls()
         named = {f"{name}_s": float(spans_s.get(name, span)) for name, span in usual.seconds.items()}
         window: Window = "causal" if notes.get("window") == "causal" else "centred"
@@ -95,18 +95,18 @@ def chunk(
     text: NDArray[np.float32] | None,
     spans: ChunkSpans | None = None,
 ) -> Clip:
-    """The chunk at `at_ns` as a clip of 12 s, of which `window(shapes, 12 s)` shows every frame.
+    """The chunk at `at_ns` as a clip of 12 s; `window(shapes, 12 s)` of it has every frame.
 
-    Frames keep their order but not their times: they are spread over the 12 s. Of more vision frames than
-    `shapes` has, equidistant ones are taken. Of more voice frames, centred: the first ones (12 s at 50 Hz
-    have one or two too many); causal: the last ones, as live.
+    Frames keep their order but not their times: they are spread over the 12 s. If there are more vision
+    frames than `shapes` allows, equidistant ones are taken. If there are more audio frames, a centred chunk
+    keeps the first ones (12 s at 50 Hz have one or two too many), a causal one the last ones, as in live use.
 
     Args:
         video: the whole video's features.
         at_ns: the frame's time.
         shapes: the network's sizes.
         text: embedding (D,) of the marked words, None if there are no words.
-        spans: seconds of each modality, and where they lie.
+        spans: seconds of each modality, centred or causal.
     """
     spans = spans or ChunkSpans()
     if spans.causal:
@@ -123,7 +123,7 @@ def chunk(
 def chunk_window(
     video: Clip, at_ns: int, shapes: FusionShapes, spans: ChunkSpans
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Faces (n, D) and voice (m, D) of a causal chunk, as live windows hold them (`emi_live.window`)."""
+    """Vision (n, D) and audio (m, D) of a causal chunk, as in live windows (`emi_live.window`)."""
     start_ns = at_ns - round(max(spans.seconds.values()) * 1e9)
 
     def past(track: FeatureTrack, span_s: float) -> NDArray[np.float32]:
@@ -136,36 +136,35 @@ def chunk_window(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Words:
-    """A video's words, and what the text encoder makes of the text around each: (n, D)."""
+class EmbeddedWords:
+    """A video's words, and for each the embedding of the text around it: (n, D)."""
 
-    words: tuple[SpokenWord, ...]
+    words: tuple[TimedWord, ...]
     vectors: NDArray[np.float32]
 
 
 class BahChunks:
     """A `ClipSet` of BAH in which each labelled frame is a clip `<video>#<frame>`, with one target, 0 or 1.
 
-    So it trains and is scored as any other set is, with whole windows (`prefixes` 0). A video's words have
-    the release's own times; those of a transcript without times are spread evenly over the video.
+    It trains and is scored like any other set, with whole windows (`prefixes` 0). A video's words have the
+    release's times; words of a transcript without times are spread evenly over the video.
 
     Args:
         videos: as `read_bah` gives them.
-        features: the same videos' faces and voices, whole (`ManifestClips(…, first_s=None)`), under their
-            names or under those that `emi extract` gives to files in subfolders; None: words alone.
-        embed: the frozen text encoder's states at the mark, n texts to (n, D); None: no words. Asked once for
-            each video, for all of its words.
-        text_encoder: the id of what `embed` runs; None = that of the features.
-        text_dim: D; None = as wide as the features' words.
-        spans: seconds of a chunk, and where they lie.
+        features: vision and audio of the same whole videos (`ManifestClips(…, first_s=None)`), under the
+            videos' names, or those that `emi extract` gives to files in subfolders; None: only text.
+        embed: the frozen text encoder's states at the mark, n texts to (n, D); None: no text. Called once for
+            each video, with all its words.
+        text_encoder: the id of the encoder behind `embed`; None = that of the features.
+        text_dim: D; None = that of the features.
+        spans: seconds of a chunk, centred or causal.
         every: take each n-th labelled frame.
-        hz: frames a second of what is labelled.
-        unlabelled: also take the frames of videos without labels; their targets are NaN. Without it they are
-            left out.
-        cache: where embeddings of words are kept; None = nowhere.
+        hz: labelled frames per second.
+        unlabelled: also take the frames of videos without labels; their targets are NaN.
+        cache: folder for embeddings of words; None = they are not stored.
 
     Raises:
-        DataError: no frame is labelled, or a setting is out of range, or there is nothing to show.
+        DataError: no frame is labelled, a setting is out of range, or there is no modality.
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class BahChunks:
         cache: Path | None = None,
     ) -> None:
         if every < 1 or hz <= 0:
-            raise DataError(f"every {every}, {hz} Hz: give whole frames from 1 on and a rate above 0")
+            raise DataError(f"every {every}, {hz} Hz: give a whole number from 1 and a rate above 0")
         if features is None and (embed is None or text_dim is None):
             raise DataError("there are neither features nor a text encoder; give one of them")
         self._videos = {video.id: video for video in videos if unlabelled or len(video.frames)}
@@ -197,7 +196,7 @@ class BahChunks:
         self.spans = spans or ChunkSpans()
         self._every, self._hz = every, hz
         self._open: OrderedDict[str, Clip] = OrderedDict()
-        self._words: dict[str, Words] = {}
+        self._words: dict[str, EmbeddedWords] = {}
         self._frames: dict[str, NDArray[np.int64]] = {}
 
     @property
@@ -212,17 +211,17 @@ class BahChunks:
 
     @property
     def spans_s(self) -> Mapping[str, float]:
-        """Seconds of each modality in a chunk, for a checkpoint's header."""
+        """Seconds of each modality in a chunk, as a checkpoint's header has them."""
         return self.spans.seconds
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """Where those seconds lie, for a checkpoint's notes."""
+        """Whether chunks are centred or causal, for a checkpoint's notes."""
         return {"window": self.spans.window}
 
     @property
     def shapes(self) -> FusionShapes:
-        """The features' own sizes; words are as wide as the text encoder's states."""
+        """The sizes of the features; text has the width of the text encoder's states."""
         sizes = FusionShapes(1, 1, 1, 1, self._text_dim or 1)
         if self._features is None:
             return sizes
@@ -232,7 +231,7 @@ class BahChunks:
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
-        """The features' own, but for the text's."""
+        """The encoders of the features, with another one for text."""
         named: dict[Modality, str] = {} if self._features is None else dict(self._features.encoders)
         if self._embed is None:
             named.pop("text", None)
@@ -242,19 +241,19 @@ class BahChunks:
 
     @property
     def description(self) -> str:
-        """What data these are, in one line."""
+        """A description of the data, in one line."""
         labelled = [video for video in self._videos.values() if len(video.frames)]
         frames = sum(len(self.frames(video.id)) for video in labelled)
         return f"BAH: {frames} labelled frames of {len(labelled)} videos"
 
     @property
     def licence(self) -> str:
-        """The terms that a checkpoint trained on these chunks inherits."""
+        """The licence terms that apply to a checkpoint trained on these chunks."""
         return LICENCE
 
     @property
     def videos(self) -> tuple[BahVideo, ...]:
-        """Those that have frames here."""
+        """The videos that have frames in this set."""
         return tuple(self._videos.values())
 
     def ids(self, split: str) -> tuple[str, ...]:
@@ -267,7 +266,7 @@ class BahChunks:
         )
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Labels (N, 1) of `ids(split)`: 1 where ambivalence or hesitancy shows, NaN where nobody says."""
+        """Labels (N, 1) of `ids(split)`: 1 where ambivalence or hesitancy shows, NaN if unlabelled."""
         labels = [
             video.labels[:: self._every].astype(np.float32)
             if len(video.frames)
@@ -295,7 +294,7 @@ class BahChunks:
         return chunk(video, at_ns, self.shapes, self._text(name, at_ns), self.spans)
 
     def frames(self, name: str) -> NDArray[np.int64]:
-        """The numbers of a video's frames here: the labelled ones, or all of a video without labels."""
+        """The numbers of a video's frames in this set: the labelled ones, or all if none is labelled."""
         if name not in self._frames:
             video = self._videos[name]
             numbers = video.frames
@@ -305,16 +304,16 @@ class BahChunks:
             self._frames[name] = numbers[:: self._every]
         return self._frames[name]
 
-    def embed_words(self, name: str) -> Words:
+    def embed_words(self, name: str) -> EmbeddedWords:
         """A video's words with their embeddings, from the cache if it has them."""
         if name not in self._words:
             video = self._videos[name]
             words = video.words or spread_words(video.transcript, self._length_ns(name))
-            self._words[name] = Words(words, self._vectors(name, words))
+            self._words[name] = EmbeddedWords(words, self._vectors(name, words))
         return self._words[name]
 
     def has_features(self, name: str) -> bool:
-        """Whether faces or voice of a video are here."""
+        """Whether the features have the video."""
         return self._features is not None and self._feature_id(name) is not None
 
     def _text(self, name: str, at_ns: int) -> NDArray[np.float32] | None:
@@ -326,11 +325,11 @@ class BahChunks:
             return None
         said_ns = at_ns - spoken.words[place].end_ns
         if self.spans.causal and said_ns >= self.spans.text_s * 1e9:
-            return None  # not within the window any more
+            return None  # the last word before the frame is older than the window
         vector: NDArray[np.float32] = spoken.vectors[place]
         return vector
 
-    def _vectors(self, name: str, words: tuple[SpokenWord, ...]) -> NDArray[np.float32]:
+    def _vectors(self, name: str, words: tuple[TimedWord, ...]) -> NDArray[np.float32]:
         spans, dim = self.spans, self.shapes.text_dim
         if not words or self._embed is None:
             return np.zeros((0, dim), np.float32)
@@ -341,8 +340,8 @@ class BahChunks:
         vectors = self._embed(texts)
         if vectors.shape != (len(texts), dim):
             raise DataError(
-                f"{len(texts)} texts have embeddings {vectors.shape}, the words {dim} values; give the text "
-                "encoder that the features are of"
+                f"{len(texts)} texts have embeddings {vectors.shape}, the features' text has {dim} values; "
+                "give the text encoder of the features"
             )
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -351,14 +350,14 @@ class BahChunks:
         return vectors
 
     def _cache_path(self, name: str, texts: list[str]) -> Path | None:
-        """Where a video's embeddings are kept: any change of its texts or of the encoder is another file."""
+        """The file of a video's embeddings; texts and encoder are part of its name."""
         if self._cache is None:
             return None
         said = json.dumps([self._text_encoder, asdict(self.spans), texts])
         return self._cache / f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
 
     def _length_ns(self, name: str) -> int:
-        """How long a video is, by its features, its labels or its words, whatever is known."""
+        """How long a video is: from its features, else its labels, else its words."""
         video = self._videos[name]
         if self.has_features(name):
             return self._video(name).duration_ns
@@ -404,7 +403,7 @@ def _read_vectors(path: Path, count: int, dim: int) -> NDArray[np.float32] | Non
         with safe_open(path, framework="np") as file:
             vectors: NDArray[np.float32] = file.get_tensor("vectors")
     except (OSError, SafetensorError):
-        return None  # not there, or cut off: made again
+        return None  # missing or incomplete: made again
     good = vectors.shape == (count, dim) and bool(np.isfinite(vectors).all())
     return vectors if good else None
 

@@ -1,10 +1,10 @@
-"""Clips as a network is trained on them: which ones, as windows, in batches no longer than they must be.
+"""Clips for training: which ones, as windows, in batches of similar length.
 
-Nothing here draws from a global generator: what a sample is depends on seed, epoch and index alone, so that a
-training that is resumed, or read by more processes, sees the same.
+No global random generator is used: a sample depends only on seed, epoch and index. So a resumed training, or
+one with more reading processes, sees the same samples.
 
 `rated_clips` gives the clips to train on and to validate on, for sets with and without a valid split.
-`BucketedBatches` gives the order of an epoch, in batches of similar length.
+`BucketedBatches` gives the order of an epoch.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 CACHE_BYTES: Final = 2 << 30
-SHORTEST_S: Final = 1.0  # of a prefix: live use shows its first windows about as early
+SHORTEST_S: Final = 1.0  # of a prefix: the first windows of live use are about as short
 
 Row = tuple[FusionInputs, "Tensor"]  # one window or a batch of them, and the ratings (B, K) or (K,)
 
@@ -71,18 +71,17 @@ class ClipWindows(Dataset[Row]):
     """One window of each rated clip: its first 12 s, or all of a shorter one.
 
     Item `i` is a window of one row, without padding, and the clip's ratings (K,), NaN where a target is not
-    rated. Clips are kept in memory as
-    they are read, until `cache_bytes` are full (in each process that reads); the others are read again.
+    rated. Clips that were read are kept in memory until `cache_bytes` are full (in each reading process); the
+    others are read again.
 
     Args:
-        clips: where they come from.
-        split: which of them; those without ratings are left out.
-        prefixes: the share of samples, in [0, 1], that is cut off at a moment drawn evenly from 1 s to the
-            window's end, as live use shows a clip that goes on; a clip of less than 1 s never is. Each epoch
-            draws again.
-        seed: of those draws.
-        until_s: how much of a clip is shown at most, 12 s or less.
-        spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
+        clips: the set.
+        split: which split of it; clips without ratings are left out.
+        prefixes: the share of samples, in [0, 1], that end early, as in live use, at a time drawn uniformly
+            from 1 s to the window's end. Clips of less than 1 s are not cut. Each epoch draws again.
+        seed: of these draws.
+        until_s: where a window ends at the latest, 12 s or less.
+        spans_s: seconds of a modality, back from its newest frame, if not 12.
         cache_bytes: memory for clips.
 
     Raises:
@@ -122,7 +121,7 @@ class ClipWindows(Dataset[Row]):
         everything = clips.ids(split)
         self.ids = tuple(everything[row] for row in self._rated)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets[self._rated], np.float32))
-        # Shared, so that processes that read on from one epoch to the next see it change.
+        # Shared: reading processes live longer than an epoch and must see the change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cached: dict[int, Clip] = {}
         self._room = cache_bytes
@@ -141,7 +140,7 @@ class ClipWindows(Dataset[Row]):
         return clip.window(shapes, end_ns, self.spans_s), self.targets[index]
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw prefixes again; before an epoch's first sample is read."""
+        """Draw prefixes again; call it before an epoch's first sample is read."""
         self._epoch[0] = epoch
 
     def lengths_s(self) -> NDArray[np.float64]:
@@ -162,7 +161,7 @@ class ClipWindows(Dataset[Row]):
         return int(draw.integers(shortest_ns, whole_ns, endpoint=True)) if cut else whole_ns
 
     def _frames(self, clip: Clip, modality: Modality, end_ns: int) -> int:
-        """How many frames the window has of a modality; one if it has none, for a network to mask."""
+        """How many frames of a modality the window has; 1, masked, if there are none."""
         span_s = (self.spans_s or {}).get(modality, WINDOW_S)
         there = len(getattr(clip, modality).until(end_ns, round(span_s * 1e9)))
         most: int = getattr(self.clips.shapes, f"{modality}_frames")
@@ -180,9 +179,10 @@ class ClipWindows(Dataset[Row]):
 
 
 def collate(rows: Sequence[Row]) -> Row:
-    """A batch of windows (B, ...) and ratings (B, K), as long as the longest row's last frame.
+    """A batch of windows (B, ...) and ratings (B, K), as long as the longest row.
 
-    Rows may be of any length, with masks of any pattern. Where no row has a frame, there is one, masked.
+    Rows may have any length and masks of any pattern. If no row has a frame of a modality, the batch has one
+    masked frame.
     """
     windows = [window for window, _ in rows]
     vision, vision_mask = _padded([(window.vision, window.vision_mask) for window in windows])
@@ -212,20 +212,21 @@ def _padded(rows: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return values, masks
 
 
-POOL: Final = 50  # batches sorted by length together: enough to be alike, few enough to stay mixed
+POOL: Final = 50  # batches that are sorted together: lengths become similar, and samples stay mixed
 
 
 class BucketedBatches(Sampler[list[int]]):
-    """Batches of samples of like length, in an order that only `seed` and the epoch decide.
+    """Batches of samples of similar length, in an order that depends only on `seed` and the epoch.
 
-    Each sample comes once an epoch. Samples are shuffled, sorted by length within pools of 50 batches, cut
-    into batches, and the batches shuffled. `set_epoch(epoch, done)` goes on after `done` batches of an epoch.
+    Each sample comes once an epoch. Samples are shuffled, sorted by length within pools of 50 batches, and
+    cut into batches; then the batches are shuffled. `set_epoch(epoch, done)` continues an epoch after
+    `done` batches.
 
     Args:
         lengths: of each sample, in any unit.
         batch_size: samples a batch; the last one may have fewer.
         seed: of the order.
-        drop_last: leave that last one out, unless it is the only one.
+        drop_last: leave out the last, shorter batch, unless it is the only one.
     """
 
     def __init__(
@@ -252,7 +253,7 @@ class BucketedBatches(Sampler[list[int]]):
         yield from self._order()[self._done :]
 
     def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Which epoch the next iteration gives, and after how many of its batches it begins."""
+        """Set the epoch of the next iteration, and how many of its batches to skip."""
         self._epoch, self._done = epoch, done
 
     def _order(self) -> list[list[int]]:
@@ -271,9 +272,9 @@ LEAST_CLIPS: Final = 2  # of a split: one clip has no correlation
 
 
 class RatedClips:
-    """A set without its unrated clips, and with a `valid` split unless all are trained on; a `ClipSet`.
+    """A `ClipSet` of the rated clips of another set, with a `valid` split unless all clips are for training.
 
-    Features and descriptions are the set's own. `validation` says in one line where the valid clips are from.
+    Features and descriptions are those of the other set. `validation` describes the valid clips in one line.
     """
 
     def __init__(self, clips: ClipSet, train: Part, valid: Part, validation: str, *, drawn: bool) -> None:
@@ -343,7 +344,7 @@ def motion_dim_of(clips: ClipSet) -> int:
 
 @runtime_checkable
 class TaskClips(Protocol):
-    """A `ClipSet` that says what is asked of its clips; one that does not has intensities."""
+    """A `ClipSet` that names its task; a set without this protocol has intensities."""
 
     @property
     def task(self) -> Task:
@@ -351,23 +352,23 @@ class TaskClips(Protocol):
 
     @property
     def spans_s(self) -> Mapping[str, float]:
-        """Seconds of each modality that its windows have, for a checkpoint's header."""
+        """Seconds of each modality in its windows, as a checkpoint's header has them."""
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """What else a checkpoint trained on it must say of its windows."""
+        """What else a checkpoint's header must say about its windows."""
 
 
 def task_of(clips: object) -> Task:
-    """What is asked of a set's clips."""
+    """The task of a set."""
     return clips.task if isinstance(clips, TaskClips) else "emi"
 
 
 def check_task(config: NetworkConfig, clips: object) -> None:
-    """Return if clips are rated for what the network answers: its task, with as many targets.
+    """Check that clips and network have the same task and number of targets.
 
     Raises:
-        TrainingError: they are rated for something else.
+        TrainingError: they have not.
     """
     if config.task != (task := task_of(clips)):
         raise TrainingError(
@@ -382,7 +383,7 @@ def check_task(config: NetworkConfig, clips: object) -> None:
 
 
 def rated_part(clips: ClipSet, split: str) -> Part:
-    """The clips of a split with a rating of any target, with all their ratings; empty if there are none."""
+    """The clips of a split that have a rating of any target, and their ratings."""
     ids = clips.ids(split)
     if not ids:
         return (), np.zeros((0, 0), np.float32)
@@ -392,17 +393,18 @@ def rated_part(clips: ClipSet, split: str) -> Part:
 
 
 def rated_clips(clips: ClipSet, held_out: float, seed: int, use: Use = "train") -> RatedClips:
-    """What trains and what validates: the set's own splits, or if it has no valid one, a share of train.
+    """The clips for training and for validation: the set's own splits, or a share of train if none is valid.
 
     Clips are drawn one by one, not by person: the same person may be in both parts, which raises the
-    score. The draw depends on the ids' order and the seed alone.
+    score. The draw depends only on the order of the ids and the seed.
 
     Args:
         clips: the set.
-        held_out: the share that is drawn from train, in (0, 1), two clips at least, if no split is valid.
+        held_out: share drawn from train if there is no valid split, in (0, 1); at least two clips.
         seed: of the draw.
-        use: `4:1` trains on drawn valid clips too, so that a fifth of all rated clips is left to validate
-            (the Two-Stage paper's §5.1: 10,128 and 2,532). `train+valid` trains on both; none validates.
+        use: with `4:1`, drawn valid clips are trained on too, so that a fifth of all rated clips validates
+            (the Two-Stage paper's §5.1: 10,128 and 2,532). With `train+valid`, both are trained on and no
+            clip validates.
 
     Raises:
         TrainingError: too few clips are rated, or with `4:1` the valid split is smaller than a fifth.
@@ -444,7 +446,7 @@ def rated_clips(clips: ClipSet, held_out: float, seed: int, use: Use = "train") 
 
 
 def _drawn(part: Part, count: int, seed: int) -> tuple[Part, Part]:
-    """What is left of a part when so many of its clips are drawn, and those; both in the part's order."""
+    """The rest of a part and `count` clips drawn from it, both in the part's order."""
     order = np.random.default_rng(seed).permutation(len(part[0]))
     rest, drawn = np.sort(order[count:]), np.sort(order[:count])
     return (tuple(part[0][i] for i in rest), part[1][rest]), (

@@ -1,10 +1,10 @@
-"""A clip: the features of one person's face, voice and words over time, its ratings, and its file.
+"""A clip: vision, audio and text features of one person over time, its ratings, and its file.
 
-A clip is stored in one safetensors file: features with their stamps, and in the header its words and its
+A clip is stored in one safetensors file: features with their stamps, and in the header its transcript and its
 source. `normal_id` and `check_id` say which clip ids are allowed, in tables and as names of files.
 
-Ratings come from CSV files, with Hume-Vidmimic2's own header or with our column names; Hume-Vidmimic2's is
-translated here only.
+Ratings come from CSV files with Hume-Vidmimic2's header or with our column names. Only this file knows
+Hume-Vidmimic2's header.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ LONGEST: Final = 200  # characters; a file system allows 255 bytes, suffix inclu
 DIGITS: Final = 5  # Hume-Vidmimic2 counts its clips from 00000
 SPLITS: Final = ("train", "valid", "test")
 MAX_LINE: Final = 1 << 20  # characters of a line; a rating has about a hundred
-# Exactly so and in this order; the same six as EMOTIONS.
+# Exactly these columns in this order; the six emotions are those of EMOTIONS.
 OFFICIAL_HEADER: Final = (
     *("Filename", "Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy"),
 )
@@ -78,8 +78,8 @@ _OFFICIAL_COLUMNS: Final = {name: column for column, name in enumerate(("id", *E
 class FeatureTrack:
     """Features of one modality in order of time: stamps (T,) int64 ns from the clip's start, values (T, D).
 
-    A frame's stamp is its capture time; a text row's is the moment from which it is known. A text row of
-    zeros says that no words are known any more.
+    The stamp of a frame is its capture time. The stamp of a text row is the time from which it is known; a
+    row of zeros means that from then on no words are known.
     """
 
     t_ns: NDArray[np.int64]
@@ -87,20 +87,20 @@ class FeatureTrack:
 
     @classmethod
     def empty(cls, dim: int) -> FeatureTrack:
-        """No frame at all, each of `dim` values."""
+        """A track without frames, of width `dim`."""
         return cls(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
 
     def until(self, end_ns: int, span_ns: int) -> NDArray[np.float32]:
-        """Values (n, D) of the last `span_ns` up to the newest frame of the 12 s before `end_ns`.
+        """Values (n, D) of the last `span_ns` before the newest frame in the 12 s before `end_ns`.
 
-        Back from the newest frame, not from the end: a face that was lost a moment ago is still shown.
+        The span ends at the newest frame, not at `end_ns`, so that a face that was just lost is still used.
         """
         return self.values[shown_frames(self.t_ns, end_ns - round(WINDOW_S * NS_PER_S), end_ns, span_ns)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One clip. An empty track is a modality that is missing; `targets` as of `Rating`, None if unrated."""
+    """One clip. A missing modality is an empty track. `targets` as in `Rating`, None if unrated."""
 
     id: str
     vision: FeatureTrack
@@ -112,15 +112,16 @@ class Clip:
     def window(
         self, shapes: FusionShapes, end_ns: int, spans_s: Mapping[Modality, float] | None = None
     ) -> FusionInputs:
-        """What a network would be shown at `end_ns`: the last 12 s of this clip, one row of `shapes`.
+        """The window that ends at `end_ns`: the last 12 s of this clip, one row of `shapes`.
 
-        Frames are packed to the front, the newest `shapes.*_frames` of them; a modality is present if it has
-        a frame there, words if any are known just then. Live use adds its dropout times (emi_live.window).
+        The newest `shapes.*_frames` frames are packed to the front. Vision and audio are present if they have
+        a frame in the window, text if words are known at its end. Live use adds dropout times
+        (emi_live.window).
 
         Args:
             shapes: the network's sizes.
             end_ns: the window's end, from the clip's start.
-            spans_s: seconds of a modality that are shown, back from its newest frame, where it is not 12.
+            spans_s: seconds of a modality, back from its newest frame, if not 12.
         """
         spans = spans_s or {}
 
@@ -150,15 +151,15 @@ class ClipSet(Protocol):
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
-        """The encoder whose features these are, by modality: what a checkpoint's header names."""
+        """The encoder of the features by modality, as a checkpoint's header names it."""
 
     @property
     def description(self) -> str:
-        """What data these are and how many clips, in one line for a checkpoint's header."""
+        """A description of the data with the number of clips, in one line for a checkpoint's header."""
 
     @property
     def licence(self) -> str:
-        """The terms that a checkpoint trained on these clips inherits, in one line."""
+        """The licence terms that apply to a checkpoint trained on these clips, in one line."""
 
     def ids(self, split: str) -> tuple[str, ...]:
         """The clips of `train`, `valid` or `test`, in the set's order; empty if there is none."""
@@ -175,7 +176,7 @@ _KEY: Final = "emi_clip"  # the one metadata entry, a JSON object
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipMetadata:
-    """What a clip's file says besides features: its words, the name of its video, its length."""
+    """What a clip's file holds in addition to features: transcript, name of the video, length."""
 
     id: str
     transcript: str
@@ -184,16 +185,16 @@ class ClipMetadata:
 
 
 def write_clip(path: Path, clip: Clip, *, transcript: str = "", source: str = "") -> None:
-    """Write one clip's features, whole or not at all; its ratings belong to the manifest.
+    """Write one clip's features. The file is complete or absent; ratings are in the manifest.
 
     Args:
         path: the file to write or replace.
-        clip: finite features with stamps that do not go back.
+        clip: finite features with stamps that do not decrease.
         transcript: its words, "" if there are none.
-        source: the file it came from, of which only the name is kept.
+        source: the file it came from; only the name is stored.
 
     Raises:
-        DataError: the clip is not as it should be, or cannot be written.
+        DataError: the clip is invalid, or cannot be written.
     """
     tensors: dict[str, NDArray[np.generic]] = {}
     for modality in MODALITIES:
@@ -209,7 +210,7 @@ def write_clip(path: Path, clip: Clip, *, transcript: str = "", source: str = ""
 
 
 def read_metadata(path: Path) -> ClipMetadata:
-    """What a clip's file says besides features, without reading those.
+    """Transcript, source and length of a clip's file; features are not read.
 
     Raises:
         DataError: there is no such file, or `write_clip` did not write it.
@@ -230,15 +231,15 @@ def read_metadata(path: Path) -> ClipMetadata:
 
 
 def read_clip(path: Path, shapes: FusionShapes, first_ns: int | None = None) -> Clip:
-    """The clip that a file holds, without ratings.
+    """The clip in a file, without ratings.
 
     Args:
         path: a file that `write_clip` wrote.
-        shapes: whose widths its features must have.
+        shapes: the widths that its features must have.
         first_ns: how much of a longer clip is read; None = all.
 
     Raises:
-        DataError: the file is damaged, or its features are others.
+        DataError: the file is damaged, or its features have other widths.
     """
     metadata = read_metadata(path)
     tracks: dict[Modality, FeatureTrack] = {}
@@ -258,24 +259,24 @@ def read_clip(path: Path, shapes: FusionShapes, first_ns: int | None = None) -> 
 
 
 def _problem(track: FeatureTrack, dim: int | None) -> str:
-    """What is wrong with a track, in words that follow the modality's name; "" if nothing is."""
+    """What is wrong with a track, "" if nothing; the text follows the modality's name in a message."""
     t_ns, values = track.t_ns, track.values
     if values.ndim != 2 or t_ns.shape != values.shape[:1] or (dim is not None and values.shape[1] != dim):
         return f"of shape {values.shape} with stamps {t_ns.shape}, not (T, {dim or 'D'}) with (T,)"
     if values.dtype != np.float32 or t_ns.dtype != np.int64:
         return f"of {values.dtype} with stamps of {t_ns.dtype}, not float32 with int64"
     if (t_ns[1:] < t_ns[:-1]).any():
-        return "whose stamps go back"
-    return "" if np.isfinite(values).all() else "that is NaN or infinite somewhere"
+        return "with stamps that decrease"
+    return "" if np.isfinite(values).all() else "with NaN or infinite values"
 
 
 def normal_id(name: str) -> str:
-    """The clip that a CSV's cell or a file's name means: `1`, `1.0` and `00001.mp4` are all `00001`.
+    """The clip id in a CSV's cell or a file's name: `1`, `1.0` and `00001.mp4` all become `00001`.
 
-    Numbers are padded to five digits; a spreadsheet's `.0` and a file's suffix are taken off.
+    Numbers are padded to five digits; a spreadsheet's `.0` and a file's suffix are removed.
 
     Raises:
-        DataError: nothing is left, or what is left can be no file's name.
+        DataError: nothing is left, or the rest is not a valid file name.
     """
     bare = re.sub(r"\.0+$", "", name.strip())
     bare = re.sub(r"\.[A-Za-z][A-Za-z0-9]*$", "", bare)
@@ -283,10 +284,10 @@ def normal_id(name: str) -> str:
 
 
 def check_id(clip_id: str) -> str:
-    """The same id, if a file may be called so.
+    """Return the id if it can be a file's name.
 
     Raises:
-        DataError: it is empty, too long, begins with a dot or holds a slash or a control character.
+        DataError: it is empty or too long, begins with a dot, or contains a slash or a control character.
     """
     if (
         not 1 <= len(clip_id) <= LONGEST
@@ -304,7 +305,7 @@ def check_id(clip_id: str) -> str:
 def first_rows(file: Any, name: str, rows: int) -> NDArray[np.float32]:
     """The first rows of a tensor in a safetensors file opened for numpy; the others are not read.
 
-    `file` is what `safetensors.safe_open` gives, which has no type of its own to name.
+    `file` comes from `safetensors.safe_open`, which exports no type for it.
     """
     if file.get_slice(name).get_shape()[0] <= rows:
         whole: NDArray[np.float32] = file.get_tensor(name)
@@ -315,10 +316,10 @@ def first_rows(file: Any, name: str, rows: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rating:
-    """How one clip was rated: (K,) float32 in the order of the targets, None if it was not at all.
+    """The ratings of one clip: (K,) float32 in the order of the targets, None if it was not rated.
 
-    A value is the share of its target's range, in [0, 1], and NaN where this target was not rated. `split` is
-    "" where the file does not say.
+    A value is relative to its target's range, in [0, 1], and NaN if this target was not rated. `split` is ""
+    if the file does not name it.
     """
 
     targets: NDArray[np.float32] | None
@@ -334,10 +335,10 @@ def read_split(path: Path, targets: Sequence[Target] = EMI_TARGETS) -> dict[str,
     """The ratings of one split file of Hume-Vidmimic2, by five-digit id, in the file's order.
 
     `targets` are those of the six to read. An empty cell means that this target is unrated. Participants fill
-    the test split with zeros: that a whole file of zeros means unrated is decided by the caller.
+    the test split with zeros; the caller decides whether a file of zeros means unrated.
 
     Raises:
-        DataError: the header is another, an id comes twice, or a rating is not a number in [0, 1].
+        DataError: the header is different, an id occurs twice, or a rating is not a number in [0, 1].
     """
     rows = csv_rows(path)
     number, header = next(rows, (1, []))
@@ -358,16 +359,16 @@ def _official_columns(path: Path, targets: Sequence[Target]) -> Mapping[str, int
 
 
 def read_ratings(path: Path, targets: Sequence[Target] = EMI_TARGETS) -> dict[str, Rating]:
-    """Ratings by id (see `normal_id`), from a file or folder in any of the known forms.
+    """Ratings by id (see `normal_id`), from a file or folder in one of the known formats.
 
     Args:
-        path: a CSV with Hume-Vidmimic2's header; or one with ours, `id` and a column for each target in any
-            order, perhaps with `split` among others; or a folder with `train_split.csv` and
-            `valid_split.csv`, which then also say the split.
-        targets: what to read; the other columns are passed over.
+        path: a CSV with Hume-Vidmimic2's header; or a CSV with `id`, a column for each target in any order,
+            and optionally `split`; or a folder with `train_split.csv` and `valid_split.csv`, which then also
+            give the split.
+        targets: which columns to read; others are ignored.
 
     Raises:
-        DataError: it is none of these, or its content is refused (see `read_split`).
+        DataError: it has another format, or its content is invalid (see `read_split`).
     """
     if path.is_dir():
         found: dict[str, Rating] = {}
@@ -389,7 +390,7 @@ def read_ratings(path: Path, targets: Sequence[Target] = EMI_TARGETS) -> dict[st
     if missing := [name for name in ("id", *names) if header.count(name) != 1]:
         raise DataError(
             f"{path}:{number} lacks the column {missing[0]!r}, or has it twice; give id,{','.join(names)} "
-            f"or {','.join(OFFICIAL_HEADER)}, or name the columns that there are with --targets"
+            f"or {','.join(OFFICIAL_HEADER)}, or name your columns with --targets"
         )
     return _rated(path, rows, {name: header.index(name) for name in header}, targets)
 
@@ -398,10 +399,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a CSV that are not blank, with their numbers, the header first.
 
     Raises:
-        DataError: there is no such file, or it is no CSV in UTF-8.
+        DataError: there is no such file, or it is not a CSV in UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark in front
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
             reader = csv.reader(_lines(file), strict=True)
             for row in reader:
                 if any(cell.strip() for cell in row):
@@ -413,7 +414,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """The lines of a file, none longer than `MAX_LINE`: one of a gigabyte would be read into memory whole."""
+    """The lines of a file; a line of `MAX_LINE` characters is refused, so that memory stays bounded."""
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise csv.Error(f"a line has {MAX_LINE} characters or more")
@@ -423,7 +424,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 def stack_targets(
     targets: Sequence[NDArray[np.float32] | None], count: int = len(EMOTIONS)
 ) -> NDArray[np.float32]:
-    """Ratings (N, count), rows of NaN where a clip is unrated."""
+    """Ratings (N, count); the row of an unrated clip is NaN."""
     unrated = np.full(count, np.nan, np.float32)
     return np.array([unrated if row is None else row for row in targets], np.float32).reshape(-1, count)
 
@@ -432,7 +433,7 @@ def check_split(cell: str, where: str) -> str:
     """The split that a cell names, "" if it is empty.
 
     Raises:
-        DataError: it is another word; `where` names the row in the message.
+        DataError: there is no such split; `where` names the row in the message.
     """
     split = cell.strip()
     if split not in ("", *SPLITS):
@@ -443,11 +444,11 @@ def check_split(cell: str, where: str) -> str:
 def parse_targets(
     cells: Sequence[str], where: str, targets: Sequence[Target] = EMI_TARGETS
 ) -> NDArray[np.float32] | None:
-    """A cell for each target as a rating (see `Rating`), None if all are empty.
+    """The rating (see `Rating`) in a row's cells, one for each target; None if all are empty.
 
     Raises:
-        DataError: a cell that is not empty is not a number in its target's range; `where` names the row in
-            the message.
+        DataError: a cell is neither empty nor a number in its target's range; `where` names the row in the
+            message.
     """
     if not any(cell.strip() for cell in cells):
         return None

@@ -93,7 +93,7 @@ class ManifestRow:
 
 
 def write_manifest(folder: Path, rows: Iterable[ManifestRow]) -> None:
-    """Write the table of the six emotions, whole or not at all; a cell that is not rated stays empty."""
+    """Write the table of the six emotions; the file is complete or absent. Unrated cells are empty."""
     with replacing(folder / MANIFEST) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -109,11 +109,11 @@ def read_manifest(folder: Path, targets: Sequence[Target] = EMI_TARGETS) -> list
 
     Args:
         folder: with `manifest.csv`.
-        targets: what to read of it; none of them: clips are unrated, and other ratings are joined.
+        targets: which ratings to read; if empty, clips are unrated, and other ratings can be joined.
 
     Raises:
-        DataError: there is none, or a line of it is not what `write_manifest` writes, or it has no such
-            target; the message says which.
+        DataError: the file is missing, a line has another format than `write_manifest` writes, or a target
+            is missing; the message says which.
     """
     path = folder / MANIFEST
     rows = csv_rows(path)
@@ -132,7 +132,7 @@ def read_manifest(folder: Path, targets: Sequence[Target] = EMI_TARGETS) -> list
             raise DataError(f"{where} has {len(row)} cells, not {len(COLUMNS)}; correct the line")
         clip_id, split, duration, features = row[:4]
         if check_id(clip_id) in found:
-            raise DataError(f"{where} has clip {clip_id} again; keep one of them")
+            raise DataError(f"{where} has clip {clip_id} a second time; keep one of them")
         if features.startswith("/") or "\\" in features or ".." in features.split("/"):
             raise DataError(f"{where} has features at {features!r}; give a path below {folder}")
         found[clip_id] = ManifestRow(
@@ -158,10 +158,10 @@ def _seconds(cell: str, where: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetInfo:
-    """What features are, by which encoders; the sizes of a 12 s window; whence they come, and on what terms.
+    """The encoders of the features, the sizes of a 12 s window, the origin of the data and its licence.
 
-    `encoders` names only the modalities that have features; the width of one that has none is 1. `notes` says
-    what else made them so: the recogniser, its settings, versions.
+    `encoders` has only the modalities with features; a modality without features has width 1. `notes` has
+    what else influenced the features: the recogniser, its settings, versions.
     """
 
     bundle: str
@@ -174,16 +174,16 @@ class DatasetInfo:
 
 
 def write_info(folder: Path, info: DatasetInfo) -> None:
-    """Write `dataset.json`, whole or not at all."""
+    """Write `dataset.json`; the file is complete or absent."""
     with replacing(folder / INFO) as part:
         part.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
 def read_info(folder: Path) -> DatasetInfo:
-    """What `dataset.json` says.
+    """Read `dataset.json`.
 
     Raises:
-        DataError: there is none, or it is not what `write_info` writes.
+        DataError: it is missing, or has another format than `write_info` writes.
     """
     path = folder / INFO
     try:
@@ -214,10 +214,10 @@ def _parse(metadata: object) -> DatasetInfo:
 
 
 class ClipWriter:
-    """Writes a data set clip by clip; several processes may each have one on the same folder.
+    """Writes a data set clip by clip; several processes may write to one folder.
 
     Raises:
-        DataError: the folder has features of other encoders already, or cannot be written to.
+        DataError: the folder already has features of other encoders, or cannot be written to.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo) -> None:
@@ -227,32 +227,28 @@ class ClipWriter:
         there = read_info(folder)
         if dict(there.encoders) != dict(info.encoders) or there.shapes != info.shapes:
             raise DataError(
-                f"{folder} holds features of {_named(there)}, these are of {_named(info)}; name another one"
+                f"{folder} holds features of {_named(there)}, not of {_named(info)}; name another folder"
             )
 
     def path(self, clip_id: str) -> Path:
-        """Where a clip's features are, or would be."""
+        """The path of a clip's features, which need not exist."""
         return self.folder / FEATURES / f"{check_id(clip_id)}.safetensors"
 
-    def has(self, clip_id: str) -> bool:
-        """Whether this clip has been written."""
-        return self.path(clip_id).is_file()
-
     def write(self, clip: Clip, *, transcript: str = "", source: str = "") -> Path:
-        """Write one clip (see `write_clip`) and say where."""
+        """Write one clip (see `write_clip`) and return its path."""
         path = self.path(clip.id)
         write_clip(path, clip, transcript=transcript, source=source)
         return path
 
     def write_manifest(self, ratings: Mapping[str, Rating] | None = None) -> list[ManifestRow]:
-        """Write the table of all clips in the folder, in order of their ids, and give its rows.
+        """Write the table of all clips in the folder, in order of their ids, and return its rows.
 
         Args:
-            ratings: by id, as `read_ratings` gives them. A clip that is not among them keeps what the old
-                manifest says of it.
+            ratings: by id, as `read_ratings` returns them. Clips without new ratings keep those of the old
+                manifest.
 
         Raises:
-            DataError: a clip's file or the manifest that is there is damaged.
+            DataError: a clip's file or the old manifest is damaged.
         """
         there = read_manifest(self.folder) if (self.folder / MANIFEST).is_file() else []
         kept = {row.id: row.rating for row in there}
@@ -274,19 +270,19 @@ class ClipWriter:
 class ManifestClips:
     """A `ClipSet` in emi-live's own layout.
 
-    A clip without a split is for training. Rows of `targets` are NaN where a clip is unrated.
+    A clip without a split is for training. The row of an unrated clip in `targets` is NaN.
 
     Args:
         folder: with `manifest.csv`.
-        labels: ratings that count in place of the manifest's, as `read_ratings` takes them.
-        valid_fraction: the share of all training clips that validates instead, if the manifest names no clip
-            for that; drawn clip by clip, so that one person may be on both sides.
-        seed: of that draw, which depends on the clips' ids only.
+        labels: ratings in place of the manifest's, as `read_ratings` takes them.
+        valid_fraction: the share of the training clips that is used for validation, if the manifest has no
+            valid clips; drawn clip by clip, so one person may be in both splits.
+        seed: of the draw, which depends only on the clips' ids.
         first_s: how much of a longer clip is loaded; None = all.
-        targets: what the clips are rated for; other than the six emotions needs `labels`.
+        targets: what the clips are rated for; targets other than the six emotions need `labels`.
 
     Raises:
-        DataError: a file is missing or damaged, or the labels are of other clips.
+        DataError: a file is missing or damaged, or the labels are for other clips.
     """
 
     def __init__(
@@ -303,7 +299,7 @@ class ManifestClips:
         self.rated = targets
         self.info = read_info(folder)
         own = labels is not None and not set(targets) <= set(EMI_TARGETS)
-        rows = read_manifest(folder, () if own else targets)  # what the labels do not rate keeps its rating
+        rows = read_manifest(folder, () if own else targets)  # clips without labels keep their rating
         if labels is not None:
             ratings = read_ratings(labels, targets)
             rows = _joined(rows, ratings)
@@ -326,12 +322,12 @@ class ManifestClips:
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
-        """The encoder whose features these are, by modality."""
+        """The encoder of the features, by modality."""
         return self.info.encoders
 
     @property
     def description(self) -> str:
-        """What data these are and how many clips, in one line."""
+        """A description of the data with the number of clips, in one line."""
         counts = [
             f"{len(self.ids(split))} {split}" for split in ("train", "valid", "test") if self.ids(split)
         ]
@@ -340,7 +336,7 @@ class ManifestClips:
 
     @property
     def licence(self) -> str:
-        """The terms that a checkpoint trained on these clips inherits."""
+        """The licence terms that apply to a checkpoint trained on these clips."""
         return self.info.licence
 
     def ids(self, split: str) -> tuple[str, ...]:
@@ -348,7 +344,7 @@ class ManifestClips:
         return tuple(clip_id for clip_id, theirs in self._split.items() if theirs == split)
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Ratings (N, K) of `ids(split)`, NaN where one is not rated."""
+        """Ratings (N, K) of `ids(split)`, NaN if unrated."""
         rows = [self._rows[clip_id].rating.targets for clip_id in self.ids(split)]
         return stack_targets(rows, len(self.rated))
 
@@ -383,7 +379,7 @@ class ManifestClips:
 
 
 def _joined(rows: list[ManifestRow], ratings: Mapping[str, Rating]) -> list[ManifestRow]:
-    """The rows with the ratings of the same clip; a rating without a split leaves the row's."""
+    """The rows with new ratings; a rating without a split keeps the row's split."""
     joined = []
     for row in rows:
         rating = ratings.get(normal_id(row.id))
@@ -394,7 +390,7 @@ def _joined(rows: list[ManifestRow], ratings: Mapping[str, Rating]) -> list[Mani
 
 
 def _draw(rows: list[ManifestRow], fraction: float, seed: int) -> frozenset[str]:
-    """The ids that validate because no row says which do: those of the smallest hashes."""
+    """The ids that are drawn for validation: those with the smallest hashes."""
     if not 0.0 <= fraction < 1.0:
         raise DataError(f"valid_fraction is {fraction}; it must lie in [0, 1)")
     if fraction == 0.0 or any(row.rating.split == "valid" for row in rows):
@@ -411,7 +407,7 @@ def _named(info: DatasetInfo) -> str:
 class OpenOptions(TypedDict, total=False):
     """The options of both readers: down to `seed` those of `ManifestClips`, then those of `VidmimicClips`.
 
-    Both know `targets`: what the clips are rated for.
+    `targets`, what the clips are rated for, is an option of both.
     """
 
     targets: tuple[Target, ...]
@@ -433,10 +429,10 @@ _OF_MANIFEST: Final = frozenset({"labels", "valid_fraction", "seed"})
 def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | VidmimicClips:
     """The clips of a folder in emi-live's own layout or in Hume-Vidmimic2's: see those two classes.
 
-    `progress` may be given for either; only a conversion calls it.
+    `progress` is allowed for both; only a conversion calls it.
 
     Raises:
-        DataError: there is no such folder or neither layout in it, or an option belongs to the other layout.
+        DataError: there is no such folder, it has neither layout, or an option belongs to the other layout.
     """
     ours = check_folder(folder)
     given = {name for name, value in options.items() if value} - {"progress", "targets"}
@@ -444,7 +440,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
     if foreign:
         raise DataError(
             f"{folder} has the layout of {'emi-live' if ours else 'Hume-Vidmimic2'}, and "
-            f"{', '.join(sorted(foreign))} is for the other one; leave that out"
+            f"{', '.join(sorted(foreign))} is for the other layout; leave it out"
         )
     from emi_models.data.vidmimic import VidmimicClips
 
@@ -469,13 +465,13 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
 
 
 def check_folder(folder: Path) -> bool:
-    """Whether a folder of clips has emi-live's own layout; looks at names only, and does not load torch.
+    """Whether a folder of clips has emi-live's own layout; checks names only and does not load torch.
 
     Raises:
-        DataError: there is no such folder or neither layout in it.
+        DataError: there is no such folder, or it has neither layout.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name the one that holds {MANIFEST} or train_split.csv")
+        raise DataError(f"{folder} is not a folder; name the one with {MANIFEST} or train_split.csv")
     ours = (folder / MANIFEST).is_file()
     if not ours and not any(split_file(folder, split).is_file() for split in SPLITS):
         raise DataError(

@@ -1,15 +1,15 @@
-"""Features of a data set by an encoder of one's choice, from its own pictures, sound or words.
+"""Features of a data set's pictures, audio or text, from an encoder of your choice.
 
 ::
 
     FOLDER/face_images/00001/0.jpg, …    pictures of a clip; or any other folder of such folders
-    FOLDER/audio/00001.mp3               its sound; or raw/00001.mp4
-    FOLDER/text/00001.txt                its words; an empty file is no words
-    FOLDER/NAME/00001.safetensors        what is written: frames (T, D), or one vector (1, D) of words
-    FOLDER/NAME/encoder.json             what made them
+    FOLDER/audio/00001.mp3               its audio; or raw/00001.mp4
+    FOLDER/text/00001.txt                its words; an empty file means no words
+    FOLDER/NAME/00001.safetensors        the result: frames (T, D), or one vector (1, D) for text
+    FOLDER/NAME/encoder.json             the encoder and its settings
 
-All three may also lie in `test_data` or `test`. What is written is what `VidmimicClips` reads: `vision=NAME`,
-and so on. A clip's file is whole or absent, so that an interrupted run goes on where it stopped.
+All three may also lie in `test_data` or `test`. `VidmimicClips` reads the result: `vision=NAME`, and so on.
+A clip's file is complete or absent, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ENCODER", "Encoded", "encode_set", "read_sound", "sources"]
 
 ENCODER: Final = "encoder.json"
-PICTURES: Final = 400  # of a clip, the first; as the papers
+PICTURES: Final = 400  # the first ones of a clip, as in the papers
 USUAL: Final[Mapping[Modality, tuple[str, ...]]] = {
     "vision": ("face_images",),
     "audio": ("audio", "raw"),
@@ -55,7 +55,7 @@ AHEAD: Final = 16  # clips that are read before they are encoded together
 
 @dataclass(slots=True)
 class Encoded:
-    """What became of a run: clips written now and before, without anything to encode, and refused."""
+    """The result of a run: clips written now and before, clips without input, and refused clips."""
 
     written: int = 0
     kept: int = 0
@@ -64,15 +64,15 @@ class Encoded:
 
 
 def sources(folder: Path, modality: Modality, choice: str | None = None) -> dict[str, Path]:
-    """Where each clip's pictures (a folder), sound or words (a file) are, by its id.
+    """The folder of pictures, or the file of audio or text, of each clip, by its id.
 
     Args:
-        folder: the data set's.
-        modality: which.
-        choice: the folder's name below `folder`; None: the usual one.
+        folder: of the data set.
+        modality: which of the three.
+        choice: the name of a folder below `folder`; None: the usual one.
 
     Raises:
-        DataError: there is no such folder, or nothing of a clip in it.
+        DataError: there is no such folder, or it has no clip.
     """
     found: dict[str, Path] = {}
     for name in USUAL[modality] if choice is None else (choice,):
@@ -99,18 +99,18 @@ def encode_set(
     batch_size: int | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Encoded:
-    """Encode every clip that has something to encode, and is not done yet.
+    """Encode all clips that have input and are not encoded yet.
 
-    Clips go through the network together, and each as if it were alone. Pictures are the first 400 of a clip;
-    a number that is left out among them is a frame that is missing, in the file NaN.
+    Clips go through the network in batches; the result is as if each were alone. The first 400 pictures of a
+    clip are read. A picture number that is missing among them is a missing frame, NaN in the file.
 
     Args:
-        folder: the data set's.
-        out: the folder of these features.
-        encoder: its modality says what is read.
+        folder: of the data set.
+        out: folder for the features.
+        encoder: its modality decides what is read.
         source: as `choice` of `sources`.
-        batch_size: pictures, pieces of sound or texts at once; None: the encoder's own.
-        advance: told how many clips are done, and how many there are.
+        batch_size: pictures, blocks of audio or texts at once; None: the encoder's default.
+        advance: called with how many clips are done, and how many there are.
 
     Raises:
         DataError: nothing can be read, or `out` holds features of another encoder.
@@ -150,7 +150,7 @@ def encode_set(
 
 
 def read_sound(path: Path) -> NDArray[np.float32]:
-    """The sound of a media file, (n,), 16 kHz mono in [-1, 1]; empty if it has none.
+    """The audio of a media file, (n,), 16 kHz mono in [-1, 1]; empty if it has none.
 
     Raises:
         DataError: it cannot be decoded.
@@ -207,7 +207,7 @@ def _write(out: Path, encoder: HubEncoder, batch: Sequence[tuple[str, Any]], bat
 def _by_number(
     clips: Sequence[Sequence[tuple[int, Any]]], rows: NDArray[np.float32]
 ) -> Iterator[NDArray[np.float32]]:
-    """Each clip's rows at their numbers; NaN where a number is left out."""
+    """Each clip's rows at their numbers; NaN if a number is missing."""
     start = 0
     for clip in clips:
         numbers = [number for number, _ in clip]
@@ -218,7 +218,7 @@ def _by_number(
 
 
 def _claim(out: Path, made_by: Mapping[str, object]) -> None:
-    """Write down what makes the features of a folder; refuse one of another encoder."""
+    """Write down the encoder of a folder's features; refuse a folder with features of another one."""
     path = out / ENCODER
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -229,6 +229,6 @@ def _claim(out: Path, made_by: Mapping[str, object]) -> None:
             )
         return
     if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} holds files that were not made here; name another folder")
+        raise DataError(f"{out} holds files that `emi extract` did not write; name another folder")
     with replacing(path) as part:
         part.write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Feature files of other people: several file formats in, clean float32 rows out, kept as safetensors.
+"""Feature files from other programs: several file formats are read and stored as float32 in safetensors.
 
-`read_frames` reads one file of one clip. `FrameRate` gives times to frames that have none: evenly spaced,
-from a first one on. `convert` reads a whole set once and keeps it, since pickles are slow and unsafe to load.
+`read_frames` reads the file of one clip. `FrameRate` gives evenly spaced times to frames without times.
+`convert` reads a whole set once and stores it, because pickles are slow and unsafe to load.
 
-The cache of one folder of features is `index.json`, which says of each clip how many frames it has or why its
-file was refused, and `<id>.safetensors` with `values` (n, D) float32 and `index` (n,), the frames' places. An
-interrupted conversion continues where it stopped; changed files are converted again. The cache stays usable
-when its source is gone.
+The cache of a folder of features has `index.json`, with each clip's number of frames or why its file was
+refused, and `<id>.safetensors` with `values` (n, D) float32 and `index` (n,), the frames' places. An
+interrupted conversion continues where it stopped; changed files are converted again. The cache can be used
+without its source.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ WIDEST: Final = 65536  # values a frame, as in FusionShapes
 NS_PER_S: Final = 1_000_000_000
 FORMAT_VERSION: Final = 1
 INDEX: Final = "index.json"
-WHOLE_SET_BYTES: Final = 64 << 30  # one file for all clips; as large as it is, it passes through memory
-KEEP_EVERY: Final = 500  # clips between two times that the index is written
-# Called with the name of what is converted, how many clips of it are done, and how many there are to do.
+WHOLE_SET_BYTES: Final = 64 << 30  # limit of one file for all clips; it is read into memory
+KEEP_EVERY: Final = 500  # the index is written after so many clips
+# Called with the name of the features, how many clips are converted, and how many there are.
 Progress = Callable[[str, int, int], None]
 
 
@@ -67,8 +67,8 @@ Progress = Callable[[str, int, int], None]
 class Frames:
     """The usable frames of one modality: values (n, D) float32, all finite, and their places `index` (n,).
 
-    `total` counts all frames that the file has; `total - n` had a value that was NaN or infinite and are left
-    out, and the others keep their places, so that time goes on where a frame is missing.
+    `total` counts all frames of the file. Frames with a value that is NaN or infinite are left out; the
+    others keep their places, and so their times.
     """
 
     values: NDArray[np.float32]
@@ -115,11 +115,11 @@ def as_frames(value: Plain, name: str) -> Frames:
     """Frames from what a file held.
 
     An array (T, D) is T frames, (D,) is one frame, an empty one is none; a list of rows of one length is an
-    array. Of a pair `[features (T, D), scores]`, as some extractors write them, the features count.
+    array. Of a pair `[features (T, D), scores]`, as some extractors write it, the features are used.
 
     Args:
-        value: what the file held.
-        name: what errors call it.
+        value: the content of the file.
+        name: the file's name in errors.
 
     Raises:
         DataError: it is anything else.
@@ -136,7 +136,7 @@ def as_frames(value: Plain, name: str) -> Frames:
         array = array[None]
     if array.ndim != 2 or array.shape[1] > WIDEST:
         raise DataError(f"{name} has shape {array.shape}, not (frames, values); store one row a frame")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is dropped below
+    with np.errstate(over="ignore"):  # a value that overflows becomes infinite; its frame is dropped below
         values = array.astype(np.float32)
     finite = np.isfinite(values).all(axis=1)
     return Frames(values[finite], np.flatnonzero(finite), len(values))
@@ -151,14 +151,14 @@ MM_PER_M: Final = 1000.0
 def read_openface(path: Path, max_bytes: int) -> Frames:
     """Motion from a CSV of OpenFace 2: intensities of action units, then the head's place and turn.
 
-    Units are brought from [0, 5] to [0, 1], places from mm to m; turns are in radians. Frame k of the video
-    has index k - 1. Frames in which no face was found (`success` is 0) are left out; of several faces in a
-    frame the one with the highest `confidence` counts.
+    Units are scaled from [0, 5] to [0, 1], positions from mm to m; rotations are in radians. Frame k of the
+    video has index k - 1. Frames without a face (`success` is 0) are left out; of several faces in a frame,
+    the one with the highest `confidence` is used.
 
     Source: OpenFace's wiki, "Output Format".
 
     Raises:
-        DataError: it is no such file.
+        DataError: the file has another format.
     """
     if path.stat().st_size > max_bytes:
         raise DataError(f"{path} is larger than {max_bytes} bytes; split it into clips")
@@ -179,7 +179,7 @@ def read_openface(path: Path, max_bytes: int) -> Frames:
                 values = [float(row[place[name]]) for name in columns]
                 confidence = float(row[sure])
             except (ValueError, IndexError) as error:
-                raise DataError(f"{path}:{rows.line_num} is no line of OpenFace: {error}") from error
+                raise DataError(f"{path}:{rows.line_num} is not a line of OpenFace: {error}") from error
             if not found:
                 values, confidence = [math.nan] * len(columns), -1.0
             if number not in best or confidence > best[number][0]:
@@ -220,7 +220,7 @@ def _only_tensor(path: Path) -> NDArray[np.generic]:
 
 @dataclass(frozen=True, slots=True)
 class FrameRate:
-    """Frame k is known at `first_ns + k * hop_ns`, and lasts `first_ns`, or a hop if that is 0."""
+    """Frame k is known at `first_ns + k * hop_ns`, and lasts `first_ns`, or one hop if that is 0."""
 
     hop_ns: float
     first_ns: int = 0
@@ -231,15 +231,15 @@ class FrameRate:
         return cls(NS_PER_S / hz)
 
     def stamps(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """When the frames of these numbers are known, ns."""
+        """When the frames with these numbers are known, ns."""
         return self.first_ns + np.round(index * self.hop_ns).astype(np.int64)
 
     def length_ns(self, frames: int) -> int:
-        """How long so many frames last, from the start to the end of the last; 0 for none."""
+        """How long `count` frames last, from the start to the end of the last one; 0 for none."""
         return 0 if frames == 0 else round((frames - 1) * self.hop_ns + (self.first_ns or self.hop_ns))
 
     def count(self, until_ns: int) -> int:
-        """How many frames are known at `until_ns`, that moment included."""
+        """How many frames are known at `until_ns`, inclusive."""
         return max(0, 1 + int((until_ns - self.first_ns + 0.5) // self.hop_ns))
 
 
@@ -249,7 +249,7 @@ WAV2VEC2: Final = FrameRate(hop_ns=20_000_000, first_ns=25_000_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """One clip's features: `frames` usable ones of `total`, `dim` values each; or why its file was refused.
+    """One clip's features: `frames` usable ones of `total`, `dim` values each; or why the file was refused.
 
     `size` and `mtime_ns` are the source file's; when they change, it is converted again.
     """
@@ -263,12 +263,12 @@ class FileEntry:
 
 
 class Converted:
-    """The features of one modality, by clip, out of the cache."""
+    """The features of one modality, by clip, from the cache."""
 
     def __init__(self, cache: Path, entries: Mapping[str, FileEntry], single: bool) -> None:
         self._cache = cache
         widths = Counter(entry.dim for entry in entries.values() if entry.frames)
-        # The width of most: a file of another width is the odd one, wherever in the set it comes.
+        # The width of most clips; files with another width are refused, in whatever order they come.
         self.dim = widths.most_common(1)[0][0] if widths else 1
         self.refused: dict[str, str] = {}
         self._entries: dict[str, FileEntry] = {}
@@ -329,15 +329,16 @@ def convert(
     *,
     single: bool = False,
 ) -> Converted:
-    """Convert what is not yet in the cache, and open it. A bad file is recorded and passed over.
+    """Convert what is not yet in the cache, and open it. A bad file is recorded and skipped.
 
     Args:
-        source: each clip's file; or one pickle of all clips, a dict from id to array, or a list that begins
-            with one. An empty mapping means that the source is gone; the cache is then used as it is.
-        cache: folder to keep the result in; its name is what `progress` is told.
-        ids: the clips that count.
-        progress: told how far it is, if there is something to do.
-        single: whether a file of more than one row is a bad one.
+        source: each clip's file; or one pickle of all clips, a dict from id to array, or a list whose first
+            item is such a dict. An empty mapping means that the source is gone; then the cache is used as it
+            is.
+        cache: folder for the result; `progress` gets its name.
+        ids: which clips to convert.
+        progress: called with the number of clips done, if there is something to do.
+        single: whether a file with more than one row is refused.
 
     Raises:
         DataError: the cache cannot be written, or the one file of all clips cannot be read.
@@ -377,7 +378,7 @@ def _is_current(entry: FileEntry | None, stamp: tuple[int, int]) -> bool:
 
 
 def _keep(cache: Path, clip_id: str, frames: Frames, stamp: tuple[int, int]) -> FileEntry:
-    """Write a clip's frames to the cache, if it has any, and say what they are."""
+    """Write a clip's frames to the cache, if it has any, and return their entry."""
     if len(frames.index):
         with replacing(_file(cache, clip_id)) as part:
             save_file({"values": frames.values, "index": frames.index}, part)
@@ -409,7 +410,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _whole_set(path: Path) -> dict[str, Plain]:
     value = read_pickle(path, WHOLE_SET_BYTES)
     if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-        value = value[0]  # features, then what was predicted from them
+        value = value[0]  # features, then predictions
     if not isinstance(value, dict):
         raise DataError(
             f"{path} holds a {type(value).__name__}; a file of all clips is a dict from id to array"
@@ -418,7 +419,7 @@ def _whole_set(path: Path) -> dict[str, Plain]:
 
 
 def _read_index(cache: Path) -> dict[str, FileEntry]:
-    """What the cache has; nothing if there is none, or if it is damaged or of another version."""
+    """The entries of the cache; none if it is missing, damaged or of another version."""
     try:
         metadata = json.loads((cache / INDEX).read_text(encoding="utf-8"))
         if metadata["format_version"] != FORMAT_VERSION:

@@ -1,8 +1,8 @@
-"""A clip's sound and face crops, as the encoders were given them: what encoders are trained on.
+"""A clip's audio and face crops, as the encoders read them: the input for training encoders.
 
-`emi extract --keep-media` writes one file a clip next to its features, in `media/<id>.safetensors`. Sound and
-crops are what the encoders read, not copies that were compressed again, so that a trained encoder sees the
-same numbers in training, in `emi eval` and live. A clip's words are in its features' file.
+`emi extract --keep-media` writes one file a clip next to its features, in `media/<id>.safetensors`. Audio and
+crops are not compressed, so a trained encoder reads the same numbers in training, in `emi eval` and live. A
+clip's words are in the file of its features.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEDIA: Final = "media"  # the folder, next to `features`
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipMedia:
-    """What the encoders of one clip were given.
+    """The input of the encoders for one clip.
 
     Attributes:
         sound: 16 kHz mono, (n,) float32 in [-1, 1]; empty if there is none.
@@ -46,12 +46,12 @@ class ClipMedia:
 
 
 def media_path(folder: Path, clip_id: str) -> Path:
-    """Where the media of a clip are in a data set's folder, or would be."""
+    """The path of a clip's media in a data set's folder; the file need not exist."""
     return folder / MEDIA / f"{check_id(clip_id)}.safetensors"
 
 
 def write_media(path: Path, media: ClipMedia) -> None:
-    """Write one clip's media, whole or not at all."""
+    """Write one clip's media; the file is complete or absent."""
     tensors: dict[str, NDArray[np.generic]] = {
         "sound": np.ascontiguousarray(media.sound, np.float32),
         "sound_ns": np.array([media.sound_ns], np.int64),
@@ -77,7 +77,7 @@ def read_media(path: Path, *, faces: bool = True) -> ClipMedia:
             )
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} is not there: extract the clips with `emi extract --keep-media`, which keeps the sound "
+            f"{path} is missing: extract the clips with `emi extract --keep-media`, which keeps the audio "
             "and the faces that encoders are trained on"
         ) from error
     except (OSError, SafetensorError, IndexError) as error:
@@ -91,7 +91,7 @@ def read_media(path: Path, *, faces: bool = True) -> ClipMedia:
         or faces_ns.shape != crops.shape[:1]
     ):
         raise DataError(
-            f"{path} holds sound of {sound.dtype} {sound.shape} and faces of {crops.dtype} {crops.shape}, "
-            "which is not what `emi extract --keep-media` writes; extract the clip again"
+            f"{path} holds audio of {sound.dtype} {sound.shape} and faces of {crops.dtype} {crops.shape}, "
+            "which `emi extract --keep-media` does not write; extract the clip again"
         )
     return ClipMedia(sound, sound_ns, crops, faces_ns)

@@ -1,6 +1,6 @@
-"""Statistics of a set of clips: those that the papers print of Hume-Vidmimic2.
+"""Statistics of a set of clips, as the papers publish them for Hume-Vidmimic2.
 
-Each function gives the rows of one table by name, each a mapping from column to value.
+Each function returns the rows of one table by name; a row maps columns to values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Described(ClipSet, Protocol):
 
 
 def partitions(clips: Described) -> dict[str, dict[str, float]]:
-    """Clips and seconds of each split, and of all."""
+    """Clips and seconds, for each split and in total."""
     rows = {
         split: {"hours": float(sum(clips.durations_s(split))), "samples": float(len(clips.ids(split)))}
         for split in SPLITS
@@ -44,7 +44,7 @@ def partitions(clips: Described) -> dict[str, dict[str, float]]:
 
 
 def labels(clips: Described) -> dict[str, dict[str, float]]:
-    """Clips, faces in a clip, and mean ratings, of train and valid."""
+    """Clips, faces per clip, and mean ratings, for train and valid."""
     rows = {}
     for split in ("train", "valid"):
         ids, targets = clips.ids(split), rated_part(clips, split)[1]
@@ -74,7 +74,7 @@ def shift(clips: Described) -> dict[str, dict[str, float]]:
 
 
 def kolmogorov_smirnov(one: NDArray[np.floating], other: NDArray[np.floating]) -> tuple[float, float]:
-    """The two-sample statistic, and its p-value by Kolmogorov's limit, good for hundreds of values.
+    """The two-sample statistic and its p-value from Kolmogorov's limit, which needs hundreds of values.
 
     Source: Smirnov 1939; p = 2 sum over k of (-1)^(k-1) exp(-2 k² n D²), n = n1 n2 / (n1 + n2).
     """

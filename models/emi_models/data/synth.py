@@ -1,32 +1,31 @@
-"""A synthetic corpus with known truth: what it shows is that the machinery learns, never how people feel.
+"""A synthetic corpus with known truth: it tests whether training works, and says nothing about people.
 
-Each clip has six intensities, a topic and a person, and comes from the seed and its number alone:
+Each clip has six intensities, a topic and a person. It depends only on the seed and its number:
 
-- words: one vector that carries the intensities, noisily, and the topic, clearly;
-- voice and face: the clip is cut into moments. Each frame carries the mark of its moment's topic, and six
-  emotions. In *salient* moments the topic is the clip's own and so are the emotions, noisily; the others are
-  distractors, of other topics, with emotions that are not the clip's. A network that knows the topic from
-  the words can find the salient moments, as an anchor does; a mean over frames cannot tell them apart;
-- people look and sound like themselves in every frame, and nobody is in both splits;
-- corruption: noise in every frame, faces hidden and voices drowned for a while, streams that are missing.
+- text: one vector with the intensities (with noise) and the topic (clearly);
+- audio and vision: the clip is cut into moments. Each frame has the mark of its moment's topic, and six
+  emotions. *Salient* moments have the clip's topic and its emotions (with noise). The other moments are
+  distractors: another topic, and emotions that are not the clip's. A network that reads the topic from the
+  text can find the salient moments; a mean over frames cannot tell them apart;
+- each person has a constant offset in every frame, and no person is in both splits;
+- corruption: noise in every frame, faces hidden and voices drowned for a while, missing streams.
 
-Words show emotions more strongly than voices, and voices more strongly than faces; the strength for each
+Text shows emotions more strongly than audio, and audio more strongly than vision; the strength for each
 emotion is from table 4 of the two-stage paper. Ratings have the published statistics (`synth_streams`).
 
-`SynthConfig` holds everything that decides the corpus. `write_corpus` writes it in the layout of
-Hume-Vidmimic2, with its truth:
+`SynthConfig` holds all settings of the corpus. `write_corpus` writes it in the layout of Hume-Vidmimic2, with
+its truth:
 
 ::
 
     DIR/train_split.csv, valid_split.csv    ids of five digits and ratings
     DIR/vit/00000.pkl, wav2vec2/00000.pkl   (T, D) arrays; no file where the stream is missing
     DIR/gte/00000.pkl                       (D,) array; no file where there are no words
-    DIR/text/00000.txt                      the words, to be read by people; empty where there are none
-    DIR/dataset.json                        frame rates and what the features are, for the reader
-    DIR/truth.json                          the settings, and what each clip was made of
+    DIR/text/00000.txt                      the words, for people to read; empty if there are none
+    DIR/dataset.json                        frame rates and descriptions of the features
+    DIR/truth.json                          the settings, and the truth of each clip
 
-`probe` says what a linear reader gets out of a corpus: this is how the modalities' strengths are set and
-checked.
+`probe` measures what a linear model finds in a corpus; the modalities' strengths are set and checked with it.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ ENCODERS: Final[Mapping[Modality, str]] = dict.fromkeys(MODALITIES, "synthetic")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What a clip was made of: latent intensities (6,), topic, person, and its moments in order of time."""
+    """The truth of a clip: latent intensities (6,), topic, person, and its moments in order of time."""
 
     intensities: NDArray[np.float64]
     topic: int
@@ -103,9 +102,9 @@ class Truth:
 
 
 class SynthCorpus:
-    """Clips in memory, each made again whenever it is asked for; a `ClipSet`."""
+    """A `ClipSet` whose clips are generated each time they are read."""
 
-    licence = "Apache-2.0: made by a program, of nobody"
+    licence = "Apache-2.0: made by a program, contains no person"
     encoders = ENCODERS
 
     def __init__(self, config: SynthConfig) -> None:
@@ -129,7 +128,7 @@ class SynthCorpus:
 
     @property
     def description(self) -> str:
-        """What this is, for a checkpoint's header."""
+        """A description of the corpus, for a checkpoint's header."""
         return f"synthetic corpus of {self.config.clips} clips, seed {self.config.seed}: no people in it"
 
     @cached_property
@@ -150,7 +149,7 @@ class SynthCorpus:
         return np.asarray(rows, np.float32).reshape(-1, 6)
 
     def truth(self, clip_id: str) -> Truth:
-        """What the clip is made of."""
+        """The truth of a clip."""
         random = self._random("plot", clip_id)
         topic = int(random.integers(self.config.topics))
         people = self._people[self._split(clip_id)]
@@ -160,7 +159,7 @@ class SynthCorpus:
         return Truth(self._rated(clip_id)[0], topic, person, moments)
 
     def load(self, clip_id: str) -> Clip:
-        """One clip with its features; an empty track is a stream that is missing."""
+        """One clip with its features; a missing stream is an empty track."""
         config, truth = self.config, self.truth(clip_id)
         own = standardised(truth.intensities)
         random = self._random("decoys", clip_id)
@@ -168,7 +167,7 @@ class SynthCorpus:
             [own if m.salient else standardised(draw_intensities(random)) for m in truth.moments]
         )
         duration_ns = round(truth.moments[-1].end_s * NS_PER_S)
-        # The moment from which a whole clip's words are known, as in `vidmimic`.
+        # From then on the words are known, as in `vidmimic`.
         known_ns = min(duration_ns, round(WINDOW_S * NS_PER_S))
         text = self._streams.text(own, truth.topic, known_ns, self._random("text", clip_id))
         audio = self._streams.audio(
@@ -216,12 +215,12 @@ class SynthCorpus:
         return self.config.person * self._random(part, str(person)).standard_normal(dim)
 
     def _random(self, purpose: str, key: str = "0") -> np.random.Generator:
-        """Draws for one purpose: what one setting changes leaves all others as they are."""
+        """A generator for one purpose, so that a setting changes only the draws of its purpose."""
         return np.random.default_rng([self.config.seed, *purpose.encode(), int(key)])
 
 
 class SynthError(EmiError, ValueError):
-    """A synthetic corpus cannot be made as asked."""
+    """A synthetic corpus cannot be made with these settings, or cannot be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,12 +242,12 @@ OFFICIAL_SIZES: Final = SynthSizes(vision_dim=384, audio_dim=768, text_dim=768, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthConfig:
-    """Everything that decides a corpus; shares lie in [0, 1]."""
+    """The settings of a corpus; shares are in [0, 1]."""
 
     clips: int
     seed: int = 0
     sizes: SynthSizes = SMALL_SIZES
-    # Published shares of clips without words. That some lack face or voice is ours: no share is published.
+    # The published share of clips without words. For missing vision and audio no share is published.
     missing_text_train: float = 0.0567
     missing_text_valid: float = 0.0634
     missing_vision: float = 0.01
@@ -256,11 +255,11 @@ class SynthConfig:
     shortest: float = 0.001  # share of clips of the data set's shortest length, 0.064 s
     longest: float = 0.0005  # share of clips from one minute to the data set's longest, 1250 s
     topics: int = 6
-    salient: float = 0.5  # share of a clip's moments that are its own; at least one is
+    salient: float = 0.5  # share of a clip's moments that are salient; at least one is
     moment_s: float = 1.6  # mean length of a moment
-    keyed: bool = True  # False: salient moments bear any mark, so that words do not tell which they are
-    # Correlation of what a modality's own moments show with the emotions, over that of table 4 of the
-    # two-stage paper; above 1 for voice and face, because distractors take from it. See docs/benchmarks.
+    keyed: bool = True  # False: salient moments have random marks, so the text does not help to find them
+    # Correlation of a modality's salient moments with the emotions, relative to table 4 of the two-stage
+    # paper; above 1 for audio and vision, because distractors reduce it. See docs/benchmarks.
     text_clarity: float = 1.2
     audio_clarity: float = 1.35
     vision_clarity: float = 1.4
@@ -293,16 +292,16 @@ class SynthConfig:
 
 
 HEADER: Final = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
-NOTICE: Final = "synthetic: made by `emi synth`, nobody is in it; scores on it say nothing about people"
+NOTICE: Final = "synthetic: made by `emi synth`, contains no person; scores on it say nothing about people"
 FOLDERS: Final = {"vision": "vit", "audio": "wav2vec2", "text": "gte"}
 WORDS, DATASET, TRUTH = "text", "dataset.json", "truth.json"
-PICKLE_PROTOCOL: Final = 4  # the newest that every Python in use reads
+PICKLE_PROTOCOL: Final = 4  # read by Python 3.4 and later
 MEAN_LENGTH_S: Final = 6.93
 OVERHEAD_BYTES: Final = 1100  # per clip: pickles' headers, words, ratings, truth
 
 
 def expected_bytes(corpus: SynthCorpus) -> int:
-    """About how many bytes the corpus' files have together."""
+    """About how many bytes the corpus' files take."""
     sizes = corpus.config.sizes
     per_s = sizes.vision_hz * sizes.vision_dim + sizes.audio_hz * sizes.audio_dim
     return round(corpus.config.clips * (4 * (MEAN_LENGTH_S * per_s + sizes.text_dim) + OVERHEAD_BYTES))
@@ -311,17 +310,17 @@ def expected_bytes(corpus: SynthCorpus) -> int:
 def write_corpus(
     corpus: SynthCorpus, folder: Path, report: Callable[[int], None], *, replace: bool = False
 ) -> int:
-    """Write all clips below `folder`, which is made if need be; how many bytes that were.
+    """Write all clips below `folder`, which is made if it does not exist; return how many bytes were written.
 
     Args:
         corpus: the clips.
-        folder: where to.
-        report: told how many clips are done, after each.
-        replace: remove the synthetic corpus that is there.
+        folder: the target.
+        report: called after each clip with how many are done.
+        replace: first remove the synthetic corpus in the folder.
 
     Raises:
-        SynthError: the folder is not empty and is not to be, or must not be, replaced; there is not enough
-            room; or a file cannot be written.
+        SynthError: the folder is not empty and `replace` is False, or it holds something else; there is not
+            enough space; or a file cannot be written.
     """
     needed = expected_bytes(corpus)
     try:
@@ -339,7 +338,7 @@ def write_corpus(
 
 
 def _make_way(folder: Path, *, replace: bool) -> None:
-    """Remove an earlier corpus, with what readers have made of it; never anything that was not made here."""
+    """Remove an earlier corpus and the readers' caches of it; refuse any other content."""
     truth = folder / TRUTH
     if not truth.is_file() or NOTICE not in truth.read_text(encoding="utf-8"):
         raise SynthError(f"{folder} is not empty and holds no synthetic corpus; name another folder")
@@ -357,7 +356,7 @@ def _write(corpus: SynthCorpus, folder: Path, report: Callable[[int], None]) -> 
     for name in (*FOLDERS.values(), WORDS):
         (folder / name).mkdir(exist_ok=True)
     metadata = {"notice": NOTICE, "settings": asdict(corpus.config)}
-    # First of all, so that a corpus that was interrupted can be told for one, and be replaced.
+    # Written first, so that an interrupted corpus is recognised and can be replaced.
     (folder / TRUTH).write_text(json.dumps(metadata) + "\n", encoding="utf-8")
     written = 0
     truths: dict[str, object] = {}
@@ -412,14 +411,14 @@ def _described(truth: Truth) -> dict[str, object]:
 
 
 def probe(corpus: SynthCorpus, modality: Modality, pooling: Pooling = "mean") -> NDArray[np.float64]:
-    """Pearson correlations (6,) on `valid` of a ridge regression on `train`, one modality alone.
+    """Pearson correlations (6,) on `valid` of a ridge regression on `train` with one modality.
 
     Args:
         corpus: the clips.
-        modality: the one that is read; clips that lack it count as zeros.
-        pooling: which frames of a clip's first 12 s are averaged: all of them (`mean`); those that bear the
-            clip's topic, as an anchor that knows the topic could find them (`marked`); those that show the
-            clip's emotions, as only the truth knows (`salient`).
+        modality: which one; a clip without it counts as zeros.
+        pooling: which frames of a clip's first 12 s are averaged: all (`mean`); those with the mark of the
+            clip's topic, which the text names (`marked`); those that show the clip's emotions, which only the
+            truth knows (`salient`).
     """
     learn, score = (_features(corpus, split, modality, pooling) for split in ("train", "valid"))
     centre, spread = learn.mean(axis=0), learn.std(axis=0) + 1e-9

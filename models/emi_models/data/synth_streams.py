@@ -1,15 +1,12 @@
-"""How a synthetic clip's words, voice and face come of its emotions, its topic and its person.
+"""Ratings of synthetic clips, and text, audio and vision features made from emotions, topic and person.
 
-Ratings with the statistics that are published of Hume-Vidmimic2: means, zero inflation, one correlation.
+Ratings have the published statistics of Hume-Vidmimic2: means, zero inflation, one correlation. The numbers
+are from the two-stage system's authors. An intensity is 0 with the published probability, else
+`STEP + (1 - STEP) B` with B ~ Beta(1, b), and b from the published mean: small values are more frequent. A
+Gaussian copula correlates excitement with joy; all other pairs are independent (published: |r| <= 0.143).
 
-Source of the numbers: the statistics of its clips that the two-stage system's authors publish. An intensity
-is 0 with the published chance; else it lies above the smallest step of a rating, the smaller the more often:
-`STEP + (1 - STEP) B`, B ~ Beta(1, b), with b from the published mean. A Gaussian copula correlates excitement
-with joy; all other pairs are independent (published: every |r| <= 0.143).
-
-What a synthetic clip's person says: a sentence that names the topic and the emotions, for people to read.
-
-The networks never see it: a clip's text vector comes of the same truth, but by `synth_streams`.
+`spoken_words` makes the words that a clip's person says, for people to read. Networks never see them: a
+clip's text vector is made from the same truth, but not from these words.
 """
 
 from __future__ import annotations
@@ -45,11 +42,11 @@ __all__ = [
 ]
 
 NS_PER_S: Final = 1_000_000_000
-# Lengths are log-normal with the published mean (6.92 s) and 95th percentile (11.48 s), less what the few
-# very long clips add to the mean.
+# Lengths are log-normal with the published mean (6.92 s) and 95th percentile (11.48 s); the little that
+# the few very long clips add to the mean is subtracted.
 LENGTH_LOCATION, LENGTH_SCALE = 1.846, 0.361
 SHORTEST_S, LONG_S, LONGEST_S = 0.064, 60.0, 1249.92
-# Correlation with each emotion, in the order of EMOTIONS, of words, voices and faces alone: table 4 of the
+# Correlation of text, audio and vision alone with each emotion, in the order of EMOTIONS: table 4 of the
 # two-stage paper.
 TEXT_SHOWS: Final = np.array([0.484, 0.390, 0.376, 0.426, 0.363, 0.333])
 AUDIO_SHOWS: Final = np.array([0.405, 0.347, 0.320, 0.351, 0.350, 0.328])
@@ -58,7 +55,7 @@ VISION_SHOWS: Final = np.array([0.049, 0.214, 0.136, 0.082, 0.203, 0.237])
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A stretch of a clip, in seconds: the topic it bears, and whether it shows the clip's emotions."""
+    """A part of a clip, in seconds: the topic of its mark, and whether it shows the clip's emotions."""
 
     start_s: float
     end_s: float
@@ -67,7 +64,7 @@ class Moment:
 
 
 def draw_length_s(config: SynthConfig, random: np.random.Generator) -> float:
-    """A clip's length in seconds, distributed as the data set's."""
+    """A clip's length in seconds, distributed as in the data set."""
     kind, usual, long = random.random(), random.lognormal(LENGTH_LOCATION, LENGTH_SCALE), random.random()
     if kind < config.shortest:
         return SHORTEST_S
@@ -79,7 +76,7 @@ def draw_length_s(config: SynthConfig, random: np.random.Generator) -> float:
 def draw_moments(
     config: SynthConfig, topic: int, length_s: float, random: np.random.Generator
 ) -> tuple[Moment, ...]:
-    """A clip cut into moments; salient ones bear its topic, the others another one."""
+    """A clip cut into moments; salient ones have its topic, the others another one."""
     count = max(1, round(length_s / config.moment_s))
     cuts = np.cumsum(random.uniform(0.5, 1.5, count))
     cuts *= length_s / cuts[-1]
@@ -96,9 +93,9 @@ def draw_moments(
 
 
 class Streams:
-    """A corpus' fixed maps from emotions and topics to features, and the tracks that they give.
+    """A corpus' fixed maps from emotions and topics to features, and the tracks made with them.
 
-    Emotions are standardised, one row (6,) for each moment: the clip's own in the salient ones.
+    Emotions are standardised, one row (6,) for each moment: the clip's emotions in salient moments.
     """
 
     def __init__(self, config: SynthConfig, random: np.random.Generator) -> None:
@@ -112,7 +109,7 @@ class Streams:
     def text(
         self, own: NDArray[np.float64], topic: int, known_ns: int, random: np.random.Generator
     ) -> FeatureTrack:
-        """The one vector of a clip's words, which are known from `known_ns` on."""
+        """The one vector of a clip's text, known from `known_ns` on."""
         config = self.config
         shown = _shown(own[None], TEXT_SHOWS * config.text_clarity, np.array([True]), random)[0]
         factors = np.concatenate([shown, config.mark * np.eye(config.topics)[topic]])
@@ -127,7 +124,7 @@ class Streams:
         person: NDArray[np.float64],
         random: np.random.Generator,
     ) -> FeatureTrack:
-        """A voice, drowned in noise for a while in some clips."""
+        """Audio; in some clips drowned in noise for a while."""
         config = self.config
         t_s = _times_s(moments[-1].end_s, config.sizes.audio_hz)
         strength = AUDIO_SHOWS * config.audio_clarity
@@ -144,7 +141,7 @@ class Streams:
         person: NDArray[np.float64],
         random: np.random.Generator,
     ) -> FeatureTrack:
-        """A face, hidden for a while in some clips: the features there are those of what hides it."""
+        """Vision; in some clips the face is hidden for a while, with the features of the obstacle."""
         config = self.config
         t_s = _times_s(moments[-1].end_s, config.sizes.vision_hz)
         strength = VISION_SHOWS * config.vision_clarity
@@ -163,7 +160,7 @@ class Streams:
         directions: NDArray[np.float64],
         random: np.random.Generator,
     ) -> NDArray[np.float64]:
-        """Frames (T, D): emotions that rise and fall within their moment, its mark, and noise."""
+        """Frames (T, D): emotions that rise and fall within each moment, the moment's mark, and noise."""
         config = self.config
         ends = np.array([moment.end_s for moment in moments])
         starts = np.array([moment.start_s for moment in moments])
@@ -184,9 +181,9 @@ def _shown(
     salient: NDArray[np.bool_],
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """What is expressed of emotions (M, 6), which correlates with them by `strength` (6,); unit variance.
+    """Expressed emotions (M, 6): their correlation with `emotions` is `strength` (6,), their variance 1.
 
-    Salient moments share one error, so that listening longer to them does not average it out.
+    Salient moments share one error, so that an average over them does not remove it.
     """
     error = random.standard_normal((len(emotions) + 1, 6))
     error = np.where(salient[:, None], error[-1], error[:-1])
@@ -204,7 +201,7 @@ def _times_s(length_s: float, rate_hz: float) -> NDArray[np.float64]:
 
 
 def _run(count: int, random: np.random.Generator) -> slice:
-    """A fifth to three fifths of so many frames, in one piece."""
+    """A run of a fifth to three fifths of `count` frames."""
     length = round(count * random.uniform(0.2, 0.6))
     start = int(random.integers(0, count - length + 1))
     return slice(start, start + length)
@@ -240,7 +237,7 @@ def draw_intensities(random: np.random.Generator) -> NDArray[np.float64]:
 
 
 def rate(intensities: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
-    """The ratings (6,) that such intensities get: multiples of STEP, right in the mean, 0 only for 0."""
+    """Ratings (6,) of intensities: multiples of STEP, correct in the mean, and 0 only for 0."""
     steps = intensities / STEP
     whole = np.floor(steps + 1e-9)
     up = random.random(6) < steps - whole
@@ -248,7 +245,7 @@ def rate(intensities: NDArray[np.float64], random: np.random.Generator) -> NDArr
 
 
 def standardised(intensities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intensities (6,) less their mean, over their standard deviation."""
+    """Intensities (6,) minus their mean, divided by their standard deviation."""
     return np.asarray((intensities - MEANS) / _SD)
 
 
@@ -270,7 +267,7 @@ STRONG: Final = 0.5
 
 
 def spoken_words(topic: int, intensities: NDArray[np.float64]) -> str:
-    """A sentence about topic number `topic` with what is felt of six intensities in [0, 1]."""
+    """A sentence about topic number `topic` that expresses six intensities in [0, 1]."""
     about = TOPICS[topic % len(TOPICS)]
     felt = [
         f"{feeling}{', truly' if value > STRONG else ''}"

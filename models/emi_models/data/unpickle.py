@@ -1,14 +1,15 @@
-"""The one reader of pickles: arrays, tensors and plain values come out, and no name is ever imported.
+"""The only reader of pickles: it returns arrays, tensors and plain values, and never imports a name.
 
-A pickle is a program. Three bounds hold before and while it runs:
+A pickle is a program. Three limits apply before and while it runs:
 
-- Names. `find_class` knows only the few names that pickled arrays and tensors need. Each gives a stand-in
-  that checks bytes, shape and type. No pickle calls numpy's or torch's own functions, since some of them
-  allocate without limit or show uninitialised memory. An array is filled once; nothing else can be changed.
-- Time and memory of the program. `scan` follows it with pickletools first. The steps are limited, since an
-  empty list is one byte in the file and 56 in memory. A key must be text or an integer of 64 bits: the hash
-  of a tuple of tuples takes time that doubles with each level, and large integers can be chosen to collide.
-- Bytes. `Budget` limits what the stand-ins copy: many tensors may be views of one storage.
+- Names. `find_class` knows only the few names that pickled arrays and tensors need. Each gives a replacement
+  that checks bytes, shape and type. No pickle calls numpy's or torch's own functions, because some of them
+  allocate without limit or return uninitialised memory. An array is filled once; nothing else can be changed.
+- Time and memory of the program. `scan` follows it with pickletools first. The number of steps is limited,
+  because an empty list is one byte in the file and 56 in memory. A key must be text or an integer of 64 bits:
+  the hash of a tuple of tuples takes time that doubles with each level, and large integers can be chosen to
+  collide.
+- Bytes. `Budget` limits what the replacements copy: many tensors may be views of one storage.
 
 Files of torch.save go through `scan`, then `torch.load(weights_only=True)`.
 """
@@ -44,14 +45,14 @@ DEPTH: Final = 8  # lists in lists in dicts: feature files nest two or three dee
 # A clip of arrays takes some hundred steps; a list of 600,000 numbers is still read.
 MAX_STEPS: Final = 1_000_000
 MAX_BITS: Final = 1024  # of an integer that is a value
-KEY_BITS: Final = 64  # of an integer that is a key: of these, few can share a hash
+KEY_BITS: Final = 64  # of an integer that is a key: few of these have the same hash
 # In a torch.save file that is not a zip: magic, version, machine, data, names.
 TORCH_PICKLES: Final = 5
 BUDGET_TIMES: Final = 4  # a byte may be text first, then an array, then a tensor
 BUDGET_FREE: Final = 64 << 20  # bytes: small files may share one storage among many tensors
 ZIP: Final = b"PK\x03\x04"
 
-_OTHER, _KEY, _MARK = range(3)  # what lies on the stack that `scan` follows
+_OTHER, _KEY, _MARK = range(3)  # kinds of values on the stack that `scan` follows
 _KEY_KINDS: Final = (
     *(pickletools.pyint, pickletools.pylong, pickletools.pyinteger_or_bool, pickletools.pybool),
     *(pickletools.pystring, pickletools.pybytes_or_str, pickletools.pyunicode),
@@ -61,7 +62,7 @@ Plain: TypeAlias = (
     "NDArray[np.generic] | _Leaf | list[Plain] | tuple[Plain, ...] | dict[str | int, Plain] | None"
 )
 
-# What an unpickler raises on bytes that make no sense, besides its own error.
+# What an unpickler raises on invalid bytes, in addition to its own error.
 _NONSENSE: Final = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
     *(RuntimeError, TypeError, UnpicklingError, ValueError, BadZipFile, OSError),
@@ -71,16 +72,16 @@ _REMEDY: Final = "only numpy arrays, torch tensors and plain values are read; sa
 
 
 class Refusal(Exception):  # noqa: N818  # becomes a DataError with the file's name
-    """A pickle asked for what no array needs; says for what."""
+    """A pickle contains something that arrays do not need; the message says what."""
 
 
 def scan(data: bytes, pickles: int = 1) -> int:
-    """Follow what the first pickles in `data` would do; the number of steps that they take.
+    """Follow the first pickles in `data` without running them; return how many steps they take.
 
     Raises:
-        Refusal: it would take more than `MAX_STEPS`, make a set, an integer of more than `MAX_BITS`, or a key
+        Refusal: they take more than `MAX_STEPS`, or make a set, an integer of more than `MAX_BITS`, or a key
             that is neither text nor an integer of `KEY_BITS`.
-        ValueError, LookupError: it makes no sense.
+        ValueError, LookupError: they are invalid.
     """
     stream, steps = io.BytesIO(data), 0
     with warnings.catch_warnings():
@@ -100,13 +101,13 @@ def scan(data: bytes, pickles: int = 1) -> int:
 def _step(
     opcode: pickletools.OpcodeInfo, argument: object, stack: list[int], memo: dict[int, int], steps: int
 ) -> None:
-    """What one opcode does to the stack and the memo."""
+    """Apply one opcode to the stack and the memo."""
     match opcode.name:
         case "EMPTY_SET" | "ADDITEMS" | "FROZENSET":
             raise Refusal("it holds a set")
         case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
             place = len(memo) if opcode.name == "MEMOIZE" else argument
-            # The unpickler would allocate all places up to one far past the others.
+            # The unpickler would allocate all places up to this one.
             if not isinstance(place, int) or place >= steps:
                 raise Refusal(f"it stores value {place} after {steps - 1} steps")
             memo[place] = stack[-1]
@@ -128,10 +129,10 @@ def _step(
 
 
 def _taken(opcode: pickletools.OpcodeInfo, stack: list[int]) -> list[int]:
-    """Take an opcode's arguments off the stack; those after the mark, if it has one."""
+    """Take an opcode's arguments from the stack; if it uses a mark, those after the mark."""
     count, arguments = len(opcode.stack_before), None
     if pickletools.markobject in opcode.stack_before:
-        # From the end and without a copy: the whole costs no more than what is taken.
+        # From the end and without a copy: the cost depends only on the number of arguments.
         mark = next((at for at in range(len(stack) - 1, -1, -1) if stack[at] == _MARK), None)
         if mark is None:
             raise ValueError("a mark is missing")
@@ -152,16 +153,16 @@ def _check_keys(name: str, taken: list[int]) -> None:
 
 
 class Budget:
-    """How many bytes the stand-ins may still process for one file. Bytes that are read twice count twice."""
+    """How many bytes the replacements may still process for one file. Bytes read twice count twice."""
 
     def __init__(self, size: int) -> None:
         self.left = BUDGET_TIMES * size + BUDGET_FREE
 
     def charge(self, size: int) -> None:
-        """Take `size` bytes off; raises Refusal when there are none left."""
+        """Subtract `size` bytes; raises Refusal if none are left."""
         self.left -= size
         if self.left < 0:
-            raise Refusal("it makes far more of its bytes than a file of arrays does")
+            raise Refusal("it uses its bytes far more often than a file of arrays does")
 
 
 _budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
@@ -169,7 +170,7 @@ _budget: ContextVar[Budget | None] = ContextVar("_budget", default=None)
 
 @contextmanager
 def budgeted(size: int) -> Iterator[Budget]:
-    """Within it, the bytes that stand-ins process count against the budget of a file of this size."""
+    """A context with the budget of a file of this size for the bytes that replacements process."""
     budget = Budget(size)
     token = _budget.set(budget)
     try:
@@ -179,7 +180,7 @@ def budgeted(size: int) -> Iterator[Budget]:
 
 
 def stand_in(module: str, name: str) -> object:
-    """What a pickle gets for `module.name`.
+    """The replacement for `module.name` in a pickle.
 
     Raises:
         Refusal: arrays and tensors do not need that name.
@@ -192,7 +193,7 @@ def stand_in(module: str, name: str) -> object:
 
 
 def load_torch(data: bytes) -> object:
-    """What `torch.save` wrote, by PyTorch's own restricted unpickler, on the CPU, without warnings."""
+    """Load a file of `torch.save` with PyTorch's restricted unpickler, on the CPU, without warnings."""
     if data.startswith(ZIP):
         with ZipFile(io.BytesIO(data)) as archive:
             if (budget := _budget.get()) is not None:
@@ -209,7 +210,7 @@ def load_torch(data: bytes) -> object:
 
 
 class Held:
-    """An array in the making: a pickle fills it once, and can do nothing else with it."""
+    """An array that a pickle may fill once; it can do nothing else with it."""
 
     __slots__ = ("_array",)
 
@@ -218,12 +219,12 @@ class Held:
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (int(), tuple() as shape, Kind() as kind, bool() | int() as fortran, raw):
+            case (int(), tuple() as shape, ElementType() as kind, bool() | int() as fortran, raw):
                 if self._array is not None:
                     raise Refusal("it fills an array twice")
                 self._array = kind.array(raw, shape, "F" if fortran else "C")
             case _:
-                raise Refusal("it fills an array with what is no array's state")
+                raise Refusal("it fills an array with an invalid state")
 
     def finished(self) -> NDArray[np.generic]:
         """The array; it may be read-only."""
@@ -232,8 +233,8 @@ class Held:
         return self._array
 
 
-class Kind:
-    """A number or text type: what `numpy.dtype` would be."""
+class ElementType:
+    """A number or text type; replaces `numpy.dtype`."""
 
     __slots__ = ("_order", "_spec")
 
@@ -257,11 +258,11 @@ class Kind:
                 raise Refusal("it holds an array with fields")
 
     def array(self, raw: object, shape: object, order: str) -> NDArray[np.generic]:
-        """The array of these bytes; they must be as many as shape and type say."""
+        """The array of these bytes; their number must match shape and type."""
         if isinstance(raw, list):
             raise Refusal("it holds an array of Python objects")
         if not isinstance(raw, bytes | bytearray) or not _sizes(shape) or order not in ("C", "F"):
-            raise Refusal("it fills an array with what is no array's state")
+            raise Refusal("it fills an array with an invalid state")
         dtype = np.dtype(self._spec).newbyteorder(self._order)
         if math.prod(shape) * dtype.itemsize != len(raw):
             raise Refusal(f"it has {len(raw)} bytes for an array {shape} of {dtype}")
@@ -290,7 +291,7 @@ class _Storage:
 
 
 class _Call:
-    """A function that a pickle may call, but not change."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_function",)
 
@@ -321,27 +322,27 @@ def _reconstruct(kind: object, *_: object) -> Held:
 
 
 def _from_buffer(raw: object, kind: object, shape: object, order: object) -> Held:
-    if not isinstance(kind, Kind) or not isinstance(order, str):
-        raise Refusal("it fills an array with what is no array's state")
+    if not isinstance(kind, ElementType) or not isinstance(order, str):
+        raise Refusal("it fills an array with an invalid state")
     return Held(kind.array(raw, shape, order))
 
 
 def _scalar(kind: object, raw: object) -> object:
-    if not isinstance(kind, Kind):
-        raise Refusal("it makes a number of no number type")
+    if not isinstance(kind, ElementType):
+        raise Refusal("it makes a number of an invalid type")
     return kind.array(raw, (), "C").item()
 
 
 def _encode(text: object, encoding: object) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refusal("it encodes other than bytes as Latin-1")
+        raise Refusal("it encodes something other than bytes as Latin-1")
     return text.encode("latin1")  # how bytes are written in pickles of protocols 0 to 2
 
 
 def _no_bytes(*args: object) -> bytes:
     if args:
         raise Refusal("it makes bytes out of something else")
-    return b""  # how these same protocols write it
+    return b""  # how these protocols write empty bytes
 
 
 def _ordered(*pairs: object) -> dict[object, object]:
@@ -351,11 +352,11 @@ def _ordered(*pairs: object) -> dict[object, object]:
         case (list() as items,):
             if not all(isinstance(item, tuple) and len(item) == 2 and _is_key(item[0]) for item in items):
                 raise Refusal(
-                    "it makes an ordered dict of no pairs, or of keys that are neither text nor integers"
+                    "it makes an ordered dict of something other than pairs with text or integers as keys"
                 )
             return dict(items)
         case _:
-            raise Refusal("it makes an ordered dict of no list")
+            raise Refusal("it makes an ordered dict of something other than a list")
 
 
 def _is_key(key: object) -> bool:
@@ -364,18 +365,18 @@ def _is_key(key: object) -> bool:
 
 def _storage(raw: object) -> _Storage:
     if not isinstance(raw, bytes):
-        raise Refusal("it makes a tensor's storage of no bytes")
+        raise Refusal("it makes a tensor's storage of something other than bytes")
     storage = load_torch(raw)
     if not isinstance(storage, torch.storage.TypedStorage) or storage.dtype not in _TENSOR_TYPES:
         raise Refusal("it makes a tensor's storage of something else")
-    # The public `untyped()` warns that typed storages go away; what torch.save wrote still holds them.
+    # The public `untyped()` warns that typed storages are deprecated; files of torch.save still have them.
     return _Storage(torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage))
 
 
 def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> Held:
     start = (offset,)
     if not isinstance(storage, _Storage) or not _sizes(start) or not _sizes(size) or not _sizes(stride):
-        raise Refusal("it makes a tensor of no storage")
+        raise Refusal("it makes a tensor of something other than a storage")
     count = math.prod(size)
     if count > storage.flat.numel():  # an expanded tensor: more numbers than were saved
         raise Refusal(f"it makes a tensor {size} of {storage.flat.numel()} numbers")
@@ -391,7 +392,7 @@ _TENSOR_TYPES: Final = (
 )
 _NAMES: Final[Mapping[tuple[str, str], _Call]] = {
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Call(Kind),
+    ("numpy", "dtype"): _Call(ElementType),
     ("numpy.core.multiarray", "_reconstruct"): _Call(_reconstruct),
     ("numpy.core.multiarray", "scalar"): _Call(_scalar),
     ("numpy.core.numeric", "_frombuffer"): _Call(_from_buffer),
@@ -405,13 +406,13 @@ _NAMES: Final[Mapping[tuple[str, str], _Call]] = {
 
 
 def read_pickle(path: Path, max_bytes: int = MAX_BYTES) -> Plain:
-    """What a `.pkl` or `.pt` file holds: arrays and plain values, lists, tuples and dicts of them.
+    """The content of a `.pkl` or `.pt` file: arrays and plain values, and lists, tuples and dicts of them.
 
     Arrays may be read-only. Tensors become arrays; bfloat16 becomes float32.
 
     Args:
-        path: a pickle, or a file that `torch.save` wrote.
-        max_bytes: how large the file, and each tensor in it, may be.
+        path: a pickle, or a file of `torch.save`.
+        max_bytes: the largest allowed size of the file, and of each tensor in it.
 
     Raises:
         DataError: the file is too large, damaged, or holds anything else.
@@ -427,7 +428,7 @@ def read_pickle(path: Path, max_bytes: int = MAX_BYTES) -> Plain:
 
 
 def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
-    """As `read_pickle`, from bytes; `name` is what errors call them."""
+    """Like `read_pickle`, from bytes; `name` is the file's name in errors."""
     try:
         with budgeted(len(data)) as budget:
             if data.startswith((ZIP, _TORCH)):
@@ -437,7 +438,7 @@ def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
     except Refusal as refusal:
         raise DataError(f"{name} is refused: {refusal}; {_REMEDY}") from refusal
     except _NONSENSE as error:
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):  # in torch.load's words, after its advice
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):  # torch.load's message, after its advice
             raise DataError(f"{name} is refused: it asks for {asked[1]}; {_REMEDY}") from error
         cause = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
         first = cause.partition("\n")[0]
@@ -445,10 +446,10 @@ def unpickle(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Plain:
 
 
 class _Restricted(Unpickler):
-    """An unpickler that knows the names of `stand_in` and no others."""
+    """An unpickler that knows only the names of `stand_in`."""
 
     def find_class(self, module: str, name: str) -> object:
-        """The stand-in for a name; refuses all that have none."""
+        """The replacement for a name; names without one are refused."""
         return stand_in(module, name)
 
 
@@ -462,10 +463,10 @@ def _from_torch(data: bytes, max_bytes: int) -> object:
 
 
 def _plain(value: object, max_bytes: int, budget: Budget, done: dict[int, Plain], depth: int) -> Plain:
-    """A copy of what was loaded in which stand-ins and tensors are arrays."""
+    """A copy of what was loaded, with arrays in place of replacements and tensors."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if id(value) in done:  # the same list a million times in a list is copied once
+    if id(value) in done:  # a list that is in another one a million times is copied once
         return done[id(value)]
     if depth > DEPTH:
         raise Refusal(f"it nests deeper than {DEPTH} lists")

@@ -1,4 +1,4 @@
-"""Hume-Vidmimic2 as its participants have it: rated splits, and one feature file a clip and modality.
+"""Hume-Vidmimic2 as its participants have it: rated splits, and one feature file for each clip and modality.
 
 ::
 
@@ -8,17 +8,17 @@
     ├── vit/00001.pkl, wav2vec2/00001.pkl   (T, D) features; the test split's may lie in test_data/ or test/
     ├── gte/00001.pkl                       (D,) embedding of the whole transcript
     ├── text/00001.txt                      the transcript; absent or empty for about 6 % of the clips
-    └── dataset.json                        where features or data are not the usual ones: `FolderMetadata`
+    └── dataset.json                        only if features or data differ from these: `FolderMetadata`
 
 Sources: the public loaders of challenge participants. No document describes the layout, so all is checked.
 
-Time is made, not read: the videos' frame rates are absurd. Vision frame k is at k / 6 s; audio frame k is
-known when its 25 ms end, each 20 ms after the one before. The vector of a whole transcript is known only at
-the clip's end, so that a prefix does not leak words; in a clip longer than 12 s it is known at 12 s, because
-the papers' systems are shown 12 s of audio with all of its words.
+Times are computed, because the videos' frame rates are absurd. Vision frame k is at k / 6 s. Audio frame k is
+known when its 25 ms end; frames are 20 ms apart. The vector of a whole transcript is known only at the clip's
+end, so that a prefix does not leak words. In a clip longer than 12 s it is known at 12 s, because the papers'
+systems get 12 s of audio with all words.
 
-`find_source` says which files hold which clip's features or words. `face_pictures` lists the face pictures
-that data sets give: one folder a clip, one numbered picture a frame.
+`find_source` finds the files with each clip's features or words. `face_pictures` lists the face pictures of a
+data set: one folder for each clip, one numbered picture for each frame.
 """
 
 from __future__ import annotations
@@ -78,25 +78,25 @@ __all__ = [
 
 DESCRIPTION: Final = "dataset.json"
 NONE: Final = "none"  # in place of a folder's name: leave that modality out
-# Two teams keep the test split's features in folders of their own.
+# Two teams keep the test split's features in separate folders.
 BELOW: Final = ("", "test_data", "test")
 _USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "vision": ("vit",),
     "audio": ("wav2vec2",),
     "text": ("gte", "text_embeddings"),
 }
-CLIPS: Final = (*SUFFIXES, ".mp3", ".wav", ".mp4", ".txt")  # files that are one clip's
-MOTION: Final = "motion"  # beside the modalities: action units and head pose, with times of their own
+CLIPS: Final = (*SUFFIXES, ".mp3", ".wav", ".mp4", ".txt")  # files that belong to one clip
+MOTION: Final = "motion"  # in addition to the modalities: action units and head pose, with their own times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderMetadata:
-    """What `dataset.json` says where features or data are not the usual ones; all of it may be left out.
+    """The content of `dataset.json`, for features or data that differ from the usual ones; all is optional.
 
     `features` names the folder of each modality, and of `motion`; frame k is at k / `vision_hz` s,
     k / `audio_hz` s or k / `motion_hz` s.
-    `whole_faces`: the first 400 faces of a clip are shown, as in the papers, and not those of its first 12 s.
-    They are spread over its window; for training on whole clips, not on prefixes.
+    `whole_faces`: use the first 400 faces of a clip, as in the papers, and not those of its first 12 s. They
+    are spread over the window; for training on whole clips, not on prefixes.
     """
 
     features: Mapping[str, str] = field(default_factory=dict)
@@ -111,17 +111,17 @@ class FolderMetadata:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """Where one modality's features are: each clip's file, or one file of all; and a name for their cache."""
+    """Where one modality's features are: the file of each clip, or one for all; and the name of the cache."""
 
     name: str
     files: Path | Mapping[str, Path]
 
 
 def read_folder_metadata(folder: Path) -> FolderMetadata:
-    """What `dataset.json` says; keys that are not of `FolderMetadata` are for others.
+    """Read `dataset.json`; keys that `FolderMetadata` does not have are ignored.
 
     Raises:
-        DataError: it is there and cannot be understood.
+        DataError: the file exists and is invalid.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -147,7 +147,7 @@ def read_folder_metadata(folder: Path) -> FolderMetadata:
 
 
 def has_features(folder: Path, name: str, cache: Path | None = None) -> bool:
-    """Whether a folder in Hume-Vidmimic2's layout has features of this name, or has had and keeps them."""
+    """Whether a folder in Hume-Vidmimic2's layout has features of this name, or a cache of them."""
     key = _cache_name(folder, name)
     return (
         any((folder / below / name).exists() for below in BELOW) or ((cache or folder / CACHE) / key).is_dir()
@@ -155,17 +155,17 @@ def has_features(folder: Path, name: str, cache: Path | None = None) -> bool:
 
 
 def find_source(folder: Path, modality: str, choice: str | None, cache: Path) -> FeatureSource | None:
-    """Where the features of a modality are, None if there are none of it.
+    """Where the features of a modality are, None if there are none.
 
     Args:
-        folder: the data set's.
-        modality: which; or `motion`, which may be OpenFace's CSVs.
+        folder: of the data set.
+        modality: which one; or `motion`, which may be OpenFace's CSVs.
         choice: a folder of files `<id>.pkl`, or one file of all clips, below `folder` or anywhere; `none`; or
             None for the usual names.
-        cache: where conversions are kept; a conversion stays usable when its source is gone.
+        cache: where conversions are stored; they can be used without their source.
 
     Raises:
-        DataError: what was chosen is not there, or two files are of one clip.
+        DataError: the choice does not exist, or two files belong to one clip.
     """
     if choice == NONE:
         return None
@@ -190,12 +190,12 @@ def find_source(folder: Path, modality: str, choice: str | None, cache: Path) ->
 
 
 def files_by_clip(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
-    """The files of a folder that have one of the suffixes, by the clip that their names mean.
+    """The files of a folder that have one of the suffixes, by the clip id of their names.
 
-    Whatever else lies there, `Thumbs.db` and the like, is passed over.
+    Other files, such as `Thumbs.db`, are ignored.
 
     Raises:
-        DataError: two files are of one clip.
+        DataError: two files belong to one clip.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -211,7 +211,7 @@ def files_by_clip(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
 
 
 def _cache_name(folder: Path, name: str) -> str:
-    """A distinct name for each folder or file of features; it stays the same when the data set is moved."""
+    """A unique name for a folder or file of features, which does not change if the data set is moved."""
     path = (folder / name).resolve()
     if path.is_relative_to(folder.resolve()):
         return "__".join(path.relative_to(folder.resolve()).parts)
@@ -228,11 +228,11 @@ _NAME: Final = re.compile(r"(?:frame-)?(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
 def face_pictures(folder: Path, hz: float = VIDMIMIC_FACES_HZ) -> Iterator[tuple[int, Path]]:
     """The pictures of one clip with their times, ns from its start, in order of their numbers.
 
-    Picture n is at n / hz, so that a number left out is a time without a face. Names are `12.jpg` or
-    `frame-12.jpg`; `Thumbs.db` and all other files in the folder are ignored. No file is opened.
+    Picture n is at n / hz; a missing number is a time without a face. Names are `12.jpg` or `frame-12.jpg`;
+    other files in the folder are ignored. No file is opened.
 
     Raises:
-        DataError: there is no such folder, or two pictures have one number.
+        DataError: there is no such folder, or two pictures have the same number.
     """
     try:
         found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -248,20 +248,20 @@ def face_pictures(folder: Path, hz: float = VIDMIMIC_FACES_HZ) -> Iterator[tuple
 
 
 CACHE: Final = "emi-cache"
-FLAGS: Final = ("face", "motion")  # behind a vision frame's values where both are there: which it holds
+FLAGS: Final = ("face", "motion")  # at the end of a vision frame if the set has both: which of them it holds
 LICENCE: Final = "research only, under the licence agreement of Hume-Vidmimic2"
 WINDOW_NS: Final = round(WINDOW_S * 1e9)
 VISION_FRAMES: Final = 400  # the papers' most
 AUDIO_FRAMES: Final = WAV2VEC2.count(WINDOW_NS)  # 599
-RATED_LONG_S: Final = 2.0  # of voice, from which a clip tells how many faces come in a second
+RATED_LONG_S: Final = 2.0  # least audio of a clip from which the rate of its faces is computed
 
 _log = logging.getLogger(__name__)
 
 
 class VidmimicClips:
-    """A `ClipSet` of the official layout. Opening it converts what has not been converted before.
+    """A `ClipSet` of the official layout. Opening it converts features that are not in the cache.
 
-    Rows of `targets` are NaN where a clip is unrated. A modality without features has empty tracks of width 1
+    The row of an unrated clip in `targets` is NaN. A modality without features has empty tracks of width 1
     and no encoder.
 
     Args:
@@ -269,15 +269,15 @@ class VidmimicClips:
         vision: its folder of features, or one file of all clips, or `none`; None = `vit`.
         audio: as `vision`; None = `wav2vec2`.
         text: as `vision`; None = `gte`, or `text_embeddings`.
-        motion: action units and head pose next to the faces, with a rate of their own; None = none.
-            OpenFace's CSVs are read too. A vision frame then holds a face, or motion; see `motion_dim`.
-        cache: where converted features are kept; None = `emi-cache` in `folder`.
-        progress: told how far a conversion is.
+        motion: action units and head pose in addition to faces, with their own rate; None = none. OpenFace's
+            CSVs are read too. A vision frame then holds a face, or motion; see `motion_dim`.
+        cache: where converted features are stored; None = `emi-cache` in `folder`.
+        progress: called with how far a conversion is.
         targets: which of the six emotions the clips are rated for.
 
     Raises:
-        DataError: a file is missing or is not as its publisher gives it. A bad feature file is none of these:
-            it counts as missing, and `features[modality].refused` says why.
+        DataError: a file is missing or has another format than its publisher's. A bad feature file raises no
+            error: it counts as missing, and `features[modality].refused` says why.
     """
 
     def __init__(
@@ -336,7 +336,7 @@ class VidmimicClips:
 
     @property
     def encoders(self) -> Mapping[Modality, str]:
-        """What the features are called, by modality: the folder's name and their width, if nothing better."""
+        """The encoder of the features, by modality; if unknown, the folder's name and the width."""
         named = self._metadata.encoders
         found: dict[Modality, str] = {
             modality: named.get(modality, f"hume-vidmimic2/{self.sources[modality]}-{features.dim}")
@@ -351,16 +351,16 @@ class VidmimicClips:
 
     @property
     def motion_dim(self) -> int:
-        """Values of motion in a vision frame; 0: there is none.
+        """Values of motion in a vision frame; 0: there is no motion.
 
-        With faces and motion a frame is the face's values, those of motion, and two flags: whether it holds a
-        face, and whether it holds motion. What it does not hold is zeros. Each stream keeps its own times, so
-        that their frames need not match. With motion alone a frame is motion and nothing else.
+        If the set has faces and motion, a frame has the face's values, the motion's values, and two flags:
+        whether it holds a face, and whether it holds motion. The values of the other one are zeros. Each
+        stream keeps its own times. If the set has only motion, a frame has only motion's values.
         """
         return 0 if self.motion is None else self.motion.dim
 
     def _rate_of_motion(self) -> float:
-        """Frames of motion in a second: of `dataset.json`, or by the voices' lengths, or the faces' rate."""
+        """Frames of motion per second: from `dataset.json`, else from the audio's length, else the faces'."""
         if self._metadata.motion_hz is not None or self.motion is None:
             return self._metadata.motion_hz or VIDMIMIC_FACES_HZ
         return self._per_second(self.motion) or self.assumed_faces_hz
@@ -371,13 +371,13 @@ class VidmimicClips:
 
     @property
     def description(self) -> str:
-        """What data these are and how many clips, in one line."""
+        """A description of the data with the number of clips, in one line."""
         counts = [f"{len(self.ids(split))} {split}" for split in SPLITS if self.ids(split)]
         return self._metadata.description or f"Hume-Vidmimic2: {', '.join(counts)} clips"
 
     @property
     def licence(self) -> str:
-        """The terms that a checkpoint trained on these clips inherits."""
+        """The licence terms that apply to a checkpoint trained on these clips."""
         return self._metadata.licence or LICENCE
 
     def ids(self, split: str) -> tuple[str, ...]:
@@ -385,12 +385,12 @@ class VidmimicClips:
         return tuple(clip_id for clip_id, rating in self._ratings.items() if rating.split == split)
 
     def targets(self, split: str) -> NDArray[np.float32]:
-        """Ratings (N, K) of `ids(split)`, NaN where one is not rated."""
+        """Ratings (N, K) of `ids(split)`, NaN if unrated."""
         rows = [self._ratings[clip_id].targets for clip_id in self.ids(split)]
         return stack_targets(rows, len(self.rated))
 
     def durations_s(self, split: str) -> tuple[float, ...]:
-        """Seconds that each of `ids(split)` lasts, by its number of frames."""
+        """Seconds that each of `ids(split)` lasts, from its number of frames."""
         return tuple(self._duration_ns(clip_id) / 1e9 for clip_id in self.ids(split))
 
     def transcript(self, clip_id: str) -> str:
@@ -421,15 +421,15 @@ class VidmimicClips:
 
     @property
     def assumed_faces_hz(self) -> float:
-        """How many faces are taken to come in a second."""
+        """Faces per second that are assumed."""
         return self._metadata.vision_hz or VIDMIMIC_FACES_HZ
 
     def faces_hz(self) -> float | None:
-        """Faces in a second of voice, the median over clips, to compare with what is assumed, if known."""
+        """Faces per second of audio, the median over clips, to compare with `vision_hz`; None if unknown."""
         return self._per_second(self.features["vision"]) if "vision" in self.features else None
 
     def _per_second(self, pictures: Converted) -> float | None:
-        """Frames in a second of voice, the median over clips; None without voices."""
+        """Frames per second of audio, the median over clips; None without audio."""
         if "audio" not in self.features:
             return None
         rates = []
@@ -450,7 +450,7 @@ class VidmimicClips:
         found = convert(source.files, cache / source.name, ids, progress, single=modality == "text")
         for reason in [*found.refused.values()][:1]:
             _log.warning(
-                "%d files of %s are passed over, `emi convert` lists them; the first: %s",
+                "%d files of %s are skipped, `emi convert` lists them; the first: %s",
                 len(found.refused),
                 source.name,
                 reason,
@@ -483,7 +483,7 @@ class VidmimicClips:
         return FeatureTrack(rate.stamps(frames.index), frames.values)
 
     def _seen(self, clip_id: str) -> FeatureTrack:
-        """Faces, and motion next to them: see `motion_dim`."""
+        """Faces, and motion if there is any: see `motion_dim`."""
         faces = self._track("vision", clip_id)
         if self.motion is None:
             return faces
@@ -505,11 +505,11 @@ class VidmimicClips:
         if "text" not in self.features:
             return FeatureTrack.empty(1)
         features = self.features["text"]
-        # Where transcripts exist, an empty one means no words, and its embedding is ignored.
+        # If the set has transcripts, an empty one means no words, and its embedding is ignored.
         if features.total(clip_id) == 0 or (self._transcripts and not self.transcript(clip_id)):
             return FeatureTrack.empty(features.dim)
         values = features.read(clip_id, 1).values
-        # Nor is a vector of zeros, or one that is not finite, any words.
+        # A vector of zeros, or one that is not finite, also means no words.
         return (
             FeatureTrack(np.full(len(values), known_ns, np.int64), values)
             if values.any()
@@ -526,7 +526,7 @@ def _read_splits(folder: Path, targets: tuple[Target, ...]) -> dict[str, Rating]
         if path is None:
             continue
         ratings = read_split(path, targets)
-        # Participants make the test split's file themselves, and fill it with zeros.
+        # Participants make the test split's file themselves and fill it with zeros.
         made_up = split == "test" and not any(
             r.targets is not None and np.nan_to_num(r.targets).any() for r in ratings.values()
         )
@@ -546,7 +546,7 @@ def _read_splits(folder: Path, targets: tuple[Target, ...]) -> dict[str, Rating]
 
 
 def _test_ids(folder: Path) -> list[str]:
-    """The clips that lie in a folder of the test split's own, sorted; for sets without a test CSV."""
+    """The clips in a separate folder of the test split, sorted; for sets without a test CSV."""
     ids: set[str] = set()
     for below in BELOW:
         place = folder / below

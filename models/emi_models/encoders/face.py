@@ -120,7 +120,7 @@ class FaceFollower:
         return best
 
     def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:
-        """Choose anew in the next picture with a face: the largest, or the one nearest to a point.
+        """Choose again in the next picture with a face: the largest, or the one nearest to a point.
 
         The point is in fractions of the picture's width and height.
         """
@@ -290,7 +290,7 @@ class FaceEncoder:
         )
 
     def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:
-        """Choose the face anew in the next picture: see `FaceFollower.follow`; any thread may call."""
+        """Choose the face again in the next picture: see `FaceFollower.follow`; any thread may call."""
         self._follower.follow(wish)
 
     def reset(self) -> None:

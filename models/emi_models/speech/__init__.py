@@ -1,6 +1,6 @@
-"""Speech recognition: where utterances begin and end, and their words, behind one small protocol.
+"""Speech recognition: where utterances begin and end, and which words are in them.
 
-Here are the languages that a multilingual Whisper model knows; settings are checked with them.
+This file lists the languages that a multilingual Whisper model knows; settings are checked with them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def check_language(code: str) -> str:
     """
     if code != AUTO and code not in LANGUAGES:
         named = [known for known, name in LANGUAGES.items() if name.casefold() == code.casefold()]
-        hint = f"{named[0]!r} is meant" if named else f"there are {AUTO}, {', '.join(LANGUAGES)}"
-        raise ValueError(f"{code!r} is not a language code of Whisper's: {hint}")
+        hint = f"did you mean {named[0]!r}?" if named else f"choose from {AUTO}, {', '.join(LANGUAGES)}"
+        raise ValueError(f"{code!r} is not one of Whisper's language codes: {hint}")
     return code

@@ -1,8 +1,8 @@
-"""When a word is committed, and where the sound behind committed words is cut.
+"""When a word is committed, and where the audio buffer is cut.
 
-A word is committed once consecutive hypotheses agree on it (LocalAgreement), or once enough sound follows
-it. Committed words are found again in the next hypothesis by their text, since their times move. The buffer
-is cut between words, so that it stays short and no word is cut in two.
+A word is committed when consecutive hypotheses agree on it (LocalAgreement), or when enough audio follows
+it. Committed words are found in the next hypothesis by their text, because their times change. The buffer is
+cut between words, so that it stays short and no word is cut in two.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ EDGES: Final = string.punctuation + string.whitespace + "\u2018\u2019\u201c\u201
 
 
 def spoken_form(text: str) -> str:
-    """What is compared of a word: not case and punctuation, of which recognisers change their minds."""
+    """A word without case and punctuation, which recognisers change from one hypothesis to the next."""
     return text.casefold().strip(EDGES)
 
 
-MOVED_S: Final = 1.0  # further than this, a word is another one that says the same
+MOVED_S: Final = 1.0  # if its time differs by more, it is another occurrence of the same word
 UNIT: Final = re.compile(r"\d|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
 def units(text: str) -> list[tuple[str, int]]:
-    """The parts that two spellings of a word share, and where each begins in it: digits, and parts of words.
+    """The parts of a word that are compared, and where each begins: single digits, and runs of letters.
 
-    A recogniser writes a number that is still being said as "415", then as "415-555", then as "4155552671".
+    A recogniser writes a number that is not finished as "415", then as "415-555", then as "4155552671".
     """
     found = [(match[0].casefold(), match.start()) for match in UNIT.finditer(text)]
     return found or [(spoken_form(text), 0)]
@@ -58,12 +58,12 @@ def units(text: str) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A hypothesis next to the certain words of the same sound.
+    """A hypothesis aligned with the committed words of the same audio.
 
     Attributes:
-        count: how many of its words, at its beginning, say what is certain.
-        words: the hypothesis; a word that goes on where the certain ones end is split in two there.
-        retimed: the certain words, timed as the hypothesis has those that it repeats in full.
+        count: how many words at its start repeat the committed words.
+        words: the hypothesis. A word that is committed only in part is split in two.
+        retimed: the committed words; those that the hypothesis repeats in full have its times.
     """
 
     count: int
@@ -71,23 +71,22 @@ class Match:
     retimed: tuple[RecognizedWord, ...]
 
 
-def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
-    """Find the start of `words` that is nearest to `certain`, in edits; of equals, the nearest in time.
+def match(committed: Sequence[RecognizedWord], words: Sequence[RecognizedWord], begin_s: float) -> Match:
+    """Find the prefix of `words` with the least edit distance to `committed`; of equals, the nearest in time.
 
-    The parts of a word share its weight, so that "15" in place of "fifteen" is one word of difference. A word
-    is split only where the part before the split continues a certain word from its beginning: "415-555" after
-    "415", but not "50" after "15".
+    The parts of a word share its weight, so "15" in place of "fifteen" costs one word. A word is split only
+    if it begins with a committed word: "415-555" after "415", but not "50" after "15".
 
     Args:
-        certain: words, in order of time.
+        committed: words, in order of time.
         words: the hypothesis, in order of time.
-        begin_s: where the sound of both begins.
+        begin_s: when the audio of both begins.
     """
-    if not certain:
+    if not committed:
         return Match(0, tuple(words), ())
-    said, found = _units_of(certain), _units_of(words)
-    table = _Table(said, found)
-    end_s = certain[-1].end_s
+    said, found = _units_of(committed), _units_of(words)
+    table = _EditTable(said, found)
+    end_s = committed[-1].end_s
 
     def distance(count: int) -> tuple[float, float]:
         if 0 < count < len(found) and found[count].place == found[count - 1].place:
@@ -99,21 +98,21 @@ def match(certain: Sequence[RecognizedWord], words: Sequence[RecognizedWord], be
         return round(table.edits[count][len(said)], 6), abs(at_s - end_s)
 
     covered = min(filter(table.may_end, range(len(found) + 1)), key=distance)
-    times: dict[int, list[RecognizedWord]] = {}  # of certain words: those of the hypothesis that repeat them
+    times: dict[int, list[RecognizedWord]] = {}  # committed word: the words of the hypothesis that repeat it
     for i, j in table.pairs(covered):
         if found[i].form == said[j].form:
             times.setdefault(said[j].place, []).append(found[i].word)
     retimed = [
-        _retimed(word, times.get(place, []), len(units(word.text))) for place, word in enumerate(certain)
+        _retimed(word, times.get(place, []), len(units(word.text))) for place, word in enumerate(committed)
     ]
     return _divided(words, found, covered, retimed)
 
 
 def _retimed(word: RecognizedWord, found: Sequence[RecognizedWord], parts: int) -> RecognizedWord:
-    """A certain word, timed as the words are in which so many of its parts were found, if that is it.
+    """The committed word with the times of the words that repeat it, if all its parts were found nearby.
 
-    "1250" in place of "1200" goes on after it, and a sentence that was said twice may be found once: behind
-    their times, a cut would lose what comes next, or keep what was said.
+    In all other cases it keeps its times. "1250" in place of "1200" ends later, and a sentence that was said
+    twice may be found once: a cut at these times would lose new words or keep old ones.
     """
     if len(found) < parts or abs(found[0].start_s - word.start_s) > MOVED_S:
         return word
@@ -123,7 +122,7 @@ def _retimed(word: RecognizedWord, found: Sequence[RecognizedWord], parts: int) 
 def _divided(
     words: Sequence[RecognizedWord], found: Sequence[_Unit], covered: int, retimed: list[RecognizedWord]
 ) -> Match:
-    """The match in which the first `covered` units of the hypothesis say what is certain."""
+    """The match in which the first `covered` units of the hypothesis repeat what is committed."""
     if covered == len(found):
         return Match(len(words), tuple(words), tuple(retimed))
     following = found[covered]
@@ -150,7 +149,7 @@ class _Unit:
 
     @property
     def begin_s(self) -> float:
-        """When it begins, if all letters of the word take the same time."""
+        """When it begins, if each letter of the word takes the same time."""
         part = self.at / max(1, len(self.word.text))
         return self.word.start_s + part * (self.word.end_s - self.word.start_s)
 
@@ -164,8 +163,8 @@ def _units_of(words: Sequence[RecognizedWord]) -> list[_Unit]:
     ]
 
 
-class _Table:
-    """Least edits between the first i units found and the first j said, at `edits[i][j]`, in words."""
+class _EditTable:
+    """Edit distances: `edits[i][j]` is that of the first i units found and the first j said, in words."""
 
     def __init__(self, said: Sequence[_Unit], found: Sequence[_Unit]) -> None:
         self._said, self._found = said, found
@@ -186,7 +185,7 @@ class _Table:
         return 0.0 if unit.form == one.form else min(unit.weight, one.weight)
 
     def pairs(self, count: int) -> list[tuple[int, int]]:
-        """Which of the first `count` units found stand for which of all that were said, in order."""
+        """Pairs (found, said) of units that are aligned, in order: the first `count` found and all said."""
         edits, pairs = self.edits, []
         i, j = count, len(self._said)
         while i or j:
@@ -200,7 +199,7 @@ class _Table:
         return pairs[::-1]
 
     def may_end(self, count: int) -> bool:
-        """Whether what is certain may end before this unit: between words, or in one that began with it."""
+        """Whether the committed text may end before this unit: between words, or within a continued word."""
         found, said = self._found, self._said
         if not 0 < count < len(found) or found[count].place != found[count - 1].place:
             return True
@@ -211,54 +210,54 @@ class _Table:
         )
 
 
-ECHO_S: Final = 0.3  # a word this close to a cut may be what the cut left of the last word before it
+ECHO_S: Final = 0.3  # a word this close to a cut may be the rest of the word before the cut
 
 
 class CommitRule(ABC):
-    """Commits a prefix of each hypothesis. Pure: it knows no sound and no clock.
+    """Commits a prefix of each hypothesis. Pure: no audio, no clock.
 
-    What is committed is never changed or taken back. A hypothesis is of all the sound in the buffer, so it
-    begins with words that are certain already: `match` finds how many, `insert` takes those that come after.
-    Certain words whose sound is still in the buffer are timed as the newest hypothesis has them, since
-    recognisers time a word again in each.
+    Committed words never change. A hypothesis covers all audio in the buffer, so it begins with words that
+    are committed already: `match` counts them, and `insert` takes the words after them. Committed words whose
+    audio is still in the buffer get the times of the newest hypothesis, because each hypothesis times them
+    again.
     """
 
     def __init__(self, depth: int) -> None:
-        """Remember `depth` hypotheses."""
+        """Keep the last `depth` hypotheses."""
         self._recent: deque[tuple[RecognizedWord, ...]] = deque(maxlen=depth)
         self.reset()
 
     @abstractmethod
     def _count(self, end_s: float) -> int:
-        """How many of the tentative words are certain, the sound ending at `end_s`."""
+        """How many of the partial words to commit; the audio ends at `end_s`."""
 
     @property
-    def tentative(self) -> tuple[RecognizedWord, ...]:
-        """The words of the newest hypothesis that are not certain."""
+    def partial(self) -> tuple[RecognizedWord, ...]:
+        """The words of the newest hypothesis that are not committed."""
         return self._recent[-1] if self._recent else ()
 
     @property
     def in_buffer(self) -> tuple[RecognizedWord, ...]:
-        """The certain words whose sound has not been cut off."""
-        return tuple(self._certain)
+        """The committed words whose audio is still in the buffer."""
+        return tuple(self._committed)
 
     def reset(self) -> None:
         """Forget all words, as at the start of an utterance."""
-        self._certain: list[RecognizedWord] = []
-        self._echo: RecognizedWord | None = None  # the certain word just before the buffer's first sample
+        self._committed: list[RecognizedWord] = []
+        self._echo: RecognizedWord | None = None  # the committed word just before the buffer's first sample
         self._cut_s = 0.0
         self._recent.clear()
 
     def match(self, words: Sequence[RecognizedWord]) -> tuple[int, tuple[RecognizedWord, ...]]:
-        """How many of the next hypothesis's words say what is certain already, and these words.
+        """How many words at the start of the next hypothesis are committed already, and all its words.
 
         Args:
-            words: the hypothesis, in order of time; a word that is certain in part is split in the result.
+            words: the hypothesis, in order of time. A word that is committed in part is split in the result.
         """
-        found = match(self._certain, words, self._cut_s)
-        self._certain = list(found.retimed)
+        found = match(self._committed, words, self._cut_s)
+        self._committed = list(found.retimed)
         said = found.count
-        if not self._certain and self._echo is not None and words:
+        if not self._committed and self._echo is not None and words:
             first = words[0]
             echoes = spoken_form(first.text) == spoken_form(self._echo.text)
             said = int(echoes and first.start_s - self._cut_s < ECHO_S)
@@ -267,23 +266,23 @@ class CommitRule(ABC):
     def insert(
         self, words: Sequence[RecognizedWord], end_s: float, *, last: bool = False
     ) -> list[RecognizedWord]:
-        """Take what a hypothesis says beyond what is certain; the words that it makes certain.
+        """Take the words of a hypothesis after the committed ones; return the words that are now committed.
 
         Args:
-            words: those of the hypothesis from `match` on; guards may have left some out.
-            end_s: where the buffer ends, by the clock of the words.
-            last: no sound comes after it: all its words are certain.
+            words: the words after those that `match` counted; guards may have removed some.
+            end_s: when the buffer ends, by the clock of the words.
+            last: no audio follows, so all words are committed.
         """
         self._recent.append(tuple(words))
         return self._commit(len(words) if last else self._count(end_s))
 
     def force(self, until_s: float) -> list[RecognizedWord]:
-        """Make certain the tentative words that end by then, though not all hypotheses agree on them.
+        """Commit the partial words that end by `until_s`, although not all hypotheses agree on them.
 
-        At least half of them must be in the hypothesis before too, and none come after the last of these:
-        what a recogniser invents in a noise, it does not say twice.
+        At least half of them must be in the hypothesis before as well. Words after the last one that both
+        have are not committed: what a recogniser invents in noise, it does not repeat.
         """
-        words = list(takewhile(lambda word: word.end_s <= until_s, self.tentative))
+        words = list(takewhile(lambda word: word.end_s <= until_s, self.partial))
         if len(self._recent) < 2:
             return self._commit(len(words))
         before, now = ([spoken_form(word.text) for word in one] for one in (self._recent[-2], words))
@@ -293,40 +292,40 @@ class CommitRule(ABC):
         return self._commit(max((block.b + block.size for block in blocks if block.size), default=0))
 
     def cut(self, gone: int, at_s: float) -> list[RecognizedWord]:
-        """The sound before `at_s`, and with it the first `gone` certain words, will not be heard again."""
-        said, self._certain = self._certain[:gone], self._certain[gone:]
+        """Note that the audio before `at_s` is gone, with the first `gone` committed words; return these."""
+        said, self._committed = self._committed[:gone], self._committed[gone:]
         self._echo = said[-1] if said else self._echo
         self._cut_s = at_s
         return said
 
     def _commit(self, count: int) -> list[RecognizedWord]:
-        """Make certain the first `count` tentative words; hypotheses that have other ones are forgotten."""
-        certain = list(self.tentative[:count])
-        if certain:
-            self._certain += certain
-            agree = [words[count:] for words in self._recent if _shared(certain, words) == count]
+        """Commit the first `count` partial words, and forget hypotheses that begin with other words."""
+        committed = list(self.partial[:count])
+        if committed:
+            self._committed += committed
+            agree = [words[count:] for words in self._recent if _shared(committed, words) == count]
             self._recent.clear()
             self._recent.extend(agree)
-        return certain
+        return committed
 
 
 class LocalAgreement(CommitRule):
     """Commits the longest prefix on which the last `hypotheses` agree.
 
-    If two are to agree, one between them may say something else: Whisper makes each hypothesis from scratch,
-    and behind a cut it may change between two readings each time.
+    If two must agree, one between them may differ: Whisper makes each hypothesis from scratch, and after a
+    cut it may alternate between two readings.
 
     Source: Liu et al. 2020 (doi:10.21437/Interspeech.2020-2897), LA-n; for Whisper Macháček et al. 2023
     (arXiv:2307.14743, §3).
     """
 
     def __init__(self, hypotheses: int = 2) -> None:
-        """Commit what so many hypotheses (at least 1) have said alike."""
+        """`hypotheses`: how many must agree, at least 1."""
         self._depth = hypotheses
         super().__init__(_remembered(hypotheses))
 
     def deepen(self, hypotheses: int) -> None:
-        """Ask so many to agree from now on; those that were heard count as far as they go back."""
+        """From now on, this many hypotheses must agree. Those that are kept still count."""
         self._depth = hypotheses
         self._recent = deque(self._recent, maxlen=_remembered(hypotheses))
 
@@ -337,7 +336,7 @@ class LocalAgreement(CommitRule):
             return 0
         agreed = shared[self._depth - 2] if self._depth > 1 else len(newest)
         if 0 < agreed == len(newest) and any(map(str.isdigit, newest[-1].text)):
-            agreed -= 1  # a number may not be over
+            agreed -= 1  # a number may still continue
         return agreed
 
 
@@ -354,23 +353,23 @@ def _shared(one: Sequence[RecognizedWord], other: Sequence[RecognizedWord]) -> i
 
 
 class AlignmentEdge(CommitRule):
-    """Commits at once the words that end at least `edge_s` before the sound does, by the recogniser's times.
+    """Commits the words that end at least `edge_s` before the audio ends, by the recogniser's times.
 
-    What AlignAtt decides while it decodes, from the frame that each token attends to most, is decided here
-    from the times that the same attention gives each word after decoding: it saves the second hypothesis,
-    not the decoding.
+    AlignAtt decides while it decodes, from the frame that each token attends to most. This class decides
+    after decoding, from the word times that the same attention gives. So it saves the second hypothesis, not
+    the decoding.
 
     Source: Papi et al. 2023 (arXiv:2305.11408); for Whisper Macháček & Polák 2025 (arXiv:2506.17077).
     """
 
     def __init__(self, edge_s: float = 0.5) -> None:
-        """Keep words open that end within `edge_s` of the end of the sound."""
+        """`edge_s`: words that end within so many seconds of the end of the audio stay partial."""
         super().__init__(1)
         self._edge_s = edge_s
 
     def _count(self, end_s: float) -> int:
         count = 0
-        for word in self.tentative:
+        for word in self.partial:
             if word.end_s > end_s - self._edge_s:
                 break
             count += 1
@@ -378,14 +377,14 @@ class AlignmentEdge(CommitRule):
 
 
 CutKind = Literal["word", "limit"]
-OVER_S: Final = 0.5  # of sound behind a word, after which it is over
-BEHIND_WORD_S: Final = 0.2  # the cut comes at most so long after the word that it follows
-KEPT_S: Final = 2.0  # of sound without a word, at the last resort: the longest word under way
+OVER_S: Final = 0.5  # a word is finished when so much audio follows it
+BEHIND_WORD_S: Final = 0.2  # a cut is at most so long after the word before it
+KEPT_S: Final = 2.0  # at the buffer's limit so much audio is kept: the longest word that may be unfinished
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Drop the sound before `at_s`, and with it the first `gone` certain words in the buffer."""
+    """Drop the audio before `at_s`, and with it the first `gone` committed words in the buffer."""
 
     at_s: float
     kind: CutKind
@@ -393,27 +392,27 @@ class Cut:
 
 
 def word_cut(rule: CommitRule, end_s: float, kind: CutKind = "word") -> Cut | None:
-    """Behind the last certain word in the buffer that is over, its sound ending at `end_s`; None if none is.
+    """A cut behind the last finished committed word; None if there is none. The audio ends at `end_s`.
 
-    A word at the end of the sound may have been guessed before it was said.
+    A word at the end of the audio may have been guessed before it was spoken.
     """
-    certain = rule.in_buffer
-    count = sum(1 for _ in takewhile(lambda word: word.end_s <= end_s - OVER_S, certain))
+    committed = rule.in_buffer
+    count = sum(1 for _ in takewhile(lambda word: word.end_s <= end_s - OVER_S, committed))
     if not count:
         return None
-    following = (*certain[count:], *rule.tentative)
-    return Cut(_behind(certain[count - 1], following), kind, count)
+    following = (*committed[count:], *rule.partial)
+    return Cut(_behind(committed[count - 1], following), kind, count)
 
 
 def limit_cut(rule: CommitRule, start_s: float, end_s: float) -> Cut:
-    """Of a full buffer without a certain word to cut behind: in its second half, before the open words."""
-    starts = [word.start_s for word in rule.tentative]
+    """A cut of a full buffer without a committed word: in its second half, before the partial words."""
+    starts = [word.start_s for word in rule.partial]
     at_s = max((start_s + end_s) / 2, min([end_s - KEPT_S, *starts]))
     return Cut(at_s, "limit", sum(word.end_s <= at_s for word in rule.in_buffer))
 
 
 def _behind(word: RecognizedWord, following: Sequence[RecognizedWord]) -> float:
-    """Behind a word and before the next: in the middle between them, which may have been timed to overlap."""
+    """When to cut between a word and the next: in the middle, also if their times overlap."""
     if not following:
         return word.end_s
     return min(word.end_s + BEHIND_WORD_S, max(word.start_s, (word.end_s + following[0].start_s) / 2))

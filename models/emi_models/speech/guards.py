@@ -1,8 +1,8 @@
 """Guards against invented words.
 
 Whisper was trained on subtitles: in silence it may write "Thanks for watching!", or repeat itself. Each guard
-looks at one sign of such a hallucination and counts what it drops; they are independent of each other. The
-sixth, that no prompt is carried from one utterance to the next, is in `IncrementalRecognizer`.
+checks one sign of such a hallucination and counts what it drops; they are independent of each other. The
+sixth guard, that no prompt is carried from one utterance to the next, is in `IncrementalRecognizer`.
 """
 
 from __future__ import annotations
@@ -27,42 +27,43 @@ LONGEST_LOOP: Final = 5  # words
 LOOP_TURNS: Final = 3  # of a phrase
 WORD_TURNS: Final = 4  # of a single word: "no, no, no" is what people say
 LAUGHTER: Final = re.compile(r"([^\W\d]{1,4}?)\1{5}", re.IGNORECASE)
-VOICE_MARGIN_S: Final = 0.3  # recognisers are that wrong about when a word was
+VOICE_MARGIN_S: Final = 0.3  # the error of a recogniser's word times
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSettings:
     """Thresholds, at OpenAI's values; None switches a guard off."""
 
-    no_speech: float | None = 0.6  # a segment more probably silent than this is dropped
-    log_probability: (
-        float | None
-    ) = -1.0  # a segment less probable than this, mean over its tokens, is dropped
-    compression: float | None = 2.4  # a segment that compresses better than this is dropped
+    # A segment is dropped if its probability of silence is above this,
+    no_speech: float | None = 0.6
+    # if the mean log probability of its tokens is below this,
+    log_probability: float | None = -1.0
+    # or if zlib makes it more than so many times shorter.
+    compression: float | None = 2.4
 
 
 class VoiceMap(Protocol):
-    """Where the voice gate heard somebody."""
+    """Where the voice gate detected speech."""
 
     def any_between(self, start_s: float, end_s: float) -> bool:
-        """Whether there was voice in that span."""
+        """Whether there was speech in that span."""
         ...
 
 
 class Guards:
-    """Five guards over each hypothesis. `dropped` counts words by guard, every time that one is dropped."""
+    """Five guards that check each hypothesis. `dropped` counts dropped words by guard."""
 
     def __init__(self, settings: GuardSettings | None = None) -> None:
         self._settings = settings or GuardSettings()
         self.dropped: Counter[str] = Counter()
 
     def passed(self, hypothesis: Hypothesis, voice: VoiceMap, said: int = 0) -> list[RecognizedWord]:
-        """The words beyond those that are certain that pass; of loops, the first turn.
+        """The words after the committed ones that pass all guards; of a loop, its first turn.
 
         Args:
-            hypothesis: what was heard.
-            voice: by the same clock.
-            said: the first so many words are certain already, and not judged.
+            hypothesis: what the recogniser returned.
+            voice: where there was speech, by the same clock.
+            said: how many words at the start are committed already; these are not checked.
         """
         texts = [word.text for word in hypothesis.words]
         looping = loops(texts)
@@ -89,9 +90,9 @@ class Guards:
         return kept
 
     def _against(self, segment: Segment, texts: Sequence[str], *, begun: bool) -> str | None:
-        """The guard that a segment fails. Its loops are left out: they say nothing of its other words.
+        """The guard that a segment fails, None if it passes. `texts`: its words without loops.
 
-        `begun`: it begins with certain words. Then somebody spoke, however silent the sound seems as a whole.
+        `begun`: the segment begins with committed words. Then somebody spoke, and silence is not checked.
         """
         limits = self._settings
         if not texts:
@@ -108,20 +109,20 @@ class Guards:
 
 
 def _compression(text: str) -> float:
-    """How many times shorter zlib makes it."""
+    """How many times shorter zlib makes the text."""
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
 
 
 def loops(texts: Sequence[str]) -> set[int]:
-    """Which words repeat a loop, by their place; its first turn is not among them.
+    """The places of words that repeat a loop, without its first turn.
 
-    A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times. A word that is itself
-    some letters six times in a row is laughter, and no word at all.
+    A loop is a phrase of 2 to 5 words said 3 times in a row, or one word said 4 times. A word that repeats
+    the same letters six times is laughter; it is always dropped.
     """
     kept = [(place, spoken_form(text)) for place, text in enumerate(texts) if not LAUGHTER.search(text)]
     before = -1
-    while before != len(kept):  # words that come together may make a new loop
+    while before != len(kept):  # words that are now next to each other may form a new loop
         before = len(kept)
         for size in range(1, LONGEST_LOOP + 1):
             least = WORD_TURNS if size == 1 else LOOP_TURNS
@@ -135,10 +136,10 @@ def loops(texts: Sequence[str]) -> set[int]:
 
 
 def last_loop(texts: Sequence[str]) -> set[int]:
-    """Which words repeat the loop that a text ends in, by their place: all but its first turn.
+    """The places of words that repeat the loop at the end of a text, without its first turn.
 
-    For a text that was stopped because it was too long. Its loop may be of any length, and two turns are
-    enough; the second may be incomplete only if it is not the last.
+    For a text that was stopped because it was too long. The loop may have any length, and two turns are
+    enough. Only a third or later turn may be incomplete.
     """
     forms = [spoken_form(text) for text in texts]
     longest = 0
@@ -156,7 +157,7 @@ def _voiced(word: RecognizedWord, voice: VoiceMap) -> bool:
 
 
 def _turns(texts: Sequence[str], size: int) -> int:
-    """How often the first `size` texts are said in a row."""
+    """How often the first `size` texts occur in a row."""
     turns = 1
     while list(texts[turns * size : (turns + 1) * size]) == list(texts[:size]):
         turns += 1

@@ -1,9 +1,9 @@
 """Incremental recognition with any recogniser: utterances, guards, agreement, and a buffer of bounded length.
 
-`Endpointer` finds where utterances begin and end, from the probability of voice in each chunk of sound.
-`SoundBuffer` holds the sound of an utterance that may still be recognised and where there was voice in it.
-`LagController` decides what is given up when recognition falls behind: first accuracy, then the large
-model, then the backlog.
+`Endpointer` finds where utterances begin and end, from the probability of speech in each chunk.
+`SoundBuffer` holds the audio of an utterance that may still be recognised, and where there was speech in it.
+`LagController` decides what to reduce when recognition falls behind: first how often words are asked for,
+then the size of the model, then the text itself.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
     "IncrementalSettings",
     "LagController",
     "LagStep",
-    "Piece",
     "SoundBuffer",
     "Update",
+    "UtteranceBlock",
 ]
 
 RATE_HZ: Final = 16_000
@@ -50,8 +50,8 @@ LEAST_EXIT: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The next samples of an utterance, shape (n,), the last `voiced` of which are voice."""
+class UtteranceBlock:
+    """The next samples of an utterance, shape (n,); the last `voiced` of them are speech."""
 
     samples: NDArray[np.float32]
     first: bool
@@ -60,11 +60,11 @@ class Piece:
 
 
 class Endpointer:
-    """Cuts a stream of chunks into utterances. Pure: it counts samples and knows no clock.
+    """Cuts a stream of chunks into utterances. Pure: it counts samples and has no clock.
 
-    An utterance begins with the first chunk at `threshold`, and with up to `preroll_s` of what came before;
-    it ends when `min_silence_s` has passed below `threshold` - 0.15. It may be of any length. No sample is
-    in two utterances, and every chunk at the threshold is in one.
+    An utterance begins with the first chunk whose probability reaches `threshold`, and includes up to
+    `preroll_s` of audio before it. It ends after `min_silence_s` below `threshold` - 0.15, and may have any
+    length. No sample is in two utterances, and every chunk that reaches the threshold is in one.
     """
 
     def __init__(self, threshold: float, min_silence_s: float, preroll_s: float) -> None:
@@ -76,17 +76,17 @@ class Endpointer:
 
     @property
     def speaking(self) -> bool:
-        """Whether an utterance is under way."""
+        """Whether an utterance has begun and not ended."""
         return self._speaking
 
     def reset(self) -> None:
-        """Forget everything; an utterance under way is over."""
+        """Forget everything, also an utterance that has not ended."""
         self._speaking = False
-        self._silence = 0  # samples since its last voice
+        self._silence = 0  # samples since its last speech
         self._preroll: deque[NDArray[np.float32]] = deque()
 
-    def push(self, chunk: NDArray[np.float32], probability: float) -> list[Piece]:
-        """What this chunk, shape (n,), adds: nothing in silence."""
+    def push(self, chunk: NDArray[np.float32], probability: float) -> list[UtteranceBlock]:
+        """The blocks that a chunk, shape (n,), adds to an utterance; none in silence."""
         if not self._speaking:
             if probability < self._enter:
                 self._remember(chunk)
@@ -95,19 +95,19 @@ class Endpointer:
             self._preroll.clear()
             self._speaking = True
             self._silence = 0
-            return [Piece(samples, first=True, last=False, voiced=chunk.size)]
+            return [UtteranceBlock(samples, first=True, last=False, voiced=chunk.size)]
         voiced = chunk.size if probability >= self._exit else 0
         self._silence = 0 if voiced else self._silence + chunk.size
         over = self._silence >= self._min_silence
         if over:
             self.reset()
-        return [Piece(chunk, first=False, last=over, voiced=voiced)]
+        return [UtteranceBlock(chunk, first=False, last=over, voiced=voiced)]
 
-    def flush(self) -> list[Piece]:
-        """The last, empty piece of the utterance under way, at a gap or the end of the stream."""
-        pieces = [Piece(np.empty(0, np.float32), first=False, last=True)] if self._speaking else []
+    def flush(self) -> list[UtteranceBlock]:
+        """The last, empty block of the current utterance, at a gap or the end of the stream."""
+        blocks = [UtteranceBlock(np.empty(0, np.float32), first=False, last=True)] if self._speaking else []
         self.reset()
-        return pieces
+        return blocks
 
     def _remember(self, chunk: NDArray[np.float32]) -> None:
         self._preroll.append(chunk)
@@ -116,9 +116,9 @@ class Endpointer:
 
 
 class SoundBuffer:
-    """Samples from `start_s` on, at most `limit_s` seconds of them, in one preallocated array.
+    """The newest samples of an utterance, at most `limit_s` seconds, in one preallocated array.
 
-    Times are seconds since the first sample of the utterance. It keeps a note of voice for as long.
+    Times are seconds since the first sample of the utterance. It also keeps where there was speech.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -129,7 +129,7 @@ class SoundBuffer:
         """Begin a new utterance."""
         self._size = 0
         self._start = 0  # samples of the utterance before the first in the buffer
-        self._voice: deque[tuple[int, int]] = deque()  # spans of samples of the utterance, in order
+        self._voice: deque[tuple[int, int]] = deque()  # spans of samples with speech, in order
 
     @property
     def start_s(self) -> float:
@@ -143,21 +143,21 @@ class SoundBuffer:
 
     @property
     def duration_s(self) -> float:
-        """How much it holds."""
+        """Seconds of audio in it."""
         return self._size / RATE_HZ
 
     @property
     def room(self) -> int:
-        """How many samples it takes until it is full."""
+        """How many samples fit in until it is full."""
         return self._samples.size - self._size
 
     @property
     def samples(self) -> NDArray[np.float32]:
-        """What it holds, shape (n,): a view, valid until the next change."""
+        """Its samples, shape (n,): a view, valid until the next change."""
         return self._samples[: self._size]
 
     def append(self, samples: NDArray[np.float32], voiced: int) -> None:
-        """Add samples, shape (n,), n at most `room`, the last `voiced` of which are voice.
+        """Add samples, shape (n,), n at most `room`; the last `voiced` of them are speech.
 
         Raises:
             ValueError: there is no room for them.
@@ -174,7 +174,7 @@ class SoundBuffer:
             self._voice.append((begin, end))
 
     def cut(self, at_s: float) -> None:
-        """Drop what comes before `at_s`, to the nearest sample; what lies outside is moved to the border."""
+        """Drop the audio before `at_s`, to the nearest sample; a time outside the buffer is clipped to it."""
         count = min(max(0, round(at_s * RATE_HZ) - self._start), self._size)
         self._samples[: self._size - count] = self._samples[count : self._size].copy()
         self._size -= count
@@ -183,26 +183,26 @@ class SoundBuffer:
             self._voice.popleft()
 
     def any_between(self, start_s: float, end_s: float) -> bool:
-        """Whether there was voice in that span, as far as it is in the buffer."""
+        """Whether there was speech in that span, as far as it is in the buffer."""
         start, end = start_s * RATE_HZ, end_s * RATE_HZ
         return any(begin < end and stop > start for begin, stop in self._voice)
 
 
-PROMPT_CHARACTERS: Final = 200  # of what has scrolled out of the buffer
-LONGEST_WAIT_S: Final = 5.0  # of sound, before words are asked for though more of it waits
-UNFINISHED_S: Final = 1.0  # a word this close to the newest sound may still be under way
+PROMPT_CHARACTERS: Final = 200  # of the committed words whose audio was cut off
+LONGEST_WAIT_S: Final = 5.0  # after so much audio words are asked for, even if more audio is queued
+UNFINISHED_S: Final = 1.0  # a word this close to the newest audio may be unfinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncrementalSettings:
-    """How often words are asked for, what makes them certain, and when the buffer is cut."""
+    """How often words are asked for, when they are committed, and when the buffer is cut."""
 
-    every_s: float = 0.5  # sound between two hypotheses
-    first_s: float = 0.0  # of an utterance before the first: what is made of a syllable is seldom right
+    every_s: float = 0.5  # audio between two hypotheses
+    first_s: float = 0.0  # audio before the first hypothesis of an utterance: one syllable is seldom enough
     agreement: int | None = None  # hypotheses in a row that must agree; None: as the recogniser says
-    edge_s: float | None = None  # not by agreement: certain is what ends so long before the sound does
-    trim_s: float = 8.0  # from here on, cut where words are certain
-    limit_s: float = 20.0  # never hold more than this
+    edge_s: float | None = None  # commit words that end so long before the audio, in place of agreement
+    trim_s: float = 8.0  # a longer buffer is cut behind committed words
+    limit_s: float = 20.0  # the buffer never holds more
     guards: GuardSettings = field(default_factory=GuardSettings)
 
 
@@ -210,19 +210,18 @@ class IncrementalSettings:
 class Update:
     """What a hypothesis has changed. Times count from the utterance's first sample."""
 
-    certain: tuple[RecognizedWord, ...]  # certain with this update; what was certain before stays so
-    tentative: tuple[RecognizedWord, ...]  # all that is shown beyond what is certain; replaces the last
-    cut: CutKind | None = None  # why the buffer was cut, if it was
+    committed: tuple[RecognizedWord, ...]  # newly committed
+    partial: tuple[RecognizedWord, ...]  # all partial words; they replace those of the update before
+    cut: CutKind | None = None  # where the buffer was cut, if it was
 
 
 class IncrementalRecognizer:
     """Recognises one utterance after the other while they are spoken. Pure: no thread, clock or device.
 
-    The words of a growing buffer are asked for every `every_s` of sound and become certain by
-    `LocalAgreement`. From `trim_s` on the buffer is cut behind the last certain word; at `limit_s`
-    regardless, and then the words before the cut are certain if the hypothesis before has most of them, and
-    lost if not. The words
-    that scrolled away are the recogniser's prompt, and nothing of an utterance is carried into the next.
+    After every `every_s` of audio, the recogniser is asked for the words of the buffer. `LocalAgreement`
+    commits them. From `trim_s` on, the buffer is cut behind the last committed word. At `limit_s` it is cut
+    in any case; the words before that cut are committed if the hypothesis before has most of them, else lost.
+    Words whose audio was cut off are the recogniser's prompt. No utterance influences the next one.
     """
 
     def __init__(self, recognizer: Recognizer, settings: IncrementalSettings | None = None) -> None:
@@ -237,7 +236,7 @@ class IncrementalRecognizer:
             if self._settings.edge_s is None
             else AlignmentEdge(self._settings.edge_s)
         )
-        self._gone = ""  # certain words whose sound has been cut off, as many as make a prompt
+        self._gone = ""  # committed words whose sound has been cut off, as many as make a prompt
         self._said_any = False
         self._unasked = 0  # samples since the recogniser was last asked
         self.language: str | None = None  # of the last hypothesis, as `Hypothesis` has it
@@ -245,17 +244,17 @@ class IncrementalRecognizer:
 
     @property
     def recognizer(self) -> Recognizer:
-        """The one that is asked."""
+        """The recogniser in use."""
         return self._recognizer
 
     @property
     def dropped(self) -> Counter[str]:
-        """How much each guard has kept out so far: words, of `carry_over` prompts."""
+        """How many words each guard has dropped so far; `carry_over` counts prompts."""
         return self._guards.dropped
 
     @property
     def buffered_s(self) -> float:
-        """Seconds of sound in the buffer, at most `limit_s`."""
+        """Seconds of audio in the buffer, at most `limit_s`."""
         return self._buffer.duration_s
 
     @property
@@ -265,23 +264,23 @@ class IncrementalRecognizer:
 
     @property
     def unasked_s(self) -> float:
-        """Seconds of sound since the words were last asked for."""
+        """Seconds of audio since the words were last asked for."""
         return self._unasked / RATE_HZ
 
     def begin(self) -> None:
-        """Start an utterance; one that was not finished is dropped."""
+        """Start an utterance; an unfinished one is dropped."""
         if self._said_any:
             self.dropped["carry_over"] += 1
         self._clear()
         self._recognizer.begin()
 
     def push(self, samples: NDArray[np.float32], voiced: int, *, wait: bool = False) -> Update | None:
-        """Take the utterance's next samples; what that changes, if the words were asked for.
+        """Take the utterance's next samples; return what changed, or None if words were not asked for.
 
         Args:
             samples: shape (n,), 16 kHz mono, in [-1, 1].
-            voiced: how many of them, at the end, are voice.
-            wait: do not ask for the words now, unless the buffer is full or they were last asked for 5 s ago.
+            voiced: how many samples at the end are speech.
+            wait: do not ask for words now, unless the buffer is full or 5 s of audio have come since.
         """
         update: Update | None = None
         while samples.size:
@@ -295,20 +294,20 @@ class IncrementalRecognizer:
         return update
 
     def finish(self) -> Update:
-        """The rest of the utterance's words, all certain; the utterance is over with this call."""
+        """End the utterance and commit the rest of its words."""
         found = self._recognizer.finish()
-        certain = self._take(found, last=True)
+        committed = self._take(found, last=True)
         said_any = self._said_any
         self._clear()
         self._said_any = said_any
-        return Update(tuple(certain), ())
+        return Update(tuple(committed), ())
 
     def drop(self) -> None:
-        """Forget the utterance under way, as after a failure."""
+        """Forget the current utterance, for example after a failure."""
         self._clear()
 
     def use(self, recognizer: Recognizer) -> None:
-        """Go on with another recogniser, which hears the buffer again; what is certain stays so."""
+        """Continue with another recogniser, which gets the buffer again. Committed words stay."""
         self._recognizer = recognizer
         if isinstance(self._rule, LocalAgreement):
             self._rule.deepen(self._settings.agreement or recognizer.agreement)
@@ -324,29 +323,29 @@ class IncrementalRecognizer:
     def _ask(self) -> Update:
         self._unasked = 0
         found = self._recognizer.hypothesis()
-        certain = self._take(found, last=False)
+        committed = self._take(found, last=False)
         cut = None
         if self._buffer.duration_s >= self._settings.trim_s:
             cut, forced = self._choose_cut()
-            certain += forced
-        self._said_any |= bool(certain)
+            committed += forced
+        self._said_any |= bool(committed)
         if cut is not None:
             self._cut(cut)
-        return Update(tuple(certain), self._rule.tentative, cut.kind if cut else None)
+        return Update(tuple(committed), self._rule.partial, cut.kind if cut else None)
 
     def _take(self, found: Hypothesis, *, last: bool) -> list[RecognizedWord]:
-        """The words that a hypothesis makes certain."""
+        """Commit words by a hypothesis, and return these."""
         self.language, self.other_language = found.language, found.other_language
         hypothesis = found.later(self._buffer.start_s)
         said, words = self._rule.match(hypothesis.words)
         hypothesis = hypothesis.with_words(words)
         beyond = self._guards.passed(hypothesis, self._buffer, said)
-        certain = self._rule.insert(beyond, self._buffer.end_s, last=last)
-        self._said_any |= bool(certain)
-        return certain
+        committed = self._rule.insert(beyond, self._buffer.end_s, last=last)
+        self._said_any |= bool(committed)
+        return committed
 
     def _choose_cut(self) -> tuple[Cut | None, list[RecognizedWord]]:
-        """Where to cut, and the words that become certain with it."""
+        """Where to cut the buffer, and the words that are committed with it."""
         buffer, rule = self._buffer, self._rule
         cut = word_cut(rule, buffer.end_s)
         if cut is not None and cut.at_s <= buffer.start_s:
@@ -372,56 +371,56 @@ class IncrementalRecognizer:
 def _joined(before: Update | None, after: Update) -> Update:
     if before is None:
         return after
-    return replace(after, certain=before.certain + after.certain, cut=after.cut or before.cut)
+    return replace(after, committed=before.committed + after.committed, cut=after.cut or before.cut)
 
 
 def _last_words(text: str) -> str:
-    """The end of a text, in whole words."""
+    """The end of a text, in whole words, as long as a prompt may be."""
     if len(text) <= PROMPT_CHARACTERS:
         return text
     return text[-PROMPT_CHARACTERS:].partition(" ")[2]
 
 
-STRIKES: Final = 3  # late answers, all but in a row, or seconds of no headway, before a step is taken
-HEADWAY_S: Final = 0.5  # by which waiting sound must shrink with each second taken in, beyond the budget
-FORGIVING_S: Final = 30.0  # without a late answer, before the large model is tried again
-REST_S: Final = 10.0  # without words, before they are tried again
-LONGEST: Final = 16  # both are doubled with every failure, up to so many times their length
-FORGETTING_S: Final = 300.0  # of the large model in time, after which failures are forgotten
-IN_TIME: Final = 1 / 3  # of the budget
+STRIKES: Final = 3  # a step is taken after so many late answers, or so many seconds without progress
+HEADWAY_S: Final = 0.5  # progress: the queue beyond the budget shrinks by so much per second of audio taken
+FORGIVING_S: Final = 30.0  # after so long without a late answer, the large model is tried again
+REST_S: Final = 10.0  # after so long without text, recognition is tried again
+LONGEST: Final = 16  # each failure doubles both, up to so many times their length
+FORGETTING_S: Final = 300.0  # after so long with the large model in time, failures are forgotten
+IN_TIME: Final = 1 / 3  # an answer is in time if at most this share of the budget is queued
 
 
 class LagStep(IntEnum):
     """How far recognition has been reduced."""
 
-    NONE = 0  # every hypothesis is asked for; when sound waits, it is first taken in (coalesced)
+    NONE = 0  # the chosen model answers; queued audio is taken in first (coalesced)
     SMALLER = 1  # the smaller model answers
-    MISSING = 2  # nothing is recognised; the text goes missing
+    MISSING = 2  # nothing is recognised: the text is missing
 
 
 class LagController:
-    """Decides, from how much sound waits after each answer, what to give up and when to try again. Pure.
+    """Decides how far recognition is reduced, from the audio that is queued after each answer. Pure.
 
-    Coalescing is no step: a stage that is behind takes in all the sound that waits before it asks for words,
-    so that its questions get rarer just as its answers get slower. That holds the lag at the length of one
-    answer. This controller acts when that alone is beyond the budget.
+    A stage that is behind first takes in all queued audio and then asks for words (coalescing). So it asks
+    less often as answers get slower, and the lag stays at the length of one answer. This controller acts
+    when that length alone is more than the budget.
     """
 
     def __init__(self, budget_s: float, *, has_smaller: bool) -> None:
-        """Allow `budget_s` of waiting sound; `has_smaller`: there is a smaller model."""
+        """`budget_s`: how much audio may be queued; `has_smaller`: there is a smaller model."""
         self._budget_s = budget_s
         self._has_smaller = has_smaller
         self.step = LagStep.NONE
         self._strikes = 0
-        self._taken_s = 0.0  # since the two below were last looked at
-        self._waited_s = 0.0  # how much sound waited then
+        self._taken_s = 0.0  # audio taken in since the last check of progress
+        self._waited_s = 0.0  # audio queued at that check
         self._calm_s = 0.0  # since the last late answer
-        self._rested_s = 0.0  # since the words went missing
-        self._shrunk = 0  # times
-        self._missed = 0  # times
+        self._rested_s = 0.0  # since the text went missing
+        self._shrunk = 0  # how often SMALLER was entered
+        self._missed = 0  # how often MISSING was entered
 
     def answered(self, waiting_s: float) -> LagStep:
-        """An answer has come, and so much sound waits now; the step from here on."""
+        """Take note of an answer after which `waiting_s` of audio are queued; return the new step."""
         self._taken_s, self._waited_s = 0.0, waiting_s
         if waiting_s > self._budget_s:
             self._strike()
@@ -430,10 +429,10 @@ class LagController:
         return self.step
 
     def taken(self, seconds: float, waiting_s: float) -> LagStep:
-        """So much sound has been taken in, and so much waits now; the step from here on.
+        """Take note of `seconds` of audio taken in and `waiting_s` still queued; return the new step.
 
-        It counts against a recogniser that is slow at taking in sound, rather than at answering, when what
-        waits is beyond the budget and hardly gets less.
+        A recogniser may also be slow at taking in audio. If more than the budget is queued and the queue
+        hardly shrinks, that counts like a late answer.
         """
         self._taken_s += seconds
         if self._taken_s >= 1.0:
@@ -456,7 +455,7 @@ class LagController:
                 self._rested_s = 0.0
 
     def passed(self, seconds: float) -> LagStep:
-        """So much time has passed, by the sound taken in, silence too; the step from here on."""
+        """Take note of `seconds` of stream time, silence included; return the new step."""
         if self.step == LagStep.MISSING:
             self._rested_s += seconds
             if self._rested_s >= _doubled(REST_S, self._missed):

@@ -1,9 +1,9 @@
-"""A recogniser in a process of its own, behind the protocol `Recognizer`.
+"""A recogniser in a separate process, behind the protocol `Recognizer`.
 
 PocketSphinx's binding holds Python's global lock while it searches, up to half a second at the end of an
-utterance: in our own process no face would be analysed and no window cut in that time. Whisper keeps a core
-busy for a third of a second: its process has a lower priority, so that frames of the camera do not wait for
-it. `python -m emi_models.speech.isolated` is the child process; it serves requests on its pipes.
+utterance. In our own process, no face could be analysed and no window cut in that time. Whisper keeps a core
+busy for a third of a second, so its process has a lower priority and camera frames do not wait for it.
+`python -m emi_models.speech.isolated` is the child process; it answers requests on its pipes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["IsolatedRecognizer", "RecognizerLostError", "isolated_command", "serve"]
 
 END_TIMEOUT_S: Final = 1.0
-NICENESS: Final = 5  # of the process: when all cores are busy it gets a third of the time of another thread
+NICENESS: Final = 5  # of the process: if all cores are busy, it gets a third of the time of another thread
 
 
 def isolated_command(kind: str, **options: Any) -> tuple[str, ...]:
@@ -50,13 +50,13 @@ def isolated_command(kind: str, **options: Any) -> tuple[str, ...]:
 
     Args:
         kind: `pocketsphinx` or `whisper`.
-        options: arguments of its class, as far as JSON can write them.
+        options: arguments of its class that JSON can hold.
     """
     return (sys.executable, "-m", "emi_models.speech.isolated", kind, msgspec.json.encode(options).decode())
 
 
 class Greeting(msgspec.Struct, forbid_unknown_fields=True):
-    """What a process says once its model is loaded."""
+    """What the process sends when its model is loaded."""
 
     name: str
     agreement: int
@@ -66,21 +66,20 @@ Answer = TypeVar("Answer")
 
 
 class RecognizerLostError(EmiError, RuntimeError):
-    """The recogniser's process has ended, or says what no recogniser says."""
+    """The recogniser's process has ended, or its answer is invalid."""
 
 
 class IsolatedRecognizer:
-    """A recogniser in a child process. `close` may come from any thread; it ends a call under way."""
+    """A recogniser in a child process. `close` may be called by any thread; it interrupts a running call."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the process and wait until its model is loaded.
 
         Args:
-            command: as `isolated_command` gives it, or another that speaks as `emi_models.speech.isolated`
-            does.
+            command: from `isolated_command`, or another one with the same protocol.
 
         Raises:
-            ModelUnavailableError: the recogniser cannot be loaded; the message is the one of its class.
+            ModelUnavailableError: the recogniser cannot be loaded; the message is that of its class.
             RecognizerLostError: the process cannot be started.
         """
         self._command = command
@@ -91,7 +90,7 @@ class IsolatedRecognizer:
         self.agreement = greeting.agreement
 
     def begin(self, prompt: str = "") -> None:
-        """Start again; if the process was lost, in a new one that does not know the microphone yet."""
+        """Start again. If the process was lost, a new one is started, which has not learnt the microphone."""
         if self._process is None and not self._closed:
             self._start()
         self._ask(BEGIN, prompt.encode())
@@ -109,7 +108,7 @@ class IsolatedRecognizer:
         return self._ask(FINISH)
 
     def forget(self) -> None:
-        """Drop what was accepted and learnt, as if just loaded."""
+        """Drop what was accepted and learnt: the state after loading."""
         if self._process is not None:
             self._ask(FORGET)
 
@@ -161,20 +160,20 @@ class IsolatedRecognizer:
             return msgspec.json.decode(payload, type=kind)
         except msgspec.DecodeError as error:
             self._drop()
-            raise RecognizerLostError(f"the speech recogniser answered what is no answer: {error}") from error
+            raise RecognizerLostError(f"the speech recogniser's answer is invalid: {error}") from error
 
     def _drop(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         process.kill()
-        with suppress(subprocess.TimeoutExpired):  # a very busy machine; Python collects it later
+        with suppress(subprocess.TimeoutExpired):  # a very busy machine; Python reaps the process later
             process.wait(END_TIMEOUT_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 try:
                     pipe.close()
-                except OSError:  # what it still held for the dead process
+                except OSError:  # unsent bytes for the dead process
                     continue
 
 
@@ -208,7 +207,7 @@ def load(kind: str, options: dict[str, Any]) -> Recognizer:
 
 
 def main() -> None:
-    """Serve until standard input ends; only the parent process ends it so."""
+    """Serve until standard input ends: the parent process closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(NICENESS)

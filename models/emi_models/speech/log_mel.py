@@ -1,4 +1,4 @@
-"""Whisper's input: log-mel bands, 100 frames a second, computed once for each sample as the sound arrives."""
+"""Whisper's input: log-mel bands, 100 frames a second, computed while the audio arrives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE_HZ: Final = 16_000
 FFT_SIZE: Final = 400
 HOP: Final = 160
 FRAMES_PER_S: Final = RATE_HZ // HOP
-MAX_FRAMES: Final = 30 * FRAMES_PER_S  # all that Whisper's encoder has positions for
+MAX_FRAMES: Final = 30 * FRAMES_PER_S  # Whisper's encoder has no more positions
 FLOOR: Final = 1e-10  # of the mel power
 RANGE: Final = 8.0  # of the log10 power below the loudest band of the window
 
@@ -26,10 +26,10 @@ LOG_STEP: Final = np.log(6.4) / 27.0
 
 
 class LogMel:
-    """Log10 mel power of up to 30 s of sound, and windows of it as Whisper was trained on them.
+    """Log10 mel power of up to 30 s of audio, and windows of it in the form that Whisper was trained on.
 
-    A frame is computed when all 400 samples around its centre are there; the last two frames of a window are
-    completed with silence and not kept. One thread at a time.
+    A frame is computed when all 400 samples around its centre have arrived. The last two frames of a window
+    are completed with silence and not kept. One thread at a time.
 
     Source: Radford et al. 2022 (arXiv:2212.04356, §2.2); bands as in librosa (Slaney's scale and norm).
     """
@@ -43,31 +43,31 @@ class LogMel:
         self.clear()
 
     def clear(self) -> None:
-        """Begin again."""
+        """Start again without audio."""
         self._frames = 0  # computed and kept
         self._size = 0  # samples so far
         self._rest = np.empty(0, np.float32)  # samples from the start of the next frame on
 
     @property
     def duration_s(self) -> float:
-        """Seconds of sound so far."""
+        """Seconds of audio so far."""
         return self._size / RATE_HZ
 
     @property
     def frames(self) -> int:
-        """Frames that begin within the sound so far."""
+        """Frames that begin within the audio so far."""
         return self._size // HOP
 
     def push(self, samples: NDArray[np.float32]) -> None:
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1].
 
         Raises:
-            ValueError: that is more than 30 s in all.
+            ValueError: this makes more than 30 s in total.
         """
         if self._size + samples.size > MAX_FRAMES * HOP:
             raise ValueError("Whisper takes 30 s at most")
         if not self._frames and self._size <= FFT_SIZE // 2 < self._size + samples.size:
-            # The first frame is centred on the first sample: the sound before it is its mirror image.
+            # The first frame is centred on the first sample: before it, the audio is mirrored.
             start = np.concatenate((self._rest, samples))
             self._rest = np.concatenate((start[FFT_SIZE // 2 : 0 : -1], start))
         else:
@@ -82,7 +82,7 @@ class LogMel:
         self._rest = self._rest[len(new) * HOP :]
 
     def window(self, frames: int) -> NDArray[np.float32]:
-        """All sound so far at the start of a window of silence, shape (bands, frames).
+        """All audio so far, then silence, shape (bands, frames).
 
         Args:
             frames: the length, at least `self.frames`.
@@ -104,7 +104,7 @@ class LogMel:
         return found
 
     def _log_power(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of all whole frames in the samples, shape (frames, bands)."""
+        """Log10 mel power of all whole frames in the samples, shape (frames, bands)."""
         frames = np.lib.stride_tricks.sliding_window_view(samples, FFT_SIZE)[::HOP]
         spectrum = np.fft.rfft(frames * self._hann)
         power = np.square(spectrum.real) + np.square(spectrum.imag)

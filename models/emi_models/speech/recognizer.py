@@ -1,10 +1,10 @@
-"""What a speech recogniser is for the incremental layer, and the types that both exchange.
+"""The protocol of speech recognisers, and the types that they and the incremental layer exchange.
 
-`Recognizer` is the protocol that Whisper and PocketSphinx implement. `Mark` names a shown word, so that a
-revision can say which word it revises. `read_frame` and `write_frame` are the protocol between a recogniser
-in a process of its own and its owner: a letter, the length of what follows as 4 bytes (little-endian), and
-that many bytes. Requests: `b`egin (the prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish,
-`r`eset. Each is answered by one `w`ords (JSON) or `e`rror (text) frame.
+Whisper and PocketSphinx implement `Recognizer`. `Mark` numbers a shown word, so that a revision can say which
+word it replaces. `read_frame` and `write_frame` carry requests to a recogniser in a separate process: a
+letter, the length of the rest as 4 bytes (little-endian), and that many bytes. Requests: `b`egin (the
+prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish, `r`eset. Each is answered by one frame `w`ords
+(JSON) or `e`rror (text).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class RecognizedWord:
     """One word, as the recogniser spells it, and when it was spoken."""
 
     text: str
-    start_s: float  # seconds since the first sample that the recogniser was given after `begin`
+    start_s: float  # seconds since the first sample after `begin`
     end_s: float
-    probability: float  # the recogniser's own opinion, in [0, 1]
+    probability: float  # as the recogniser estimates it, in [0, 1]
 
     def later(self, seconds: float) -> RecognizedWord:
         """The same word by a clock that started so much earlier."""
@@ -56,13 +56,13 @@ class RecognizedWord:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Words that the recogniser made in one go, and what it thinks of them; None where it has no opinion.
+    """Words that were decoded together, and how probable they are; None if the recogniser does not say.
 
     Attributes:
         words: in order of time.
-        no_speech: how probable it is that nothing was said, in [0, 1].
-        log_probability: mean over its tokens, natural logarithm, at most 0.
-        stopped: it would have gone on without end; most likely it repeats itself.
+        no_speech: probability that nothing was said, in [0, 1].
+        log_probability: mean over the tokens, natural logarithm, at most 0.
+        stopped: decoding was stopped at its limit; most likely the recogniser repeats itself.
     """
 
     words: tuple[RecognizedWord, ...]
@@ -73,12 +73,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a recogniser makes of the sound since `begin`.
+    """What a recogniser returns for the audio since `begin`.
 
     Attributes:
         segments: in order of time.
-        language: code of the language that is spoken, as set or recognised; None: not known yet.
-        other_language: code of the language that is spoken, if it is not the one that was set.
+        language: code of the language, as set or recognised; None: not known yet.
+        other_language: code of the language that is spoken, if another one was set.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -91,7 +91,7 @@ class Hypothesis:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def with_words(self, words: Sequence[RecognizedWord]) -> Hypothesis:
-        """The same in other words; each belongs to the segment in whose time it begins."""
+        """The same segments with other words; each word goes to the segment in whose time it begins."""
         if tuple(words) == self.words:
             return self
         rest = list(words)
@@ -116,11 +116,11 @@ class Hypothesis:
 
 
 class Recognizer(Protocol):
-    """Turns sound into words. Knows no clock: the same sound, cut alike, gives the same words.
+    """Turns audio into words. Has no clock: the same audio in the same blocks gives the same words.
 
     Calls come from one thread in this order: `begin`, then `accept` and `hypothesis` in any number and
-    order, then `finish`; then `begin` again, or `close`. What it learns of the microphone it keeps from one
-    `begin` to the next; words it does not.
+    order, then `finish`; then `begin` again, or `close`. What it learns about the microphone is kept for the
+    next `begin`; words are not.
     """
 
     @property
@@ -130,14 +130,14 @@ class Recognizer(Protocol):
 
     @property
     def agreement(self) -> int:
-        """How many of its hypotheses must agree on a word before one can rely on it."""
+        """How many hypotheses must agree on a word before it is committed."""
         ...
 
     def begin(self, prompt: str = "") -> None:
-        """Start again; what was not finished is dropped.
+        """Start again; an unfinished utterance is dropped.
 
         Args:
-            prompt: the words said just before, for a recogniser that can make use of them.
+            prompt: the words before, for a recogniser that can use them.
         """
         ...
 
@@ -150,11 +150,11 @@ class Recognizer(Protocol):
         ...
 
     def finish(self) -> Hypothesis:
-        """The words of all that was accepted, which is over with this call."""
+        """The words of all accepted audio; ends the utterance."""
         ...
 
     def forget(self) -> None:
-        """Drop what was accepted and what was learnt of the microphone, as if just loaded."""
+        """Drop what was accepted and what was learnt about the microphone: the state after loading."""
         ...
 
     def close(self) -> None:
@@ -164,35 +164,35 @@ class Recognizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word's number, unique in its transcript, and the number of the word whose place it took."""
+    """A word's number, unique in its transcript, and the number of the word that it replaced."""
 
     number: int
     revises: int | None = None
 
 
 class Transcript:
-    """Numbers the words of successive displays, and counts how much of them was taken back. Pure.
+    """Numbers the words of successive displays, and counts how many were taken back. Pure.
 
-    A word that is shown again keeps its number, whatever its case and punctuation. Erasure is counted as in
-    simultaneous translation (Arivazhagan et al. 2020, arXiv:1912.03393, §3): the words that must be taken
-    off the end of one display before the next can be written by adding.
+    A word that is shown again keeps its number; case and punctuation do not matter. Erasure is counted as in
+    simultaneous translation (Arivazhagan et al. 2020, arXiv:1912.03393, §3): the words that must be removed
+    from the end of one display before the next one can be written by only adding words.
     """
 
     def __init__(self) -> None:
         self._next = 0
-        self._open: list[tuple[str, Mark]] = []  # shown last and not certain: spoken form, mark
+        self._open: list[tuple[str, Mark]] = []  # the partial words shown last: spoken form, mark
         self.erased = 0  # words shown and then taken back
-        self.certain = 0  # words made certain
+        self.committed = 0  # words committed
 
-    def show(self, certain: Sequence[str], tentative: Sequence[str]) -> tuple[list[Mark], tuple[int, ...]]:
-        """The marks of the words that are shown now, and the numbers of those withdrawn without another.
+    def show(self, committed: Sequence[str], partial: Sequence[str]) -> tuple[list[Mark], tuple[int, ...]]:
+        """The marks of all words shown now, and the numbers of words that were removed without replacement.
 
         Args:
-            certain: the words that have become certain since the last display.
-            tentative: the words after them, which may still change.
+            committed: the words committed since the last display.
+            partial: the words after them, which may still change.
         """
         before = [form for form, _ in self._open]
-        now = [spoken_form(text) for text in (*certain, *tentative)]
+        now = [spoken_form(text) for text in (*committed, *partial)]
         self.erased += len(before) - _common_prefix(before, now)
         marks: list[Mark] = []
         withdrawn: list[int] = []
@@ -203,8 +203,8 @@ class Transcript:
                 continue
             marks += [self._new(old[index].number if index < len(old) else None) for index in range(b1 - b0)]
             withdrawn += [mark.number for mark in old[b1 - b0 :]]
-        self.certain += len(certain)
-        self._open = list(zip(now, marks, strict=True))[len(certain) :]
+        self.committed += len(committed)
+        self._open = list(zip(now, marks, strict=True))[len(committed) :]
         return marks, tuple(withdrawn)
 
     def _new(self, revises: int | None) -> Mark:
@@ -230,20 +230,20 @@ WORDS: Final = b"w"
 ERROR: Final = b"e"
 
 HEADER: Final = struct.Struct("<cI")
-MAX_BYTES: Final = 16 * 1024 * 1024  # over four minutes of sound: more is a fault, not a message
+MAX_BYTES: Final = 16 * 1024 * 1024  # over four minutes of audio: more is a fault, not a message
 
 
 def write_frame(stream: IO[bytes], letter: bytes, payload: bytes = b"") -> None:
-    """Send one frame at once."""
+    """Send one frame and flush."""
     stream.write(HEADER.pack(letter, len(payload)) + payload)
     stream.flush()
 
 
 def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
-    """The next frame; None when the other side is gone.
+    """The next frame; None if the other side has closed the pipe.
 
     Raises:
-        ValueError: what comes is not a frame.
+        ValueError: the frame is larger than `MAX_BYTES`.
     """
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:

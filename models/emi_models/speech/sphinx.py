@@ -1,4 +1,4 @@
-"""PocketSphinx: small, offline, its English model in its own wheel. It hears less than Whisper does."""
+"""PocketSphinx: small, offline, with an English model in its wheel. It makes more errors than Whisper."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ __all__ = ["SphinxRecognizer"]
 
 RATE_HZ: Final = 16_000
 FRAME_S: Final = 0.01
-AGREEMENT: Final = 5  # one search goes on from the last: its guesses are not independent of each other
+AGREEMENT: Final = 5  # each search continues the last one, so hypotheses are not independent of each other
 NOT_A_WORD: Final = ("<", "[", "+")  # <s>, </s>, <sil>, [NOISE], [SPEECH], ++UH++
 VARIANT = re.compile(r"\(\d+\)$")  # read(2): the second pronunciation of "read"
 LEARNING_SAMPLES: Final = 2 * RATE_HZ
-PIECE_SAMPLES: Final = RATE_HZ // 10  # its search, and what it learns of the microphone, depend on the pieces
+BLOCK_SAMPLES: Final = RATE_HZ // 10  # fixed: search and cepstral mean depend on how the audio is cut
 
-# The same words as with the defaults in our clips, in about a quarter less time.
+# On our clips these give the same words as the defaults, in about a quarter less time.
 SEARCH: Final = {"maxhmmpf": 10_000, "pl_window": 5}
 
 
 class SphinxRecognizer:
-    """Recognises English with the model in PocketSphinx's wheel, as the sound arrives.
+    """Recognises English with the model in PocketSphinx's wheel while the audio arrives.
 
-    Its acoustic model needs the mean of the cepstrum, which is the microphone's colour and level. The
-    default guess fits no microphone: with it one word in two is wrong. So the first utterance is held back
-    until 2 s of it are there to learn the mean from, and the mean is followed from then on. One thread at a
-    time.
+    Its acoustic model needs the mean of the cepstrum, which depends on the microphone. With the default mean,
+    every second word is wrong. So the first utterance waits until 2 s of it have arrived; the mean is learnt
+    from these and updated from then on. One thread at a time.
     """
 
     name = "pocketsphinx en-us"
@@ -55,11 +54,11 @@ class SphinxRecognizer:
         self._load = partial(Decoder, samprate=RATE_HZ, loglevel="FATAL", **SEARCH)
         self._decoder: Any = self._load()
         self._cepstral_mean: str | None = None
-        self._held = np.empty(0, np.int16)  # sound not searched yet
+        self._held = np.empty(0, np.int16)  # samples not searched yet
         self._open = False
 
     def begin(self, prompt: str = "") -> None:
-        """Start again; what was not finished is dropped. It has no use for a prompt."""
+        """Start again; an unfinished utterance is dropped. The prompt is ignored."""
         self._abandon()
         self._held = self._held[:0]
         self._open = True
@@ -80,7 +79,7 @@ class SphinxRecognizer:
         return Hypothesis() if self._cepstral_mean is None else self._words()
 
     def finish(self) -> Hypothesis:
-        """The words of all that was accepted, after a second pass over their lattice."""
+        """The words of all accepted audio, after a second pass over the lattice."""
         if self._cepstral_mean is None:
             if not self._held.size:
                 self._open = False
@@ -93,7 +92,7 @@ class SphinxRecognizer:
         return self._words()
 
     def forget(self) -> None:
-        """Load the model again: the decoder keeps more of what it heard than the mean."""
+        """Load the model again: the decoder keeps more state than the mean."""
         self._abandon()
         self._held = self._held[:0]
         self._cepstral_mean = None
@@ -109,7 +108,7 @@ class SphinxRecognizer:
         self._decoder.start_utt()
 
     def _learn(self, samples: int) -> None:
-        """Take the mean from the first samples that are held."""
+        """Compute the mean from the first samples that are held."""
         self._decoder.start_utt()
         # Features and their mean only.
         self._decoder.process_raw(self._held[:samples].tobytes(), no_search=True, full_utt=True)
@@ -118,10 +117,10 @@ class SphinxRecognizer:
         self._start()
 
     def _search(self, *, rest: bool = False) -> None:
-        """Search what is held, in pieces of one size however it came; with `rest`, all of it."""
-        while self._held.size >= PIECE_SAMPLES or (rest and self._held.size):
-            piece, self._held = self._held[:PIECE_SAMPLES], self._held[PIECE_SAMPLES:]
-            self._decoder.process_raw(piece.tobytes())
+        """Search the held samples in blocks of one size; with `rest`, also the last, shorter block."""
+        while self._held.size >= BLOCK_SAMPLES or (rest and self._held.size):
+            block, self._held = self._held[:BLOCK_SAMPLES], self._held[BLOCK_SAMPLES:]
+            self._decoder.process_raw(block.tobytes())
 
     def _abandon(self) -> None:
         if self._open and self._cepstral_mean is not None:

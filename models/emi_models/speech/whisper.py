@@ -1,8 +1,8 @@
-"""Whisper on CTranslate2: one hypothesis of all the sound in the window, computed only as far as it reaches.
+"""Whisper on CTranslate2: each hypothesis covers all audio since `begin`, with little padding.
 
-Whisper's encoder was trained on 30 s of sound, and other programs always give it 30 s, mostly padding. Here
-it gets the speech and about 4 s of padding: the same words for a fraction of the work. Without any padding it
-repeats itself without end. The measurements are in docs/decisions/0025-whisper.md.
+Whisper's encoder was trained on 30 s of audio, and other programs always give it 30 s, mostly padding. Here
+it gets the speech and about 4 s of padding: the same words for a fraction of the work. Without any padding
+it repeats itself endlessly. The measurements are in docs/decisions/0025-whisper.md.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 __all__ = ["LanguageGuess", "WhisperRecognizer"]
 
 FILES: Final = ("model.bin", "config.json", "tokenizer.json")
-MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of silence behind the sound
+MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of silence behind the speech
 SECOND_MARGIN_FRAMES: Final = 10 * FRAMES_PER_S  # when the decoder repeats itself
 WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multiples of 2 s
-LEAST_FRAMES: Final = 10  # less sound has no words
+LEAST_FRAMES: Final = 10  # shorter audio contains no words
 STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
 FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
-TOKENS_PER_S: Final = 7  # and so many for each second of sound, more than people say
+TOKENS_PER_S: Final = 7  # and so many for each second of audio, more than people say
 MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
 PROMPT_TOKENS: Final = 100
-ENDED_EARLY: Final = -0.5  # a mean log probability; most of what is less likely stopped after a few words
+ENDED_EARLY: Final = -0.5  # mean log probability; most hypotheses below it ended after a few words
 
 
 class WhisperRecognizer:
     """Recognises speech with a Whisper model in CTranslate2's format, on the CPU.
 
-    It holds the log-mel frames of the utterance, not its samples. Each hypothesis is made from scratch: words
-    that are certain already, given to the decoder as the beginning of its answer, saved no time and made more
-    errors. The search is greedy, since a beam of 5 was not better. Nothing is carried from one utterance to
-    the next but the guess of the language. One thread at a time.
+    It holds the log-mel frames of the utterance, not its samples. Each hypothesis is made from scratch: to
+    give the decoder the committed words as the start of its answer saved no time and made more errors. The
+    search is greedy, because a beam of 5 was not better. Only the guess of the language is kept from one
+    utterance to the next. One thread at a time.
     """
 
     agreement = 2  # LocalAgreement-2: each hypothesis is made from scratch
@@ -60,14 +60,14 @@ class WhisperRecognizer:
         compute_type: str = "int8",
         threads: int = 1,
     ) -> None:
-        """Load the model from a folder; nothing is fetched.
+        """Load the model from a folder; nothing is downloaded.
 
         Args:
-            folder: model.bin, config.json, tokenizer.json and a vocabulary.
-            language: its code, or `auto`; English-only models take `en` alone.
-            translate: write English, whatever the language is.
+            folder: with model.bin, config.json, tokenizer.json and a vocabulary.
+            language: its code, or `auto`; English-only models accept only `en`.
+            translate: write English for every language.
             compute_type: CTranslate2's name of a quantisation.
-            threads: CPU threads of one hypothesis.
+            threads: CPU threads for one hypothesis.
 
         Raises:
             ValueError: `language` is not a code of `LANGUAGES`.
@@ -80,7 +80,7 @@ class WhisperRecognizer:
         if missing:
             raise ModelUnavailableError(
                 f"{folder} lacks {', '.join(missing)} of a Whisper model: run `emi models pull`, "
-                "or choose another with --set speech.backend=pocketsphinx"
+                "or choose another recogniser with --set speech.backend=pocketsphinx"
             )
         check_language(language)
         try:
@@ -102,8 +102,8 @@ class WhisperRecognizer:
         multilingual: bool = self._model.is_multilingual
         if not multilingual and (language != "en" or translate):
             raise ModelUnavailableError(
-                f"{folder.name} knows English only: choose another, such as --set speech.model=base, "
-                "or leave speech.language and speech.translate as they are by default"
+                f"{folder.name} knows English only: choose another model, such as --set speech.model=base, "
+                "or leave speech.language and speech.translate at their defaults"
             )
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -127,14 +127,14 @@ class WhisperRecognizer:
 
     @property
     def name(self) -> str:
-        """Model folder and quantisation; language and task, if they are not the transcription of English."""
+        """Model folder and quantisation; also language and task, unless English is transcribed."""
         return self._name
 
     def begin(self, prompt: str = "") -> None:
-        """Start again; what was not finished is dropped.
+        """Start again; an unfinished utterance is dropped.
 
         Args:
-            prompt: the words said just before, which Whisper continues; none at the start of an utterance.
+            prompt: the words before, which Whisper continues; empty at the start of an utterance.
         """
         self._mel.clear()
         self._prompt = self._tokens.encode(prompt)[-PROMPT_TOKENS:] if prompt else []
@@ -145,7 +145,7 @@ class WhisperRecognizer:
         """Take the next samples, shape (n,), 16 kHz mono, in [-1, 1].
 
         Raises:
-            ValueError: these make more than 30 s since `begin`.
+            ValueError: more than 30 s have come since `begin`.
         """
         self._mel.push(samples)
 
@@ -154,7 +154,7 @@ class WhisperRecognizer:
         return self._recognize(last=False)
 
     def finish(self) -> Hypothesis:
-        """The words of all that was accepted."""
+        """The words of all accepted audio."""
         found = self._recognize(last=True)
         self._mel.clear()
         return found
@@ -184,7 +184,7 @@ class WhisperRecognizer:
         segment = self._decode(encoded, self._prompt, start, frames)
         if segment.stopped:  # a prompt tempts it to repeat itself
             again = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
-            # The longer silence would make the sound seem more silent than it is.
+            # With the longer silence, `no_speech` would be too high.
             segment = replace(again, no_speech=segment.no_speech)
         elif self._prompt and _likelihood(segment) < ENDED_EARLY:
             again = self._decode(encoded, [], start, frames)
@@ -192,7 +192,7 @@ class WhisperRecognizer:
                 segment = replace(again, no_speech=segment.no_speech)
         if segment.stopped:  # its last word was cut off
             segment = replace(segment, words=segment.words[:-1])
-        segment = replace(segment, words=_heard(segment.words))
+        segment = replace(segment, words=_with_audio(segment.words))
         return Hypothesis((segment,) if segment.words else (), language, other)
 
     def _encode(self, least_frames: int) -> Any:
@@ -200,14 +200,14 @@ class WhisperRecognizer:
         return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
 
     def _decode(self, encoded: Any, before: list[int], start: list[int], frames: int) -> Segment:
-        """The words of the encoded sound after the text before it."""
+        """The words of the encoded audio; `before` is the text before it, in tokens."""
         prompt = [*self._tokens.prompt(before), *start, self._tokens.no_timestamps]
         limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
         (found,) = self._model.generate(
             encoded,
             [prompt],
             beam_size=1,
-            # CTranslate2 allows half of this, and not more than what the prompt leaves of it.
+            # CTranslate2 allows half of this, and at most what the prompt leaves.
             max_length=min(MOST_TOKENS, max(2 * limit, limit + len(prompt))),
             return_scores=True,
             return_no_speech_prob=True,
@@ -216,7 +216,7 @@ class WhisperRecognizer:
         return Segment(
             tuple(self._timed(encoded, start, tokens, frames)) if tokens else (),
             no_speech=float(found.no_speech_prob),
-            # The mean, as OpenAI takes it, is over the end of the text too.
+            # As in OpenAI's code, the mean includes the end-of-text token.
             log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
             stopped=len(tokens) >= limit,
         )
@@ -224,7 +224,7 @@ class WhisperRecognizer:
     def _timed(
         self, encoded: Any, start: list[int], tokens: list[int], frames: int
     ) -> Iterator[RecognizedWord]:
-        """Words with their times, by the path of least cost through the attention to the sound."""
+        """Words with their times, by the path of least cost through the cross-attention."""
         (aligned,) = self._model.align(encoded, start, [tokens], [frames], median_filter_width=7)
         token_of, step_of = np.array(aligned.alignments).T
         begins = step_of[np.diff(token_of, prepend=-1) > 0] * STEP_S  # of each token, and of the end
@@ -241,8 +241,8 @@ class WhisperRecognizer:
                 )
 
 
-def _heard(words: tuple[RecognizedWord, ...]) -> tuple[RecognizedWord, ...]:
-    """Without the words at the end that have no sound: they were guessed before they were said."""
+def _with_audio(words: tuple[RecognizedWord, ...]) -> tuple[RecognizedWord, ...]:
+    """The words without those at the end that last no time: they were guessed before they were spoken."""
     count = len(words)
     while count and words[count - 1].end_s <= words[count - 1].start_s:
         count -= 1
@@ -254,7 +254,7 @@ def _likelihood(segment: Segment) -> float:
 
 
 class _Tokens:
-    """What Whisper's tokens mean."""
+    """Whisper's tokens: special ones by name, prompts, and the words of a text."""
 
     def __init__(self, tokenizer: Any, *, multilingual: bool, translate: bool) -> None:
         self._tokenizer = tokenizer
@@ -275,13 +275,13 @@ class _Tokens:
         return self._tokenizer.token_to_id(f"<|{language}|>") is not None
 
     def start(self, language: str) -> list[int]:
-        """The tokens that say what is wanted."""
+        """The tokens that set language and task."""
         self._spaces = self._task == "translate" or language not in WITHOUT_SPACES
         names = [language, self._task] if self._multilingual else []
         return [self._id(name) for name in ("startoftranscript", *names)]
 
     def prompt(self, tokens: list[int]) -> list[int]:
-        """The tokens of the text before, and the one that tells so."""
+        """The tokens of the text before, after the special token for it."""
         return [self._id("startofprev"), *tokens] if tokens else []
 
     def encode(self, text: str) -> list[int]:
@@ -290,9 +290,9 @@ class _Tokens:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def words(self, tokens: list[int]) -> list[tuple[str, int]]:
-        """The words of a text, and how many tokens each has; punctuation belongs to the word next to it."""
+        """Words and how many tokens each has; punctuation belongs to the word next to it."""
         words: list[tuple[str, int]] = []
-        pending: list[int] = []  # tokens of a character that is not complete
+        pending: list[int] = []  # tokens of an incomplete character
         opening = False
         for index, token in enumerate(tokens):
             pending.append(token)
@@ -313,24 +313,24 @@ class _Tokens:
 PUNCTUATION: Final = frozenset(EDGES) - frozenset(string.whitespace)
 OPENING: Final = frozenset({'"', "'", "(", "[", "{", "-", "$", "#", "¿", "¡", "\u201c", "\u2018", "£", "€"})
 
-LANGUAGE_S: Final = 4.0  # of sound, after which an utterance's language is settled
-LEAST_S: Final = 3.0  # of sound, before another language than the one that was set is reported
-SURE: Final = 0.6  # probability at which a language replaces that of the utterance before
-LIKELY: Final = 0.8  # probability at which another language than the one that was set is reported
+LANGUAGE_S: Final = 4.0  # after so much audio, an utterance's language is no longer changed
+LEAST_S: Final = 3.0  # of audio, before a language other than the set one is reported
+SURE: Final = 0.6  # probability from which a language replaces that of the utterance before
+LIKELY: Final = 0.8  # probability from which a language other than the set one is reported
 
 
 class LanguageGuess:
-    """Which language is spoken, from what a multilingual model makes of each utterance. Pure."""
+    """Which language is spoken, from a multilingual model's probabilities for each utterance. Pure."""
 
     def __init__(self, setting: str) -> None:
-        """`setting`: a code, which stays whatever is spoken, or `auto`."""
+        """`setting`: `auto`, or a code that is used for all speech."""
         self._setting = setting
         self.forget()
 
     def forget(self) -> None:
-        """Start again, as after loading."""
+        """Return to the state after loading."""
         self.language = "en" if self._setting == AUTO else self._setting
-        self.other: str | None = None  # a language that is spoken in place of the one that was set
+        self.other: str | None = None  # the language that is spoken, if another one was set
         self._guessed = False
         self.begin()
 
@@ -339,15 +339,15 @@ class LanguageGuess:
         self._open = self._setting == AUTO
 
     def wanted(self, *, last: bool) -> bool:
-        """Whether the model is to be asked: each time at the start of an utterance, or once at its end."""
+        """Whether to ask the model: with `auto` in the first 4 s of an utterance, else once at its end."""
         return self._open or (last and self._setting != AUTO)
 
     def take(self, probabilities: Sequence[tuple[str, float]], seconds: float) -> None:
-        """Note what the model says of so many seconds of sound.
+        """Take the model's probabilities for `seconds` of audio.
 
         Args:
-            probabilities: tokens such as `<|en|>` and how probable each is, the most probable first.
-            seconds: how much sound that is.
+            probabilities: tokens such as `<|en|>` with their probabilities, the most probable first.
+            seconds: how much audio they are for.
         """
         token, probability = probabilities[0]
         code = token.strip("<|>")

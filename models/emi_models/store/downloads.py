@@ -111,7 +111,7 @@ def address(file: ModelFile, environ: Mapping[str, str]) -> str:
         url = endpoint.rstrip("/") + url.removeprefix(HUB)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ModelUnavailableError(
-            f"{url} is no address to fetch {file.path} from: EMI_MODEL_MIRROR and HF_ENDPOINT take "
+            f"{url} is not an address to fetch {file.path} from: EMI_MODEL_MIRROR and HF_ENDPOINT take "
             "an http:// or https:// address"
         )
     return url

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from emi_models.store.catalogue import ModelEntry, ModelFile, Progress, WheelCopy
 
-__all__ = ["Contact", "Ledger", "ModelState", "ModelStatus", "ModelStore", "look", "usable"]
+__all__ = ["Contact", "ModelState", "ModelStatus", "ModelStore", "VerifiedFiles", "look", "usable"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class ModelStore:
         self.catalogue = catalogue
         self._environ = environ
         self._pause = pause or _wait
-        self._ledger = Ledger(cache / "verified.json")
+        self._ledger = VerifiedFiles(cache / "verified.json")
         self._located: dict[str, Path] = {}
         self._index_away = ""  # why the package index is not asked again
         self._pull_refused = "--offline keeps off the network" if offline else ""
@@ -309,7 +309,7 @@ class ModelStatus:
         return self.state in ("store", "wheel")
 
 
-class Ledger:
+class VerifiedFiles:
     """A record of verified files in the user's cache: path → size, time of change, sha256.
 
     It lies in the user's cache and not next to the models, whose folder may be read-only or another user's.

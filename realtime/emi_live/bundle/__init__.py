@@ -115,11 +115,11 @@ def default_bundle() -> Bundle:
 
 def _built_in(name: str) -> Bundle:
     if name == "compact":
-        from emi_live.bundle.compact import Compact
+        from emi_live.bundle.compact import CompactBundle
 
-        return Compact()
+        return CompactBundle()
     if name == "taemi":
-        from emi_live.bundle.taemi import Taemi
+        from emi_live.bundle.taemi import TaemiBundle
 
-        return Taemi()
+        return TaemiBundle()
     raise ConfigurationError(f"there is no bundle {name!r}; choose one of {', '.join(bundle_names())}")

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["Compact"]
+__all__ = ["CompactBundle"]
 
 MINILM = "all-minilm-l6-v2"
 
 
-class Compact(Bundle):
+class CompactBundle(Bundle):
     """Blendshapes, prosody and sentence embeddings; its checkpoint is in the package."""
 
     name = "compact"

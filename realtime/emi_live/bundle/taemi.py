@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Encoder = TypeVar("Encoder", VitEncoder, Wav2vecEncoder, TransformerTextEncoder)
 
-__all__ = ["AUDEERING_TERMS", "Taemi"]
+__all__ = ["AUDEERING_TERMS", "TaemiBundle"]
 
 WARM_SAMPLES: Final = 8_000
 CROP_GAP_S: Final = 1.0  # `stages.vision.GAP_NS`; that module is not imported for one number
@@ -42,7 +42,7 @@ WAV2VEC: Final = "wav2vec2-emotion"
 GTE: Final = "gte-base"
 
 
-class Taemi(Bundle):
+class TaemiBundle(Bundle):
     """ViT, wav2vec 2.0 and GTE. Settings can name other models of the same kinds."""
 
     name = "taemi"

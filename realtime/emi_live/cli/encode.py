@@ -46,16 +46,16 @@ def encode_features(
     if data is None:
         raise ConfigurationError("--encoder needs --data DIR, the folder with face_images, audio or text")
     if not data.is_dir():
-        raise ConfigurationError(f"--data {data} is no folder; name the data set's")
+        raise ConfigurationError(f"--data {data} is not a folder; name the data set's")
     if not encoder.is_dir():
         raise ConfigurationError(
-            f"--encoder {encoder} is no folder; `hf download MODEL --local-dir` makes one"
+            f"--encoder {encoder} is not a folder; `hf download MODEL --local-dir` makes one"
         )
     if pooling not in (None, "cls", "mean"):
         raise ConfigurationError(f"--pooling {pooling}: choose cls or mean")
     name = name or encoder.resolve().name
     if "/" in name or name.startswith("."):
-        raise ConfigurationError(f"--name {name} is no name of a folder below {data}")
+        raise ConfigurationError(f"--name {name} is not the name of a folder below {data}")
     with bad_use():
         with console.status("loading ..."):
             from emi_models.encoders.hub import HubEncoder

@@ -270,7 +270,7 @@ class EstimateBox:
             listener()
 
 
-class _Reader:
+class _EstimateQueueReader:
     """One reader of the queue, until it is closed or dropped."""
 
     def __init__(self, box: EstimateBox, before: Callable[[], None], at_end: Callable[[], None]) -> None:
@@ -291,7 +291,7 @@ class _Reader:
         self.close()
 
 
-class EstimateReader(_Reader, Iterator[Estimate]):
+class EstimateReader(_EstimateQueueReader, Iterator[Estimate]):
     """Estimates one by one, in one or several threads: each goes to the thread that asks first."""
 
     def __next__(self) -> Estimate:
@@ -304,7 +304,7 @@ class EstimateReader(_Reader, Iterator[Estimate]):
         return estimate
 
 
-class AsyncEstimates(_Reader, AsyncIterator[Estimate]):
+class AsyncEstimates(_EstimateQueueReader, AsyncIterator[Estimate]):
     """The same for `async for`, in one event loop; waiting takes no thread."""
 
     async def __anext__(self) -> Estimate:

@@ -25,6 +25,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.config import CameraConfig
 from emi_live.rings import MAX_SIDE_PX
 from emi_live.sources import DeviceLostError
+from emi_live.sources.container import any_text
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -188,9 +189,9 @@ class StreamCapture:
         try:
             self._container: InputContainer = av.open(
                 where,
-                metadata_errors="replace",
                 options=options,
                 timeout=(config.open_timeout_s, config.read_timeout_s),
+                **any_text(),
             )
         except (av.FFmpegError, ValueError) as error:
             raise DeviceLostError(_reason(error, "it cannot be reached", config.open_timeout_s)) from error
@@ -268,7 +269,7 @@ class StreamCapture:
         self._container.close()
 
     def _next_packet(self) -> Packet[Any] | None:
-        """The next packet, None at the end. Data that is no packet is skipped, and reported once in a row."""
+        """The next packet, None at the end. Other data is skipped; a run of it is reported once."""
         import av
 
         while True:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MediaTrack",
+    "any_text",
     "broken",
     "candidates",
     "is_cover",
@@ -78,7 +79,7 @@ def open_container(path: Path) -> InputContainer:
         # "file:" and the whitelist: a name is never taken for a URL, and a playlist cannot reach for the
         # network.
         options = {"protocol_whitelist": "file"}
-        container: InputContainer = av.open(f"file:{path}", metadata_errors="replace", options=options)
+        container: InputContainer = av.open(f"file:{path}", options=options, **any_text())
     except av.error.PermissionError as error:
         if hint := _playlist(path):
             raise SourceError(f"{path} {hint}") from error
@@ -89,6 +90,16 @@ def open_container(path: Path) -> InputContainer:
         container.close()
         raise SourceError(f"{path} is a text file; give the path of a media file")
     return container
+
+
+def any_text() -> dict[str, str]:
+    """What `av.open` needs to accept titles and languages that are not UTF-8.
+
+    PyAV 19 has no such option: it accepts any bytes, and replaces those that are not UTF-8 by surrogates.
+    """
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def broken() -> tuple[type[Exception], ...]:
@@ -273,5 +284,5 @@ def _facts(stream: Any) -> str:
 
 
 def _language(stream: Any) -> str:
-    language = str(stream.language or "")
+    language = str(stream.language or "").encode("utf-8", "replace").decode()  # without surrogates
     return language if language.isalpha() and language != "und" else ""

@@ -51,7 +51,7 @@ LATE_NS: Final = 200 * NS_PER_MS  # at real pace, a frame this late is left out,
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _StreamEnd:
     """One stream has no more media."""
 
     stream: StreamName
@@ -118,8 +118,8 @@ class FileSource:
         self._origin_ns = origin_ns
         self._owns_audio = audio
         self._running = False
-        self._media: Iterator[Media | _End] = iter(())
-        self._announce: Callable[[Media | _End], None] = lambda item: None  # the next media of a stream
+        self._media: Iterator[Media | _StreamEnd] = iter(())
+        self._announce: Callable[[Media | _StreamEnd], None] = lambda item: None  # the next media of a stream
         self._max_gap_ns = round(max_gap_s * NS_PER_S)
         self._readers: list[StreamReader] = []
         self._unusable: list[str] = []  # tracks that were tried, in words
@@ -195,10 +195,10 @@ class FileSource:
         self._media = iter(())
         self._opened.close()
 
-    def _push(self, intake: Intake, item: Media | _End, start_ns: int) -> None:
+    def _push(self, intake: Intake, item: Media | _StreamEnd, start_ns: int) -> None:
         if isinstance(item, AudioBlock):
             intake.push_audio(item.samples, start_ns + item.t_ns, item.rate_hz)
-        elif isinstance(item, _End):
+        elif isinstance(item, _StreamEnd):
             (intake.end_video if item.stream == "video" else intake.end_audio)()
         elif self._pace is not None and self._pace.now_ns() - start_ns - item.t_ns > LATE_NS:
             self._health.count("file.late")
@@ -210,7 +210,7 @@ class FileSource:
             else:
                 intake.push_frame(rgb, start_ns + item.t_ns, given_up=True)
 
-    def _announced(self, media: Iterator[Media | _End]) -> Iterator[Media | _End]:
+    def _announced(self, media: Iterator[Media | _StreamEnd]) -> Iterator[Media | _StreamEnd]:
         """The media of one stream; the intake is told the time of each before anything else is pushed."""
         for item in media:
             self._announce(item)
@@ -377,7 +377,7 @@ class FileSource:
             logger.warning("%s: %s", self._path, CORRECTIONS[correction].format(t_ns / NS_PER_S))
 
 
-def _advance(intake: Intake, start_ns: int, item: Media | _End) -> None:
+def _advance(intake: Intake, start_ns: int, item: Media | _StreamEnd) -> None:
     """Tell the intake that nothing of the item's stream comes before it."""
     if isinstance(item, DecodedFrame):
         intake.advance_video(start_ns + item.t_ns)
@@ -385,19 +385,19 @@ def _advance(intake: Intake, start_ns: int, item: Media | _End) -> None:
         intake.advance_audio(start_ns + item.t_ns)
 
 
-def _ready_ns(item: Media | _End) -> int:
+def _ready_ns(item: Media | _StreamEnd) -> int:
     """When a device would have given it: a frame at once, a block of sound at its end."""
     return item.end_ns if isinstance(item, AudioBlock) else item.t_ns
 
 
-def _with_end(first: Media, rest: Iterable[Media], stream: StreamName) -> Iterator[Media | _End]:
+def _with_end(first: Media, rest: Iterable[Media], stream: StreamName) -> Iterator[Media | _StreamEnd]:
     """The media of one stream, then its end."""
     yield first
     ready_ns = _ready_ns(first)
     for item in rest:
         ready_ns = _ready_ns(item)
         yield item
-    yield _End(stream, ready_ns)
+    yield _StreamEnd(stream, ready_ns)
 
 
 def _usable(media: Iterator[Media], reader: StreamReader) -> Iterator[Media]:

@@ -1,7 +1,7 @@
-"""The speech stage: sound in, the words of the last half minute out; the newest may still change.
+"""The speech stage: audio in, the words of the last half minute out; the newest may still change.
 
-`KeepingUp` decides what is skipped when the recogniser is too slow. `CaptureTimeline` notes the capture
-time of each chunk of an utterance, since sound cards' clocks drift.
+`LoadControl` decides what is skipped when the recogniser is too slow. `CaptureTimeline` keeps the capture
+time of each chunk of an utterance, because sound cards' clocks drift.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from emi_models.speech.incremental import (
     IncrementalSettings,
     LagController,
     LagStep,
-    Piece,
     Update,
+    UtteranceBlock,
 )
 from emi_models.speech.recognizer import Transcript
 
@@ -38,20 +38,19 @@ if TYPE_CHECKING:
     from emi_models.encoders.voice_activity import VoiceGate
     from emi_models.speech.recognizer import Recognizer
 
-__all__ = ["CaptureTimeline", "KeepingUp", "SpeechStage"]
+__all__ = ["CaptureTimeline", "LoadControl", "SpeechStage"]
 
 COUNTERS: Final = {LagStep.SMALLER: "shrunk", LagStep.MISSING: "given_up"}
 SMOOTHING: Final = 0.3  # weight of the newest answer
-BUSY: Final = 0.6  # most of the time that recognising may take, while there is speech
+BUSY: Final = 0.6  # largest share of the time that recognition may take, while there is speech
 
 
-class KeepingUp:
+class LoadControl:
     """Asks for words as often as the machine can answer, and carries out what `LagController` decides.
 
-    After an answer that took a second, words are asked for again after 1.7 s of sound at the earliest, so
-    that no sound queues up. Each step beyond that is reported: a counter and the part's status. Counters, of
-    the part: `shrunk` and `given_up` count the steps, `skipped_samples` the sound that was left out while the
-    text was missing.
+    After an answer that took a second, words are asked for again after 1.7 s of audio at the earliest, so
+    that no audio is queued. Each further step is reported by a counter and the part's status. Counters of the
+    part: `shrunk` and `given_up` count the steps, `skipped_samples` the audio that was not recognised.
     """
 
     def __init__(
@@ -69,30 +68,30 @@ class KeepingUp:
         self._step = LagStep.NONE
         self._part = part
         self._health = health
-        self._left_out = 0  # samples, since nothing was recognised any more
+        self._left_out = 0  # samples, since recognition was stopped
         self._answer_s = 0.0  # how long an answer takes, smoothed
 
     @property
     def missing(self) -> bool:
-        """Whether nothing is recognised for now."""
+        """Whether recognition is stopped for now."""
         return self._step == LagStep.MISSING
 
     @property
     def left_out_s(self) -> float:
-        """Seconds of speech left out since then; 0 while words are recognised."""
+        """Seconds of speech that were skipped since then; 0 while words are recognised."""
         return self._left_out / SAMPLE_RATE_HZ if self.missing else 0.0
 
     @property
     def every_s(self) -> float:
-        """The least sound between two questions."""
+        """The least audio between two hypotheses."""
         return self._answer_s / BUSY
 
     def passed(self, samples: int) -> None:
-        """So many samples have been taken in, of speech or silence."""
+        """Take note that `samples` samples of speech or silence have passed."""
         self._go_to(self._lag.passed(samples / SAMPLE_RATE_HZ), 0.0)
 
     def take(self, samples: int, waiting: int) -> bool:
-        """So many samples of an utterance are there, and so many wait; whether they are to be recognised."""
+        """Whether to recognise the next `samples` samples of an utterance; `waiting` more are queued."""
         if not self.missing:
             waiting_s = waiting / SAMPLE_RATE_HZ
             self._go_to(self._lag.taken(samples / SAMPLE_RATE_HZ, waiting_s), waiting_s)
@@ -102,7 +101,7 @@ class KeepingUp:
         return not self.missing
 
     def answered(self, waiting: int, took_s: float) -> None:
-        """The recogniser has answered after so long, and so many samples wait now."""
+        """Take note of an answer that took `took_s`; `waiting` samples are queued now."""
         self._answer_s += (took_s - self._answer_s) * (SMOOTHING if self._answer_s else 1.0)
         waiting_s = waiting / SAMPLE_RATE_HZ
         self._go_to(self._lag.answered(waiting_s), waiting_s)
@@ -156,25 +155,25 @@ class CaptureTimeline:
         return after[1] + (sample - after[0]) * NS_PER_S // SAMPLE_RATE_HZ
 
 
-PROGRESS_CHUNKS: Final = 6  # 192 ms: nobody waits longer to learn that nothing was said
+PROGRESS_CHUNKS: Final = 6  # a packet at least every 192 ms, also without new words
 KEPT_NS: Final = 30 * NS_PER_S
-HOLE_STEP_NS: Final = NS_PER_S  # between two packets that let words grow old while no sound comes
+HOLE_STEP_NS: Final = NS_PER_S  # between two packets within a gap; words get older with each
 
 
 class SpeechStage:
-    """Recognises what is said while it is said: voice gate, then incremental recognition of utterances.
+    """Recognises speech while it is spoken: voice gate, then incremental recognition of utterances.
 
     It works on chunks of 512 samples, counted from the start or the last gap. A packet follows each chunk
-    that changed the words, and every sixth chunk in any case: so packets are the same however the sound was
-    cut into blocks. Words are partial at first and committed once hypotheses agree on them, or when their
-    utterance ends; what is committed does not change. In `exact` mode the words are asked for every
-    `partial_every_s` of an utterance; live, that waits (`speech.coalesced`) until all sound that has arrived
-    is taken in, and what is given up beyond that is `KeepingUp`'s business.
+    that changed the words, and every sixth chunk in any case. So packets do not depend on how the audio was
+    cut into blocks. Words are partial at first. They are committed when hypotheses agree on them, or when
+    their utterance ends; then they do not change. In `exact` mode, words are asked for every
+    `partial_every_s` of an utterance. In live mode, that waits until all queued audio is taken in
+    (`speech.coalesced`), and `LoadControl` decides what is reduced beyond that.
 
-    Without sound for `no_data_s` the utterance is over, and the packets say `no data`, which is not silence.
-    In `exact` mode it is over where a gap begins, and `no data` is said at set times of the gap for as long
-    as there are words; packets that repeat the last one say how far the sound has been read.
-    Sound overwritten before it was read is counted as `speech.lost_samples`; a gap ends the utterance.
+    Without audio for `no_data_s`, the utterance ends, and packets say `no data`, which is not silence. In
+    `exact` mode, the utterance ends where a gap begins, and `no data` is sent at fixed times of the gap as
+    long as there are words. Packets that repeat the last one say how far the audio has been read. Audio that
+    was overwritten before it was read is counted as `speech.lost_samples`; a gap ends the utterance.
     """
 
     name = "speech"
@@ -199,7 +198,7 @@ class SpeechStage:
             gate: for this stream alone.
             recognizer: for this stage alone.
             config: `speech.*`.
-            exact: words are asked for at set times of the sound, however long an answer takes.
+            exact: words are asked for at fixed times of the stream, however long an answer takes.
             health: gets counters and the status.
             smaller: the recogniser that answers when `recognizer` is too slow.
             timer: seconds, by which answers are timed.
@@ -208,10 +207,10 @@ class SpeechStage:
         self._gate = gate
         self._endpointer = Endpointer(config.voice_threshold, config.min_silence_s, config.preroll_s)
         self._words = None if recognizer is None else IncrementalRecognizer(recognizer, settings_of(config))
-        self._keeping_up = (
+        self._load_control = (
             None
             if exact or self._words is None
-            else KeepingUp(self._words, smaller, config.lag_budget_s, self.name, health)
+            else LoadControl(self._words, smaller, config.lag_budget_s, self.name, health)
         )
         self._exact = exact
         self._partial_every = round(config.partial_every_s * SAMPLE_RATE_HZ)
@@ -225,25 +224,25 @@ class SpeechStage:
         self._transcript = Transcript()
         self._counted: Counter[str] = Counter()
         self._quiet_chunks = 0  # since the last packet
-        self._open = False  # the recogniser has an utterance under way
+        self._open = False  # the recogniser has an utterance that has not ended
         self._committed: deque[Word] = deque()
         self._partial: list[Word] = []
         self._withdrawn: tuple[int, ...] = ()  # since the last packet
-        self._heard_ns: int | None = None  # when sound was last there to be read; None: never
+        self._read_ns: int | None = None  # when audio was last read; None: never
         self._no_data = not exact
         self._last_ns = 0
-        self._after_gap = False  # no sound has come since one
+        self._after_gap = False  # no audio has come since a gap
         self._told: TranscriptPacket | None = None  # the last packet
-        self._covered_ns: int | None = None  # up to here, hypotheses cover what was said; None: all of it
+        self._covered_ns: int | None = None  # hypotheses cover the speech up to here; None: all of it
         self._arrived_ns = 0
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for sound."""
+        """Wait for audio."""
         return self._chunks.wait(timeout_s)
 
     def step(self, now_ns: int) -> Sequence[Packet]:
-        """The packets of the next quarter of a second of sound, if it has arrived."""
+        """The packets of the next quarter of a second of audio, if it has arrived."""
         packets = [packet for chunk in self._chunks.read() for packet in self._take(chunk, now_ns)]
         packets += self._pass(self._chunks.hole_until_ns)
         if self._chunks.ended and not self.ended:
@@ -259,7 +258,7 @@ class SpeechStage:
         return packets
 
     def reset(self) -> None:
-        """Drop the utterance under way; words that were committed stay said."""
+        """Drop the current utterance; committed words stay."""
         self._drop()
         self._start_afresh()
 
@@ -268,15 +267,15 @@ class SpeechStage:
         self._chunks.close()
 
     def _falls_silent(self, now_ns: int) -> bool:
-        """Whether it is now that no sound has come for too long."""
+        """Whether no audio has come for `no_data_s`, and this was not reported yet."""
         return (
             not (self._exact or self._no_data)
-            and self._heard_ns is not None
-            and now_ns - self._heard_ns >= self._no_data_ns
+            and self._read_ns is not None
+            and now_ns - self._read_ns >= self._no_data_ns
         )
 
     def _pass(self, until_ns: int | None) -> Iterator[Packet]:
-        """What is said of a gap up to there, the same however it becomes known."""
+        """The packets of a gap up to `until_ns`; they do not depend on how the gap became known."""
         if not self._after_gap or until_ns is None:
             return
         step_ns = HOLE_STEP_NS if self._no_data else self._no_data_ns
@@ -293,13 +292,13 @@ class SpeechStage:
             self._after_gap = False
         self._last_ns, self._arrived_ns = chunk.end_ns, chunk.arrived_ns
         if chunk.samples.size:
-            self._heard_ns, self._no_data = now_ns, False
-            if self._keeping_up is not None:
-                self._keeping_up.passed(chunk.samples.size)
+            self._read_ns, self._no_data = now_ns, False
+            if self._load_control is not None:
+                self._load_control.passed(chunk.samples.size)
         if chunk.whole:
             yield from self._hear(chunk.samples)
         elif chunk.samples.size and self._endpointer.speaking:
-            self._recognize(Piece(chunk.samples, first=False, last=False))
+            self._recognize(UtteranceBlock(chunk.samples, first=False, last=False))
         if chunk.gap_after:
             yield from self._close()
             self._after_gap = self._exact
@@ -307,45 +306,45 @@ class SpeechStage:
     def _hear(self, chunk: NDArray[np.float32]) -> Iterator[Packet]:
         probability = float(self._gate.push(chunk)[0])
         changed = False
-        for piece in self._endpointer.push(chunk, probability):
-            changed |= self._recognize(piece)
+        for block in self._endpointer.push(chunk, probability):
+            changed |= self._recognize(block)
         self._quiet_chunks += 1
         if changed or self._quiet_chunks >= PROGRESS_CHUNKS:
             yield self._packet()
 
     def _close(self) -> Iterator[Packet]:
-        """End the utterance, at a gap, without sound, or at the end of the stream."""
+        """End the utterance: at a gap, without audio, or at the end of the stream."""
         changed = False
-        for piece in self._endpointer.flush():
-            changed |= self._recognize(piece)
+        for block in self._endpointer.flush():
+            changed |= self._recognize(block)
         self._start_afresh()
         if changed:
             yield self._packet()
 
-    def _recognize(self, piece: Piece) -> bool:
-        """Pass a piece to the recogniser; whether what is shown has changed."""
-        words, keeping_up = self._words, self._keeping_up
+    def _recognize(self, block: UtteranceBlock) -> bool:
+        """Pass a block to the recogniser; return whether the words have changed."""
+        words, load_control = self._words, self._load_control
         if words is None:
             return False
-        if piece.first:
+        if block.first:
             self._health.count("speech.utterances")
-        if keeping_up is not None and not keeping_up.take(piece.samples.size, self._chunks.backlog):
+        if load_control is not None and not load_control.take(block.samples.size, self._chunks.backlog):
             return self._drop()
-        if piece.first or not self._open:  # not the first: what came before was left out
+        if block.first or not self._open:  # not the first: earlier blocks were skipped
             self._timeline.begin()
-            self._covered_ns = self._last_ns - piece.samples.size * NS_PER_S // SAMPLE_RATE_HZ
+            self._covered_ns = self._last_ns - block.samples.size * NS_PER_S // SAMPLE_RATE_HZ
             words.begin()
             self._open = True
         changed = False
-        if piece.samples.size:
-            self._timeline.add(piece.samples.size, self._last_ns)
-            behind = keeping_up is not None and self._chunks.backlog >= self._partial_every
-            wait = behind or (keeping_up is not None and words.unasked_s < keeping_up.every_s)
+        if block.samples.size:
+            self._timeline.add(block.samples.size, self._last_ns)
+            behind = load_control is not None and self._chunks.backlog >= self._partial_every
+            wait = behind or (load_control is not None and words.unasked_s < load_control.every_s)
             start_s = self._timer()
-            changed = self._answered(words.push(piece.samples, piece.voiced, wait=wait), start_s)
+            changed = self._answered(words.push(block.samples, block.voiced, wait=wait), start_s)
             if behind and words.due:
                 self._health.count("speech.coalesced")
-        if piece.last and self._open:
+        if block.last and self._open:
             start_s = self._timer()
             changed |= self._answered(words.finish(), start_s)
             self._tell_language(words)
@@ -353,18 +352,18 @@ class SpeechStage:
         return changed
 
     def _answered(self, update: Update | None, start_s: float) -> bool:
-        """Take in what the recogniser said, and look how much sound has come meanwhile."""
+        """Take the recogniser's answer and note how much audio is queued; whether the words have changed."""
         if update is None:
             return False
         self._covered_ns = self._last_ns
         self._spoken = (self._words and self._words.language) or self._spoken
         changed = self._show(update)
-        if self._keeping_up is not None:
-            self._keeping_up.answered(self._chunks.backlog, self._timer() - start_s)
+        if self._load_control is not None:
+            self._load_control.answered(self._chunks.backlog, self._timer() - start_s)
         return changed
 
     def _tell_language(self, words: IncrementalRecognizer) -> None:
-        """Say, at the end of an utterance, in which language it was, if that is news."""
+        """Report the language at the end of an utterance, if it is new."""
         other, language = words.other_language, words.language
         if other is not None:
             self._health.count("speech.other_language")
@@ -382,10 +381,10 @@ class SpeechStage:
             self._health.report(self.name, "running", f"the language is {LANGUAGES.get(language, language)}")
 
     def _show(self, update: Update) -> bool:
-        """Number and time the words of an update; whether what is shown has changed."""
-        spoken = (*update.certain, *update.tentative)
+        """Number and time the words of an update; return whether the words have changed."""
+        spoken = (*update.committed, *update.partial)
         marks, withdrawn = self._transcript.show(
-            [word.text for word in update.certain], [word.text for word in update.tentative]
+            [word.text for word in update.committed], [word.text for word in update.partial]
         )
         self._withdrawn += withdrawn
         shown = [
@@ -393,15 +392,15 @@ class SpeechStage:
                 word.text,
                 self._timeline.at(word.start_s),
                 self._timeline.at(word.end_s),
-                index < len(update.certain),
+                index < len(update.committed),
                 mark.number,
                 mark.revises,
             )
             for index, (word, mark) in enumerate(zip(spoken, marks, strict=True))
         ]
-        self._committed += shown[: len(update.certain)]
-        partial = shown[len(update.certain) :]
-        changed = bool(update.certain or withdrawn) or partial != self._partial
+        self._committed += shown[: len(update.committed)]
+        partial = shown[len(update.committed) :]
+        changed = bool(update.committed or withdrawn) or partial != self._partial
         self._partial = partial
         if update.cut is not None:
             self._health.count(f"speech.cut_{update.cut}")
@@ -409,8 +408,8 @@ class SpeechStage:
         return changed
 
     def _count(self) -> None:
-        """Tell health what has been counted elsewhere since the last time."""
-        now = Counter({"speech.words": self._transcript.certain, "speech.erased": self._transcript.erased})
+        """Add to health what transcript and guards have counted since the last time."""
+        now = Counter({"speech.words": self._transcript.committed, "speech.erased": self._transcript.erased})
         if self._words is not None:
             now.update({f"speech.guard_{guard}": count for guard, count in self._words.dropped.items()})
         for name, count in (now - self._counted).items():
@@ -429,16 +428,16 @@ class SpeechStage:
             words=(*self._committed, *self._partial),
             withdrawn=withdrawn,
             hearing=self._hearing,
-            behind=self._keeping_up is not None and self._keeping_up.missing,
+            behind=self._load_control is not None and self._load_control.missing,
             behind_s=self._behind_s,
-            left_out_s=0.0 if self._keeping_up is None else self._keeping_up.left_out_s,
+            left_out_s=0.0 if self._load_control is None else self._load_control.left_out_s,
             language=self._spoken,
         )
         return self._told
 
     @property
     def _behind_s(self) -> float:
-        """Of the utterance under way, how much no hypothesis covers."""
+        """Seconds of the current utterance that no hypothesis covers."""
         if not self._open or self._covered_ns is None:
             return 0.0
         return max(0, self._last_ns - self._covered_ns) / NS_PER_S
@@ -450,7 +449,7 @@ class SpeechStage:
         return "speaking" if self._endpointer.speaking else "silent"
 
     def _drop(self) -> bool:
-        """Take back the words that are not committed; whether there were any."""
+        """Take back the partial words; return whether there were any."""
         if self._words is not None:
             self._words.drop()
         self._open = False
@@ -464,7 +463,7 @@ class SpeechStage:
 
 
 def settings_of(config: SpeechConfig) -> IncrementalSettings:
-    """What the incremental recogniser is to do."""
+    """The settings of the incremental recogniser."""
     return IncrementalSettings(
         every_s=config.partial_every_s,
         agreement=config.agreement,

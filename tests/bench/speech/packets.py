@@ -1,4 +1,4 @@
-"""Packets in shorthand: `"a b | c"` shows two certain words and a partial one."""
+"""Packets in shorthand: `"a b | c"` shows two committed words and a partial one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ S = 1_000_000_000
 
 def shown(text: str, t_s: float, emitted_s: float | None = None, first: int = 0) -> EmittedPacket:
     """Words of 0.5 s each, from the `first`-th on; by default shown as soon as they are heard."""
-    certain, _, partial = text.partition("|")
-    texts = [(word, True) for word in certain.split()] + [(word, False) for word in partial.split()]
+    committed, _, partial = text.partition("|")
+    texts = [(word, True) for word in committed.split()] + [(word, False) for word in partial.split()]
     words = tuple(
         Word(word, index * S // 2, (index + 1) * S // 2, committed)
         for index, (word, committed) in enumerate(texts, start=first)

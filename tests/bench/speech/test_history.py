@@ -1,4 +1,4 @@
-"""What was shown, certain and taken back, on packets whose answers can be counted on the fingers."""
+"""What was shown, committed and taken back, on packets whose answers can be counted on the fingers."""
 
 from __future__ import annotations
 

@@ -105,4 +105,4 @@ def test_our_own_layout_needs_no_conversion(convert: Convert, tmp_path: Path) ->
     assert "already has emi-live's own layout" in err
     code, _, err = convert(tmp_path, "--vision", "vit")
     assert code == 2
-    assert "vision is for the other one" in err
+    assert "vision is for the other layout" in err

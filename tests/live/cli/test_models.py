@@ -127,6 +127,7 @@ def test_pull_fetches_verifies_and_tells_where(emi: Emi, mirror: str) -> None:
     assert emi("pull", "face-landmarker", "--offline") == (0, "", f"face-landmarker: {path}\n")
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_one_model(emi: Emi, mirror: str) -> None:
     with emi.start("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror) as first:
         second = emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)
@@ -135,6 +136,7 @@ def test_two_processes_fetch_one_model(emi: Emi, mirror: str) -> None:
     assert emi("verify", "face-landmarker")[0] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_130_and_keeps_what_came(
     emi: Emi, mirror: str, serve: Callable[..., str]
 ) -> None:

@@ -159,7 +159,7 @@ def test_a_folder_that_holds_no_clips(tmp_path: Path, capsys: pytest.CaptureFixt
     command = ("--system", "taemi", "--out", tmp_path / "run")
     code, _, err = train(capsys, *command, "--data", tmp_path / "nowhere")
     assert code == 2
-    assert f"{tmp_path}/nowhere is no folder" in err
+    assert f"{tmp_path}/nowhere is not a folder" in err
     code, _, err = train(capsys, *command, "--data", tmp_path)
     assert code == 2
     assert "manifest.csv" in err

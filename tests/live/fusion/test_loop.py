@@ -19,7 +19,7 @@ from emi_live.health import Health
 from emi_live.messages import Estimate, Packet, VisionPacket, end_of_stream
 from emi_live.window import Window, WindowAssembler
 from emi_models import MODALITIES, Modality
-from emi_models.calibration import NONE, Calibration, Table
+from emi_models.calibration import NONE, Calibration, IntervalTable
 from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import FusionInputs, FusionShapes, InputError
 from tests.support.fakes import SMALL_SHAPES, FakeClock, FakeEngine, ListReader, ListWriter
@@ -348,7 +348,7 @@ class Calibrated(FakeEngine):
     @property
     def header(self) -> CheckpointHeader:
         tables = {
-            name: {"joy": Table((), (width,), (width,), 100)}
+            name: {"joy": IntervalTable((), (width,), (width,), 100)}
             for name, width in (("vision", 0.1), (NONE, 0.5))
         }
         return replace(super().header, calibration=Calibration(tables).to_json())

@@ -232,6 +232,17 @@ def test_the_default_track_is_heard_and_another_can_be_chosen(faults: Path, tmp_
         FileSource(named, Health(), video_track="fr")
 
 
+def test_a_title_and_a_language_that_are_not_utf8_do_no_harm(faults: Path, tmp_path: Path) -> None:
+    path = tmp_path / "latin.mkv"
+    texts = ("-metadata", "title=Gross", "-metadata:s:a:0", "language=ger")
+    ffmpeg("-i", faults / "default_track_second.mkv", "-map", "0", "-c", "copy", *texts, path)
+    path.write_bytes(path.read_bytes().replace(b"Gross", b"Gr\xf6ss").replace(b"ger", b"g\xe4r"))
+    source = FileSource(path, Health(), audio_track=1)
+    shown = " ".join((source.description, *source.announcements))
+    assert "48000 Hz" in shown
+    assert shown.encode("utf-8")
+
+
 def test_an_empty_track_is_passed_over(faults: Path) -> None:
     source = FileSource(faults / "empty_first_audio.mkv", Health())
     assert source.has_audio

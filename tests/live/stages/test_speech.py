@@ -176,9 +176,9 @@ def test_live_a_stage_that_is_behind_asks_less_often() -> None:
         rig.end()
     assert behind.count("speech.coalesced") > 5
     assert exact.count("speech.coalesced") == 0
-    keeping_up = Rig(exact=False)
-    keeping_up.hear(sound("x" * 20), [512])
-    assert keeping_up.count("speech.coalesced") == 0
+    load_control = Rig(exact=False)
+    load_control.hear(sound("x" * 20), [512])
+    assert load_control.count("speech.coalesced") == 0
 
 
 def test_overwritten_sound_is_counted() -> None:
@@ -228,7 +228,7 @@ def test_five_minutes_of_silence_or_noise_are_never_given_to_a_recogniser(level_
 def test_pocketsphinx_hears_the_address(assets: Path) -> None:
     sphinx = pytest.importorskip("emi_models.speech.sphinx")
     pytest.importorskip("pocketsphinx", reason="the extra `pocketsphinx` is not installed")
-    samples = read_sound(assets / "av" / "face_and_speech.mp4")
+    samples = read_sound(assets / "av" / "face_and_speech.mp4")[: 8 * RATE_HZ]
     runs = []
     for sizes in ([1600], [512, 3000, 77]):
         rig = Rig(sphinx.SphinxRecognizer(), VoiceGate())

@@ -56,14 +56,14 @@ def committed(packets: Sequence[Packet]) -> list[tuple[str, int]]:
 
 
 def test_words_are_committed_while_they_are_spoken(whisper: WhisperRecognizer, assets: Path) -> None:
-    sound, said = talk(assets, pause_s=1.0)
+    sound, said = talk(assets, pause_s=1.0, most=5)
     rig = Rig(whisper, VoiceGate())
     words = committed(rig.hear(sound, [512]) + rig.end())
     assert error_rate(said, [text for text, _ in words]) <= 0.08
     waits_s = sorted(wait_ns / NS for _, wait_ns in words)
     assert waits_s[len(waits_s) // 2] < 1.0  # the policy's own wait: two hypotheses, 0.5 s apart
     assert rig.count("speech.erased") < 0.4 * rig.count("speech.words")
-    assert rig.count("speech.utterances") > 4
+    assert rig.count("speech.utterances") >= 5
 
 
 def test_a_long_talk_without_a_pause_is_cut_and_goes_on(whisper: WhisperRecognizer, assets: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from emi_live.config import FaceConfig
@@ -77,6 +78,7 @@ def test_jitter_of_the_camera_costs_no_frame() -> None:
     assert health.snapshot().counters["face.frames"] == 30
 
 
+@pytest.mark.slow
 def test_the_face_of_a_clip_is_lost_and_found(assets: Path) -> None:
     ring, health = VideoRing(), Health()
     encoder = FaceEncoder(assets / "mediapipe" / "face_landmarker.task")

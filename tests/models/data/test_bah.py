@@ -156,5 +156,5 @@ def test_what_is_not_bahs_is_refused(tmp_path: Path, file: str, text: str, words
 def test_a_folder_without_anything_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no videos"):
         read_bah(tmp_path)
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_bah(tmp_path / "none")

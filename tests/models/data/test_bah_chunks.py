@@ -15,7 +15,7 @@ from emi_models.data.batches import ClipWindows, collate
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, ManifestClips
 from emi_models.errors import DataError
-from emi_models.marked import MARK, SpokenWord, marked_text, present_word, spread_words
+from emi_models.marked import MARK, TimedWord, marked_text, present_word, spread_words
 from tests.models.data.folders import INFO, SHAPES
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_a_chunk_is_in_order_and_within_its_span(seconds: float, at_s: float, sp
 
 def test_words_without_times_are_spread_evenly() -> None:
     words = spread_words(" so  it is ", 3 * S)
-    assert words == (SpokenWord("so", 0, S), SpokenWord("it", S, 2 * S), SpokenWord("is", 2 * S, 3 * S))
+    assert words == (TimedWord("so", 0, S), TimedWord("it", S, 2 * S), TimedWord("is", 2 * S, 3 * S))
     assert spread_words("  ", 3 * S) == ()
 
 
@@ -232,7 +232,7 @@ def test_a_causal_text_ends_with_the_present_word() -> None:
 
 def test_words_have_the_times_of_the_release(features: ManifestClips) -> None:
     """Spread evenly, the second word would begin at 4 s of 40."""
-    said = (SpokenWord("I", 0, S), SpokenWord("ask", 8 * S, 9 * S))
+    said = (TimedWord("I", 0, S), TimedWord("ask", 8 * S, 9 * S))
     one = replace(video("x", [96, 193], [0, 1]), words=said)
     clips = BahChunks([one], features, Lengths())
     assert [clips.load(f"x#{frame}").text.values[0, 1] for frame in (96, 193)] == [0, 1]

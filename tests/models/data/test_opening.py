@@ -43,7 +43,7 @@ def test_options_of_the_other_layout_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_neither_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         open_clips(tmp_path / "none")
     with pytest.raises(DataError, match="has neither"):
         open_clips(tmp_path)

@@ -92,8 +92,8 @@ def test_a_writer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     (tmp_path / "features" / ".b.safetensors.xyz.part").write_bytes(b"half")
     (tmp_path / "features" / "Thumbs.db").write_bytes(b"")
     writer = ClipWriter(tmp_path, INFO)
-    assert writer.has("a")
-    assert not writer.has("b")
+    assert writer.path("a").is_file()
+    assert not writer.path("b").exists()
     writer.write(make_clip("b"))
     assert [row.id for row in writer.write_manifest()] == ["a", "b"]
     other = replace(INFO, encoders={**INFO.encoders, "audio": "voice@2"})
@@ -161,7 +161,7 @@ def test_clips_to_validate_are_drawn_by_id_and_seed(tmp_path: Path) -> None:
     assert set(ManifestClips(tmp_path, valid_fraction=0.25, seed=1).ids("valid")) <= drawn
     writer.write_manifest({"00019": RATED})
     named = ManifestClips(tmp_path, valid_fraction=0.25, seed=1)
-    assert named.ids("valid") == ("00019",)  # whoever names clips for it gets these alone
+    assert named.ids("valid") == ("00019",)  # clips named for it are the only ones
     assert "drawn" not in named.description
     with pytest.raises(DataError, match=r"valid_fraction is 1\.0"):
         ManifestClips(tmp_path, valid_fraction=1.0)
@@ -227,7 +227,7 @@ LINE = "a,train,1.0,features/a.safetensors,,,,,,"
     [
         ("id,split\n", ":1 has the header 'id,split', not 'id,split,duration_s,features,admiration"),
         (f"{LINE[:-1]}\n", ":2 has 9 cells, not 10"),
-        (f"{LINE}\n\n{LINE}\n", ":4 has clip a again"),
+        (f"{LINE}\n\n{LINE}\n", ":4 has clip a a second"),
         (LINE.replace("train", "dev"), ":2 has the split 'dev'"),
         (LINE.replace("1.0", "-1"), ":2 has '-1' for duration_s"),
         (LINE.replace("1.0", "inf"), "'inf' for duration_s"),

@@ -149,8 +149,8 @@ def test_bad_files_are_listed_and_their_clips_lack_that_modality(
     }
     assert clips.shapes.vision_dim == 3
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
-        "5 files of vit are passed over",
-        "1 files of gte are passed over",
+        "5 files of vit are skipped",
+        "1 files of gte are skipped",
     ]
     assert str(folder) not in caplog.text
     for clip_id in refused:

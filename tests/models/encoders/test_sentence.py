@@ -79,7 +79,7 @@ def reference(
     def encode(texts: list[str]) -> NDArray[np.float32]:
         rows = []
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as quick for one text, and beside other tests much quicker
+        torch.set_num_threads(1)  # as fast for one text, and much faster while other tests run
         try:
             with torch.inference_mode():
                 for text in texts:

@@ -25,13 +25,13 @@ def said(text: str, start_s: float = 0.0, each_s: float = 0.4) -> list[Recognize
 
 
 def hear(rule: CommitRule, words: list[RecognizedWord], end_s: float) -> list[RecognizedWord]:
-    certain, found = rule.match(words)
-    return rule.insert(found[certain:], end_s)
+    committed, found = rule.match(words)
+    return rule.insert(found[committed:], end_s)
 
 
 def finish(rule: CommitRule, words: list[RecognizedWord]) -> list[RecognizedWord]:
-    certain, found = rule.match(words)
-    return rule.insert(found[certain:], END_S, last=True)
+    committed, found = rule.match(words)
+    return rule.insert(found[committed:], END_S, last=True)
 
 
 def texts(words: object) -> str:
@@ -42,7 +42,7 @@ def test_two_hypotheses_in_a_row_must_agree() -> None:
     agreement = LocalAgreement()
     assert hear(agreement, said("we will"), END_S) == []
     assert texts(hear(agreement, said("we will wing"), END_S)) == "we will"
-    assert texts(agreement.tentative) == "wing"
+    assert texts(agreement.partial) == "wing"
     assert hear(agreement, said("we will win the"), END_S) == []
     assert texts(hear(agreement, said("we will win the game"), END_S)) == "win the"
     assert texts(finish(agreement, said("we will win the game"))) == "game"
@@ -53,7 +53,7 @@ def test_between_two_that_agree_one_may_say_something_else() -> None:
     assert hear(agreement, said("them for you"), END_S) == []
     assert hear(agreement, said("the person you are calling"), END_S) == []
     assert texts(hear(agreement, said("them for you I am"), END_S)) == "them for you"
-    assert texts(agreement.tentative) == "I am"
+    assert texts(agreement.partial) == "I am"
     assert (
         hear(agreement, said("them for you are calling"), END_S) == []
     )  # nothing is left of the other reading
@@ -117,7 +117,7 @@ def test_the_same_word_well_behind_a_cut_is_a_new_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "certain"),
+    ("before", "now", "committed"),
     [
         ("", "thank you so much", ""),
         ("and the sun is", "thank you for the show", ""),  # one word by chance
@@ -125,11 +125,13 @@ def test_the_same_word_well_behind_a_cut_is_a_new_one() -> None:
         ("one two three", "one or two three four five", "one or two three"),
     ],
 )
-def test_only_what_the_hypothesis_before_says_too_can_be_forced(before: str, now: str, certain: str) -> None:
+def test_only_what_the_hypothesis_before_says_too_can_be_forced(
+    before: str, now: str, committed: str
+) -> None:
     agreement = LocalAgreement(3)
     for text in (before, now):
         hear(agreement, said(text), END_S)
-    assert texts(agreement.force(END_S)) == certain
+    assert texts(agreement.force(END_S)) == committed
 
 
 def test_what_is_forced_is_certain_without_agreement() -> None:
@@ -137,14 +139,14 @@ def test_what_is_forced_is_certain_without_agreement() -> None:
     agreement = LocalAgreement()
     hear(agreement, said("one two three"), END_S)
     assert texts(agreement.force(0.9)) == "one two"
-    assert texts(agreement.tentative) == "three"
+    assert texts(agreement.partial) == "three"
     assert texts(agreement.in_buffer) == "one two"
 
 
 def test_by_alignment_a_word_is_certain_once_enough_sound_lies_behind_it() -> None:
     edge = AlignmentEdge(0.5)
     assert texts(hear(edge, said("we will win"), 1.3)) == "we will"
-    assert texts(edge.tentative) == "win"
+    assert texts(edge.partial) == "win"
     assert hear(edge, said("we will wing"), 1.69) == []
     assert texts(hear(edge, said("we will win the"), 1.75)) == "win"
 
@@ -173,7 +175,7 @@ def test_a_certain_word_stretched_too_far_does_not_swallow_the_next() -> None:
     assert texts(hear(agreement, later, END_S)) == "four"
 
 
-def test_certain_words_are_timed_as_they_were_last_heard() -> None:
+def test_committed_words_get_the_times_of_the_newest_hypothesis() -> None:
     agreement = LocalAgreement()
     for shift in (0.0, 0.1, 0.3):
         hear(agreement, said("come and see", shift), END_S)
@@ -247,7 +249,7 @@ def test_a_number_that_may_go_on_is_not_certain_yet() -> None:
     assert texts(hear(agreement, said("it costs $1250 dollars"), END_S)) == "$1250 dollars"
 
 
-def test_deeper_agreement_counts_what_was_heard() -> None:
+def test_deeper_agreement_counts_earlier_hypotheses() -> None:
     agreement = LocalAgreement(2)
     hear(agreement, said("one"), END_S)
     agreement.deepen(3)
@@ -257,21 +259,21 @@ def test_deeper_agreement_counts_what_was_heard() -> None:
 
 def test_the_text_says_where_certain_words_end_though_their_times_have_moved() -> None:
     """A word before a pause is stretched over the pause; by its time it would be said twice."""
-    certain = said("the leader arrives")
+    committed = said("the leader arrives")
     stretched = [*said("the leader"), RecognizedWord("arrives", 0.8, 4.9, 0.9), *said("when our", 4.9)]
-    assert match(certain, stretched, 0.0).count == 3
+    assert match(committed, stretched, 0.0).count == 3
     early = [*said("the leader", 0.0, 0.1), RecognizedWord("arrives", 0.2, 0.3, 0.9), *said("when our", 0.9)]
-    assert match(certain, early, 0.0).count == 3
+    assert match(committed, early, 0.0).count == 3
 
 
 def test_of_matches_with_as_many_edits_the_nearest_in_time_is_taken() -> None:
-    certain = said("we win")
-    assert match(certain, said("he sees a cat"), 0.0).count == 2
-    assert match(certain, said("he sees a cat", 0.8), 0.0).count == 0
+    committed = said("we win")
+    assert match(committed, said("he sees a cat"), 0.0).count == 2
+    assert match(committed, said("he sees a cat", 0.8), 0.0).count == 0
 
 
 def test_a_number_written_in_another_way_leaves_what_comes_behind_it_in_the_buffer() -> None:
-    """The hypothesis has "twelve hundred and fifty" as one number, but only 1200 is certain."""
+    """The hypothesis has "twelve hundred and fifty" as one number, but only 1200 is committed."""
     agreement = LocalAgreement(1)
     agreement.insert(said("it costs 1200"), END_S)
     agreement.force(END_S)
@@ -304,13 +306,13 @@ def test_no_cut_behind_a_word_that_the_sound_ends_with() -> None:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=7), st.lists(st.sampled_from("abc"), max_size=7))
-def test_a_match_is_the_nearest_prefix_and_in_order(certain: list[str], words: list[str]) -> None:
-    found = match(said(" ".join(certain)), said(" ".join(words)), 0.0)
+def test_a_match_is_the_nearest_prefix_and_in_order(committed: list[str], words: list[str]) -> None:
+    found = match(said(" ".join(committed)), said(" ".join(words)), 0.0)
     assert 0 <= found.count <= len(words)
-    assert len(found.retimed) == len(certain)
+    assert len(found.retimed) == len(committed)
     assert [word.text for word in found.words] == words
-    if words[: len(certain)] == certain and certain:
-        assert found.count == len(certain)
+    if words[: len(committed)] == committed and committed:
+        assert found.count == len(committed)
 
 
 hypotheses = st.lists(st.lists(st.sampled_from("abcd"), max_size=8), max_size=12)
@@ -321,21 +323,21 @@ def test_whatever_is_heard_committed_text_only_grows(
     heard: list[list[str]], depth: int, cuts: list[int]
 ) -> None:
     agreement = LocalAgreement(depth)
-    certain: list[RecognizedWord] = []
+    committed: list[RecognizedWord] = []
     for index, words in enumerate(heard):
-        certain += hear(agreement, said(" ".join(words)), END_S)
-        shown = [*certain, *agreement.tentative]
-        assert shown[: len(certain)] == certain
+        committed += hear(agreement, said(" ".join(words)), END_S)
+        shown = [*committed, *agreement.partial]
+        assert shown[: len(committed)] == committed
         in_buffer = list(agreement.in_buffer)
-        assert texts(in_buffer) == texts(certain[len(certain) - len(in_buffer) :])
+        assert texts(in_buffer) == texts(committed[len(committed) - len(in_buffer) :])
         if index < len(cuts):
             assert texts(agreement.cut(cuts[index], 0.0)) == texts(in_buffer[: cuts[index]])
-    certain += finish(agreement, said(" ".join(heard[-1]) if heard else ""))
-    assert agreement.tentative == ()
+    committed += finish(agreement, said(" ".join(heard[-1]) if heard else ""))
+    assert agreement.partial == ()
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=10), st.integers(1, 3))
 def test_what_is_heard_alike_often_enough_is_committed_once(words: list[str], depth: int) -> None:
     agreement = LocalAgreement(depth)
-    certain = [word for _ in range(depth + 3) for word in hear(agreement, said(" ".join(words)), END_S)]
-    assert [word.text for word in certain] == words
+    committed = [word for _ in range(depth + 3) for word in hear(agreement, said(" ".join(words)), END_S)]
+    assert [word.text for word in committed] == words

@@ -27,13 +27,13 @@ class Utterances:
         if flush:
             self.take(endpointer.flush())
 
-    def take(self, pieces: list) -> None:  # type: ignore[type-arg]
-        for piece in pieces:
-            assert piece.first != self.open, "a first piece opens an utterance, no other does"
-            if piece.first:
+    def take(self, blocks: list) -> None:  # type: ignore[type-arg]
+        for block in blocks:
+            assert block.first != self.open, "a first block opens an utterance, no other does"
+            if block.first:
                 self.spans.append([])
-            self.spans[-1] += [int(sample) for sample in piece.samples]
-            self.open = not piece.last
+            self.spans[-1] += [int(sample) for sample in block.samples]
+            self.open = not block.last
 
     @property
     def samples(self) -> list[int]:
@@ -83,8 +83,8 @@ def test_a_monologue_is_one_utterance() -> None:
 def test_a_piece_says_how_much_of_it_is_voice() -> None:
     cutter = endpointer()
     cutter.push(numbered(0), 0.1)
-    pieces = [cutter.push(numbered(1 + k), p)[0] for k, p in enumerate([0.9, 0.4, 0.1])]
-    assert [(piece.samples.size, piece.voiced) for piece in pieces] == [
+    blocks = [cutter.push(numbered(1 + k), p)[0] for k, p in enumerate([0.9, 0.4, 0.1])]
+    assert [(block.samples.size, block.voiced) for block in blocks] == [
         (2 * CHUNK, CHUNK),
         (CHUNK, CHUNK),
         (CHUNK, 0),
@@ -98,8 +98,8 @@ def test_a_reset_drops_the_utterance_and_the_preroll() -> None:
     cutter.reset()
     assert not cutter.speaking
     assert cutter.flush() == []
-    (piece,) = cutter.push(numbered(2), 0.9)
-    assert piece.samples[0] == 2 * CHUNK
+    (block,) = cutter.push(numbered(2), 0.9)
+    assert block.samples[0] == 2 * CHUNK
 
 
 @given(

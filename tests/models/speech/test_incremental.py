@@ -24,7 +24,7 @@ class Heard:
         self, recognizer: TimedRecognizer | Babbler, settings: IncrementalSettings = SETTINGS
     ) -> None:
         self.incremental = IncrementalRecognizer(recognizer, settings)
-        self.certain: list[RecognizedWord] = []
+        self.committed: list[RecognizedWord] = []
         self.cuts: list[str] = []
         self.longest_s = 0.0
         self.incremental.begin()
@@ -41,12 +41,12 @@ class Heard:
 
     def take(self, update: Update | None) -> None:
         if update is not None:
-            self.certain += update.certain
+            self.committed += update.committed
             self.cuts += [update.cut] if update.cut else []
 
     @property
     def texts(self) -> list[str]:
-        return [word.text for word in self.certain]
+        return [word.text for word in self.committed]
 
 
 class Babbler:
@@ -178,7 +178,7 @@ def test_any_split_of_the_sound_asks_at_the_same_places_if_it_is_fed_alike() -> 
     runs = []
     for _ in range(2):
         heard = Heard(TimedRecognizer(spoken, jitter_s=0.02)).hear(21.0).finish()
-        runs.append((heard.certain, heard.cuts))
+        runs.append((heard.committed, heard.cuts))
     assert runs[0] == runs[1]
 
 

@@ -13,7 +13,7 @@ def test_a_word_keeps_its_number_from_guess_to_certainty() -> None:
     assert [mark.number for mark in second] == [first[0].number, first[1].number, 2]
     assert withdrawn == ()
     assert transcript.erased == 0
-    assert transcript.certain == 1
+    assert transcript.committed == 1
 
 
 def test_a_revision_names_what_it_revises() -> None:
@@ -54,8 +54,8 @@ def test_numbers_are_unique_and_every_open_word_is_accounted_for(
     transcript = Transcript()
     open_numbers: set[int] = set()
     ever: set[int] = set()
-    for certain, words in displays:
-        marks, withdrawn = transcript.show(words[:certain], words[certain:])
+    for committed, words in displays:
+        marks, withdrawn = transcript.show(words[:committed], words[committed:])
         shown = [mark.number for mark in marks]
         new = [mark for mark in marks if mark.number not in open_numbers]
         revised = {mark.revises for mark in new if mark.revises is not None}
@@ -63,4 +63,4 @@ def test_numbers_are_unique_and_every_open_word_is_accounted_for(
         assert revised | set(withdrawn) == open_numbers - set(shown)
         assert all(mark.number not in ever for mark in marks if mark.number not in open_numbers)
         ever |= set(shown)
-        open_numbers = set(shown[certain:])
+        open_numbers = set(shown[committed:])

@@ -48,13 +48,13 @@ def streamed(recognizer: Recognizer, sound: np.ndarray) -> tuple[str, Incrementa
     committed: list[str] = []
     for start in range(0, sound.size - CHUNK, CHUNK):
         chunk = sound[start : start + CHUNK]
-        for piece in endpointer.push(chunk, float(gate.push(chunk)[0])):
-            if piece.first:
+        for block in endpointer.push(chunk, float(gate.push(chunk)[0])):
+            if block.first:
                 words.begin()
-            if update := words.push(piece.samples, piece.voiced):
-                committed += [word.text for word in update.certain]
-            if piece.last:
-                committed += [word.text for word in words.finish().certain]
+            if update := words.push(block.samples, block.voiced):
+                committed += [word.text for word in update.committed]
+            if block.last:
+                committed += [word.text for word in words.finish().committed]
     return " ".join(committed), words
 
 
@@ -166,7 +166,7 @@ def test_another_language_than_the_one_that_was_set_is_reported(
 
 
 def test_a_language_that_does_not_exist_is_refused(whisper_base: Path) -> None:
-    with pytest.raises(ValueError, match="'de' is meant"):
+    with pytest.raises(ValueError, match="'de'"):
         WhisperRecognizer(whisper_base, language="German")
 
 
