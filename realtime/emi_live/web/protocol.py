@@ -1,8 +1,9 @@
 """Messages between `emi serve` and its clients, version 1. docs/web.md explains them with examples.
 
-The server sends JSON text: `Hello`, `EstimateEvent`, `WordsEvent`, `StateEvent`, `WarningEvent`, `Bye`. A
-client sends JSON commands, and media as binary messages: 16 bytes of header (`pack_media`), then PCM or one
-JPEG picture. A JSON Schema is made from these declarations; a test keeps it up to date:
+The server sends JSON text: `Hello`, `EstimateEvent`, `WordsEvent`, `StateEvent`, `WarningEvent`, `Bye`, and
+`FacesEvent` to who asks for it. A client sends JSON commands, and media as binary messages: 16 bytes of
+header (`pack_media`), then PCM or one JPEG picture. A JSON Schema is made from these declarations; a test
+keeps it up to date:
 
     python -m emi_live.web.protocol > docs/web-protocol.schema.json
 """
@@ -13,7 +14,7 @@ import json
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -28,6 +29,7 @@ __all__ = [
     "Command",
     "EstimateEvent",
     "Event",
+    "FacesEvent",
     "Hello",
     "Media",
     "ProtocolError",
@@ -112,6 +114,21 @@ class WordsEvent(Event, frozen=True, kw_only=True, tag="words"):
     language: str | None = None
 
 
+class FacesEvent(Event, frozen=True, kw_only=True, tag="faces"):
+    """Where the faces of one picture are; only for connections that ask for it (`?faces=1`).
+
+    A box is x, y of its upper left corner, width and height, in fractions of the picture; a face at the
+    edge goes beyond it. `followed` is the number of the box of the face that is read, from 0; null: it is not
+    among them. `at_ms` is the picture's capture time by the client's clock. `landmarks`, after the command
+    `show_landmarks`: x and y of the 478 points of that face, one after the other, in thousandths.
+    """
+
+    boxes: list[tuple[float, float, float, float]]
+    followed: int | None = None
+    at_ms: float | None = None
+    landmarks: list[int] | None = None
+
+
 class StateEvent(Event, frozen=True, kw_only=True, tag="state"):
     """What the session does.
 
@@ -138,13 +155,21 @@ class Bye(Event, frozen=True, kw_only=True, tag="bye"):
     reason: str
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the source of a session may ask for.
 
-    `mark` sets a marker in the next estimate; `mute` ignores sound; `end` ends the session.
+    `mark` sets a marker in the next estimate; `mute` ignores sound; `end` ends the session. `follow` chooses
+    the face nearest to the point `at`, x and y in fractions of the picture, or without it the largest.
+    `show_landmarks` and `hide_landmarks` are for this connection's `faces`.
     """
 
-    type: Literal["mark", "pause", "resume", "mute", "unmute", "end"]
+    type: Literal[
+        "mark", "pause", "resume", "mute", "unmute", "end", "follow", "show_landmarks", "hide_landmarks"
+    ]
+    at: tuple[Fraction, Fraction] | None = None  # of `follow` alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +250,7 @@ def jpeg_size(data: memoryview) -> tuple[int, int]:
 
 
 _events: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(
-    Hello | EstimateEvent | WordsEvent | StateEvent | WarningEvent | Bye
+    Hello | EstimateEvent | WordsEvent | FacesEvent | StateEvent | WarningEvent | Bye
 )
 _commands: Final = msgspec.json.Decoder(Command)
 
@@ -263,7 +288,7 @@ def decode_command(text: str) -> Command:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of all text messages."""
-    kinds = [Hello, EstimateEvent, WordsEvent, StateEvent, WarningEvent, Bye, Command]
+    kinds = [Hello, EstimateEvent, WordsEvent, FacesEvent, StateEvent, WarningEvent, Bye, Command]
     refs, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     named = dict(definitions)
     return {

@@ -76,6 +76,7 @@ STATIC: Final = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/emi.js": ("emi.js", "text/javascript"),
+    "/faces.js": ("faces.js", "text/javascript"),
     "/emi.d.ts": ("emi.d.ts", "text/plain"),
     "/microphone.js": ("microphone.js", "text/javascript"),
     "/example.html": ("example.html", "text/html"),
@@ -403,7 +404,8 @@ class _Handlers:
         if wanted not in get_args(Role):
             await _say_bye(client, f"role={wanted} is not one of {', '.join(get_args(Role))}")
             return
-        outbox = session.join(cast("Role", wanted), pictures=client.query_params.get("pictures") == "1")
+        asked = {name: client.query_params.get(name) == "1" for name in ("pictures", "faces")}
+        outbox = session.join(cast("Role", wanted), **asked)
         sending = asyncio.create_task(_send(client, outbox))
         try:
             await _receive(client, session, outbox)
@@ -456,7 +458,7 @@ async def _receive(client: WebSocket, session: Broadcast, outbox: Outbox) -> Non
             elif outbox.role == "viewer":
                 raise ProtocolError("this connection only reads: another one is the source of the session")
             else:
-                session.obey(decode_command(message["text"]))
+                session.obey(decode_command(message["text"]), outbox)
         except ConfigurationError as error:
             violations += 1
             session.warn(str(error), "messages_refused")

@@ -23,7 +23,7 @@ import numpy as np
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.live import LiveEngine
-from emi_live.web.broadcast import POLL_S, Broadcast, FullError, Outbox, read_transcripts
+from emi_live.web.broadcast import POLL_S, TOPICS, Broadcast, FullError, Outbox, read_packets
 from emi_live.web.protocol import PICTURE, Bye, Media, Role, StateEvent
 from emi_live.worker import Worker
 from emi_models.errors import EmiError
@@ -91,11 +91,11 @@ class Session(Broadcast):
             EmiError: the engine cannot start.
         """
         await asyncio.to_thread(self._engine.load)
-        packets, loop = self._engine.subscribe(["transcript"]), asyncio.get_running_loop()
-        read = partial(read_transcripts, packets, loop, self.tell_words)
+        packets, loop = self._engine.subscribe(TOPICS), asyncio.get_running_loop()
+        read = partial(read_packets, packets, loop, self.tell_packet)
         await self._engine.__aenter__()
         self.running = True
-        self._reader = Worker("words", read, self._engine.health)
+        self._reader = Worker("packets", read, self._engine.health)
         self._reader.start()
         for work in (self._pass_on_estimates(), self._decode_pictures()):
             task = asyncio.create_task(work)
@@ -113,10 +113,14 @@ class Session(Broadcast):
         """The first connection that wants to be the source is it."""
         return "source" if wanted == "source" and self.source is None else "viewer"
 
-    def join(self, wanted: Role, *, pictures: bool = False) -> Outbox:
+    def client_ms(self, t_ns: int) -> float | None:
+        """As in the messages of the source."""
+        return self._clock.to_theirs_ms(t_ns)
+
+    def join(self, wanted: Role, *, pictures: bool = False, faces: bool = False) -> Outbox:
         """Add a connection; its first messages wait in the outbox."""
         was_lost, self.lost_s = self.lost_s, None if self.role_of(wanted) == "source" else self.lost_s
-        outbox = super().join(wanted)
+        outbox = super().join(wanted, faces=faces)
         if outbox.role == "source":
             self.source = outbox
             if was_lost is not None:
@@ -176,7 +180,7 @@ class Session(Broadcast):
 
     async def _pass_on_estimates(self) -> None:
         async for estimate in self._engine:
-            self.tell_estimate(estimate, self._clock.to_theirs_ms(estimate.t_ns))
+            self.tell_estimate(estimate, self.client_ms(estimate.t_ns))
 
     async def _decode_pictures(self) -> None:
         """Decode the newest picture in a thread and push it, again and again."""

@@ -26,22 +26,23 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 }
 
 export class EmiSession extends EventTarget {
-  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures;
+  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
-  static async open({ server = location.origin, token = null } = {}) {
+  static async open({ server = location.origin, token = null, faces = false } = {}) {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const answer = await fetch(new URL("/v1/sessions", server), { method: "POST", headers });
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error);
-    return new EmiSession(body.id, { server, token });
+    return new EmiSession(body.id, { server, token, faces });
   }
 
   /** Join a session that exists, e.g. as a viewer. */
-  constructor(id, { server = location.origin, token = null, role = "source", pictures = false } = {}) {
+  constructor(id, { server = location.origin, token = null, role = "source", pictures = false, faces = false } = {}) {
     super();
     this.#pictures = pictures;
+    this.#faces = faces;
     this.#base = new URL(server);
     this.#token = token;
     this.#id = id;
@@ -66,6 +67,13 @@ export class EmiSession extends EventTarget {
   resume() { this.#command("resume"); }
   mute() { this.#command("mute"); }
   unmute() { this.#command("unmute"); }
+  /** Read the face nearest to a point (x, y), in fractions of the picture as it is sent; without one, the largest. */
+  follow(at) { this.#command("follow", at && { at }); }
+  /** Whether `faces` events carry the points of the followed face. */
+  showLandmarks(on = true) {
+    this.#landmarks = on;
+    this.#command(on ? "show_landmarks" : "hide_landmarks");
+  }
 
   /** End the session, if this is its source, and stop; the tracks of the stream stay open. */
   close() {
@@ -79,11 +87,21 @@ export class EmiSession extends EventTarget {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.#role !== "source") url.searchParams.set("role", this.#role);
     if (this.#pictures) url.searchParams.set("pictures", "1");
+    if (this.#faces) url.searchParams.set("faces", "1");
     if (this.#token) url.searchParams.set("token", this.#token);
     const socket = new WebSocket(url);
+    let asked = false;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => { this.#attempt = 0; };
-    socket.onmessage = ({ data }) => (typeof data === "string" ? this.#received(JSON.parse(data)) : this.#pictured(data));
+    socket.onmessage = ({ data }) => {
+      if (typeof data !== "string") return this.#pictured(data);
+      const message = JSON.parse(data);
+      if (message.state === "running" && !asked) {
+        asked = true;
+        if (this.#landmarks) this.showLandmarks();
+      }
+      this.#received(message);
+    };
     socket.onclose = () => this.#lost();
     this.#socket = socket;
   }
@@ -115,7 +133,7 @@ export class EmiSession extends EventTarget {
   }
 
   #tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
-  #command(type) { if (this.connected) this.#socket.send(JSON.stringify({ type })); }
+  #command(type, more) { if (this.connected) this.#socket.send(JSON.stringify({ type, ...more })); }
 
   #post = (kind, timeMs, payload, rateHz) => {
     if (!this.connected || (kind === PICTURE && this.#socket.bufferedAmount > MAX_WAITING_BYTES)) return false;

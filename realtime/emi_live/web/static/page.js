@@ -1,5 +1,6 @@
 // The page of `emi serve`: consent, own picture, six bars with their history, words, markers, recording.
 import { EmiSession } from "./emi.js";
+import { showFaces } from "./faces.js";
 
 const HISTORY_S = 120;
 const STATE_WORDS = { live: "used", missing: "missing", failed: "failed", unavailable: "not available" };
@@ -17,9 +18,14 @@ $("pause").onclick = () => (paused ? session?.resume() : session?.pause());
 $("mute").onclick = () => (muted ? session?.unmute() : session?.mute());
 $("mark").onclick = mark;
 $("record").onclick = record;
+$("mesh").onclick = () => {
+  const on = $("mesh").getAttribute("aria-pressed") !== "true";
+  press("mesh", on);
+  session?.showLandmarks(on);
+};
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("live").hidden) return;
-  const key = { p: "pause", u: "mute", m: "mark", r: "record" }[event.key.toLowerCase()];
+  const key = { p: "pause", u: "mute", m: "mark", r: "record", l: "mesh" }[event.key.toLowerCase()];
   if (key) { $(key).click(); event.preventDefault(); }
 });
 addEventListener("pagehide", () => session?.close());
@@ -32,7 +38,7 @@ async function watchThisMachine() {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const { id } = await (await fetch("/v1/local", { headers })).json();
   if (!id) return;
-  session = new EmiSession(id, { role: "controller", pictures: true });
+  session = new EmiSession(id, { role: "controller", pictures: true, faces: true });
   listen(session);
   session.addEventListener("picture", ({ detail: { jpeg } }) => {
     URL.revokeObjectURL($("remote").src);
@@ -51,7 +57,7 @@ async function start() {
   try {
     if (!wanted.video && !wanted.audio) throw new Error("Choose the camera, the microphone, or both.");
     stream = await openMedia(wanted);
-    session = await EmiSession.open({ token });
+    session = await EmiSession.open({ token, faces: true });
     listen(session);
     await session.send(stream);
     $("video").srcObject = stream;
@@ -102,6 +108,7 @@ function listen(live) {
   });
   on("estimate", show);
   on("words", showWords);
+  on("faces", (faces) => showFaces(faces, (at) => live.follow(at)));
   on("warning", ({ text, count }) => { $("warning").textContent = count > 1 ? `${text} (${count} times)` : text; });
   on("disconnected", () => status("connection lost, trying again …", "trouble"));
   on("bye", ({ reason }) => {
@@ -121,6 +128,8 @@ function release() {
   session = null;
   for (const track of stream?.getTracks() ?? []) track.stop();
   stream = $("video").srcObject = null;
+  press("mesh", false);
+  showFaces({ boxes: [] });
 }
 
 /** What is shown of an estimate: its intensities, values of other labels, or the probability of ambivalence. */
