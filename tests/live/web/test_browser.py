@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from emi_live import EMOTIONS, LiveEngine
-from tests.live.web.conftest import Served, serving
+from emi_live import EMOTIONS, LiveConfig, LiveEngine
+from emi_live.bundle.base import Encoders
+from tests.live.web.conftest import Served, TwoFaces, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -73,6 +74,11 @@ def real(whisper_base: Path) -> Iterator[Served]:
     with serving(make_engine=LiveEngine, settings=settings, most=3, comeback_s=4.0) as served:
         served.sessions.prepare()
         yield served
+
+
+def two_faces(config: LiveConfig) -> LiveEngine:
+    """An engine that sees two faces in every picture."""
+    return LiveEngine(config, encoders=Encoders(face=TwoFaces()))
 
 
 def open_page(browser: Browser, served: Served, **options: Any) -> Page:
@@ -234,3 +240,26 @@ def test_the_example_of_fifteen_lines_shows_joy(browser: Browser, served: Served
     page.click("#start")
     page.locator("#joy", has_text="joy 0.").wait_for()
     page.close()
+
+
+def test_a_click_or_a_key_on_a_face_has_it_followed(browser: Browser) -> None:
+    with serving(make_engine=two_faces) as served:
+        page = open_page(browser, served)
+        page.click("#start")
+        page.locator("#faces button").nth(1).wait_for()
+        followed = page.locator("#faces button[aria-pressed=true]")
+        layer, box = page.locator("#faces").bounding_box(), followed.bounding_box()
+        middle = (box["x"] + box["width"] / 2 - layer["x"]) / layer["width"]
+        assert middle == pytest.approx(1 - TwoFaces.BOXES[0].centre[0], abs=0.02), "as in a mirror"
+        page.locator("#faces button[aria-pressed=false]").click()
+        page.locator("#faces button:nth-of-type(2)[aria-pressed=true]").wait_for()
+        page.locator("#faces button[aria-pressed=false]").focus()
+        page.keyboard.press("Enter")
+        page.locator("#faces button:nth-of-type(1)[aria-pressed=true]").wait_for()
+        page.keyboard.press("l")
+        page.locator("#landmarks:not([hidden])").wait_for()
+        page.keyboard.press("l")
+        page.locator("#landmarks").wait_for(state="hidden")
+        assert not violations(page)
+        assert page.problems == []
+        page.context.close()
