@@ -93,6 +93,11 @@ class Outbox:
         self._picture = message
         self._woken.set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a message."""
+        return bool(self._waiting or self._estimate or self._faces or self._picture)
+
     async def take(self) -> str | bytes:
         """The next message, waiting for it; pictures come last."""
         while True:
@@ -178,9 +183,12 @@ class Broadcast(ABC):
         raise ProtocolError("this session has a camera of its own, and takes no media")
 
     def obey(self, command: Command, outbox: Outbox) -> None:
-        """Carry out a command of a connection; before the engine runs, only `end` has an effect."""
+        """Carry out a command of a connection; before the engine runs, only `end` and `clock` have an effect."""
         if command.type == "end":
             self.ended = "ended by the client"
+            return
+        if command.type == "clock":
+            self.set_clock(command.ms or 0.0)
             return
         if not self.running:
             self.warn("not running yet: the command was ignored", "commands_ignored")
@@ -260,6 +268,10 @@ class Broadcast(ABC):
                 outbox.put(full, full_text)
             else:
                 outbox.put(plain, text)
+
+    @abstractmethod
+    def set_clock(self, now_ms: float) -> None:
+        """Take what the source's clock shows."""
 
     @abstractmethod
     def client_ms(self, t_ns: int) -> float | None:

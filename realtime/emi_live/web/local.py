@@ -62,6 +62,9 @@ class LocalView(Broadcast):
         """Every page of this machine may send commands."""
         return "viewer" if wanted == "viewer" else "controller"
 
+    def set_clock(self, now_ms: float) -> None:
+        """Nothing: times are those of our own clock."""
+
     def client_ms(self, t_ns: int) -> float:
         """As in the header of pictures: our own clock."""
         return t_ns / NS_PER_MS

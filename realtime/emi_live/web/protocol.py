@@ -32,8 +32,10 @@ __all__ = [
     "FacesEvent",
     "Hello",
     "Media",
+    "Offer",
     "ProtocolError",
     "Role",
+    "Rules",
     "SpokenWord",
     "StateEvent",
     "WarningEvent",
@@ -49,6 +51,7 @@ __all__ = [
 
 PROTOCOL: Final = 1  # a new field does not change it; a new meaning does
 MAX_MESSAGE: Final = 1 << 20  # bytes of one message from a client
+MAX_OFFER: Final = 128 * 1024  # bytes of an offer of WebRTC
 MAX_COMMAND: Final = 4096  # bytes of one JSON command
 MAX_SIDE: Final = 2048  # pixels of a picture
 RATES_HZ: Final = (8_000, 192_000)  # of sound
@@ -57,6 +60,9 @@ SOUND: Final = 1
 PICTURE: Final = 2
 HEADER: Final = struct.Struct("<B3xId")  # kind, sample rate (0 for a picture), capture time in ms
 LATEST_MS: Final = 1e12  # 31 years since the client's clock began
+VIOLATIONS: Final = 20  # refused messages after which a connection is closed
+MESSAGES_A_SECOND: Final = 400  # of one connection, as a mean over `BURST_S`
+BURST_S: Final = 5.0
 
 
 class ProtocolError(ConfigurationError):
@@ -163,13 +169,52 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `mark` sets a marker in the next estimate; `mute` ignores sound; `end` ends the session. `follow` chooses
     the face nearest to the point `at`, x and y in fractions of the picture, or without it the largest.
-    `show_landmarks` and `hide_landmarks` are for this connection's `faces`.
+    `show_landmarks` and `hide_landmarks` are for this connection's `faces`. `clock` tells the client's clock,
+    `ms`, where no message with media does: with WebRTC.
     """
 
     type: Literal[
-        "mark", "pause", "resume", "mute", "unmute", "end", "follow", "show_landmarks", "hide_landmarks"
+        "mark",
+        "pause",
+        "resume",
+        "mute",
+        "unmute",
+        "end",
+        "follow",
+        "show_landmarks",
+        "hide_landmarks",
+        "clock",
     ]
     at: tuple[Fraction, Fraction] | None = None  # of `follow` alone
+    ms: Annotated[float, msgspec.Meta(ge=0.0, le=LATEST_MS)] | None = None  # of `clock` alone
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a client begins a WebRTC connection, as `RTCPeerConnection.createOffer` gives it."""
+
+    type: Literal["offer"]
+    sdp: str
+
+
+class Rules:
+    """Counts what one connection sends, and what was refused of it."""
+
+    def __init__(self) -> None:
+        self._violations = 0
+        self._count = 0
+        self._since_s: float | None = None
+
+    def count(self, now_s: float) -> bool:
+        """Count a message; True if there are too many."""
+        if self._since_s is None or now_s - self._since_s >= BURST_S:
+            self._count, self._since_s = 0, now_s
+        self._count += 1
+        return self._count > MESSAGES_A_SECOND * BURST_S
+
+    def violated(self) -> bool:
+        """Count a message that was refused; True if there are too many."""
+        self._violations += 1
+        return self._violations > VIOLATIONS
 
 
 @dataclass(frozen=True, slots=True)

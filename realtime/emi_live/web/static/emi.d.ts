@@ -72,13 +72,18 @@ export class EmiSession extends EventTarget {
   static open(options?: {
     server?: string; token?: string | null;
     /** Whether `faces` events are wanted. */ faces?: boolean;
+    /** How media go to the server; default "websocket". With "webrtc", `send` connects, and rejects if it cannot. */
+    transport?: "websocket" | "webrtc";
   }): Promise<EmiSession>;
   constructor(id: string, options?: {
     server?: string; token?: string | null; role?: "source" | "controller" | "viewer";
     /** Whether `picture` events are wanted. */ pictures?: boolean; faces?: boolean;
+    transport?: "websocket" | "webrtc";
+    /** STUN or TURN servers, as the server names them. */ ice?: RTCIceServer[];
   });
   readonly id: string;
   readonly connected: boolean;
+  readonly transport: "websocket" | "webrtc";
   readonly pictures: { sent: number; leftOut: number };
   send(stream: MediaStream, options?: SendOptions): Promise<void>;
   mark(): void;

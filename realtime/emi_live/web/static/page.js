@@ -6,7 +6,8 @@ const HISTORY_S = 120;
 const STATE_WORDS = { live: "used", missing: "missing", failed: "failed", unavailable: "not available" };
 const MODALITIES = { vision: "Vision", audio: "Audio", text: "Text" };
 const $ = (id) => document.getElementById(id);
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const wishes = new URLSearchParams(location.hash.slice(1));
+const token = wishes.get("token"), TRANSPORT = wishes.get("transport") ?? "websocket";
 
 let session = null, stream = null, paused = false, muted = false, recording = null, rows = {}, words = new Map();
 let history = [], marks = [], lags = [];
@@ -57,9 +58,7 @@ async function start() {
   try {
     if (!wanted.video && !wanted.audio) throw new Error("Choose the camera, the microphone, or both.");
     stream = await openMedia(wanted);
-    session = await EmiSession.open({ token, faces: true });
-    listen(session);
-    await session.send(stream);
+    session = await begin(TRANSPORT);
     $("video").srcObject = stream;
     $("no-camera").hidden = stream.getVideoTracks().length > 0;
     await $("video").play();
@@ -71,6 +70,23 @@ async function start() {
     problem(explain(error));
   }
   $("start").disabled = false;
+}
+
+/** Open a session and send to it; where WebRTC does not connect, say so and use the WebSocket. */
+async function begin(transport) {
+  const opened = await EmiSession.open({ token, faces: true, transport });
+  listen(opened);
+  try {
+    session = opened;
+    await opened.send(stream);
+  } catch (error) {
+    if (transport !== "webrtc") throw error;
+    session = null;
+    opened.close();
+    session = await begin("websocket");
+    $("warning").textContent = `${error.message}: the WebSocket is used.`;
+  }
+  return session;
 }
 
 async function openMedia({ video, audio }) {
@@ -112,6 +128,7 @@ function listen(live) {
   on("warning", ({ text, count }) => { $("warning").textContent = count > 1 ? `${text} (${count} times)` : text; });
   on("disconnected", () => status("connection lost, trying again …", "trouble"));
   on("bye", ({ reason }) => {
+    if (session !== live) return;
     release();
     status("ended", "");
     if (!$("stop").hidden) {
