@@ -167,7 +167,7 @@ def cpu_options(threads: int = 1) -> SessionOptions:
     return options
 
 
-Extra = Literal["train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "all"]
+Extra = Literal["train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "webrtc", "all"]
 
 EXPORT: Final = ("torch", "onnx", "onnxscript")  # what makes the ONNX of a checkpoint
 

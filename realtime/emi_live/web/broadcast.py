@@ -183,7 +183,7 @@ class Broadcast(ABC):
         raise ProtocolError("this session has a camera of its own, and takes no media")
 
     def obey(self, command: Command, outbox: Outbox) -> None:
-        """Carry out a command of a connection; before the engine runs, only `end` and `clock` have an effect."""
+        """Carry out a command; before the engine runs, only `end` and `clock` have an effect."""
         if command.type == "end":
             self.ended = "ended by the client"
             return

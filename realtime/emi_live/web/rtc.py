@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from emi_live.web.broadcast import Outbox
     from emi_live.web.sessions import Session
 
-__all__ = ["MAX_SDP", "Peer", "check_ice", "checked_offer", "use_addresses"]
+__all__ = ["MAX_SDP", "Peer", "check_ice", "checked_offer", "for_browser", "use_addresses"]
 
 logger = logging.getLogger(__name__)
 
