@@ -1,6 +1,6 @@
 """The page in a real Chromium: a film is its camera, a recording its microphone.
 
-With EMI_SCREENSHOTS=FOLDER the pictures of docs/web.md are made there.
+With EMI_SCREENSHOTS=docs the pictures of docs/web.md are made anew.
 """
 
 from __future__ import annotations
@@ -111,8 +111,17 @@ def open_page(browser: Browser, served: Served, wishes: str = "", **options: Any
 
 
 def shoot(page: Page, name: str) -> None:
+    """Make a picture for the docs, in which the points of a face stand for the person of the film."""
     if folder := os.environ.get("EMI_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        page.keyboard.press("l")
+        page.wait_for_selector("#landmarks:not([hidden])")
+        page.evaluate("""() => {
+            document.querySelector("#video").style.visibility = "hidden";
+            document.activeElement.blur();
+        }""")
+        page.wait_for_timeout(400)
+        page.screenshot(path=Path(folder) / f"web-{name}.png")
+        page.keyboard.press("l")
 
 
 def violations(page: Page) -> list[str]:
@@ -127,7 +136,6 @@ def test_from_consent_to_bars_words_and_files(browser: Browser, real: Served, tm
     assert not real.sessions.running, "the camera opens only after consent"
     assert "nobody else" in page.inner_text("#consent")
     assert not violations(page)
-    shoot(page, "consent")
     page.click("#start")
     page.wait_for_selector("#live:not([hidden])")
     page.wait_for_selector("#modalities .live")
@@ -136,6 +144,8 @@ def test_from_consent_to_bars_words_and_files(browser: Browser, real: Served, tm
     page.keyboard.press("m")
     page.wait_for_timeout(1000 * CLIP_S)
     shoot(page, "wide")
+    page.emulate_media(color_scheme="dark")
+    shoot(page, "dark")
     assert not violations(page)
     page.keyboard.press("r")
     with page.expect_download() as waited:
@@ -163,7 +173,7 @@ def test_on_a_phone_in_the_dark(browser: Browser, real: Served) -> None:
     page.click("#start")
     page.wait_for_selector("#modalities .live")
     page.wait_for_timeout(6000)
-    shoot(page, "phone-dark")
+    shoot(page, "phone")
     assert not violations(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.click("#stop")

@@ -1,6 +1,6 @@
 // The faces over one's own picture: a button for each, so that a click or a key chooses the one to read.
 const $ = (id) => document.getElementById(id);
-const POINTS_PX = 1.6;
+const POINTS_PX = 2;
 let shown = { boxes: [] };
 
 new ResizeObserver(place).observe($("faces").parentElement);
@@ -42,6 +42,7 @@ function place() {
   const frame = $("faces").parentElement, remote = $("remote");
   const [wide, high] = remote.hidden ? [$("video").videoWidth, $("video").videoHeight] : [remote.naturalWidth, remote.naturalHeight];
   if (!wide || !frame.clientWidth) return;
+  frame.style.aspectRatio = `${wide} / ${high}`;
   const scale = Math.min(frame.clientWidth / wide, frame.clientHeight / high), width = wide * scale, height = high * scale;
   Object.assign($("faces").style, {
     width: `${width}px`, height: `${height}px`, left: `${(frame.clientWidth - width) / 2}px`, top: `${(frame.clientHeight - height) / 2}px`,

@@ -2,7 +2,7 @@
 import { EmiSession } from "./emi.js";
 import { showFaces } from "./faces.js";
 
-const HISTORY_S = 120;
+const HISTORY_S = 120, SPANS_S = [30, 60, HISTORY_S]; // curves begin wide, then hold more
 const STATE_WORDS = { live: "used", missing: "missing", failed: "failed", unavailable: "not available" };
 const MODALITIES = { vision: "Vision", audio: "Audio", text: "Text" };
 const $ = (id) => document.getElementById(id);
@@ -221,12 +221,14 @@ function because(emotion, modalities) {
 }
 
 function drawHistory() {
-  const end = history.at(-1)?.t ?? 0;
+  const end = history.at(-1)?.t ?? 0, past = end - (history[0]?.t ?? 0);
+  const span = SPANS_S.find((seconds) => past <= seconds) ?? HISTORY_S, shown = span < HISTORY_S ? `${span} seconds` : "two minutes";
+  if ($("span").textContent !== shown) $("span").textContent = shown;
   for (const [name, { canvas, row }] of Object.entries(rows)) {
     const scale = devicePixelRatio, width = canvas.clientWidth * scale, height = canvas.clientHeight * scale;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    const x = (t) => width * (1 - (end - t) / HISTORY_S), y = (value) => height - 1 - value * (height - 3 * scale);
+    const x = (t) => width * (1 - (end - t) / span), y = (value) => height - 1 - value * (height - 3 * scale);
     const colours = getComputedStyle(row), hue = colours.getPropertyValue(`--${name}`) || colours.color;
     context.clearRect(0, 0, width, height);
     context.strokeStyle = colours.getPropertyValue("--line");
@@ -308,8 +310,8 @@ function download(name, text) {
 function figures() {
   const sorted = [...lags].sort((a, b) => a - b), middle = sorted[sorted.length >> 1];
   const { sent, leftOut } = session?.pictures ?? { sent: 0, leftOut: 0 };
-  $("figures").textContent = (middle === undefined ? "" : `on the page ${Math.round(middle)} ms after capture · `)
-    + (stream ? `${sent} pictures sent` : "") + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
+  $("figures").textContent = (middle === undefined ? "" : `${Math.round(middle)} ms after capture`)
+    + (sent ? ` · ${sent} pictures sent` : "") + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
 }
 
 function status(text, state) {
