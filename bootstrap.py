@@ -32,7 +32,7 @@ EXTRAS = {
     "synth": ("train",),
     "compile": ("gpu", "tensorrt-rtx"),
     "bench": ("bench", "gpu"),
-    "serve": ("web",),
+    "serve": ("webrtc",),
     "predict": ("train",),
     "paper": ("train",),
     "score": ("score",),

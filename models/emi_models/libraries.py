@@ -168,7 +168,7 @@ def cpu_options(threads: int = 1) -> SessionOptions:
 
 
 Extra = Literal[
-    "train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "score", "record", "all",
+    "train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "webrtc", "score", "record", "all",
     "lsl", "osc", "mqtt", "ros2", "foxglove", "metrics",
 ]  # fmt: skip
 

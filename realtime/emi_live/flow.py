@@ -6,6 +6,7 @@ Live use adds the window and the fusion engine, extraction a recorder.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Flow:
     streams: Mapping[str, bool]  # "video", "audio": whether a source has such media
     sources: list[Worker] = field(default_factory=list)
     stages: list[Worker] = field(default_factory=list)
+    landmarks: threading.Event = field(default_factory=threading.Event)  # set while somebody wants them
 
     @property
     def pushed(self) -> PushSource | None:

@@ -240,6 +240,20 @@ class LiveEngine:
             raise ConfigurationError(f"follow{face}: the point must be in fractions of the picture, 0 to 1")
         parts.face.follow(face)
 
+    def show_landmarks(self, on: bool = True) -> None:
+        """Whether packets of `vision` carry the landmarks of the followed face; at first they do not.
+
+        Raises:
+            ConfigurationError: nothing reads faces, or the engine is not running.
+        """
+        parts = self._running()
+        if parts.face is None or parts.landmarks is None:
+            raise ConfigurationError("there are no landmarks: the face stage does not run")
+        if on:
+            parts.landmarks.set()
+        else:
+            parts.landmarks.clear()
+
     @property
     def drift(self) -> list[DriftReport]:
         """The results of the checks of `audio.drift_every_s`, oldest first; empty without it."""

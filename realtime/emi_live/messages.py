@@ -62,6 +62,8 @@ MAX_TEXT: Final = 16 * KIB  # characters of a window's words
 MAX_REASON: Final = 500
 MAX_MARKS: Final = 32  # in one estimate
 MAX_LABEL: Final = 100  # characters of a marker's label
+MAX_BOXES: Final = 16
+MAX_LANDMARKS: Final = 478  # of MediaPipe's face mesh
 
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
 Hearing = Literal["speaking", "silent", "no data"]
@@ -74,6 +76,8 @@ Intensity = Annotated[float, Meta(ge=0.0, le=1.0)]
 # One for each target: the six emotions, or labels of one's own. `Estimate` checks them against the ranges.
 Values = Annotated[tuple[Number, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
 Interval = tuple[Intensity, Intensity]
+# x, y of the upper left corner, width and height, in fractions of the picture; it may go beyond its edge.
+FaceBox = tuple[Number, Number, Number, Number]
 Intervals = Annotated[tuple[Interval | None, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Name = Annotated[str, Meta(max_length=200)]
@@ -107,6 +111,7 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
     """One analysed frame. `features` is None if no face was found, or if it only reports progress."""
 
     topic: ClassVar[str] = "vision"
+    max_header: ClassVar[int] = 4 * KIB
     max_payload: ClassVar[int] = 4 * MAX_DIM
 
     faces: Annotated[int, Meta(ge=-1, le=1000)]  # faces seen in the frame; -1: no frame, only progress
@@ -114,6 +119,11 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
     behind: bool = False  # the encoder is so slow that its features come late
     # Why the face in it was not read, in English: too dark, rolled, another person, …
     reason: Annotated[str, Meta(max_length=100)] | None = None
+    boxes: Annotated[tuple[FaceBox, ...], Meta(max_length=MAX_BOXES)] = ()  # of the faces seen
+    followed: Annotated[int, Meta(ge=0, le=MAX_BOXES - 1)] | None = None  # which box is the followed face's
+    # Points of the followed face, only while somebody wants them (`LiveEngine.show_landmarks`): x and y of
+    # each as unsigned 16-bit little-endian numbers, 65535 = the picture's width or height.
+    landmarks: Annotated[bytes, Meta(max_length=4 * MAX_LANDMARKS)] | None = None
 
 
 class AudioPacket(Packet, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import math
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -86,6 +87,7 @@ class Parts:
     fusion: Worker
     limits: ExitStack  # what is held of the whole process, to be let go of in any case
     face: FaceReader | None = None  # reads the face that is followed
+    landmarks: threading.Event | None = None  # set while somebody wants them in packets of `vision`
     watch: DriftWatch | None = None
     watcher: Worker | None = None  # runs `watch`, and closes it; of what others use it only reads the weights
     sources: list[Worker] = field(default_factory=list)
@@ -182,7 +184,7 @@ class Builder:
             feeder = Worker("estimates", feed, health)
             parts = Parts(
                 *(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder),
-                *(loop, fusion, limits, encoders.face),
+                *(loop, fusion, limits, encoders.face, flow.landmarks),
             )
             parts.sinks += [] if recorder is None else [Worker("sink-record", recorder, health)]
             if on_estimate is not None:

@@ -36,7 +36,7 @@ def extras(bootstrap: Any, line: str) -> set[str]:
         ("emi-live --camera 0 --web 8765", {"web"}),
         ("emi-live --config taemi --checkpoint f", {"taemi"}),
         ("emi-live session.mcap", {"record"}),
-        ("emi serve", {"web"}),
+        ("emi serve", {"web", "webrtc"}),
         ("emi bench serve --input talk.mp4", {"bench", "gpu", "web"}),
         ("emi extract --videos clips --out features", set()),
         ("emi extract --data hume --encoder dinov2", {"taemi"}),

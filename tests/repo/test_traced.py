@@ -26,6 +26,7 @@ from tests.support.strace_output import CALLS, Report, read_trace
 
 CLIP: Final = "av/face_and_speech.mp4"
 CLIP_S: Final = 2
+PEER: Final = Path(__file__).parents[1] / "support" / "rtc_peer.py"
 PORT: Final = 8090  # of the camera: the namespace is ours
 LIMIT_S: Final = 240  # against hanging; all together take about half a minute
 STRACE: Final = ("strace", "-f", "-yy", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o")
@@ -51,7 +52,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *(*RECORDED, "out/camera.jsonl", "--set", "speech.backend=none", "--set", "face.backend=mediapipe"),
     ),
     "serve": (
-        *("/usr/bin/timeout", "--preserve-status", "--signal", "INT", "15"),
+        *("/usr/bin/timeout", "--preserve-status", "--signal", "INT", "20"),
         *(str(Path(sys.executable).with_name("emi")), "serve", "--offline"),
         *("--set", "speech.backend=none"),
     ),
@@ -141,6 +142,9 @@ def script(folder: Path) -> str:
                 if name in CULPRITS
                 else ""
             )
+            if name == "serve":  # by a client that is not traced
+                peer = shlex.join([sys.executable, str(PEER), "http://127.0.0.1:8765"])
+                lines.append(f"{peer} >peer.out 2>&1 </dev/null &")
             lines.append(f"{apart}{traced} >{name}.out 2>&1 </dev/null; echo $? >{name}.rc")
         lines += ["}", f"lane{number} & pid{number}=$!"]
         lanes.append(f"$pid{number}")
@@ -195,6 +199,12 @@ def test_a_command_reaches_nobody_and_writes_in_its_own_folders_alone(traced: Tr
     assert run.exit_code == 0, run.output
     assert run.report.calls > 0
     assert run.report.faults == []
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_server_was_used_by_webrtc(traced: TracedRuns) -> None:
+    assert "an estimate has come" in (traced.folder / "peer.out").read_text(encoding="utf-8")
 
 
 @pytest.mark.assets

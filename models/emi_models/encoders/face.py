@@ -196,6 +196,8 @@ class FaceResult:
     # Why the features say little, in a few words; None if the face can be read, or if there is no face.
     problem: str | None = None
     changes: int = 0  # how often another face was followed than before, since the encoder was made
+    boxes: tuple[Box, ...] = ()  # of all faces that were seen
+    followed: int | None = None  # which of them is `box`
 
 
 class Landmarker(Protocol):
@@ -274,7 +276,9 @@ class FaceEncoder:
         chosen = self._follower.choose(boxes, t_ns)
         if chosen is None:
             away = OTHER_FACE if boxes else None
-            return FaceResult(len(boxes), None, None, problem=away, changes=self._follower.changes)
+            return FaceResult(
+                len(boxes), None, None, problem=away, changes=self._follower.changes, boxes=tuple(boxes)
+            )
         blendshapes, matrix = self._landmarker.express(chosen)
         features = np.empty(FACE_DIM, np.float32)
         features[:BLENDSHAPES] = blendshapes
@@ -287,6 +291,8 @@ class FaceEncoder:
             meshes[chosen].astype(np.float32),
             unreadable(rgb, meshes[chosen], pitch, yaw, roll),
             self._follower.changes,
+            tuple(boxes),
+            chosen,
         )
 
     def follow(self, wish: tuple[float, float] | Literal["largest"]) -> None:

@@ -73,7 +73,7 @@ class CompactBundle(Bundle):
             return None
         from emi_live.stages.vision import FaceStage
 
-        return FaceStage(flow.video.reader(), encoders.face, flow.config.face, flow.health)
+        return FaceStage(flow.video.reader(), encoders.face, flow.config.face, flow.health, flow.landmarks)
 
     def audio_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:
         """Prosody at 50 Hz."""

@@ -191,7 +191,13 @@ class TaemiBundle(Bundle):
 
         config = flow.config
         return CropStage(
-            flow.video.reader(), encoders.face, encoders.crops, config.face, flow.health, exact=config.exact
+            flow.video.reader(),
+            encoders.face,
+            encoders.crops,
+            config.face,
+            flow.health,
+            exact=config.exact,
+            landmarks=flow.landmarks,
         )
 
     def audio_stage(self, encoders: Encoders, flow: Flow) -> Stage | None:

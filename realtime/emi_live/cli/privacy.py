@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -75,6 +76,7 @@ def privacy(
     record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
+    ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
     append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
     force: Annotated[bool, typer.Option("--force", metavar=FLAG, help="As in emi-live.")] = False,
@@ -124,7 +126,7 @@ def privacy(
     run = {"mode": mode, "duration_s": duration}
     given |= {name: value for name, value in run.items() if value is not None}
     settings = load_config(config, set_ or (), given)
-    found = list(facts(settings, picture=picture, demo=demo, serve=serve))
+    found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or ()))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
         return
@@ -132,7 +134,12 @@ def privacy(
 
 
 def facts(
-    config: LiveConfig, *, picture: Path | None = None, demo: bool = False, serve: str | None = None
+    config: LiveConfig,
+    *,
+    picture: Path | None = None,
+    demo: bool = False,
+    serve: str | None = None,
+    ice: Sequence[str] = (),
 ) -> Iterator[Fact]:
     """Everything that a run of these settings opens, contacts, sends, writes and keeps.
 
@@ -141,6 +148,7 @@ def facts(
         picture: file in which the view is saved at the end; None = not saved.
         demo: the scripted demo runs instead of media and encoders.
         serve: the address on which `emi serve` listens; None: it does not run.
+        ice: servers that WebRTC may ask.
 
     Raises:
         ConfigurationError: settings that a run would refuse, such as an open address without keys.
@@ -152,7 +160,7 @@ def facts(
     yield from _opens(config, demo)
     yield from _contacts(config, store, wanted)
     if serve is not None:
-        yield from _serves(serve)
+        yield from _serves(serve, ice)
     yield from _sends(config)
     yield from _writes_what_is_asked_for(config, picture)
     yield from _writes_in_its_cache(config, store, wanted)
@@ -166,13 +174,20 @@ def facts(
     yield Fact("never", "pictures and sound", "they are never written or sent; only what is listed above is")
 
 
-def _serves(host: str) -> Iterator[Fact]:
+def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
     """What `emi serve` receives and sends."""
     local = _is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}")
     reach = "only from this machine" if local else "other machines can connect, with the token"
     yield Fact(
         "opens", f"port on {host}", f"takes pictures and sound that browsers and programs send; {reach}"
     )
+    if find_spec("aiortc") is not None:
+        where = "127.0.0.1" if local else "each address of this machine"
+        what = "for who connects by WebRTC, while it lasts; only the client of that session can use it"
+        yield Fact("opens", f"a UDP port on {where}", what)
+    for url in ice:
+        server = url.rpartition("@")[2] if "@" in url else url.partition(":")[2]
+        yield Fact("contacts", server, "STUN or TURN of WebRTC (--ice): learns the addresses of both sides")
     yield Fact("sends", f"page and messages on {host}", f"to who began the session: {PUBLISHED}; {reach}")
 
 

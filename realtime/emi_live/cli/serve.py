@@ -6,6 +6,7 @@ import secrets
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,8 +19,9 @@ from emi_live.errors import ConfigurationError
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from aiortc import RTCIceServer
     from rich.console import Console
 
     from emi_live.config import LiveConfig
@@ -38,7 +40,7 @@ HELP: Final = """Serve a page that shows your own picture, six curves and your w
   emi serve --host 0.0.0.0 --name my.host --certificate c.pem --key k.pem
 
 The browser sends its camera and microphone to this server, and to nobody else. Nothing is stored.
-Other programs join over a WebSocket: docs/web.md.
+Other programs join over a WebSocket or WebRTC: docs/web.md.
 """
 FLAG = " "
 
@@ -66,6 +68,13 @@ def serve(
     origin: Annotated[
         list[str] | None,
         typer.Option(help="Site whose pages may use this server. Repeatable.", metavar="https://…"),
+    ] = None,
+    ice: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="STUN or TURN server for WebRTC; without it none is asked. Repeatable.",
+            metavar="stun:HOST:PORT|turn:USER:PASSWORD@HOST:PORT",
+        ),
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate (PEM).", metavar="FILE")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", metavar="FILE")] = None,
@@ -114,6 +123,8 @@ def serve(
             if file is not None and not file.is_file():
                 raise ConfigurationError(f"there is no file {file}")
         require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="`emi serve`")
+        if ice:
+            require("aiortc", extra="webrtc", what="--ice")
         from rich.console import Console
 
         from emi_live.cli.session import set_up_logging
@@ -129,6 +140,7 @@ def serve(
         if not local and token is None:
             token = secrets.token_urlsafe(16)
         names = [*(name or ()), *(() if local or everywhere else (host,))]
+        servers = _prepare_rtc(ice or (), loopback=local)
         access = server.Access(token, server.check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
         with (
@@ -158,7 +170,17 @@ def serve(
             for line in _where(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
-                server.serve(server.build_app(crowd, access), listener, certificate, key)
+                server.serve(server.build_app(crowd, access, servers), listener, certificate, key)
+
+
+def _prepare_rtc(ice: Sequence[str], *, loopback: bool) -> Sequence[RTCIceServer]:
+    """The servers that WebRTC may ask; its ports are on the same addresses as the server's."""
+    if find_spec("aiortc") is None:
+        return ()
+    from emi_live.web.rtc import check_ice, use_addresses
+
+    use_addresses(loopback=loopback)
+    return check_ice(ice)
 
 
 def _load_words(settings: LiveConfig, console: Console) -> SharedModels:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from emi_live.clock import NS_PER_MS, NS_PER_S, seconds_to_ns
 from emi_live.config import FaceConfig
 from emi_live.health import Health
-from emi_live.messages import NOTHING_YET, Packet, VisionPacket, end_of_stream
+from emi_live.messages import MAX_BOXES, NOTHING_YET, Packet, VisionPacket, end_of_stream
 from emi_live.rings import Frame, VideoReader
 from emi_live.stages import PROMISE_STEP_NS, Promise
 from emi_models.encoders.face import STAMP_JITTER_NS, FrameSampler, SteadySquare, cut_square, face_square
@@ -103,8 +104,10 @@ class FaceWatch:
     A change is also said as the status of the face part, which is logged.
     """
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, landmarks: threading.Event | None) -> None:
+        """`landmarks` is set while somebody wants them in packets; None = never."""
         self._health = health
+        self._landmarks = landmarks
         self._changes: int | None = None  # of the newest result
 
     def readable(self, result: FaceResult) -> bool:
@@ -118,6 +121,27 @@ class FaceWatch:
             self._health.count("face.unreadable")
         return result.features is not None and result.problem is None
 
+    def places(self, result: FaceResult) -> dict[str, Any]:
+        """Where the faces are, as fields of a `VisionPacket`."""
+        followed = result.followed
+        points = result.landmarks
+        if self._landmarks is None or not self._landmarks.is_set():
+            points = None
+        return {
+            "boxes": tuple(
+                (box.left, box.top, box.right - box.left, box.bottom - box.top)
+                for box in result.boxes[:MAX_BOXES]
+            ),
+            "followed": followed if followed is not None and followed < MAX_BOXES else None,
+            "landmarks": None if points is None else _packed(points),
+        }
+
+
+def _packed(points: NDArray[np.float32]) -> bytes:
+    """Points (n, 2) in fractions of a picture as 16-bit numbers; those outside are put on its edge."""
+    packed: NDArray[np.uint16] = np.rint(np.clip(points, 0, 1) * np.float32(65535)).astype("<u2")
+    return packed.tobytes()
+
 
 class FaceStage:
     """Reads the face that is followed. Live, the newest frame wins; in exact mode every frame is analysed.
@@ -129,10 +153,18 @@ class FaceStage:
     name = "face"
     topic = "vision"
 
-    def __init__(self, reader: VideoReader, encoder: FaceReader, config: FaceConfig, health: Health) -> None:
+    def __init__(
+        self,
+        reader: VideoReader,
+        encoder: FaceReader,
+        config: FaceConfig,
+        health: Health,
+        landmarks: threading.Event | None = None,
+    ) -> None:
+        """`landmarks` is set while somebody wants them in packets; None = never."""
         self._frames = FrameReader(reader, config.max_fps, health)
         self._encoder = encoder
-        self._watch = FaceWatch(health)
+        self._watch = FaceWatch(health, landmarks)
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
@@ -158,6 +190,7 @@ class FaceStage:
                 faces=result.faces,
                 features=result.features if self._watch.readable(result) else None,
                 reason=result.problem,
+                **self._watch.places(result),
             ),
         )
 
@@ -210,12 +243,13 @@ class CropStage:
         health: Health,
         *,
         exact: bool,
+        landmarks: threading.Event | None = None,
     ) -> None:
-        """`face` finds the face; `encoder` encodes its crop."""
+        """`face` finds the face; `encoder` encodes its crop; `landmarks` is as in `FaceStage`."""
         self._frames = FrameReader(reader, config.max_fps, health)
         self._face = face
         self._encoder = encoder
-        self._watch = FaceWatch(health)
+        self._watch = FaceWatch(health, landmarks)
         self._sampler = FrameSampler(config.crop_fps)
         self._steady = SteadySquare()
         self._batch = config.batch
@@ -282,6 +316,7 @@ class CropStage:
             features=None,
             behind=self._behind,
             reason=seen.problem,
+            **self._watch.places(seen),
         )
         return HeldCrop(packet, crop)
 

@@ -15,14 +15,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from msgspec import structs
+
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
-from emi_live.messages import TranscriptPacket
+from emi_live.messages import TranscriptPacket, VisionPacket
 from emi_live.web.protocol import (
     Bye,
     Command,
     EstimateEvent,
     Event,
+    FacesEvent,
     Hello,
     Media,
     ProtocolError,
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from emi_live.live import LiveEngine
     from emi_live.messages import Estimate
 
-__all__ = ["NOTICE", "Broadcast", "FullError", "Outbox", "read_transcripts"]
+__all__ = ["NOTICE", "TOPICS", "Broadcast", "FullError", "Outbox", "read_packets"]
 
 NOTICE: Final = (
     "Your face, voice and words are being analysed by a program. "
@@ -48,6 +52,7 @@ NOTICE: Final = (
 )
 OUTBOX: Final = 64  # messages that wait for one slow reader, besides the newest estimate
 POLL_S: Final = 0.2
+TOPICS: Final = ("transcript", "vision")  # what `read_packets` passes on
 WARN_EVERY_S: Final = 1.0  # the same warning is told to a client at most this often
 
 
@@ -56,14 +61,17 @@ class FullError(ConfigurationError):
 
 
 class Outbox:
-    """Messages for one connection. A newer estimate or picture replaces one that waits; others queue."""
+    """Messages for one connection. A newer estimate, picture or place of faces replaces one that waits."""
 
-    def __init__(self, role: Role, *, pictures: bool = False) -> None:
+    def __init__(self, role: Role, *, pictures: bool = False, faces: bool = False) -> None:
         self.role = role
         self.pictures = pictures  # whether the connection wants them
+        self.faces = faces  # whether it wants to know where faces are
+        self.landmarks = False  # and the points of the followed one
         self.skipped = 0  # estimates that were replaced, and other messages that did not fit
         self._waiting: deque[str] = deque()
         self._estimate: str | None = None
+        self._faces: str | None = None
         self._picture: bytes | None = None
         self._woken = asyncio.Event()
 
@@ -72,6 +80,8 @@ class Outbox:
         if isinstance(message, EstimateEvent):
             self.skipped += self._estimate is not None
             self._estimate = text
+        elif isinstance(message, FacesEvent):
+            self._faces = text
         elif len(self._waiting) < OUTBOX or isinstance(message, Bye):
             self._waiting.append(text)
         else:
@@ -83,6 +93,11 @@ class Outbox:
         self._picture = message
         self._woken.set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a message."""
+        return bool(self._waiting or self._estimate or self._faces or self._picture)
+
     async def take(self) -> str | bytes:
         """The next message, waiting for it; pictures come last."""
         while True:
@@ -90,6 +105,9 @@ class Outbox:
                 return self._waiting.popleft()
             if self._estimate is not None:
                 text, self._estimate = self._estimate, None
+                return text
+            if self._faces is not None:
+                text, self._faces = self._faces, None
                 return text
             if self._picture is not None:
                 picture, self._picture = self._picture, None
@@ -130,10 +148,10 @@ class Broadcast(ABC):
             return StateEvent(state="loading")
         return StateEvent(state="paused" if self._engine.paused else "running", muted=self._engine.muted)
 
-    def join(self, wanted: Role, *, pictures: bool = False) -> Outbox:
+    def join(self, wanted: Role, *, pictures: bool = False, faces: bool = False) -> Outbox:
         """Add a connection; its first messages wait in the outbox."""
         config, role = self._engine.config, self.role_of(wanted)
-        outbox = Outbox(role, pictures=pictures)
+        outbox = Outbox(role, pictures=pictures, faces=faces)
         self.outboxes.add(outbox)
         hello = Hello(
             session=self.id,
@@ -164,10 +182,13 @@ class Broadcast(ABC):
         """
         raise ProtocolError("this session has a camera of its own, and takes no media")
 
-    def obey(self, command: Command) -> None:
-        """Carry out a command; before the engine runs, only `end` has an effect."""
+    def obey(self, command: Command, outbox: Outbox) -> None:
+        """Carry out a command; before the engine runs, only `end` and `clock` have an effect."""
         if command.type == "end":
             self.ended = "ended by the client"
+            return
+        if command.type == "clock":
+            self.set_clock(command.ms or 0.0)
             return
         if not self.running:
             self.warn("not running yet: the command was ignored", "commands_ignored")
@@ -181,11 +202,26 @@ class Broadcast(ABC):
                 self._engine.resume()
             case "mute" | "unmute":
                 self._engine.mute_audio(command.type == "mute")
+            case "follow":
+                self._engine.follow(command.at or "largest")
+                return
+            case "show_landmarks" | "hide_landmarks":
+                outbox.landmarks = command.type == "show_landmarks"
+                self._show_landmarks()
+                return
         self.tell_state()
+
+    def _show_landmarks(self) -> None:
+        """Have the engine give landmarks while a connection wants them."""
+        if self.running:
+            with suppress(ConfigurationError):  # nothing reads faces: there are none to show
+                self._engine.show_landmarks(any(outbox.landmarks for outbox in self.outboxes))
 
     def leave(self, outbox: Outbox) -> None:
         """Remove a connection."""
         self.outboxes.discard(outbox)
+        if outbox.landmarks:
+            self._show_landmarks()
         self.counters["skipped"] += outbox.skipped
 
     def tell(self, message: Event) -> None:
@@ -203,6 +239,43 @@ class Broadcast(ABC):
         self.latest = estimate
         self._began_ns = estimate.t_ns - round(estimate.t_s * NS_PER_S)
         self.tell(EstimateEvent(estimate=estimate.to_json(), end_ms=end_ms))
+
+    def tell_packet(self, packet: TranscriptPacket | VisionPacket) -> None:
+        """Pass on what a stage has published."""
+        if isinstance(packet, VisionPacket):
+            self.tell_faces(packet)
+        else:
+            self.tell_words(packet)
+
+    def tell_faces(self, packet: VisionPacket) -> None:
+        """Pass on where the faces of a picture are, to the connections that want to know."""
+        readers = [outbox for outbox in self.outboxes if outbox.faces]
+        if not readers or packet.faces < 0:
+            return
+        plain = FacesEvent(
+            boxes=[(round(x, 4), round(y, 4), round(w, 4), round(h, 4)) for x, y, w, h in packet.boxes],
+            followed=packet.followed,
+            at_ms=self.client_ms(packet.t_ns),
+        )
+        full, points = plain, packet.landmarks
+        if points is not None:
+            thousandths = np.rint(np.frombuffer(points, "<u2") * (1000 / 65535)).astype(int).tolist()
+            full = structs.replace(plain, landmarks=thousandths)
+        text, full_text = encode(plain), None
+        for outbox in readers:
+            if outbox.landmarks and full is not plain:
+                full_text = full_text or encode(full)
+                outbox.put(full, full_text)
+            else:
+                outbox.put(plain, text)
+
+    @abstractmethod
+    def set_clock(self, now_ms: float) -> None:
+        """Take what the source's clock shows."""
+
+    @abstractmethod
+    def client_ms(self, t_ns: int) -> float | None:
+        """A capture time on the clock of who watches, in milliseconds; None if that is not known."""
 
     def tell_words(self, packet: TranscriptPacket) -> None:
         """Pass on the words that are new or have changed since the last packet."""
@@ -237,17 +310,17 @@ class Broadcast(ABC):
             self.tell(WarningEvent(text=text, counter=counter, count=self.counters[counter]))
 
 
-def read_transcripts(
+def read_packets(
     packets: PacketReader,
     loop: asyncio.AbstractEventLoop,
-    tell: Callable[[TranscriptPacket], None],
+    tell: Callable[[TranscriptPacket | VisionPacket], None],
     stop: threading.Event,
 ) -> None:
-    """Pass every transcript to `tell` in the loop; runs in the thread that the socket belongs to."""
+    """Pass every packet to `tell` in the loop; runs in the thread that the socket belongs to."""
     try:
         while not stop.is_set() and not packets.ended:
             packet = packets.read()
-            if isinstance(packet, TranscriptPacket):
+            if isinstance(packet, TranscriptPacket | VisionPacket):
                 with suppress(RuntimeError):  # the loop has been closed
                     loop.call_soon_threadsafe(tell, packet)
             elif packet is None:

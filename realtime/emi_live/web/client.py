@@ -45,7 +45,15 @@ TIMEOUT_S = 10.0
 class EmiClient:
     """One connection to one session. Sending and reading may happen in different threads."""
 
-    def __init__(self, server: str, session: str, *, token: str | None = None, viewer: bool = False) -> None:
+    def __init__(
+        self,
+        server: str,
+        session: str,
+        *,
+        token: str | None = None,
+        viewer: bool = False,
+        faces: bool = False,
+    ) -> None:
         """Connect to a session that exists.
 
         Args:
@@ -53,6 +61,7 @@ class EmiClient:
             session: its id.
             token: bearer token, if the server asks for one.
             viewer: only read; the source of the session is another connection.
+            faces: get a `FacesEvent` for each picture.
 
         Raises:
             SourceError: the server cannot be reached, or refuses.
@@ -61,7 +70,7 @@ class EmiClient:
         self.ended: str | None = None  # why the session has ended
         self._opened = ExitStack()
         at = urlsplit(server)
-        query = urlencode({"role": "viewer"}) if viewer else ""
+        query = urlencode(({"role": "viewer"} if viewer else {}) | ({"faces": 1} if faces else {}))
         url = f"{'wss' if at.scheme == 'https' else 'ws'}://{at.netloc}/v1/sessions/{session}?{query}"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
@@ -73,7 +82,7 @@ class EmiClient:
             raise SourceError(f"{server} cannot be reached: {error}") from error
 
     @classmethod
-    def open(cls, server: str, *, token: str | None = None) -> Self:
+    def open(cls, server: str, *, token: str | None = None, faces: bool = False) -> Self:
         """Begin a session and connect to it.
 
         Raises:
@@ -95,7 +104,7 @@ class EmiClient:
             connection.close()
         if answer.status != http.client.CREATED:
             raise SourceError(f"{server}: {body.get('error', answer.reason)}")
-        return cls(server, body["id"], token=token)
+        return cls(server, body["id"], token=token, faces=faces)
 
     def send_frame(self, jpeg: bytes, t_ms: float) -> None:
         """Send one JPEG picture, captured at `t_ms` of a steady clock of yours.
@@ -121,9 +130,14 @@ class EmiClient:
             samples = np.clip(np.round(samples * 32767), -32768, 32767)
         self._send(pack_media(SOUND, t_ms, samples.astype("<i2").tobytes(), rate_hz))
 
-    def command(self, type_: str) -> None:
-        """Send a command: mark, pause, resume, mute, unmute or end."""
-        self._send(encode(Command(type=type_)))  # type: ignore[arg-type] # the server refuses others
+    def command(self, type_: str, at: tuple[float, float] | None = None) -> None:
+        """Send a command: mark, pause, resume, mute, unmute, end, follow, show_landmarks or hide_landmarks.
+
+        Args:
+            type_: which one.
+            at: of `follow`: the point next to the face, in fractions of the picture; None: the largest face.
+        """
+        self._send(encode(Command(type=type_, at=at)))  # type: ignore[arg-type] # the server refuses others
 
     def receive(self, timeout_s: float | None = None) -> Event | None:
         """The next message; None after `timeout_s`, or at the end.

@@ -17,7 +17,7 @@ import cv2
 
 from emi_live.clock import NS_PER_MS
 from emi_live.errors import ConfigurationError, SourceError
-from emi_live.web.broadcast import POLL_S, Broadcast, read_transcripts
+from emi_live.web.broadcast import POLL_S, TOPICS, Broadcast, Outbox, read_packets
 from emi_live.web.protocol import PICTURE, Bye, Command, Role, pack_media
 from emi_live.web.server import Access, build_app, is_loopback, listen, run_in_thread
 from emi_live.worker import Worker
@@ -62,12 +62,19 @@ class LocalView(Broadcast):
         """Every page of this machine may send commands."""
         return "viewer" if wanted == "viewer" else "controller"
 
-    def obey(self, command: Command) -> None:
+    def set_clock(self, now_ms: float) -> None:
+        """Nothing: times are those of our own clock."""
+
+    def client_ms(self, t_ns: int) -> float:
+        """As in the header of pictures: our own clock."""
+        return t_ns / NS_PER_MS
+
+    def obey(self, command: Command, outbox: Outbox) -> None:
         """As `Broadcast.obey`, but a page cannot end the run: its owner does, in the terminal."""
         if command.type == "end":
             self.warn("a page cannot end this run; end it in its terminal", "commands_ignored")
             return
-        super().obey(command)
+        super().obey(command, outbox)
 
     async def close(self) -> None:
         """Tell every page that it is over."""
@@ -137,10 +144,10 @@ class WebSink:
         view = self._view = LocalView(NAME, engine, version=self._version, notice=self._notice)
         app = build_app(_OneView(view), Access())
         self._loop, self._stop_server = run_in_thread(app, self._listener, START_S)
-        words = partial(read_transcripts, engine.subscribe(["transcript"]), self._loop, view.tell_words)
+        packets = partial(read_packets, engine.subscribe(TOPICS), self._loop, view.tell_packet)
         pictures = partial(self._send_pictures, engine.frames())
         self._workers = [
-            Worker("web-words", words, engine.health),
+            Worker("web-packets", packets, engine.health),
             Worker("web-pictures", pictures, engine.health),
         ]
 

@@ -1,8 +1,9 @@
 """Messages between `emi serve` and its clients, version 1. docs/web.md explains them with examples.
 
-The server sends JSON text: `Hello`, `EstimateEvent`, `WordsEvent`, `StateEvent`, `WarningEvent`, `Bye`. A
-client sends JSON commands, and media as binary messages: 16 bytes of header (`pack_media`), then PCM or one
-JPEG picture. A JSON Schema is made from these declarations; a test keeps it up to date:
+The server sends JSON text: `Hello`, `EstimateEvent`, `WordsEvent`, `StateEvent`, `WarningEvent`, `Bye`, and
+`FacesEvent` to who asks for it. A client sends JSON commands, and media as binary messages: 16 bytes of
+header (`pack_media`), then PCM or one JPEG picture. A JSON Schema is made from these declarations; a test
+keeps it up to date:
 
     python -m emi_live.web.protocol > docs/web-protocol.schema.json
 """
@@ -13,7 +14,7 @@ import json
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -28,10 +29,13 @@ __all__ = [
     "Command",
     "EstimateEvent",
     "Event",
+    "FacesEvent",
     "Hello",
     "Media",
+    "Offer",
     "ProtocolError",
     "Role",
+    "Rules",
     "SpokenWord",
     "StateEvent",
     "WarningEvent",
@@ -47,6 +51,7 @@ __all__ = [
 
 PROTOCOL: Final = 1  # a new field does not change it; a new meaning does
 MAX_MESSAGE: Final = 1 << 20  # bytes of one message from a client
+MAX_OFFER: Final = 128 * 1024  # bytes of an offer of WebRTC
 MAX_COMMAND: Final = 4096  # bytes of one JSON command
 MAX_SIDE: Final = 2048  # pixels of a picture
 RATES_HZ: Final = (8_000, 192_000)  # of sound
@@ -55,6 +60,9 @@ SOUND: Final = 1
 PICTURE: Final = 2
 HEADER: Final = struct.Struct("<B3xId")  # kind, sample rate (0 for a picture), capture time in ms
 LATEST_MS: Final = 1e12  # 31 years since the client's clock began
+VIOLATIONS: Final = 20  # refused messages after which a connection is closed
+MESSAGES_A_SECOND: Final = 400  # of one connection, as a mean over `BURST_S`
+BURST_S: Final = 5.0
 
 
 class ProtocolError(ConfigurationError):
@@ -112,6 +120,21 @@ class WordsEvent(Event, frozen=True, kw_only=True, tag="words"):
     language: str | None = None
 
 
+class FacesEvent(Event, frozen=True, kw_only=True, tag="faces"):
+    """Where the faces of one picture are; only for connections that ask for it (`?faces=1`).
+
+    A box is x, y of its upper left corner, width and height, in fractions of the picture; a face at the
+    edge goes beyond it. `followed` is the number of the box of the face that is read, from 0; null: it is not
+    among them. `at_ms` is the picture's capture time by the client's clock. `landmarks`, after the command
+    `show_landmarks`: x and y of the 478 points of that face, one after the other, in thousandths.
+    """
+
+    boxes: list[tuple[float, float, float, float]]
+    followed: int | None = None
+    at_ms: float | None = None
+    landmarks: list[int] | None = None
+
+
 class StateEvent(Event, frozen=True, kw_only=True, tag="state"):
     """What the session does.
 
@@ -138,13 +161,60 @@ class Bye(Event, frozen=True, kw_only=True, tag="bye"):
     reason: str
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the source of a session may ask for.
 
-    `mark` sets a marker in the next estimate; `mute` ignores sound; `end` ends the session.
+    `mark` sets a marker in the next estimate; `mute` ignores sound; `end` ends the session. `follow` chooses
+    the face nearest to the point `at`, x and y in fractions of the picture, or without it the largest.
+    `show_landmarks` and `hide_landmarks` are for this connection's `faces`. `clock` tells the client's clock,
+    `ms`, where no message with media does: with WebRTC.
     """
 
-    type: Literal["mark", "pause", "resume", "mute", "unmute", "end"]
+    type: Literal[
+        "mark",
+        "pause",
+        "resume",
+        "mute",
+        "unmute",
+        "end",
+        "follow",
+        "show_landmarks",
+        "hide_landmarks",
+        "clock",
+    ]
+    at: tuple[Fraction, Fraction] | None = None  # of `follow` alone
+    ms: Annotated[float, msgspec.Meta(ge=0.0, le=LATEST_MS)] | None = None  # of `clock` alone
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a client begins a WebRTC connection, as `RTCPeerConnection.createOffer` gives it."""
+
+    type: Literal["offer"]
+    sdp: str
+
+
+class Rules:
+    """Counts what one connection sends, and what was refused of it."""
+
+    def __init__(self) -> None:
+        self._violations = 0
+        self._count = 0
+        self._since_s: float | None = None
+
+    def count(self, now_s: float) -> bool:
+        """Count a message; True if there are too many."""
+        if self._since_s is None or now_s - self._since_s >= BURST_S:
+            self._count, self._since_s = 0, now_s
+        self._count += 1
+        return self._count > MESSAGES_A_SECOND * BURST_S
+
+    def violated(self) -> bool:
+        """Count a message that was refused; True if there are too many."""
+        self._violations += 1
+        return self._violations > VIOLATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +295,7 @@ def jpeg_size(data: memoryview) -> tuple[int, int]:
 
 
 _events: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(
-    Hello | EstimateEvent | WordsEvent | StateEvent | WarningEvent | Bye
+    Hello | EstimateEvent | WordsEvent | FacesEvent | StateEvent | WarningEvent | Bye
 )
 _commands: Final = msgspec.json.Decoder(Command)
 
@@ -263,7 +333,7 @@ def decode_command(text: str) -> Command:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of all text messages."""
-    kinds = [Hello, EstimateEvent, WordsEvent, StateEvent, WarningEvent, Bye, Command]
+    kinds = [Hello, EstimateEvent, WordsEvent, FacesEvent, StateEvent, WarningEvent, Bye, Command]
     refs, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     named = dict(definitions)
     return {

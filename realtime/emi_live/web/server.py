@@ -4,6 +4,7 @@
     POST /v1/sessions                a new session: {"id": …}; 503 when all are taken
     WS   /v1/sessions/{id}           media in, messages out (`web.protocol`); `?role=viewer` only reads
     GET  /v1/sessions/{id}/latest    the newest estimate; 204 before the first
+    POST /v1/sessions/{id}/offer     media by WebRTC in place of the WebSocket (`web.rtc`)
     DELETE /v1/sessions/{id}         end it
     GET  /healthz, /metrics          for operators
 
@@ -23,10 +24,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, get_args
 from urllib.parse import urlsplit
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -40,16 +43,22 @@ from emi_live.health import Health
 from emi_live.web.broadcast import FullError
 from emi_live.web.protocol import (
     MAX_MESSAGE,
+    MAX_OFFER,
+    VIOLATIONS,
     Bye,
+    Offer,
     ProtocolError,
     Role,
+    Rules,
     decode_command,
     encode,
     unpack_media,
 )
+from emi_live.web.sessions import Session
 from emi_live.worker import Worker
 
 if TYPE_CHECKING:
+    from aiortc import RTCIceServer
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
@@ -76,6 +85,7 @@ STATIC: Final = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/emi.js": ("emi.js", "text/javascript"),
+    "/faces.js": ("faces.js", "text/javascript"),
     "/emi.d.ts": ("emi.d.ts", "text/plain"),
     "/microphone.js": ("microphone.js", "text/javascript"),
     "/example.html": ("example.html", "text/html"),
@@ -91,9 +101,6 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-VIOLATIONS: Final = 20  # refused messages after which a connection is closed
-MESSAGES_A_SECOND: Final = 400  # of one connection, as a mean over `BURST_S`
-BURST_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +217,8 @@ class _Guard:
         await self._app(scope, receive, with_headers)
 
 
-def build_app(sessions: Crowd, access: Access) -> Starlette:
-    """The application for these sessions."""
+def build_app(sessions: Crowd, access: Access, ice: Sequence[RTCIceServer] = ()) -> Starlette:
+    """The application for these sessions; `ice` are the servers that WebRTC may ask."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -221,12 +228,13 @@ def build_app(sessions: Crowd, access: Access) -> Starlette:
         finally:
             watch.cancel()
 
-    handlers = _Handlers(sessions)
+    handlers = _Handlers(sessions, ice)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
     routes += [
         Route("/v1/sessions", handlers.open, methods=["POST"]),
         Route("/v1/local", handlers.local),
         Route("/v1/sessions/{id}/latest", handlers.latest),
+        Route("/v1/sessions/{id}/offer", handlers.offer, methods=["POST"]),
         Route("/v1/sessions/{id}", handlers.end, methods=["DELETE"]),
         Route("/healthz", handlers.health),
         Route("/metrics", handlers.metrics),
@@ -341,8 +349,9 @@ def run_in_thread(
 class _Handlers:
     """One method per route."""
 
-    def __init__(self, sessions: Crowd) -> None:
+    def __init__(self, sessions: Crowd, ice: Sequence[RTCIceServer]) -> None:
         self._sessions = sessions
+        self._ice = ice
 
     async def open(self, _: Request) -> Response:
         try:
@@ -351,7 +360,35 @@ class _Handlers:
             return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
         except ConfigurationError as error:
             return JSONResponse({"error": str(error)}, 409)
-        return JSONResponse({"id": session.id}, 201)
+        answer: dict[str, Any] = {"id": session.id, "webrtc": find_spec("aiortc") is not None}
+        if self._ice:
+            from emi_live.web.rtc import for_browser
+
+            answer["ice"] = for_browser(self._ice)
+        return JSONResponse(answer, 201)
+
+    async def offer(self, request: Request) -> Response:
+        """Connect the source of a session by WebRTC."""
+        session = self._find(request)
+        if session is None:
+            return _not_found()
+        try:
+            sdp = await _offer_of(request)
+            if find_spec("aiortc") is None:
+                raise ProtocolError("this server has no WebRTC: pip install 'emi-live[webrtc]'")
+            if not isinstance(session, Session):
+                raise ProtocolError("this session has a camera of its own, and takes no media")
+            session.allow_offer()
+            from emi_live.web.rtc import Peer
+
+            outbox = session.join("source", faces=request.query_params.get("faces") == "1")
+            client = request.client.host if request.client is not None else "127.0.0.1"
+            answer = await Peer(session, outbox, self._ice).answer(sdp, client)
+        except ProtocolError as error:
+            session.warn(str(error), "offers_refused")
+            logger.warning("an offer was refused: %s", error)
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"type": "answer", "sdp": answer})
 
     async def local(self, _: Request) -> Response:
         """The session of this machine's own camera; `emi serve` has none."""
@@ -403,7 +440,8 @@ class _Handlers:
         if wanted not in get_args(Role):
             await _say_bye(client, f"role={wanted} is not one of {', '.join(get_args(Role))}")
             return
-        outbox = session.join(cast("Role", wanted), pictures=client.query_params.get("pictures") == "1")
+        asked = {name: client.query_params.get(name) == "1" for name in ("pictures", "faces")}
+        outbox = session.join(cast("Role", wanted), **asked)
         sending = asyncio.create_task(_send(client, outbox))
         try:
             await _receive(client, session, outbox)
@@ -417,6 +455,24 @@ class _Handlers:
 
     def _find(self, request: Request) -> Broadcast | None:
         return self._sessions.running.get(request.path_params["id"])
+
+
+async def _offer_of(request: Request) -> str:
+    """The SDP of a request's body.
+
+    Raises:
+        ProtocolError: it is too long, or not an offer.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_OFFER:
+            raise ProtocolError(f"an offer of more than {MAX_OFFER} bytes")
+    try:
+        offer = msgspec.json.decode(body, type=Offer)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f'an offer is {{"type": "offer", "sdp": …}} in JSON: {error}') from error
+    return offer.sdp
 
 
 async def _send(client: WebSocket, outbox: Outbox) -> None:
@@ -434,17 +490,12 @@ async def _send(client: WebSocket, outbox: Outbox) -> None:
 
 async def _receive(client: WebSocket, session: Broadcast, outbox: Outbox) -> None:
     """Take what one client sends, until it leaves or breaks the rules too often."""
-    loop = asyncio.get_running_loop()
-    violations, count, since_s = 0, 0, loop.time()
+    loop, rules = asyncio.get_running_loop(), Rules()
     while True:
         message = await client.receive()
         if message["type"] == "websocket.disconnect":
             return
-        now_s = loop.time()
-        count += 1
-        if now_s - since_s >= BURST_S:
-            count, since_s = 1, now_s
-        if count > MESSAGES_A_SECOND * BURST_S:
+        if rules.count(loop.time()):
             session.warn("too many messages", "floods")
             await _say_bye(client, "too many messages a second")
             return
@@ -456,11 +507,10 @@ async def _receive(client: WebSocket, session: Broadcast, outbox: Outbox) -> Non
             elif outbox.role == "viewer":
                 raise ProtocolError("this connection only reads: another one is the source of the session")
             else:
-                session.obey(decode_command(message["text"]))
+                session.obey(decode_command(message["text"]), outbox)
         except ConfigurationError as error:
-            violations += 1
             session.warn(str(error), "messages_refused")
-            if violations > VIOLATIONS:
+            if rules.violated():
                 await _say_bye(client, f"more than {VIOLATIONS} messages were refused: {error}")
                 return
 

@@ -12,10 +12,10 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
@@ -23,8 +23,8 @@ import numpy as np
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.live import LiveEngine
-from emi_live.web.broadcast import POLL_S, Broadcast, FullError, Outbox, read_transcripts
-from emi_live.web.protocol import PICTURE, Bye, Media, Role, StateEvent
+from emi_live.web.broadcast import POLL_S, TOPICS, Broadcast, FullError, Outbox, read_packets
+from emi_live.web.protocol import PICTURE, Bye, Media, ProtocolError, Role, StateEvent
 from emi_live.worker import Worker
 from emi_models.errors import EmiError
 
@@ -35,6 +35,8 @@ __all__ = ["ClientClock", "Session", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
+OFFERS: Final = 10  # of WebRTC that a session may get in `OFFERS_S`
+OFFERS_S: Final = 60.0
 DRIFT: Final = 1000  # a client's clock may be slower than ours by 1 part in this
 
 
@@ -78,8 +80,11 @@ class Session(Broadcast):
         self.lost_s: float | None = time.monotonic()  # since when there is no source
         self.heard_s = time.monotonic()  # when the last media came
         self._clock = ClientClock()
-        self._picture: tuple[Media, int] | None = None  # the newest one, and when it arrived
+        # What gives the newest picture, and its capture time; None of it once it is decoded.
+        self._picture: tuple[Callable[[], np.ndarray | None], int] | None = None
+        self.at_end: set[Callable[[], Awaitable[None]]] = set()  # what else ends with the session
         self._seen = asyncio.Event()
+        self._offers: list[float] = []  # when the last ones came
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: Worker | None = None
         self.starting: asyncio.Task[None] | None = None  # waited for: models load in a thread
@@ -91,11 +96,11 @@ class Session(Broadcast):
             EmiError: the engine cannot start.
         """
         await asyncio.to_thread(self._engine.load)
-        packets, loop = self._engine.subscribe(["transcript"]), asyncio.get_running_loop()
-        read = partial(read_transcripts, packets, loop, self.tell_words)
+        packets, loop = self._engine.subscribe(TOPICS), asyncio.get_running_loop()
+        read = partial(read_packets, packets, loop, self.tell_packet)
         await self._engine.__aenter__()
         self.running = True
-        self._reader = Worker("words", read, self._engine.health)
+        self._reader = Worker("packets", read, self._engine.health)
         self._reader.start()
         for work in (self._pass_on_estimates(), self._decode_pictures()):
             task = asyncio.create_task(work)
@@ -113,10 +118,28 @@ class Session(Broadcast):
         """The first connection that wants to be the source is it."""
         return "source" if wanted == "source" and self.source is None else "viewer"
 
-    def join(self, wanted: Role, *, pictures: bool = False) -> Outbox:
+    def client_ms(self, t_ns: int) -> float | None:
+        """As in the messages of the source."""
+        return self._clock.to_theirs_ms(t_ns)
+
+    def allow_offer(self) -> None:
+        """Count an offer of WebRTC.
+
+        Raises:
+            ProtocolError: the session has a source, or has had too many offers.
+        """
+        if self.source is not None:
+            raise ProtocolError("this session has a source already")
+        now_s = time.monotonic()
+        self._offers = [then_s for then_s in self._offers if now_s - then_s < OFFERS_S]
+        if len(self._offers) >= OFFERS:
+            raise ProtocolError(f"more than {OFFERS} offers in {OFFERS_S:g} s")
+        self._offers.append(now_s)
+
+    def join(self, wanted: Role, *, pictures: bool = False, faces: bool = False) -> Outbox:
         """Add a connection; its first messages wait in the outbox."""
         was_lost, self.lost_s = self.lost_s, None if self.role_of(wanted) == "source" else self.lost_s
-        outbox = super().join(wanted)
+        outbox = super().join(wanted, faces=faces)
         if outbox.role == "source":
             self.source = outbox
             if was_lost is not None:
@@ -134,21 +157,41 @@ class Session(Broadcast):
     def push(self, media: Media) -> None:
         """Take one block of sound or one picture; a picture replaces one that is not decoded yet."""
         arrived_ns = time.monotonic_ns()
-        self.heard_s = time.monotonic()
-        if not self.running:
-            self.counters["early"] += 1
-            return
         if media.kind == PICTURE:
-            self.counters["pictures"] += 1
-            self.counters["pictures_replaced"] += self._picture is not None
-            self._picture = media, arrived_ns
-            self._seen.set()
+            t_ns = self._clock.to_ours(media.t_ms, 0, arrived_ns)
+            self.push_picture(partial(_decode, media.payload), t_ns)
             return
         samples = np.frombuffer(media.payload, "<i2")
         length_ns = len(samples) * NS_PER_S // media.rate_hz
         t_ns = self._clock.to_ours(media.t_ms, length_ns, arrived_ns)
+        self.push_sound(samples, t_ns, media.rate_hz, length_ns)
+
+    def push_picture(self, decode: Callable[[], np.ndarray | None], t_ns: int) -> None:
+        """Take one picture, captured at `t_ns` of our clock; it replaces one that is not decoded yet.
+
+        `decode` gives it as uint8 BGR, or None if it is damaged; it is called in a thread.
+        """
+        self.heard_s = time.monotonic()
+        if not self.running:
+            self.counters["early"] += 1
+            return
+        self.counters["pictures"] += 1
+        self.counters["pictures_replaced"] += self._picture is not None
+        self._picture = decode, t_ns
+        self._seen.set()
+
+    def push_sound(self, samples: Any, t_ns: int, rate_hz: int, length_ns: int) -> None:
+        """Take one block of sound, as `LiveEngine.push_audio` does."""
+        self.heard_s = time.monotonic()
+        if not self.running:
+            self.counters["early"] += 1
+            return
         self.counters["sound_ms"] += length_ns // NS_PER_MS
-        self._try(partial(self._engine.push_audio, samples, t_ns, media.rate_hz))
+        self._try(partial(self._engine.push_audio, samples, t_ns, rate_hz))
+
+    def set_clock(self, now_ms: float) -> None:
+        """Take what the source's clock shows."""
+        self._clock.to_ours(now_ms, 0, time.monotonic_ns())
 
     async def close(self) -> None:
         """End the engine; readers get the reason first."""
@@ -156,6 +199,8 @@ class Session(Broadcast):
             await self.starting
         self.running = False
         self.tell(Bye(reason=self.ended or "the server stops"))
+        for end in list(self.at_end):
+            await end()
         for task in self._tasks:
             task.cancel()
         if self._reader is not None:
@@ -176,7 +221,7 @@ class Session(Broadcast):
 
     async def _pass_on_estimates(self) -> None:
         async for estimate in self._engine:
-            self.tell_estimate(estimate, self._clock.to_theirs_ms(estimate.t_ns))
+            self.tell_estimate(estimate, self.client_ms(estimate.t_ns))
 
     async def _decode_pictures(self) -> None:
         """Decode the newest picture in a thread and push it, again and again."""
@@ -186,9 +231,8 @@ class Session(Broadcast):
             taken, self._picture = self._picture, None
             if taken is None:
                 continue
-            media, arrived_ns = taken
-            t_ns = self._clock.to_ours(media.t_ms, 0, arrived_ns)
-            picture = await asyncio.to_thread(_decode, media.payload)
+            decode, t_ns = taken
+            picture = await asyncio.to_thread(decode)
             if picture is None:
                 self.warn("a picture could not be decoded", "pictures_refused")
                 continue

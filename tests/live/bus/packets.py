@@ -51,6 +51,9 @@ def scalars(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.StrType(max_length=longest):
             assert longest is not None
             return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(longest, MAX_ITEMS))
+        case inspect.BytesType(max_length=longest):
+            assert longest is not None
+            return st.binary(max_size=min(longest, MAX_ITEMS))
         case inspect.LiteralType(values=choices):
             return st.sampled_from(choices)
     raise AssertionError(f"a packet may not have {kind}: the wire has no limits for it")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet, VisionPacket
 from emi_live.rings import VideoRing
 from emi_live.stages.vision import FaceStage
-from emi_models.encoders.face import FaceEncoder, FaceResult
+from emi_models.encoders.face import Box, FaceEncoder, FaceResult
 from tests.live.stages.fakes import BrightnessFace, run_stage
 from tests.models.encoders.media import read_frames
 
@@ -118,3 +119,31 @@ def test_a_face_that_cannot_be_read_gives_a_reason_and_no_features() -> None:
     counters = health.snapshot().counters
     assert (counters["face.unreadable"], counters["face.changed"]) == (1, 1)
     assert "another face" in health.status("face").detail
+
+
+class TwoFaces(BrightnessFace):
+    """Sees two faces, the second of which is followed."""
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        boxes = (Box(-0.25, 0.0, 0.25, 0.5), Box(0.5, 0.25, 1.0, 0.75))
+        points = np.array([[0.5, 0.25], [1.25, -0.5]], np.float32)
+        return FaceResult(2, np.zeros(58, np.float32), boxes[1], points, boxes=boxes, followed=1)
+
+
+def test_a_packet_tells_where_faces_are_and_on_request_the_points_of_the_followed_one() -> None:
+    ring, wanted = VideoRing(lossless=True), threading.Event()
+    stage = FaceStage(ring.reader(), TwoFaces(), FaceConfig(), Health(), wanted)
+    ring.write(BRIGHT, 0)
+    (without,) = stage.step(0)
+    wanted.set()
+    ring.write(BRIGHT, 40 * MS)
+    (packet,) = stage.step(0)
+    assert isinstance(without, VisionPacket)
+    assert isinstance(packet, VisionPacket)
+    assert without.landmarks is None
+    for one in (without, packet):
+        assert one.boxes == ((-0.25, 0.0, 0.5, 0.5), (0.5, 0.25, 0.5, 0.5))
+        assert one.followed == 1
+    assert packet.landmarks is not None
+    points = np.frombuffer(packet.landmarks, "<u2") / 65535
+    assert np.allclose(points, [0.5, 0.25, 1.0, 0.0], atol=1e-5), "points outside are put on the edge"

@@ -18,7 +18,7 @@ from emi_live.bundle.base import Encoders
 from emi_live.config import load_config
 from emi_live.web.server import Access, Server, build_app, listen, server_config
 from emi_live.web.sessions import Sessions
-from emi_models.encoders.face import FaceResult
+from emi_models.encoders.face import FACE_DIM, Box, FaceResult
 
 PATIENCE_S = 30.0
 
@@ -61,6 +61,25 @@ class NoFace:
     def reset(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class TwoFaces(NoFace):
+    """Sees two faces in every frame, and follows the first, or the one that it was told to."""
+
+    BOXES = (Box(0.1, 0.2, 0.3, 0.5), Box(0.6, 0.2, 0.9, 0.6))
+
+    def __init__(self) -> None:
+        self.followed = 0
+
+    def analyse(self, rgb: NDArray[np.uint8], t_ns: int) -> FaceResult:
+        points = np.full((478, 2), self.BOXES[self.followed].centre, np.float32)
+        features = np.zeros(FACE_DIM, np.float32)
+        return FaceResult(
+            2, features, self.BOXES[self.followed], points, boxes=self.BOXES, followed=self.followed
+        )
+
+    def follow(self, wish: object) -> None:
+        self.followed = int(wish != "largest" and wish[0] > 0.5)  # type: ignore[index] # a point
 
 
 def without_models(config: LiveConfig) -> LiveEngine:

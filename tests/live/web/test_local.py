@@ -13,8 +13,17 @@ from emi_live.bundle.base import Encoders
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.web.client import EmiClient
 from emi_live.web.local import WebSink, parse_address
-from emi_live.web.protocol import PICTURE, Bye, EstimateEvent, Hello, StateEvent, WarningEvent, unpack_media
-from tests.live.web.conftest import PATIENCE_S, NoFace
+from emi_live.web.protocol import (
+    PICTURE,
+    Bye,
+    EstimateEvent,
+    FacesEvent,
+    Hello,
+    StateEvent,
+    WarningEvent,
+    unpack_media,
+)
+from tests.live.web.conftest import PATIENCE_S, NoFace, TwoFaces
 from tests.live.web.test_server import first
 
 
@@ -35,12 +44,13 @@ def test_others_are_refused(text: str, word: str) -> None:
 
 
 @pytest.fixture
-def page(assets: Path) -> Iterator[WebSink]:
-    """The page of a run that watches a clip at real pace."""
+def page(request: pytest.FixtureRequest, assets: Path) -> Iterator[WebSink]:
+    """The page of a run that watches a clip at real pace; a parameter is the face encoder's class."""
+    face = getattr(request, "param", NoFace)()
     clip = assets / "av/face_and_speech.mp4"
     config = load_config(settings=[f"source.input={clip}", "mode=live", "speech.backend=none"])
     sink = WebSink("127.0.0.1:0", version="1", notice="notice")
-    engine = LiveEngine(config, sinks=[sink], encoders=Encoders(face=NoFace()))
+    engine = LiveEngine(config, sinks=[sink], encoders=Encoders(face=face))
     with engine:
         yield sink
 
@@ -71,6 +81,33 @@ def test_pictures_go_to_pages_that_want_them(page: WebSink) -> None:
     picture = unpack_media(message)
     assert picture.kind == PICTURE
     assert 1000 < len(picture.payload) < 100_000
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("page", [TwoFaces], indirect=True)
+def test_pages_see_where_faces_are_and_choose_one(page: WebSink) -> None:
+    server = page.url.rstrip("/")
+    with EmiClient(server, "local", faces=True) as one, EmiClient(server, "local") as other:
+        seen = first(one, FacesEvent)
+        assert seen.boxes == [(0.1, 0.2, 0.2, 0.3), (0.6, 0.2, 0.3, 0.4)]
+        assert (seen.followed, seen.landmarks) == (0, None)
+        one.command("follow", (0.75, 0.4))
+        while first(one, FacesEvent).followed != 1:
+            continue
+        one.command("show_landmarks")
+        while (points := first(one, FacesEvent).landmarks) is None:
+            continue
+        assert len(points) == 2 * 478
+        assert points[:2] == [750, 400]
+        one.command("hide_landmarks")
+        while first(one, FacesEvent).landmarks is not None:
+            continue
+        assert not isinstance(other.receive(PATIENCE_S), FacesEvent)
+        other.command("follow")
+        while first(one, FacesEvent).followed != 0:
+            continue
+        for _ in range(30):
+            assert not isinstance(other.receive(PATIENCE_S), FacesEvent), "it has not asked for them"
 
 
 @pytest.mark.assets

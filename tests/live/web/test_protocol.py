@@ -88,7 +88,10 @@ def test_the_size_of_a_real_picture_is_found() -> None:
     assert jpeg_size(memoryview(data.tobytes())) == (64, 48)
 
 
-@pytest.mark.parametrize("text", ['{"type":"dance"}', '{"type":"mark","x":1}', "[]", "{", "x" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    ['{"type":"dance"}', '{"type":"follow","at":[0.5,1.5]}', '{"type":"mark","x":1}', "[]", "{", "x" * 5000],
+)
 def test_other_commands_are_refused(text: str) -> None:
     with pytest.raises(ProtocolError):
         decode_command(text)
@@ -96,6 +99,10 @@ def test_other_commands_are_refused(text: str) -> None:
 
 def test_messages_come_back_as_they_were() -> None:
     assert decode_command(encode(Command(type="mark"))) == Command(type="mark")
+    for event in VECTORS["events"]:
+        assert json.loads(encode(decode_event(json.dumps(event)))) == event
+    for command in VECTORS["commands"]:
+        assert json.loads(encode(decode_command(json.dumps(command)))) == command
     assert decode_event(encode(Bye(reason="ended"))) == Bye(reason="ended")
     with pytest.raises(ProtocolError):
         decode_event('{"type":"hello"}')

@@ -38,11 +38,11 @@ TOKEN = "for-tests"  # noqa: S105 # it guards nothing
 
 
 def request(
-    served: Served, method: str, path: str, headers: Headers | None = None
+    served: Served, method: str, path: str, headers: Headers | None = None, body: str | None = None
 ) -> tuple[int, bytes, Headers]:
     connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=PATIENCE_S)
     try:
-        connection.request(method, path, headers=dict(headers or {}))
+        connection.request(method, path, body, headers=dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
     finally:

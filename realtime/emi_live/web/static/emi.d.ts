@@ -39,6 +39,14 @@ export interface EstimateEvent {
 export interface SpokenWord { number: number; text: string; start: number; end: number; committed: boolean }
 /** Words that are new or have changed; a word keeps its number. */
 export interface WordsEvent { type: "words"; words: SpokenWord[]; withdrawn: number[]; language: string | null }
+/** Where the faces of one picture are: only with `faces: true`. */
+export interface FacesEvent {
+  type: "faces";
+  /** x and y of the upper left corner, width, height, in fractions of the picture. */ boxes: [number, number, number, number][];
+  /** Which box is the face that is read; null: none of them. */ followed: number | null;
+  /** Capture time by this page's `performance.now()`. */ at_ms: number | null;
+  /** After `showLandmarks`: x and y of 478 points, one after the other, in thousandths. */ landmarks: number[] | null;
+}
 export interface StateEvent {
   type: "state"; state: "loading" | "running" | "paused" | "lost"; muted: boolean; seconds: number | null;
 }
@@ -50,7 +58,7 @@ export interface Disconnected { /** Until the next attempt to connect. */ retryM
 
 export interface EmiEvents {
   hello: CustomEvent<Hello>; estimate: CustomEvent<EstimateEvent>; words: CustomEvent<WordsEvent>;
-  state: CustomEvent<StateEvent>; warning: CustomEvent<WarningEvent>; bye: CustomEvent<Bye>;
+  faces: CustomEvent<FacesEvent>; state: CustomEvent<StateEvent>; warning: CustomEvent<WarningEvent>; bye: CustomEvent<Bye>;
   disconnected: CustomEvent<Disconnected>; picture: CustomEvent<Picture>;
 }
 
@@ -61,13 +69,21 @@ export interface SendOptions {
 }
 
 export class EmiSession extends EventTarget {
-  static open(options?: { server?: string; token?: string | null }): Promise<EmiSession>;
+  static open(options?: {
+    server?: string; token?: string | null;
+    /** Whether `faces` events are wanted. */ faces?: boolean;
+    /** How media go to the server; default "websocket". With "webrtc", `send` connects, and rejects if it cannot. */
+    transport?: "websocket" | "webrtc";
+  }): Promise<EmiSession>;
   constructor(id: string, options?: {
     server?: string; token?: string | null; role?: "source" | "controller" | "viewer";
-    /** Whether `picture` events are wanted. */ pictures?: boolean;
+    /** Whether `picture` events are wanted. */ pictures?: boolean; faces?: boolean;
+    transport?: "websocket" | "webrtc";
+    /** STUN or TURN servers, as the server names them. */ ice?: RTCIceServer[];
   });
   readonly id: string;
   readonly connected: boolean;
+  readonly transport: "websocket" | "webrtc";
   readonly pictures: { sent: number; leftOut: number };
   send(stream: MediaStream, options?: SendOptions): Promise<void>;
   mark(): void;
@@ -75,6 +91,8 @@ export class EmiSession extends EventTarget {
   resume(): void;
   mute(): void;
   unmute(): void;
+  follow(at?: [number, number]): void;
+  showLandmarks(on?: boolean): void;
   close(): void;
   addEventListener<K extends keyof EmiEvents>(
     type: K, listener: (event: EmiEvents[K]) => void, options?: boolean | AddEventListenerOptions,

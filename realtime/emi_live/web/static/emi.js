@@ -26,34 +26,42 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 }
 
 export class EmiSession extends EventTarget {
-  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures;
+  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
-  static async open({ server = location.origin, token = null } = {}) {
+  static async open({ server = location.origin, token = null, faces = false, transport = "websocket" } = {}) {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const answer = await fetch(new URL("/v1/sessions", server), { method: "POST", headers });
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error);
-    return new EmiSession(body.id, { server, token });
+    if (transport === "webrtc" && !body.webrtc) throw new Error("The server has no WebRTC: pip install 'emi-live[webrtc]'");
+    return new EmiSession(body.id, { server, token, faces, transport, ice: body.ice });
   }
 
   /** Join a session that exists, e.g. as a viewer. */
-  constructor(id, { server = location.origin, token = null, role = "source", pictures = false } = {}) {
+  constructor(id, { server = location.origin, token = null, role = "source", pictures = false, faces = false, transport = "websocket", ice = [] } = {}) {
     super();
+    this.#transport = transport;
+    this.#ice = ice;
     this.#pictures = pictures;
+    this.#faces = faces;
     this.#base = new URL(server);
     this.#token = token;
     this.#id = id;
     this.#role = role;
-    this.#connect();
+    if (transport === "websocket") this.#connect(); // WebRTC connects when there is a stream
   }
 
   get id() { return this.#id; }
-  get connected() { return this.#socket?.readyState === WebSocket.OPEN; }
+  get transport() { return this.#transport; }
+  get connected() { return this.#socket?.readyState === WebSocket.OPEN || this.#channel?.readyState === "open"; }
 
   /** Send the pictures and the sound of a stream, until `close` or until its tracks end. */
   async send(stream, { framesPerSecond = 15, width = 640, quality = 0.8 } = {}) {
+    this.#stream = stream;
+    if (this.#transport === "webrtc") return this.#connectPeer();
     const [video] = stream.getVideoTracks();
     const [audio] = stream.getAudioTracks();
     if (video) this.#stops.push(await sendPictures(video, this.#post, { framesPerSecond, width, quality }, this.pictures));
@@ -66,6 +74,13 @@ export class EmiSession extends EventTarget {
   resume() { this.#command("resume"); }
   mute() { this.#command("mute"); }
   unmute() { this.#command("unmute"); }
+  /** Read the face nearest to a point (x, y), in fractions of the picture as it is sent; without one, the largest. */
+  follow(at) { this.#command("follow", at && { at }); }
+  /** Whether `faces` events carry the points of the followed face. */
+  showLandmarks(on = true) {
+    this.#landmarks = on;
+    this.#command(on ? "show_landmarks" : "hide_landmarks");
+  }
 
   /** End the session, if this is its source, and stop; the tracks of the stream stay open. */
   close() {
@@ -79,16 +94,60 @@ export class EmiSession extends EventTarget {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.#role !== "source") url.searchParams.set("role", this.#role);
     if (this.#pictures) url.searchParams.set("pictures", "1");
+    if (this.#faces) url.searchParams.set("faces", "1");
     if (this.#token) url.searchParams.set("token", this.#token);
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => { this.#attempt = 0; };
+    socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => (typeof data === "string" ? this.#received(JSON.parse(data)) : this.#pictured(data));
     socket.onclose = () => this.#lost();
     this.#socket = socket;
   }
 
+  /** Connect by WebRTC; rejects if it does not come about within ten seconds. */
+  async #connectPeer() {
+    const peer = this.#peer = new RTCPeerConnection({ iceServers: this.#ice }), stopped = () => this.#peer !== peer;
+    const channel = this.#channel = peer.createDataChannel("emi");
+    for (const track of this.#stream.getTracks()) peer.addTrack(track, this.#stream);
+    const lost = () => { if (!stopped()) { this.#drop(); this.#lost(); } };
+    channel.onmessage = ({ data }) => this.#received(JSON.parse(data));
+    try {
+      await peer.setLocalDescription();
+      await Promise.race([gathered(peer), wait(1000)]);
+      const url = new URL(`/v1/sessions/${this.#id}/offer`, this.#base);
+      if (this.#faces) url.searchParams.set("faces", "1");
+      const headers = { "Content-Type": "application/json", ...(this.#token && { Authorization: `Bearer ${this.#token}` }) };
+      const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(peer.localDescription) });
+      const body = await answer.json();
+      if (!answer.ok) throw new Error(body.error);
+      await peer.setRemoteDescription(body);
+      await Promise.race([opened(channel), wait(10_000).then(() => { throw new Error("WebRTC does not connect"); })]);
+    } catch (error) {
+      if (!stopped()) this.#drop();
+      throw error;
+    }
+    const tellClock = () => this.#command("clock", { ms: performance.now() });
+    this.#clock = setInterval(tellClock, 1000);
+    tellClock();
+    channel.onclose = lost;
+    peer.onconnectionstatechange = () => { if (["failed", "closed"].includes(peer.connectionState)) lost(); };
+    this.#opened();
+  }
+
+  #drop() {
+    clearInterval(this.#clock);
+    const peer = this.#peer;
+    this.#peer = this.#channel = null;
+    peer?.close();
+  }
+
+  #opened() { this.#attempt = 0; this.#asked = false; }
+
   #received(message) {
+    if (message.state === "running" && !this.#asked) {
+      this.#asked = true;
+      if (this.#landmarks) this.showLandmarks();
+    }
     if (message.type === "bye") return this.#finish(message.reason);
     this.#tell(message.type, message);
   }
@@ -103,19 +162,24 @@ export class EmiSession extends EventTarget {
     const delayMs = BACK_OFF_MS[this.#attempt++];
     if (delayMs === undefined) return this.#finish("the server cannot be reached");
     this.#tell("disconnected", { retryMs: delayMs });
-    setTimeout(() => { if (!this.#ended) this.#connect(); }, delayMs);
+    setTimeout(() => {
+      if (this.#ended) return;
+      if (this.#transport === "webrtc") this.#connectPeer().catch(() => this.#lost());
+      else this.#connect();
+    }, delayMs);
   }
 
   #finish(reason) {
     if (this.#ended) return;
     this.#ended = true;
     for (const stop of this.#stops.splice(0)) stop();
-    this.#socket.close();
+    this.#socket?.close();
+    if (this.#peer) this.#drop();
     this.#tell("bye", { type: "bye", reason });
   }
 
   #tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
-  #command(type) { if (this.connected) this.#socket.send(JSON.stringify({ type })); }
+  #command(type, more) { if (this.connected) (this.#channel ?? this.#socket).send(JSON.stringify({ type, ...more })); }
 
   #post = (kind, timeMs, payload, rateHz) => {
     if (!this.connected || (kind === PICTURE && this.#socket.bufferedAmount > MAX_WAITING_BYTES)) return false;
@@ -123,6 +187,12 @@ export class EmiSession extends EventTarget {
     return true;
   };
 }
+
+const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
+const opened = (channel) => new Promise((done) => { channel.onopen = done; });
+const gathered = (peer) => new Promise((done) => {
+  peer.onicegatheringstatechange = () => { if (peer.iceGatheringState === "complete") done(); };
+});
 
 async function sendPictures(track, post, { framesPerSecond, width, quality }, counts) {
   const video = document.createElement("video");

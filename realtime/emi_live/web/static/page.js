@@ -1,11 +1,13 @@
 // The page of `emi serve`: consent, own picture, six bars with their history, words, markers, recording.
 import { EmiSession } from "./emi.js";
+import { showFaces } from "./faces.js";
 
-const HISTORY_S = 120;
+const HISTORY_S = 120, SPANS_S = [30, 60, HISTORY_S]; // curves begin wide, then hold more
 const STATE_WORDS = { live: "used", missing: "missing", failed: "failed", unavailable: "not available" };
 const MODALITIES = { vision: "Vision", audio: "Audio", text: "Text" };
 const $ = (id) => document.getElementById(id);
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const wishes = new URLSearchParams(location.hash.slice(1));
+const token = wishes.get("token"), TRANSPORT = wishes.get("transport") ?? "websocket";
 
 let session = null, stream = null, paused = false, muted = false, recording = null, rows = {}, words = new Map();
 let history = [], marks = [], lags = [];
@@ -17,9 +19,14 @@ $("pause").onclick = () => (paused ? session?.resume() : session?.pause());
 $("mute").onclick = () => (muted ? session?.unmute() : session?.mute());
 $("mark").onclick = mark;
 $("record").onclick = record;
+$("mesh").onclick = () => {
+  const on = $("mesh").getAttribute("aria-pressed") !== "true";
+  press("mesh", on);
+  session?.showLandmarks(on);
+};
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("live").hidden) return;
-  const key = { p: "pause", u: "mute", m: "mark", r: "record" }[event.key.toLowerCase()];
+  const key = { p: "pause", u: "mute", m: "mark", r: "record", l: "mesh" }[event.key.toLowerCase()];
   if (key) { $(key).click(); event.preventDefault(); }
 });
 addEventListener("pagehide", () => session?.close());
@@ -32,7 +39,7 @@ async function watchThisMachine() {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const { id } = await (await fetch("/v1/local", { headers })).json();
   if (!id) return;
-  session = new EmiSession(id, { role: "controller", pictures: true });
+  session = new EmiSession(id, { role: "controller", pictures: true, faces: true });
   listen(session);
   session.addEventListener("picture", ({ detail: { jpeg } }) => {
     URL.revokeObjectURL($("remote").src);
@@ -51,9 +58,7 @@ async function start() {
   try {
     if (!wanted.video && !wanted.audio) throw new Error("Choose the camera, the microphone, or both.");
     stream = await openMedia(wanted);
-    session = await EmiSession.open({ token });
-    listen(session);
-    await session.send(stream);
+    session = await begin(TRANSPORT);
     $("video").srcObject = stream;
     $("no-camera").hidden = stream.getVideoTracks().length > 0;
     await $("video").play();
@@ -65,6 +70,23 @@ async function start() {
     problem(explain(error));
   }
   $("start").disabled = false;
+}
+
+/** Open a session and send to it; where WebRTC does not connect, say so and use the WebSocket. */
+async function begin(transport) {
+  const opened = await EmiSession.open({ token, faces: true, transport });
+  listen(opened);
+  try {
+    session = opened;
+    await opened.send(stream);
+  } catch (error) {
+    if (transport !== "webrtc") throw error;
+    session = null;
+    opened.close();
+    session = await begin("websocket");
+    $("warning").textContent = `${error.message}: the WebSocket is used.`;
+  }
+  return session;
 }
 
 async function openMedia({ video, audio }) {
@@ -102,9 +124,11 @@ function listen(live) {
   });
   on("estimate", show);
   on("words", showWords);
+  on("faces", (faces) => showFaces(faces, (at) => live.follow(at)));
   on("warning", ({ text, count }) => { $("warning").textContent = count > 1 ? `${text} (${count} times)` : text; });
   on("disconnected", () => status("connection lost, trying again …", "trouble"));
   on("bye", ({ reason }) => {
+    if (session !== live) return;
     release();
     status("ended", "");
     if (!$("stop").hidden) {
@@ -121,6 +145,8 @@ function release() {
   session = null;
   for (const track of stream?.getTracks() ?? []) track.stop();
   stream = $("video").srcObject = null;
+  press("mesh", false);
+  showFaces({ boxes: [] });
 }
 
 /** What is shown of an estimate: its intensities, values of other labels, or the probability of ambivalence. */
@@ -195,12 +221,14 @@ function because(emotion, modalities) {
 }
 
 function drawHistory() {
-  const end = history.at(-1)?.t ?? 0;
+  const end = history.at(-1)?.t ?? 0, past = end - (history[0]?.t ?? 0);
+  const span = SPANS_S.find((seconds) => past <= seconds) ?? HISTORY_S, shown = span < HISTORY_S ? `${span} seconds` : "two minutes";
+  if ($("span").textContent !== shown) $("span").textContent = shown;
   for (const [name, { canvas, row }] of Object.entries(rows)) {
     const scale = devicePixelRatio, width = canvas.clientWidth * scale, height = canvas.clientHeight * scale;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    const x = (t) => width * (1 - (end - t) / HISTORY_S), y = (value) => height - 1 - value * (height - 3 * scale);
+    const x = (t) => width * (1 - (end - t) / span), y = (value) => height - 1 - value * (height - 3 * scale);
     const colours = getComputedStyle(row), hue = colours.getPropertyValue(`--${name}`) || colours.color;
     context.clearRect(0, 0, width, height);
     context.strokeStyle = colours.getPropertyValue("--line");
@@ -282,8 +310,8 @@ function download(name, text) {
 function figures() {
   const sorted = [...lags].sort((a, b) => a - b), middle = sorted[sorted.length >> 1];
   const { sent, leftOut } = session?.pictures ?? { sent: 0, leftOut: 0 };
-  $("figures").textContent = (middle === undefined ? "" : `on the page ${Math.round(middle)} ms after capture · `)
-    + (stream ? `${sent} pictures sent` : "") + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
+  $("figures").textContent = (middle === undefined ? "" : `${Math.round(middle)} ms after capture`)
+    + (sent ? ` · ${sent} pictures sent` : "") + (leftOut ? `, ${leftOut} left out` : "") + (recording ? ` · recording, ${recording.length}` : "");
 }
 
 function status(text, state) {
