@@ -167,7 +167,10 @@ def cpu_options(threads: int = 1) -> SessionOptions:
     return options
 
 
-Extra = Literal["train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "all"]
+Extra = Literal[
+    "train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "all",
+    "lsl", "osc", "mqtt", "ros2", "foxglove", "metrics",
+]  # fmt: skip
 
 EXPORT: Final = ("torch", "onnx", "onnxscript")  # what makes the ONNX of a checkpoint
 

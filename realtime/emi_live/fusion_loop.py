@@ -22,10 +22,13 @@ from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import (
     END_OF_STREAM,
+    MAX_LABEL,
+    MAX_MARKS,
     NOTHING_YET,
     AudioPacket,
     Estimate,
     Latency,
+    Mark,
     ModalityReport,
     Packet,
     Range,
@@ -97,7 +100,7 @@ class FusionLoop:
         self._lock = threading.Lock()  # guards the three below
         self._successors: list[FusionEngine] = []
         self._closed = False
-        self._marker: int | None = None  # set since the last estimate
+        self._marks: list[tuple[Mark, bool]] = []  # set since the last estimate; whether it has a time
         self._hop = 1  # live mode: the next one that is due; kept over a restart
         self._publisher = publisher
         self._conditions = conditions
@@ -158,10 +161,36 @@ class FusionLoop:
                 raise ConfigurationError("the engine has ended; start another one with the checkpoint")
             self._successors.append(engine)
 
-    def mark(self, number: int) -> None:
-        """Set the marker of the next estimate; any thread may call."""
+    def mark(self, number: int, t_ns: int | None = None, label: str = "", origin: str = "") -> None:
+        """Give the next estimate a marker; any thread may call.
+
+        Args:
+            number: of the marker.
+            t_ns: its capture time; None = now, or the end of the next window in exact mode.
+            label: what happened.
+            origin: who says so.
+
+        Raises:
+            ConfigurationError: too many wait for one estimate, or it cannot be sent.
+        """
+        timed = t_ns is not None or not self._options.exact
+        at_ns = t_ns if t_ns is not None else self._clock.now_ns() if timed else 0
+        if len(label) > MAX_LABEL or not -(2**62) < at_ns < 2**62:
+            raise ConfigurationError(
+                f"a marker has at most {MAX_LABEL} characters and a time in nanoseconds, not "
+                f"{len(label)} characters at {t_ns}"
+            )
         with self._lock:
-            self._marker = number
+            if len(self._marks) >= MAX_MARKS:
+                raise ConfigurationError(
+                    f"{MAX_MARKS} markers wait for the next estimate; set fewer, or shorten window.hop_s"
+                )
+            self._marks.append((Mark(number, at_ns, label, origin), timed))
+
+    def _take_marks(self, end_ns: int) -> tuple[Mark, ...]:
+        with self._lock:
+            marks, self._marks = self._marks, []
+        return tuple(mark if timed else replace(mark, t_ns=end_ns) for mark, timed in marks)
 
     def close(self) -> None:
         """Close the engine, and those that were to follow it; the loop must have ended."""
@@ -256,8 +285,7 @@ class FusionLoop:
 
     def _emit(self, end_ns: int, origin_ns: int) -> None:
         self._take_over()
-        with self._lock:
-            marker, self._marker = self._marker, None
+        marks = self._take_marks(end_ns)
         traces = self._newest_traces(end_ns)
         started_ns = 0 if self._options.exact else self._clock.now_ns()
         started = time.perf_counter_ns()
@@ -295,7 +323,8 @@ class FusionLoop:
             bundle=self._options.bundle,
             source=self._options.source,
             session=self._options.session,
-            marker=marker,
+            marker=marks[-1].number if marks else None,
+            marks=marks,
             names=tuple(target.name for target in header.targets),
             ranges=tuple(Range(t.low, t.high) for t in header.targets) if ranged else (),
             task="emi" if header.task == "emi" else "bah",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
-from emi_live.sinks import AsyncEstimates, EstimateReader
+from emi_live.sinks import AsyncEstimates, AttachedSink, EstimateReader
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class LiveEngine:
         self._progress = progress
         self._on_estimate = on_estimate
         self._marks = 0
+        self._marking = threading.Lock()
         self._start_ns: int | None = None
         self._parts: Parts | None = None
         self._pid = os.getpid()  # the process in which it was loaded
@@ -166,6 +168,9 @@ class LiveEngine:
             self._shared,
         )
         _running_engines.add(self)
+        for sink in self._sinks:
+            if isinstance(sink, AttachedSink):
+                sink.attach(self)
 
     def swap(self, checkpoint: str | Path) -> None:
         """Change to another checkpoint between two windows, without a pause; it is loaded in this thread.
@@ -191,11 +196,29 @@ class LiveEngine:
         if parts.watch is not None and second is not None:
             parts.watch.swap(second)
 
-    def mark(self) -> int:
-        """Set a marker: the next estimate carries the returned number, from 1. For one thread."""
-        self._running().loop.mark(self._marks + 1)
-        self._marks += 1
-        return self._marks
+    def mark(self, label: str = "", t_ns: int | None = None, *, origin: str = "python") -> int:
+        """Set a marker, such as the start of a stimulus; any thread may call.
+
+        The next estimate carries it, and so does every sink.
+
+        Args:
+            label: what happened, at most 100 characters.
+            t_ns: when, by the clock of capture times; None = now; in exact mode, the end of the next
+                window.
+            origin: who sets it.
+
+        Returns:
+            Its number in this run, from 1.
+
+        Raises:
+            ConfigurationError: a label that is too long, over 32 markers for one estimate, or the engine is
+                not running.
+        """
+        loop = self._running().loop
+        with self._marking:
+            loop.mark(self._marks + 1, t_ns, label, origin)
+            self._marks += 1
+            return self._marks
 
     def follow(self, face: tuple[float, float] | Literal["largest"] = "largest") -> None:
         """Choose anew which face is followed, in the next picture that shows one; any thread may call.

@@ -36,6 +36,7 @@ __all__ = [
     "Estimate",
     "Hearing",
     "Latency",
+    "Mark",
     "ModalityReport",
     "ModalityState",
     "Packet",
@@ -59,6 +60,8 @@ MAX_AUDIO_FRAMES: Final = 1500  # 30 s at 50 Hz: what the audio ring holds
 MAX_WORDS: Final = 1024  # in 30 s: ten times the fastest speech
 MAX_TEXT: Final = 16 * KIB  # characters of a window's words
 MAX_REASON: Final = 500
+MAX_MARKS: Final = 32  # in one estimate
+MAX_LABEL: Final = 100  # characters of a marker's label
 
 ModalityState = Literal["live", "missing", "failed", "unavailable"]
 Hearing = Literal["speaking", "silent", "no data"]
@@ -234,6 +237,15 @@ class Range(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     high: Number
 
 
+class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A marker: something that happened outside, such as a stimulus or a key."""
+
+    number: Int64  # from 1
+    t_ns: Int64  # when it happened, as a capture time
+    label: Annotated[str, Meta(max_length=MAX_LABEL)] = ""
+    origin: Name = ""  # who set it: python, key, web, lsl, osc
+
+
 class Estimate(Packet, frozen=True, kw_only=True):
     """One output: a value for each of `names`, and what they were made from.
 
@@ -243,7 +255,7 @@ class Estimate(Packet, frozen=True, kw_only=True):
     """
 
     topic: ClassVar[str] = "estimate"
-    max_header: ClassVar[int] = 8 * MAX_TEXT + 16 * KIB
+    max_header: ClassVar[int] = 8 * MAX_TEXT + 64 * KIB
 
     t_s: Number  # window end, seconds of capture time since the run began
     wall: Annotated[str, Meta(max_length=40)]  # ISO 8601, UTC; 32 with microseconds and zone
@@ -257,7 +269,9 @@ class Estimate(Packet, frozen=True, kw_only=True):
     # Of each intensity, the range in which nine of ten ratings lie; None where it is not known, and None for
     # all if the checkpoint is not calibrated.
     intervals: Intervals | None = None
-    marker: Int64 | None = None  # number of the mark that was set just before; None: no mark
+    marker: Int64 | None = None  # number of the newest of `marks`; None: no mark
+    # Set since the estimate before, in the order in which they were set.
+    marks: Annotated[tuple[Mark, ...], Meta(max_length=MAX_MARKS)] = ()
     names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MAX_TARGETS)] = EMOTIONS
     ranges: Annotated[tuple[Range, ...], Meta(max_length=MAX_TARGETS)] = ()
     task: Literal["emi", "bah"] = "emi"
@@ -381,6 +395,16 @@ class Estimate(Packet, frozen=True, kw_only=True):
         }
         if self.marker is not None:
             line["marker"] = self.marker
+        if self.marks:
+            line["markers"] = [
+                {
+                    "number": mark.number,
+                    "t": round(self.t_s - (self.t_ns - mark.t_ns) / 1e9, 3),
+                    "label": mark.label,
+                    "from": mark.origin,
+                }
+                for mark in self.marks
+            ]
         if self.ranges:
             line["ranges"] = {
                 name: [low, high] for name, (low, high) in zip(self.names, self.limits, strict=True)

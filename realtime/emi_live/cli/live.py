@@ -124,6 +124,19 @@ def live(
             metavar="PORT|ADDRESS",
         ),
     ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Send estimates to a program of another kind: lsl:, osc:HOST:PORT, mqtt:, ros2:TOPIC, … "
+            "Repeatable. Each needs the extra of its name.",
+            rich_help_panel=TELL,
+            metavar="KIND:ADDRESS",
+        ),
+    ] = None,
+    lan: Annotated[
+        bool,
+        typer.Option("--lan", help="Let --to reach other machines, in clear text.", rich_help_panel=TELL),
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -262,6 +275,8 @@ def live(
                 "output.force": force or None,
                 "output.publish": publish,
                 "output.web": web,
+                "output.to": to or None,
+                "output.lan": lan or None,
                 "output.ui": None if ui else False,
             }
         )

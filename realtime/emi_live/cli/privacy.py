@@ -70,6 +70,8 @@ def privacy(
     json_: Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="As in emi-live.")] = None,
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
     web: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
+    to: Annotated[list[str] | None, typer.Option(metavar="KIND:ADDRESS", help="As in emi-live.")] = None,
+    lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
@@ -101,6 +103,8 @@ def privacy(
         "json_path": json_,
         "publish": publish,
         "web": web,
+        "to": to or None,
+        "lan": lan or None,
         "ui": None if ui else False,
         "append": append or None,
         "force": force or None,
@@ -269,6 +273,7 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
     if config.output.web is not None:
         what = "to pages of this machine: pictures of at most 480 pixels in width, and " + PUBLISHED
         yield Fact("sends", f"--web {config.output.web}", what)
+    yield from _sends_to_peers(config)
     bus = config.bus
     if bus.transport == "inproc":
         yield Fact("sends", "only between its own threads", "no other process can open these sockets")
@@ -279,6 +284,18 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
         first, last = (endpoints.to_bind(topic) for topic in (TOPICS[0], TOPICS[-1]))
         reach = "only this machine" if _is_loopback(first) else "other machines can connect"
         yield Fact("sends", f"bus on {first} to {last}", f"features and estimates; {reach}; {guarded}")
+
+
+def _sends_to_peers(config: LiveConfig) -> Iterator[Fact]:
+    """What each `--to` sends, and to whom; nothing is connected or announced for this."""
+    if not config.output.to:
+        return
+    from emi_live.sinks.peers import open_peer
+
+    reach = "other machines can read it, in clear text" if config.output.lan else "only this machine"
+    for text in config.output.to:
+        peer = open_peer(text, lan=config.output.lan)
+        yield Fact("sends", f"--to {text}", f"{peer.sends}; {peer.where}; {reach}")
 
 
 def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Iterator[Fact]:

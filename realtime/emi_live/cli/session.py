@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from emi_live.health import HealthSnapshot
     from emi_live.messages import Estimate
     from emi_live.sinks import Sink
+    from emi_live.sinks.peers.sink import PeerSink
     from emi_live.sinks.publish import PublishSink
     from emi_live.sinks.terminal import Controls, TerminalSink
     from emi_live.web.local import WebSink
@@ -86,7 +87,9 @@ def run_session(
     start = StartTimes() if timings else None
     os.environ.update(library_caches(os.environ))
     health = Health()
-    outputs = _open_outputs(config, health, _in_words(config, demo), picture, console, lambda: engine.mark())
+    outputs = _open_outputs(
+        config, health, _in_words(config, demo), picture, console, lambda: engine.mark(origin="key")
+    )
     sinks, view = outputs.sinks, outputs.view
     with console.status("starting …") as status, download_bar(console) as progress:
         engine = LiveEngine(
@@ -98,7 +101,6 @@ def run_session(
             step=LoadingSteps(status, config.fusion.threads, start),
         )
         engine.load()
-        outputs.attach(engine)
     announce(console, [*engine.announcements, *outputs.addresses])
     summary = Summary()
     line = None if view is not None else _progress_line(config, health, console)
@@ -304,18 +306,15 @@ class _Outputs:
     sinks: list[Sink] = field(default_factory=list)
     published: PublishSink | None = None
     page: WebSink | None = None
+    peers: PeerSink | None = None
     view: TerminalSink | None = None  # None: there is none, or it writes plain lines
     controls: Controls | None = None
-
-    def attach(self, engine: LiveEngine) -> None:
-        """Give the engine to what needs more of it than estimates."""
-        if self.page is not None:
-            self.page.attach(engine)
 
     @property
     def addresses(self) -> list[str]:
         """Where others find the estimates, one line each."""
         lines = [] if self.published is None else [f"estimates on {self.published.address}"]
+        lines += [] if self.peers is None else [f"to {line}" for line in self.peers.addresses]
         return lines if self.page is None else [*lines, f"page on {self.page.url}"]
 
     @property
@@ -357,6 +356,11 @@ def _open_outputs(
         outputs.published = PublishSink(output.publish, config.bus, health)
         outputs.published.open()  # an address in use is an error now, not after the models are loaded
         sinks.append(outputs.published)
+    if output.to:
+        from emi_live.sinks.peers.sink import PeerSink
+
+        outputs.peers = PeerSink(output.to, lan=output.lan)
+        sinks.append(outputs.peers)
     if output.web is not None:
         require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="--web")
         from emi_live.web.broadcast import NOTICE as ANALYSED
@@ -372,7 +376,7 @@ def _open_outputs(
         from emi_live.sinks.terminal import Controls, TerminalSink
 
         outputs.controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), mark)
-        stored = f"estimates go to {output.json_path or output.publish}"
+        stored = f"estimates go to {output.json_path or output.publish or ', '.join(output.to)}"
         terminal = TerminalSink(
             health,
             source=watched,

@@ -629,6 +629,13 @@ class OutputConfig(Section):
     web: str | None = Field(
         None, description="Port or address of this machine for a page with the own picture; unset = no page."
     )
+    to: tuple[str, ...] = Field(
+        (),
+        description='Peers that get estimates, as `["lsl:", "osc:127.0.0.1:9000"]`: [connect](connect.md).',
+    )
+    lan: bool = Field(
+        False, description="Let peers on other machines read us, in clear text; false = this machine only."
+    )
     ui: bool = Field(True, description="Show the terminal view.")
 
 

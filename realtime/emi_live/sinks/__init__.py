@@ -12,14 +12,18 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from emi_live.bus import PacketReader
 from emi_live.health import Health
 from emi_live.messages import Estimate
 
+if TYPE_CHECKING:
+    from emi_live.live import LiveEngine
+
 __all__ = [
     "AsyncEstimates",
+    "AttachedSink",
     "CallbackRunner",
     "EstimateBox",
     "EstimateFeed",
@@ -69,6 +73,15 @@ class Sink(Protocol):
         Raises:
             LiveError: what is due at the end could not be written.
         """
+        ...
+
+
+@runtime_checkable
+class AttachedSink(Protocol):
+    """A sink that needs more of the engine than estimates, such as words or pictures."""
+
+    def attach(self, engine: LiveEngine) -> None:
+        """Prepare for an engine that is loaded and does not run yet; called before `open`."""
         ...
 
 

@@ -6,6 +6,7 @@ words and whether it is a fault. `Glyphs` are the characters, for terminals with
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -406,7 +407,7 @@ def _in_words(name: str, count: int, meaning: Meaning) -> str:
     return words.format(
         n=f"{count:,}",
         s=f"{seconds:.1f}" if seconds >= 0.1 else f"{seconds:.2g}",
-        part=PARTS.get(part, part.replace(".", " ") or "?"),
+        part=PARTS.get(part, re.sub("^to-", "--to ", part).replace(".", " ") or "?"),
         last=last.replace("_", " "),
     )
 

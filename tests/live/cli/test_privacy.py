@@ -80,7 +80,20 @@ def test_every_source_and_output_appears(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.svg", "this terminal", "verified.json"):
         assert any(name in line for line in lines(found, "writes")), name
     # a new output has to be told of here too; append and force say how a file is opened
-    assert set(OutputConfig.model_fields) <= {"json_path", "publish", "web", "ui", "append", "force"}
+    assert set(OutputConfig.model_fields) <= {
+        *("json_path", "publish", "web", "ui", "append", "force", "to", "lan")
+    }
+
+
+@pytest.mark.parametrize("lan", [False, True])
+def test_a_peer_appears_with_who_can_read_it(lan: bool) -> None:
+    to = ["lsl:", "osc:127.0.0.1:9000"]
+    lsl, osc, _ = lines(told(source={"camera": 0}, output={"to": to, "lan": lan}), "sends")
+    for line, name in ((lsl, "lsl:"), (osc, "osc:127.0.0.1:9000")):
+        assert name in line
+        assert ("other machines can read it" in line) == lan
+        assert ("only this machine" in line) == (not lan)
+    assert ("open to others" in lsl) == (not lan)
 
 
 def test_nothing_is_asked_for_that_was_not() -> None:

@@ -41,8 +41,6 @@ def page(assets: Path) -> Iterator[WebSink]:
     config = load_config(settings=[f"source.input={clip}", "mode=live", "speech.backend=none"])
     sink = WebSink("127.0.0.1:0", version="1", notice="notice")
     engine = LiveEngine(config, sinks=[sink], encoders=Encoders(face=NoFace()))
-    engine.load()
-    sink.attach(engine)
     with engine:
         yield sink
 
