@@ -133,9 +133,19 @@ def live(
             metavar="KIND:ADDRESS",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve figures for Prometheus, e.g. 9464. Needs the extra `metrics`.",
+            rich_help_panel=TELL,
+            metavar="PORT|ADDRESS",
+        ),
+    ] = None,
     lan: Annotated[
         bool,
-        typer.Option("--lan", help="Let --to reach other machines, in clear text.", rich_help_panel=TELL),
+        typer.Option(
+            "--lan", help="Let other machines read --to and --metrics, in clear text.", rich_help_panel=TELL
+        ),
     ] = False,
     record: Annotated[
         Path | None,
@@ -286,6 +296,7 @@ def live(
                 "output.publish": publish,
                 "output.web": web,
                 "output.to": to or None,
+                "output.metrics": metrics,
                 "output.lan": lan or None,
                 "output.record": record,
                 "output.ui": None if ui else False,

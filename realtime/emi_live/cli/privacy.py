@@ -72,6 +72,7 @@ def privacy(
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
     web: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     to: Annotated[list[str] | None, typer.Option(metavar="KIND:ADDRESS", help="As in emi-live.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
@@ -109,6 +110,7 @@ def privacy(
         "to": to or None,
         "lan": lan or None,
         "record": record,
+        "metrics": metrics,
         "ui": None if ui else False,
         "append": append or None,
         "force": force or None,
@@ -305,11 +307,12 @@ def _sends(config: LiveConfig) -> Iterator[Fact]:
 
 def _sends_to_peers(config: LiveConfig) -> Iterator[Fact]:
     """What each `--to` sends, and to whom; nothing is connected or announced for this."""
-    if not config.output.to:
-        return
     from emi_live.sinks.peers import open_peer
 
     reach = "other machines can read it, in clear text" if config.output.lan else "only this machine"
+    if config.output.metrics is not None:
+        what = "times at each station, counters, states and intensities; no words"
+        yield Fact("sends", f"--metrics {config.output.metrics}", f"{what}; {reach}")
     for text in config.output.to:
         peer = open_peer(text, lan=config.output.lan)
         yield Fact("sends", f"--to {text}", f"{peer.sends}; {peer.where}; {reach}")

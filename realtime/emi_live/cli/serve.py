@@ -122,7 +122,15 @@ def serve(
         for file in (certificate, key):
             if file is not None and not file.is_file():
                 raise ConfigurationError(f"there is no file {file}")
-        require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="`emi serve`")
+        require(
+            "starlette",
+            "uvicorn",
+            "websockets",
+            "cryptography",
+            "prometheus_client",
+            extra="web",
+            what="`emi serve`",
+        )
         if ice:
             require("aiortc", extra="webrtc", what="--ice")
         from rich.console import Console

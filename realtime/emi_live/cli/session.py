@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from emi_live.health import HealthSnapshot
     from emi_live.messages import Estimate
     from emi_live.sinks import Sink
+    from emi_live.sinks.metrics import MetricsSink
     from emi_live.sinks.peers.sink import PeerSink
     from emi_live.sinks.publish import PublishSink
     from emi_live.sinks.terminal import Controls, TerminalSink
@@ -307,6 +308,7 @@ class _Outputs:
     published: PublishSink | None = None
     page: WebSink | None = None
     peers: PeerSink | None = None
+    metrics: MetricsSink | None = None
     view: TerminalSink | None = None  # None: there is none, or it writes plain lines
     controls: Controls | None = None
 
@@ -315,6 +317,7 @@ class _Outputs:
         """Where others find the estimates, one line each."""
         lines = [] if self.published is None else [f"estimates on {self.published.address}"]
         lines += [] if self.peers is None else [f"to {line}" for line in self.peers.addresses]
+        lines += [] if self.metrics is None else [f"metrics on {self.metrics.url}"]
         return lines if self.page is None else [*lines, f"page on {self.page.url}"]
 
     @property
@@ -361,8 +364,21 @@ def _open_outputs(
 
         outputs.peers = PeerSink(output.to, lan=output.lan)
         sinks.append(outputs.peers)
+    if output.metrics is not None:
+        from emi_live.sinks.metrics import MetricsSink
+
+        outputs.metrics = MetricsSink(output.metrics, lan=output.lan)
+        sinks.append(outputs.metrics)
     if output.web is not None:
-        require("starlette", "uvicorn", "websockets", "cryptography", extra="web", what="--web")
+        require(
+            "starlette",
+            "uvicorn",
+            "websockets",
+            "cryptography",
+            "prometheus_client",
+            extra="web",
+            what="--web",
+        )
         from emi_live.web.broadcast import NOTICE as ANALYSED
         from emi_live.web.local import WebSink
 

@@ -636,6 +636,9 @@ class OutputConfig(Section):
     lan: bool = Field(
         False, description="Let peers on other machines read us, in clear text; false = this machine only."
     )
+    metrics: str | None = Field(
+        None, description="Port or address where Prometheus reads figures of the run; unset = none."
+    )
     record: Path | None = Field(
         None,
         description="MCAP file for features, words and estimates, to replay; unset = none is written.",

@@ -31,15 +31,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
+from emi_live.sinks.metrics import EventCollector
 from emi_live.web.broadcast import FullError
 from emi_live.web.protocol import (
     MAX_MESSAGE,
@@ -420,15 +422,10 @@ class _Handlers:
         totals = self._sessions.counters + sum(
             (one.counters for one in running), type(self._sessions.counters)()
         )
-        lines = [
-            "# HELP emi_sessions Sessions that are open.",
-            "# TYPE emi_sessions gauge",
-            f"emi_sessions {len(running)}",
-            "# HELP emi_events_total What happened, by name.",
-            "# TYPE emi_events_total counter",
-            *(f'emi_events_total{{event="{name}"}} {count}' for name, count in sorted(totals.items())),
-        ]
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        registry = CollectorRegistry()
+        Gauge("emi_sessions", "Sessions that are open.", registry=registry).set(len(running))
+        registry.register(EventCollector(lambda: totals))
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     async def talk(self, client: WebSocket) -> None:
         session = self._sessions.running.get(client.path_params["id"])

@@ -125,8 +125,8 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_estimate_of_the_engine(
         with broker(port), path.open("w") as out, listener(port, out):
             until(lambda: any(topic == "emi-live/estimate" for topic, _, _ in heard(path)))
             newest = json.loads(next(text for topic, _, text in heard(path) if topic == "emi-live/estimate"))
-        seqs = [estimate.seq for estimate in running.estimates]
             lost, dropped = running.counter("to-mqtt.lost"), running.counter("to-mqtt.dropped")
+        seqs = [estimate.seq for estimate in running.estimates]
         assert newest["seq"] > before + 5  # old ones are not sent late
     assert seqs == list(range(len(seqs)))
     assert running.counter("fusion.missed_hops") <= 2

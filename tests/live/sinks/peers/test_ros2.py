@@ -1,0 +1,167 @@
+"""ROS 2: what another participant of DDS reads. No ROS 2 is installed here, and none is tried."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emi_live.errors import ConfigurationError
+from emi_live.sinks.peers import open_peer
+from emi_live.sinks.peers.ros2 import LOCAL, dds_name, messages
+from emi_models import EMOTIONS
+from tests.support.peers import show
+
+DOMAIN = 77
+PACKAGE = Path(__file__).parents[4] / "integrations/ros2/emi_msgs"
+# https://github.com/ros4hri/hri_msgs, branch humble-devel, commit of 2024: fields of LiveSpeech.msg
+LIVE_SPEECH = [
+    ("std_msgs/Header", "header"),
+    ("string", "incremental"),
+    ("string", "final"),
+    ("float64", "confidence"),
+    ("string", "language"),
+]
+# A peer in a process of its own that knows the types by the names on the wire alone: it asks for what it
+# finds announced, and takes the type from what was announced (XTypes), not from our code.
+READER = f"""
+import json, sys, time
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
+from cyclonedds.dynamic import get_types_for_typeid
+from cyclonedds.qos import Policy, Qos
+from cyclonedds.sub import DataReader
+from cyclonedds.topic import Topic
+from cyclonedds.util import duration
+domain = Domain({DOMAIN}, {LOCAL!r})
+here = DomainParticipant({DOMAIN})
+announced, readers, end = BuiltinDataReader(here, BuiltinTopicDcpsPublication), {{}}, time.monotonic() + 15
+found = {{}}
+while len(readers) < 2 and time.monotonic() < end:
+    for one in announced.take(N=10):
+        if one.topic_name.startswith("rt/") and one.topic_name not in readers:
+            kind, _ = get_types_for_typeid(here, one.type_id, duration(seconds=5))
+            profile = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(100))
+            readers[one.topic_name] = DataReader(here, Topic(here, one.topic_name, kind), profile)
+            found[one.topic_name] = dict(type=one.type_name, qos=str(one.qos), samples=[])
+    time.sleep(0.02)
+print("ready", flush=True)
+sys.stdin.readline()
+def plain(value):
+    if hasattr(value, "__dataclass_fields__"):
+        return {{name: plain(getattr(value, name)) for name in value.__dataclass_fields__}}
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+for name, reader in readers.items():
+    taken = [one for one in reader.take(N=1000) if hasattr(one, "__dataclass_fields__")]
+    found[name]["samples"] = [plain(one) for one in taken]
+print(json.dumps(found), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def heard() -> tuple[dict[str, Any], Any]:
+    import json
+
+    with show([f"ros2:/robot/emotions?voice=v1&domain={DOMAIN}"]) as running:
+        reader = subprocess.Popen(
+            [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "ready\n"
+            running.wait_for(len(running.estimates) + 3)
+            running.engine.mark("on")
+            running.wait_for(len(running.estimates) + 10)
+            told, _ = reader.communicate("\n", timeout=20)
+        finally:
+            reader.kill()
+    return json.loads(told), running
+
+
+def test_topics_and_types_have_the_names_of_ros_2(heard: tuple[dict[str, Any], Any]) -> None:
+    found = heard[0]
+    assert found["rt/robot/emotions"]["type"] == "emi_msgs::msg::dds_::EmotionIntensities_"
+    assert found["rt/humans/voices/v1/speech"]["type"] == "hri_msgs::msg::dds_::LiveSpeech_"
+
+
+def test_the_quality_of_service_is_that_of_sensor_data(heard: tuple[dict[str, Any], Any]) -> None:
+    for topic in heard[0].values():
+        assert "Policy.Reliability.BestEffort" in topic["qos"]
+        assert "Policy.Durability.Volatile" in topic["qos"]
+
+
+def test_a_reader_gets_the_estimates_stamped_by_their_capture_time(heard: tuple[dict[str, Any], Any]) -> None:
+    samples, running = heard[0]["rt/robot/emotions"]["samples"], heard[1]
+    sent = {estimate.seq: estimate for estimate in running.estimates}
+    assert len(samples) >= 8
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    for sample in samples:
+        estimate = sent[sample["seq"]]
+        stamp = sample["header"]["stamp"]
+        assert stamp["sec"] * 10**9 + stamp["nanosec"] == pytest.approx(
+            estimate.t_ns + offset_ns, abs=5_000_000, rel=0
+        )
+        assert sample["names"] == list(EMOTIONS)
+        assert sample["intensities"] == pytest.approx(estimate.intensities, abs=1e-6)
+        assert sample["vision_state"] == estimate.modalities["vision"].state
+        assert sample["audio_used"] == estimate.modalities["audio"].used
+        assert sample["session"] == estimate.session
+        assert all(math.isnan(low) for low in sample["lows"])  # the demo's checkpoint is not calibrated
+    assert [label for sample in samples for label in sample["markers"]] == ["on"]
+
+
+def test_words_are_live_speech(heard: tuple[dict[str, Any], Any]) -> None:
+    samples = heard[0]["rt/humans/voices/v1/speech"]["samples"]
+    final = [word for sample in samples for word in sample["final"].split()]
+    assert [int(word.removeprefix("w")) for word in final] == list(
+        range(int(final[0].removeprefix("w")), int(final[0].removeprefix("w")) + len(final))
+    )
+    assert len(final) >= 4
+    assert {sample["language"] for sample in samples} == {"en"}
+    assert all(sample["incremental"].startswith("w") for sample in samples)
+
+
+def fields_of(path: Path) -> list[tuple[str, str]]:
+    """Type and name of each field of a .msg file."""
+    lines = (line.partition("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines())
+    return [(line[0], line[1]) for line in lines if line]
+
+
+def fields_on_the_wire(name: str) -> list[tuple[str, str]]:
+    """The same of a type of ours, by the spelling of .msg files."""
+    basic = {"str": "string", "bool": "bool", "Header": "std_msgs/Header"}
+
+    def spelled(kind: object) -> str:
+        text = str(getattr(kind, "__metadata__", (getattr(kind, "__name__", ""),))[0])
+        sequence = re.fullmatch(r"sequence\[(\w+)\]", text)
+        inner = sequence.group(1) if sequence else text
+        return basic.get(inner, inner) + ("[]" if sequence else "")
+
+    return [(spelled(kind), field) for field, kind in messages()[name].__annotations__.items()]
+
+
+def test_the_types_equal_the_msg_files() -> None:
+    assert fields_on_the_wire("emi_msgs/EmotionIntensities") == fields_of(
+        PACKAGE / "msg/EmotionIntensities.msg"
+    )
+    assert fields_on_the_wire("hri_msgs/LiveSpeech") == LIVE_SPEECH
+
+
+def test_the_package_names_its_message() -> None:
+    assert '"msg/EmotionIntensities.msg"' in (PACKAGE / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "<name>emi_msgs</name>" in (PACKAGE / "package.xml").read_text(encoding="utf-8")
+    assert dds_name("/emi/estimate") == "rt/emi/estimate"
+
+
+@pytest.mark.parametrize(
+    "address", ["emi", "/emi/", "/1a", "//a", "/a__b", "/a-b", "/a?domain=233", "/a?domain=x", "/a?voice=a b"]
+)
+def test_an_invalid_name_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="ros2:"):
+        open_peer(f"ros2:{address}")
