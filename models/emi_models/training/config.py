@@ -137,6 +137,13 @@ class DataSettings(_Section):
             "Seconds shown of a modality, such as `data.spans_s.text`; a modality that is not named has 12 s."
         ),
     )
+    raters: Path | None = Field(
+        None,
+        description=(
+            "CSV with the columns id and raters: a clip of N raters is shown √N times as often in training,"
+            " which is of none of the papers; unset = all alike."
+        ),
+    )
     bucketed: bool = Field(
         False, description="Build batches from clips of similar length: less padding, but less mixed batches."
     )

@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips, task_of
+from emi_models.data.raters import read_raters, weights_by_raters
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
     from rich.console import Console
     from rich.progress import Progress
 
@@ -143,6 +146,8 @@ def header_of(
         notes |= {"use": config.data.use, "held_out_seed": str(config.data.held_out_seed)}
     if weights := network.modality_weights():
         notes["modality_weights"] = ", ".join(f"{m} {share:.3f}" for m, share in weights.items())
+    if config.data.raters is not None:
+        notes["raters"] = "clips were shown in proportion to the root of their raters"
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
     return CheckpointHeader(
@@ -239,6 +244,7 @@ def fit(
             )
         encoders = _encoders(rated, config)
         learn, check = _windows(rated, config, encoders)
+        weights = _weights(learn, config)
         run = _Run(
             folder=open_run(
                 out, _metadata(system, network, rated, config, device), resume=resume, force=force
@@ -248,6 +254,7 @@ def fit(
             check=check,
             device=device,
             encoders=encoders,
+            weights=weights,
             console=console,
         )
         run.announce(system, network, rated)
@@ -290,10 +297,19 @@ def _windows(
             ClipWindows(clips, "train", data.prefixes, seed=seed, spans_s=data.spans_s),
             ClipWindows(clips, "valid", spans_s=data.spans_s) if validates else None,
         )
-    from emi_models.training.encoders import MediaWindows
+    from emi_models.training.media_windows import MediaWindows
 
     checked = MediaWindows(clips, "valid", encoders) if validates else None
     return MediaWindows(clips, "train", encoders, seed=seed), checked
+
+
+def _weights(learn: ClipWindows, config: TrainConfig) -> NDArray[np.float64] | None:
+    """How often each clip is shown, by its raters; None: once an epoch."""
+    if config.data.raters is None:
+        return None
+    if config.data.bucketed:
+        raise TrainingError("data.raters does not go with data.bucketed; leave one of them out")
+    return weights_by_raters(learn.ids, read_raters(config.data.raters.expanduser()))
 
 
 def _check_devices(settings: TrainingSettings, stages: Sequence[TrainingStage], device: torch.device) -> None:
@@ -346,6 +362,7 @@ class _Run:
     check: ClipWindows | None  # None: no clip validates
     device: torch.device
     encoders: TrainedEncoders | None
+    weights: NDArray[np.float64] | None  # how often each clip is shown; None: once an epoch
     console: Console | None
 
     def tell_weights(self, network: FusionNetwork) -> None:
@@ -369,8 +386,16 @@ class _Run:
             *(() if self.check else ("each stage trains all of its epochs, and its last epoch is kept",)),
             *self._encoder_lines(),
             *_told_targets(self.learn),
+            *self._weight_lines(),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def _weight_lines(self) -> list[str]:
+        """How unlike each other clips count, if they do."""
+        if self.weights is None:
+            return []
+        low, high = self.weights.min(), self.weights.max()
+        return [f"clips count by the root of their raters: {low:.2f} to {high:.2f} times an epoch"]
 
     def _encoder_lines(self) -> list[str]:
         """What is trained of which encoder."""
@@ -420,6 +445,7 @@ class _Run:
             *(objective, stage, self.learn, self.check, seed, settings.data),
             encoders=self.encoders,
             threads=settings.training.threads,
+            weights=self.weights,
         )
         last = self.check is None
         keeper = Keeper(place, stage.margin, stage.patience, last=last)

@@ -21,7 +21,8 @@ from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
 from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
 from emi_models.training.published import PUBLISHED
-from emi_models.training.reproduce import Made, make_table, whose, written
+from emi_models.training.reproduce import make_table, whose
+from emi_models.training.rows import Made, written
 from emi_models.training.tables import PAPERS, find_table
 from tests.models.training.small import NETWORKS
 
@@ -169,6 +170,26 @@ def test_only_the_official_clips_are_the_papers(folder: Path) -> None:
     description, theirs = whose(open_clips(folder))
     assert not theirs
     assert "synthetic" in description
+
+
+def test_dual_stage_aligns_with_words_that_its_network_is_not_shown(folder: Path, tmp_path: Path) -> None:
+    row = make("dual_stage", 2, folder, tmp_path, only=["ViT (ours)"]).rows[0]
+    assert row.why == ""
+    assert row.yours[0] is not None
+    run = tmp_path / "runs" / "vision"
+    header = read_header(run / "checkpoint.safetensors")
+    assert (header.modalities, header.config["align_text"]) == (("vision",), True)
+    assert list(json.loads((run / "measures.json").read_text())["stages"]) == ["align", "fusion"]
+    gone = make(
+        "dual_stage",
+        2,
+        folder,
+        tmp_path,
+        only=["ViT (ours)"],
+        resume=True,
+        features={"bert-base": "a", "gte": "b"},
+    )
+    assert "text features" in gone.rows[0].why
 
 
 @pytest.mark.parametrize("system", PAPERS)
