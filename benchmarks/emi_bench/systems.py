@@ -220,7 +220,7 @@ def train_and_evaluate(job: TrainingJob) -> TrainingRun:
     # On the CPU, and from the start even after an interruption, so that the time is that of a whole training.
     config = TrainConfig.model_validate(
         {
-            "training": settings["training"] | {"device": "cpu"},
+            "training": settings["training"] | {"device": "cpu", "recipe": "paper"},
             "network": settings["network"],
             "data": {"raters": job.data / RATERS} if variant(job.variant).raters else {},
         }

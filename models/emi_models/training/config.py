@@ -69,6 +69,13 @@ class TrainingSettings(StageSettings):
         "auto",
         description="Number format; auto = fp32 on the CPU, bf16 on a GPU that supports it, else fp16.",
     )
+    recipe: Literal["scaled", "paper"] = Field(
+        "scaled",
+        description=(
+            "What settings are that are not given: scaled = with fewer than 4,000 clips, taemi has smaller"
+            " layers and more regularisation; paper = the paper's, however few clips there are."
+        ),
+    )
     loss: Literal["recipe", "correlation"] = Field(
         "recipe",
         description=(

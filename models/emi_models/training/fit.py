@@ -36,6 +36,7 @@ from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
 from emi_models.training.recipe import Regression, correlation_loss
 from emi_models.training.results import StageResult, draw_learning, open_run
+from emi_models.training.scale import scaled
 from emi_models.training.task import Bar, Keeper, Lines, StageTask, bars, score_words, seed_of
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def fit(
     recipe = recipe_of(system)
     device = choose_device(config.training.device)
     rated = rated_clips(clips, config.data.held_out, config.data.held_out_seed, config.data.use)
+    config, by_clips = scaled(system, config, len(rated.ids("train")))
     with own_state(config.training, device):
         torch.manual_seed(seed_of(config.training.seed, "weights"))
         network = network_for(system, recipe, rated, config.network)
@@ -255,6 +257,7 @@ def fit(
             device=device,
             encoders=encoders,
             weights=weights,
+            by_clips=by_clips,
             console=console,
         )
         run.announce(system, network, rated)
@@ -265,6 +268,9 @@ def fit(
     title = f"{system}, seed {config.training.seed}: {clips.description}"
     draw_learning(run.folder.curves, title, results)
     header = header_of(system, network, rated, config, recipe, results[-1])
+    if by_clips:
+        told = " ".join(f"{name}={value:g}" for name, value in by_clips.items())
+        header = replace(header, notes={**header.notes, "scaled": f"by the number of clips: {told}"})
     if encoders is not None:
         header = _with_tuned(header, encoders, run.folder.path / "encoders")
     save_checkpoint(run.folder.checkpoint, network, header)
@@ -363,6 +369,7 @@ class _Run:
     device: torch.device
     encoders: TrainedEncoders | None
     weights: NDArray[np.float64] | None  # how often each clip is shown; None: once an epoch
+    by_clips: Mapping[str, Any]  # settings that the number of clips has decided
     console: Console | None
 
     def tell_weights(self, network: FusionNetwork) -> None:
@@ -387,8 +394,16 @@ class _Run:
             *self._encoder_lines(),
             *_told_targets(self.learn),
             *self._weight_lines(),
+            *self._scale_lines(),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def _scale_lines(self) -> list[str]:
+        """What the number of clips has decided."""
+        if not self.by_clips:
+            return []
+        told = " ".join(f"{name}={value:g}" for name, value in self.by_clips.items())
+        return [f"{len(self.learn)} clips are few: {told} (the paper's: training.recipe=paper)"]
 
     def _weight_lines(self) -> list[str]:
         """How unlike each other clips count, if they do."""

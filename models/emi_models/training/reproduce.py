@@ -82,7 +82,7 @@ class _Job:
     def config(self, device: str, threads: int | None) -> TrainConfig:
         """The settings of the training: the row's, then the user's."""
         modalities = {"network": {"modalities": list(self.run.modalities)}}
-        mine = {"training": {"device": device, "threads": threads}}
+        mine = {"training": {"device": device, "threads": threads, "recipe": "paper"}}
         encoders = {"encoders": {"train": list(self.encoders)}} if self.encoders else {}
         row = _merged(self.run.settings, modalities, {"data": {"use": self.run.use}}, mine, encoders)
         found = TrainConfig.model_validate(_merged(row, self.settings))
