@@ -41,13 +41,13 @@ def scaled(system: str, config: TrainConfig, clips: int) -> tuple[TrainConfig, M
     if system != "taemi" or clips >= FEW_CLIPS or config.training.recipe == "paper" or config.encoders.train:
         return config, {}
     steps = max(1, clips // (config.training.batch_size or BATCH))
-    epochs = min(max(EPOCHS[0], math.ceil(STEPS / steps)), EPOCHS[1])
+    epochs = config.training.max_epochs or min(max(EPOCHS[0], math.ceil(STEPS / steps)), EPOCHS[1])
     network = {"d_model": 128, "mlp_hidden": 128, "dropout": 0.5}
     training = {
         "learning_rate": 1e-3,
         "weight_decay": round(min(DECAY, DECAY * 1000 / clips), 2),
         "max_epochs": epochs,
-        "patience": epochs // 3,
+        "patience": max(1, epochs // 3),
     }
     network = {name: value for name, value in network.items() if name not in config.network}
     training = {name: value for name, value in training.items() if getattr(config.training, name) is None}
