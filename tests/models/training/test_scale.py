@@ -64,7 +64,9 @@ def test_all_else_is_as_in_the_papers(system: str, clips: int, settings: dict[st
 
 def test_what_the_number_of_clips_decides_is_said_and_written_down(tmp_path: Path) -> None:
     told = CutOff(99, OSError())
-    result = fit("taemi", memory_set(), tmp_path, small("taemi", max_epochs=1, recipe="scaled"), console=told.console())
+    result = fit(
+        "taemi", memory_set(), tmp_path, small("taemi", max_epochs=1, recipe="scaled"), console=told.console()
+    )
     assert "24 clips are few: network.dropout=0.5 training.learning_rate=0.001" in told.getvalue()
     header = read_header(result.checkpoint)
     assert header.config["dropout"] == 0.5
