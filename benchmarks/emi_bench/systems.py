@@ -14,7 +14,7 @@ import json
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -93,6 +93,7 @@ _TWO_STAGE: Final = {"hidden": 64, "fusion_hidden": 64}
 _DUAL_STAGE: Final = {"shared": 32, "d_model": 32}
 _SEMANTIC_MATTERS: Final = {"audio_hidden": 32, "vision_hidden": 32, "fusion_hidden": 64}
 QUICK_CLIPS: Final = 100
+RATERS: Final = "raters.csv"
 LIBRARIES: Final = ("lightning", "torchmetrics", "numpy")
 READINGS: Final[tuple[tuple[Modality, Pooling, str], ...]] = (
     ("text", "mean", "words"),
@@ -135,6 +136,13 @@ VARIANTS: Final[tuple[Variant, ...]] = (
     _taemi("no_tokens", "TAEMI, zeros for tokens", missing="zero"),
     _taemi("no_dropout", "TAEMI, no modality dropout", modality_dropout=0.0),
     _taemi("neither", "TAEMI, neither", missing="zero", modality_dropout=0.0),
+    _taemi("gated", "TAEMI, gate times intensity", "beyond", gated=True),
+    _taemi("divergence", "TAEMI, divergence of voice and face", "beyond", divergence=True),
+    replace(
+        _taemi("correlation", "TAEMI, squared error and 1 - Pearson", "beyond"),
+        training={"loss": "correlation"},
+    ),
+    replace(_taemi("raters", "TAEMI, clips count by √raters", "beyond"), raters=True),
     _taemi("never_text", "TAEMI, trained without text", "reference", modalities=("vision", "audio")),
     _taemi("never_audio", "TAEMI, trained without audio", "reference", modalities=("vision", "text")),
     _taemi("never_vision", "TAEMI, trained without vision", "reference", modalities=("audio", "text")),
@@ -171,9 +179,10 @@ class TrainingJob:
     def settings(self) -> dict[str, Any]:
         """All that the result depends on, except the code; a kept result must have the same."""
         chosen = variant(self.variant)
-        training = {**TRAINING, "max_epochs": self.epochs, "seed": self.seed}
+        training = {**TRAINING, **chosen.training, "max_epochs": self.epochs, "seed": self.seed}
         network = {key: list(v) if isinstance(v, tuple) else v for key, v in chosen.network.items()}
-        return {"system": chosen.system, "network": network, "training": training, "data": self.description}
+        found = {"system": chosen.system, "network": network, "training": training, "data": self.description}
+        return found | ({"raters": True} if chosen.raters else {})
 
 
 def one_thread() -> None:
@@ -210,7 +219,11 @@ def train_and_evaluate(job: TrainingJob) -> TrainingRun:
     clips, settings = _clips(job.data), job.settings
     # On the CPU, and from the start even after an interruption, so that the time is that of a whole training.
     config = TrainConfig.model_validate(
-        {"training": settings["training"] | {"device": "cpu"}, "network": settings["network"]}
+        {
+            "training": settings["training"] | {"device": "cpu", "recipe": "paper"},
+            "network": settings["network"],
+            "data": {"raters": job.data / RATERS} if variant(job.variant).raters else {},
+        }
     )
     wall, cpu = time.perf_counter(), time.process_time()
     fitted = fit(settings["system"], clips, job.folder, config, force=True)
@@ -302,14 +315,20 @@ def compare_systems(
         seeds: how many, from 0 on.
         epochs: most epochs of a stage.
         jobs: processes, each on one core.
-        only: names of variants; none = all.
+        only: names of variants; none = all, but for those that need raters if the folder does not tell them.
         report: called with the runs done, all runs, and the latest; first with the number of kept results.
 
     Raises:
         ConfigurationError: a variant is unknown, a kept result has other settings, or a process was killed.
         EmiError: as training and evaluation raise.
     """
-    names = [variant.name for variant in VARIANTS]
+    rated = (data / RATERS).is_file()
+    names = [variant.name for variant in VARIANTS if rated or not variant.raters]
+    if not rated and any(name in only for name in (v.name for v in VARIANTS if v.raters)):
+        raise ConfigurationError(
+            f"{data} has no {RATERS}, which says how many people rated each clip; `emi synth --raters` "
+            "writes it"
+        )
     if unknown := sorted(set(only) - set(names)):
         raise ConfigurationError(f"no variant is called {', '.join(unknown)}; there are {', '.join(names)}")
     began = time.perf_counter()

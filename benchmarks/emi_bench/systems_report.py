@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -30,12 +30,13 @@ __all__ = [
     "Verdict",
 ]
 
-VariantKind = Literal["system", "ablation", "reference"]
+VariantKind = Literal["system", "ablation", "beyond", "reference"]
 Verdict = Literal["yes", "no", "cannot be told apart", "too few seeds"]
 
 HEADINGS: Final[Mapping[VariantKind, str]] = {
     "system": "The systems",
     "ablation": "TAEMI with one of its parts changed",
+    "beyond": "TAEMI with one thing more, of none of the papers",
     "reference": "For comparison: TAEMI that is trained without a modality",
 }
 ORDER: Final[tuple[Modality, ...]] = ("text", "audio", "vision")  # as in the papers
@@ -72,7 +73,16 @@ AVOIDABLE: Final = (
     "missing, seed by seed. 0 or less: the variant does as well without the modality as a network that was "
     "trained without it."
 )
-KIND_COLOURS: Final = {"system": "tab:blue", "ablation": "tab:cyan", "reference": "tab:grey"}
+KIND_COLOURS: Final = {
+    "system": "tab:blue",
+    "ablation": "tab:cyan",
+    "beyond": "tab:olive",
+    "reference": "tab:grey",
+}
+BEYOND: Final = (
+    "Whatever is ahead here proves nothing about people: how ratings come about in this corpus was written "
+    "down by its makers, zeros and raters included."
+)
 MODALITY_COLOURS: Final = {"text": "tab:red", "audio": "tab:orange", "vision": "tab:green"}
 VARIANT_COLUMNS: Final = (
     Column("variant", words=True),
@@ -111,6 +121,8 @@ class Variant:
     kind: VariantKind
     system: str
     network: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)  # beside `TRAINING`
+    raters: bool = False  # clips count by their raters, whose numbers are in the folder's raters.csv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +228,8 @@ class SystemsReport(BenchReport):
         for kind, heading in HEADINGS.items():
             if chosen := [row for row in self.rows if row.variant.kind == kind]:
                 yield Heading(heading)
+                if kind == "beyond" and self.synthetic:
+                    yield Paragraph(Strong(BEYOND))
                 yield Table(VARIANT_COLUMNS, [_cells(row) for row in chosen])
         if self.avoidable:
             yield from self._avoidable()

@@ -46,6 +46,7 @@ def settings(encoders: dict[str, Path], train: tuple[str, ...], epochs: int, see
         "batch_size": 8,
         "learning_rate": 5e-3,
         "threads": 1,
+        "recipe": "paper",
     }
     network = {"d_model": 32, "mlp_hidden": 64, "dropout": 0.0, "modality_dropout": 0.0}
     models = {modality: str(encoders[modality]) for modality in train}

@@ -22,6 +22,7 @@ its truth:
     DIR/vit/00000.pkl, wav2vec2/00000.pkl   (T, D) arrays; no file where the stream is missing
     DIR/gte/00000.pkl                       (D,) array; no file where there are no words
     DIR/text/00000.txt                      the words, for people to read; empty if there are none
+    DIR/raters.csv                          how many people rated each clip, with `raters`
     DIR/dataset.json                        frame rates and descriptions of the features
     DIR/truth.json                          the settings, and the truth of each clip
 
@@ -87,6 +88,7 @@ NS_PER_S: Final = 1_000_000_000
 Pooling = Literal["mean", "marked", "salient"]
 RIDGE: Final = 1.0  # on standardised features
 TRAIN_SHARE: Final = 8072 / (8072 + 4588)  # of the data set's rated clips
+RATERS: Final = (1, 9)  # of a clip, fewest and most
 PEOPLE_PER_CLIP: Final = 557 / 17246
 ENCODERS: Final[Mapping[Modality, str]] = dict.fromkeys(MODALITIES, "synthetic")
 
@@ -129,7 +131,10 @@ class SynthCorpus:
     @property
     def description(self) -> str:
         """A description of the corpus, for a checkpoint's header."""
-        return f"synthetic corpus of {self.config.clips} clips, seed {self.config.seed}: no people in it"
+        raters = f", {RATERS[0]} to {RATERS[1]} raters a clip" if self.config.raters else ""
+        return (
+            f"synthetic corpus of {self.config.clips} clips, seed {self.config.seed}{raters}: no people in it"
+        )
 
     @cached_property
     def splits(self) -> dict[str, tuple[str, ...]]:
@@ -201,7 +206,14 @@ class SynthCorpus:
     def _rated(self, clip_id: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         random = self._random("ratings", clip_id)
         intensities = draw_intensities(random)
+        if self.config.raters:
+            people = self.raters(clip_id)
+            return intensities, np.asarray(random.binomial(people, intensities) / people, np.float32)
         return intensities, rate(intensities, random)
+
+    def raters(self, clip_id: str) -> int:
+        """How many people rated the clip, if `config.raters` says that people did."""
+        return int(self._random("raters", clip_id).integers(RATERS[0], RATERS[1], endpoint=True))
 
     def _split(self, clip_id: str) -> str:
         return "train" if clip_id in self._train else "valid"
@@ -268,6 +280,7 @@ class SynthConfig:
     noise: float = 0.5  # standard deviation of a frame's noise, in each dimension
     text_noise: float = 0.1  # of the words' vector, in each dimension
     drowning_noise: float = 2.0  # of a voice while it is drowned, in each dimension
+    raters: bool = False  # True: 1 to 9 people rate a clip, each of whom sees an emotion or not
     hidden: float = 0.15  # share of clips whose face is hidden for a while
     drowned: float = 0.10  # share of clips whose sound is drowned for a while
 
@@ -294,7 +307,7 @@ class SynthConfig:
 HEADER: Final = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 NOTICE: Final = "synthetic: made by `emi synth`, contains no person; scores on it say nothing about people"
 FOLDERS: Final = {"vision": "vit", "audio": "wav2vec2", "text": "gte"}
-WORDS, DATASET, TRUTH = "text", "dataset.json", "truth.json"
+WORDS, DATASET, TRUTH, PEOPLE = "text", "dataset.json", "truth.json", "raters.csv"
 PICKLE_PROTOCOL: Final = 4  # read by Python 3.4 and later
 MEAN_LENGTH_S: Final = 6.93
 OVERHEAD_BYTES: Final = 1100  # per clip: pickles' headers, words, ratings, truth
@@ -348,7 +361,7 @@ def _make_way(folder: Path, *, replace: bool) -> None:
         )
     for name in (*FOLDERS.values(), WORDS, CACHE):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("train_split.csv", "valid_split.csv", DATASET, TRUTH):
+    for name in ("train_split.csv", "valid_split.csv", DATASET, TRUTH, PEOPLE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -374,6 +387,9 @@ def _write(corpus: SynthCorpus, folder: Path, report: Callable[[int], None]) -> 
         report(len(truths))
     for split in ("train", "valid"):
         written += (folder / f"{split}_split.csv").write_text(_ratings(corpus, split), encoding="utf-8")
+    if corpus.config.raters:
+        lines = (f"{clip_id},{corpus.raters(clip_id)}\n" for clip_id in truths)
+        written += (folder / PEOPLE).write_text("id,raters\n" + "".join(lines), encoding="utf-8")
     for name, content in ((DATASET, _dataset(corpus)), (TRUTH, metadata | {"clips": truths})):
         written += (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
     return written

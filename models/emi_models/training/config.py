@@ -69,6 +69,13 @@ class TrainingSettings(StageSettings):
         "auto",
         description="Number format; auto = fp32 on the CPU, bf16 on a GPU that supports it, else fp16.",
     )
+    recipe: Literal["scaled", "paper"] = Field(
+        "scaled",
+        description=(
+            "What settings are that are not given: scaled = with fewer than 4,000 clips, taemi has smaller"
+            " layers and more regularisation; paper = the paper's, however few clips there are."
+        ),
+    )
     loss: Literal["recipe", "correlation"] = Field(
         "recipe",
         description=(
@@ -135,6 +142,13 @@ class DataSettings(_Section):
         {},
         description=(
             "Seconds shown of a modality, such as `data.spans_s.text`; a modality that is not named has 12 s."
+        ),
+    )
+    raters: Path | None = Field(
+        None,
+        description=(
+            "CSV with the columns id and raters: a clip of N raters is shown √N times as often in training,"
+            " which is of none of the papers; unset = all alike."
         ),
     )
     bucketed: bool = Field(

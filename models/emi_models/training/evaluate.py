@@ -63,6 +63,7 @@ __all__ = [
     "check_widths",
     "choose_device",
     "choose_precision",
+    "clips_seen",
     "concordance",
     "evaluate",
     "evaluate_checkpoint",
@@ -325,11 +326,9 @@ def evaluate_checkpoint(
     loaded = load_checkpoint(path)
     header = loaded.header
     tuned = tuple(m for m in MODALITIES if TUNED_KEY.format(m) in header.notes)
-    if tuned and any(clips.encoders.get(m) != header.encoders[m] for m in tuned):
-        from emi_models.training.encoders import TunedClips
-
-        clips = TunedClips(clips, path, header)
-        prefixes = ()  # what was said by a moment inside a clip is not stored
+    seen = clips_seen(path, header, clips)
+    if seen is not clips:
+        clips, prefixes = seen, ()  # what was said by a moment inside a clip is not stored
     if header.task == "emi" and header.targets != targets_of(clips):
         raise TrainingError(
             f"the checkpoint estimates {_listed(header.targets)}, and the clips are opened for "
@@ -358,6 +357,21 @@ def evaluate_checkpoint(
         advance=advance,
     )
     return replace(found, tuned=tuned, weights=loaded.network.modality_weights())
+
+
+def clips_seen(path: Path, header: CheckpointHeader, clips: ClipSet) -> ClipSet:
+    """The clips as a checkpoint's own encoders see them, if these were trained with it; else as they are.
+
+    Raises:
+        CheckpointError: an encoder that the checkpoint names is not next to it.
+        TrainingError: it has trained encoders, and the clips have no media.
+    """
+    tuned = [m for m in MODALITIES if TUNED_KEY.format(m) in header.notes]
+    if all(clips.encoders.get(m) == header.encoders[m] for m in tuned):
+        return clips
+    from emi_models.training.encoders import TunedClips
+
+    return TunedClips(clips, path, header)
 
 
 def _listed(targets: Sequence[Target]) -> str:

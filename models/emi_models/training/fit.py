@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
 from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips, task_of
+from emi_models.data.raters import read_raters, weights_by_raters
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
@@ -35,13 +36,16 @@ from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
 from emi_models.training.recipe import Regression, correlation_loss
 from emi_models.training.results import StageResult, draw_learning, open_run
+from emi_models.training.scale import scaled
 from emi_models.training.task import Bar, Keeper, Lines, StageTask, bars, score_words, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from lightning.pytorch.callbacks import Callback
+    from numpy.typing import NDArray
     from rich.console import Console
     from rich.progress import Progress
 
@@ -143,6 +147,8 @@ def header_of(
         notes |= {"use": config.data.use, "held_out_seed": str(config.data.held_out_seed)}
     if weights := network.modality_weights():
         notes["modality_weights"] = ", ".join(f"{m} {share:.3f}" for m, share in weights.items())
+    if config.data.raters is not None:
+        notes["raters"] = "clips were shown in proportion to the root of their raters"
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
     return CheckpointHeader(
@@ -224,6 +230,7 @@ def fit(
     recipe = recipe_of(system)
     device = choose_device(config.training.device)
     rated = rated_clips(clips, config.data.held_out, config.data.held_out_seed, config.data.use)
+    config, by_clips = scaled(system, config, len(rated.ids("train")))
     with own_state(config.training, device):
         torch.manual_seed(seed_of(config.training.seed, "weights"))
         network = network_for(system, recipe, rated, config.network)
@@ -239,6 +246,7 @@ def fit(
             )
         encoders = _encoders(rated, config)
         learn, check = _windows(rated, config, encoders)
+        weights = _weights(learn, config)
         run = _Run(
             folder=open_run(
                 out, _metadata(system, network, rated, config, device), resume=resume, force=force
@@ -248,6 +256,8 @@ def fit(
             check=check,
             device=device,
             encoders=encoders,
+            weights=weights,
+            by_clips=by_clips,
             console=console,
         )
         run.announce(system, network, rated)
@@ -258,6 +268,9 @@ def fit(
     title = f"{system}, seed {config.training.seed}: {clips.description}"
     draw_learning(run.folder.curves, title, results)
     header = header_of(system, network, rated, config, recipe, results[-1])
+    if by_clips:
+        told = " ".join(f"{name}={value:g}" for name, value in by_clips.items())
+        header = replace(header, notes={**header.notes, "scaled": f"by the number of clips: {told}"})
     if encoders is not None:
         header = _with_tuned(header, encoders, run.folder.path / "encoders")
     save_checkpoint(run.folder.checkpoint, network, header)
@@ -290,10 +303,19 @@ def _windows(
             ClipWindows(clips, "train", data.prefixes, seed=seed, spans_s=data.spans_s),
             ClipWindows(clips, "valid", spans_s=data.spans_s) if validates else None,
         )
-    from emi_models.training.encoders import MediaWindows
+    from emi_models.training.media_windows import MediaWindows
 
     checked = MediaWindows(clips, "valid", encoders) if validates else None
     return MediaWindows(clips, "train", encoders, seed=seed), checked
+
+
+def _weights(learn: ClipWindows, config: TrainConfig) -> NDArray[np.float64] | None:
+    """How often each clip is shown, by its raters; None: once an epoch."""
+    if config.data.raters is None:
+        return None
+    if config.data.bucketed:
+        raise TrainingError("data.raters does not go with data.bucketed; leave one of them out")
+    return weights_by_raters(learn.ids, read_raters(config.data.raters.expanduser()))
 
 
 def _check_devices(settings: TrainingSettings, stages: Sequence[TrainingStage], device: torch.device) -> None:
@@ -346,6 +368,8 @@ class _Run:
     check: ClipWindows | None  # None: no clip validates
     device: torch.device
     encoders: TrainedEncoders | None
+    weights: NDArray[np.float64] | None  # how often each clip is shown; None: once an epoch
+    by_clips: Mapping[str, Any]  # settings that the number of clips has decided
     console: Console | None
 
     def tell_weights(self, network: FusionNetwork) -> None:
@@ -369,8 +393,24 @@ class _Run:
             *(() if self.check else ("each stage trains all of its epochs, and its last epoch is kept",)),
             *self._encoder_lines(),
             *_told_targets(self.learn),
+            *self._weight_lines(),
+            *self._scale_lines(),
         ):
             self.console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def _scale_lines(self) -> list[str]:
+        """What the number of clips has decided."""
+        if not self.by_clips:
+            return []
+        told = " ".join(f"{name}={value:g}" for name, value in self.by_clips.items())
+        return [f"{len(self.learn)} clips are few: {told} (the paper's: training.recipe=paper)"]
+
+    def _weight_lines(self) -> list[str]:
+        """How unlike each other clips count, if they do."""
+        if self.weights is None:
+            return []
+        low, high = self.weights.min(), self.weights.max()
+        return [f"clips count by the root of their raters: {low:.2f} to {high:.2f} times an epoch"]
 
     def _encoder_lines(self) -> list[str]:
         """What is trained of which encoder."""
@@ -420,6 +460,7 @@ class _Run:
             *(objective, stage, self.learn, self.check, seed, settings.data),
             encoders=self.encoders,
             threads=settings.training.threads,
+            weights=self.weights,
         )
         last = self.check is None
         keeper = Keeper(place, stage.margin, stage.patience, last=last)

@@ -37,6 +37,7 @@ from emi_models.training.evaluate import choose_device
 from emi_models.training.fit import fit
 from emi_models.training.predict import predict_split
 from emi_models.training.published import OFFICIAL
+from emi_models.training.rows import Made, MadeRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,111 +45,24 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from emi_models import Modality
     from emi_models.data.clip import ClipSet
     from emi_models.data.dataset import ManifestClips
     from emi_models.data.vidmimic import VidmimicClips
     from emi_models.networks.semantic_matters import SemanticMatters
     from emi_models.training.fit import FitResult
-    from emi_models.training.tables import Paper, Row, Run, Table
+    from emi_models.training.rows import Paper, Row, Run, Table
 
-__all__ = ["Made", "MadeRow", "make_table", "whose"]
+__all__ = ["make_table", "whose"]
 
 MEASURES: Final = "measures.json"
 OFFICIAL_COUNTS: Final = {"train": 8072, "valid": 4588}
-THEIRS: Final = "paper"
-YOURS: Final = "yours"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeRow:
-    """A row with the user's own figures, in the order of the table's columns; or `why` there are none."""
-
-    row: Row
-    yours: tuple[float | None, ...]
-    notes: tuple[str, ...] = ()
-    why: str = ""
-    failed: bool = False  # it was tried
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A table with both sides. `data` names the user's, `theirs` says whether they are the paper's."""
-
-    paper: Paper
-    table: Table
-    data: str
-    theirs: bool
-    rows: tuple[MadeRow, ...]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What must be known to read the table."""
-        whose_data = (
-            f"{THEIRS}: as published; not measured here. {YOURS}: {self.data}.",
-            *(() if self.theirs else ("These are not the paper's clips: nothing here can be compared.",)),
-        )
-        encoders = () if self.table.statistics else (f"Encoders: {self.paper.encoders}.",)
-        return (*whose_data, *encoders, *self.table.notes)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, for machines."""
-        return {
-            "paper": self.paper.system,
-            "title": self.paper.title,
-            "table": self.table.number,
-            "data": self.data,
-            "data_is_the_papers": self.theirs,
-            "columns": list(self.table.columns),
-            "rows": [
-                {
-                    "name": made.row.name,
-                    THEIRS: list(made.row.published),
-                    YOURS: list(made.yours),
-                    "notes": list(made.notes),
-                    "why": made.why,
-                }
-                for made in self.rows
-            ],
-            "notes": list(self.notes),
-        }
-
-    def markdown(self) -> str:
-        """The table as a page: two lines a row, the paper's and the user's."""
-        columns = self.table.columns
-        lines = [
-            f"# {self.paper.title}, Table {self.table.number}: {self.table.title}",
-            "",
-            *(f"{note}\n" for note in self.notes),
-            f"| row | | {' | '.join(columns)} | |",
-            "|---|---|" + "---|" * (len(columns) + 1),
-        ]
-        for made in self.rows:
-            for name, values, remark in (
-                (THEIRS, made.row.published, ""),
-                (YOURS, made.yours, made.why or "; ".join(made.notes)),
-            ):
-                cells = [written(column, value) for column, value in zip(columns, values, strict=True)]
-                first = made.row.name if name == THEIRS else ""
-                lines.append(f"| {first} | {name} | {' | '.join(cells)} | {remark.replace('|', '/')} |")
-        return "\n".join(lines) + "\n"
 
 
 def whose(clips: ClipSet) -> tuple[str, bool]:
     """The data's name, and whether they are the papers': by their description and the official counts."""
     counts = {split: len(clips.ids(split)) for split in OFFICIAL_COUNTS}
     return clips.description, clips.description.startswith(OFFICIAL) and counts == OFFICIAL_COUNTS
-
-
-def written(column: str, value: float | None) -> str:
-    """A figure as tables show it; "-" where there is none."""
-    if value is None:
-        return "-"
-    if column == "hours":
-        minutes, seconds = divmod(round(value), 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-    if column == "samples" or column in ("frames_min", "frames_max"):
-        return f"{round(value)}"
-    return f"{value:.1f}" if column.startswith(("zero", "frames")) else f"{value:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +77,20 @@ class _Job:
     folders: Mapping[str, str]  # by modality, and motion; empty in emi-live's own layout
     settings: Mapping[str, Any]  # the user's own, of `TrainConfig`
     out: Path
+    encoders: tuple[Modality, ...] = ()  # those that are trained with the network
 
     def config(self, device: str, threads: int | None) -> TrainConfig:
         """The settings of the training: the row's, then the user's."""
         modalities = {"network": {"modalities": list(self.run.modalities)}}
-        mine = {"training": {"device": device, "threads": threads}}
-        row = _merged(self.run.settings, modalities, {"data": {"use": self.run.use}}, mine)
-        return TrainConfig.model_validate(_merged(row, self.settings))
+        mine = {"training": {"device": device, "threads": threads, "recipe": "paper"}}
+        encoders = {"encoders": {"train": list(self.encoders)}} if self.encoders else {}
+        row = _merged(self.run.settings, modalities, {"data": {"use": self.run.use}}, mine, encoders)
+        found = TrainConfig.model_validate(_merged(row, self.settings))
+        # Those of an encoder that this row does not have are for others.
+        layers = {m: count for m, count in found.encoders.frozen_layers.items() if m in found.encoders.train}
+        return found.model_copy(
+            update={"encoders": found.encoders.model_copy(update={"frozen_layers": layers})}
+        )
 
     def asked(self) -> dict[str, Any]:
         """What makes its result this one, as JSON can hold it."""
@@ -199,6 +120,7 @@ def make_table(
     labels: Path | None = None,
     cache: Path | None = None,
     only: Sequence[str] = (),
+    train_encoders: Sequence[Modality] = (),
     devices: Sequence[str] = ("auto",),
     resume: bool = False,
     console: Console | None = None,
@@ -215,6 +137,8 @@ def make_table(
         labels: ratings in place of the folder's own.
         cache: where converted features are kept.
         only: parts of names of rows; others are left out. Empty: all.
+        train_encoders: modalities whose encoders train with the network, in the rows that have them. The
+            clips are in emi-live's own layout, with media.
         devices: each makes one run at a time. One device works in this process, more in one each.
         resume: go on with what is in `out`.
         console: where progress is shown.
@@ -227,6 +151,10 @@ def make_table(
         raise TrainingError(
             f"{out / 'runs'} holds runs already; --resume goes on with them, --force throws them away, or "
             "name another --out"
+        )
+    if train_encoders and not check_folder(data):
+        raise TrainingError(
+            f"{data} has features only; encoders are trained on clips that `emi extract --keep-media` wrote"
         )
     rows = [row for row in table.rows if not only or any(part in row.name for part in only)]
     if not rows:
@@ -257,10 +185,12 @@ def make_table(
                 folders=folders,
                 settings=settings or {},
                 out=out / "runs" / run.name,
+                encoders=tuple(m for m in MODALITIES if m in train_encoders and m in run.read),
             )
         results, failures = _carry_out(list(jobs.values()), devices, console)
         made = [_made(row, table, results, reasons, failures, jobs) for row in rows]
-    found = Made(paper=paper, table=table, data=description, theirs=theirs, rows=tuple(made))
+    trained = () if table.statistics else tuple(m for m in MODALITIES if m in train_encoders)
+    found = Made(paper=paper, table=table, data=description, theirs=theirs, rows=tuple(made), trained=trained)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (("md", found.markdown()), ("json", json.dumps(found.to_json(), indent=1) + "\n")):
         with replacing(out / f"table-{table.number}.{suffix}") as part:
@@ -288,6 +218,8 @@ def _made(
     stage = measures["stages"].get(row.stage or measures["last"], {})
     values = {**stage, "test": measures["test"], **measures["weights"]}
     notes = [row.note] if row.note else []
+    if jobs[name].encoders:
+        notes.append(f"encoders trained: {', '.join(jobs[name].encoders)}")
     for modality, folder in jobs[name].folders.items():
         wanted = row.run.features[modality][0]
         notes += (
@@ -313,7 +245,7 @@ def _folders(run: Run, data: Path, given: Mapping[str, str], cache: Path | None)
             raise TrainingError(
                 f"needs features of {single[0]} by themselves, as in Hume-Vidmimic2's layout ({single[0]}/)"
             )
-        if gone := [m for m in run.modalities if m not in encoders]:
+        if gone := [m for m in run.read if m not in encoders]:
             raise TrainingError(f"these clips have no {gone[0]} features")
         return {}
     found = {}

@@ -1,8 +1,7 @@
 """Every table of the four papers as data: its rows, what the paper prints, and the run that makes each row.
 
-A `Table` has the columns that it is compared by; a `Row` the paper's figures for them, and either a `Run` or
-the reason why this program cannot make it. Rows with the same run, in whichever table of a paper, share one
-training. `emi_models.training.reproduce` carries them out.
+`emi_models.training.rows` says what a row is. Rows with the same run, in whichever table of a paper, share
+one training. `emi_models.training.reproduce` carries them out.
 
 Figures are as printed, on Hume-Vidmimic2 or BAH; None: not printed, or lost in the copy of the paper that was
 read. `emi_models.training.published` has those that `emi eval` shows; a test compares the two.
@@ -13,79 +12,18 @@ stand in for it, which is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_models import EMOTIONS
 from emi_models.errors import TrainingError
+from emi_models.training.rows import Paper, Row, Run, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from emi_models import Modality
 
-__all__ = ["PAPERS", "Paper", "Row", "Run", "Table", "find_table", "titles"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One training. `name` is unique within a paper: rows that give the same name share it.
-
-    `features` are the folders for each modality, and `motion` where it is its own, in order of preference.
-    `settings` are those of `TrainConfig`, nested; `network.modalities` follows from `features`.
-    """
-
-    name: str
-    features: Mapping[str, tuple[str, ...]]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    use: str = "train"
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities that it trains on."""
-        return tuple(m for m in ("vision", "audio", "text") if m in self.features or _motion_for(m, self))
-
-
-def _motion_for(modality: str, run: Run) -> bool:
-    return modality == "vision" and "motion" in run.features
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row: its name in the paper, the paper's figures, and how it is made, or `why` it is not.
-
-    `stage` is the stage whose best epoch is scored, "" for the last.
-    """
-
-    name: str
-    published: tuple[float | None, ...]
-    run: Run | None = None
-    stage: str = ""
-    why: str = ""
-    note: str = ""  # how the run differs from the paper's, if it does
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table of a paper. `columns` are measures, such as `valid`, `test`, an emotion or `w_audio`."""
-
-    number: int
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    statistics: str = ""  # of the data themselves, by this name; no row is a run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paper:
-    """One paper's tables. `encoders` says how the paper's differ from stored features."""
-
-    system: str
-    title: str
-    tables: tuple[Table, ...]
-    encoders: str
+__all__ = ["PAPERS", "find_table", "titles"]
 
 
 def find_table(name: str, number: int) -> tuple[Paper, Table]:
@@ -236,7 +174,7 @@ _MEANS: Final = ("samples", "frames_mean", "frames_std", "frames_min", "frames_m
 _TWO_STAGE: Final = Paper(
     system="two_stage",
     title="Two-Stage Multimodal Framework for Emotion Mimicry Intensity Prediction",
-    encoders="the paper's encoders are frozen, as here",
+    encoders="the paper's are frozen",
     tables=(
         Table(
             number=1,
@@ -361,17 +299,24 @@ _D: Final = {
     "audio": ("wav2vec2-large", "wav2vec2"),
     "text": ("bert-base", "gte"),
 }
-_ALIGNED: Final = "the paper aligns this modality with words that the network is not shown afterwards"
+_ALIGNING: Final = (
+    "Stage I of a row is shown the row's modalities and words; rows without words have them in stage I alone."
+)
 
 
 def _dual(*modalities: Modality) -> Run:
-    return Run(name="-".join(modalities), features={m: _D[m] for m in modalities})
+    """A row on these modalities; words take part in its stage I in any case."""
+    name = "-".join(modalities)
+    if "text" in modalities:
+        return Run(name=name, features={m: _D[m] for m in modalities})
+    features: dict[str, tuple[str, ...]] = {m: _D[m] for m in (*modalities, "text")}
+    return Run(name=name, features=features, settings={"network": {"align_text": True}}, aligning=("text",))
 
 
 _DUAL_STAGE: Final = Paper(
     system="dual_stage",
     title="Dual-Stage Cross-Modal Network (arXiv:2503.10603v1)",
-    encoders="the paper trains its encoders in stage I; here stage I trains projections of stored features",
+    encoders="the paper trains its encoders in stage I; on stored features stage I trains projections alone",
     tables=(
         Table(
             number=1,
@@ -387,21 +332,23 @@ _DUAL_STAGE: Final = Paper(
             columns=VALID,
             rows=(
                 Row(name="ViT (baseline), V", published=(0.09,), why=BASELINE),
-                Row(name="ViT (ours), V", published=(0.16,), run=_dual("vision"), note=_ALIGNED),
+                Row(name="ViT (ours), V", published=(0.16,), run=_dual("vision")),
                 Row(name="Wav2Vec2.0 (baseline), A", published=(0.24,), why=BASELINE),
-                Row(name="Wav2Vec2.0 (ours), A", published=(0.2734,), run=_dual("audio"), note=_ALIGNED),
+                Row(name="Wav2Vec2.0 (ours), A", published=(0.2734,), run=_dual("audio")),
             ),
+            notes=(_ALIGNING,),
         ),
         Table(
             number=3,
             title="several modalities",
             columns=VALID,
             rows=(
-                Row(name="V+A", published=(0.2846,), run=_dual("vision", "audio"), note=_ALIGNED),
+                Row(name="V+A", published=(0.2846,), run=_dual("vision", "audio")),
                 Row(name="V+T", published=(0.2934,), run=_dual("vision", "text")),
                 Row(name="A+T", published=(0.3518,), run=_dual("audio", "text")),
                 Row(name="V+A+T", published=(0.3626,), run=_dual("vision", "audio", "text")),
             ),
+            notes=(_ALIGNING,),
         ),
     ),
 )

@@ -29,6 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from emi_models import EMOTIONS
 from emi_models.data.batches import BucketedBatches, collate
+from emi_models.data.raters import Weighed
 from emi_models.errors import TrainingError
 from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
     from torch import Tensor
 
@@ -79,6 +82,8 @@ class StageTask(pl.LightningModule):
     min(average, (1 + n) / (10 + n)) at step n, so that they soon forget the start. It reaches .999 at step
     8,990, in epoch 36 of Hume-Vidmimic2.
 
+    `weights` say how often each clip is shown, 1 on average (`emi_models.data.raters`); None: once an epoch.
+
     With `encoders`, clips come with their media, and what these make of them is what the objective sees.
     Several processes share each batch, row by row, and the validation clips; gradients are averaged. A loss
     that compares rows (concordance, contrast) then compares those of one process.
@@ -94,6 +99,7 @@ class StageTask(pl.LightningModule):
         data: DataSettings,
         encoders: TrainedEncoders | None = None,
         threads: int | None = None,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective
@@ -102,6 +108,7 @@ class StageTask(pl.LightningModule):
         self.learn, self.check = learn, check
         self.seed, self.data = seed, data
         self.threads = threads
+        self.weights = weights
         kept = stage.encoder_rate > 0
         self.groups = [group for group in objective.groups() if kept or not group.encoders]
         objective.requires_grad_(False)
@@ -135,7 +142,8 @@ class StageTask(pl.LightningModule):
         if self.data.bucketed:
             alike = BucketedBatches(self.learn.lengths_s(), size, seed=seed, drop_last=True)
             return self._loader(self.learn, self._share(alike))
-        shuffled = BatchSampler(Shuffled(n, seed), size, drop_last=n >= size)
+        order = Shuffled(n, seed) if self.weights is None else Weighed(self.weights, seed)
+        shuffled = BatchSampler(order, size, drop_last=n >= size)
         return self._loader(self.learn, self._share(shuffled))
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -309,7 +317,7 @@ def _parts(outcome: Outcome) -> tuple[Tensor | None, ...]:
 
 
 def _collate_media() -> Any:
-    from emi_models.training.encoders import collate_media  # it needs what only encoders need
+    from emi_models.training.media_windows import collate_media  # it needs what only encoders need
 
     return collate_media
 

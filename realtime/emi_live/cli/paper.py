@@ -15,6 +15,7 @@ from emi_live.cli.bah import is_bah_folder
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import bad_use, check_data, check_out_folder, complete_system
 from emi_live.errors import ConfigurationError
+from emi_models import MODALITIES
 from emi_models.console import printable
 from emi_models.libraries import require
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from emi_models.training.reproduce import Made
+    from emi_models import Modality
+    from emi_models.training.rows import Made
 
 __all__ = ["app"]
 
@@ -36,6 +38,7 @@ HELP = """Make a table of one of the four papers from your data, next to the pap
   emi paper two_stage --table 5 --data hume --features dinov2=my_faces --resume
   emi paper semantic_matters --table 1 --data hume --rows text+vision --jobs 2
   emi paper taemi --table 4 --data synth --set training.max_epochs=1
+  emi paper taemi --table 3 --data features --train-encoders audio,text
   emi paper semantic_matters --table 4 --data BAH       # after emi convert BAH
 
 Each row is a training, in [bold]--out[/bold]/runs; rows that tables share are trained once.
@@ -91,6 +94,15 @@ def paper(
             help="Ratings to use in place of the folder's own.", metavar="CSV", rich_help_panel=WHAT
         ),
     ] = None,
+    train_encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the encoders of these modalities in each row that has them, e.g. audio,text; the "
+            "clips are from emi extract --keep-media.",
+            metavar="MODALITY,...",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of runs. [default: papers/NAME]", metavar="DIR", rich_help_panel=HOW),
@@ -142,6 +154,7 @@ def paper(
     out = out or Path("papers") / name
     check_out_folder("--out", out)
     asked = _pairs(features or ())
+    trained = _modalities(train_encoders)
     settings = _settings(set_ or ())
     console = Console(stderr=True)
     if (name, table) in BAH_TABLES and is_bah_folder(data, {"auto": None}, "auto", "--data"):
@@ -162,12 +175,16 @@ def paper(
                 features=asked,
                 labels=labels,
                 only=rows or (),
+                train_encoders=trained,
                 devices=_devices(device, jobs),
                 resume=resume,
                 console=console,
             )
         except KeyboardInterrupt:
             command = ["emi", "paper", name, "--table", str(table), "--data", str(data), "--out", str(out)]
+            command += [] if labels is None else ["--labels", str(labels)]
+            command += [] if train_encoders is None else ["--train-encoders", train_encoders]
+            command += ["--device", device, "--jobs", str(jobs)]
             for option, values in (("--rows", rows), ("--features", features), ("--set", set_)):
                 command += [word for value in values or () for word in (option, value)]
             line = f"stopped; continue with: {shlex.join([*command, '--resume'])}"
@@ -227,6 +244,17 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def _modalities(given: str | None) -> tuple[Modality, ...]:
+    """The modalities of `--train-encoders`."""
+    words = [] if given is None else [word.strip() for word in given.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in MODALITIES]:
+        raise ConfigurationError(
+            f"--train-encoders {unknown[0]}: give modalities, such as audio,text; there are "
+            + ", ".join(MODALITIES)
+        )
+    return tuple(modality for modality in MODALITIES if modality in words)
+
+
 def _settings(given: Sequence[str]) -> dict[str, Any]:
     """`--set` options as the nested settings of a training, checked."""
     from emi_live.config import read_settings, validated
@@ -251,7 +279,7 @@ def _show(made: Made, console: Console) -> None:
     """Print a line with the paper's figures and one with the user's for each row, and what must be known."""
     from rich.table import Table
 
-    from emi_models.training.reproduce import THEIRS, YOURS, written
+    from emi_models.training.rows import THEIRS, YOURS, written
 
     title = f"{made.paper.title}, Table {made.table.number}: {made.table.title}"
     console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)

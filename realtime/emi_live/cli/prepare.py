@@ -215,6 +215,12 @@ def synth(
     missing_vision: Annotated[
         float | None, typer.Option(help="Share without a face. [default: 0.01]")
     ] = None,
+    raters: Annotated[
+        bool,
+        typer.Option(
+            "--raters", help="1 to 9 people rate each clip; raters.csv says how many, for data.raters."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing synthetic corpus.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -238,6 +244,7 @@ def synth(
             clips=clips,
             seed=seed,
             sizes=OFFICIAL_SIZES if sizes is Sizes.official else SMALL_SIZES,
+            raters=raters,
             **{name: share for name, share in shares.items() if share is not None},
         )
         _write_corpus(SynthCorpus(config), out, force)

@@ -67,7 +67,9 @@ def test_every_variant_is_a_network_for_the_corpus_and_settings_that_training_ta
 
 def test_variants_have_names_of_their_own_and_no_two_are_the_same() -> None:
     assert len({chosen.name for chosen in VARIANTS}) == len(VARIANTS)
-    described = {json.dumps([chosen.system, dict(chosen.network)], sort_keys=True) for chosen in VARIANTS}
+    described = {
+        json.dumps([v.system, dict(v.network), dict(v.training), v.raters], sort_keys=True) for v in VARIANTS
+    }
     assert len(described) == len(VARIANTS)
 
 
@@ -122,6 +124,8 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(
     where = ("--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"))
     assert command("--data", str(data), *where, "--only", "teami") == 2
     assert "no variant is called teami; there are taemi" in capsys.readouterr().err
+    assert command("--data", str(data), *where, "--only", "raters") == 2
+    assert "raters.csv" in capsys.readouterr().err
     assert command("--data", str(tmp_path / "nowhere"), *where) != 0
     assert "nowhere" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.paper import app
-from emi_models.training.tables import titles
+from emi_models.checkpoint import read_header
+from emi_models.training.tables import PAPERS, titles
 from tests.live.cli.clip_folder import write_folder
 from tests.models.data.folders import make_vidmimic
+from tests.models.training.papers_folder import paper_settings, write_papers_folder
 from tests.models.training.sets import memory_set
 
 DOCS = Path(__file__).parents[3] / "docs" / "papers.md"
@@ -107,3 +111,74 @@ def test_a_training_that_fails_is_told_and_counts(
     rows = ("--rows", "text", "--device", "cpu", "--set", "network.d_model=15")
     code, said, _ = paper(capsys, "taemi", "--table", 4, "--data", data, "--out", tmp_path, *rows)
     assert (code, "not made" in said, "d_model" in said) == (1, True, True)
+
+
+def as_options(settings: Mapping[str, Any], path: str = "") -> list[str]:
+    """Nested settings as `--set` options."""
+    found: list[str] = []
+    for name, value in settings.items():
+        key = f"{path}{name}"
+        found += as_options(value, key + ".") if isinstance(value, dict) else ["--set", f"{key}={value}"]
+    return found
+
+
+# Of tables whose rows differ by the folder of features alone, some.
+SOME = {
+    ("two_stage", 3): ["DINOv2 face", "linear", "wav2vec2, LSTM", "mean", "BiLSTM", "GTE"],
+    ("semantic_matters", 2): ["GTE-Base", "ViT-Huge", "Audeering"],
+}
+VALIDATED = {"train", "4:1"}  # a run on train+valid has no valid score
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_papers_folder(tmp_path_factory.mktemp("papers") / "data")
+
+
+def test_two_rows_of_the_official_layout_by_their_command(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = as_options(paper_settings("dual_stage"))
+    rows = ("--rows", "Wav2Vec2.0", "--json", "--device", "cpu")
+    code, said, told = paper(
+        capsys, "dual_stage", "--table", 2, "--data", official, "--out", tmp_path, *small, *rows
+    )
+    assert (code, "audio: made" in told) == (0, True)
+    baseline, ours = json.loads(said)["rows"]
+    assert (baseline["yours"], baseline["paper"], "baseline" in baseline["why"]) == ([None], [0.24], True)
+    assert (ours["paper"], ours["why"]) == ([0.2734], "")
+    assert ours["yours"][0] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("system", PAPERS)
+def test_every_table_by_its_command(
+    system: str, official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--data", official, "--out", tmp_path, "--resume", "--device", "cpu", "--json")
+    small = as_options(paper_settings(system))
+    for table in PAPERS[system].tables:
+        rows = [word for row in SOME.get((system, table.number), ()) for word in ("--rows", row)]
+        code, said, told = paper(capsys, system, "--table", table.number, *given, *small, *rows)
+        assert code == 0, told
+        found = {row["name"]: row for row in json.loads(said)["rows"]}
+        assert rows or len(found) == len(table.rows)
+        for row in table.rows:
+            if row.name not in found:
+                continue
+            made = found[row.name]
+            assert made["paper"] == list(row.published)
+            if table.statistics or row.run is None:
+                assert table.statistics or made["why"]
+                continue
+            assert made["why"] == ""
+            measured = [value for value in made["yours"] if value is not None]
+            assert len(measured) >= (row.run.use in VALIDATED), made
+            assert all(math.isfinite(value) for value in measured)
+        if (system, table.number) == ("semantic_matters", 3):
+            weights = found["audio+vision+text"]["yours"][1:]
+            assert sum(weights) == pytest.approx(1.0)
+    if system == "two_stage":
+        config = read_header(tmp_path / "runs" / "f4" / "checkpoint.safetensors").config
+        assert (config["motion_dim"], config["motion_mask"]) == (23, True)

@@ -25,14 +25,17 @@ from emi_models.errors import CheckpointError, DataError, TrainingError
 from emi_models.inputs import FusionShapes
 from emi_models.training.config import EncoderSettings, TrainConfig
 from emi_models.training.encoders import (
-    MediaWindows,
     TrainedEncoders,
-    collate_media,
     encoder_folders,
     open_encoder,
 )
 from emi_models.training.evaluate import evaluate_checkpoint
 from emi_models.training.fit import FitResult, fit
+from emi_models.training.media_windows import MediaWindows, collate_media
+from emi_models.training.predict import predict_split
+from emi_models.training.reproduce import make_table
+from emi_models.training.tables import find_table
+from tests.models.data.folders import make_vidmimic
 from tests.models.encoders.tiny_models import tiny_bert, tiny_speech, tiny_vit
 from tests.models.training.sets import memory_set
 
@@ -158,6 +161,11 @@ def test_a_tuned_checkpoint_names_its_encoders_and_scores_as_in_training(
     found = evaluate_checkpoint(result.checkpoint, ManifestClips(data))
     assert found.tuned == ("audio", "text")
     assert found.whole.mean_pearson == pytest.approx(result.score, abs=1e-4)
+    predicted = predict_split([result.checkpoint, result.checkpoint], ManifestClips(data), "valid")
+    assert predicted.values.shape == (CLIPS - 8, 6)
+    assert predicted.scores is not None
+    pairs = zip(predicted.scores.mse, found.whole.mse, strict=True)
+    assert sum(one == pytest.approx(other, abs=1e-4) for one, other in pairs) >= 4  # some are cut to [0, 1]
     shutil.rmtree(tmp_path / "encoders" / "audio")
     with pytest.raises(CheckpointError, match="encoders"):
         evaluate_checkpoint(result.checkpoint, ManifestClips(data))
@@ -197,6 +205,43 @@ def test_stage_one_of_the_dual_network_trains_all_encoders_and_stage_two_none(
         assert changed(models[modality], tmp_path / "encoders" / modality)
     found = evaluate_checkpoint(result.checkpoint, ManifestClips(data))
     assert found.whole.mean_pearson == pytest.approx(result.score, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_rows_of_a_table_train_the_encoders_that_they_have(
+    data: Path, models: dict[Modality, Path], tmp_path: Path
+) -> None:
+    """One row has an encoder of text and no other; V of Dual-Stage has words in stage I."""
+    training = {"max_epochs": 1, "batch_size": 4, "learning_rate": 1e-2, "threads": 1}
+    encoders = {"models": {m: str(models[m]) for m in ALL}, "frozen_layers": {"audio": 1, "text": 0}}
+    small = {"vision_hidden": 8, "fusion_hidden": 8}
+    for system, number, row, network, trained_here in (
+        ("semantic_matters", 1, "† text", small, ("vision", "text")),
+        ("dual_stage", 2, "Wav2Vec2.0 (ours)", NETWORKS["dual_stage"], ("audio", "text")),
+    ):
+        made = make_table(
+            *find_table(system, number),
+            data,
+            tmp_path / system,
+            settings={"training": training, "network": network, "encoders": encoders},
+            only=[row],
+            train_encoders=ALL,
+            devices=["cpu"],
+        )
+        (only,) = made.rows
+        assert only.why == ""
+        assert f"encoders trained: {', '.join(trained_here)}" in only.notes
+        assert any("trained with the network" in note for note in made.notes)
+        (run,) = (tmp_path / system / "runs").iterdir()
+        assert {path.name for path in (run / "encoders").iterdir()} == set(trained_here)
+        for modality in trained_here:
+            assert changed(models[modality], run / "encoders" / modality)  # type: ignore[index]  # modalities
+
+
+def test_features_alone_train_no_encoder_for_a_table(tmp_path: Path) -> None:
+    folder = make_vidmimic(tmp_path / "data")
+    with pytest.raises(TrainingError, match="--keep-media"):
+        make_table(*find_table("taemi", 4), folder, tmp_path / "out", train_encoders=("text",))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from emi_models import EMOTIONS
 from emi_models.checkpoint import load_checkpoint, read_header
 from emi_models.data.clip import Clip
-from emi_models.errors import TrainingError
+from emi_models.errors import DataError, TrainingError
 from emi_models.targets import Target
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import evaluate
@@ -252,6 +252,26 @@ def test_half_precision_trains_too(tmp_path: Path) -> None:
     result = fit("taemi", CLIPS, tmp_path, small("taemi", max_epochs=1, precision="bf16"))
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "bf16-mixed"
     assert all(t.dtype == torch.float32 for t in load_file(result.checkpoint).values())
+
+
+def test_clips_count_by_their_raters_if_these_are_told(tmp_path: Path) -> None:
+    lines = [f"{clip_id},{1 + 8 * (n % 2)}" for n, clip_id in enumerate(CLIPS.ids("train"))]
+    (tmp_path / "raters.csv").write_text("id,raters\n" + "\n".join(lines) + "\n")
+    values = small("taemi", max_epochs=1).model_dump(exclude_defaults=True)
+    raters = {"raters": tmp_path / "raters.csv"}
+    told = CutOff(99, OSError())
+    weighed = TrainConfig.model_validate(values | {"data": raters})
+    result = fit("taemi", CLIPS, tmp_path / "weighed", weighed, console=told.console())
+    assert "0.50 to 1.50 times" in told.getvalue()
+    assert "raters" in read_header(result.checkpoint).notes
+    alike = fit("taemi", CLIPS, tmp_path / "alike", TrainConfig.model_validate(values))
+    assert moved(load_file(alike.checkpoint), load_file(result.checkpoint))
+    (tmp_path / "raters.csv").write_text("id,raters\n" + "\n".join(lines[1:]) + "\n")
+    with pytest.raises(DataError, match=CLIPS.ids("train")[0]):
+        fit("taemi", CLIPS, tmp_path / "less", weighed)
+    both = TrainConfig.model_validate(values | {"data": {**raters, "bucketed": True}})
+    with pytest.raises(TrainingError, match="bucketed"):
+        fit("taemi", CLIPS, tmp_path / "both", both)
 
 
 @pytest.mark.slow

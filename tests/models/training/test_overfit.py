@@ -39,6 +39,7 @@ def test_a_system_learns_64_clips_by_heart(system: str, tmp_path: Path) -> None:
         "patience": epochs,
         "learning_rate": rate,
         "batch_size": 16,
+        "recipe": "paper",
     }
     if system == "dual_stage":
         training["stages"] = {"align": {"max_epochs": 2}}

@@ -15,10 +15,11 @@ from emi_models import EMOTIONS
 from emi_models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from emi_models.data.clip import OFFICIAL_HEADER, FeatureTrack
 from emi_models.errors import TrainingError
+from emi_models.targets import EMI_TARGETS, Target
 from emi_models.training.evaluate import evaluate_checkpoint, pearson
 from emi_models.training.fit import fit
 from emi_models.training.predict import predict_split
-from tests.models.training.sets import SHAPES, MemorySet, memory_set, random_clips, unrated
+from tests.models.training.sets import SHAPES, MemorySet, Named, memory_set, random_clips, unrated
 from tests.models.training.small import CutOff, small
 
 BARE = replace(
@@ -67,6 +68,24 @@ def test_several_networks_are_averaged_before_values_are_clipped(two: list[Path]
     assert inside.any()
     both = predict_split(two, WITH_TEST, "test").values
     assert np.allclose(both[inside], np.mean(alone, axis=0)[inside], atol=1e-6)
+
+
+def test_labels_of_ones_own_are_written_by_name_in_their_own_units(tmp_path: Path) -> None:
+    clips = Named(splits={**CLIPS.splits, "test": TEST}, rated=(*EMI_TARGETS[:5], Target("worth", 0, 100)))
+    result = fit("taemi", clips, tmp_path, small("taemi", max_epochs=1))
+    loaded = load_checkpoint(result.checkpoint)
+    with torch.no_grad():
+        loaded.network.get_parameter("head.3.weight").zero_()
+        loaded.network.get_parameter("head.3.bias").fill_(0.25)
+    save_checkpoint(result.checkpoint, loaded.network, loaded.header)
+    found = predict_split([result.checkpoint], clips, "valid")
+    rows = list(csv.reader(io.StringIO(found.csv())))
+    assert rows[0] == ["id", *EMOTIONS[:5], "worth"]
+    assert {tuple(row[-2:]) for row in rows[1:]} == {("0.250000", "25.000000")}
+    assert found.scores is not None
+    assert found.scores.names[-1] == "worth"
+    with pytest.raises(TrainingError, match="worth"):
+        predict_split([result.checkpoint], CLIPS, "valid")
 
 
 def test_a_prediction_depends_on_its_own_clip_alone(two: list[Path]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,74 +15,22 @@ from emi_models.checkpoint import read_header
 from emi_models.data.clip import OFFICIAL_HEADER
 from emi_models.data.dataset import open_clips
 from emi_models.data.summary import kolmogorov_smirnov
-from emi_models.data.synth import SynthConfig, SynthCorpus, write_corpus
 from emi_models.errors import TrainingError
 from emi_models.training.config import TrainConfig
 from emi_models.training.published import PUBLISHED
-from emi_models.training.reproduce import Made, make_table, whose, written
+from emi_models.training.reproduce import make_table, whose
+from emi_models.training.rows import Made, written
 from emi_models.training.tables import PAPERS, find_table
-from tests.models.training.small import NETWORKS
-
-# Folders that the synthetic corpus has not: each is one of its own under another name.
-LIKE = {
-    "vit": ("vit-base", "vit-small", "vit-huge", "dinov2", "dinov2-frames", "clip"),
-    "wav2vec2": ("audeering", "wavlm", "w2v2-bert", "wav2vec2-large"),
-    "gte": ("bert-base", "bert-large", "roberta-base", "gte-large"),
-}
-UNITS = [f"AU{unit:02}_r" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
-
-
-def write_openface(path: Path, frames: int, seed: int) -> None:
-    """A CSV of OpenFace 2, with its spaces; every fifth frame without a face."""
-    header = [
-        "frame",
-        " face_id",
-        " timestamp",
-        " confidence",
-        " success",
-        " pose_Tx",
-        " pose_Ty",
-        " pose_Tz",
-    ]
-    header += [" pose_Rx", " pose_Ry", " pose_Rz", *(f" {unit}" for unit in UNITS), " AU01_c"]
-    draw = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for frame in range(1, frames + 1):
-            pose = [*draw.normal(0, 100, 2), 600, *draw.normal(0, 0.1, 3)]
-            writer.writerow([frame, 0, frame / 30, 0.9, int(frame % 5 > 0), *pose, *draw.random(17) * 5, 1])
+from tests.models.training.papers_folder import paper_settings, write_papers_folder
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic corpus in the official layout, with the papers' other features and three test clips."""
-    folder = tmp_path_factory.mktemp("papers") / "data"
-    write_corpus(SynthCorpus(SynthConfig(clips=24)), folder, lambda done: None)
-    for own, names in LIKE.items():
-        for name in names:
-            (folder / name).symlink_to(folder / own)
-    for number in range(24):
-        write_openface(folder / "openface" / f"{number:05}.csv", 30 + number, number)
-    for number in range(3):
-        for name in ("vit", "wav2vec2", "gte"):
-            place = folder / "test_data" / name
-            place.mkdir(parents=True, exist_ok=True)
-            source = sorted((folder / name).iterdir())[number]
-            shutil.copy(source, place / f"{24 + number:05}.pkl")
-    return folder
-
-
-def settings(system: str) -> dict[str, Any]:
-    network = {
-        name: value for name, value in NETWORKS[system].items() if name not in ("motion_dim", "fusion")
-    }
-    return {"training": {"max_epochs": 1, "batch_size": 8, "threads": 1}, "network": network}
+    return write_papers_folder(tmp_path_factory.mktemp("papers") / "data")
 
 
 def make(system: str, number: int, folder: Path, out: Path, **options: Any) -> Made:
-    options = {"settings": settings(system), "devices": ["cpu"], **options}
+    options = {"settings": paper_settings(system), "devices": ["cpu"], **options}
     return make_table(*find_table(system, number), folder, out, **options)
 
 
@@ -119,7 +65,7 @@ def test_what_is_made_is_not_made_again_and_a_run_is_not_lost(folder: Path, tmp_
     again = make("taemi", 3, folder, tmp_path, only=["without MD"], resume=True)
     assert again.rows == first.rows
     assert checkpoint.stat().st_mtime_ns == before
-    other = settings("taemi")
+    other = paper_settings("taemi")
     other["training"]["max_epochs"] = 2
     failed = make("taemi", 3, folder, tmp_path, only=["without MD"], resume=True, settings=other).rows[0]
     assert (failed.failed, failed.yours) == (True, (None,))
@@ -171,6 +117,26 @@ def test_only_the_official_clips_are_the_papers(folder: Path) -> None:
     assert "synthetic" in description
 
 
+def test_dual_stage_aligns_with_words_that_its_network_is_not_shown(folder: Path, tmp_path: Path) -> None:
+    row = make("dual_stage", 2, folder, tmp_path, only=["ViT (ours)"]).rows[0]
+    assert row.why == ""
+    assert row.yours[0] is not None
+    run = tmp_path / "runs" / "vision"
+    header = read_header(run / "checkpoint.safetensors")
+    assert (header.modalities, header.config["align_text"]) == (("vision",), True)
+    assert list(json.loads((run / "measures.json").read_text())["stages"]) == ["align", "fusion"]
+    gone = make(
+        "dual_stage",
+        2,
+        folder,
+        tmp_path,
+        only=["ViT (ours)"],
+        resume=True,
+        features={"bert-base": "a", "gte": "b"},
+    )
+    assert "text features" in gone.rows[0].why
+
+
 @pytest.mark.parametrize("system", PAPERS)
 def test_each_row_has_figures_and_a_run_or_a_reason(system: str) -> None:
     paper = PAPERS[system]
@@ -200,43 +166,6 @@ def test_tables_agree_with_what_emi_eval_shows() -> None:
         _, table = find_table(system, int(row.source.rpartition("Table ")[2].split()[0].rstrip(",;")))
         figures = {figure for each in table.rows for figure in each.published}
         assert {row.valid, row.test} <= figures | {None}, row
-
-
-# What the fast tier makes; the slow one makes all others.
-TABLES = [
-    (paper.system, table.number)
-    for paper in PAPERS.values()
-    for table in paper.tables
-    if not table.statistics
-]
-
-
-# Of tables whose rows differ by the folder of features alone, some.
-SOME = {
-    ("two_stage", 3): ["DINOv2 face", "linear", "wav2vec2, LSTM", "mean", "BiLSTM", "GTE"],
-    ("semantic_matters", 2): ["GTE-Base", "ViT-Huge", "Audeering"],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("system", PAPERS)
-def test_the_rows_of_every_table(system: str, folder: Path, tmp_path: Path) -> None:
-    for number in (number for name, number in TABLES if name == system):
-        made = make(system, number, folder, tmp_path, resume=True, only=SOME.get((system, number), ()))
-        for row in made.rows:
-            if row.row.run is None:
-                assert row.why
-                continue
-            assert row.why == "", row
-            measured = [value for value in row.yours if value is not None]
-            assert len(measured) >= (row.row.run.use != "train+valid"), row
-            assert all(np.isfinite(measured))
-    if system == "two_stage":
-        config = read_header(tmp_path / "runs" / "f4" / "checkpoint.safetensors").config
-        assert (config["motion_dim"], config["motion_mask"]) == (23, True)
-    if system == "semantic_matters":
-        weights = make(system, 3, folder, tmp_path, resume=True).rows[3].yours[1:]
-        assert sum(weight for weight in weights if weight is not None) == pytest.approx(1.0)
 
 
 @pytest.mark.slow
