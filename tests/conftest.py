@@ -7,8 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import emi_models  # noqa: F401 # before a test imports a library: it tells them to send nothing home
+
+# An example may take longer than 0.2 s on a busy machine; that is not an error.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 DEFAULT_ASSETS = ROOT.parent / "shared" / "assets"

@@ -117,6 +117,7 @@ def test_a_closed_engine_says_so(engine: FusionEngine) -> None:
         engine.infer(probe_window(COMPACT_SHAPES, 1))
 
 
+@pytest.mark.slow
 def test_parity_on_200_random_windows(checkpoint: Path) -> None:
     worst = 0.0
     with load_engine(checkpoint, "torch") as oracle, load_engine(checkpoint, "onnxruntime") as ort:

