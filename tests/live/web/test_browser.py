@@ -223,6 +223,24 @@ def test_without_permission_the_page_says_what_to_do(browser: Browser, served: S
     page.close()
 
 
+@pytest.mark.parametrize("fault", ["not installed", "does not connect"])
+def test_where_webrtc_does_not_work_the_page_says_so_and_uses_the_websocket(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    if fault == "not installed":
+        monkeypatch.setattr("emi_live.web.server.find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr("emi_live.web.sessions.OFFERS", 0)
+    with serving(most=1, make_engine=two_faces) as served:
+        page = browser.new_page()
+        page.goto(served.url.replace("127.0.0.1", "localhost") + "/#transport=webrtc")
+        page.click("#start")
+        page.wait_for_selector("#modalities .live")
+        assert "The WebSocket is used" in page.inner_text("#warning")
+        assert served.ask(lambda: len(served.sessions.running)) == 1
+        page.close()
+
+
 def test_emi_js_packs_media_as_the_python_client_does(browser: Browser, served: Served) -> None:
     page = browser.new_page()
     page.goto(served.url.replace("127.0.0.1", "localhost"))
