@@ -75,7 +75,8 @@ def check_ice(urls: Sequence[str]) -> tuple[RTCIceServer, ...]:
         user, _, password = login.partition(":")
         if scheme not in ("stun", "turn", "turns") or not host or (scheme != "stun" and not password):
             raise ConfigurationError(
-                f"--ice {scheme}:… is not a server; use stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT"
+                f"--ice {scheme}:… is not a server; use stun:HOST:PORT, or turn: with user, password and "
+                "host, as `emi serve --help` shows"
             )
         servers.append(RTCIceServer(f"{scheme}:{host}", user or None, password or None))
     return tuple(servers)

@@ -284,6 +284,8 @@ def test_a_click_or_a_key_on_a_face_has_it_followed(browser: Browser) -> None:
         page.keyboard.press("l")
         page.locator("#landmarks").wait_for(state="hidden")
         assert not violations(page)
+        page.click("#stop")
+        page.wait_for_selector("#consent:not([hidden])")
         assert page.problems == []
         page.context.close()
 

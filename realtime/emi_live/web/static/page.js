@@ -58,7 +58,7 @@ async function start() {
   try {
     if (!wanted.video && !wanted.audio) throw new Error("Choose the camera, the microphone, or both.");
     stream = await openMedia(wanted);
-    session = await begin(TRANSPORT);
+    await begin(TRANSPORT);
     $("video").srcObject = stream;
     $("no-camera").hidden = stream.getVideoTracks().length > 0;
     await $("video").play();
