@@ -5,6 +5,7 @@ With EMI_SCREENSHOTS=docs the pictures of docs/web.md are made anew.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -221,6 +222,28 @@ def test_without_permission_the_page_says_what_to_do(browser: Browser, served: S
     assert "Allow" in page.inner_text("#problem")
     assert page.is_enabled("#start")
     page.close()
+
+
+def test_a_webrtc_connection_that_is_cut_comes_back(browser: Browser) -> None:
+    use_addresses(loopback=True)
+    with serving(most=1, make_engine=two_faces, comeback_s=10.0) as served:
+        page = open_page(browser, served, wishes="#transport=webrtc")
+        page.click("#start")
+        page.wait_for_selector("#modalities .live")
+        (session,) = served.sessions.running.values()
+        (cut,) = session.at_end
+        asyncio.run_coroutine_threadsafe(cut(), served.loop).result(30)
+        page.locator("#status.trouble").wait_for()
+        page.locator("#status.running").wait_for()
+        assert list(served.sessions.running.values()) == [session], "the session goes on"
+        before = session.counters["pictures"]
+        while session.counters["pictures"] < before + 5:
+            page.wait_for_timeout(50)
+        assert page.inner_text("#warning") == ""
+        page.click("#stop")
+        page.wait_for_selector("#consent:not([hidden])")
+        assert page.problems == []
+        page.context.close()
 
 
 @pytest.mark.parametrize("fault", ["not installed", "does not connect"])
