@@ -160,7 +160,8 @@ def facts(
     store = ModelStore(config.models.directory, offline=config.models.offline)
     wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
-    yield from _contacts(config, store, wanted)
+    contacts = _contacts(config, store, wanted)
+    yield from (fact for fact in contacts if not (ice and fact.what == "nobody"))
     if serve is not None:
         yield from _serves(serve, ice)
     yield from _sends(config)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Final
 
 import aioice.ice
@@ -56,6 +57,8 @@ CHANNEL_BYTES: Final = (
 )  # that wait in the data channel before a newer estimate replaces an older one
 BYTES_A_SECOND: Final = 2_000_000  # of one peer, as a mean over `BURST_S`: twice what a browser sends at 720p
 BURST_S: Final = 5.0
+LEAST_WINDOW: Final = 0  # bytes that aiortc's receive window may shrink to
+UNDECODED: Final = 30  # pictures and blocks of sound of one track that may wait for aiortc's decoder
 LOOK_S: Final = 1.0
 FAREWELL_S: Final = 0.3  # for the last message
 HELD_PACKETS: Final = 4  # aiortc's jitter buffer gives a packet of sound when the fourth after it has come
@@ -75,7 +78,8 @@ def check_ice(urls: Sequence[str]) -> tuple[RTCIceServer, ...]:
         user, _, password = login.partition(":")
         if scheme not in ("stun", "turn", "turns") or not host or (scheme != "stun" and not password):
             raise ConfigurationError(
-                f"--ice {scheme}:… is not a server; use stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT"
+                f"--ice {scheme}:… is not a server; use stun:HOST:PORT, or turn: with user, password and "
+                "host, as `emi serve --help` shows"
             )
         servers.append(RTCIceServer(f"{scheme}:{host}", user or None, password or None))
     return tuple(servers)
@@ -191,6 +195,12 @@ class Peer:
         self._session.leave(self._outbox)
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
+        for (
+            queue
+        ) in self._queues():  # aiortc would decode what waits first, and block the event loop meanwhile
+            with suppress(Empty):
+                while True:
+                    queue.get_nowait()
         with suppress(ConnectionError):
             await self._connection.close()
 
@@ -201,6 +211,11 @@ class Peer:
             self._session.warn(reason, "peers_closed")
             self._outbox.put(bye := Bye(reason=reason), encode(bye))
             await self.close()
+
+    def _queues(self) -> list[Queue[Any]]:
+        """What waits for the decoder of each track; aiortc has no limit for it."""
+        receivers = self._connection.getReceivers()
+        return [receiver._RTCRtpReceiver__decoder_queue for receiver in receivers]  # type: ignore[attr-defined]
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -293,9 +308,12 @@ class Peer:
             allowed = min(BYTES_A_SECOND * BURST_S, allowed + BYTES_A_SECOND * LOOK_S - (received - before))
             sctp = self._connection.sctp
             # Below 0, the peer has sent more than 1 MiB of messages without an end, which aiortc keeps.
-            window = 0 if sctp is None else sctp._advertised_rwnd
-            if allowed < 0 or window < 0:
+            window = LEAST_WINDOW if sctp is None else sctp._advertised_rwnd
+            if allowed < 0 or window < LEAST_WINDOW:
                 await self.refuse("it sends too much")
+                return
+            if any(queue.qsize() > UNDECODED for queue in self._queues()):
+                await self.refuse("it sends more than can be decoded")
                 return
             before = received
             await asyncio.sleep(LOOK_S)

@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -82,7 +82,7 @@ class Session(Broadcast):
         self._clock = ClientClock()
         # What gives the newest picture, and its capture time; None of it once it is decoded.
         self._picture: tuple[Callable[[], np.ndarray | None], int] | None = None
-        self.at_end: set[Callable[[], Awaitable[None]]] = set()  # what else ends with the session
+        self.at_end: set[Callable[[], Coroutine[Any, Any, None]]] = set()  # what else ends with the session
         self._seen = asyncio.Event()
         self._offers: list[float] = []  # when the last ones came
         self._tasks: set[asyncio.Task[None]] = set()

@@ -182,3 +182,17 @@ def test_for_machines_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert {"kind": "opens", "what": "file clip.mp4"}.items() <= found[0].items()
     assert any(fact["what"] == "standard output (--json -)" for fact in found)
+
+
+def test_a_server_opens_ports_on_its_own_address_and_asks_who_was_named() -> None:
+    config = LiveConfig.model_validate({"face": {"enabled": False}, "speech": {"backend": "none"}})
+    turn = "turn:me:secret@turn.example:3478"
+    local = [(fact.kind, fact.what) for fact in facts(config, serve="127.0.0.1")]
+    assert ("opens", "a UDP port on 127.0.0.1") in local
+    assert ("contacts", "nobody") in local
+    found = list(facts(config, serve="192.0.2.5", ice=["stun:stun.example:3478", turn]))
+    assert ("opens", "a UDP port on each address of this machine") in [(f.kind, f.what) for f in found]
+    asked = [fact.what for fact in found if fact.kind == "contacts"]
+    assert asked[-2:] == ["stun.example:3478", "turn.example:3478"]
+    assert "nobody" not in asked
+    assert not any("secret" in fact.what + fact.detail for fact in found)

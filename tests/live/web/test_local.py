@@ -106,7 +106,7 @@ def test_pages_see_where_faces_are_and_choose_one(page: WebSink) -> None:
         other.command("follow")
         while first(one, FacesEvent).followed != 0:
             continue
-        for _ in range(30):
+        for _ in range(5):
             assert not isinstance(other.receive(PATIENCE_S), FacesEvent), "it has not asked for them"
 
 

@@ -254,13 +254,23 @@ def test_a_picture_that_is_too_large_and_a_second_channel_end_the_connection(ser
     run(talk())
 
 
-def test_who_sends_too_much_is_cut_off(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "value", "word"),
+    [
+        ("BYTES_A_SECOND", 300, "too much"),
+        ("UNDECODED", -1, "decoded"),
+        ("LEAST_WINDOW", 1 << 30, "too much"),
+    ],
+)
+def test_who_sends_too_much_is_cut_off(
+    served: Served, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, word: str
+) -> None:
     monkeypatch.setattr("emi_live.web.rtc.CONNECT_S", 0.5)
-    monkeypatch.setattr("emi_live.web.rtc.BYTES_A_SECOND", 300)
+    monkeypatch.setattr(f"emi_live.web.rtc.{limit}", value)
 
     async def talk() -> None:
         async with connected(served, Pictures(), Tone()) as (browser, _):
-            assert "too much" in (await browser.first(Bye)).reason
+            assert word in (await browser.first(Bye)).reason
 
     run(talk())
 

@@ -201,7 +201,7 @@ def test_without_the_token_nothing_under_v1_answers() -> None:
 
 def test_the_page_is_small_and_loads_nothing_from_elsewhere(served: Served) -> None:
     size = 0
-    for path in ("/", "/page.css", "/page.js", "/emi.js", "/microphone.js"):
+    for path in ("/", "/page.css", "/page.js", "/emi.js", "/faces.js", "/microphone.js"):
         status, body, headers = request(served, "GET", path)
         assert status == 200
         assert "default-src 'none'" in headers["content-security-policy"]

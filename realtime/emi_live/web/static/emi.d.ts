@@ -93,7 +93,8 @@ export class EmiSession extends EventTarget {
   unmute(): void;
   follow(at?: [number, number]): void;
   showLandmarks(on?: boolean): void;
-  close(): void;
+  /** Resolves when the server knows. */
+  close(): Promise<void>;
   addEventListener<K extends keyof EmiEvents>(
     type: K, listener: (event: EmiEvents[K]) => void, options?: boolean | AddEventListenerOptions,
   ): void;

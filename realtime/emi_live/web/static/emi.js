@@ -36,8 +36,10 @@ export class EmiSession extends EventTarget {
     const answer = await fetch(new URL("/v1/sessions", server), { method: "POST", headers });
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error);
-    if (transport === "webrtc" && !body.webrtc) throw new Error("The server has no WebRTC: pip install 'emi-live[webrtc]'");
-    return new EmiSession(body.id, { server, token, faces, transport, ice: body.ice });
+    const session = new EmiSession(body.id, { server, token, faces, transport, ice: body.ice });
+    if (transport === "websocket" || body.webrtc) return session;
+    await session.close();
+    throw new Error("The server has no WebRTC: pip install 'emi-live[webrtc]'");
   }
 
   /** Join a session that exists, e.g. as a viewer. */
@@ -83,10 +85,14 @@ export class EmiSession extends EventTarget {
   }
 
   /** End the session, if this is its source, and stop; the tracks of the stream stay open. */
-  close() {
+  async close() {
     if (this.#ended) return;
+    const connected = this.connected;
     if (this.#role === "source") this.#command("end");
     this.#finish("ended by this page");
+    if (connected || this.#role !== "source") return;
+    const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : {}; // it holds its place until it is told
+    await fetch(new URL(`/v1/sessions/${this.#id}`, this.#base), { method: "DELETE", headers, keepalive: true }).catch(() => {});
   }
 
   #connect() {

@@ -58,7 +58,7 @@ async function start() {
   try {
     if (!wanted.video && !wanted.audio) throw new Error("Choose the camera, the microphone, or both.");
     stream = await openMedia(wanted);
-    session = await begin(TRANSPORT);
+    await begin(TRANSPORT);
     $("video").srcObject = stream;
     $("no-camera").hidden = stream.getVideoTracks().length > 0;
     await $("video").play();
@@ -74,19 +74,18 @@ async function start() {
 
 /** Open a session and send to it; where WebRTC does not connect, say so and use the WebSocket. */
 async function begin(transport) {
-  const opened = await EmiSession.open({ token, faces: true, transport });
-  listen(opened);
+  let opened = null;
   try {
-    session = opened;
+    opened = session = await EmiSession.open({ token, faces: true, transport });
+    listen(opened);
     await opened.send(stream);
   } catch (error) {
     if (transport !== "webrtc") throw error;
     session = null;
-    opened.close();
-    session = await begin("websocket");
-    $("warning").textContent = `${error.message}: the WebSocket is used.`;
+    await opened?.close();
+    await begin("websocket");
+    $("warning").textContent = `${error.message}. The WebSocket is used.`;
   }
-  return session;
 }
 
 async function openMedia({ video, audio }) {
