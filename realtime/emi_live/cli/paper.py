@@ -184,7 +184,8 @@ def paper(
             command = ["emi", "paper", name, "--table", str(table), "--data", str(data), "--out", str(out)]
             command += [] if labels is None else ["--labels", str(labels)]
             command += [] if train_encoders is None else ["--train-encoders", train_encoders]
-            command += ["--device", device, "--jobs", str(jobs)]
+            command += [] if device == "auto" else ["--device", device]
+            command += [] if jobs == 1 else ["--jobs", str(jobs)]
             for option, values in (("--rows", rows), ("--features", features), ("--set", set_)):
                 command += [word for value in values or () for word in (option, value)]
             line = f"stopped; continue with: {shlex.join([*command, '--resume'])}"
