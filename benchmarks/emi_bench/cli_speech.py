@@ -177,7 +177,11 @@ def speech(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(min=1.5, help="Length of a synthetic monologue: does the lag grow?"),
+        typer.Option(
+            min=1.5,
+            help="Length of one synthetic monologue: does the lag grow? With --clips prompts or "
+            "prompts-nonstop: of one talk of all the prompts, from the first again after the last.",
+        ),
     ] = None,
     nonstop: Annotated[
         bool, typer.Option("--nonstop", help="No pause in the monologue is long enough to end an utterance.")
@@ -239,6 +243,8 @@ def speech(
     [bold]emi bench speech --model turbo/ --clips talks/ --json turbo.json[/bold]
 
     [bold]emi bench speech --minutes 30 --clock aware[/bold] (does the lag grow?)
+
+    [bold]emi bench speech --clips prompts --minutes 10 --clock aware[/bold] (the same, real speech)
 
     [bold]emi bench speech --peer whisperlivekit --clips real --minutes 10 --json peers.json[/bold]
     """

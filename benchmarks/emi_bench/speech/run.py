@@ -22,6 +22,7 @@ from emi_bench.speech.clips import (
     TAIL_S,
     SpeechClip,
     folder_clips,
+    long_talk,
     prompt_talks,
     real_clips,
     speech_assets,
@@ -71,11 +72,13 @@ __all__ = [
     "ClipRunner",
     "SpeechProgress",
     "SpeechSettings",
+    "clips_to_play",
     "make_settings",
     "measure_face",
     "measure_speech",
 ]
 
+PROMPTS: Final = ("prompts", "prompts-nonstop")
 SYNTHETIC_CLIPS: Final = 12
 SYNTHETIC_S: Final = 15.0
 SEED: Final = 1_000  # of the first synthetic clip; training draws from smaller ones
@@ -92,8 +95,8 @@ class SpeechSettings:
     config: LiveConfig
     sets: tuple[str, ...]  # real, synthetic or a folder
     clocks: tuple[ClockName, ...]
-    minutes: float | None  # of a monologue
-    nonstop: bool  # it has no pause that ends an utterance
+    minutes: float | None  # of a synthetic monologue, or of the prompts if `sets` names them
+    nonstop: bool  # the monologue has no pause that ends an utterance
     condition_s: float | None  # of silence, noise and music each; None: no conditions
     face_clip: Path | None
     face_turns: int
@@ -103,6 +106,11 @@ class SpeechSettings:
     def words(self) -> bool:
         """Whether the speech stage alone is measured; else only the whole engine is."""
         return bool(self.sets) or self.minutes is not None or self.condition_s is not None
+
+    @property
+    def long_prompts(self) -> bool:
+        """Whether `minutes` is the length of a talk of the spoken prompts."""
+        return self.minutes is not None and any(name in PROMPTS for name in self.sets)
 
 
 def make_settings(
@@ -145,7 +153,7 @@ def make_settings(
     asked = minutes is not None or condition_s is not None or face_clip is not None
     sets = tuple(clips) if clips else () if asked else ("synthetic",)
     for name in sets:
-        if name in ("real", "prompts", "prompts-nonstop"):
+        if name == "real" or name in PROMPTS:
             speech_assets()
         elif name != "synthetic" and not Path(name).is_dir():
             raise ConfigurationError(
@@ -190,7 +198,7 @@ def measure_speech(
     load_before = load_average()
     reports, conditions, name, interrupted = [], [], "", False
     if settings.words:
-        clips = list(_clips(settings))
+        clips = list(clips_to_play(settings))
         encoders = load_recognizers(settings.config, download)
         try:
             recognizer = encoders.recognizer
@@ -232,18 +240,21 @@ def measure_speech(
     return report
 
 
-def _clips(settings: SpeechSettings) -> Iterator[SpeechClip]:
+def clips_to_play(settings: SpeechSettings) -> Iterator[SpeechClip]:
+    """The clips that the settings name, one after another."""
     for name in settings.sets:
         if name == "real":
             clips = real_clips()
         elif name == "synthetic":
             clips = _synthetic()
-        elif name.startswith("prompts"):
+        elif name in PROMPTS and settings.minutes is not None:
+            clips = iter((long_talk(60 * settings.minutes, nonstop=name == "prompts-nonstop"),))
+        elif name in PROMPTS:
             clips = prompt_talks(nonstop=name == "prompts-nonstop")
         else:
             clips = folder_clips(Path(name))
         yield from islice(clips, settings.most_clips)
-    if settings.minutes is not None:
+    if settings.minutes is not None and not settings.long_prompts:
         from emi_bench.speech.synthetic import HELD_OUT_VOICES, monologue
 
         said = monologue(

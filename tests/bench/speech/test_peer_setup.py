@@ -12,6 +12,7 @@ from emi_bench.cli import app
 from emi_bench.speech.clips import long_talk
 from emi_bench.speech.peer_worker import change, read_ctranslate2
 from emi_bench.speech.peers import check_peers, peer_contenders, peer_environment
+from emi_bench.speech.run import clips_to_play, make_settings
 from emi_live.cli.errors import run_app
 from emi_live.errors import ConfigurationError
 
@@ -120,3 +121,13 @@ def test_a_long_talk_is_of_whole_prompts_and_keeps_to_its_length(assets: Path) -
     assert ends[-1] <= talk.seconds
     with pytest.raises(ConfigurationError):
         long_talk(0.1, nonstop=True)
+
+
+@pytest.mark.assets
+def test_the_length_of_a_talk_goes_with_the_prompts_and_leaves_out_the_synthetic_monologue(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMI_TEST_ASSETS", str(assets))
+    (talk,) = clips_to_play(make_settings(clips=["prompts-nonstop"], minutes=0.5, nonstop=True))
+    assert talk.kind == "prompts-nonstop"
+    assert 10.0 < talk.seconds <= 30.0
