@@ -359,6 +359,29 @@ def systems(
         _compare(data, out, runs, seeds, epochs, jobs, only or [], json_)
 
 
+def peers(
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="lsl, osc, mqtt, psi or ros2; repeatable. Default: all."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=2.0, help="Seconds for each kind.")] = 30.0,
+    broker: Annotated[str, typer.Option(help="HOST:PORT of a running broker, for mqtt.")] = "127.0.0.1:1883",
+    json_: JsonFile = None,
+) -> None:
+    """How much later than the bus does a program of another kind get an estimate?
+
+    For example: [bold]emi bench peers --kind lsl --kind osc --json peers.json[/bold]
+    """
+    from emi_bench.peers import KINDS, measure_peers
+
+    check_json(json_)
+    found = json.dumps(measure_peers(kind or KINDS, seconds, broker), indent=1)
+    if json_ is None or json_ == "-":
+        typer.echo(found)
+    else:
+        Path(json_).write_text(found + "\n", encoding="utf-8")
+
+
 def report(
     files: Annotated[list[Path], typer.Argument(help="What `--json FILE` of the benchmarks wrote.")],
     out: Annotated[
@@ -412,7 +435,7 @@ def _compare(
 
 
 for command in (
-    *(bus, drift, face, fusion, gpu, live, serve, speech, systems),
+    *(bus, drift, face, fusion, gpu, live, peers, serve, speech, systems),
     *(truth, ratings, calibrate, report),
 ):
     app.command()(command)

@@ -8,6 +8,7 @@ run next to them, which the same reader has to catch.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -51,6 +52,11 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("emi-live", "--camera", f"http://127.0.0.1:{PORT}/cam.mjpg", "--mic", "none", "--duration", "2"),
         *(*RECORDED, "out/camera.jsonl", "--set", "speech.backend=none", "--set", "face.backend=mediapipe"),
     ),
+    "peers": (
+        *("emi-live", "--demo", "--duration", "4", "--no-ui", "--offline", "--metrics", "9464"),
+        *("--to", "osc:127.0.0.1:9", "--to", "mqtt:", "--to", "psi:tcp://127.0.0.1:9001"),
+        *("--to", "foxglove:8766"),
+    ),
     "serve": (
         *("/usr/bin/timeout", "--preserve-status", "--signal", "INT", "20"),
         *(str(Path(sys.executable).with_name("emi")), "serve", "--offline"),
@@ -71,6 +77,23 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("--json", "out/bench.json"),
     ),
 }
+# These two bind ports that others can reach, and say so (docs/decisions/0039). The message of DDS to the
+# group 239.255.0.1 is 16 bytes at random, by which it finds out whether multicast works on loopback.
+OPEN: Final = (
+    "emi-live",
+    "--demo",
+    "--duration",
+    "3",
+    "--no-ui",
+    "--offline",
+    "--to",
+    "lsl:",
+    "--to",
+    "ros2:",
+)
+OPEN_FAULT: Final = re.compile(
+    r"bind to 0\.0\.0\.0 port (0|165\d\d|166\d\d|74\d\d)|sendmsg to 239\.255\.0\.1 .*"
+)
 CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
     "looks_up": ("python", "-c", "import socket; socket.gethostbyname('emi-live.example')"),
     "reaches": ("python", "-c", "import socket; socket.create_connection(('192.0.2.1', 443))"),
@@ -78,7 +101,7 @@ CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
     "phones_home": ("python", "-c", "import onnxruntime"),  # as it is, without any package of ours
 }
 LANES: Final = (
-    ("help", "models", "privacy", "input", "camera"),
+    ("help", "models", "privacy", "input", "camera", "peers", "open"),
     ("demo", "serve"),
     ("extract", "score", "train", "bench"),
     tuple(CULPRITS),
@@ -135,7 +158,7 @@ def script(folder: Path) -> str:
     for number, lane in enumerate(LANES):
         lines.append(f"lane{number}() {{")
         for name in lane:
-            program, *args = {**COMMANDS, **CULPRITS}[name]
+            program, *args = {**COMMANDS, **CULPRITS, "open": OPEN}[name]
             traced = shlex.join([*STRACE, f"{folder}/{name}.trace", str(bin_ / program), *args])
             apart = (
                 "env HOME=$PWD/culprit TMPDIR=$PWD/culprit XDG_CACHE_HOME=$PWD/culprit "
@@ -183,7 +206,7 @@ def traced(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> TracedRuns
     )
     allowed = [folder / "out", folder / "home/.cache/emi-live", folder / "tmp", folder / "run"]
     found = {}
-    for name in (*COMMANDS, *CULPRITS):
+    for name in (*COMMANDS, *CULPRITS, "open"):
         with (folder / f"{name}.trace").open(encoding="utf-8", errors="replace") as lines:
             report = read_trace(lines, cwd=folder, allowed=allowed)
         output = (folder / f"{name}.out").read_text(encoding="utf-8", errors="replace")
@@ -205,6 +228,16 @@ def test_a_command_reaches_nobody_and_writes_in_its_own_folders_alone(traced: Tr
 @pytest.mark.slow
 def test_the_server_was_used_by_webrtc(traced: TracedRuns) -> None:
     assert "an estimate has come" in (traced.folder / "peer.out").read_text(encoding="utf-8")
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_lsl_and_dds_bind_what_they_say_and_reach_nobody(traced: TracedRuns) -> None:
+    run = traced.runs["open"]
+    assert run.exit_code == 0, run.output
+    assert run.output.count("open to others") == 2
+    assert [fault for fault in run.report.faults if not OPEN_FAULT.fullmatch(fault)] == []
+    assert run.report.faults  # the day they bind to loopback, the words have to change
 
 
 @pytest.mark.assets

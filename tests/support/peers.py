@@ -14,6 +14,7 @@ from emi_live.bus import Bus
 from emi_live.clock import NS_PER_S
 from emi_live.demo import ScriptedStage, demo_stages
 from emi_live.messages import Packet, TranscriptPacket, Word
+from emi_live.sinks import Sink
 from emi_live.sinks.peers import Peer
 from emi_live.sinks.peers.sink import PeerSink
 from emi_live.stages import Stage
@@ -60,11 +61,11 @@ class Show:
 
 
 @contextmanager
-def show(peers: Sequence[str | Peer], *, seconds: float | None = None) -> Iterator[Show]:
+def show(peers: Sequence[str | Peer], *others: Sink, seconds: float | None = None) -> Iterator[Show]:
     """The demo, at 10 estimates a second, with these peers."""
     config = LiveConfig.model_validate({"window": {"hop_s": HOP_S}, "duration_s": seconds})
     stages = partial(talkative, length_s=config.window.length_s)
-    running = Show(LiveEngine(config, sinks=[PeerSink(peers)], make_stages=stages))
+    running = Show(LiveEngine(config, sinks=[PeerSink(peers), *others], make_stages=stages))
 
     def take() -> None:
         for estimate in running.engine.estimates():

@@ -133,6 +133,14 @@ def live(
             metavar="KIND:ADDRESS",
         ),
     ] = None,
+    marks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take markers of other programs: lsl:NAME, osc:PORT. Repeatable.",
+            rich_help_panel=WATCH,
+            metavar="KIND:ADDRESS",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -296,6 +304,7 @@ def live(
                 "output.publish": publish,
                 "output.web": web,
                 "output.to": to or None,
+                "output.marks": marks or None,
                 "output.metrics": metrics,
                 "output.lan": lan or None,
                 "output.record": record,
@@ -371,6 +380,8 @@ def _check_source(config: LiveConfig, demo: bool) -> None:
         raise ConfigurationError(f"{' and '.join(chosen)} cannot be used together; choose one")
     if demo and config.exact:
         raise ConfigurationError("the demo runs only in live mode; leave out --mode exact")
+    if config.output.marks and config.exact:
+        raise ConfigurationError("--marks has the times of now, and a file has its own; add --mode live")
     from emi_live.bundle import bundle_of
 
     if demo and not bundle_of(config).has_demo:

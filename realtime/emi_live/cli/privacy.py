@@ -72,6 +72,7 @@ def privacy(
     publish: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As in emi-live.")] = None,
     web: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     to: Annotated[list[str] | None, typer.Option(metavar="KIND:ADDRESS", help="As in emi-live.")] = None,
+    marks: Annotated[list[str] | None, typer.Option(metavar="KIND:ADDRESS", help="As in emi-live.")] = None,
     metrics: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
@@ -111,6 +112,7 @@ def privacy(
         "lan": lan or None,
         "record": record,
         "metrics": metrics,
+        "marks": marks or None,
         "ui": None if ui else False,
         "append": append or None,
         "force": force or None,
@@ -237,6 +239,9 @@ def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
         yield Fact(
             "opens", name, "sound, while it runs, through PortAudio and the sound server of this machine"
         )
+    for text in config.output.marks:
+        who = "any machine of the network" if config.output.lan else "this machine"
+        yield Fact("opens", f"--marks {text}", f"markers that programs of {who} set; nothing is sent")
     yield Fact("opens", f"checkpoint {_checkpoint(config)}", "read only")
 
 

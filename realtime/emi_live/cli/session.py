@@ -107,7 +107,7 @@ def run_session(
     line = None if view is not None else _progress_line(config, health, console)
     gone: PartialSourceError | None = None
     try:
-        with _keyboard(outputs, health), engine as live:
+        with _keyboard(outputs, health), engine as live, _marks(config, live):
             try:
                 _follow(live, summary, sinks, line, start)
             finally:
@@ -173,6 +173,15 @@ def _keyboard(outputs: _Outputs, health: Health) -> AbstractContextManager[objec
     from emi_live.sinks.terminal import Keyboard
 
     return Keyboard(controls, health, suspend=view.close, resume=view.open)
+
+
+def _marks(config: LiveConfig, engine: LiveEngine) -> AbstractContextManager[object]:
+    """Markers of other programs, where they are asked for."""
+    if not config.output.marks:
+        return nullcontext()
+    from emi_live.sinks.peers.marks import MarkListener
+
+    return MarkListener(config.output.marks, engine.mark, engine.health, lan=config.output.lan)
 
 
 def _progress_line(config: LiveConfig, health: Health, console: Console) -> ProgressLine | None:

@@ -636,6 +636,10 @@ class OutputConfig(Section):
     lan: bool = Field(
         False, description="Let peers on other machines read us, in clear text; false = this machine only."
     )
+    marks: tuple[str, ...] = Field(
+        (),
+        description='Where markers come from, as `["lsl:Stimuli", "osc:9001"]`; see [connect](connect.md).',
+    )
     metrics: str | None = Field(
         None, description="Port or address where Prometheus reads figures of the run; unset = none."
     )

@@ -93,7 +93,7 @@ class MetricsSink:
         self._registry = CollectorRegistry()
         self._histogram, self._gauges = _families(self._registry)
         self._worker: Worker | None = None
-        host, port = host_and_port(f"(--metrics) {where}", where, default_port=None, lan=lan)
+        host, port = host_and_port(f"--metrics {where}", where, default_port=None, lan=lan)
         try:
             self._server = _Server(("127.0.0.1" if host == "localhost" else host, port), _Handler)
         except OSError as error:

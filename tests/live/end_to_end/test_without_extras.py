@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[3]
 
 # What an environment without extras does not have.
 TORCH = ("torch", "torchaudio", "transformers", "lightning", "torchmetrics", "onnx", "onnxscript")
-ABSENT = (*TORCH, "mediapipe", "matplotlib")
+PEERS = ("pylsl", "pythonosc", "paho", "cyclonedds", "foxglove", "prometheus_client")
+ABSENT = (*TORCH, *PEERS, "mediapipe", "matplotlib")
 NO_WORDS = ("--set", "speech.backend=none")  # which take the longest to load
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,12 @@ def test_the_doctor_finds_no_fault_in_what_is_absent(assets: Path) -> None:
         ),
         ("taemi", ("emi-live", "--input", "CLIP", "--config", "taemi", "--checkpoint", "OWN", *NO_WORDS)),
         ("gpu", ("emi", "bench", "fusion", "--quick")),
+        ("lsl", ("emi-live", "--demo", "--no-ui", "--to", "lsl:")),
+        ("osc", ("emi", "watch", "osc:9000")),
+        ("mqtt", ("emi", "privacy", "--demo", "--to", "mqtt:")),
+        ("ros2", ("emi-live", "--demo", "--no-ui", "--to", "ros2:")),
+        ("foxglove", ("emi-live", "--demo", "--no-ui", "--to", "foxglove:")),
+        ("metrics", ("emi-live", "--demo", "--no-ui", "--metrics", "9464")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )

@@ -30,6 +30,7 @@ __all__ = [
     "Run",
     "Spoken",
     "host_and_port",
+    "is_local",
     "known_kinds",
     "offset_ns",
     "open_peer",
@@ -237,6 +238,8 @@ def options_of(text: str, address: str, **defaults: str) -> tuple[str, dict[str,
 def host_and_port(text: str, address: str, *, default_port: int | None, lan: bool) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, `HOST` or nothing; the host is this machine by default.
 
+    `text` is the option as it was typed, for errors.
+
     Raises:
         ConfigurationError: not valid, or another machine without `lan`.
     """
@@ -246,10 +249,10 @@ def host_and_port(text: str, address: str, *, default_port: int | None, lan: boo
     host = host.strip("[]") or "127.0.0.1"
     number = int(port) if port.isdecimal() else default_port if not port else None
     if number is None or not 0 < number < 65536:
-        raise ConfigurationError(f"--to {text} needs a port, such as 127.0.0.1:{default_port or 9000}")
+        raise ConfigurationError(f"{text} needs a port, such as 127.0.0.1:{default_port or 9000}")
     if not lan and not is_local(host):
         raise ConfigurationError(
-            f"--to {text} reaches other machines, in clear text: add --lan if this is what you want"
+            f"{text} reaches other machines, in clear text: add --lan if this is what you want"
         )
     return host, number
 

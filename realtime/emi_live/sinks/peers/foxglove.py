@@ -45,7 +45,7 @@ class FoxglovePeer(Peer):
     def __init__(self, address: str, *, lan: bool = False) -> None:
         super().__init__(address, lan=lan)
         where = f":{address}" if address.isdecimal() else address
-        host, self.port = host_and_port(f"foxglove:{address}", where, default_port=PORT, lan=lan)
+        host, self.port = host_and_port(f"--to foxglove:{address}", where, default_port=PORT, lan=lan)
         self.host = "127.0.0.1" if host == "localhost" else host
         require("foxglove", extra="foxglove", what="--to foxglove:")
         self._context: Any = None

@@ -22,7 +22,7 @@ from emi_models.libraries import require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LslPeer"]
+__all__ = ["LslPeer", "configure"]
 
 NAME: Final = "emi-live"
 # liblsl takes its settings once, before its first call. Without --lan it announces itself on loopback only.
@@ -37,6 +37,22 @@ level = -3
 """
 LAN_TOO: Final = "[log]\nlevel = -3\n"
 _configured: list[str] = []
+
+
+def configure(*, lan: bool) -> None:
+    """Limit liblsl to this machine, or not; once in a process, before anything else uses it.
+
+    Raises:
+        PeerLostError: it was configured with another reach.
+    """
+    import pylsl
+
+    wanted = LAN_TOO if lan else LOCAL
+    if not _configured:
+        pylsl.set_config_content(wanted)
+        _configured.append(wanted)
+    elif _configured[0] != wanted:
+        raise PeerLostError("this process already uses LSL with another reach; start a new one")
 
 
 class LslPeer(Peer):
@@ -75,12 +91,7 @@ class LslPeer(Peer):
         """Make the three outlets, whose source id is the same for every run of this source."""
         import pylsl
 
-        wanted = LAN_TOO if self.lan else LOCAL
-        if not _configured:
-            pylsl.set_config_content(wanted)
-            _configured.append(wanted)
-        elif _configured[0] != wanted:
-            raise PeerLostError("this process already uses LSL with another reach; start a new one")
+        configure(lan=self.lan)
         self._run = run
         lasting = hashlib.sha256(f"{self.name} {run.source} {run.bundle}".encode("utf-8", "replace"))
         source_id = f"emi-live-{lasting.hexdigest()[:12]}"

@@ -18,7 +18,7 @@ from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.messages import Estimate
 from emi_live.sinks.jsonl import to_line
-from emi_live.sinks.peers import Peer, PeerLostError, Run, Spoken, host_and_port, options_of
+from emi_live.sinks.peers import Peer, PeerLostError, Run, Spoken, host_and_port, is_local, options_of
 from emi_models import MODALITIES
 from emi_models.libraries import require
 
@@ -46,7 +46,7 @@ class MqttPeer(Peer):
         super().__init__(address, lan=lan)
         text = f"mqtt:{address}"
         plain, options = options_of(text, address, prefix="emi-live", discovery="homeassistant")
-        self.host, self.port = host_and_port(text, plain, default_port=PORT, lan=lan)
+        self.host, self.port = host_and_port(f"--to {text}", plain, default_port=PORT, lan=lan)
         for name, value in options.items():
             if not re.fullmatch(r"[\w-]+(/[\w-]+)*", value):
                 raise ConfigurationError(
@@ -95,7 +95,9 @@ class MqttPeer(Peer):
         client.on_connect, client.on_disconnect = connected, disconnected
         client.connect_timeout = CONNECT_S
         self._client = client
-        client.connect(self.host, self.port, KEEP_ALIVE_S)  # OSError: nobody is there
+        # On this machine the connection starts from loopback too; paho would bind to every interface.
+        ours = self.host if is_local(self.host) and self.host != "localhost" else ""
+        client.connect(self.host, self.port, KEEP_ALIVE_S, bind_address=ours)  # OSError: nobody is there
         client.loop_start()
         if not answered.wait(CONNECT_S) or self._why:
             raise PeerLostError(f"the broker {self.host}:{self.port}: {self._why or 'no answer'}")

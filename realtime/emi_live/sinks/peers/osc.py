@@ -44,7 +44,7 @@ class OscPeer(Peer):
         if self.preset not in PRESETS:
             raise ConfigurationError(f"--to {text}: no preset {self.preset}; there are {', '.join(PRESETS)}")
         port = VRCHAT_PORT if self.preset == "vrchat" else None
-        self.host, self.port = host_and_port(text, plain, default_port=port, lan=lan)
+        self.host, self.port = host_and_port(f"--to {text}", plain, default_port=port, lan=lan)
         require("pythonosc", extra="osc", what="--to osc:")
         self._client: Any = None
         self._run: Run | None = None

@@ -42,7 +42,7 @@ class PsiPeer(Peer):
         if not address.startswith("tcp://"):
             raise ConfigurationError(f"--to psi:{address} is not an address: use psi:tcp://127.0.0.1:9001")
         host, self.port = host_and_port(
-            f"psi:{address}", address.removeprefix("tcp://"), default_port=None, lan=lan
+            f"--to psi:{address}", address.removeprefix("tcp://"), default_port=None, lan=lan
         )
         self.host = "127.0.0.1" if host == "localhost" else host  # libzmq binds to addresses
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None

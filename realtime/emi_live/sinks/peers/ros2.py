@@ -71,17 +71,17 @@ def messages() -> dict[str, Any]:
     from cyclonedds.idl.types import float32, float64, int32, sequence, uint32, uint64
 
     @dataclass
-    class Time(IdlStruct, typename="builtin_interfaces::msg::dds_::Time_"):
+    class Time(IdlStruct, typename="builtin_interfaces::msg::dds_::Time_"):  # type: ignore[call-arg]
         sec: int32 = 0
         nanosec: uint32 = 0
 
     @dataclass
-    class Header(IdlStruct, typename="std_msgs::msg::dds_::Header_"):
+    class Header(IdlStruct, typename="std_msgs::msg::dds_::Header_"):  # type: ignore[call-arg]
         stamp: Time
         frame_id: str = ""
 
     @dataclass
-    class EmotionIntensities(IdlStruct, typename="emi_msgs::msg::dds_::EmotionIntensities_"):
+    class EmotionIntensities(IdlStruct, typename="emi_msgs::msg::dds_::EmotionIntensities_"):  # type: ignore[call-arg]
         header: Header
         names: sequence[str]
         intensities: sequence[float32]
@@ -101,7 +101,7 @@ def messages() -> dict[str, Any]:
         markers: sequence[str]
 
     @dataclass
-    class LiveSpeech(IdlStruct, typename="hri_msgs::msg::dds_::LiveSpeech_"):
+    class LiveSpeech(IdlStruct, typename="hri_msgs::msg::dds_::LiveSpeech_"):  # type: ignore[call-arg]
         header: Header
         incremental: str
         final: str
@@ -144,8 +144,10 @@ class Ros2Peer(Peer):
 
     @property
     def where(self) -> str:
-        """Topics and domain."""
-        return f"{self.topic} and {self.speech} by DDS in domain {self.domain}"
+        """Topics and domain, and who can find them."""
+        # Cyclone DDS sends from loopback alone, but binds its ports to every interface (docs/decisions/0039).
+        note = "" if self.lan else "; announced on this machine only, but its UDP ports are open to others"
+        return f"{self.topic} and {self.speech} by DDS in domain {self.domain}{note}"
 
     def open(self, run: Run) -> None:
         """Announce the two writers.

@@ -26,6 +26,7 @@ from emi_live.sinks.peers import (
 )
 from emi_live.sinks.peers.sink import PeerSink
 from emi_live.sinks.viewstate import losses
+from tests.live.end_to_end.test_outputs import LINES, pushed
 from tests.support.peers import HOP_S, show
 from tests.support.waiting import until
 
@@ -67,6 +68,7 @@ class StuckPeer(ListPeer):
     """Never returns from its first `send` until `go` is set."""
 
     kind = "stuck"
+    queue = 8
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ def test_a_peer_that_goes_and_comes_back_is_told_once_and_gets_the_newest(
         running.wait_for(5)
         peer.absent.set()
         tries = peer.tries
-        until(lambda: peer.tries >= tries + 3)
+        until(lambda: peer.tries >= tries + 2)
         assert running.engine.health.status("to-list").state == "failed"
         before = len(running.estimates)
         peer.absent.clear()
@@ -264,3 +266,12 @@ def test_capture_times_are_mapped_to_other_clocks() -> None:
     assert clocks.unix_ns(now_ns) == pytest.approx(time.time_ns(), abs=100_000_000)
     assert Clocks(1_000).monotonic_ns(5) == 1_005
     assert abs(offset_ns(time.monotonic_ns)) < 1_000_000
+
+
+def test_a_file_does_not_wait_for_a_peer_that_takes_nothing() -> None:
+    stuck = StuckPeer()
+    engine, estimates = pushed(PeerSink([stuck]))
+    assert sum(1 for _ in estimates) == LINES
+    dropped = engine.health.snapshot().counters["to-stuck.dropped"]
+    assert dropped >= LINES - stuck.queue - 1
+    stuck.go.set()
