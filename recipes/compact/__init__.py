@@ -1,6 +1,6 @@
 """The recipe of the packaged `compact` checkpoint: TAEMI on words people rated, and on prototypes.
 
-    python -m recipes.compact --data DIR --out compact.safetensors
+    python -m recipes.compact --assets DIR --out compact.safetensors
 
 Words are learned from GoEmotions, which people rated. Faces and voices are learned from displays that the
 literature describes (`prototypes`, `manners`): invented faces in the face encoder's features, and synthesised

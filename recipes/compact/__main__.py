@@ -1,11 +1,14 @@
 """The packaged checkpoint, made by one command.
 
-    python -m recipes.compact --data DIR --out compact.safetensors
+    python -m recipes.compact --assets DIR --out compact.safetensors --figures FOLDER
 
-It also writes compact.onnx, with which the checkpoint runs where PyTorch is not installed.
-DIR holds GoEmotions' train.tsv, dev.tsv and labels.txt. Runs on one core of a CPU: minutes for the
-embeddings, which are stored in the user's cache, minutes for the synthetic voices, minutes for the network.
-The epoch for words is chosen on comments held out of `train`; `dev` is only scored.
+It also writes compact.onnx, with which the checkpoint runs where PyTorch is not installed. With `--figures`
+the checkpoint gets its intervals, and FOLDER its figures and their page (`figures`). DIR holds
+`goemotions/` (train.tsv, dev.tsv, labels.txt), `face/ferplus/` (FER+ pictures and votes),
+`mediapipe/face_landmarker.task` and `voice/` (EmoDB). Embeddings and features of faces are stored in the
+user's cache, and computed once.
+The epoch for words is chosen on comments held out of `train`. `dev`, FER+ `valid` and four speakers of
+EmoDB are only scored.
 """
 
 from __future__ import annotations
@@ -18,44 +21,70 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emi_engine.onnx_export import export_beside
 from emi_models import EMOTIONS
-from emi_models.checkpoint import CheckpointHeader, save_checkpoint
+from emi_models.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.errors import EmiError
 from emi_models.networks import describe_config
+from emi_models.networks.taemi import Taemi
 from emi_models.store import ModelStore
+from recipes.compact.branches import BranchRecipe
+from recipes.compact.calibrate import HELD_OUT, read_recordings
 from recipes.compact.faces import make_faces
-from recipes.compact.goemotions import cut_short, embed, read_split, spoken
-from recipes.compact.scores import dev_scores, prototype_scores
+from recipes.compact.ferplus import read_rated_faces
+from recipes.compact.goemotions import DataError, cut_short, embed, read_split, spoken
+from recipes.compact.hearing import voice_network
+from recipes.compact.scores import (
+    dev_scores,
+    face_scores,
+    prototype_scores,
+    sentence_scores,
+    voice_scores,
+)
+from recipes.compact.seeing import FaceMixture, at_rest, settling, train_face
+from recipes.compact.sentences import HELD_OUT as HELD_OUT_SENTENCES
+from recipes.compact.sentences import MADE, OWN
 from recipes.compact.sizes import SHAPES, SPANS_S
-from recipes.compact.together import Mixture, TogetherRecipe, train_together
+from recipes.compact.together import join
 from recipes.compact.voices import make_voices
-from recipes.compact.words import WordsRecipe, predict, train_words
+from recipes.compact.words import Extra, WordsRecipe, predict, train_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    from emi_models.networks.taemi import Taemi
     from recipes.compact.faces import FaceWindows
+    from recipes.compact.ferplus import RatedFaces
+    from recipes.compact.sentences import Sentence
     from recipes.compact.voices import VoiceTakes
 
 __all__ = ["main"]
 
-DATA: Final = (
-    "words: GoEmotions train, filtered release (Demszky et al. 2020), 43,410 Reddit comments, rated by "
-    "people; faces and voices: invented after published prototypes, rated by nobody (docs/models/compact.md)"
+WORDS: Final = (
+    "words: GoEmotions train, filtered release (Demszky et al. 2020), 43,410 Reddit comments, rated by people"
 )
-LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0"
-HELD_OUT: Final = 0.1  # share of extra faces and voices that are only scored; at least 20
+OWN_WORDS: Final = ", and sentences of our own, which nobody rated"  # not in version 2's words
+FACES_AND_VOICES: Final = (
+    "; faces: features of 16,000 FER+ faces (Barsoum et al. 2016), rated by people, and invented ones after "
+    "published prototypes, rated by nobody; voices: three linear scores fitted to six speakers of EmoDB "
+    "(Burkhardt et al. 2005), two to synthesised laughter and calls (docs/models/compact.md)"
+)
+LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0; votes of FER+, MIT"
+SENTENCES: Final = {"own": OWN, "from patterns": MADE, "held out": HELD_OUT_SENTENCES}
+GAINS_DB: Final = (-6.0, 0.0, 6.0)
+HELD_OUT_SEED: Final = 1  # the voices were fitted to those of seed 0
+SCORED: Final = 0.1  # share of extra faces and voices that are only scored; at least 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config=describe_config(network.config),
             modalities=network.config.modalities,
             encoders=COMPACT_ENCODERS,
-            data=DATA,
+            data=WORDS + ("" if options.words else OWN_WORDS) + FACES_AND_VOICES,
             licence=LICENCE,
             scores=scores,
             created_by=f"recipes.compact, seed {options.seed}, torch {torch.__version__}",
@@ -78,29 +107,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         save_checkpoint(options.out, network, header)
         beside = export_beside(options.out)
+        console.print(_table(scores))
+        console.print(f"saved {options.out} and {beside}")
+        if options.figures is not None:
+            from recipes.compact.figures import measure
+
+            console.print(f"figures: {measure(options.out, options.assets, options.figures)}")
     except (EmiError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
-    console.print(_table(scores))
-    console.print(f"saved {options.out} and {beside}")
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.compact", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data", type=Path, required=True, help="folder of GoEmotions' files")
+    parser.add_argument("--assets", type=Path, required=True, help="folder of the data, as above")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    parser.add_argument("--figures", type=Path, help="folder for figures; default: none are made")
     parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2; default: the model store's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--words", type=Path, nargs="+", help="checkpoints whose words are taken; default: train them"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="networks for words, which are averaged")
+    parser.add_argument(
         "--epochs", type=int, default=WordsRecipe().epochs, help="epochs for the words, at most"
     )
+    parser.add_argument("--steps", type=int, default=BranchRecipe().steps, help="steps for faces")
+    parser.add_argument("--faces", type=int, default=4000, help="synthetic clips of faces, 5 s each")
     parser.add_argument(
-        "--steps", type=int, default=TogetherRecipe().steps, help="steps for all three modalities together"
+        "--voices", type=int, default=250, help="synthetic takes of voices to score, 4 s each"
     )
-    parser.add_argument("--faces", type=int, default=20_000, help="synthetic clips of faces, 5 s each")
-    parser.add_argument("--voices", type=int, default=5000, help="synthetic takes of voices, 4 s each")
     parser.add_argument(
         "--threads", type=int, default=1, help="threads of PyTorch; another number rounds differently"
     )
@@ -117,30 +155,75 @@ class _Run:
 
     def train(self) -> tuple[Taemi, dict[str, float]]:
         """The trained network and its scores."""
-        options = self._options
-        learn, dev = read_split(options.data, "train"), read_split(options.data, "dev")
+        options, assets = self._options, self._options.assets
+        learn, dev = (read_split(assets / "goemotions", split) for split in ("train", "dev"))
         with self._progress:
             views, dev_views = self._embeddings(learn.texts, dev.texts)
-            recipe = WordsRecipe(seed=options.seed, epochs=options.epochs)
-            recipe = replace(recipe, held_out=min(recipe.held_out, len(learn.texts) // 10))
-            report = self._bar("words", recipe.epochs, "held-out mean Pearson {:.4f}")
+            said = {kind: self._sentences(kind, own) for kind, own in SENTENCES.items()}
+            rated, scored = (self._rated(split) for split in ("train", "valid"))
+            faces, held_faces = self._faces(options.faces, at_rest(rated))
+            held_voices = self._voices(options.voices)
             targets = torch.from_numpy(learn.targets)
-            words = train_words(views, targets, recipe, lambda epoch, score: report(epoch + 1, score))
-            faces, held_faces = self._faces(options.faces)
-            voices, held_voices = self._voices(options.voices)
-            mixture = Mixture(
-                words=views,
-                words_show=[torch.from_numpy(predict(words, view)) for view in views],
-                wordless=targets.mean(dim=0),
-                faces=faces,
-                voices=voices,
-                voice_frames=SHAPES.audio_frames,
-            )
-            together = TogetherRecipe(seed=options.seed, steps=options.steps)
-            report = self._bar("all together", together.steps, "error {:.5f}")
-            network = train_together(words, mixture, together, report)
-        scores = dev_scores(network, dev_views, dev.targets, held_faces, held_voices)
+            face = self._face(rated, faces)
+            own = [
+                Extra(
+                    said[kind],
+                    torch.tensor([sentence.column for sentence in SENTENCES[kind]]),
+                    torch.tensor([sentence.shown for sentence in SENTENCES[kind]]),
+                )
+                for kind in ("own", "from patterns")
+            ]
+            if options.words is not None:
+                words = [_taemi(path) for path in options.words]
+            else:
+                words = [self._words(views, targets, own, seed) for seed in range(options.seeds)]
+            recordings, emotions = self._recordings()
+        plain = torch.from_numpy(~learn.targets.any(axis=1))
+        rest = np.mean([predict(network, views[0][plain]).mean(axis=0) for network in words], axis=0)
+        network = join(words, face, voice_network(), torch.from_numpy(rest), views[0][plain].mean(dim=0))
+        calm = [frames for frames, emotion in zip(recordings, emotions, strict=True) if emotion == "neutral"]
+        scores = dev_scores(network, dev_views, dev.targets, at_rest(scored), calm)
+        scores |= face_scores(network, scored) | voice_scores(network, recordings, emotions)
+        scores |= sentence_scores(network, said["held out"], HELD_OUT_SENTENCES)
         return network, scores | prototype_scores(network, held_faces, held_voices)
+
+    def _words(self, views: Sequence[Tensor], targets: Tensor, own: Sequence[Extra], seed: int) -> Taemi:
+        """One network for words."""
+        recipe = WordsRecipe(seed=self._options.seed + seed, epochs=self._options.epochs)
+        recipe = replace(recipe, held_out=min(recipe.held_out, len(targets) // 10))
+        report = self._bar(f"words {seed + 1}", recipe.epochs, "held-out mean Pearson {:.4f}")
+        return train_words(views, targets, recipe, lambda epoch, score: report(epoch + 1, score), own)
+
+    def _face(self, rated: RatedFaces, faces: FaceWindows) -> Taemi:
+        options = self._options
+        recipe = BranchRecipe(seed=options.seed, steps=options.steps)
+        report = self._bar("faces", recipe.steps + settling(recipe).steps, "error {:.5f}")
+        return train_face(FaceMixture(rated, faces), recipe, report)
+
+    def _sentences(self, kind: str, sentences: Sequence[Sentence]) -> Tensor:
+        """Embeddings of our own sentences."""
+        task = self._progress.add_task(f"embed own sentences, {kind}", total=len(sentences))
+        texts = [sentence.text for sentence in sentences]
+        encoder = partial(_encoder, self._options.minilm)
+        return torch.from_numpy(embed(texts, encoder, partial(self._progress.advance, task)))
+
+    def _rated(self, split: str) -> RatedFaces:
+        assets = self._options.assets
+        task = self._progress.add_task(f"read rated faces, {split}", total=None)
+        advance = partial(self._progress.advance, task)
+        model = assets / "mediapipe" / "face_landmarker.task"
+        return read_rated_faces(assets / "face" / "ferplus", split, model, advance)
+
+    def _recordings(self) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
+        """Frames of the recordings that are only scored, 6 dB softer, as they are, and 6 dB louder."""
+        encoder, frames, emotions = ProsodyEncoder(), [], []
+        for recording in read_recordings(self._options.assets / "voice", HELD_OUT):
+            for gain_db in GAINS_DB:
+                encoder.reset()
+                sound = np.clip(recording.sound * 10 ** (gain_db / 20), -1, 1).astype(np.float32)
+                frames.append(encoder.push(sound))
+                emotions.append(recording.emotion)
+        return frames, np.array(emotions)
 
     def _embeddings(self, learn: Sequence[str], dev: Sequence[str]) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Three variants of each comment of `train`, two of `dev`."""
@@ -161,22 +244,20 @@ class _Run:
         views = [vectors[name] for name in ("as written", "as spoken", "cut short")]
         return views, {"written": vectors["dev, as written"], "spoken": vectors["dev, as spoken"]}
 
-    def _faces(self, clips: int) -> tuple[FaceWindows, FaceWindows]:
+    def _faces(self, clips: int, people: NDArray[np.float32]) -> tuple[FaceWindows, FaceWindows]:
         """Those to learn from, and others to score."""
-        held, seed = max(20, round(clips * HELD_OUT)), 2 * self._options.seed
+        held, seed = max(20, round(clips * SCORED)), 2 * self._options.seed
         task = self._progress.add_task("invent faces", total=clips + held)
         make = partial(
             make_faces, frames=SHAPES.vision_frames, span_s=SPANS_S["vision"],
-            advance=partial(self._progress.advance, task),
+            advance=partial(self._progress.advance, task), people=people,
         )  # fmt: skip
         return make(clips, seed=seed), make(held, seed=seed + 1)
 
-    def _voices(self, takes: int) -> tuple[VoiceTakes, VoiceTakes]:
-        """Those to learn from, and others to score."""
-        held, seed = max(20, round(takes * HELD_OUT)), 2 * self._options.seed
-        task = self._progress.add_task("invent voices", total=takes + held)
-        make = partial(make_voices, advance=partial(self._progress.advance, task))
-        return make(takes, seed=seed), make(held, seed=seed + 1)
+    def _voices(self, takes: int) -> VoiceTakes:
+        """Synthesised voices to score."""
+        task = self._progress.add_task("invent voices", total=takes)
+        return make_voices(takes, HELD_OUT_SEED, partial(self._progress.advance, task))
 
     def _bar(self, name: str, total: int, measure: str) -> Callable[[int, float], None]:
         """A bar; the result moves it, with a value to show next to its name."""
@@ -188,18 +269,30 @@ class _Run:
         return report
 
 
+def _taemi(path: Path) -> Taemi:
+    """The network of a TAEMI checkpoint."""
+    network = load_checkpoint(path).network
+    if not isinstance(network, Taemi):
+        raise DataError(f"{path} is not a TAEMI; give a `compact` checkpoint")
+    return network.eval()
+
+
 def _encoder(folder: Path | None) -> SentenceEncoder:
     return SentenceEncoder(folder or ModelStore().locate("all-minilm-l6-v2"))
 
 
-def _table(scores: Mapping[str, float]) -> Table:
+def _table(scores: Mapping[str, float]) -> Group:
     """Pearson's correlations, a column each of what was scored."""
     kinds = [name.removesuffix("_pearson_mean") for name in scores if name.endswith("_pearson_mean")]
     table = Table("Pearson", *(kind.replace("_", " ") for kind in kinds))
     for row in (*EMOTIONS, "mean"):
         found = [scores.get(f"{kind}_pearson_{row}") for kind in kinds]
         table.add_row(row, *("" if value is None else f"{value:.4f}" for value in found))
-    return table
+    others = Table("other scores", "")
+    for name, value in scores.items():
+        if "_pearson_" not in name:
+            others.add_row(name, f"{value:.4f}")
+    return Group(table, others)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,12 @@ class FaceWindows:
 
 
 def make_faces(
-    clips: int, frames: int, span_s: float, seed: int, advance: Callable[[int], None]
+    clips: int,
+    frames: int,
+    span_s: float,
+    seed: int,
+    advance: Callable[[int], None],
+    people: NDArray[np.float32] | None = None,
 ) -> FaceWindows:
     """Four windows of each of `clips` invented clips.
 
@@ -175,6 +180,7 @@ def make_faces(
         span_s: how long a window is.
         seed: the same gives the same windows.
         advance: told how many more clips are done.
+        people: real faces at rest (K, 58), from which every second clip starts; None: all are invented.
     """
     rng = np.random.default_rng(seed)
     count = clips * WINDOWS_A_CLIP
@@ -182,7 +188,7 @@ def make_faces(
     mask = np.zeros((count, frames), np.bool_)
     shows = np.zeros((count, len(EMOTIONS)), np.float32)
     for clip in range(clips):
-        t_s, features, truth = face_clip(rng)
+        t_s, features, truth = face_clip(rng, people)
         for row in range(clip * WINDOWS_A_CLIP, (clip + 1) * WINDOWS_A_CLIP):
             end = int(rng.integers(len(t_s)))
             shown = np.flatnonzero((t_s > t_s[end] - span_s) & (t_s <= t_s[end]))[-frames:]
@@ -194,13 +200,16 @@ def make_faces(
 
 
 def face_clip(
-    rng: np.random.Generator,
+    rng: np.random.Generator, people: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
     """One clip: times (T,), features (T, 58), and what each frame shows of the six, (T, 6)."""
     fps = rng.uniform(5.0, 33.0) if rng.random() < 0.3 else rng.uniform(24.0, 33.0)
     t_s = np.arange(0.0, CLIP_S, 1 / fps)
     t_s = t_s[rng.random(len(t_s)) >= rng.choice([0.0, 0.1])]  # frames in which no face was found
-    features = np.tile(_rest(rng), (len(t_s), 1))
+    rest = _rest(rng)
+    if people is not None and rng.random() < 0.5:
+        rest[:BLENDSHAPES] = people[rng.integers(len(people)), :BLENDSHAPES]
+    features = np.tile(rest, (len(t_s), 1))
     features += blinks(t_s, rng) + gaze(t_s, rng)
     if rng.random() < 0.5:
         features += speech(t_s, rng)

@@ -98,7 +98,7 @@ FACES: Final = (
         name="surprise",
         always={"AU1": 0.9, "AU2": 1.0, "AU5": 1.0, "AU26": 1.3},
         sometimes={"AU27": 0.4, "AU25": 0.4},
-        shows={"excitement": 0.2, "admiration": 0.15},
+        shows={"excitement": 0.55, "admiration": 0.15},
         source="FACS prototype of surprise, 1+2+5+26 (Ekman & Friesen 1978)",
     ),
     FacePrototype(
@@ -119,6 +119,22 @@ FACES: Final = (
         source="FACS prototype of sadness, 1+4+15 (Ekman & Friesen 1978)",
     ),
     FacePrototype(
+        name="weeping",
+        always={"AU43": 1.0, "weeping mouth": 0.8, "eyes down": 0.9},
+        sometimes={"AU1+4": 0.6, "AU4": 0.3, "AU15": 0.4, "AU20": 0.4, "AU54": 0.4, "AU7": 0.5, "AU26": 0.4},
+        shows={"empathic_pain": 0.6},
+        weight=2.0,
+        source="blendshapes of a weeping person: the mouth is drawn out as in a smile, but the lips do not "
+        "part as in laughter, and the eyes are closed or look down",
+    ),
+    FacePrototype(
+        name="smile that looks down",
+        always={"AU12": 0.9, "AU43": 0.6, "eyes down": 0.8},
+        sometimes={"AU6": 0.6, "AU12+25": 0.5, "AU54": 0.5},
+        shows={"joy": 0.5, "amusement": 0.2},
+        source="who smiles at a telephone: eyes down alone are not weeping",
+    ),
+    FacePrototype(
         name="resolve",
         always={"AU4": 0.8, "AU24": 0.9},
         sometimes={"AU23": 0.5, "AU17": 0.5, "AU7": 0.5, "AU54": 0.15},
@@ -132,14 +148,12 @@ FACES: Final = (
         name="anger",
         always={"AU4": 1.0, "AU7": 0.7, "AU5": 0.5, "AU23": 0.6},
         sometimes={"AU24": 0.4, "AU10": 0.3, "AU25": 0.3, "AU17": 0.3},
-        shows={"determination": 0.15},
         source="FACS prototypes of anger, 4+5+7+23/24 (Ekman & Friesen 1978)",
     ),
     FacePrototype(
         name="concentration",
         always={"AU4": 0.6},
         sometimes={"AU7": 0.6, "AU18": 0.2, "AU14": 0.2, "AU54": 0.3},
-        shows={"determination": 0.15},
         source="Rozin & Cohen 2003: brows lowered in confusion and concentration",
     ),
     FacePrototype(
@@ -174,7 +188,6 @@ FACES: Final = (
         name="pressed lips",
         always={"AU24": 0.9},
         sometimes={"AU17": 0.5, "AU14": 0.3, "AU23": 0.3},
-        shows={"determination": 0.1},
         source="alone, more often a mouth at rest or a swallow than resolve",
     ),
     FacePrototype(
@@ -186,6 +199,34 @@ FACES: Final = (
         sometimes={"AU53": 0.4},
         weight=0.5,
         source="an open mouth without a smile",
+    ),
+    FacePrototype(
+        name="gasp",
+        always={"AU1": 0.5, "AU25": 0.8, "AU26": 1.3},
+        sometimes={"AU5": 0.5, "AU53": 0.3, "AU2": 0.3},
+        shows={"excitement": 0.2},
+        weight=0.5,
+        source="breath drawn in: less than surprise, without its eyes",
+    ),
+    FacePrototype(
+        name="shout",
+        always={"AU27": 1.0, "AU25": 0.8},
+        sometimes={"AU4": 0.6, "AU7": 0.5, "AU10": 0.4, "AU9": 0.3},
+        weight=0.7,
+        source="a mouth wide open with lowered brows: loud, and none of the six",
+    ),
+    FacePrototype(
+        name="singing",
+        always={"AU26": 1.0, "AU18": 0.3},
+        sometimes={"AU1": 0.5, "AU27": 0.3, "AU53": 0.3, "AU43": 0.4},
+        weight=0.7,
+        source="a long open vowel, often with raised inner brows: none of the six",
+    ),
+    FacePrototype(
+        name="eyes down",
+        always={"AU43": 0.8, "eyes down": 0.8},
+        sometimes={"AU54": 0.5},
+        source="reading, or tired: no display",
     ),
     FacePrototype(
         name="open mouth",
@@ -246,6 +287,15 @@ ACTIONS: Final[Mapping[str, Mapping[str, float]]] = {
     "AU26": {"jawOpen": 0.3, "mouthPucker": -0.2, "mouthShrugLower": -0.3},  # jaw drop
     "AU27": {"jawOpen": 0.7, "mouthPucker": -0.3, "mouthShrugLower": -0.4},  # mouth stretch
     "AU43": {"eyeBlink": 0.7, "eyeSquint": 0.15, "eyeLookDown": 0.4},  # eyes closed
+    "eyes down": {"eyeLookDown": 0.75, "eyeBlink": 0.15},
+    "weeping mouth": {
+        "mouthSmile": 0.5,
+        "mouthStretch": 0.25,
+        "mouthFrown": 0.1,
+        "jawOpen": 0.12,
+        "mouthUpperUp": 0.06,
+        "mouthShrugLower": 0.15,
+    },
     "AU53": {"pitch": -0.25},  # head up, or thrown back
     "AU54": {"pitch": 0.25},  # head down
     "AU55": {"roll": 0.2},  # head tilted, to one side

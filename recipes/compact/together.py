@@ -1,241 +1,168 @@
-"""Train all three modalities together, starting from the network of the words.
+"""Join the branches of words, face and voice into one network, in which what they show adds up.
 
-The network starts from the one that learned only the words, and is trained on the mixture. The words'
-part of a target is that network's output. So the output for words stays as learned from ratings, and only
-the contribution of faces and voices is new.
+    intensities = rest + what the words add + what the face adds + what the voice adds
 
-Training windows pair words, a synthetic face and a synthetic voice at random. The target of a window combines
-those of its parts: 1 - (1 - words)(1 - face)(1 - voice), emotion by emotion. Absent words count as
-the mean of the corpus, because that is the best guess without words; an absent or neutral face or voice adds
-nothing, so it does not change the target of the words.
+Each hidden unit of the joined network reads one modality, and the words' query is constant. So a modality
+that is absent adds exactly nothing: rest is the same for every subset, and a smile counts the same with
+words as without (docs/decisions/0033-evidence-adds.md). Branches of the same modality with different seeds
+are averaged: their units stand side by side.
 
-`warm_up_then_cosine`, `parameter_groups` and `follow` give the learning rate, the weight decay and the
-averaged weights of both trainings.
+Rest is what the words' branch says of comments that people called neutral.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 
-from emi_models.inputs import FusionInputs
+from emi_models import EMOTIONS
 from emi_models.networks.taemi import Taemi
 from recipes.compact.sizes import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from recipes.compact.faces import FaceWindows
-    from recipes.compact.voices import VoiceTakes
-    from recipes.compact.words import WordsRecipe
+    from emi_models import Modality
 
-__all__ = [
-    "Mixture",
-    "TogetherRecipe",
-    "composed",
-    "follow",
-    "parameter_groups",
-    "train_together",
-    "warm_up_then_cosine",
-]
+__all__ = ["branch_head", "find_token", "join"]
 
-# Probability that a modality is present; each is drawn separately, so that every pattern occurs.
-PRESENT: Final = {"text": 0.5, "vision": 0.7, "audio": 0.7}
-# Most voices show nothing, so a doubtful one must count as neutral.
-PLAIN: Final = 0.8
-SHORT: Final = 0.15  # probability that a voice has just begun
-SHORTEST_FRAMES: Final = 25
-MELS: Final = 64
-ENERGY: Final = 66
+SEARCH_STEPS: Final = 200
 
 
-def composed(words: Tensor, face: Tensor, voice: Tensor) -> Tensor:
-    """The combined target of words, face and voice; all (B, 6)."""
-    return 1 - (1 - words) * (1 - face) * (1 - voice)
+def branch_head(network: Taemi, modality: Modality) -> tuple[Tensor, Tensor]:
+    """The hidden layer of a network with one modality, as it reads this one alone: weights and biases.
+
+    What the absent modalities give is constant, and is taken into the biases.
+    """
+    d_text, d_model = network.config.shapes.text_dim, network.config.d_model
+    parts = {"text": slice(d_text), "audio": slice(d_text, d_text + d_model)}
+    parts["vision"] = slice(d_text + d_model, d_text + 2 * d_model)
+    hidden: Any = network.head[0]
+    with torch.no_grad():
+        absent = {
+            "text": network.text.token,
+            **{name: _absent(network, name) for name in ("audio", "vision")},
+        }
+        bias = hidden.bias.clone()
+        for name, part in parts.items():
+            if name != modality:
+                bias += hidden.weight[:, part] @ absent[name]
+        return hidden.weight[:, parts[modality]].clone(), bias
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Mixture:
-    """Where training windows are drawn from.
+def _absent(network: Taemi, name: str) -> Tensor:
+    """What any query finds in an absent modality, (d_model,): its token, attended to alone."""
+    sequence = getattr(network, name)
+    x = sequence.project(sequence.token)[None, None]
+    normed = sequence.norm(x)
+    x = x + sequence.within(normed, normed)
+    found: Tensor = sequence.across(torch.zeros_like(x), x)[0, 0]
+    return found
+
+
+def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutral_words: Tensor) -> Taemi:
+    """One network of the three modalities.
 
     Args:
-        words: embeddings (N, 384) of the same comments in several variants.
-        words_show: the targets of the comments, (N, 6), in the same order.
-        wordless: the target without any word, (6,).
-        faces: the pool of faces.
-        voices: the pool of voices.
-        voice_frames: frames of a whole voice window.
-        sample: frames of a voice that a drawn window holds, chosen at random from its span. The network sees
-            a set, so fewer frames of the same kind give the same, and training is several times faster.
+        words: networks with text only, of different seeds, whose outputs are averaged; not changed.
+        face: a network with vision only, whose output is what a face adds to rest; not changed.
+        voice: the same, with audio only.
+        rest: intensities without any modality, (6,).
+        neutral_words: an embedding (384,) from which the token of absent words is searched.
     """
-
-    words: Sequence[Tensor]
-    words_show: Sequence[Tensor]
-    wordless: Tensor
-    faces: FaceWindows
-    voices: VoiceTakes
-    voice_frames: int
-    sample: int = 32
-    _plain: NDArray[np.intp] = field(init=False)
-    _telling: NDArray[np.intp] = field(init=False)
-
-    def __post_init__(self) -> None:
-        telling = self.voices.sounds.any(axis=(1, 2))
-        object.__setattr__(self, "_plain", np.flatnonzero(~telling))
-        object.__setattr__(self, "_telling", np.flatnonzero(telling))
-
-    def draw(self, batch: int, rng: np.random.Generator) -> tuple[FusionInputs, Tensor, Tensor]:
-        """Windows (B, ...), their targets (B, 6), and where a face or voice adds to words, (B,)."""
-        text, words = self._text(batch, rng)
-        row = rng.integers(len(self.faces.values), size=batch)
-        face = torch.from_numpy(self.faces.shows[row])
-        audio, audio_mask, voice = self._voice(batch, rng)
-        told, seen, heard = (
-            torch.from_numpy(rng.random(batch) < PRESENT[name]) for name in ("text", "vision", "audio")
-        )
-        window = FusionInputs(
-            vision=torch.from_numpy(self.faces.values[row]),
-            vision_mask=torch.from_numpy(self.faces.mask[row]),
-            vision_present=seen,
-            audio=audio,
-            audio_mask=audio_mask,
-            audio_present=heard,
-            text=text,
-            text_present=told,
-        )
-        words = torch.where(told[:, None], words, self.wordless)
-        face, voice = face * seen[:, None], voice * heard[:, None]
-        adds = told & (face.any(dim=1) | voice.any(dim=1))
-        return window, composed(words, face, voice), adds
-
-    def _text(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        rows = rng.integers(len(self.words[0]), size=batch).tolist()
-        guises = rng.integers(len(self.words), size=batch).tolist()
-        which = list(zip(guises, rows, strict=True))
-        text = torch.stack([self.words[guise][row] for guise, row in which])
-        return text, torch.stack([self.words_show[guise][row] for guise, row in which])
-
-    def _voice(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        length = self.voices.values.shape[1]
-        values = np.zeros((batch, self.sample, self.voices.values.shape[2]), np.float32)
-        mask = np.zeros((batch, self.sample), np.bool_)
-        shows = np.zeros((batch, self.voices.sounds.shape[2]), np.float32)
-        for row in range(batch):
-            frames = self.voice_frames
-            if rng.random() < SHORT:
-                frames = int(rng.integers(SHORTEST_FRAMES, frames))
-            takes = self._plain if rng.random() < PLAIN else self._telling
-            takes = takes if len(takes) else np.arange(len(self.voices.values))
-            take = int(takes[rng.integers(len(takes))])
-            start = int(rng.integers(length - frames + 1))
-            kept = rng.choice(frames, min(self.sample, frames), replace=False)
-            values[row, : len(kept)] = self.voices.values[take, start + kept]
-            mask[row, : len(kept)] = True
-            shows[row] = self.voices.shows(take, start, start + frames)
-        _other_microphone(values, rng)
-        return torch.from_numpy(values), torch.from_numpy(mask), torch.from_numpy(shows)
+    heads = [branch_head(network, "text") for network in words]
+    heads += [branch_head(face, "vision"), branch_head(voice, "audio")]
+    shares = [1 / len(words)] * len(words) + [1.0, 1.0]
+    sizes = [len(bias) for _, bias in heads]
+    network = Taemi(replace(CONFIG, mlp_hidden=sum(sizes))).eval()
+    d_text, d_model = CONFIG.shapes.text_dim, CONFIG.d_model
+    places = {"text": 0, "audio": d_text, "vision": d_text + d_model}
+    text: Modality = "text"
+    read: list[Modality] = [*[text] * len(words), "vision", "audio"]
+    hidden: Any = network.head[0]
+    last: Any = network.head[3]
+    with torch.no_grad():
+        network.vision.load_state_dict(face.vision.state_dict())
+        network.audio.load_state_dict(voice.audio.state_dict())
+        for sequence, branch in ((network.vision, face), (network.audio, voice)):
+            _fix_query(sequence, branch)
+        network.text.project.weight.zero_()
+        network.text.project.bias.zero_()
+        hidden.weight.zero_()
+        last.bias.zero_()
+        first = 0
+        for branch, modality, (weight, bias), share in zip(
+            [*words, face, voice], read, heads, shares, strict=True
+        ):
+            rows, place = slice(first, first + len(bias)), places[modality]
+            hidden.weight[rows, place : place + weight.shape[1]] = weight
+            hidden.bias[rows] = bias
+            its_last: Any = branch.head[3]
+            last.weight[:, rows] = share * its_last.weight
+            last.bias += share * its_last.bias
+            first += len(bias)
+    n_words = sum(sizes[: len(words)])
+    units: dict[Modality, slice] = {"text": slice(n_words), "vision": slice(n_words, n_words + sizes[-2])}
+    units["audio"] = slice(n_words + sizes[-2], None)
+    biases: dict[Modality, Tensor] = {"vision": _output_bias(face), "audio": _output_bias(voice)}
+    biases["text"] = torch.stack([_output_bias(branch) for branch in words]).mean(dim=0)
+    starts: dict[Modality, Tensor] = {"text": neutral_words}
+    starts |= {"vision": face.vision.token, "audio": voice.audio.token}
+    for name, start in starts.items():
+        target = rest if name == "text" else torch.zeros(len(EMOTIONS))
+        find_token(network, name, units[name], biases[name].detach(), start.detach(), target)
+    return network
 
 
-def _other_microphone(values: NDArray[np.float32], rng: np.random.Generator) -> None:
-    """Another channel and gain for each window (B, T, 68), and a little noise in each feature."""
-    batch, _, dim = values.shape
-    knots = rng.normal(0.0, 0.5, (batch, 7)) + rng.normal(0.0, 0.5, (batch, 1))
-    bands = np.stack([np.interp(np.arange(MELS), np.linspace(0, MELS - 1, 7), curve) for curve in knots])
-    values[:, :, :MELS] += bands[:, None].astype(np.float32)
-    values[:, :, ENERGY] += rng.normal(0.0, 0.7, (batch, 1)).astype(np.float32)
-    values += rng.normal(0.0, 0.1, (batch, 1, dim)).astype(np.float32)
-    values += np.float32(0.1) * rng.standard_normal(values.shape, np.float32)
+def _output_bias(network: Taemi) -> Tensor:
+    last: Any = network.head[3]
+    return last.bias  # type: ignore[no-any-return]  # a layer of a Sequential is Any
 
 
-def warm_up_then_cosine(step: int, warm_up: int, total: int) -> float:
-    """The part of the full learning rate at a step: up over `warm_up` steps, then down to 0 at `total`."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+def _fix_query(sequence: Any, branch: Taemi) -> None:  # a FrameSequence, whose layers are Any
+    """Make the query that the branch's absent words asked the only one."""
+    across = sequence.across
+    asked = across.query(branch.text.project(branch.text.token))
+    across.query.weight.zero_()
+    across.query.bias.copy_(asked)
 
 
-@torch.no_grad()
-def parameter_groups(network: Taemi, recipe: TogetherRecipe | WordsRecipe) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for biases, norms and missing tokens."""
-    first = network.head[0].weight
-    matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": [first], "weight_decay": recipe.weight_decay, "lr": recipe.first_layer_rate},
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-
-
-@torch.no_grad()
-def follow(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights a step towards the network's; faster at first, while they are few."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for slow, quick in zip(averaged.parameters(), network.parameters(), strict=True):
-        slow.lerp_(quick, 1 - decay)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TogetherRecipe:
-    """How the network is trained; the defaults are those of the packaged checkpoint."""
-
-    seed: int = 0
-    steps: int = 8000
-    warm_up: int = 200
-    batch: int = 256
-    learning_rate: float = 2e-3
-    # The layer that reads the words has already learned; the new inputs use the same matrix.
-    first_layer_rate: float = 2e-3
-    weight_decay: float = 0.02
-    average: float = 0.998
-    # The weight of windows in which a face or a voice adds to words. People rated the words but not the
-    # displays: a doubtful display counts fully without words, and almost nothing with words.
-    adds_weight: float = 0.02
-    report_every: int = 50
-
-
-def train_together(
-    words: Taemi, mixture: Mixture, recipe: TogetherRecipe, report: Callable[[int, float], None]
-) -> Taemi:
-    """The trained network, averaged over its last steps.
+def find_token(
+    network: Taemi, modality: Modality, rows: slice, bias: Tensor, start: Tensor, target: Tensor
+) -> None:
+    """Set the token of an absent modality so that its hidden units add `target` (6,).
 
     Args:
-        words: the network that learned only the words; it is not changed.
-        mixture: where windows come from.
-        recipe: settings of the training.
-        report: called with the steps done and the weighted mean squared error since the last call.
+        network: the joined network; its token is set.
+        modality: which.
+        rows: its hidden units.
+        bias: its part of the output's bias, (6,).
+        start: where the search begins.
+        target: what the units are to add, with that bias.
     """
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    network = Taemi(CONFIG)
-    network.load_state_dict(words.state_dict())
-    averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warm_up_then_cosine(step, recipe.warm_up, recipe.steps)
-    )
-    network.train()
-    error = 0.0
-    for step in range(recipe.steps):
-        window, shows, adds = mixture.draw(recipe.batch, rng)
-        weight = torch.where(adds, recipe.adds_weight, 1.0)
-        squared = (network(window) - shows).square().mean(dim=1)  # (B,)
-        loss = (weight * squared).sum() / weight.sum()
+    stream = getattr(network, modality)
+    hidden: Any = network.head[0]
+    last: Any = network.head[3]
+    token = torch.nn.Parameter(start.clone())
+    stream.token = token
+    d_text, d_model = network.config.shapes.text_dim, network.config.d_model
+    place = {"text": 0, "audio": d_text, "vision": d_text + d_model}[modality]
+    optimizer = torch.optim.LBFGS([token], max_iter=SEARCH_STEPS, line_search_fn="strong_wolfe")
+
+    def distance() -> Tensor:
         optimizer.zero_grad()
+        found = token if modality == "text" else _absent(network, modality)
+        units = torch.nn.functional.gelu(
+            hidden.weight[rows, place : place + len(found)] @ found + hidden.bias[rows]
+        )
+        loss: Tensor = 1e4 * (last.weight[:, rows] @ units + bias - target).square().sum()
         loss.backward()
-        optimizer.step()
-        schedule.step()
-        follow(averaged, network, recipe.average, step)
-        error += loss.item()
-        if (step + 1) % recipe.report_every == 0:
-            report(step + 1, error / recipe.report_every)
-            error = 0.0
-    return averaged
+        return loss
+
+    optimizer.step(distance)
+    for parameter in network.parameters():
+        parameter.grad = None

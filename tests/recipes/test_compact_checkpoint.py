@@ -12,15 +12,31 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from emi_live.config import AudioConfig
+from emi_live.stages.audio import VOICE_CHUNKS
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import LoadedCheckpoint, load_checkpoint, packaged_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
-from emi_models.encoders.prosody import ProsodyEncoder
+from emi_models.encoders.prosody import HOP_SAMPLES, ProsodyEncoder
 from emi_models.encoders.sentence import SentenceEncoder
+from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from emi_models.inputs import FusionInputs
+from recipes.compact.calibrate import read_recordings
 from recipes.compact.faces import FaceWindows, make_faces
+from recipes.compact.ferplus import RatedFaces, read_rated_faces
 from recipes.compact.goemotions import mean_pearson, read_split, spoken
-from recipes.compact.scores import infer, with_face, with_voice
+from recipes.compact.prototypes import displacement
+from recipes.compact.scores import (
+    dev_scores,
+    face_scores,
+    infer,
+    sentence_scores,
+    voice_scores,
+    with_face,
+    with_voice,
+)
+from recipes.compact.seeing import at_rest, face_window
+from recipes.compact.sentences import HELD_OUT
 from recipes.compact.sizes import SHAPES, SPANS_S
 from recipes.compact.voices import VoiceTakes, make_voices
 from recipes.compact.words import predict, text_window
@@ -89,26 +105,17 @@ def test_plain_statements_show_little_of_anything(
 @pytest.mark.slow
 @pytest.mark.assets
 def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
-    compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path, faces: FaceWindows, voices: VoiceTakes
+    compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path
 ) -> None:
-    """Words alone, and the same with neutral faces and voices, which take next to nothing from it."""
     dev = read_split(assets / "goemotions", "dev")
     targets = dev.targets[:1000]
     choice = random.Random(0)  # noqa: S311  # repeatable, not secret
-    rng = np.random.default_rng(0)
-    neutral_faces = np.flatnonzero(~faces.shows.any(axis=1))
-    neutral_voices = np.flatnonzero(~voices.sounds.any(axis=(1, 2)))
     for texts in (dev.texts[:1000], [spoken(text, choice) for text in dev.texts[:1000]]):
-        window = text_window(torch.from_numpy(encoder.encode(texts)))
-        alone = mean_pearson(infer(compact.network, window), targets)
+        alone = mean_pearson(
+            infer(compact.network, text_window(torch.from_numpy(encoder.encode(texts)))), targets
+        )
         # The whole of dev scores 0.52; a thousand comments hold only some twenty of the rarer emotions.
         assert alone >= 0.46
-        window = with_face(window, faces, rng.choice(neutral_faces, 1000))
-        takes = rng.choice(neutral_voices, 1000)
-        window = with_voice(window, voices.values[takes, : SHAPES.audio_frames])
-        beside = mean_pearson(infer(compact.network, window), targets)
-        assert beside >= 0.46
-        assert beside >= alone - 0.015  # 0.002 on the whole of dev; these are some twenty voices
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +144,29 @@ def test_it_takes_all_three_modalities_and_says_how_much_of_each(compact: Loaded
     assert packaged_checkpoint("compact").stat().st_size <= 3_000_000
 
 
-@pytest.mark.assets
-def test_nothing_at_all_is_the_mean_of_the_data(compact: LoadedCheckpoint, assets: Path) -> None:
-    means = read_split(assets / "goemotions", "train").targets.mean(axis=0)
+def test_rest_is_what_neutral_words_say(compact: LoadedCheckpoint, encoder: SentenceEncoder) -> None:
+    """So that nothing jumps when words come or go."""
     nothing = infer(compact.network, FusionInputs.empty(SHAPES))[0]
-    assert np.abs(nothing - means).max() < 0.02
+    assert nothing.min() > 0
+    assert nothing.max() < 0.07
+    plain = ("the train leaves at nine", "he works at an office in the town", "there is a box on the table")
+    # docs/decisions/0036: 0.05 was wanted; 0.1 held before sentences that imply an emotion were trained on.
+    assert np.abs(answers(compact, encoder, *plain) - nothing).max() < 0.15
+
+
+def test_what_modalities_show_adds_up(
+    compact: LoadedCheckpoint, faces: FaceWindows, voices: VoiceTakes
+) -> None:
+    text = torch.nn.functional.normalize(torch.ones(20, 384), dim=1)
+    window = with_voice(
+        with_face(text_window(text), faces, np.arange(20)), voices.values[:20, : SHAPES.audio_frames]
+    )
+    rest = infer(compact.network, silence(20))
+    parts = [
+        infer(compact.network, window.without(*gone)) - rest
+        for gone in (("audio", "vision"), ("text", "vision"), ("text", "audio"))
+    ]
+    np.testing.assert_allclose(infer(compact.network, window), rest + sum(parts), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
@@ -152,20 +177,94 @@ def test_a_face_shows_most_what_its_prototype_stands_for(
         compact.network, with_face(silence(len(faces.values)), faces, np.arange(len(faces.values)))
     )
     column, shows = (values[:, EMOTIONS.index(emotion)] for values in (answers, faces.shows))
-    assert np.corrcoef(column, shows)[0, 1] > 0.7
-    assert column[shows > 0.35].mean() > 0.25
+    # Empathic pain follows people's ratings more than the prototypes.
+    assert np.corrcoef(column, shows)[0, 1] > (0.6 if emotion == "empathic_pain" else 0.7)
+    assert column[shows > 0.35].mean() > 0.2
     assert column[~faces.shows.any(axis=1)].mean() < 0.15
 
 
-@pytest.mark.parametrize("emotion", ["amusement", "excitement", "joy"])
-def test_a_voice_shows_what_its_manner_stands_for(
-    compact: LoadedCheckpoint, voices: VoiceTakes, emotion: str
-) -> None:
+def test_synthesised_laughter_is_amusement(compact: LoadedCheckpoint, voices: VoiceTakes) -> None:
     windows = voices.values[:, : SHAPES.audio_frames]
     answers = infer(compact.network, with_voice(silence(len(windows)), windows))
     shows = np.stack([voices.shows(take, 0, SHAPES.audio_frames) for take in range(len(windows))])
-    column = EMOTIONS.index(emotion)
+    column = EMOTIONS.index("amusement")
     assert np.corrcoef(answers[:, column], shows[:, column])[0, 1] > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_a_voice_shows_what_listeners_heard(compact: LoadedCheckpoint, assets: Path) -> None:
+    """Two of the four speakers of EmoDB on which the scores were not calibrated: a man and a woman."""
+    encoder, frames, emotions = ProsodyEncoder(), [], []
+    for recording in read_recordings(assets / "voice", ("03", "16")):
+        encoder.reset()
+        frames.append(encoder.push(recording.sound))
+        emotions.append(recording.emotion)
+    scores = voice_scores(compact.network, frames, np.array(emotions))
+    assert scores["emodb_excitement_auc"] >= 0.9
+    assert scores["emodb_joy_auc"] >= 0.7
+    assert scores["emodb_empathic_pain_auc"] >= 0.88
+
+
+@pytest.fixture(scope="module")
+def rated(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> RatedFaces:
+    """Every fifth face of FER+ `valid`."""
+    folder = tmp_path_factory.mktemp("faces")
+    with np.load(assets / "face/ferplus/valid.npz") as file:
+        pictures, names = file["pictures"][::5], file["names"][::5]
+    np.savez(folder / "valid.npz", pictures=pictures, names=names)
+    (folder / "valid.csv").write_bytes((assets / "face/ferplus/valid.csv").read_bytes())
+    model = assets / "mediapipe/face_landmarker.task"
+    return read_rated_faces(folder, "valid", model, lambda _: None, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_a_face_shows_what_raters_saw(compact: LoadedCheckpoint, rated: RatedFaces) -> None:
+    scores = face_scores(compact.network, rated)
+    assert scores["ferplus_joy"] >= 0.84
+    assert scores["ferplus_empathic_pain"] >= 0.45
+    assert scores["ferplus_excitement"] >= 0.75
+    assert scores["ferplus_neutral_from_rest"] <= 0.05
+    assert scores["ferplus_anger_from_rest"] <= 0.06  # 0.05 on all of `valid`; these are some forty faces
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_neutral_faces_and_voices_leave_words_as_they_are(
+    compact: LoadedCheckpoint, encoder: SentenceEncoder, rated: RatedFaces, assets: Path
+) -> None:
+    dev = read_split(assets / "goemotions", "dev")
+    texts = {"written": torch.from_numpy(encoder.encode(dev.texts[:1000]))}
+    calm = [
+        ProsodyEncoder().push(recording.sound)
+        for recording in read_recordings(assets / "voice", ("03",))
+        if recording.emotion == "neutral"
+    ]
+    scores = dev_scores(compact.network, texts, dev.targets[:1000], at_rest(rated), calm)
+    beside = scores["dev_written_beside_neutral_pearson_mean"]
+    assert beside >= scores["dev_written_pearson_mean"] - 0.025  # 0.015 on all of dev
+
+
+@pytest.mark.slow
+def test_most_sentences_that_deny_or_imply_are_on_the_right_side_of_rest(
+    compact: LoadedCheckpoint, encoder: SentenceEncoder
+) -> None:
+    embeddings = torch.from_numpy(encoder.encode([sentence.text for sentence in HELD_OUT]))
+    scores = sentence_scores(compact.network, embeddings, HELD_OUT)
+    assert scores["sentences_denied_right"] >= 0.7
+    assert scores["sentences_implied_right"] >= 0.7
+
+
+def test_weeping_is_pain_and_not_joy(compact: LoadedCheckpoint) -> None:
+    """As a weeping person's blendshapes are: a drawn mouth whose lips do not part, eyes closed and down."""
+    face = displacement(
+        {"mouthSmile": 0.45, "mouthUpperUp": 0.05, "eyeBlink": 0.72, "eyeLookDown": 0.84, "jawOpen": 0.15}
+        | {"browInnerUp": 0.4, "eyeSquint": 0.5, "mouthStretch": 0.2, "pitch": 0.2}
+    )
+    shown = infer(compact.network, face_window(face[None, None], np.ones((1, 1), np.bool_)))[0]
+    assert shown[EMOTIONS.index("joy")] <= 0.2
+    assert shown[EMOTIONS.index("empathic_pain")] >= 0.2
 
 
 @pytest.mark.assets
@@ -174,8 +273,11 @@ def test_a_voice_shows_what_its_manner_stands_for(
 )
 def test_speech_that_is_read_shows_little(compact: LoadedCheckpoint, assets: Path, name: str) -> None:
     """Real voices, which it has never heard: read aloud, and a public speech."""
-    frames = ProsodyEncoder().push(read_sound(assets / "speech" / name))
-    ends = range(50, len(frames) + 1, 10)
+    sound = read_sound(assets / "speech" / name)
+    frames = ProsodyEncoder().push(sound)
+    chunks = np.flatnonzero(VoiceGate().push(sound) >= AudioConfig().voice_threshold)
+    # The program shows a voice to the network once the gate has found so many chunks of it.
+    ends = range((int(chunks[VOICE_CHUNKS - 1]) + 1) * CHUNK_SAMPLES // HOP_SAMPLES, len(frames) + 1, 10)
     nothing = infer(compact.network, FusionInputs.empty(SHAPES))[0]
     answers = []
     for end in ends:

@@ -174,8 +174,15 @@ class ChunkReader:
         return Chunk(samples, start_ns, self._end_ns, self._arrived_ns, gap_after)
 
 
+VOICE_CHUNKS: Final = 28  # 0.9 s; docs/decisions/0033: a summary of less speech says little
+VOICE_SPAN_S: Final = 3.0  # the packaged checkpoint's span of voice
+
+
 class ProsodyStage:
     """Turns sound into prosody at 50 Hz and detects voice; a packet for each frame as soon as it is there.
+
+    A voice counts if the gate found `VOICE_CHUNKS` chunks of it in the last `VOICE_SPAN_S`, the same across a
+    gap: less is not yet a way of speaking.
 
     Packets do not depend on how the sound was cut into blocks. Each says where voice ended in the whole
     chunks of the voice gate (512 samples) up to its frame's end. What the gate finds after the last frame
@@ -202,6 +209,7 @@ class ProsodyStage:
         self._threshold = config.voice_threshold
         self._read_samples = 0  # since the start or the last gap
         self._frames = 0  # prosody frames since then
+        self._voiced_ns: deque[int] = deque()  # ends of the last chunks with a voice
         self._last_voice_ns: int | None = None
         self._told_voice_ns: int | None = None  # in the newest packet
         self._last_ns = 0
@@ -252,9 +260,14 @@ class ProsodyStage:
         """Note where voice ends in the gate's chunks that this one completes."""
         whole = self._read_samples // CHUNK_SAMPLES
         self._read_samples += chunk.samples.size
-        voiced = np.flatnonzero(self._gate.push(chunk.samples) >= self._threshold)
-        if voiced.size:
-            self._last_voice_ns = self._time_of((whole + int(voiced[-1]) + 1) * CHUNK_SAMPLES)
+        is_voice = self._gate.push(chunk.samples) >= self._threshold
+        for chunk_index in np.flatnonzero(is_voice):
+            ended_ns = self._time_of((whole + int(chunk_index) + 1) * CHUNK_SAMPLES)
+            self._voiced_ns.append(ended_ns)
+            while self._voiced_ns[0] <= ended_ns - round(VOICE_SPAN_S * NS_PER_S):
+                self._voiced_ns.popleft()
+            if len(self._voiced_ns) >= VOICE_CHUNKS:
+                self._last_voice_ns = ended_ns
 
     def _last_voice(self) -> Iterator[Packet]:
         """A packet with the end of the newest voice, if no packet has told it."""

@@ -12,7 +12,7 @@ from emi_live.config import AudioConfig
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet
 from emi_live.rings import AudioRing
-from emi_live.stages.audio import ProsodyStage
+from emi_live.stages.audio import VOICE_CHUNKS, ProsodyStage
 from emi_models.encoders.prosody import FRAME_SAMPLES, HOP_SAMPLES, ProsodyEncoder
 from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from tests.live.stages.fakes import RATE_HZ, LoudnessGate, key, run_stage, sound
@@ -98,30 +98,68 @@ def test_after_a_failure_frames_are_complete_at_once_again() -> None:
     assert {len(packet.frames) for packet in after} == {1}
 
 
+def hum(seconds: float) -> NDArray[np.float32]:
+    """A voiced sound of 150 Hz."""
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    tone: NDArray[np.float32] = (0.3 * np.sign(np.sin(2 * np.pi * 150 * t))).astype(np.float32)
+    return tone
+
+
 def test_the_newest_voice_is_remembered() -> None:
-    packets = frames(hear(sound(".x.."), [1600]))
+    quiet = np.zeros(RATE_HZ // 4, np.float32)
+    packets = frames(hear(np.concatenate([quiet, hum(1.25), quiet, quiet]), [1600]))
     assert packets[0].last_voice_ns is None
     last = packets[-1].last_voice_ns
     assert last is not None
-    assert abs(last - START_NS - NS // 2) <= 512 * NS // RATE_HZ
+    assert abs(last - START_NS - 3 * NS // 2) <= 512 * NS // RATE_HZ
+
+
+def test_a_voice_counts_from_its_28th_chunk_on() -> None:
+    assert frames(hear(hum(0.7), [512]))[-1].last_voice_ns is None
+    first = next(p for p in frames(hear(hum(1.5), [512])) if p.last_voice_ns is not None)
+    assert first.last_voice_ns == START_NS + VOICE_CHUNKS * CHUNK_SAMPLES * NS // RATE_HZ
+
+
+def test_chunks_of_voice_are_counted_in_the_last_three_seconds() -> None:
+    pause = np.zeros(4 * RATE_HZ, np.float32)
+    packets = frames(hear(np.concatenate([hum(1.5), pause, hum(0.7)]), [512]))
+    last = packets[-1].last_voice_ns
+    assert last is not None
+    assert abs(last - START_NS - 3 * NS // 2) <= 512 * NS // RATE_HZ
+    yes = np.concatenate([hum(0.4), np.zeros(round(1.6 * RATE_HZ), np.float32)])
+    assert {p.last_voice_ns for p in frames(hear(np.tile(yes, 6), [512]))} == {None}
+
+
+def test_a_short_gap_does_not_begin_the_count_again() -> None:
+    ring, stage, _ = make()
+    ring.write(hum(0.7), 0)
+    ring.write(hum(0.7), NS)
+    ring.close()
+    last = frames(run_stage(stage))[-1].last_voice_ns
+    assert last is not None
+    assert last > NS
 
 
 def test_voice_is_told_with_the_frame_that_ends_after_the_gates_chunk() -> None:
-    samples = sound("xx")
-    for packet in frames(hear(samples, [700])):
+    told = 0
+    for packet in frames(hear(hum(1.5), [700])):
         heard = (packet.t_ns - START_NS) * RATE_HZ // NS
         whole = heard // CHUNK_SAMPLES * CHUNK_SAMPLES
-        assert packet.last_voice_ns == (START_NS + whole * NS // RATE_HZ if whole else None)
+        if packet.last_voice_ns is not None:
+            assert packet.last_voice_ns == START_NS + whole * NS // RATE_HZ
+            told += 1
+    assert told > 20
 
 
 def test_voice_after_the_last_frame_is_told_too() -> None:
-    # 3 chunks of the gate; the last frame ends 176 samples before, and the third chunk alone has a voice.
-    samples = np.concatenate((np.zeros(1024, np.float32), np.full(512, 0.3, np.float32)))
+    # 35 chunks of the gate; the last frame ends before the last chunk does, and only this one and the first
+    # 32, a second of voice, have a voice.
+    samples = np.concatenate((hum(32 * 512 / RATE_HZ), np.zeros(1024, np.float32), hum(512 / RATE_HZ)))
     packets = hear(samples, [1536])
-    assert frames(packets)[-1].last_voice_ns is None
+    assert frames(packets)[-1].last_voice_ns == START_NS + 32 * 512 * NS // RATE_HZ
     told = packets[-2]
     assert isinstance(told, AudioPacket)
-    assert told.last_voice_ns == told.t_ns == START_NS + 1536 * NS // RATE_HZ
+    assert told.last_voice_ns == told.t_ns == START_NS + 35 * 512 * NS // RATE_HZ
     assert len(told.frames) == 0
     assert packets[-1].progress_ns == END_OF_STREAM
 

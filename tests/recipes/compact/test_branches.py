@@ -1,0 +1,248 @@
+"""Branches of one modality, and the network that joins them: what they show adds up, and rest is rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from emi_models import EMOTIONS, Modality
+from emi_models.inputs import FusionInputs
+from emi_models.networks.taemi import Taemi
+from recipes.compact.branches import BranchRecipe, lopsided
+from recipes.compact.faces import FaceWindows
+from recipes.compact.ferplus import VOTES, RatedFaces
+from recipes.compact.hearing import DESCRIPTORS, HEADS, linear_scores, summaries, voice_network, voice_window
+from recipes.compact.prototypes import FEATURES
+from recipes.compact.scores import auc, infer, windows_of
+from recipes.compact.seeing import (
+    FACE_CONFIG,
+    FaceMixture,
+    SettledMixture,
+    face_window,
+    mirrored,
+    train_face,
+    what_ratings_say,
+)
+from recipes.compact.sentences import HELD_OUT, MADE, OWN
+from recipes.compact.sizes import SHAPES
+from recipes.compact.together import join
+from recipes.compact.words import WORDS_CONFIG, Extra, WordsRecipe, predict, text_window, train_words
+
+REST = torch.tensor([0.05, 0.02, 0.03, 0.04, 0.01, 0.02])
+JOY = EMOTIONS.index("joy")
+ALL: tuple[Modality, ...] = ("text", "audio", "vision")
+
+
+def embeddings(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(count, 384, generator=generator), dim=1)
+
+
+def words(seed: int) -> Taemi:
+    torch.manual_seed(seed)
+    return Taemi(WORDS_CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def branches() -> tuple[list[Taemi], Taemi, Taemi]:
+    torch.manual_seed(5)
+    return [words(1), words(2)], Taemi(FACE_CONFIG).eval(), voice_network()
+
+
+@pytest.fixture(scope="module")
+def joined(branches: tuple[list[Taemi], Taemi, Taemi]) -> Taemi:
+    return join(*branches, REST, embeddings(1)[0])
+
+
+@pytest.fixture(scope="module")
+def window() -> FusionInputs:
+    """Four windows with everything."""
+    rng = np.random.default_rng(0)
+    face = face_window(
+        rng.random((4, SHAPES.vision_frames, 58), np.float32), np.ones((4, SHAPES.vision_frames), np.bool_)
+    )
+    voice = voice_window(*windows_of([speech(seed) for seed in range(4)]))
+    return replace(
+        face,
+        audio=voice.audio,
+        audio_mask=voice.audio_mask,
+        audio_present=voice.audio_present,
+        text=embeddings(4, 3),
+        text_present=torch.ones(4, dtype=torch.bool),
+    )
+
+
+def speech(seed: int, frames: int = 120) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Frames of prosody, at random."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 0.5, (frames, 68)).astype(np.float32)
+    values[:, 65] = rng.random(frames)
+    return values
+
+
+def test_what_modalities_show_adds_up(joined: Taemi, window: FusionInputs) -> None:
+    rest = infer(joined, window.without(*ALL))
+    alone = {one: infer(joined, window.without(*(m for m in ALL if m != one))) - rest for one in ALL}
+    for gone in ALL:
+        expected = rest + np.sum([alone[one] for one in ALL if one != gone], axis=0)
+        np.testing.assert_allclose(infer(joined, window.without(gone)), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        infer(joined, window), rest + np.sum(list(alone.values()), axis=0), rtol=0, atol=1e-5
+    )
+    assert all(np.abs(added).max() > 1e-3 for added in alone.values())
+
+
+def test_rest_is_what_it_was_asked_to_be(joined: Taemi, window: FusionInputs) -> None:
+    np.testing.assert_allclose(
+        infer(joined, window.without(*ALL)), REST.numpy()[None].repeat(4, 0), atol=2e-3
+    )
+
+
+def test_each_branch_says_what_it_said_alone(
+    joined: Taemi, branches: tuple[list[Taemi], Taemi, Taemi], window: FusionInputs
+) -> None:
+    texts, face, voice = branches
+    mean = np.mean([predict(network, window.text) for network in texts], axis=0)
+    np.testing.assert_allclose(infer(joined, window.without("audio", "vision")), mean, atol=2e-3)
+    rest = infer(joined, window.without(*ALL))
+    seen = infer(joined, window.without("audio", "text")) - rest
+    np.testing.assert_allclose(seen, infer(face, window), atol=2e-3)
+    heard = infer(joined, window.without("vision", "text")) - rest
+    np.testing.assert_allclose(heard, infer(voice, window), atol=2e-3)
+
+
+def test_an_answer_that_is_too_high_costs_more() -> None:
+    target, counts = torch.zeros(1, 6), torch.ones(1, 6)
+    high, low = (lopsided(torch.full((1, 6), side), target, counts, 3.0) for side in (0.1, -0.1))
+    assert float(high) == pytest.approx(3 * float(low))
+    unknown = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
+    answers = torch.tensor([[0.1, 9, 9, 9, 9, 9]])
+    assert float(lopsided(answers, target, unknown, 1.0)) == pytest.approx(0.01)
+
+
+def rated(count: int = 400) -> RatedFaces:
+    """Faces whose smile is the share of happiness; the others are neutral."""
+    rng = np.random.default_rng(0)
+    values = rng.random((count, 58), np.float32) * 0.2
+    happy = rng.choice([0.0, 0.5, 1.0], count).astype(np.float32)
+    values[:, FEATURES.index("mouthSmileLeft")] = happy
+    shares = np.zeros((count, len(VOTES)), np.float32)
+    shares[:, VOTES.index("happiness")], shares[:, VOTES.index("neutral")] = happy, 1 - happy
+    return RatedFaces(values, shares, np.arange(count))
+
+
+def test_ratings_say_joy_for_happiness_and_rest_for_neutral_and_anger() -> None:
+    faces = rated(30)
+    faces.shares[0] = 0
+    faces.shares[0, VOTES.index("anger")] = 1
+    shows, counts = what_ratings_say(faces)
+    assert np.corrcoef(shows[:, JOY], faces.share("happiness"))[0, 1] > 0.999
+    neutral = faces.share("neutral") == 1
+    assert np.abs(shows[neutral]).max() < 1e-6
+    assert np.abs(shows[0]).max() < 1e-6
+    assert counts[0].min() > counts[neutral].max() / 2  # an angry face is known to show none of the six
+    happy = faces.share("happiness") == 1
+    assert not counts[happy][:, EMOTIONS.index("determination")].any()
+
+
+def test_a_mirrored_face_is_the_same_face_turned() -> None:
+    face = np.arange(58, dtype=np.float32)
+    turned = mirrored(face)
+    assert turned[FEATURES.index("mouthSmileLeft")] == face[FEATURES.index("mouthSmileRight")]
+    assert turned[FEATURES.index("yaw")] == -face[FEATURES.index("yaw")]
+    assert turned[FEATURES.index("jawOpen")] == face[FEATURES.index("jawOpen")]
+    assert np.array_equal(mirrored(turned), face)
+
+
+@pytest.mark.slow
+def test_the_face_branch_learns_what_raters_said() -> None:
+    prototypes = FaceWindows(
+        np.zeros((8, SHAPES.vision_frames, 58), np.float32),
+        np.ones((8, SHAPES.vision_frames), np.bool_),
+        np.zeros((8, 6), np.float32),
+    )
+    mixture = FaceMixture(rated(), prototypes)
+    errors: list[float] = []
+    recipe = BranchRecipe(steps=120, warm_up=5, batch=64, report_every=40, average=0.9)
+    network = train_face(mixture, recipe, lambda _, error: errors.append(error))
+    assert errors[2] < 0.3 * errors[0]  # the fourth is of the second training, which asks for other things
+    other = rated(100)
+    answers = infer(network, face_window(other.values[:, None], np.ones((100, 1), np.bool_)))
+    assert np.corrcoef(answers[:, JOY], other.share("happiness"))[0, 1] > 0.9
+    again = train_face(mixture, recipe, lambda *_: None)
+    pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_second_training_asks_for_nothing_on_neutral_faces() -> None:
+    prototypes = FaceWindows(
+        np.zeros((8, SHAPES.vision_frames, 58), np.float32),
+        np.ones((8, SHAPES.vision_frames), np.bool_),
+        np.zeros((8, 6), np.float32),
+    )
+    torch.manual_seed(0)
+    mixture, teacher = FaceMixture(rated(), prototypes), Taemi(FACE_CONFIG).eval()
+    window, first, _ = mixture(64, np.random.default_rng(1))
+    same, targets, counts = SettledMixture(mixture, teacher)(64, np.random.default_rng(1))
+    np.testing.assert_array_equal(same.vision.numpy(), window.vision.numpy())
+    neutral = counts[:, JOY] > 1
+    assert 0 < int(neutral.sum()) < 64
+    assert float(first[neutral][:, JOY].abs().max()) < 0.01
+    assert not bool(targets[neutral].any())
+    np.testing.assert_allclose(targets[~neutral].numpy(), infer(teacher, window)[~neutral.numpy()], atol=1e-6)
+
+
+def test_sentences_that_show_and_deny_pull_apart() -> None:
+    views = torch.cat([embeddings(1), -embeddings(1)])
+    extra = Extra(views, torch.tensor([JOY, JOY]), torch.tensor([True, False]))
+    comments = embeddings(400, 9)
+    recipe = WordsRecipe(epochs=6, held_out=40, batch=64, sentences=1.0, average=0.9, patience=9)
+    targets = torch.zeros(400, 6)
+    network = train_words([comments], targets, recipe, lambda *_: None, [extra])
+    without = train_words([comments], targets, recipe, lambda *_: None)
+    assert predict(network, views)[0, JOY] > predict(network, views)[1, JOY] + 0.1
+    assert predict(without, views)[0, JOY] < 0.1
+
+
+def test_the_voice_s_attention_gives_the_summaries_that_are_written_down() -> None:
+    network = voice_network()
+    frames = speech(7)
+    window = voice_window(*windows_of([frames]))
+    read: list[torch.Tensor] = []
+    hook = network.head[0].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    infer(network, window)
+    hook.remove()
+    heads = read[0][0, SHAPES.text_dim : SHAPES.text_dim + 64].reshape(len(HEADS), 16)[:, : len(DESCRIPTORS)]
+    np.testing.assert_allclose(heads.numpy(), summaries(frames), rtol=0, atol=2e-4)
+
+
+def test_the_gain_of_a_microphone_changes_nothing() -> None:
+    frames = speech(3)
+    louder = frames.copy()
+    louder[:, :64] += 0.4
+    louder[:, 66] += 0.6
+    window = voice_window(*windows_of([frames, louder]))
+    soft, loud = infer(voice_network(), window)
+    np.testing.assert_allclose(soft, loud, rtol=0, atol=1e-4)
+    both = linear_scores(np.stack([summaries(frames), summaries(louder)]))
+    np.testing.assert_allclose(both[0], both[1], rtol=0, atol=1e-4)
+
+
+def test_sentences_to_score_are_not_trained_on() -> None:
+    assert len(HELD_OUT) == 100
+    assert not {sentence.text for sentence in (*OWN, *MADE)} & {sentence.text for sentence in HELD_OUT}
+    assert {sentence.emotion for sentence in HELD_OUT} == set(EMOTIONS)
+
+
+def test_the_area_under_the_curve_counts_pairs() -> None:
+    assert auc(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == pytest.approx(0.875)
+    assert auc(np.array([1.0]), np.array([1.0])) == 0.5
+
+
+def test_windows_of_words_have_only_words() -> None:
+    window = text_window(embeddings(2))
+    assert bool(window.text_present.all())
+    assert not bool(window.vision_present.any() or window.audio_present.any())
