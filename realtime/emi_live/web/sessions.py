@@ -289,6 +289,7 @@ class Sessions:
         self._make_engine = make_engine
         self._spare: LiveEngine | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     def prepare(self, engine: LiveEngine | None = None) -> list[str]:
         """Load the first engine, in the calling thread; returns what runs, one line each.
@@ -355,19 +356,23 @@ class Sessions:
                     await self.end(session)
 
     async def end(self, which: Broadcast) -> None:
-        """End one session."""
+        """End one session; also if who asks for it is cancelled meanwhile, as the watch is at the end."""
         session = self.running.pop(which.id, None)
         if session is not None:
             logger.info("session %s… has ended: %s", session.id[:6], session.ended)
             self.counters["ended"] += 1
             self.counters.update(session.counters)
-            await session.close()
+            closing = asyncio.create_task(session.close())
+            self._ending.add(closing)
+            closing.add_done_callback(self._ending.discard)
+            await asyncio.shield(closing)
 
     async def close(self) -> None:
         """End all sessions and release the engine that waits."""
         self.most = 0  # nobody begins one now
         for session in list(self.running.values()):
             await self.end(session)
+        await asyncio.gather(*self._ending, return_exceptions=True)  # those that others have ended
         if self._loading is not None:
             await self._loading
         if self._spare is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from emi_live.errors import ConfigurationError
 from emi_live.web.broadcast import OUTBOX, Outbox
 from emi_live.web.protocol import Bye, EstimateEvent, StateEvent, encode
 from emi_live.web.sessions import ClientClock, Sessions
+from tests.live.web.conftest import without_models
 
 MS = 1_000_000
 
@@ -59,3 +61,29 @@ def test_a_slow_reader_gets_the_newest_estimate_and_never_too_many_messages() ->
 def test_a_server_has_no_camera_of_its_own() -> None:
     with pytest.raises(ConfigurationError, match="browsers"):
         Sessions(load_config(settings=["source.camera=0"]))
+
+
+def test_a_session_that_is_just_ending_when_the_server_stops_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+
+    async def run() -> None:
+        sessions = Sessions(load_config(), make_engine=without_models)
+        session = await sessions.open()
+        assert session.starting is not None
+        await session.starting
+        close = session.close
+
+        async def slowly() -> None:
+            await asyncio.sleep(0.2)
+            await close()
+
+        session.close = slowly  # type: ignore[method-assign]
+        session.ended = "over"
+        watch = asyncio.create_task(sessions.watch())
+        while session.id in sessions.running:
+            await asyncio.sleep(0.01)
+        watch.cancel()
+        await sessions.close()
+
+    asyncio.run(run())
+    assert not [one for one in set(threading.enumerate()) - before if one.name.startswith("emi-")]
