@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from emi_engine import EngineError, FusionEngine
 from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
-from emi_live.errors import ConfigurationError, SourceError
+from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import (
     END_OF_STREAM,
@@ -34,13 +35,12 @@ from emi_live.messages import (
     Range,
     Trace,
 )
-from emi_live.recording import Event, Hop, Recording
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES, Modality
 from emi_models.inputs import InputError
 from emi_models.targets import shown_values
 
-__all__ = ["FusionLoop", "LoopOptions", "ReplayLoop", "Smoother"]
+__all__ = ["Event", "FusionLoop", "Hop", "LoopOptions", "Smoother"]
 
 FAILURES = 3  # failures of an engine in a row before it is replaced; one bad window is not enough
 WAIT_S = 0.1  # longest wait for a packet before `stop` is checked again
@@ -63,6 +63,21 @@ class LoopOptions:
     source: str = ""
     session: str = ""
     smooth_s: float = 0.0  # of the intensities that are shown; 0 in exact mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """One pass of the loop: all that it used beside the packets that it had taken."""
+
+    end_ns: int
+    origin_ns: int
+    wall: str
+    conditions: dict[Modality, Condition]
+    marks: tuple[Mark, ...] = ()
+    estimate: Estimate | None = field(default=None, compare=False)  # None where a recording is read
+
+
+Event: TypeAlias = Packet | Hop
 
 
 class FusionLoop:
@@ -414,34 +429,6 @@ class FusionLoop:
             if traces and traces[0].t_ns <= end_ns:
                 newest[modality] = traces[0]
         return newest
-
-
-class ReplayLoop(FusionLoop):
-    """Makes the estimates of a recording again: in `exact` mode as fast as it can, else at their own pace."""
-
-    def play(self, recording: Recording) -> None:
-        """Take the events of this recording; called before the run."""
-        self._recording = recording
-
-    def __call__(self, stop: threading.Event) -> None:
-        """Run in the calling thread until the recording or the duration is over, or `stop` is set."""
-        begun_ns, last_ns = self._clock.now_ns(), 0
-        for event in self._recording:
-            if stop.is_set():
-                return
-            if not isinstance(event, Hop):
-                self._assembler.add(event)
-                continue
-            last_ns = event.end_ns - event.origin_ns
-            if not self._options.exact and not self._clock.wait_until(begun_ns + last_ns, stop):
-                return
-            self._emit(event.end_ns, event.origin_ns, event)
-            if self._duration_over(event.end_ns, event.origin_ns):
-                return
-        if self._recording.shortfall:
-            self._health.report("file", "ended", self._recording.shortfall)
-        if not self.published:
-            raise SourceError("the recording has no estimate")
 
 
 def _is_shown(packet: Packet) -> bool:

@@ -22,7 +22,6 @@ from emi_live.flow import StageMaker
 from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
-from emi_live.recording import with_recorded
 from emi_live.sinks import AsyncEstimates, AttachedSink, EstimateReader
 from emi_models.errors import EmiError
 
@@ -109,7 +108,11 @@ class LiveEngine:
                 f"LiveEngine takes a LiveConfig, not {config!r}; make one with LiveConfig(mode='exact') or "
                 "load_config('robot')"
             )
-        self.config = with_recorded(with_tuned_encoders(config or LiveConfig()))
+        self.config = with_tuned_encoders(config or LiveConfig())
+        if self.config.source.is_recording:
+            from emi_live.recording import with_recorded
+
+            self.config = with_recorded(self.config)
         self.health = health or Health()
         self.announcements: list[str] = []  # what runs, one line each; complete after `with`
         self._sinks = sinks

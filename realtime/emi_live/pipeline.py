@@ -31,10 +31,9 @@ from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.flow import Flow, StageMaker, open_flow
-from emi_live.fusion_loop import FusionLoop, LoopOptions, ReplayLoop
+from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.recording import About, Recording, SessionRecorder, is_recording
 from emi_live.sinks import CallbackRunner, EstimateBox, EstimateFeed, FeedRunner, SinkRunner
 from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from emi_live.bundle import FaceReader
     from emi_live.drift import DriftWatch
     from emi_live.messages import Estimate
+    from emi_live.recording import Recording, SessionRecorder
     from emi_live.rings import VideoRing
     from emi_live.sharing import SharedModels
     from emi_live.sinks import Sink
@@ -359,7 +359,7 @@ class Builder:
         if bah:  # its words count as long as they are in what it is shown
             words_s = max(window.text_dropout_s, float(engine.header.spans_s.get("text", 0.0)))
             window = window.model_copy(update={"text_dropout_s": words_s})
-        loop = (FusionLoop if recording is None else ReplayLoop)(
+        loop = self._loop_class(recording)(
             options,
             {modality: bus.subscriber(modality) for modality in MODALITIES if modality in topics},
             WindowAssembler(
@@ -378,15 +378,22 @@ class Builder:
             self._health,
             self._fall_back,
         )
-        if isinstance(loop, ReplayLoop) and recording is not None:
-            loop.play(recording)
         return loop
+
+    def _loop_class(self, recording: Recording | None) -> Callable[..., FusionLoop]:
+        if recording is None:
+            return FusionLoop
+        from emi_live.recording import ReplayLoop
+
+        return partial(ReplayLoop, recording)
 
     def _recording(self) -> Recording | None:
         """The recorded session that is the input, if it is one."""
         path = self._config.source.input
-        if path is None or not is_recording(path):
+        if path is None or not self._config.source.is_recording:
             return None
+        from emi_live.recording import Recording
+
         recording = Recording(path)
         about = recording.about
         self._announce(
@@ -402,6 +409,8 @@ class Builder:
         path = config.output.record
         if path is None:
             return None
+        from emi_live.recording import About, SessionRecorder
+
         checkpoint = self._loaded.get(engine)
         source = self._source(demo=demo)
         ids, dims = self._encoders.ids, self._encoders.dims

@@ -16,18 +16,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError, LiveError, SourceError, WireError
-from emi_live.messages import JSON_SCHEMA, Estimate, Mark, Packet
+from emi_live.fusion_loop import Event, FusionLoop, Hop
+from emi_live.messages import JSON_SCHEMA, Mark
 from emi_live.window import Condition
 from emi_live.wire import decode, encode
-from emi_models import MODALITIES, Modality
+from emi_models import MODALITIES
 
 if TYPE_CHECKING:
     from mcap.writer import Writer
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from emi_live.config import LiveConfig
     from emi_live.health import Health
 
-__all__ = ["About", "Event", "Hop", "Recording", "SessionRecorder", "is_recording", "with_recorded"]
+__all__ = ["About", "Recording", "ReplayLoop", "SessionRecorder", "with_recorded"]
 
-SUFFIX: Final = ".mcap"
 FORMAT: Final = 1
 METADATA: Final = "emi-live"
 PROFILE: Final = ""
@@ -105,21 +105,6 @@ class About:
         if values.get("format") != FORMAT:
             raise ValueError(f"its format is {values.get('format')}, and this emi-live reads {FORMAT}")
         return msgspec.convert(values, cls)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hop:
-    """One pass of the fusion loop: all that it used beside the packets before."""
-
-    end_ns: int
-    origin_ns: int
-    wall: str
-    conditions: dict[Modality, Condition]
-    marks: tuple[Mark, ...] = ()
-    estimate: Estimate | None = field(default=None, compare=False)  # None when read back
-
-
-Event: TypeAlias = Packet | Hop
 
 
 class SessionRecorder:
@@ -260,11 +245,6 @@ def _hop_line(hop: Hop) -> bytes:
     ).encode()
 
 
-def is_recording(path: Path | None) -> bool:
-    """Whether the name is that of a recorded session."""
-    return path is not None and path.suffix.lower() == SUFFIX
-
-
 class Recording:
     """A recorded session, read from its beginning; a file that was cut off is read as far as it goes."""
 
@@ -368,15 +348,44 @@ def _read_hop(data: bytes) -> Hop:
     )
 
 
+class ReplayLoop(FusionLoop):
+    """Makes the estimates of a recording again: in `exact` mode as fast as it can, else at their own pace."""
+
+    def __init__(self, recording: Recording, *loop: Any, **more: Any) -> None:
+        """Take the events of this recording; the rest as of `FusionLoop`, without a reader."""
+        super().__init__(*loop, **more)
+        self._recording = recording
+
+    def __call__(self, stop: threading.Event) -> None:
+        """Run in the calling thread until the recording or the duration is over, or `stop` is set."""
+        begun_ns = self._clock.now_ns()
+        for event in self._recording:
+            if stop.is_set():
+                return
+            if not isinstance(event, Hop):
+                self._assembler.add(event)
+                continue
+            due_ns = begun_ns + event.end_ns - event.origin_ns
+            if not self._options.exact and not self._clock.wait_until(due_ns, stop):
+                return
+            self._emit(event.end_ns, event.origin_ns, event)
+            if self._duration_over(event.end_ns, event.origin_ns):
+                return
+        if self._recording.shortfall:
+            self._health.report("file", "ended", self._recording.shortfall)
+        if not self.published:
+            raise SourceError("the recording has no estimate")
+
+
 def with_recorded(config: LiveConfig) -> LiveConfig:
-    """The settings with what a recording says of its run, if the input is one: bundle, window, smoothing.
+    """The settings with what the recording that is their input says of its run: bundle, window, smoothing.
 
     Raises:
         ConfigurationError: there is no such file.
         SourceError: it cannot be replayed.
     """
     path = config.source.input
-    if path is None or not is_recording(path):
+    if path is None:
         return config
     about = Recording(path).about
     return config.model_copy(

@@ -282,6 +282,8 @@ def test_every_committed_report_can_be_read_and_nothing_in_it_is_lost(path: Path
         for name in ("bench", "schema", "load_before"):
             again.pop(name)
         assert again["machine"].pop("gpus") is None
+        for row in (*again["rows"], *(again.get("avoidable") or ())):
+            assert (row["variant"].pop("training"), row["variant"].pop("raters")) == ({}, False)
     assert again == found
 
 

@@ -19,9 +19,10 @@ from emi_live import Estimate, LiveEngine, load_config
 from emi_live.config import LiveConfig
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError, LiveError, SourceError
+from emi_live.fusion_loop import Event, Hop
 from emi_live.health import Health
 from emi_live.messages import AudioPacket, Mark, Packet, TextPacket, VisionPacket
-from emi_live.recording import About, Event, Hop, Recording, SessionRecorder
+from emi_live.recording import About, Recording, SessionRecorder
 from emi_live.window import Condition
 from emi_live.worker import Worker
 from emi_models import EMOTIONS

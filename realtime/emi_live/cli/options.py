@@ -62,10 +62,8 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
         SourceError: the camera does not exist.
         CheckpointError: the checkpoint is damaged, of another format, or for other encoders.
     """
-    from emi_live.recording import is_recording  # here, so that `--help` does not load numpy
-
     source = config.source
-    if is_recording(source.input):
+    if source.is_recording:
         require("mcap", extra="record", what="replaying a recording")
     elif source.input is not None:
         _check_input(str(source.input))
@@ -81,8 +79,6 @@ def check_before_loading(config: LiveConfig, picture: Path | None = None) -> Non
 
 
 def _check_outputs(config: LiveConfig, picture: Path | None) -> None:
-    from emi_live.recording import is_recording
-
     output = config.output
     if output.json_path is not None:
         check_writable("--json", output.json_path)
@@ -92,7 +88,7 @@ def _check_outputs(config: LiveConfig, picture: Path | None) -> None:
             )
     if output.record is not None:
         require("mcap", extra="record", what="--record")
-        if not is_recording(output.record):
+        if output.record.suffix.lower() != ".mcap":
             raise ConfigurationError(f"--record {output.record}: name a file that ends in .mcap")
         check_writable("--record", output.record)
         check_new_file("--record", output.record, output.force, "--force to replace it")

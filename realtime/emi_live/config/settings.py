@@ -122,6 +122,11 @@ class SourceConfig(Section):
         """Whether media come from code; with `mic` "none", pictures alone."""
         return self.camera is None and self.input is None and self.mic in (None, "none")
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether the file is a recorded session, to be replayed."""
+        return self.input is not None and self.input.suffix.lower() == ".mcap"
+
 
 class CameraConfig(Section):
     """How a camera is opened and watched."""

@@ -35,21 +35,21 @@ def settings(assets: Path, **more: Any) -> LiveConfig:
 
 @pytest.fixture(scope="module")
 def voice(assets: Path) -> NDArray[np.float32]:
-    """Three seconds of speech, mono at 16 kHz."""
+    """Five seconds of speech, mono at 16 kHz."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=16_000)
     with av.open(str(assets / "speech/LJ001-0002.wav")) as container:
         parts = [
             one.to_ndarray()[0] for frame in container.decode(audio=0) for one in resampler.resample(frame)
         ]
-    return np.tile(np.concatenate(parts), 3)[:48_000].astype(np.float32)
+    return np.tile(np.concatenate(parts), 3)[:80_000].astype(np.float32)
 
 
 def run(assets: Path, voice: NDArray[np.float32], odd: float) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Exact mode: one block is all `odd`, and the second second is muted."""
+    """Exact mode: one block is all `odd`, and the fourth second is muted."""
     with LiveEngine(settings(assets, mode="exact")) as live:
         live.end_video()
-        for index, block in enumerate(np.split(voice, 150)):
-            live.mute_audio(50 <= index < 100)
+        for index, block in enumerate(np.split(voice, 250)):
+            live.mute_audio(150 <= index < 200)
             odd_one = index == 25
             live.push_audio(np.full_like(block, odd) if odd_one else block, round(index * BLOCK_S * 10**9))
         live.end()
@@ -72,9 +72,9 @@ def test_muted_sound_and_sound_out_of_all_range_leave_no_trace(
     assert counters.get("audio.gaps", 0) == 0
     said = {round(line["t"], 1): line["modalities"]["audio"] for line in lines}
     muted = [t for t, report in said.items() if report.get("reason") == "muted"]
-    assert muted == [1.0, 1.2, 1.4, 1.6, 1.8]
+    assert muted == [3.0, 3.2, 3.4, 3.6, 3.8]
     assert {said[t]["state"] for t in muted} == {"missing"}
-    assert said[0.8]["state"] == said[2.8]["state"] == "live"
+    assert said[2.8]["state"] == said[4.8]["state"] == "live"
 
 
 def test_live_the_reason_says_what_is_wrong_with_stamps_and_that_it_is_paused(assets: Path) -> None:

@@ -112,7 +112,10 @@ def test_a_reader_gets_the_estimates_stamped_by_their_capture_time(heard: tuple[
         assert sample["vision_state"] == estimate.modalities["vision"].state
         assert sample["audio_used"] == estimate.modalities["audio"].used
         assert sample["session"] == estimate.session
-        assert all(math.isnan(low) for low in sample["lows"])  # the demo's checkpoint is not calibrated
+        assert estimate.intervals is not None
+        ends = [(math.nan, math.nan) if one is None else tuple(one) for one in estimate.intervals]
+        assert sample["lows"] == pytest.approx([low for low, _ in ends], abs=1e-6, nan_ok=True)
+        assert sample["highs"] == pytest.approx([high for _, high in ends], abs=1e-6, nan_ok=True)
     assert [label for sample in samples for label in sample["markers"]] == ["on"]
 
 
