@@ -222,6 +222,7 @@ def comparable(estimate: Estimate) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 def test_a_replay_of_a_live_run_is_the_same_to_the_bit(session: tuple[Path, list[Estimate]]) -> None:
     path, estimates = session
     again, _ = played(load_config(None, [f"source.input={path}"]))
@@ -230,6 +231,7 @@ def test_a_replay_of_a_live_run_is_the_same_to_the_bit(session: tuple[Path, list
     assert [mark.label for one in again for mark in one.marks] == ["tone"]
 
 
+@pytest.mark.slow
 def test_a_replay_can_show_more_and_another_network(session: tuple[Path, list[Estimate]]) -> None:
     path, _ = session
     more, _ = played(load_config(None, [f"source.input={path}", "fusion.contributions=true", "duration_s=2"]))

@@ -66,6 +66,7 @@ def test_an_example_is_short_and_says_what_it_is(path: Path) -> None:
     assert len(text.splitlines()) < 50
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_pictures_and_sound_are_pushed(assets: Path) -> None:
     output = run(EXAMPLES / "embed.py", FAST, model_dir=assets / "mediapipe")
@@ -80,6 +81,7 @@ def test_a_file_is_scored(assets: Path) -> None:
     assert output.count("mean 0.") == len(EMOTIONS)
 
 
+@pytest.mark.slow
 def test_a_sink_of_ones_own_gets_the_estimates(tmp_path: Path) -> None:
     run(EXAMPLES / "own_sink.py", tmp_path / "out.csv")
     header, *rows = csv.reader((tmp_path / "out.csv").read_text().splitlines())
@@ -88,6 +90,7 @@ def test_a_sink_of_ones_own_gets_the_estimates(tmp_path: Path) -> None:
     assert float(rows[-1][0]) >= 3.0  # more if the machine was too slow for the last hop
 
 
+@pytest.mark.slow
 def test_a_published_stream_is_read_by_the_example_and_the_client_of_the_page() -> None:
     with published() as address:
         shown = run(EXAMPLES / "read_stream.py", address, "--count", "3")

@@ -54,6 +54,7 @@ def voices(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_voices_are_scored_next_to_loudness_and_broken_files_are_listed(
     voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_targets_are_what_the_library_and_the_precision_have(rtx: Library) -> No
         check_targets(other, "fp16", ["sm89"])
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_target_lacks_is_one_line_with_the_library_s_reason(
     rtx: Library, exported: Exported
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_precision_that_the_target_lacks_is_one_line_with_the_library_s_reason
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_parsed_are_one_line(rtx: Library, exported: Exported) -> None:
     model = exported("compact", "fp16")
     for damaged in (b"", b"\xff" * 1000, model[: len(model) // 2]):
@@ -103,6 +105,7 @@ def test_what_needs_a_gpu_says_so_where_there_is_none(rtx: Library) -> None:
         PlanJob.of(rtx, "fp16", batch=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "flags"), [("10.9.0.34", 2), ("11.4.0.106", 0)])
 def test_the_other_library_is_asked_for_strong_typing_where_it_has_to_be(
     exported: Exported, version: str, flags: int

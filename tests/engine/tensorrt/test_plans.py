@@ -23,6 +23,7 @@ MakePlan = Callable[..., Plan]
 RUNS = Library.of("tensorrt", FakeApi())
 
 
+@pytest.mark.slow
 def test_a_plan_comes_back_as_it_was_written(plan: MakePlan) -> None:
     written = plan(refittable=True)
     read = Plan.read(written.path)

@@ -66,6 +66,7 @@ def test_parity_with_eager_fp32_on_random_masks_and_tokens(
     assert np.abs(expected[:-1] - expected[-1]).max() > 4 * TOLERANCES[precision]  # windows matter at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_weights_are_in_the_precision_and_the_window_in_single(
     exported: Exported, precision: Precision

@@ -58,6 +58,7 @@ def test_any_batch_gives_the_network_s_numbers(engine: TensorRTEngine, loaded: L
     assert np.abs(out - expected(loaded("small"), window)).max() <= TOLERANCES["fp32"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_it_says_what_it_is(loaded: Load, plan: MakePlan, api: FakeApi, precision: Precision) -> None:
     engine, _ = start(loaded, plan(precision), api)
@@ -197,6 +198,7 @@ def test_failures_of_the_library_are_one_line(loaded: Load, plan: MakePlan, call
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_plan_of_another_network_is_caught_by_what_it_takes(
     loaded: Load, plan: MakePlan, api: FakeApi, exported: Exported
 ) -> None:

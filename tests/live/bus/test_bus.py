@@ -398,6 +398,7 @@ def test_a_socket_left_behind_by_a_crash_is_taken_over_and_a_file_is_not(tmp_pat
     assert (tmp_path / "audio").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_close_leaves_a_socket_in_use_open_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus(config("inproc"), Health(), lossless=False)
     reader = bus.subscriber("vision")

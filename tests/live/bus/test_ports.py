@@ -234,6 +234,7 @@ def test_clients_that_are_too_many_are_refused_and_the_first_are_kept(honest: zm
         assert gets(sink, honest)
 
 
+@pytest.mark.slow
 def test_garbage_and_a_client_that_says_nothing_leave_nothing_behind(honest: zmq.Socket[bytes]) -> None:
     with published() as (sink, _), ExitStack() as open_:
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, b"\x00", b""):

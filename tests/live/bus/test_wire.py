@@ -116,6 +116,7 @@ def test_random_headers_are_refused(topic: str, header: bytes, payload: bytes) -
         wire.decode([topic.encode(), header, payload])
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(packets, st.data())
 def test_a_damaged_packet_is_refused_or_within_the_schema(packet: Packet, data: st.DataObject) -> None:
@@ -149,6 +150,7 @@ json_like = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(packets, json_like, st.data())
 def test_any_value_in_any_field_is_refused_or_within_the_schema(

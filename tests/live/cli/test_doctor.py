@@ -114,6 +114,7 @@ def test_versions_are_those_that_are_installed() -> None:
     assert check.facts["torch"] in check.says
 
 
+@pytest.mark.slow
 def test_a_silent_microphone_is_called_muted(pulse: PulseServer) -> None:
     levels: list[float] = []
     *inputs, heard = microphones(0.3, levels.append)

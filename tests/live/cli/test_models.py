@@ -117,6 +117,7 @@ def mirror(assets: Path, tmp_path: Path, serve: Callable[..., str]) -> str:
     return serve(partial(Quiet, directory=str(tmp_path / "mirror")))
 
 
+@pytest.mark.slow
 def test_pull_fetches_verifies_and_tells_where(emi: Emi, mirror: str) -> None:
     code, out, err = emi("pull", "face-landmarker", EMI_MODEL_MIRROR=mirror)
     path = emi.home / ".cache" / "emi-live" / "models" / "face-landmarker" / "face_landmarker.task"

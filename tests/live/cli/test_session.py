@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from emi_live.cli.session import StartTimes
@@ -26,6 +27,7 @@ def test_a_step_inside_another_is_indented_and_no_longer() -> None:
     assert rows["  inner"][1] > 0
 
 
+@pytest.mark.slow
 def test_timings_tell_the_steps_of_a_start_and_when_each_modality_was_live() -> None:
     program = Path(sys.executable).with_name("emi-live")
     done = subprocess.run(

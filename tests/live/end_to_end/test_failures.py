@@ -58,6 +58,7 @@ class Dying:
         self._inner.close()
 
 
+@pytest.mark.slow
 def test_a_dead_stage_is_failed_then_live_again_and_estimates_go_on() -> None:
     dying: list[Dying] = []
 

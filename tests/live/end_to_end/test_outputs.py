@@ -78,6 +78,7 @@ def run(engine: LiveEngine) -> Iterator[Estimate]:
         yield from live.estimates()
 
 
+@pytest.mark.slow
 def test_exact_mode_ends_when_the_slowest_sink_has_the_last_estimate() -> None:
     sink = SlowSink()
     _, estimates = pushed(sink)

@@ -132,6 +132,7 @@ class TinyEngine(KeepingEngine):
         return FusionShapes(400, 32, 599, 35, 32)
 
 
+@pytest.mark.slow
 def test_what_is_extracted_is_what_a_live_window_holds(assets: Path, folders: dict[Modality, Path]) -> None:
     """To the last bit: the same stages, and batches that depend on capture times alone."""
     clip = assets / "av/face_lost_4s_to_8s_speech_throughout.mp4"

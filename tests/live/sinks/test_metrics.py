@@ -15,6 +15,8 @@ from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
 from emi_live.sinks.metrics import BUCKETS, MetricsSink
 
+pytestmark = pytest.mark.slow
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 
 from emi_live.config import CameraConfig
 from tests.support.stream import StreamServer
@@ -14,6 +15,7 @@ from tests.support.watch import watching
 QUICK = CameraConfig(read_timeout_s=0.7, frozen_after_s=0.7, reopen_first_s=0.1, reopen_last_s=0.3)
 
 
+@pytest.mark.slow
 def test_a_stream_is_cut_off_and_restored(face_stream: StreamServer) -> None:
     with watching(face_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.frames >= 30)

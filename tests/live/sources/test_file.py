@@ -217,6 +217,7 @@ def test_a_file_cut_off_after_its_index_says_so(assets: Path, tmp_path: Path) ->
     assert "the rest is not in the file" in health.status("file").detail
 
 
+@pytest.mark.slow
 def test_a_trimmed_recording_and_a_last_long_frame_are_not_cut_off(assets: Path, tmp_path: Path) -> None:
     health, trimmed = Health(), tmp_path / "trimmed.mp4"
     ffmpeg("-ss", "4.3", "-i", assets / "av/face_and_speech.mp4", "-t", "4", "-c", "copy", trimmed)

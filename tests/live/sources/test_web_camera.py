@@ -20,6 +20,7 @@ from tests.support.webcam import jpeg, web_camera
 CONFIG = CameraConfig(max_damaged=4, reopen_first_s=0.05, reopen_last_s=0.1)
 
 
+@pytest.mark.slow
 def test_a_few_damaged_pictures_are_passed_over() -> None:
     damaged = {
         30: b"x" * 3_000,  # no JPEG at all

@@ -114,6 +114,7 @@ def test_progress_is_told_at_least_every_200_ms() -> None:
     assert max(after - before for before, after in pairwise(times)) <= LONGEST_WAIT_NS
 
 
+@pytest.mark.slow
 @given(
     pattern=st.text("x.", min_size=1, max_size=12),
     writes=st.lists(st.integers(1, 5000), min_size=1, max_size=6),

@@ -83,6 +83,7 @@ def test_pictures_go_to_pages_that_want_them(page: WebSink) -> None:
     assert 1000 < len(picture.payload) < 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 @pytest.mark.parametrize("page", [TwoFaces], indirect=True)
 def test_pages_see_where_faces_are_and_choose_one(page: WebSink) -> None:

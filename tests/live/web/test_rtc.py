@@ -194,6 +194,7 @@ def test_a_session_has_one_source_and_not_any_number_of_offers() -> None:
     run(talk())
 
 
+@pytest.mark.slow
 def test_who_offers_and_vanishes_or_sends_nothing_frees_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emi_live.web.rtc.CONNECT_S", 1.0)
 

@@ -262,6 +262,7 @@ def test_a_flood_is_cut_off(served: Served) -> None:
         assert "too many" in reason
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_delays_nobody(served: Served) -> None:
     with EmiClient.open(served.url) as source, EmiClient(served.url, source.session, viewer=True) as asleep:
         first(source, Hello)

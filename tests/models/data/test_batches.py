@@ -272,6 +272,7 @@ def test_a_prediction_does_not_hang_on_batch_mates_or_padding() -> None:
     assert torch.allclose(together, whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_that_read_see_the_epoch_change() -> None:
     windows = ClipWindows(some_clips(*[6.0] * 8), "train", prefixes=1.0, seed=4)
     loader = DataLoader(

@@ -149,6 +149,7 @@ def test_at_the_limit_words_are_kept_rather_than_lost() -> None:
     assert heard.cuts == ["limit"]
 
 
+@pytest.mark.slow
 @given(
     pauses=st.lists(st.floats(0, 1.5), min_size=1, max_size=40),
     lengths=st.lists(st.floats(0.1, 0.9), min_size=1, max_size=40),

@@ -58,6 +58,7 @@ def streamed(recognizer: Recognizer, sound: np.ndarray) -> tuple[str, Incrementa
     return " ".join(committed), words
 
 
+@pytest.mark.slow
 def test_a_sentence_is_recognised_word_for_word_in_one_piece_and_live(
     english: WhisperRecognizer, assets: Path
 ) -> None:

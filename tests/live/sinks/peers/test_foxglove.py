@@ -18,6 +18,8 @@ from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import show
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_client_reads_values_states_words_and_markers_at_their_time() -> None:
     port = free_port()

@@ -16,6 +16,8 @@ from emi_live.sinks.peers.lsl import LOCAL
 from emi_models import EMOTIONS
 from tests.support.peers import WORD_S, show
 
+pytestmark = pytest.mark.slow
+
 NAME = "emi-test"
 # A peer that resolves all three streams, reads them until nothing comes any more, and prints what it read.
 READER = f"""

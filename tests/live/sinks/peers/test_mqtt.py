@@ -21,6 +21,8 @@ from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import show
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 LISTENER = shutil.which("mosquitto_sub")
 

@@ -18,6 +18,8 @@ from emi_live.sinks.peers import open_peer
 from emi_models import EMOTIONS
 from tests.support.peers import show
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with socket.socket() as probe:

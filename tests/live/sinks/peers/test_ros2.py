@@ -18,6 +18,8 @@ from emi_live.sinks.peers.ros2 import LOCAL, dds_name, messages
 from emi_models import EMOTIONS
 from tests.support.peers import show
 
+pytestmark = pytest.mark.slow
+
 DOMAIN = 77
 PACKAGE = Path(__file__).parents[4] / "integrations/ros2/emi_msgs"
 # https://github.com/ros4hri/hri_msgs, branch humble-devel, commit of 2024: fields of LiveSpeech.msg

@@ -79,6 +79,7 @@ class StuckPeer(ListPeer):
         super().send(event)
 
 
+@pytest.mark.slow
 def test_every_peer_gets_every_estimate_and_the_words() -> None:
     first, second = ListPeer(), ListPeer()
     with show([first, second], seconds=2.0) as running:
@@ -95,6 +96,7 @@ def test_every_peer_gets_every_estimate_and_the_words() -> None:
     assert not [name for name in running.engine.health.snapshot().counters if name.startswith("to-")]
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_nothing_delays_neither_the_engine_nor_another() -> None:
     stuck, well = StuckPeer(), ListPeer()
     with show([stuck, well]) as running:
@@ -110,6 +112,7 @@ def test_a_peer_that_takes_nothing_delays_neither_the_engine_nor_another() -> No
     assert running.counter("to-list.dropped") == 0
 
 
+@pytest.mark.slow
 def test_a_peer_that_goes_and_comes_back_is_told_once_and_gets_the_newest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
