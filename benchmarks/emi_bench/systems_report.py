@@ -121,7 +121,7 @@ class Variant:
     kind: VariantKind
     system: str
     network: Mapping[str, Any]
-    training: Mapping[str, Any] = field(default_factory=dict)  # beside `TRAINING`
+    training: Mapping[str, Any] = field(default_factory=dict)  # in addition to `TRAINING`
     raters: bool = False  # clips count by their raters, whose numbers are in the folder's raters.csv
 
 

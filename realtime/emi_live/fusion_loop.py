@@ -67,7 +67,7 @@ class LoopOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """One pass of the loop: all that it used beside the packets that it had taken."""
+    """One pass of the loop: all that it used, apart from the packets."""
 
     end_ns: int
     origin_ns: int

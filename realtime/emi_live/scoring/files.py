@@ -242,22 +242,26 @@ def write_bids(scores: Scores, path: Path, cut: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file: what is added to the clip's name, what writes it, and which modules it needs."""
+    """A kind of file: what is added to the clip's name, what writes it, and which modules it needs.
+
+    `also` is what is added for the second file that is written with it.
+    """
 
     ending: str
     write: Callable[[Scores, Path, float], None]
     what: str
     modules: tuple[str, ...] = ()
+    also: str | None = None
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "csv": Format(".csv", write_csv, "estimates and features, and words in .words.csv"),
+    "csv": Format(".csv", write_csv, "estimates and features, and words in .words.csv", also=".words.csv"),
     "parquet": Format(".parquet", write_parquet, "the same, for pandas, polars, DuckDB", ("pyarrow",)),
     "srt": Format(".srt", write_subtitles, "words as subtitles", ("pysubs2",)),
     "vtt": Format(".vtt", write_subtitles, "words as subtitles for the web", ("pysubs2",)),
     "textgrid": Format(".TextGrid", write_textgrid, "words and high values, for Praat", ("praatio",)),
     "elan": Format(".eaf", write_elan, "words and high values, for ELAN", ("pympi",)),
-    "bids": Format("_physio.tsv.gz", write_bids, "BIDS-like physio, with its .json"),
+    "bids": Format("_physio.tsv.gz", write_bids, "BIDS-like physio, with its .json", also="_physio.json"),
 }
 
 
@@ -327,8 +331,8 @@ def _read_csv(path: Path) -> Scores:
         else:
             columns[name] = np.array([float(cell) if cell else np.nan for cell in cells])
     words = []
-    if (beside := path.with_suffix(".words.csv")).is_file():
-        with beside.open(encoding="utf-8", newline="") as file:
+    if (spoken := path.with_suffix(".words.csv")).is_file():
+        with spoken.open(encoding="utf-8", newline="") as file:
             words = [
                 (float(start), float(end), word, kept == "true")
                 for start, end, word, kept in list(csv.reader(file))[1:]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from glob import glob
+from glob import escape, glob
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +43,7 @@ def find_clips(given: Sequence[str]) -> Listing:
     """The clips of folders (with those below), files and patterns such as `day*/*.mp4`.
 
     The id of a clip is its name without the suffix, below the folder that was given; where two would have the
-    same, the suffix stays.
+    same, or that of the summary, the suffix stays.
 
     Raises:
         ConfigurationError: one of them is not there, or there is no clip at all.
@@ -65,9 +65,8 @@ def find_clips(given: Sequence[str]) -> Listing:
     videos = []
     for name, path in sorted(found.items()):
         stem, status = name.removesuffix(path.suffix), path.stat()
-        videos.append(
-            Video(stem if stems[stem] == 1 else name, path, name, status.st_size, status.st_mtime_ns)
-        )
+        alone = stems[stem] == 1 and stem != Path(SUMMARY).stem
+        videos.append(Video(stem if alone else name, path, name, status.st_size, status.st_mtime_ns))
     return Listing(videos, unusable, dict(others))
 
 
@@ -100,6 +99,12 @@ class Plan:
         """The main file of each format."""
         endings = [PICTURES.get(name) or FORMATS[name].ending for name in self.formats]
         return [self.out / f"{clip_id}{ending}" for ending in endings]
+
+    def all_files(self, clip_id: str) -> list[Path]:
+        """Every file that may be written of the clip."""
+        second = [FORMATS[name].also for name in self.formats if name in FORMATS]
+        endings = [ending for ending in (*second, OVERLAY if self.overlay else None) if ending is not None]
+        return [*self.files(clip_id), *(self.out / f"{clip_id}{ending}" for ending in endings)]
 
     def record(self, clip_id: str) -> Path:
         """Where the clip's record is."""
@@ -168,8 +173,7 @@ def score_all(
     plan, report = task.plan, Report()
     with ExitStack() as opened:
         opened.enter_context(claimed(plan.out))
-        for part in plan.out.rglob(".*.part"):  # of a run that was killed
-            part.unlink(missing_ok=True)
+        _sweep(listing, plan)
         todo = _to_do(listing, task, report, overwrite=overwrite)
         pool = opened.enter_context(workers)
         waiting = {video.id: video for video in todo}
@@ -202,10 +206,12 @@ def score_all(
 def _to_do(listing: Listing, task: Task, report: Report, *, overwrite: bool) -> list[Video]:
     """The clips that are not done yet; those that are go into the report."""
     plan, todo = task.plan, list[Video]()
+    if not overwrite and (plan.out / SUMMARY).exists() and not (plan.out / RECORDS).is_dir():
+        raise ConfigurationError(f"{plan.out / SUMMARY} is there; give --overwrite, or another folder")
     for video in listing.videos:
         record = _read(plan.record(video.id)) or {}
         ours = record.get("settings") == task.settings
-        files = plan.files(video.id)
+        files = plan.all_files(video.id)
         if ours and record["done"] and _same(record, video) and _all_there(plan, video.id, record):
             report.kept.append(video.id)
             continue
@@ -216,6 +222,14 @@ def _to_do(listing: Listing, task: Task, report: Report, *, overwrite: bool) -> 
             )
         todo.append(video)
     return todo
+
+
+def _sweep(listing: Listing, plan: Plan) -> None:
+    """Remove what a run that was killed was writing; other hidden files are not ours."""
+    for video in listing.videos:
+        for file in (*plan.all_files(video.id), plan.record(video.id)):
+            for part in file.parent.glob(f".{escape(file.name)}.*.part"):
+                part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         score(clips, task, most=2)
     begun = Plan(out=tmp_path / "out").record("c")  # as if killed while the files of c were written
     begun.write_text(json.dumps({"settings": task.settings, "done": False}))
-    files(tmp_path / "out", "c.csv", ".d.csv.xyz.part")
+    files(tmp_path / "out", "c.csv", ".d.csv.xyz.part", ".theirs.part")
     report = score(clips, task)
     assert report.kept == ["a"]
     assert [entry.id for entry in report.written] == ["c", "d"]
@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").glob("[a-z]*")) == sorted(
         ["summary.csv", *(f"{clip}{ending}" for clip in "acd" for ending in ENDINGS)]
     )
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert [path.name for path in (tmp_path / "out").glob(".*.part")] == [".theirs.part"]
     assert score(clips, task).kept == ["a", "c", "d"]
     files(clips, "a.mp4")
     (clips / "a.mp4").write_bytes(b"another clip")
@@ -130,6 +130,23 @@ def test_another_one_s_file_is_not_overwritten_unasked(tmp_path: Path) -> None:
     other = Task(plan=Plan(out=out, cut=0.3), config=LiveConfig())
     with pytest.raises(ConfigurationError, match="--overwrite"):  # ours, but of other settings
         score(clips, other)
+
+
+@pytest.mark.parametrize("name", ["a.words.csv", "a_physio.json", "a.overlay.mp4", "summary.csv"])
+def test_nor_is_any_second_file(tmp_path: Path, name: str) -> None:
+    clips, out = files(tmp_path / "clips", "a.mp4"), files(tmp_path / "out", name)
+    task = Task(plan=Plan(out=out, formats=("csv", "bids"), overlay=True), config=LiveConfig())
+    with pytest.raises(ConfigurationError, match="--overwrite"):
+        score(clips, task)
+    assert (out / name).read_bytes() == b"media"
+
+
+def test_a_clip_called_summary_leaves_the_summary_its_name(tmp_path: Path) -> None:
+    clips = files(tmp_path / "clips", "summary.mp4")
+    task = Task(plan=Plan(out=tmp_path / "out"), config=LiveConfig())
+    score(clips, task)
+    assert (tmp_path / "out/summary.mp4.csv").exists()
+    assert (tmp_path / "out/summary.csv").read_text().startswith("file,seconds")
 
 
 def test_strict_fails_on_the_first_bad_clip(tmp_path: Path) -> None:
