@@ -305,7 +305,7 @@ def server_config(app: Starlette, certificate: Path | None = None, key: Path | N
     """How uvicorn runs an app of `build_app`."""
     return uvicorn.Config(
         app,
-        loop="asyncio",  # uvloop, where installed, works through io_uring, which no trace of system calls shows
+        loop="asyncio",  # uvloop works through io_uring, which a trace of system calls misses
         http="h11",  # and not what else happens to be installed
         log_level="warning",
         access_log=False,

@@ -187,7 +187,7 @@ def test_ctrl_c_says_how_to_go_on_and_that_gives_what_it_would_have(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "cut short"
-    settings = (*SMALL, "--set", "training.max_epochs=60", "--set", "training.patience=60", "--seed", "2")
+    settings = (*SMALL, "--set", "training.max_epochs=20", "--set", "training.patience=20", "--seed", "2")
     options = ("--system", "taemi", "--data", str(data), "--out", str(out), *settings)
     with subprocess.Popen(
         [*COMMAND[:2], COMMAND[2] + f"run_app(app, {list(options)!r}, 'emi train')"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,14 +42,17 @@ def settings(assets: Path) -> list[str]:
     return [*SETTINGS, f'models.directory="{assets / "mediapipe"}"']
 
 
-def test_pushed_media_give_the_numbers_of_the_file(assets: Path) -> None:
-    config = load_config(settings=[*settings(assets), f'source.input="{assets / CLIP}"'])
+def test_pushed_media_give_the_numbers_of_the_file(assets: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "six seconds.mp4"
+    cut = ["ffmpeg", "-loglevel", "error", "-i", str(assets / CLIP), "-t", "6", "-c", "copy", str(clip)]
+    subprocess.run(cut, check=True)
+    config = load_config(settings=[*settings(assets), f'source.input="{clip}"'])
     with LiveEngine(config) as live:
         expected = [estimate.to_json() for estimate in live.estimates()]
 
     pushed = []
     with LiveEngine(load_config(settings=settings(assets))) as live:
-        for t_ns, kind, data, rate_hz in media(assets / CLIP):
+        for t_ns, kind, data, rate_hz in media(clip):
             if kind == "frame":
                 live.push_frame(data, t_ns)
             else:
@@ -64,8 +68,11 @@ def test_pushed_media_give_the_numbers_of_the_file(assets: Path) -> None:
             assert math.isclose(mine["intensities"][name], value, abs_tol=1e-4)
 
 
-def test_pushing_in_exact_mode_without_taking_estimates_is_told_not_hung(assets: Path) -> None:
+def test_pushing_in_exact_mode_without_taking_estimates_is_told_not_hung(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Back-pressure reaches the pusher; sound that never comes is not waited for."""
+    monkeypatch.setattr("emi_live.flow.PUSH_TIMEOUT_S", 2.0)
     small = ["bus.high_water_mark=2", "rings.video_frames=2", "source.push_lead_s=0.05"]
     config = load_config(settings=[*settings(assets), *small])
     picture = np.zeros((64, 64, 3), np.uint8)

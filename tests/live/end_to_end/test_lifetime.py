@@ -33,14 +33,14 @@ def open_descriptors() -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files through /proc")
-def test_fifty_runs_leave_no_thread_and_no_socket() -> None:
+def test_twenty_runs_leave_no_thread_and_no_socket() -> None:
     def run_once() -> None:
         with LiveEngine(LiveConfig(), make_stages=SCRIPT) as live:
             assert next(live.estimates()).t_s > 0
 
     run_once()  # libraries keep a pool or two from their first use on
     threads, descriptors = threading.active_count(), open_descriptors()
-    for _ in range(50):
+    for _ in range(20):
         run_once()
     assert threading.active_count() == threads
     assert len(open_descriptors()) <= len(descriptors)

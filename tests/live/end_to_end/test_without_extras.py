@@ -49,7 +49,7 @@ def test_a_clip_gives_the_same_estimates(assets: Path, tmp_path: Path, clip: str
     runs = []
     for name, absent in (("base", ABSENT), ("everything", ("no_such_package",))):
         out = tmp_path / f"{name}.jsonl"
-        options = ("--mode", "exact", "--no-ui", "--offline", "--json", out)
+        options = ("--mode", "exact", "--no-ui", "--offline", "--duration", "4", "--json", out)
         done = without(assets, "emi-live", "--input", assets / clip, *options, absent=absent)
         assert done.returncode == 0, done.stderr
         runs.append(read(out))
