@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -52,12 +52,13 @@ from emi_models.data.synth import (
     write_corpus,
 )
 from emi_models.files import replacing
+from emi_models.processes import worker_processes
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import evaluate
 from emi_models.training.fit import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from emi_models import Modality
@@ -344,9 +345,10 @@ def compare_systems(
     there = {job: run for job in wanted if (run := kept_result(job)) is not None}
     done = list(there.values())
     report(len(done), len(wanted), None)
-    for run in _run_all([job for job in wanted if job not in there], jobs):
-        done.append(run)
-        report(len(done), len(wanted), run)
+    with closing(_run_all([job for job in wanted if job not in there], jobs)) as runs_made:
+        for run in runs_made:  # an interrupt may come in here, too
+            done.append(run)
+            report(len(done), len(wanted), run)
     corpus = corpus_of(data)
     table = rows(done)
     comparison = SystemsReport(
@@ -370,20 +372,18 @@ def compare_systems(
     return comparison
 
 
-def _run_all(todo: Sequence[TrainingJob], jobs: int) -> Iterator[TrainingRun]:
+def _run_all(todo: Sequence[TrainingJob], jobs: int) -> Generator[TrainingRun, None, None]:
     """Results in order of completion; if a run fails, the started ones finish and the others do not start."""
     if not todo:
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread)
     try:
-        for future in as_completed([pool.submit(train_and_evaluate, job) for job in todo]):
-            yield future.result()
+        with worker_processes(jobs, one_thread) as workers:
+            for future in as_completed([workers.submit(train_and_evaluate, job) for job in todo]):
+                yield future.result()
     except BrokenProcessPool as error:
         raise ConfigurationError(
             "a training was killed, perhaps because memory ran out; run the same command with fewer --jobs"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write(comparison: SystemsReport, out: Path) -> None:

@@ -13,6 +13,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
+from multiprocessing import active_children
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
@@ -30,6 +31,7 @@ from emi_models.data.raters import read_raters, weights_by_raters
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
+from emi_models.processes import end_processes
 from emi_models.targets import EMI_TARGETS, ranges_of, targets_of
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device, choose_precision
@@ -543,7 +545,7 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
             raise TrainingError(
                 f"{state} is damaged ({type(error).__name__}); start again with --force"
             ) from error
-    handler = signal.getsignal(signal.SIGINT)
+    handler, strangers = signal.getsignal(signal.SIGINT), set(active_children())
     try:
         trainer.fit(task, ckpt_path=state if there else None, weights_only=True if there else None)
     except ProcessRaisedException as error:
@@ -552,6 +554,8 @@ def _run(trainer: pl.Trainer, task: StageTask, state: Path) -> None:
     except SystemExit:
         if not trainer.interrupted:
             raise
+        if trainer.world_size > 1:  # one that is only starting outlives Lightning's own end of it
+            end_processes([child for child in active_children() if child not in strangers])
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
 

@@ -15,10 +15,10 @@ reason in place of numbers. Several devices work at the same time, one run each.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ from emi_models.data.vidmimic import NONE, has_features
 from emi_models.errors import EmiError, TrainingError
 from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
+from emi_models.processes import worker_processes
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import choose_device
 from emi_models.training.fit import fit
@@ -40,7 +41,7 @@ from emi_models.training.published import OFFICIAL
 from emi_models.training.rows import Made, MadeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -284,20 +285,20 @@ def _carry_out(
             ended(job, lambda job=job: make_run(job, devices[0], None, console))  # type: ignore[misc]  # bound now
         return results, failures
     threads = max(1, (os.cpu_count() or 1) // len(devices))
-    for job, future in _spread(jobs, devices, threads):
-        ended(job, future.result)
+    with closing(_spread(jobs, devices, threads)) as spread:  # an interrupt may come in here, too
+        for job, future in spread:
+            ended(job, future.result)
     return results, failures
 
 
 def _spread(
     jobs: Sequence[_Job], devices: Sequence[str], threads: int
-) -> Iterator[tuple[_Job, Future[dict[str, Any]]]]:
+) -> Generator[tuple[_Job, Future[dict[str, Any]]], None, None]:
     """Each job with its result, as they end; a device has a process of its own and one job at a time."""
-    context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
-    workers = [ProcessPoolExecutor(1, mp_context=context) for _ in devices]
     waiting = list(jobs)
     under_way: dict[Future[dict[str, Any]], tuple[_Job, int]] = {}
-    try:
+    with ExitStack() as opened:
+        workers = [opened.enter_context(worker_processes(1)) for _ in devices]
         while waiting or under_way:
             busy = {place for _, place in under_way.values()}
             for place in (place for place in range(len(workers)) if place not in busy):
@@ -309,9 +310,6 @@ def _spread(
             done, _ = wait(under_way, return_when=FIRST_COMPLETED)
             for future in done:
                 yield under_way.pop(future)[0], future
-    finally:
-        for worker in workers:
-            worker.shutdown(cancel_futures=True)
 
 
 def make_run(job: _Job, device: str, threads: int | None, console: Console | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from emi_live.cli import ENDING
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import check_checkpoint, check_out_folder
 from emi_live.errors import ConfigurationError
@@ -134,7 +135,7 @@ def compile_(
 
 @contextmanager
 def building(console: Console) -> Iterator[BuildProgress]:
-    """Show the build's phase; Ctrl-C ends the build, which then raises KeyboardInterrupt.
+    """Show the build's phase; Ctrl-C and other signals to end do so, and raise KeyboardInterrupt after it.
 
     The library calls back during the build and cannot pass on an exception, so none may be raised there.
     """
@@ -150,11 +151,12 @@ def building(console: Console) -> Iterator[BuildProgress]:
             status.update(f"building: {phase}, {done} of {total}")
             return not stopped
 
-        before = signal.signal(signal.SIGINT, stop)
+        before = {number: signal.signal(number, stop) for number in ENDING}
         try:
             yield progress
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             if stopped:
                 raise KeyboardInterrupt
 

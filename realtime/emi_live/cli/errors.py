@@ -6,7 +6,6 @@ files, 3 no usable source, 130 interrupted.
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DebugOption",
-    "end_on_signals",
     "exit_code",
     "report_errors",
     "run_app",
@@ -92,16 +90,6 @@ def report_errors(debug: bool = False) -> Iterator[None]:
         _fail(message, error.exit_code)
     except typer.Abort:
         raise SystemExit(EXIT_INTERRUPTED) from None
-
-
-def end_on_signals() -> None:
-    """Make SIGTERM and SIGHUP end the program as Ctrl-C does, with the summary.
-
-    If SIGHUP is ignored (`nohup`), it stays ignored.
-    """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
 
 
 def run_app(

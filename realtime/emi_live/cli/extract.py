@@ -6,7 +6,6 @@ Progress is a bar on a terminal; elsewhere it is a line from time to time.
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -285,7 +284,6 @@ def extract(
         vidmimic=labels is not None and labels.is_dir(),
         debug=debug,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop also ends in order
     processes = workers or max(1, (os.cpu_count() or 1) // 2)
     with ExtractView(console, listing) as view:
         try:

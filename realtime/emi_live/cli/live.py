@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from emi_engine import ENGINES
-from emi_live.cli.errors import end_on_signals, report_errors, run_app
+from emi_live.cli.errors import report_errors, run_app
 from emi_live.cli.options import (
     check_before_loading,
     complete_camera,
@@ -279,7 +279,6 @@ def live(
         show_devices(Console())
         return
     with report_errors(debug):
-        end_on_signals()
         from emi_live.bundle import with_tuned_encoders
         from emi_live.config import load_config
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -181,7 +180,6 @@ def score(
     listing = find_clips(clips)
     check_out_folder("--out", out)
     task = Task(plan=Plan(out=out, formats=formats, overlay=overlay, cut=cut), config=settings, debug=debug)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop also ends in order
     with ExtractView(console, listing, what="models") as view:
         pool = Pool(process_count(workers), score_child, task)
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.errors import DebugOption, end_on_signals, report_errors
+from emi_live.cli.errors import DebugOption, report_errors
 from emi_live.cli.options import complete_preset
 from emi_live.errors import ConfigurationError
 from emi_models.libraries import require
@@ -108,7 +108,6 @@ def serve(
     debug: DebugOption = False,
 ) -> None:
     with report_errors(debug):
-        end_on_signals()
         from emi_live.config import load_config
 
         overrides: dict[str, Any] = {"output": {"ui": False}}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from emi_live.cli.errors import DebugOption, end_on_signals, report_errors
+from emi_live.cli.errors import DebugOption, report_errors
 from emi_live.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def watch(
     debug: DebugOption = False,
 ) -> None:
     with report_errors(debug):
-        end_on_signals()
         _follow(address, count, wait, lines, config)
 
 
