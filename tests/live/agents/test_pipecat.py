@@ -187,7 +187,9 @@ def test_an_engine_that_captures_is_refused() -> None:
 
 
 def test_the_error_names_the_extra() -> None:
-    code = "from tests.support.absent import hide; hide(frozenset({'pipecat'})); import emi_live.agents.pipecat"
+    code = (
+        "from tests.support.absent import hide; hide(frozenset({'pipecat'})); import emi_live.agents.pipecat"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingPackageError" in done.stderr
     assert "emi-live[pipecat]" in done.stderr
