@@ -3,8 +3,8 @@
 pip install 'emi-live[livekit]'
 LIVEKIT_URL=wss://… LIVEKIT_TOKEN=… python examples/livekit_room.py guest     # the participant's identity
 
-In an agent of livekit-agents, call `await watch(ctx.room, "guest")` after `await ctx.connect()`. Others in the
-room get messages of the topic `emotions`: the JSON of docs/messages.md.
+In an agent of livekit-agents, call `await watch(ctx.room, "guest")` after `await ctx.connect()`. Others in
+the room get messages of the topic `emotions`: the JSON of docs/messages.md.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ pip install 'emi-live[pipecat]'
 python examples/pipecat_bot.py talk.mp4                             # a file in place of a caller
 python examples/pipecat_bot.py talk.mp4 speech.backend=none         # and any settings
 
-In your bot, put `EmotionProcessor()` and `TellTheModel()` between the transport's input and the rest:
-`Pipeline([transport.input(), EmotionProcessor(), TellTheModel(), stt, user, llm, tts, transport.output(), …])`.
+In your bot, put both processors behind the transport's input:
+`Pipeline([transport.input(), EmotionProcessor(), TellTheModel(), stt, user, llm, tts, …])`.
 """
 
 from __future__ import annotations

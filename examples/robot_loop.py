@@ -36,8 +36,8 @@ def hear() -> NDArray[np.int16]:
     return np.zeros(int(TICK_S * RATE_HZ), np.int16)
 
 
-def main(path: str | None, settings: list[str], ticks: int = 60) -> None:
-    """Three seconds of a robot's life."""
+def main(path: str | None, settings: list[str], ticks: int = 40) -> None:
+    """Two seconds of a robot's life."""
     pictures = see(path)
     with LiveEngine(load_config("robot", settings)) as live:  # `robot`: ten estimates a second
         for tick, picture in zip(range(ticks), pictures, strict=False):

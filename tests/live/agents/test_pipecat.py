@@ -47,7 +47,7 @@ def settings(assets: Path, **more: Any) -> LiveConfig:
 
 
 def frames_of(clip: Path, end_s: float = 1e9) -> list[Frame]:
-    """What a transport would send: pictures and blocks of sound in the order of time, `pts` in nanoseconds."""
+    """What a transport would send: pictures and sound in the order of time, `pts` in nanoseconds."""
     timed: list[tuple[int, Frame]] = []
     with av.open(str(clip)) as container:
         for part in container.decode():
@@ -169,13 +169,13 @@ def test_live_the_newest_picture_wins_no_sound_is_lost_and_the_loop_never_waits(
 def test_frames_of_no_use_are_said_once_and_a_cancelled_pipeline_leaves_no_thread(assets: Path) -> None:
     odd = [InputImageRawFrame(b"JFIF", (64, 64), "JPEG") for _ in range(3)]
     live = LiveEngine(settings(assets, face={"enabled": False}))
-    emotions, others, back = run(
+    _, others, back = run(
         EmotionProcessor(live), [*odd, TextFrame("on"), SleepFrame(0.1), CancelFrame()], send_end_frame=False
     )
     assert sum(isinstance(frame, InputImageRawFrame) for frame in others) == 3
     assert [str(frame.error) for frame in back if isinstance(frame, ErrorFrame) and "JPEG" in frame.error]
     assert len([frame for frame in back if isinstance(frame, ErrorFrame)]) == 1
-    with pytest.raises(ConfigurationError, match="not running|ended"):
+    with pytest.raises(ConfigurationError, match="has ended"):
         live.push_audio(np.zeros(160, np.float32))
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("emi-")]
 
