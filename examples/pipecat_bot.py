@@ -63,10 +63,10 @@ async def main(path: str, settings: list[str]) -> None:
     runner = WorkerRunner()
     await runner.add_workers(worker)
 
-    @worker.event_handler("on_pipeline_started")  # the models are loaded
-    async def started(*_: object) -> None:
+    async def started(*_: object) -> None:  # the models are loaded
         await call(worker, path)
 
+    worker.add_event_handler("on_pipeline_started", started)
     await runner.run()
     for message in context.get_messages():
         print(message)

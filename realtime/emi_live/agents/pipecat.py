@@ -244,9 +244,10 @@ class EmotionProcessor(FrameProcessor):
     def _stamp(self, frame: Frame, length_ns: int) -> int | None:
         if not self._live.config.exact:
             return None
-        if frame.pts is not None:
-            self._pushed_ns = max(self._pushed_ns, frame.pts + length_ns)
-        return frame.pts
+        t_ns: int | None = frame.pts
+        if t_ns is not None:
+            self._pushed_ns = max(self._pushed_ns, t_ns + length_ns)
+        return t_ns
 
     async def _pass_on(self, packets: PacketReader) -> None:
         """Read estimates and words until the end, and push frames."""

@@ -99,7 +99,7 @@ def test_a_clip_has_the_numbers_of_emi_live_and_every_frame_comes_out(assets: Pa
 def speech(assets: Path) -> list[Frame]:
     """A sentence, then a second of silence, as the frames of a pipeline with voice activity detection."""
     spoken = frames_of(assets / "speech/LJ001-0002.wav")
-    end_ns = spoken[-1].pts + 23_000_000  # type: ignore[operator]  # all have one
+    end_ns = spoken[-1].pts + 23_000_000
     silence = [InputAudioRawFrame(bytes(16_000 // 25 * 2), 16_000, 1) for _ in range(25)]
     for number, frame in enumerate(silence):
         frame.pts = end_ns + number * 40_000_000
@@ -148,11 +148,14 @@ def test_live_the_newest_picture_wins_no_sound_is_lost_and_the_loop_never_waits(
         ticking.cancel()
         return [*down, *up]
 
-    seen = []
+    seen: list[Frame] = []
+
+    def accept(frame: Frame) -> bool:
+        seen.append(frame)
+        return frame is not rgba
+
     live = LiveEngine(settings(assets))
-    processor = EmotionProcessor(
-        live, emit="estimate", accept=lambda frame: seen.append(frame) is None and frame is not rgba
-    )
+    processor = EmotionProcessor(live, emit="estimate", accept=accept)
     frames = asyncio.run(both(processor))
     emotions = [frame for frame in frames if isinstance(frame, EmotionFrame)]
     assert len(emotions) >= 2
