@@ -13,6 +13,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
+# Before pipecat: ONNX Runtime, which it loads, would contact its maker. `emi_live` switches that off.
+from emi_live import LiveEngine, load_config  # isort: skip
+
 import av
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.frames.frames import EndFrame, Frame, InputAudioRawFrame, LLMMessagesAppendFrame
@@ -26,7 +29,6 @@ from pipecat.processors.aggregators.llm_response_universal import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from emi_live import LiveEngine, load_config
 from emi_live.agents.pipecat import EmotionFrame, EmotionProcessor
 
 

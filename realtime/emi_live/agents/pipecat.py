@@ -6,7 +6,8 @@
 
     Pipeline([transport.input(), EmotionProcessor(), stt, …])
 
-It passes on every frame. `examples/pipecat_bot.py` shows how a language model gets to know.
+It passes on every frame. `examples/pipecat_bot.py` shows how a language model gets to know. Import `emi_live`
+before pipecat: pipecat loads ONNX Runtime, which contacts its maker unless emi_live has switched that off.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ class EmotionProcessor(FrameProcessor):
         """
         await super().setup(setup)
         await asyncio.to_thread(self._live.load)
+        for line in self._live.announcements:  # what runs; and if a library may have sent something
+            logger.log(logging.WARNING if line.startswith("privacy:") else logging.INFO, "%s", line)
 
     async def cleanup(self) -> None:
         """Stop, if no frame has said so."""
