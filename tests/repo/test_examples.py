@@ -209,7 +209,7 @@ def test_the_code_about_extending_runs() -> None:
     """One block after the other in one process: they share the loading of libraries."""
     blocks = code_of("extending.md")
     assert len(blocks) == 4
-    output = run("-c", "\n".join([*blocks, code_of("connect.md")[1]]))
+    output = run("-c", "\n".join([*blocks, *code_of("connect.md")[1:]]))
     assert "estimates to lines" in output
     assert "['start']" in output
     assert "frame 4: (120, 160, 3), 4 overwritten" in output
