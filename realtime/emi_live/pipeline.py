@@ -159,7 +159,7 @@ class Builder:
             stages = self._stages(flow, make_stages, recording)
             limits = opened.enter_context(ExitStack())
             limits.enter_context(blas_threads(config.fusion.threads))
-            engine = engine or self.load_engine()
+            engine = engine or self._network(shared)
             opened.callback(engine.close)
             loop = self._fusion_loop(
                 engine,
@@ -253,14 +253,15 @@ class Builder:
 
         config = self._config
         store = ModelStore(config.models.directory, offline=config.models.offline)
-        encoders = bundle_of(config).load(
+        bundle = bundle_of(config)
+        load = bundle.load if shared is None else partial(shared.load, bundle)
+        encoders = load(
             config,
             store,
             vision=streams["video"],
             audio=streams["audio"],
             progress=progress,
             step=self._step,
-            lent=None if shared is None else shared.lend(),
         )
         for line in encoders.announcements:
             self._announce(line)
@@ -269,6 +270,13 @@ class Builder:
             self._health.report(f"{modality} model", "unavailable", short)
             self._announce(f"{modality}: unavailable: {reason}")
         return encoders
+
+    def _network(self, shared: SharedModels | None) -> FusionEngine:
+        if shared is None:
+            return self.load_engine()
+        engine = shared.network(self.load_engine)
+        self._loaded[engine] = self._checkpoint()  # so that another engine can take over from a handle, too
+        return engine
 
     def load_engine(self, checkpoint: Path | None = None) -> FusionEngine:
         """The engine of the settings, for this checkpoint or theirs; announces what runs."""

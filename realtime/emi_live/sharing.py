@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emi_engine import FusionEngine, FusionSession
-    from emi_live.bundle import Encoders
+    from emi_engine.load import Step
+    from emi_live.bundle import Encoders, FaceReader
+    from emi_live.bundle.base import Bundle
+    from emi_live.config import LiveConfig
     from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.inputs import FusionShapes, StreamWindow
     from emi_models.speech.recognizer import Hypothesis, Recognizer
+    from emi_models.store import ModelStore, Progress
 
-__all__ = ["SharedEngine", "SharedModels"]
+__all__ = ["KeptModels", "SharedEngine", "SharedModels"]
 
 
 @dataclass(slots=True, eq=False)
@@ -276,6 +280,26 @@ class SharedModels:
             terms=list(own.terms),
         )
 
+    def load(
+        self,
+        bundle: Bundle,
+        config: LiveConfig,
+        store: ModelStore,
+        *,
+        vision: bool,
+        audio: bool,
+        progress: Progress | None = None,
+        step: Step | None = None,
+    ) -> Encoders:
+        """All encoders of one user: handles to what is shared, and the rest loaded as by `Bundle.load`."""
+        return bundle.load(
+            config, store, vision=vision, audio=audio, progress=progress, step=step, lent=self.lend()
+        )
+
+    def network(self, load: Callable[[], FusionEngine]) -> FusionEngine:
+        """The fusion engine of one user: its own, from `load`."""
+        return load()
+
     def close(self) -> None:
         """Close the models; no handle may be used after that."""
         self._encoders.close()
@@ -312,6 +336,75 @@ class SharedModels:
     def _leave(self, user: _LentRecognizer) -> None:
         self._queue.remove(user)
         self._changed.notify_all()
+
+
+class KeptModels(SharedModels):
+    """All models of a bundle, for `LiveEngine`s that run one after another, each on a clip of its own.
+
+    Call `forget` between two of them: a clip then has the numbers that it has right after loading.
+    """
+
+    def __init__(self, encoders: Encoders) -> None:
+        """Take over encoders that were loaded for pictures and sound; `close` closes them."""
+        super().__init__(encoders)
+        self._engine: SharedEngine | None = None
+
+    def load(
+        self,
+        bundle: Bundle,
+        config: LiveConfig,
+        store: ModelStore,
+        *,
+        vision: bool,
+        audio: bool,
+        progress: Progress | None = None,
+        step: Step | None = None,
+    ) -> Encoders:
+        """Handles to those of the encoders that the clip's streams need; nothing is loaded."""
+        lent = self.lend()
+        lent.face = None if lent.face is None else _LentFace(lent.face)
+        if not vision:
+            lent.face = lent.crops = None
+            lent.unavailable.pop("vision", None)
+        if not audio:
+            lent.prosody = lent.voice = lent.voice_gate = lent.recognizer = lent.sentence = None
+            lent.unavailable.pop("audio", None)
+            lent.unavailable.pop("text", None)
+        return lent
+
+    def network(self, load: Callable[[], FusionEngine]) -> FusionEngine:
+        """A handle to the fusion engine, which the first user loads."""
+        if self._engine is None:
+            self._engine = SharedEngine(load(), most=1)  # one window is a batch: nobody waits for another
+        return self._engine.lend()
+
+    def forget(self) -> None:
+        """Forget earlier clips."""
+        self._encoders.forget()
+
+    def abandon(self) -> None:
+        """Close only the recogniser, which a process of its own runs: a thread may still use the others."""
+        for recognizer in (self._encoders.recognizer, self._encoders.smaller_recognizer):
+            if recognizer is not None:
+                recognizer.close()
+
+    def close(self) -> None:
+        """Close the models; no handle may be used after that."""
+        super().close()
+        if self._engine is not None:
+            self._engine.close()
+
+
+class _LentFace:
+    """A handle to a face encoder; closing it does not affect the next user."""
+
+    def __init__(self, face: FaceReader) -> None:
+        self.analyse = face.analyse
+        self.follow = face.follow
+        self.reset = face.reset
+
+    def close(self) -> None:
+        """Return the handle."""
 
 
 class _LentRecognizer:

@@ -28,6 +28,7 @@ from tests.support.strace_output import CALLS, Report, read_trace
 CLIP: Final = "av/face_and_speech.mp4"
 CLIP_S: Final = 2
 PEER: Final = Path(__file__).parents[1] / "support" / "rtc_peer.py"
+BOT: Final = Path(__file__).parents[2] / "examples/pipecat_bot.py"
 PORT: Final = 8090  # of the camera: the namespace is ours
 LIMIT_S: Final = 240  # against hanging; all together take about half a minute
 STRACE: Final = ("strace", "-f", "-yy", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o")
@@ -57,6 +58,8 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("--to", "osc:127.0.0.1:9", "--to", "mqtt:", "--to", "psi:tcp://127.0.0.1:9001"),
         *("--to", "foxglove:8766"),
     ),
+    # pipecat itself, with its own voice activity detection and its model of turns.
+    "agent": ("python", str(BOT), "clips/a.mp4", "speech.backend=none"),
     "serve": (
         *("/usr/bin/timeout", "--preserve-status", "--signal", "INT", "20"),
         *(str(Path(sys.executable).with_name("emi")), "serve", "--offline"),
@@ -104,7 +107,7 @@ LANES: Final = (
     ("help", "models", "privacy", "input", "camera", "peers", "open"),
     ("demo", "serve"),
     ("extract", "score", "train", "bench"),
-    tuple(CULPRITS),
+    ("agent", *CULPRITS),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,12 @@ HEADINGS: Final[dict[Kind, str]] = {
     "never": "Never",
 }
 SAMPLE_BYTES: Final = 4
+# What programs that embed emi-live bring with them.
+AGENTS: Final = {
+    "pipecat-ai": "none of its own, and the services of a bot send what they need; but it loads onnxruntime: "
+    "import emi_live before it, or set ORT_DISABLE_TELEMETRY=1",
+    "livekit": "none: it connects to the server that a program names",
+}
 PUBLISHED: Final = "each estimate: time, six intensities, states, and the words of the last seconds"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -406,7 +413,7 @@ def _memory(config: LiveConfig, demo: bool) -> Iterator[Fact]:
 
 
 def _telemetry() -> Iterator[Fact]:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     for switch in SWITCHES:
         state = "off" if switch.is_thrown(os.environ) else "ON"
@@ -418,6 +425,9 @@ def _telemetry() -> Iterator[Fact]:
             f"{state}{late} ({switch.variable}={value}); without it: {switch.without}",
         )
     yield Fact("telemetry", f"ai-edge-litert {version('ai-edge-litert')}", "none: it opens no connection")
+    for name, does in AGENTS.items():
+        with suppress(PackageNotFoundError):
+            yield Fact("telemetry", f"{name} {version(name)}", does)
     release = mediapipe_release()
     if release is not None:
         loud = any("mediapipe" in line for line in telemetry_warnings())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emi_models.data.clip import Rating
     from emi_models.data.dataset import ManifestRow
 
-__all__ = ["Report", "Watcher", "Workers", "extract"]
+__all__ = ["Outcome", "Report", "Watcher", "Workers", "extract", "run_jobs"]
 
 FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
 
@@ -45,13 +45,19 @@ class Watcher(Protocol):
 
 
 @dataclass(slots=True)
-class Report:
-    """The result for each file."""
+class Outcome:
+    """What became of the files of this run."""
 
-    kept: list[Entry] = field(default_factory=list)  # done before
     written: list[Entry] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)  # name and reason
     damaged: dict[str, int] = field(default_factory=dict)  # packets left out, by name
+
+
+@dataclass(slots=True)
+class Report(Outcome):
+    """The result for each file."""
+
+    kept: list[Entry] = field(default_factory=list)  # done before
     strangers: int = 0  # clips in the folder that are of none of these files
     rows: list[ManifestRow] = field(default_factory=list)  # of the manifest as it is now
 
@@ -90,34 +96,69 @@ def extract(
         ready = pool.ready()
         ledger = Ledger(out)
         todo = [video for video in listing.videos if not _is_done(video, ledger, out, ready.settings)]
-        waiting = {video.id: video for video in todo}
-        report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in waiting]
+        again = {video.id for video in todo}
+        report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in again]
         watcher.ready(ready, len(report.kept), len(todo))
 
-        def refuse(name: str, reason: str) -> None:
-            if strict:
-                raise SourceError(f"{name}: {reason}")
-            report.refused.append((name, reason))
-            watcher.refused(name, reason)
-
-        for name, reason in listing.unusable:
-            refuse(name, reason)
-        for done in pool.run(_job(video) for video in todo):
+        for done in run_jobs(pool, listing, todo, report, watcher, strict=strict):
             if isinstance(done, Refused):
-                video = waiting[done.id]
                 # Features of what the file was before are not its features.
                 _features(out, done.id).unlink(missing_ok=True)
-                refuse(video.name, _without_path(done.reason, video.path))
-                continue
-            ledger.add(done.entry)
-            report.written.append(done.entry)
-            if done.damaged:
-                report.damaged[done.entry.source] = done.damaged
-            watcher.wrote(done.entry)
+            else:
+                ledger.add(done.entry)
     if report.kept or report.written:
         report.rows = _write_manifest(out, ratings)
         report.strangers = len(report.rows) - len(report.kept) - len(report.written)
     return report
+
+
+def run_jobs(
+    pool: Workers,
+    listing: Listing,
+    todo: Iterable[Video],
+    outcome: Outcome,
+    watcher: Watcher,
+    *,
+    strict: bool,
+) -> Iterator[Written | Refused]:
+    """Have clips done by workers, and note and report the result of each file.
+
+    Args:
+        pool: the workers.
+        listing: all files; those that are unusable are refused.
+        todo: the clips to do.
+        outcome: what became of each file is added to it.
+        watcher: gets the progress.
+        strict: fail on the first file that cannot be used.
+
+    Yields:
+        Each result, before it is noted: what is to be written down is written by then.
+
+    Raises:
+        SourceError: strict, and a file cannot be used.
+        EmiError: what the workers raise.
+    """
+
+    def refuse(name: str, reason: str) -> None:
+        if strict:
+            raise SourceError(f"{name}: {reason}")
+        outcome.refused.append((name, reason))
+        watcher.refused(name, reason)
+
+    for name, reason in listing.unusable:
+        refuse(name, reason)
+    waiting = {video.id: video for video in todo}
+    for done in pool.run(_job(video) for video in waiting.values()):
+        yield done
+        if isinstance(done, Refused):
+            video = waiting[done.id]
+            # Without the file's path in front, because the line shows the path anyway.
+            refuse(video.name, done.reason.removeprefix(str(video.path)).lstrip(": "))
+            continue
+        outcome.written.append(done.entry)
+        if done.damaged:
+            outcome.damaged[done.entry.source] = done.damaged
+        watcher.wrote(done.entry)
 
 
 def _write_manifest(folder: Path, ratings: Mapping[str, Rating]) -> list[ManifestRow]:
@@ -143,8 +184,3 @@ def _sweep(folder: Path) -> None:
     """Remove what a run that was killed was writing."""
     for part in (*folder.glob(".*.part"), *(folder / FEATURES).glob(".*.part")):
         part.unlink(missing_ok=True)
-
-
-def _without_path(reason: str, path: Path) -> str:
-    """The reason without the file's path in front, because the line shows the path anyway."""
-    return reason.removeprefix(str(path)).lstrip(": ")

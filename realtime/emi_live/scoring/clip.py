@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from emi_live.bundle import bundle_of, with_tuned_encoders
 from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.config import LiveConfig, SourceConfig
 from emi_live.errors import ConfigurationError, SourceError, StageError
 from emi_live.health import Health
 from emi_live.live import LiveEngine
 from emi_live.messages import JSON_SCHEMA, AudioPacket, Estimate, Packet, TranscriptPacket, VisionPacket, Word
-from emi_live.sharing import SharedModels
+from emi_live.sharing import KeptModels
 from emi_live.window import AUDIO_FRAME_NS
 from emi_live.worker import Worker
 from emi_models import MODALITIES
@@ -166,14 +167,14 @@ class _Collector:
 class ClipScorer:
     """Scores clips one after another, each as `emi-live --input CLIP` would, with the same numbers.
 
-    The models of words stay loaded. The face model and the network, a tenth of a second, are loaded for each
-    clip, because both have a state of their own.
+    The models stay loaded; they forget each clip before the next one. After a clip at which a part failed,
+    they are loaded again.
     """
 
     def __init__(
         self, config: LiveConfig | None = None, *, progress: Progress | None = None, step: Step | None = None
     ) -> None:
-        """Load what is needed, and the checkpoint once to see that it fits.
+        """Load all models, and the checkpoint to see that it fits.
 
         Args:
             config: settings; what it says of sources and outputs means nothing here.
@@ -183,24 +184,34 @@ class ClipScorer:
         Raises:
             EmiError: as `LiveEngine.load`.
         """
-        from emi_live.bundle import bundle_of
-        from emi_models.store import ModelStore
-
-        config = config or LiveConfig()
+        config = with_tuned_encoders(config or LiveConfig())
         self._config = config.model_copy(
             update={"source": SourceConfig(audio_track=config.source.audio_track), "mode": "exact"}
         )
+        self._named = config.bundle == "compact"
+        self._models: KeptModels | None = None
+        self._progress, self._step = progress, step
+        self.announcements: list[str] = []
+        self._load()
+
+    def _load(self) -> KeptModels:
+        from emi_models.store import ModelStore
+
+        config, bundle = self._config, bundle_of(self._config)
         store = ModelStore(config.models.directory, offline=config.models.offline)
+        encoders = bundle.load(
+            config, store, vision=True, audio=True, progress=self._progress, step=self._step
+        )
         with ExitStack() as opened:
-            self._words = bundle_of(config).load_words(config, store, progress=progress, step=step)
-            self._shared = opened.enter_context(SharedModels(self._words))
-            probe = LiveEngine(self._config, shared=self._shared, progress=progress, step=step)
+            models = opened.enter_context(KeptModels(encoders))
+            probe = LiveEngine(config, shared=models, step=self._step)
             opened.callback(probe.close)
             probe.load()
             self.announcements = list(probe.announcements)
             probe.close()
-            self._opened = opened.pop_all()
-        self._named = config.bundle == "compact"
+            opened.pop_all()
+        self._models = models
+        return models
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +221,9 @@ class ClipScorer:
 
     def close(self) -> None:
         """Release the models."""
-        self._opened.close()
+        models, self._models = self._models, None
+        if models is not None:
+            models.close()
 
     def score(self, path: str | Path) -> Scores:
         """Score one clip, from its start to its end.
@@ -225,9 +238,10 @@ class ClipScorer:
             raise ConfigurationError(f"{path}: there is no such file")
         source = SourceConfig(input=path, audio_track=self._config.source.audio_track)
         config = self._config.model_copy(update={"source": source})
-        self._words.forget()
+        models = self._models or self._load()
+        models.forget()
         health, estimates = Health(), list[Estimate]()
-        live = LiveEngine(config, shared=self._shared, health=health)
+        live = LiveEngine(config, shared=models, health=health, step=self._step)
         with ExitStack() as opened:
             opened.callback(live.close)
             live.load()
@@ -235,8 +249,13 @@ class ClipScorer:
             worker = Worker("score", collector.run, health)
             worker.start()
             opened.callback(_finish, worker)
-            opened.enter_context(live)
-            estimates += live.estimates()
+            try:
+                opened.enter_context(live)
+                estimates += live.estimates()
+            except BaseException:
+                self._models = None
+                opened.callback(models.abandon)
+                raise
             _finish(worker)
             if worker.error is not None:
                 raise StageError(f"{path}: the packets cannot be read: {worker.error}") from worker.error
@@ -315,7 +334,7 @@ def score(clip: str | Path, config: LiveConfig | None = None) -> Scores:
         print(table[["t", "joy", "vision_state"]])
 
     Models that are not on this machine are fetched, unless `models.offline` is set. For many clips, use
-    `ClipScorer`, which keeps the models of words loaded, or the command `emi score`.
+    `ClipScorer`, which keeps the models loaded, or the command `emi score`.
 
     Args:
         clip: a file with pictures, sound or both.

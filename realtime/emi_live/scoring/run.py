@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.config import LiveConfig
-from emi_live.errors import ConfigurationError, SourceError
+from emi_live.errors import ConfigurationError
 from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
 from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written, give_memory_back, set_up_output
+from emi_live.extract.run import Outcome, run_jobs
 from emi_live.scoring.files import FORMATS, summary_of, write_summary
 from emi_models.errors import EmiError
 from emi_models.files import WriteError, atomic_write
@@ -135,13 +136,10 @@ class Task:
 
 
 @dataclass(slots=True)
-class Report:
+class Report(Outcome):
     """The result for each file."""
 
     kept: list[str] = field(default_factory=list)  # ids of clips that were done before
-    written: list[Entry] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)  # name and reason
-    damaged: dict[str, int] = field(default_factory=dict)  # packets left out, by name
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the summary
 
 
@@ -176,26 +174,9 @@ def score_all(
         _sweep(listing, plan)
         todo = _to_do(listing, task, report, overwrite=overwrite)
         pool = opened.enter_context(workers)
-        waiting = {video.id: video for video in todo}
         watcher.ready(pool.ready(), len(report.kept), len(todo))
-
-        def refuse(name: str, reason: str) -> None:
-            if strict:
-                raise SourceError(f"{name}: {reason}")
-            report.refused.append((name, reason))
-            watcher.refused(name, reason)
-
-        for name, reason in listing.unusable:
-            refuse(name, reason)
-        for done in pool.run(_job(video) for video in todo):
-            if isinstance(done, Refused):
-                video = waiting[done.id]
-                refuse(video.name, done.reason.removeprefix(str(video.path)).lstrip(": "))
-                continue
-            report.written.append(done.entry)
-            if done.damaged:
-                report.damaged[done.entry.source] = done.damaged
-            watcher.wrote(done.entry)
+        for _ in run_jobs(pool, listing, todo, report, watcher, strict=strict):
+            pass  # the workers have written everything
     records = [_read(plan.record(video.id)) for video in listing.videos]
     report.rows = [record["summary"] for record in records if record is not None and record["done"]]
     if report.rows:
@@ -249,10 +230,6 @@ def _all_there(plan: Plan, clip_id: str, record: Mapping[str, Any]) -> bool:
     if plan.overlay and record.get("picture", True):
         files.append(plan.out / f"{clip_id}{OVERLAY}")
     return all(file.exists() for file in files)
-
-
-def _job(video: Video) -> Job:
-    return Job(id=video.id, path=str(video.path), name=video.name, size=video.size, mtime_ns=video.mtime_ns)
 
 
 def score_child(connection: Connection, task: Task) -> None:

@@ -172,8 +172,10 @@ def test_the_switches_of_libraries_are_told_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
     shown = lines(told(demo=True), "telemetry")
     assert shown[0].startswith("onnxruntime: off")
-    assert len(shown) == len(SWITCHES) + 2
-    assert "litert" in shown[-2]
+    assert len(shown) == len(SWITCHES) + 4
+    assert "litert" in shown[-4]
+    assert shown[-3].startswith("pipecat-ai 1.")
+    assert "import emi_live before it" in shown[-3]
 
 
 def test_for_machines_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import emi_live
+from emi_live.errors import SourceError
+from emi_live.scoring.clip import ClipScorer
 from emi_models import EMOTIONS, MODALITIES
 from tests.live.end_to_end.support import emi_live as run_emi_live
 from tests.support.waiting import until
@@ -69,7 +74,9 @@ def test_a_folder_has_the_numbers_of_single_runs_and_goes_on_after_kill_9(
             for emotion in EMOTIONS:
                 assert float(row[emotion]) == pytest.approx(line["intensities"][emotion], abs=6e-5)
             for modality in MODALITIES:
-                assert row[f"{modality}_state"] == line["modalities"][modality]["state"]
+                report = line["modalities"][modality]
+                assert row[f"{modality}_state"] == report["state"]
+                assert row[f"{modality}_reason"] == (report.get("reason") or "")
     face = table(tmp_path / "out/face.csv")
     assert float(face[5]["mouthSmileLeft"]) > 0.3  # he smiles
     assert abs(float(face[5]["yaw_deg"])) < 30.0
@@ -92,3 +99,29 @@ def test_one_line_of_python_gives_a_table_with_words(
     assert "live" in scores["text_state"]
     assert {len(column) for column in scores.values()} == {scores.rows}
     assert scores.rows == len(scores["joy"])
+
+
+def test_models_are_loaded_once_and_forget_every_clip(assets: Path, clips: Path) -> None:
+    steps: list[str] = []
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        steps.append(name)
+        yield
+
+    config = emi_live.load_config(
+        settings=["speech.backend=none", "models.offline=true"],
+        overrides={"models": {"directory": assets / "mediapipe"}},
+    )
+    with ClipScorer(config, step=step) as scorer:
+        first = scorer.score(clips / "face.mp4")
+        with pytest.raises(SourceError):
+            scorer.score(clips / "broken.mp4")
+        voice = scorer.score(clips / "voice.wav")
+        again = scorer.score(clips / "face.mp4")
+    assert set(voice["vision_reason"]) == {"no source"}
+    assert first.keys() == again.keys()
+    for name, column in first.items():
+        assert np.array_equal(column, again[name], equal_nan=column[0].__class__ is np.float64), name
+    assert steps.count("opening the media") == 5  # one to see whether the checkpoint fits
+    assert (steps.count("loading the face model"), steps.count("starting the network")) == (1, 1)

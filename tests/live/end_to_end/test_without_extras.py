@@ -71,9 +71,9 @@ def test_the_demo_runs(assets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.assets
 def test_a_program_embeds_it(assets: Path) -> None:
-    done = without(assets, ROOT / "examples/embed.py", "speech.backend=none")
+    done = without(assets, ROOT / "examples/robot_loop.py", "speech.backend=none")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("joy 0.") == 10
+    assert done.stdout.count("no face") > 10
 
 
 @pytest.mark.assets
