@@ -56,7 +56,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "peers": (
         *("emi-live", "--demo", "--duration", "4", "--no-ui", "--offline", "--metrics", "9464"),
         *("--to", "osc:127.0.0.1:9", "--to", "mqtt:", "--to", "psi:tcp://127.0.0.1:9001"),
-        *("--to", "foxglove:8766"),
+        *("--to", "foxglove:8766", "--to", "rerun:out/demo.rrd", "--to", "rerun:"),
     ),
     # pipecat itself, with its own voice activity detection and its model of turns.
     "agent": ("python", str(BOT), "clips/a.mp4", "speech.backend=none"),
@@ -251,7 +251,8 @@ def test_what_is_left_is_our_cache_and_what_was_asked_for(traced: TracedRuns) ->
     assert home == ours
     assert [path for name in ("tmp", "run") for path in (traced.folder / name).rglob("*")] == []
     assert {path.name for path in (traced.folder / "out").iterdir()} == {
-        *("demo.jsonl", "demo.svg", "input.jsonl", "camera.jsonl", "features", "run", "scores", "bench.json")
+        *("demo.jsonl", "demo.svg", "demo.rrd", "input.jsonl", "camera.jsonl", "features", "run", "scores"),
+        "bench.json",
     }
 
 

@@ -328,7 +328,10 @@ def _sends_to_peers(config: LiveConfig) -> Iterator[Fact]:
         yield Fact("sends", f"--metrics {config.output.metrics}", f"{what}; {reach}")
     for text in config.output.to:
         peer = open_peer(text, lan=config.output.lan)
-        yield Fact("sends", f"--to {text}", f"{peer.sends}; {peer.where}; {reach}")
+        if peer.file is not None:
+            yield Fact("writes", f"--to {text}", peer.sends)
+        else:
+            yield Fact("sends", f"--to {text}", f"{peer.sends}; {peer.where}; {reach}")
 
 
 def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Iterator[Fact]:

@@ -102,6 +102,12 @@ def test_a_peer_appears_with_who_can_read_it(lan: bool) -> None:
     assert ("open to others" in lsl) == (not lan)
 
 
+def test_a_peer_that_writes_a_file_sends_nothing() -> None:
+    found = told(source={"camera": 0}, output={"to": ["rerun:x.rrd"]})
+    assert [line for line in lines(found, "writes") if "--to rerun:x.rrd" in line]
+    assert not [line for line in lines(found, "sends") if "rerun" in line]
+
+
 def test_nothing_is_asked_for_that_was_not() -> None:
     found = told(source={"input": "clip.mp4"}, output={"ui": False}, models={"offline": True})
     [opened, _] = lines(found, "opens")

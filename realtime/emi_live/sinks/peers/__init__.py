@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import parse_qsl
 
@@ -144,6 +145,7 @@ class Peer:
     kind: ClassVar[str] = ""
     queue: ClassVar[int] = 32  # events that may wait; with 1, only the newest estimate is sent
     sends: ClassVar[str] = "each estimate: time, intensities, states, and the words of the last seconds"
+    file: Path | None = None  # what it writes, if that is a file and nobody is sent anything
 
     def __init__(self, address: str, *, lan: bool = False) -> None:
         """Check the address.
