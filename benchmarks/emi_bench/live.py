@@ -96,7 +96,7 @@ EDGES: Final[Mapping[str, tuple[str, ...]]] = {
         *(f"bus.{topic}.{what}" for topic in ("vision", "audio", "text") for what in ("dropped", "refused")),
         "window.discarded",
     ),
-    "window → fusion": ("fusion.missed_hops",),
+    "window → fusion": ("fusion.missed_hops", "fusion.late_windows"),
     "fusion → sinks": ("bus.estimate.dropped", "bus.estimate.refused"),
 }
 ELSEWHERE: Final = "elsewhere"

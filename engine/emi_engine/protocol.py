@@ -12,6 +12,7 @@ The errors are below `emi_models.errors.EmiError`:
     EmiError
     └── EngineError                  an engine cannot run this checkpoint
         ├── EngineUnavailableError   its runtime is not installed, or there is no engine of that name
+        ├── WindowLateError          a shared engine was busy with others until the window's deadline
         └── PlanError                a plan is damaged or does not match      (emi_engine.tensorrt.plans)
 """
 
@@ -47,6 +48,7 @@ __all__ = [
     "FusionEngine",
     "FusionSession",
     "Precision",
+    "WindowLateError",
     "rows_of",
     "torch_dtype",
 ]
@@ -58,6 +60,10 @@ class EngineError(EmiError, RuntimeError):
 
 class EngineUnavailableError(EngineError):
     """No engine of that name exists, or the runtime behind it is not installed."""
+
+
+class WindowLateError(EngineError):
+    """A window was dropped: an engine that others use too was busy until its deadline."""
 
 
 class FusionSession(Protocol):
@@ -74,6 +80,7 @@ class FusionSession(Protocol):
 
         Raises:
             InputError: a shape or type is wrong, or a frame not seen before, or the text, is not finite.
+            WindowLateError: the engine is shared, and dropped the window; the next one may be in time.
             EngineError: the engine is closed, or its result is not finite.
         """
 

@@ -169,7 +169,7 @@ def cpu_options(threads: int = 1) -> SessionOptions:
 
 Extra = Literal[
     "train", "taemi", "lora", "gpu", "mediapipe", "bench", "web", "webrtc", "score", "record", "all",
-    "lsl", "osc", "mqtt", "ros2", "foxglove", "metrics", "rerun", "pipecat",
+    "lsl", "osc", "mqtt", "ros2", "foxglove", "metrics", "rerun", "pipecat", "cluster",
 ]  # fmt: skip
 
 EXPORT: Final = ("torch", "onnx", "onnxscript")  # what makes the ONNX of a checkpoint

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from emi_engine import EngineError, FusionEngine
+from emi_engine.protocol import WindowLateError
 from emi_live.bus import PacketReader, PacketWriter
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock
 from emi_live.errors import ConfigurationError
@@ -207,7 +208,7 @@ class FusionLoop:
 
     def _take_marks(self, end_ns: int) -> tuple[Mark, ...]:
         with self._lock:
-            marks, self._marks = self._marks, []
+            marks, self._marks = self._marks[:MAX_MARKS], self._marks[MAX_MARKS:]
         return tuple(mark if timed else replace(mark, t_ns=end_ns) for mark, timed in marks)
 
     def close(self) -> None:
@@ -321,7 +322,15 @@ class FusionLoop:
         window = self._assembler.assemble(end_ns, conditions)
         self._health.count("window.discarded", self._assembler.discarded - discarded)
         assembled = time.perf_counter_ns()
-        raw = self._infer(window)
+        try:
+            raw = self._infer(window)
+        except WindowLateError:  # the next window is newer: nothing is computed for this hop
+            if self._options.exact:
+                raise
+            self._health.count("fusion.late_windows")
+            with self._lock:
+                self._marks = [*((mark, True) for mark in marks), *self._marks]
+            return
         inferred = time.perf_counter_ns()
         header = self._engine.header
         shown = shown_values(raw, header.targets, header.task)
@@ -387,7 +396,7 @@ class FusionLoop:
                 raw = self._session.infer(window.stream, counterfactuals=self._options.contributions)
                 if not np.isfinite(raw).all():
                     raise EngineError(f"{self._engine.name} gave values that are not finite")
-            except InputError:  # the window is wrong: any other engine would refuse it too
+            except (InputError, WindowLateError):  # not the engine's fault
                 raise
             except Exception as error:  # any error of a runtime
                 self._health.count("fusion.engine_failures")

@@ -1,22 +1,26 @@
-"""Several people, one engine: windows that arrive at about the same time are one batch.
+"""Several people, one engine: windows that wait together are one batch, and none waits past its deadline.
 
-On a GPU, a batch takes little longer than one window. ONNX Runtime on the CPU gets batches in numpy, so that
-PyTorch is not needed. The first caller waits `wait_s` for others, then runs
-the batch for all of them, in its own thread; no caller waits longer than that and the batches before. An
-engine that reuses earlier work (`incremental`) needs no batches: each session runs in its caller's thread.
+A lone window runs at once. Those that come while a batch runs wait together, and are the next batch: the
+earliest deadline first, and only as many as the engine computes, at its present pace, before that deadline. A
+window whose deadline has passed is dropped (`WindowLateError`, counted as `late`); its sender then cuts the
+newest one. So batches make a busy engine faster, on a GPU, and never cost a hop that one window alone
+would not have cost. Each batch runs in the thread of a caller. ONNX Runtime on the CPU gets batches in
+numpy, so that PyTorch is not needed. An engine that reuses earlier work (`incremental`) needs no batches:
+each session runs in its caller's thread.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from emi_engine.protocol import ArrayEngine, EngineError, FullPassSession
+from emi_engine.protocol import ArrayEngine, EngineError, FullPassSession, WindowLateError
 from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
 
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KeptModels", "SharedEngine", "SharedModels"]
 
+NEWEST: Final = 0.2  # weight of the newest batch in the engine's pace
+
 
 @dataclass(slots=True, eq=False)
 class _Request:
@@ -45,6 +51,7 @@ class _Request:
 
     window: FusionInputs | Mapping[str, NDArray[np.generic]]
     rows: int
+    due_s: float  # by the engine's clock; inf: it waits for as long as it takes
     done: bool = False
     answer: NDArray[np.float32] | None = None
     error: Exception | None = None
@@ -56,71 +63,86 @@ class SharedEngine:
     ::
 
         with SharedEngine(load_engine(path, "tensorrt")) as shared:
-            people = [LiveEngine(config, engine=shared.lend()) for config in configs]
+            people = [LiveEngine(config, engine=shared.lend(within_s=0.2)) for config in configs]
 
-    `calls` and `rows` count batches and their windows: rows / calls is the mean size of a batch.
+    `calls` and `rows` count batches and their windows: rows / calls is the mean size of a batch. `late`
+    counts windows that were dropped.
     """
 
     def __init__(
-        self,
-        engine: FusionEngine,
-        *,
-        most: int = 16,
-        wait_s: float = 0.002,
-        clock: Callable[[], float] = time.monotonic,
+        self, engine: FusionEngine, *, most: int = 16, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Take over an engine; `close` closes it.
 
         Args:
             engine: runs in the thread of the caller that runs a batch.
-            most: with this many rows, a batch does not wait for more.
-            wait_s: how long the first caller of a batch waits for others.
-            clock: seconds, for `wait_s`.
+            most: rows of a batch; one caller may have more.
+            clock: seconds, for deadlines.
         """
         self.engine = engine
         self._most = most
-        self._wait_s = wait_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: list[_Request] = []  # the first one's thread runs the next batch
+        self._waiting: list[_Request] = []  # in the order in which they came
         self._running = False
+        self._row_s = 0.0  # what a row takes at present
         self.calls = 0
         self.rows = 0
+        self.late = 0
 
-    def lend(self) -> FusionEngine:
-        """A handle for one user, in any thread; closing it does not affect the others."""
-        return _Lent(self)
+    def lend(self, within_s: float | None = None) -> FusionEngine:
+        """A handle for one user, in any thread; closing it does not affect the others.
 
-    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
-        """As `FusionEngine.infer`, from any thread; an error of one window does not affect the others."""
+        Args:
+            within_s: how long a window may wait for its turn, in live use at most a hop. None: for as long as
+                it takes, as exact mode needs it.
+        """
+        return _Lent(self, within_s)
+
+    def infer(self, window: FusionInputs, within_s: float | None = None) -> NDArray[np.float32]:
+        """As `FusionEngine.infer`, from any thread; an error of one window does not affect the others.
+
+        Raises:
+            WindowLateError: its turn has not come `within_s`.
+        """
         window.check(self.engine.shapes)
         if isinstance(self.engine, ArrayEngine):
             names = FusionInputs.names()
             arrays = {name: tensor.numpy() for name, tensor in zip(names, window.tensors(), strict=True)}
-            return self._ask(_Request(arrays, window.batch))
-        return self._ask(_Request(window, window.batch))
+            return self._ask(arrays, window.batch, within_s)
+        return self._ask(window, window.batch, within_s)
 
-    def infer_arrays(self, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """As `ArrayEngine.run_arrays`, from any thread; the engine must be one."""
-        return self._ask(_Request(arrays, len(arrays["text_present"])))
+    def infer_arrays(
+        self, arrays: Mapping[str, NDArray[np.generic]], within_s: float | None = None
+    ) -> NDArray[np.float32]:
+        """As `ArrayEngine.run_arrays`, from any thread; the engine must be one.
 
-    def _ask(self, request: _Request) -> NDArray[np.float32]:
+        Raises:
+            WindowLateError: its turn has not come `within_s`.
+        """
+        return self._ask(arrays, len(arrays["text_present"]), within_s)
+
+    def _ask(
+        self, window: FusionInputs | Mapping[str, NDArray[np.generic]], rows: int, within_s: float | None
+    ) -> NDArray[np.float32]:
+        due_s = math.inf if within_s is None else self._clock() + within_s
+        request = _Request(window, rows, due_s)
         with self._changed:
-            deadline = self._clock() + self._wait_s
             self._waiting.append(request)
             try:
-                self._changed.notify_all()  # the first caller may be waiting for more rows
                 while not request.done:
-                    if self._running or self._waiting[0] is not request:
-                        self._changed.wait()
-                    elif (left := deadline - self._clock()) > 0 and self._rows(self._waiting) < self._most:
-                        self._changed.wait(left)
+                    if not self._running:
+                        self._run_batch()  # perhaps one of others, whose deadlines are earlier
+                    elif request not in self._waiting:
+                        self._changed.wait()  # it is in the batch that runs
+                    elif (left_s := due_s - self._clock()) > 0:
+                        self._changed.wait(None if left_s == math.inf else left_s)
                     else:
-                        self._run_batch()
+                        self._drop(request)
             finally:
-                if request in self._waiting:  # the caller was interrupted: the next one is first
+                if request in self._waiting:  # the caller was interrupted
                     self._waiting.remove(request)
-                    self._changed.notify_all()
+                self._changed.notify_all()
         if request.error is not None:
             raise request.error
         assert request.answer is not None  # noqa: S101  # a request that is done has one or the other
@@ -136,20 +158,50 @@ class SharedEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _drop(self, request: _Request) -> None:
+        """Give up a window whose deadline has passed."""
+        self._waiting.remove(request)
+        self.late += request.rows
+        request.error = WindowLateError("the engine was busy with the windows of others until the deadline")
+        request.done = True
+
     def _run_batch(self) -> None:
-        """Run all waiting requests; others may queue meanwhile."""
-        batch, self._waiting, self._running = self._waiting, [], True
+        """Run the windows that are next; others may queue meanwhile."""
+        batch, started_s = self._next_batch(), self._clock()
+        if not batch:
+            return
+        self._running = True
         self.calls += 1
-        self.rows += self._rows(batch)
+        rows = sum(request.rows for request in batch)
+        self.rows += rows
         self._changed.release()
         try:
             self._answer(batch)
         finally:
             self._changed.acquire()
             self._running = False
+            row_s = (self._clock() - started_s) / rows
+            self._row_s += (NEWEST if self._row_s else 1.0) * (row_s - self._row_s)
             for request in batch:
-                request.done = True
+                request.done = request.answer is not None or request.error is not None
+            # If the caller that ran the batch was interrupted, the others' windows run again.
+            self._waiting = [request for request in batch if not request.done] + self._waiting
             self._changed.notify_all()
+
+    def _next_batch(self) -> list[_Request]:
+        """Take the windows of the next batch out of those that wait, and drop those that are too late."""
+        now_s = self._clock()
+        for request in [one for one in self._waiting if one.due_s <= now_s]:
+            self._drop(request)
+        batch: list[_Request] = []
+        rows = 0
+        for request in sorted(self._waiting, key=lambda one: one.due_s):
+            rows += request.rows
+            if batch and (rows > self._most or now_s + rows * self._row_s > batch[0].due_s):
+                break
+            batch.append(request)
+        self._waiting = [request for request in self._waiting if request not in batch]
+        return batch
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
@@ -177,10 +229,6 @@ class SharedEngine:
             {name: np.concatenate([window[name] for window in windows]) for name in names}
         )
 
-    @staticmethod
-    def _rows(requests: list[_Request]) -> int:
-        return sum(request.rows for request in requests)
-
 
 class _SharedSession:
     """One user's `FusionSession` on a shared `ArrayEngine`; windows stay in numpy."""
@@ -193,7 +241,8 @@ class _SharedSession:
         shared, shapes = self._lent.shared(), self._lent.shapes
         window.check(shapes)
         window.check_finite()
-        return shared.infer_arrays(window.arrays(shapes, counterfactuals=counterfactuals))
+        arrays = window.arrays(shapes, counterfactuals=counterfactuals)
+        return shared.infer_arrays(arrays, self._lent.within_s)
 
     def restart(self) -> None:
         """Nothing is kept from window to window."""
@@ -204,8 +253,9 @@ class _Lent:
 
     reuses: bool
 
-    def __init__(self, shared: SharedEngine) -> None:
+    def __init__(self, shared: SharedEngine, within_s: float | None) -> None:
         engine = shared.engine
+        self.within_s = within_s
         self._shared: SharedEngine | None = shared
         self.name: str = engine.name
         self.detail = engine.detail if engine.reuses else f"{engine.detail}, in batches shared with others"
@@ -216,7 +266,7 @@ class _Lent:
 
     def infer(self, window: FusionInputs) -> NDArray[np.float32]:
         """As `FusionEngine.infer`."""
-        return self.shared().infer(window)
+        return self.shared().infer(window, self.within_s)
 
     def session(self) -> FusionSession:
         """As `FusionEngine.session`."""

@@ -130,8 +130,14 @@ def _look_at_address(call: Call, report: Report) -> None:
     for address, number in [*ends, *_PEER.findall(call.args)]:
         if number == "53":
             report.looked_up.append(f"{call.name} to {address} port 53")
-        elif not ipaddress.ip_address(address).is_loopback:
+        elif not _is_loopback(address):
             report.reached.append(f"{call.name} to {address} port {number}")
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _look_at_paths(call: Call, report: Report, cwd: Path, folders: list[str]) -> None:

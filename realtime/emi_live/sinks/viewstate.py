@@ -343,6 +343,7 @@ MEANINGS: Final[dict[str, Meaning]] = {
     # Window, fusion, sinks.
     "window.discarded": Meaning("{n} packet[s] too late for their window", PACKET_S),
     "fusion.missed_hops": Meaning("{n} estimate[s] left out (too slow)", HOP_S),
+    "fusion.late_windows": Meaning("{n} estimate[s] left out (the shared network was busy)", HOP_S),
     "estimates.skipped": Meaning("{n} estimate[s] that the program did not take", HOP_S),
     "fusion.engine_failures": Meaning("{n} failure[s] of the fusion engine", HOP_S, always=True),
     "publish.refused": Meaning("{n} client[s] of the published port cut off", HOP_S, always=True),

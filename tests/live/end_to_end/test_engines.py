@@ -199,11 +199,11 @@ def test_strict_knows_no_other_engine_than_the_one_named() -> None:
 def test_two_live_engines_share_one_network() -> None:
     from emi_engine import load_engine
 
-    with SharedEngine(load_engine(packaged_checkpoint("compact"), "torch"), wait_s=0.01) as shared:
+    with SharedEngine(load_engine(packaged_checkpoint("compact"), "torch")) as shared:
         configs = [LiveConfig(duration_s=1.0)] * 2
         with (
-            LiveEngine(configs[0], make_stages=script, engine=shared.lend()) as one,
-            LiveEngine(configs[1], make_stages=script, engine=shared.lend()) as other,
+            LiveEngine(configs[0], make_stages=script, engine=shared.lend(within_s=0.2)) as one,
+            LiveEngine(configs[1], make_stages=script, engine=shared.lend(within_s=0.2)) as other,
         ):
             estimates = [list(live.estimates()) for live in (one, other)]
             assert [len(got) + missed(live) for got, live in zip(estimates, (one, other), strict=True)] == [

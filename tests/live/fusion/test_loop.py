@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_engine import EngineError, FusionEngine
+from emi_engine.protocol import WindowLateError
 from emi_live.clock import NS_PER_S
 from emi_live.config import WindowConfig
 from emi_live.errors import ConfigurationError
@@ -407,3 +408,39 @@ def test_smoothing_makes_the_step_smaller_when_a_face_goes() -> None:
         return float(np.abs(np.diff(values)).max())
 
     assert largest_step(1.0) < 0.9 * largest_step(0.0)
+
+
+class Busy(FakeEngine):
+    """Is busy with the windows of others at each third window."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.asked = 0
+
+    def infer(self, window: FusionInputs) -> NDArray[np.float32]:
+        self.asked += 1
+        if self.asked % 3 == 0:
+            raise WindowLateError("busy until the deadline")
+        return super().infer(window)
+
+
+def test_a_window_that_a_shared_engine_drops_is_left_out_and_its_marker_comes_with_the_next() -> None:
+    clock, health, writer = FakeClock(), Health(), ListWriter()
+    loop = FusionLoop(
+        LoopOptions(hop_ns=HOP_NS, exact=False, origin_ns=lambda: 0, duration_ns=NS_PER_S, bundle="compact"),
+        {"vision": ListReader(clip(5.0), clock)},
+        WindowAssembler(WindowConfig(length_s=2.0), SMALL_SHAPES, frozenset(MODALITIES)),
+        Busy(clock),
+        writer,
+        dict,
+        clock,
+        health,
+    )
+    loop.observe(lambda window: None if window.end_ns != 2 * HOP_NS else loop.mark(7, label="seen"))
+    loop(threading.Event())
+    estimates = [packet for packet in writer.packets if isinstance(packet, Estimate)]
+    assert [round(e.t_s, 1) for e in estimates] == [0.2, 0.4, 0.8, 1.0]
+    assert [[mark.number for mark in e.marks] for e in estimates] == [[], [], [7], []]
+    counters = health.snapshot().counters
+    assert counters["fusion.late_windows"] == 1
+    assert "fusion.engine_failures" not in counters

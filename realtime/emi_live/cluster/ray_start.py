@@ -1,0 +1,198 @@
+"""Starts Ray on this machine, or joins a cluster that runs: no port beyond loopback, no statistics.
+
+Ray looks outside in three places, each of which is closed here (docs/decisions/0044, seen in Ray 2.60):
+
+- To learn its own address it opens a UDP socket to 8.8.8.8, even if it is told 127.0.0.1, and then binds its
+  ports to the address that it found. `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0` makes it use loopback, as it does
+  on Windows and macOS.
+- Its head process asks the metadata services of three clouds where it runs (169.254.169.254 and a look-up of
+  metadata.google.internal), even with statistics off, unless `~/ray_bootstrap_config.yaml` is there. Ray's
+  own processes therefore get a home of their own with an empty one; the workers keep yours.
+- Usage statistics, which a cluster made by `ray start` sends: `RAY_USAGE_STATS_ENABLED=0`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from emi_live.errors import ConfigurationError, StageError
+from emi_models.libraries import require
+
+__all__ = ["AUTO", "Cluster", "connected"]
+
+AUTO: Final = "auto"
+# Ray's sockets lie at most 64 characters below its folder, and a path of a socket has at most 107.
+LONGEST_FOLDER: Final = 107 - 64
+SHORT_FOLDER: Final = "/tmp"  # noqa: S108  # mkdtemp makes a folder of ours in it
+STORE_BYTES: Final = 128 << 20  # what actors exchange is small: features go to files
+BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would have the working folder copied to the workers
+    "GRPC_DNS_RESOLVER": "native",  # gRPC's own one reads the name servers' addresses at its start
+}
+LOCAL: Final[Mapping[str, str]] = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",  # other users of this machine cannot submit code
+}
+QUIET: Final = ("ray", "ray.data", "ray.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What Ray has to give."""
+
+    address: str  # of the head, "127.0.0.1:PORT" if it was started here
+    here: bool  # whether it was started here, and ends with us
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connected(
+    address: str = AUTO, *, cpus: int | None = None, store_bytes: int = STORE_BYTES
+) -> Iterator[Cluster]:
+    """A span in which this process is connected to Ray.
+
+    Args:
+        address: `auto`: start Ray on this machine, on loopback, and end it with the span; nobody else can
+            join it. Else HOST:PORT of a head that `ray start --head` started.
+        cpus: how many cores a Ray that is started here believes to have; None: those of this machine.
+        store_bytes: shared memory of a Ray that is started here.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ConfigurationError: the address is none, or nobody answers there.
+        StageError: Ray could not be started.
+    """
+    require("ray", extra="cluster", what="--cluster")
+    if address != AUTO:
+        _check(address)
+    with ExitStack() as opened:
+        opened.enter_context(_environ(BEFORE_RAY | (LOCAL if address == AUTO else {})))
+        if address == AUTO:
+            folder = opened.enter_context(_folder())
+            token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+            opened.enter_context(_environ({"RAY_AUTH_TOKEN": token}))
+            yield opened.enter_context(_started(folder, cpus, store_bytes))
+        else:
+            yield opened.enter_context(_joined(address))
+
+
+@contextmanager
+def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Cluster]:
+    import ray
+    import ray._private.ray_constants as constants
+
+    constants.ENABLE_RAY_CLUSTER = False  # if a program imported Ray before us, without the variable
+    home = folder.parent / "home"
+    yours = os.environ.get("HOME", str(home))
+    try:
+        with _environ({"HOME": str(home)}):
+            ray.init(
+                "local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                dashboard_host="127.0.0.1",
+                object_store_memory=store_bytes,
+                runtime_env={"env_vars": {"HOME": yours}},
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+                **_quiet(),
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        raise StageError(f"Ray did not start: {_line(error)}; leave --cluster out") from error
+    try:
+        yield _cluster(here=True)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[Cluster]:
+    import ray
+
+    try:
+        ray.init(address, **_quiet())
+    except (OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        raise ConfigurationError(
+            f"--cluster {address}: {_line(error)}; give HOST:PORT of a head that `ray start --head` started"
+        ) from error
+    try:
+        yield _cluster(here=False)
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> dict[str, object]:
+    """Ray's own lines stay in its log files."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return {"configure_logging": False, "log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def _cluster(*, here: bool) -> Cluster:
+    import ray
+
+    found = ray.cluster_resources()
+    address = ray.get_runtime_context().gcs_address
+    if here:
+        host = address.rpartition(":")[0].strip("[]")
+        if not ipaddress.ip_address(host).is_loopback:  # a later release may not know the setting
+            raise StageError(f"Ray listens on {host}, not on loopback: install the release in uv.lock")
+    return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0))
+
+
+def _check(address: str) -> None:
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ConfigurationError(f"--cluster {address}: give auto, or HOST:PORT of a Ray head")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for Ray's logs and sockets; removed at the end.
+
+    Ray gives everybody all rights to its folder, so it is one below a folder of ours.
+    """
+    base = tempfile.gettempdir()
+    if len(base) + len("/emi-ray-12345678/r") > LONGEST_FOLDER:
+        base = SHORT_FOLDER
+    ours = Path(tempfile.mkdtemp(prefix="emi-ray-", dir=base))
+    try:
+        (ours / "home").mkdir()
+        (ours / "home" / "ray_bootstrap_config.yaml").write_text("{}\n", encoding="utf-8")
+        yield ours / "r"
+    finally:
+        shutil.rmtree(ours, ignore_errors=True)
+
+
+@contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """A span with other environment variables, which the processes that are started in it inherit."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message that may have many."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
