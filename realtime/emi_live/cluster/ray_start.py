@@ -78,7 +78,7 @@ def connected(
     if address != AUTO:
         _check(address)
     with ExitStack() as opened:
-        opened.enter_context(_environ(BEFORE_RAY | (LOCAL if address == AUTO else {})))
+        opened.enter_context(_environ({**BEFORE_RAY, **(LOCAL if address == AUTO else {})}))
         if address == AUTO:
             folder = opened.enter_context(_folder())
             token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # comes with onnx, without types
+from google.protobuf.message import DecodeError  # comes with onnx
 
 from emi_engine.cuda import Gpu
 

@@ -120,7 +120,7 @@ def test_a_lone_window_goes_at_once() -> None:
     engine = EchoEngine()
     engine.go.set()
 
-    def never() -> float:
+    def never() -> bool:
         raise AssertionError("it waited")
 
     with SharedEngine(engine) as shared:
