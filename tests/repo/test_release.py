@@ -95,7 +95,7 @@ def test_the_demo_and_the_doctor(run) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_example_that_embeds_the_engine(run, assets: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "vision missing (no face)" in run("python", ROOT / "examples" / "embed.py").stdout
+    assert "no face; look around" in run("python", ROOT / "examples" / "robot_loop.py").stdout
 
 
 @pytest.mark.parametrize(
