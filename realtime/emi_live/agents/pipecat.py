@@ -169,10 +169,11 @@ class EmotionProcessor(FrameProcessor):
         """Load the models, in a thread.
 
         Raises:
-            EmiError: as `LiveEngine.load`; pipecat then does not start the pipeline.
+            EmiError: as `LiveEngine.load`. pipecat reports it, and runs the pipeline without emotions.
         """
         await super().setup(setup)
         await asyncio.to_thread(self._live.load)
+        self._packets = self._live.subscribe(["transcript"])
         for line in self._live.announcements:  # what runs; and if a library may have sent something
             logger.log(logging.WARNING if line.startswith("privacy:") else logging.INFO, "%s", line)
 
@@ -204,7 +205,8 @@ class EmotionProcessor(FrameProcessor):
             await self._take(frame)
 
     async def _start(self) -> None:
-        self._packets = self._live.subscribe(["transcript"])
+        if self._packets is None:  # nothing is loaded
+            return
         try:
             await self._live.__aenter__()
         except EmiError as error:

@@ -183,6 +183,16 @@ def test_frames_of_no_use_are_said_once_and_a_cancelled_pipeline_leaves_no_threa
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("emi-")]
 
 
+def test_a_bot_goes_on_without_emotions_if_the_engine_cannot_load(tmp_path: Path) -> None:
+    config = LiveConfig.model_validate({"fusion": {"checkpoint": tmp_path / "none.safetensors"}})
+    processor = EmotionProcessor(LiveEngine(config))
+    sound = [InputAudioRawFrame(bytes(640), 16_000, 1) for _ in range(3)]
+    emotions, others, _ = run(processor, sound)
+    assert others == sound
+    assert not emotions
+    assert not processor.is_usable  # pipecat has reported the error
+
+
 def test_an_engine_that_captures_is_refused() -> None:
     config = LiveConfig.model_validate({"source": {"camera": 0}})
     with pytest.raises(ConfigurationError, match="camera"):
