@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_engine import ENGINES
-from emi_live.addresses import safe_address
+from emi_live.addresses import is_ros2, safe_address
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.libraries import require
 
@@ -256,6 +256,11 @@ def _check_input(text: str) -> None:
 
 def _check_camera(where: int | str) -> None:
     """Refuse a device that does not exist; OpenCV checks the rest when it opens it."""
+    if is_ros2(where):
+        from emi_live.sources.ros2 import Topic
+
+        Topic.of("--camera", str(where))
+        return
     if isinstance(where, str) and "://" in where:
         return
     path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from emi_live.addresses import is_ros2
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.options import media_argument
 from emi_models.libraries import LATE, SWITCHES, mediapipe_release, telemetry_warnings
@@ -231,9 +232,17 @@ def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
         yield Fact("opens", "no device", "a program pushes pictures and sound; for emi-live, name a source")
     if source.input is not None and not demo:
         yield Fact("opens", f"file {source.input}", "its pictures, and its sound unless --mic is given")
+    for topic in (source.camera, source.mic):
+        if is_ros2(topic) and not demo:
+            who = (
+                "the network, in clear text"
+                if config.output.lan
+                else "this machine; its UDP ports are open to others"
+            )
+            yield Fact("opens", str(topic), f"what ROS 2 publishes there, by DDS, of programs of {who}")
     if source.camera is not None and not demo and not _is_url(source.camera):
         yield Fact("opens", f"camera {source.camera}", "pictures, while it runs")
-    named = source.mic not in (None, "none")
+    named = source.mic not in (None, "none") and not is_ros2(source.mic)
     if not demo and (named or (source.camera is not None and source.mic is None)):
         name = "default microphone" if source.mic in (None, "default") else f"microphone {source.mic}"
         yield Fact(
@@ -259,7 +268,7 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
 
     none = True
     camera = config.source.camera
-    if camera is not None and _is_url(camera):
+    if camera is not None and _is_url(camera) and not is_ros2(camera):
         none = False
         where = "on this machine" if _is_loopback(str(camera)) else "looks up its name and connects to it"
         yield Fact("contacts", f"camera {safe_address(camera)}", where)

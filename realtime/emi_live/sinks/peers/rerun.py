@@ -42,8 +42,8 @@ class RerunPeer(Peer):
 
     Entities: `emi/intensities` and `emi/used` are scalars with names, `emi/states`, `emi/words` and
     `emi/markers` text. The timeline `capture_time` has capture times by wall time. A viewer that was closed
-    gets the same recording again when it is back. A file is not continued after its disk was full; it is cut to
-    what was written whole, since Rerun reads no half message.
+    gets the same recording again when it is back. A file is not continued after its disk was full; it is cut
+    to what was written whole, since Rerun reads no half message.
     """
 
     kind: ClassVar[str] = "rerun"
