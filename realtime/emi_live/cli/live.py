@@ -164,6 +164,14 @@ def live(
             metavar="FILE.mcap",
         ),
     ] = None,
+    record_media: Annotated[
+        bool,
+        typer.Option(
+            "--record-media",
+            help="With --record: picture and sound too. Needs the extra `foxglove`.",
+            rich_help_panel=TELL,
+        ),
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -309,6 +317,7 @@ def live(
                 "output.metrics": metrics,
                 "output.lan": lan or None,
                 "output.record": record,
+                "output.record_media": record_media or None,
                 "output.ui": None if ui else False,
             }
         )

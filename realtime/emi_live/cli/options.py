@@ -86,8 +86,12 @@ def _check_outputs(config: LiveConfig, picture: Path | None) -> None:
             check_new_file(
                 "--json", output.json_path, output.force, "--append to add to it, or --force to replace it"
             )
+    if output.record_media and output.record is None:
+        raise ConfigurationError("--record-media adds to a recording: give --record FILE.mcap too")
     if output.record is not None:
         require("mcap", extra="record", what="--record")
+        if output.record_media:
+            require("foxglove", extra="foxglove", what="--record-media")
         if output.record.suffix.lower() != ".mcap":
             raise ConfigurationError(f"--record {output.record}: name a file that ends in .mcap")
         check_writable("--record", output.record)

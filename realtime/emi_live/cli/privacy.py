@@ -77,6 +77,9 @@ def privacy(
     metrics: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
+    record_media: Annotated[
+        bool, typer.Option("--record-media", metavar=FLAG, help="As in emi-live.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
@@ -112,6 +115,7 @@ def privacy(
         "to": to or None,
         "lan": lan or None,
         "record": record,
+        "record_media": record_media or None,
         "metrics": metrics,
         "marks": marks or None,
         "ui": None if ui else False,
@@ -177,7 +181,9 @@ def facts(
         "identity",
         "nothing is computed that distinguishes one person's face or voice from another's",
     )
-    yield Fact("never", "pictures and sound", "they are never written or sent; only what is listed above is")
+    if not config.output.record_media:
+        what = "they are never written or sent; only what is listed above is"
+        yield Fact("never", "pictures and sound", what)
 
 
 def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
@@ -346,6 +352,8 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
         kept = (
             f"{PUBLISHED}; and features of face, voice and words, from which no picture or sound can be made"
         )
+        if output.record_media:
+            kept = f"PICTURE AND SOUND, as they were captured; {PUBLISHED}; features"
         yield Fact("writes", f"--record {output.record}", kept)
     if picture is not None:
         yield Fact("writes", f"--picture {picture}", "the view at the end, with its words")

@@ -655,6 +655,9 @@ class OutputConfig(Section):
         None,
         description="MCAP file for features, words and estimates, to replay; unset = none is written.",
     )
+    record_media: bool = Field(
+        False, description="Add picture (JPEG) and sound to the recording; replays do not read them."
+    )
     ui: bool = Field(True, description="Show the terminal view.")
 
 

@@ -141,7 +141,7 @@ class Stamps:
                 else f"{abs(away_s):.0f} s {'ahead of' if away_s > 0 else 'behind'} this clock"
             )
             logger.warning(
-                "the stamps of %s are %s: the time of arrival is used; set the clocks of both machines (NTP), "
+                "the stamps of %s are %s: the time of arrival is used; set both clocks by NTP, "
                 "or use no simulated time",
                 self._topic,
                 where,
