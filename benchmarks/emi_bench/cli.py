@@ -362,7 +362,9 @@ def systems(
 def peers(
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="lsl, osc, mqtt, psi or ros2; repeatable. Default: all."),
+        typer.Option(
+            "--kind", help="lsl, osc, mqtt, psi, ros2, foxglove, metrics or rerun; repeatable. Default: all."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=2.0, help="Seconds for each kind.")] = 30.0,
     broker: Annotated[str, typer.Option(help="HOST:PORT of a running broker, for mqtt.")] = "127.0.0.1:1883",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["SafeFormatter", "has_scheme", "safe_address", "safe_text"]
+__all__ = ["SafeFormatter", "has_scheme", "is_ros2", "safe_address", "safe_text"]
 
 HIDDEN: Final = "…"
 
@@ -44,6 +44,11 @@ def has_scheme(where: int | str | Path) -> bool:
     return not isinstance(where, int) and SCHEME.match(str(where)) is not None
 
 
+def is_ros2(where: int | str | Path | None) -> bool:
+    """Whether a camera or microphone is a topic of ROS 2 (`ros2:/TOPIC`)."""
+    return isinstance(where, str) and where.startswith("ros2:")
+
+
 def safe_address(where: int | str | Path) -> str:
     """The address as it may be shown, logged and stored; the path of a file or a device as it is.
 
@@ -51,6 +56,8 @@ def safe_address(where: int | str | Path) -> str:
     Applied twice, it changes nothing more.
     """
     text = str(where)
+    if is_ros2(text):
+        return text
     scheme = SCHEME.match(text)
     if scheme is None:
         forgotten = CREDENTIALS.match(text) is not None  # a URL without its scheme

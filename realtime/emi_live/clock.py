@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
-__all__ = ["NS_PER_MS", "NS_PER_S", "Clock", "MonotonicClock", "seconds_to_ns"]
+__all__ = ["NS_PER_MS", "NS_PER_S", "Clock", "MonotonicClock", "offset_ns", "seconds_to_ns"]
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
+READINGS: Final = 7  # of two clocks; the one that was least interrupted counts
 
 
 class Clock(Protocol):
@@ -40,3 +42,19 @@ class MonotonicClock:
 def seconds_to_ns(seconds: float) -> int:
     """The nearest whole number of nanoseconds."""
     return round(seconds * NS_PER_S)
+
+
+def offset_ns(other_ns: Callable[[], int], our_ns: Callable[[], int] = time.monotonic_ns) -> int:
+    """Another clock minus ours, in nanoseconds.
+
+    Of a few readings the one between the closest two readings of our clock is taken.
+    """
+    best: tuple[int, int] | None = None
+    for _ in range(READINGS):
+        before_ns = our_ns()
+        there_ns = other_ns()
+        after_ns = our_ns()
+        found = (after_ns - before_ns, there_ns - (before_ns + after_ns) // 2)
+        best = found if best is None else min(best, found)
+    assert best is not None  # noqa: S101  # there is at least one reading
+    return best[1]

@@ -30,6 +30,7 @@ from emi_live.bundle import Encoders, bundle_of
 from emi_live.bus import Bus
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
+from emi_live.errors import ConfigurationError
 from emi_live.flow import Flow, StageMaker, open_flow
 from emi_live.fusion_loop import FusionLoop, LoopOptions
 from emi_live.health import Health
@@ -187,6 +188,8 @@ class Builder:
                 *(loop, fusion, limits, encoders.face, flow.landmarks),
             )
             parts.sinks += [] if recorder is None else [Worker("sink-record", recorder, health)]
+            if recorder is not None and config.output.record_media:
+                parts.sinks.append(self._media_worker(recorder, flow))
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)
@@ -419,6 +422,14 @@ class Builder:
             return None
         from emi_live.recording import About, SessionRecorder
 
+        media = config.output.record_media
+        if media and (demo or config.exact):
+            raise ConfigurationError(
+                "--record-media is for a camera or a microphone: a file has its picture and sound, and the "
+                "demo has none; leave it out"
+            )
+        if media:
+            from emi_live.recording_media import media_schemas
         checkpoint = self._loaded.get(engine)
         source = self._source(demo=demo)
         ids, dims = self._encoders.ids, self._encoders.dims
@@ -436,12 +447,28 @@ class Builder:
             clock_offset_ns=0 if config.exact else time.time_ns() - self._clock.now_ns(),
         )
         recorder = SessionRecorder(
-            path, about, self._health, lossless=config.exact, replace=config.output.force
+            *(path, about, self._health),
+            lossless=config.exact,
+            replace=config.output.force,
+            media=media_schemas() if media else None,
         )
         opened.callback(recorder.close)
         loop.record(recorder.put)
-        self._announce(f"record: features, words, states and estimates go to {path}; no picture, no sound")
+        kept = "PICTURE AND SOUND" if media else "no picture, no sound"
+        self._announce(f"record: features, words, states and estimates go to {path}; {kept}")
         return recorder
+
+    def _media_worker(self, recorder: SessionRecorder, flow: Flow) -> Worker:
+        from emi_live.recording_media import MediaRecorder
+
+        body = MediaRecorder(
+            flow.video.reader(loose=True),
+            flow.audio.reader(loose=True),
+            recorder.put_media,
+            recorder.clock_offset_ns,
+            self._health,
+        )
+        return Worker("record-media", body, self._health)
 
     @property
     def _words_due_s(self) -> float:

@@ -1,9 +1,9 @@
 """Sessions as MCAP files: what the fusion loop was given and what it made of it, for an exact replay.
 
-A recording has no picture and no sound. In the order in which the loop took them it holds the packets of
-the bus (topics `/emi/vision`, `/emi/audio`, `/emi/text`: the bytes of `emi_live.wire`), each hop with the
-states of devices (`/emi/hop`), and each estimate as its JSON line (`/emi/estimate`). Any MCAP viewer can plot
-the last: its schema is a JSON Schema.
+A recording has no picture and no sound, unless `emi_live.recording_media` adds them. In the order in which
+the loop took them it holds the packets of the bus (topics `/emi/vision`, `/emi/audio`, `/emi/text`: the bytes
+of `emi_live.wire`), each hop with the states of devices (`/emi/hop`), and each estimate as its JSON line
+(`/emi/estimate`). Any MCAP viewer can plot the last: its schema is a JSON Schema.
 
 Format: https://mcap.dev/spec. Chunks are small and flushed, so that a process that is killed loses seconds.
 """
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -40,10 +41,12 @@ __all__ = ["About", "Recording", "ReplayLoop", "SessionRecorder", "with_recorded
 
 FORMAT: Final = 1
 METADATA: Final = "emi-live"
+CLOCKS: Final = "emi-live clocks"  # other clocks minus that of capture times, in seconds
 PROFILE: Final = ""
 CHUNK_BYTES: Final = 64 * 1024  # about 3 s of a face and a voice
 FLUSH_S: Final = 1.0
 MOST_WAITING: Final = 8_192  # events for the writing thread; over a minute of a face and a voice
+MOST_MEDIA: Final = 64  # pictures and pieces of sound; they are large
 WAIT_S: Final = 0.1
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024  # a larger record is damage
 LENGTH: Final = struct.Struct("<I")  # of a packet's header, in front of it
@@ -107,6 +110,15 @@ class About:
         return msgspec.convert(values, cls)
 
 
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a piece of sound, as a message of its topic."""
+
+    topic: str
+    t_ns: int
+    message: bytes
+
+
 class SessionRecorder:
     """Writes events to a file in its own thread; `put` is for the loop's thread and costs microseconds.
 
@@ -116,8 +128,17 @@ class SessionRecorder:
 
     name = "record"
 
-    def __init__(self, path: Path, about: About, health: Health, *, lossless: bool, replace: bool) -> None:
-        """Open the file.
+    def __init__(
+        self,
+        path: Path,
+        about: About,
+        health: Health,
+        *,
+        lossless: bool,
+        replace: bool,
+        media: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open the file; `media` has the schemas of topics that `put_media` fills.
 
         Raises:
             ConfigurationError: it is there and `replace` is false, or it cannot be written.
@@ -129,8 +150,11 @@ class SessionRecorder:
         self._health = health
         self._lossless = lossless
         self._changed = threading.Condition()
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[Event | Media] = deque()
+        self._media = dict(media or {})
+        self._media_waiting = 0
         self._over = False
+        self._failed = False
         try:
             self._file: IO[bytes] = path.open("wb" if replace else "xb")
         except FileExistsError as error:
@@ -144,20 +168,34 @@ class SessionRecorder:
         self._writer: Writer = Writer(self._file, chunk_size=CHUNK_BYTES)
         self._channels: dict[str, int] = {}
         self._counts: dict[str, int] = {}
+        self._clocks: dict[str, str] = {}
         self._flushed_s = time.monotonic()
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """Wall time minus the clock of capture times."""
+        return self._about.clock_offset_ns
 
     def put(self, event: Event) -> None:
         """Hand over one event; nothing of it may change afterwards."""
         with self._changed:
             while self._lossless and len(self._waiting) >= MOST_WAITING and not self._over:
                 self._changed.wait(WAIT_S)
-            if self._over:
-                return
-            if len(self._waiting) >= MOST_WAITING:
+            if self._failed or (not self._over and len(self._waiting) >= MOST_WAITING):
                 self._health.count("record.lost")
-                return
-            self._waiting.append(event)
-            self._changed.notify_all()
+            elif not self._over:
+                self._waiting.append(event)
+                self._changed.notify_all()
+
+    def put_media(self, topic: str, t_ns: int, message: bytes) -> None:
+        """Hand over a picture or sound; what finds 64 waiting is counted as `record.media_lost`."""
+        with self._changed:
+            if self._failed or (not self._over and self._media_waiting >= MOST_MEDIA):
+                self._health.count("record.media_lost")
+            elif not self._over:
+                self._media_waiting += 1
+                self._waiting.append(Media(topic, t_ns, message))
+                self._changed.notify_all()
 
     def end(self) -> None:
         """Nothing more will be put."""
@@ -177,9 +215,14 @@ class SessionRecorder:
             self._open_channels()
             while (event := self._next(stop)) is not None:
                 self._write(event)
+            self._note_clocks()
             self._writer.finish()
             self._file.close()
         except OSError as error:
+            with self._changed:  # what waits, and what follows, is lost
+                self._failed = True
+                self._health.count("record.lost", 1 + len(self._waiting))
+                self._waiting.clear()
             raise LiveError(
                 f"--record {self._path} cannot be written: {error.strerror or error}; what was recorded "
                 "before can be replayed"
@@ -190,15 +233,17 @@ class SessionRecorder:
     def close(self) -> None:
         """Close the file, whole or not; the worker must have ended."""
         self.end()
-        self._file.close()
+        with suppress(OSError):  # a full disk was said before
+            self._file.close()
 
-    def _next(self, stop: threading.Event) -> Event | None:
+    def _next(self, stop: threading.Event) -> Event | Media | None:
         with self._changed:
             while not self._waiting:
                 if self._over or stop.is_set():
                     return None
                 self._changed.wait(WAIT_S)
             event = self._waiting.popleft()
+            self._media_waiting -= isinstance(event, Media)
             self._changed.notify_all()
             return event
 
@@ -212,7 +257,14 @@ class SessionRecorder:
             )
             self._channels[name] = self._writer.register_channel(f"/emi/{name}", "json", schema)
 
-    def _write(self, event: Event) -> None:
+        for name, known in self._media.items():
+            schema = self._writer.register_schema(known.name, known.encoding, known.data)
+            self._channels[name] = self._writer.register_channel(f"/emi/{name}", known.encoding, schema)
+
+    def _write(self, event: Event | Media) -> None:
+        if isinstance(event, Media):
+            self._add(event.topic, event.t_ns, event.message)
+            return
         if isinstance(event, Hop):
             self._add("hop", event.end_ns, _hop_line(event))
             if event.estimate is not None:
@@ -229,7 +281,16 @@ class SessionRecorder:
         self._writer.add_message(self._channels[kind], at_ns, data, at_ns, sequence=count)
         if time.monotonic() - self._flushed_s > FLUSH_S:
             self._flushed_s = time.monotonic()
+            self._note_clocks()
             self._file.flush()
+
+    def _note_clocks(self) -> None:
+        """Record the offsets of other clocks, as peers and sources measure them, whenever one is new."""
+        facts = self._health.snapshot().facts
+        clocks = {name: f"{value:.9f}" for name, value in facts.items() if name.startswith("clock.")}
+        if clocks.keys() != self._clocks.keys():
+            self._clocks = clocks
+            self._writer.add_metadata(CLOCKS, clocks)
 
 
 def _hop_line(hop: Hop) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -192,6 +193,109 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     recorder.end()
     with pytest.raises(LiveError, match="No space"):
         recorder(threading.Event())
+
+
+@pytest.mark.slow
+def test_a_full_disk_in_mid_recording_costs_the_engine_nothing(tmp_path: Path) -> None:
+    """In a process of its own, since a limit of the size of files holds for all of them."""
+    path = tmp_path / "full.mcap"
+    code = f"""
+import resource
+from functools import partial
+from emi_live import LiveEngine, load_config
+from emi_live.demo import demo_stages
+from emi_live.errors import LiveError
+config = load_config(None, ["duration_s=6", "window.hop_s=0.1", "output.record={path}"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, resource.RLIM_INFINITY))
+stages, seqs = partial(demo_stages, length_s=config.window.length_s), []
+try:
+    with LiveEngine(config, make_stages=stages) as live:
+        for estimate in live.estimates():
+            seqs.append(estimate.seq)
+except LiveError as error:
+    print("said" if "too large" in str(error) else error)
+counters = live.health.snapshot().counters
+print(len(seqs), counters["record.lost"] > 0, counters.get("fusion.missed_hops", 0) <= 5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    said, figures = done.stdout.splitlines()
+    count, lost, well = figures.split()
+    assert (said, lost, well) == ("said", "True", "True")
+    assert int(count) >= 50
+    assert path.stat().st_size <= 70_000
+    recording = Recording(path)
+    assert sum(isinstance(event, Hop) for event in recording) >= 10
+    assert "cut off" in recording.shortfall
+
+
+def test_the_offsets_of_other_clocks_are_recorded(tmp_path: Path) -> None:
+    from mcap.reader import make_reader
+
+    health = Health()
+    health.note("clock.lsl.offset_s", 0.25)
+    recorder = SessionRecorder(tmp_path / "s.mcap", ABOUT, health, lossless=True, replace=False)
+    recorder.put(next(packets(1)))
+    recorder.end()
+    recorder(threading.Event())
+    with (tmp_path / "s.mcap").open("rb") as file:
+        found = {record.name: record.metadata for record in make_reader(file).iter_metadata()}
+    assert found["emi-live clocks"] == {"clock.lsl.offset_s": "0.250000000"}
+    assert json.loads(found["emi-live"]["clock_offset_ns"]) == ABOUT.clock_offset_ns
+
+
+@pytest.mark.slow
+def test_picture_and_sound_are_what_was_pushed_and_a_replay_is_the_same(tmp_path: Path) -> None:
+    from foxglove.messages import CompressedImage, RawAudio
+    from mcap.reader import make_reader
+
+    path, rng = tmp_path / "s.mcap", np.random.default_rng(0)
+    red = np.zeros((48, 64, 3), np.uint8)
+    red[..., 0] = 200
+    sound = (rng.random(1600, np.float32) - 0.5) / 2
+    settings = [
+        f"output.record={path}",
+        "output.record_media=true",
+        "window.hop_s=0.1",
+        "speech.backend=none",
+    ]
+    config = load_config(None, [*settings, "face.enabled=false", "fusion.smooth_s=0"])
+    with LiveEngine(config) as live:
+        for _ in range(12):
+            live.push_frame(red)
+            live.push_audio(sound)
+            threading.Event().wait(0.1)
+        live.end()
+        estimates = list(live.estimates())
+        assert any("PICTURE AND SOUND" in line for line in live.announcements)
+    pictures, sounds, schemas = [], [], set()
+    with path.open("rb") as file:
+        for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
+            assert schema is not None
+            schemas.add(f"{channel.topic} {schema.name} {schema.encoding}")
+            if channel.topic == "/emi/picture":
+                pictures.append(message.data)
+            elif channel.topic == "/emi/sound":
+                sounds.append(message.data)
+    assert f"/emi/picture {CompressedImage.get_schema().name} protobuf" in schemas
+    assert f"/emi/sound {RawAudio.get_schema().name} protobuf" in schemas
+    assert len(pictures) >= 8
+    jpeg = pictures[0][pictures[0].index(b"\xff\xd8") :]
+    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (48, 64, 3)
+    assert abs(int(shown[24, 32, 2]) - 200) < 6  # red, also after JPEG
+    wanted = np.rint(sound * 32768).astype("<i2").tobytes()
+    heard = b"".join(sounds)
+    assert wanted[:400] in heard
+    again, _ = played(load_config(None, [f"source.input={path}"]))
+    assert [comparable(one) for one in again] == [comparable(one) for one in estimates]
+
+
+def test_media_of_the_demo_or_of_a_file_are_refused(tmp_path: Path) -> None:
+    settings = [f"output.record={tmp_path}/s.mcap", "output.record_media=true"]
+    with pytest.raises(ConfigurationError, match="record-media"):
+        played(load_config(None, settings), demo=True)
 
 
 def played(config: LiveConfig, *, demo: bool = False) -> tuple[list[Estimate], Health]:

@@ -63,7 +63,7 @@ def live(
     camera: Annotated[
         str | None,
         typer.Option(
-            help="Camera index, device path or URL.",
+            help="Camera index, device path or URL, or ros2:/TOPIC.",
             rich_help_panel=WATCH,
             metavar="N|PATH|URL",
             autocompletion=complete_camera,
@@ -75,7 +75,8 @@ def live(
     mic: Annotated[
         str | None,
         typer.Option(
-            help="Microphone by name or index; 'none' for no sound. Default: the system's or the file's.",
+            help="Microphone by name or index, or ros2:/TOPIC; 'none' for no sound. Default: the system's or "
+            "the file's.",
             rich_help_panel=WATCH,
             metavar="NAME|none",
             autocompletion=complete_microphone,
@@ -163,6 +164,14 @@ def live(
             metavar="FILE.mcap",
         ),
     ] = None,
+    record_media: Annotated[
+        bool,
+        typer.Option(
+            "--record-media",
+            help="With --record: picture and sound too. Needs the extra `foxglove`.",
+            rich_help_panel=TELL,
+        ),
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -307,6 +316,7 @@ def live(
                 "output.metrics": metrics,
                 "output.lan": lan or None,
                 "output.record": record,
+                "output.record_media": record_media or None,
                 "output.ui": None if ui else False,
             }
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_engine import ENGINES
-from emi_live.addresses import safe_address
+from emi_live.addresses import is_ros2, safe_address
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.libraries import require
 
@@ -86,8 +86,12 @@ def _check_outputs(config: LiveConfig, picture: Path | None) -> None:
             check_new_file(
                 "--json", output.json_path, output.force, "--append to add to it, or --force to replace it"
             )
+    if output.record_media and output.record is None:
+        raise ConfigurationError("--record-media adds to a recording: give --record FILE.mcap too")
     if output.record is not None:
         require("mcap", extra="record", what="--record")
+        if output.record_media:
+            require("foxglove", extra="foxglove", what="--record-media")
         if output.record.suffix.lower() != ".mcap":
             raise ConfigurationError(f"--record {output.record}: name a file that ends in .mcap")
         check_writable("--record", output.record)
@@ -256,6 +260,11 @@ def _check_input(text: str) -> None:
 
 def _check_camera(where: int | str) -> None:
     """Refuse a device that does not exist; OpenCV checks the rest when it opens it."""
+    if is_ros2(where):
+        from emi_live.sources.ros2 import Topic
+
+        Topic.of("--camera", str(where))
+        return
     if isinstance(where, str) and "://" in where:
         return
     path = Path(f"/dev/video{where}" if str(where).isdecimal() else str(where))

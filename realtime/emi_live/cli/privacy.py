@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from emi_live.addresses import is_ros2
 from emi_live.cli.errors import DebugOption
 from emi_live.cli.options import media_argument
 from emi_models.libraries import LATE, SWITCHES, mediapipe_release, telemetry_warnings
@@ -83,6 +84,9 @@ def privacy(
     metrics: Annotated[str | None, typer.Option(metavar="PORT|ADDRESS", help="As in emi-live.")] = None,
     lan: Annotated[bool, typer.Option("--lan", metavar=FLAG, help="As in emi-live.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mcap", help="As in emi-live.")] = None,
+    record_media: Annotated[
+        bool, typer.Option("--record-media", metavar=FLAG, help="As in emi-live.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
@@ -118,6 +122,7 @@ def privacy(
         "to": to or None,
         "lan": lan or None,
         "record": record,
+        "record_media": record_media or None,
         "metrics": metrics,
         "marks": marks or None,
         "ui": None if ui else False,
@@ -183,7 +188,9 @@ def facts(
         "identity",
         "nothing is computed that distinguishes one person's face or voice from another's",
     )
-    yield Fact("never", "pictures and sound", "they are never written or sent; only what is listed above is")
+    if not config.output.record_media:
+        what = "they are never written or sent; only what is listed above is"
+        yield Fact("never", "pictures and sound", what)
 
 
 def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
@@ -238,9 +245,17 @@ def _opens(config: LiveConfig, demo: bool) -> Iterator[Fact]:
         yield Fact("opens", "no device", "a program pushes pictures and sound; for emi-live, name a source")
     if source.input is not None and not demo:
         yield Fact("opens", f"file {source.input}", "its pictures, and its sound unless --mic is given")
+    for topic in (source.camera, source.mic):
+        if is_ros2(topic) and not demo:
+            who = (
+                "the network, in clear text"
+                if config.output.lan
+                else "this machine; its UDP ports are open to others"
+            )
+            yield Fact("opens", str(topic), f"what ROS 2 publishes there, by DDS, of programs of {who}")
     if source.camera is not None and not demo and not _is_url(source.camera):
         yield Fact("opens", f"camera {source.camera}", "pictures, while it runs")
-    named = source.mic not in (None, "none")
+    named = source.mic not in (None, "none") and not is_ros2(source.mic)
     if not demo and (named or (source.camera is not None and source.mic is None)):
         name = "default microphone" if source.mic in (None, "default") else f"microphone {source.mic}"
         yield Fact(
@@ -266,7 +281,7 @@ def _contacts(config: LiveConfig, store: ModelStore, wanted: list[str]) -> Itera
 
     none = True
     camera = config.source.camera
-    if camera is not None and _is_url(camera):
+    if camera is not None and _is_url(camera) and not is_ros2(camera):
         none = False
         where = "on this machine" if _is_loopback(str(camera)) else "looks up its name and connects to it"
         yield Fact("contacts", f"camera {safe_address(camera)}", where)
@@ -344,6 +359,8 @@ def _writes_what_is_asked_for(config: LiveConfig, picture: Path | None) -> Itera
         kept = (
             f"{PUBLISHED}; and features of face, voice and words, from which no picture or sound can be made"
         )
+        if output.record_media:
+            kept = f"PICTURE AND SOUND, as they were captured; {PUBLISHED}; features"
         yield Fact("writes", f"--record {output.record}", kept)
     if picture is not None:
         yield Fact("writes", f"--picture {picture}", "the view at the end, with its words")

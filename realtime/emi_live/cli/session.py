@@ -401,11 +401,10 @@ def _open_outputs(
         from emi_live.sinks.terminal import Controls, TerminalSink
 
         outputs.controls = Controls(lambda: os.kill(os.getpid(), signal.SIGINT), mark)
-        stored = f"estimates go to {output.json_path or output.publish or ', '.join(output.to)}"
         terminal = TerminalSink(
             health,
             source=watched,
-            notice=stored if len(sinks) else NOTICE,
+            notice=_notice(config, written=bool(sinks)),
             controls=outputs.controls,
             exact=config.exact,
             until_s=config.duration_s,
@@ -414,6 +413,16 @@ def _open_outputs(
         outputs.view = None if terminal.plain else terminal
         sinks.append(terminal)
     return outputs
+
+
+def _notice(config: LiveConfig, *, written: bool) -> str:
+    """What the view says of where things go."""
+    output = config.output
+    if output.record is not None:
+        what = "PICTURE, SOUND, features and words" if output.record_media else "features and words"
+        return f"{what} are recorded in {output.record}"
+    where = output.json_path or output.publish or ", ".join(output.to)
+    return f"estimates go to {where}" if written else NOTICE
 
 
 def _in_words(config: LiveConfig, demo: bool) -> str:

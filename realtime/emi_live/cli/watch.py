@@ -349,7 +349,8 @@ def _mqtt(address: str, stop: threading.Event, config: str | None) -> Iterator[S
 
 
 def _ros2(address: str, stop: threading.Event, config: str | None) -> Iterator[Seen]:
-    from emi_live.sinks.peers.ros2 import Ros2Peer, dds_name, messages, participant
+    from emi_live.ros2 import dds_name, messages, participant
+    from emi_live.sinks.peers.ros2 import Ros2Peer
 
     peer = Ros2Peer(address)
     from cyclonedds.qos import Policy, Qos

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from emi_engine.load import Device, EngineKind
 from emi_engine.protocol import Precision
-from emi_live.addresses import has_scheme, safe_address
+from emi_live.addresses import has_scheme, is_ros2, safe_address
 from emi_models.speech import check_language
 
 __all__ = [
@@ -47,7 +47,10 @@ class SourceConfig(Section):
     """Where media comes from. With neither `camera` nor `input`, media is pushed from code."""
 
     camera: int | str | None = Field(
-        None, description="Camera to open: an index, a device path or a URL; unset = no camera."
+        None,
+        description=(
+            "Camera to open: an index, a device path, a URL or a topic (ros2:/image_raw); unset = no camera."
+        ),
     )
     input: Path | None = Field(
         None, description="Media file to read; its own sound is used unless `source.mic` names a microphone."
@@ -55,7 +58,7 @@ class SourceConfig(Section):
     mic: str | None = Field(
         None,
         description=(
-            'Microphone: "default", a device name or an index; "none" = no sound; unset = the default'
+            'Microphone: "default", a name, an index or ros2:/audio; "none" = no sound; unset = the default'
             " microphone with a camera, the file's own sound with a file, pushed sound with neither."
         ),
     )
@@ -97,7 +100,7 @@ class SourceConfig(Section):
     @field_validator("camera")
     @classmethod
     def _an_address_has_two_slashes(cls, camera: int | str | None) -> int | str | None:
-        if isinstance(camera, str) and has_scheme(camera) and "://" not in camera:
+        if isinstance(camera, str) and has_scheme(camera) and "://" not in camera and not is_ros2(camera):
             scheme, _, rest = safe_address(camera).partition(":")
             raise ValueError(
                 f"--camera {scheme}:{rest} has one slash where an address has two: {scheme}:/{rest}"
@@ -651,6 +654,9 @@ class OutputConfig(Section):
     record: Path | None = Field(
         None,
         description="MCAP file for features, words and estimates, to replay; unset = none is written.",
+    )
+    record_media: bool = Field(
+        False, description="Add picture (JPEG) and sound to the recording; replays do not read them."
     )
     ui: bool = Field(True, description="Show the terminal view.")
 

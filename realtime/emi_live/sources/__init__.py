@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
+from emi_live.addresses import is_ros2
 from emi_live.clock import Clock, seconds_to_ns
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError, LiveError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
+from emi_live.rings import AudioBlock, Frame
 from emi_live.worker import Backoff
 
 __all__ = ["DeviceLoop", "DeviceLostError", "Feed", "FeedEndedError", "Source", "open_sources"]
@@ -298,7 +300,8 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
     if wanted.camera is not None:
         from emi_live.sources.camera import CameraSource
 
-        camera = CameraSource(wanted.camera, config.camera, clock, health)
+        images = _images(config, clock, health)
+        camera = CameraSource(wanted.camera, config.camera, clock, health, connect=images)
         listens = wanted.mic is None and not camera.recorded
         if camera.recorded and wanted.mic is None:  # the room's sound does not belong to it, and never ends
             logger.warning(
@@ -311,8 +314,31 @@ def _open(config: LiveConfig, clock: Clock, health: Health, *, named_mic: bool) 
 
         try:
             device = None if wanted.mic in (None, DEFAULT_MICROPHONE) else wanted.mic
-            yield MicrophoneSource(device, config.microphone, clock, health)
+            sound = _sound(config, clock, health)
+            yield MicrophoneSource(device, config.microphone, clock, health, connect=sound)
         except SourceError as error:
             if named_mic:
                 raise
             health.report("microphone", "failed", str(error))
+
+
+def _images(config: LiveConfig, clock: Clock, health: Health) -> Callable[[], Feed[Frame]] | None:
+    """What opens a camera of ROS 2; None for any other."""
+    where = config.source.camera
+    if not is_ros2(where):
+        return None
+    from emi_live.sources.ros2 import ImageFeed, Topic
+
+    topic, lan = Topic.of("--camera", str(where)), config.output.lan
+    return lambda: ImageFeed(topic, clock, health, lan=lan)
+
+
+def _sound(config: LiveConfig, clock: Clock, health: Health) -> Callable[[], Feed[AudioBlock]] | None:
+    """What opens a microphone of ROS 2; None for any other."""
+    where = config.source.mic
+    if not is_ros2(where):
+        return None
+    from emi_live.sources.ros2 import SoundFeed, Topic
+
+    topic, lan = Topic.of("--mic", str(where)), config.output.lan
+    return lambda: SoundFeed(topic, clock, health, lan=lan)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emi_live.addresses import safe_address, safe_text
+from emi_live.addresses import is_ros2, safe_address, safe_text
 from emi_live.clock import NS_PER_S
 from emi_live.config import CameraConfig
 from emi_live.rings import MAX_SIDE_PX
@@ -98,6 +98,9 @@ def is_url(where: int | str) -> bool:
 
 def advice(where: int | str) -> str:
     """What to do about a camera that cannot be opened."""
+    if is_ros2(where):
+        topic = str(where).removeprefix("ros2:").partition("?")[0]
+        return f"check `ros2 topic info -v {topic}`, the domain, and --lan if it is on another machine"
     if is_url(where):
         return f"check that `ffplay {safe_address(where)}` shows it"
     devices = sorted(str(path) for path in Path("/dev").glob("video*"))

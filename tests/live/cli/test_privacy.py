@@ -87,7 +87,7 @@ def test_every_source_and_output_appears(tmp_path: Path) -> None:
     # a new output has to be told of here too; append and force say how a file is opened
     assert set(OutputConfig.model_fields) <= {
         *("json_path", "publish", "web", "ui", "append", "force", "to", "lan", "metrics", "marks"),
-        "record",
+        *("record", "record_media"),
     }
 
 
@@ -100,6 +100,14 @@ def test_a_peer_appears_with_who_can_read_it(lan: bool) -> None:
         assert ("other machines can read it" in line) == lan
         assert ("only this machine" in line) == (not lan)
     assert ("open to others" in lsl) == (not lan)
+
+
+def test_recorded_media_are_named_and_no_longer_denied(tmp_path: Path) -> None:
+    output = {"record": str(tmp_path / "c.mcap"), "record_media": True}
+    found = told(source={"camera": 0}, output=output)
+    (line,) = [line for line in lines(found, "writes") if "c.mcap" in line]
+    assert "PICTURE AND SOUND" in line
+    assert not [line for line in lines(found, "never") if "pictures and sound" in line]
 
 
 def test_a_peer_that_writes_a_file_sends_nothing() -> None:

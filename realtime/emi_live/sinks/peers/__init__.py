@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import parse_qsl
 
-from emi_live.clock import NS_PER_S
+from emi_live.clock import NS_PER_S, offset_ns
 from emi_live.errors import ConfigurationError, LiveError
 
 if TYPE_CHECKING:
@@ -33,13 +33,11 @@ __all__ = [
     "host_and_port",
     "is_local",
     "known_kinds",
-    "offset_ns",
     "open_peer",
     "options_of",
 ]
 
 GROUP: Final = "emi.peers"
-READINGS: Final = 7  # of two clocks; the one that was least interrupted counts
 AGAIN_NS: Final = 60 * NS_PER_S  # wall time may be set, and clocks drift: measured again after so long
 LAN: Final = "; other machines can read it, in clear text (--lan)"
 
@@ -63,22 +61,6 @@ class Spoken:
     words: tuple[Word, ...]
     partial: str
     language: str | None
-
-
-def offset_ns(other_ns: Callable[[], int]) -> int:
-    """Another clock minus `time.monotonic_ns`, in nanoseconds.
-
-    Of a few readings the one between the closest two readings of our clock is taken.
-    """
-    best: tuple[int, int] | None = None
-    for _ in range(READINGS):
-        before_ns = time.monotonic_ns()
-        there_ns = other_ns()
-        after_ns = time.monotonic_ns()
-        found = (after_ns - before_ns, there_ns - (before_ns + after_ns) // 2)
-        best = found if best is None else min(best, found)
-    assert best is not None  # noqa: S101  # there is at least one reading
-    return best[1]
 
 
 class Clocks:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emi_live.errors import ConfigurationError
@@ -41,7 +44,9 @@ for name, inlet in inlets.items():
         rows.append([channel.child_value("label"), channel.child_value("unit")])
         channel = channel.next_sibling("channel")
     offsets = info.desc().child("clock_offsets")
-    out[name] = dict(type=info.type(), source_id=info.source_id(), rows=rows, samples=samples, stamps=stamps,
+    xml = info.as_xml()
+    out[name] = dict(xml=xml, type=info.type(), source_id=info.source_id(), rows=rows, stamps=stamps,
+                     samples=samples,
                      correction=correction, session=info.desc().child_value("session"),
                      offset=offsets.child_value("lsl_minus_monotonic_s"))
 print(json.dumps(out), flush=True)
@@ -64,6 +69,58 @@ def heard() -> tuple[dict[str, Any], Any]:
         finally:
             reader.kill()
     return json.loads(told), running
+
+
+def xdf(path: Path, streams: dict[str, Any]) -> None:
+    """Write what an inlet read as LabRecorder would: https://github.com/sccn/xdf/wiki/Specifications."""
+
+    def sized(content: bytes) -> bytes:
+        return b"\x04" + struct.pack("<I", len(content)) + content
+
+    def chunk(tag: int, content: bytes) -> bytes:
+        return sized(struct.pack("<H", tag) + content)
+
+    parts = [b"XDF:", chunk(1, b"<?xml version='1.0'?><info><version>1.0</version></info>")]
+    for number, stream in enumerate(streams.values(), 1):
+        id_ = struct.pack("<I", number)
+        parts.append(chunk(2, id_ + stream["xml"].encode()))
+        for at_s in (stream["stamps"][0], stream["stamps"][-1]):
+            parts.append(chunk(4, id_ + struct.pack("<dd", at_s, stream["correction"])))
+        rows = []
+        for stamp, values in zip(stream["stamps"], stream["samples"], strict=True):
+            text = isinstance(values[0], str)
+            data = (
+                b"".join(sized(one.encode()) for one in values)
+                if text
+                else struct.pack(f"<{len(values)}f", *values)
+            )
+            rows.append(b"\x08" + struct.pack("<d", stamp) + data)
+        parts.append(chunk(3, id_ + b"\x04" + struct.pack("<I", len(rows)) + b"".join(rows)))
+        parts.append(chunk(6, id_ + b"<?xml version='1.0'?><info></info>"))
+    path.write_bytes(b"".join(parts))
+
+
+def test_pyxdf_reads_a_file_of_what_the_inlets_got(heard: tuple[dict[str, Any], Any], tmp_path: Path) -> None:
+    import pyxdf
+
+    path = tmp_path / "lab.xdf"
+    xdf(path, heard[0])
+    streams, _ = pyxdf.load_xdf(path, dejitter_timestamps=False)
+    found = {stream["info"]["name"][0]: stream for stream in streams}
+    assert set(found) == {NAME, f"{NAME}-words", f"{NAME}-markers"}
+    values = found[NAME]
+    channels = values["info"]["desc"][0]["channels"][0]["channel"]
+    assert [one["label"][0] for one in channels][:7] == [*EMOTIONS, "valid"]
+    assert {one["unit"][0] for one in channels[:6]} == {"intensity"}
+    np.testing.assert_allclose(values["time_series"], heard[0][NAME]["samples"], atol=1e-6)
+    np.testing.assert_allclose(values["time_stamps"], heard[0][NAME]["stamps"], atol=0.01)
+    ((marker,),) = found[f"{NAME}-markers"]["time_series"]
+    assert json.loads(marker)["label"] == "beep"
+    assert found[f"{NAME}-words"]["time_series"][0][0].startswith("w")
+    desc = values["info"]["desc"][0]
+    assert float(desc["clock_offsets"][0]["wall_minus_monotonic_s"][0]) == pytest.approx(
+        time.time() - time.monotonic(), abs=1
+    )
 
 
 def test_channels_have_names_and_units(heard: tuple[dict[str, Any], Any]) -> None:

@@ -13,9 +13,9 @@ import pytest
 from pythonosc.osc_bundle import OscBundle
 from pythonosc.osc_packet import OscPacket
 
-from emi_live.clock import NS_PER_S
+from emi_live.clock import NS_PER_S, offset_ns
 from emi_live.errors import ConfigurationError
-from emi_live.sinks.peers import offset_ns, open_peer
+from emi_live.sinks.peers import open_peer
 from emi_models import EMOTIONS
 from tests.support.peers import show
 from tests.support.waiting import until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 import sys
 import time
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from emi_live.errors import ConfigurationError
+from emi_live.ros2 import FIELDS, LOCAL, dds_name, fields, messages, type_hash
 from emi_live.sinks.peers import open_peer
-from emi_live.sinks.peers.ros2 import LOCAL, dds_name, messages
 from emi_models import EMOTIONS
 from tests.support.peers import show
 
@@ -51,7 +50,8 @@ while len(readers) < 2 and time.monotonic() < end:
             kind, _ = get_types_for_typeid(here, one.type_id, duration(seconds=5))
             profile = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(100))
             readers[one.topic_name] = DataReader(here, Topic(here, one.topic_name, kind), profile)
-            found[one.topic_name] = dict(type=one.type_name, qos=str(one.qos), samples=[])
+            user = Policy.Userdata in one.qos and one.qos[Policy.Userdata].data.decode()
+            found[one.topic_name] = dict(type=one.type_name, qos=str(one.qos), user=user, samples=[])
     time.sleep(0.02)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -98,6 +98,31 @@ def test_the_quality_of_service_is_that_of_sensor_data(heard: tuple[dict[str, An
         assert "Policy.Durability.Volatile" in topic["qos"]
 
 
+def test_the_hash_of_each_type_is_announced(heard: tuple[dict[str, Any], Any]) -> None:
+    for topic, name in (
+        ("rt/robot/emotions", "emi_msgs/EmotionIntensities"),
+        ("rt/humans/voices/v1/speech", "hri_msgs/LiveSpeech"),
+    ):
+        assert heard[0][topic]["user"] == f"typehash={type_hash(name)};"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        # Headers that ROS 2 Kilted generated, in hpmicro/hpm_sdk, middleware/microros/kilted/include
+        ("builtin_interfaces/Time", "b106235e25a4c5ed35098aa0a61a3ee9c9b18d197f398b0e4206cea9acf9c197"),
+        ("std_msgs/Header", "f49fb3ae2cf070f793645ff749683ac6b06203e41c891e17701b1cb597ce6a01"),
+        # What `ros2 topic info -v` of Jazzy says of them
+        ("sensor_msgs/Image", "d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"),
+        ("sensor_msgs/CompressedImage", "15640771531571185e2efc8a100baf923961a4d15d5569652e6cb6691e8e371a"),
+        # A header generated from the package of ros-drivers
+        ("audio_common_msgs/AudioData", "a9742fba1567e649bbdba6ae034a72c7ef129b97c7a4da50fd2f3e1bfd8ffa86"),
+    ],
+)
+def test_hashes_are_those_that_ros_2_computed(name: str, known: str) -> None:
+    assert type_hash(name) == f"RIHS01_{known}"
+
+
 def test_a_reader_gets_the_estimates_stamped_by_their_capture_time(heard: tuple[dict[str, Any], Any]) -> None:
     samples, running = heard[0]["rt/robot/emotions"]["samples"], heard[1]
     sent = {estimate.seq: estimate for estimate in running.estimates}
@@ -138,24 +163,11 @@ def fields_of(path: Path) -> list[tuple[str, str]]:
     return [(line[0], line[1]) for line in lines if line]
 
 
-def fields_on_the_wire(name: str) -> list[tuple[str, str]]:
-    """The same of a type of ours, by the spelling of .msg files."""
-    basic = {"str": "string", "bool": "bool", "Header": "std_msgs/Header"}
-
-    def spelled(kind: object) -> str:
-        text = str(getattr(kind, "__metadata__", (getattr(kind, "__name__", ""),))[0])
-        sequence = re.fullmatch(r"sequence\[(\w+)\]", text)
-        inner = sequence.group(1) if sequence else text
-        return basic.get(inner, inner) + ("[]" if sequence else "")
-
-    return [(spelled(kind), field) for field, kind in messages()[name].__annotations__.items()]
-
-
 def test_the_types_equal_the_msg_files() -> None:
-    assert fields_on_the_wire("emi_msgs/EmotionIntensities") == fields_of(
-        PACKAGE / "msg/EmotionIntensities.msg"
-    )
-    assert fields_on_the_wire("hri_msgs/LiveSpeech") == LIVE_SPEECH
+    assert fields("emi_msgs/EmotionIntensities") == fields_of(PACKAGE / "msg/EmotionIntensities.msg")
+    assert fields("hri_msgs/LiveSpeech") == LIVE_SPEECH
+    for name in FIELDS:
+        assert list(messages()[name].__annotations__) == [field for _, field in fields(name)]
 
 
 def test_the_package_names_its_message() -> None:

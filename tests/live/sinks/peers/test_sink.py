@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from emi_live import Estimate
+from emi_live.clock import offset_ns
 from emi_live.errors import ConfigurationError
 from emi_live.health import HealthSnapshot
 from emi_live.sinks.peers import (
@@ -21,7 +22,6 @@ from emi_live.sinks.peers import (
     Run,
     Spoken,
     host_and_port,
-    offset_ns,
     open_peer,
 )
 from emi_live.sinks.peers.sink import PeerSink
