@@ -121,8 +121,7 @@ class RayWorkers:
             # No clip waits at an actor: one that dies would take it along.
             compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
             num_cpus=self._cores,
-            max_restarts=-1,
-            max_task_retries=TRIES_AGAIN,
+            ray_remote_args_fn=_tries,
         )
         try:
             for block in clips.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
@@ -139,6 +138,11 @@ class RayWorkers:
     def _cores(self) -> float:
         """What each actor reserves, so that as many as are asked for fit."""
         return min(CORES, self._cluster.cpus / self._count)
+
+
+def _tries() -> dict[str, Any]:
+    """How often a clip is tried again whose actor died; Ray Data starts actors again as often as it takes."""
+    return {"max_task_retries": TRIES_AGAIN}
 
 
 class _Actor:
