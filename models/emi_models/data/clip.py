@@ -50,6 +50,7 @@ __all__ = [
     "check_split",
     "csv_rows",
     "first_rows",
+    "make_clip",
     "normal_id",
     "parse_targets",
     "read_clip",
@@ -251,9 +252,20 @@ def read_clip(path: Path, shapes: FusionShapes, first_ns: int | None = None) -> 
                 tracks[modality] = FeatureTrack(t_ns[:stop], first_rows(file, modality, stop))
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} cannot be read: {error}; extract the clip again") from error
+    return make_clip(metadata, tracks, shapes, str(path))
+
+
+def make_clip(
+    metadata: ClipMetadata, tracks: Mapping[Modality, FeatureTrack], shapes: FusionShapes, where: str
+) -> Clip:
+    """A clip, without ratings, of what a file held; `where` names the file in errors.
+
+    Raises:
+        DataError: its features have other widths than `shapes`, or cannot be features.
+    """
     for modality, track in tracks.items():
         if problem := _problem(track, getattr(shapes, f"{modality}_dim")):
-            raise DataError(f"{path} has {modality} {problem}; extract the clip again")
+            raise DataError(f"{where} has {modality} {problem}; extract the clip again")
     vision, audio, text = (tracks[modality] for modality in MODALITIES)
     return Clip(metadata.id, vision, audio, text, metadata.duration_ns)
 

@@ -5,10 +5,11 @@
     FOLDER/
     ├── dataset.json               what features these are
     ├── manifest.csv               id,split,duration_s,features and the six ratings
-    └── features/<id>.safetensors  features and their stamps, and the words (emi_models.data.clip)
+    ├── features/<id>.safetensors  features and their stamps, and the words (emi_models.data.clip)
+    └── shards/part-<n>.parquet    the same, many clips to a file (emi_models.data.shards)
 
-Each file is complete or absent, so an interrupted run can be resumed. `open_clips` opens a folder of this
-layout or of Hume-Vidmimic2's (`emi_models.data.vidmimic`).
+A clip is in one of the two. Each file is complete or absent, so an interrupted run can be resumed.
+`open_clips` opens a folder of this layout or of Hume-Vidmimic2's (`emi_models.data.vidmimic`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from emi_models.data.clip import (
     stack_targets,
     write_clip,
 )
+from emi_models.data.shards import SUFFIX as SHARD
+from emi_models.data.shards import read_shard_clip, shard_metadata, shards_of, transcript_of
 from emi_models.errors import DataError
 from emi_models.files import replacing
 from emi_models.inputs import FusionShapes
@@ -252,15 +255,22 @@ class ClipWriter:
         """
         there = read_manifest(self.folder) if (self.folder / MANIFEST).is_file() else []
         kept = {row.id: row.rating for row in there}
-        metadata = [read_metadata(path) for path in (self.folder / FEATURES).glob("[!.]*.safetensors")]
+        found = {
+            metadata.id: (metadata, path)
+            for path in shards_of(self.folder)
+            for metadata in shard_metadata(path)
+        }
+        for path in (self.folder / FEATURES).glob("[!.]*.safetensors"):  # newer than what is packed
+            metadata = read_metadata(path)
+            found[metadata.id] = metadata, path
         rows = [
             ManifestRow(
-                id=metadata.id,
+                id=clip_id,
                 duration_s=metadata.duration_ns / 1e9,
-                features=f"{FEATURES}/{metadata.id}.safetensors",
-                rating=kept.get(metadata.id, Rating(None)),
+                features=path.relative_to(self.folder).as_posix(),
+                rating=kept.get(clip_id, Rating(None)),
             )
-            for metadata in sorted(metadata, key=lambda metadata: metadata.id)
+            for clip_id, (metadata, path) in sorted(found.items())
         ]
         rows = _joined(rows, ratings or {})
         write_manifest(self.folder, rows)
@@ -354,11 +364,15 @@ class ManifestClips:
 
     def transcript(self, clip_id: str) -> str:
         """A clip's words, "" if there are none."""
-        return read_metadata(self._path(clip_id)).transcript
+        path = self._path(clip_id)
+        return transcript_of(path, clip_id) if path.suffix == SHARD else read_metadata(path).transcript
 
     def frames(self, modality: Modality, clip_id: str) -> int:
         """How many frames of a modality the whole clip has."""
-        with safe_open(self._path(clip_id), framework="np") as file:
+        path = self._path(clip_id)
+        if path.suffix == SHARD:
+            return len(getattr(read_shard_clip(path, clip_id, self.shapes), modality).t_ns)
+        with safe_open(path, framework="np") as file:
             return int(file.get_slice(modality).get_shape()[0])
 
     def load(self, clip_id: str) -> Clip:
@@ -367,7 +381,11 @@ class ManifestClips:
         Raises:
             DataError: there is no such clip, or its file is damaged.
         """
-        clip = read_clip(self._path(clip_id), self.shapes, self._first_ns)
+        path = self._path(clip_id)
+        if path.suffix == SHARD:
+            clip = read_shard_clip(path, clip_id, self.shapes, self._first_ns)
+        else:
+            clip = read_clip(path, self.shapes, self._first_ns)
         if clip.id != clip_id:
             raise DataError(f"{self._path(clip_id)} holds clip {clip.id}, not {clip_id}; extract it again")
         return replace(clip, targets=self._rows[clip_id].rating.targets)

@@ -5,7 +5,6 @@ Progress is a bar on a terminal; elsewhere it is a line from time to time.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emi_live.bundle import bundle_names, default_bundle
 from emi_live.cli.encode import encode_features
 from emi_live.cli.errors import DebugOption, say
-from emi_live.cli.options import check_out_folder, complete_bundle, complete_preset
+from emi_live.cli.options import ClusterOption, check_out_folder, complete_bundle, complete_preset, workers_of
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
 from emi_models.libraries import require
@@ -44,6 +43,7 @@ So a network gets live exactly the numbers that it was trained on.
   emi extract --videos clips --without text --workers 4 --out features
   emi extract --videos data/raw --labels data --out features    [dim]Hume-Vidmimic2[/dim]
   emi extract --videos data/raw --labels data --bundle taemi --out taemi
+  emi extract --videos s3://bucket/clips --cluster auto --out features
   emi extract --data data --encoder dinov2-base --name dinov2   [dim]into data/dinov2[/dim]
 
 After Ctrl-C or a power cut, the same command continues where it stopped; a file
@@ -68,8 +68,12 @@ ENCODER = "One encoder over a data set's own media, in place of --videos and --o
 @app.command(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def extract(
     videos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of clips, subfolders included.", rich_help_panel=INPUT, metavar="DIR"),
+        str | None,
+        typer.Option(
+            help="Folder of clips, subfolders included; a CSV of paths; or a URL such as s3://bucket/clips.",
+            rich_help_panel=INPUT,
+            metavar="DIR|CSV|URL",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -140,9 +144,12 @@ def extract(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of processes. [default: one for every two cores]", rich_help_panel=HOW
+            min=1,
+            help="Number of processes or actors. [default: one for every two cores]",
+            rich_help_panel=HOW,
         ),
     ] = None,
+    cluster: ClusterOption = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Fail on the first bad file.", rich_help_panel=HOW),
@@ -251,8 +258,9 @@ def extract(
     from emi_live.cli.options import download_bar
     from emi_live.extract.encoders import fetch_models, load_settings
     from emi_live.extract.folder import list_videos, rate
-    from emi_live.extract.pool import Pool, Task, run_child
+    from emi_live.extract.places import is_url
     from emi_live.extract.run import extract as run
+    from emi_live.extract.task import Task
     from emi_models.store import ModelStore
 
     settings = load_settings(
@@ -278,16 +286,16 @@ def extract(
         console.print(printable(line), style="yellow", markup=False, highlight=False, soft_wrap=True)
     task = Task(
         settings=settings,
-        out=out,
-        description=f"clips of {videos.resolve().name}",
+        out=out.resolve(),
+        description=f"clips of {videos if is_url(videos) else Path(videos).resolve().stem}",
         licence=licence,
         vidmimic=labels is not None and labels.is_dir(),
         debug=debug,
     )
-    processes = workers or max(1, (os.cpu_count() or 1) // 2)
+    pool = workers_of(task, workers, cluster)
     with ExtractView(console, listing) as view:
         try:
-            report = run(listing, ratings, out, Pool(processes, run_child, task), view, strict=strict)
+            report = run(listing, ratings, out, pool, view, strict=strict, shards=cluster is not None)
         except KeyboardInterrupt:
             view.say(f"stopped after {view.done} clips; the same command continues from there")
             raise

@@ -10,7 +10,9 @@ import stat
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 from emi_engine import ENGINES
 from emi_live.addresses import is_ros2, safe_address
@@ -19,16 +21,20 @@ from emi_models.libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
     from rich.progress import TaskID
 
     from emi_live.config import LiveConfig
+    from emi_live.extract.pool import Task
+    from emi_live.extract.run import Workers
     from emi_models.data.clip import ClipSet
     from emi_models.store import Progress, PullEvent
 
 __all__ = [
     "SYSTEMS",
+    "ClusterOption",
     "bad_use",
     "check_before_loading",
     "check_checkpoint",
@@ -48,6 +54,7 @@ __all__ = [
     "media_argument",
     "open_data",
     "targets_of",
+    "workers_of",
 ]
 
 STANDARD_OUTPUT: Final = "-"
@@ -238,6 +245,38 @@ def targets_of(checkpoint: Path) -> dict[str, Any]:
 
     header = read_header(checkpoint)
     return {"targets": header.targets} if header.task == "emi" else {}
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Run on Ray: auto = on this machine alone; HOST:PORT = a cluster that runs (docs/scale.md).",
+        rich_help_panel="How",
+        metavar="auto|HOST:PORT",
+    ),
+]
+
+
+def workers_of(task: Task, count: int | None, cluster: str | None) -> AbstractContextManager[Workers]:
+    """What does a task's clips: processes of this machine, or actors of Ray.
+
+    Args:
+        task: what is done to each clip.
+        count: how many; None: one for every two cores.
+        cluster: as of `ClusterOption`; None: no Ray.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ConfigurationError: the cluster's address is none.
+    """
+    if cluster is not None:
+        from emi_live.cluster.clips import RayWorkers
+
+        return RayWorkers(task, cluster, count)
+    from emi_live.extract.pool import Pool, serve
+
+    return Pool(count or max(1, (os.cpu_count() or 1) // 2), serve, task)
 
 
 def _check_input(text: str) -> None:

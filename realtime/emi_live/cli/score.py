@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from emi_live.cli.errors import DebugOption, say
-from emi_live.cli.options import check_checkpoint, check_out_folder, check_writable, complete_preset
+from emi_live.cli.options import (
+    ClusterOption,
+    check_checkpoint,
+    check_out_folder,
+    check_writable,
+    complete_preset,
+    workers_of,
+)
 from emi_live.errors import ConfigurationError
 from emi_models import MODALITIES
 from emi_models.console import printable
@@ -42,6 +49,7 @@ SCORE_HELP = """Score clips: the numbers of [bold]emi-live --input CLIP[/bold], 
   emi score clips --out scores -f elan -f textgrid          [dim]for ELAN and Praat[/dim]
   emi score clips --out scores -f png --overlay             [dim]pictures, and copies with bars[/dim]
   emi score clips --out scores --workers 4 --offline
+  emi score s3://bucket/clips --out scores --cluster auto   [dim]on Ray[/dim]
 
 csv: estimates, states, blendshapes, head pose, F0, level, and words in NAME.words.csv. parquet: the same.
 srt, vtt: words as subtitles. textgrid: Praat. elan: ELAN. bids: NAME_physio.tsv.gz. png, svg: as `emi plot`.
@@ -100,7 +108,11 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the ne
 def score(
     clips: Annotated[
         list[str],
-        typer.Argument(help="Folders, files, or patterns in quotes.", metavar="CLIPS…", show_default=False),
+        typer.Argument(
+            help="Folders, files, patterns in quotes, CSVs of paths, URLs such as s3://bucket/clips.",
+            metavar="CLIPS…",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
@@ -145,9 +157,12 @@ def score(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of processes. [default: one for every two cores]", rich_help_panel=HOW
+            min=1,
+            help="Number of processes or actors. [default: one for every two cores]",
+            rich_help_panel=HOW,
         ),
     ] = None,
+    cluster: ClusterOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.", rich_help_panel=WHAT)
     ] = False,
@@ -163,9 +178,8 @@ def score(
     from rich.console import Console
 
     from emi_live.cli.extract import ExtractView
-    from emi_live.extract.pool import Pool
     from emi_live.scoring.files import FORMATS
-    from emi_live.scoring.run import PICTURES, Plan, Task, find_clips, process_count, score_all, score_child
+    from emi_live.scoring.run import PICTURES, Plan, Task, find_clips, score_all
 
     formats = tuple(dict.fromkeys(format_ or ["csv"]))
     if unknown := [name for name in formats if name not in FORMATS and name not in PICTURES]:
@@ -179,9 +193,11 @@ def score(
     settings = _settings(console, config, set_, checkpoint, without or (), audio_track, offline=offline)
     listing = find_clips(clips)
     check_out_folder("--out", out)
-    task = Task(plan=Plan(out=out, formats=formats, overlay=overlay, cut=cut), config=settings, debug=debug)
+    task = Task(
+        plan=Plan(out=out.resolve(), formats=formats, overlay=overlay, cut=cut), config=settings, debug=debug
+    )
     with ExtractView(console, listing, what="models") as view:
-        pool = Pool(process_count(workers), score_child, task)
+        pool = workers_of(task, workers, cluster)
         try:
             report = score_all(listing, task, pool, view, overwrite=overwrite, strict=strict)
         except KeyboardInterrupt:

@@ -28,7 +28,7 @@ from typing import Final
 from emi_live.errors import ConfigurationError, StageError
 from emi_models.libraries import require
 
-__all__ = ["AUTO", "Cluster", "connected"]
+__all__ = ["AUTO", "Cluster", "check_address", "connected"]
 
 AUTO: Final = "auto"
 # Ray's sockets lie at most 64 characters below its folder, and a path of a socket has at most 107.
@@ -74,9 +74,7 @@ def connected(
         ConfigurationError: the address is none, or nobody answers there.
         StageError: Ray could not be started.
     """
-    require("ray", extra="cluster", what="--cluster")
-    if address != AUTO:
-        _check(address)
+    check_address(address)
     with ExitStack() as opened:
         opened.enter_context(_environ({**BEFORE_RAY, **(LOCAL if address == AUTO else {})}))
         if address == AUTO:
@@ -154,7 +152,16 @@ def _cluster(*, here: bool) -> Cluster:
     return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
-def _check(address: str) -> None:
+def check_address(address: str) -> None:
+    """Return if Ray is installed and this can be the address of a cluster; nothing is contacted.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ConfigurationError: it is neither `auto` nor HOST:PORT.
+    """
+    require("ray", extra="cluster", what="--cluster")
+    if address == AUTO:
+        return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise ConfigurationError(f"--cluster {address}: give auto, or HOST:PORT of a Ray head")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from emi_live.errors import ConfigurationError
+from emi_live.extract.places import MANIFEST, Place, in_folder, in_manifest, in_store, is_url
 from emi_models import EMOTIONS
 from emi_models.data.clip import (
     OFFICIAL_HEADER,
@@ -59,7 +60,7 @@ class Video:
     """One media file and the id of its clip; `name` is its path below the folder, with forward slashes."""
 
     id: str
-    path: Path
+    path: str  # of this machine, or a URL
     name: str
     size: int
     mtime_ns: int
@@ -67,7 +68,7 @@ class Video:
     @property
     def stem_id(self) -> str:
         """The id as if the file lay at the top of the folder: what most tables of ratings write."""
-        return normal_id(self.path.name)
+        return normal_id(self.name.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,42 +80,49 @@ class Listing:
     others: dict[str, int]  # the number of other files, by suffix
 
 
-def list_videos(folder: Path) -> Listing:
-    """The media files in a folder and the folders below it; hidden ones are left out.
+def list_videos(given: str | Path) -> Listing:
+    """The media files of a folder and the folders below it, of a manifest, or of an object store.
 
-    The id of `00001.mp4` is `00001`, that of `train/00001.mp4` is `train__00001` (see `normal_id`).
+    The id of `00001.mp4` is `00001`, that of `train/00001.mp4` is `train__00001` (see `normal_id`), unless a
+    manifest says another. Hidden files are left out.
 
     Raises:
         ConfigurationError: there is no such folder, or no media file in it.
     """
-    if not folder.is_dir():
-        what = "is a file; name the folder that holds it" if folder.exists() else "is not there"
-        raise ConfigurationError(f"--videos {folder} {what}")
     found: dict[str, Video] = {}
     unusable: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        if any(part.startswith(".") for part in below.parts) or not path.is_file():
+    for place in _places(str(given), unusable):
+        below = Path(place.name)
+        if below.suffix.lower() not in SUFFIXES:
+            others[below.suffix.lower() or "no suffix"] += 1
             continue
-        if path.suffix.lower() not in SUFFIXES:
-            others[path.suffix.lower() or "no suffix"] += 1
-            continue
-        name = below.as_posix()
         try:
-            clip_id = check_id(BETWEEN.join((*below.parts[:-1], normal_id(below.name))))
+            clip_id = check_id(place.id or BETWEEN.join((*below.parts[:-1], normal_id(below.name))))
         except DataError as error:
-            unusable.append((name, str(error)))
+            unusable.append((place.name, str(error)))
             continue
         if clip_id in found:
-            unusable.append((name, f"has the id of {found[clip_id].name}; rename one of them"))
+            unusable.append((place.name, f"has the id of {found[clip_id].name}; rename one of them"))
             continue
-        status = path.stat()
-        found[clip_id] = Video(clip_id, path, name, status.st_size, status.st_mtime_ns)
+        found[clip_id] = Video(clip_id, place.path, place.name, place.size, place.mtime_ns)
     if not found:
         seen = f" (but {sum(others.values())} other files)" if others else ""
-        raise ConfigurationError(f"--videos {folder} holds no media file{seen}; name the folder of the clips")
+        seen += f" ({unusable[0][0]}: {unusable[0][1]})" if unusable else ""
+        raise ConfigurationError(f"--videos {given} holds no media file{seen}; name the folder of the clips")
     return Listing([found[clip_id] for clip_id in sorted(found)], unusable, dict(others))
+
+
+def _places(given: str, unusable: list[tuple[str, str]]) -> Iterator[Place]:
+    path = Path(given)
+    if is_url(given):
+        return in_store(given)
+    if path.is_dir():
+        return in_folder(path)
+    if path.is_file() and path.suffix.lower() == MANIFEST:
+        return in_manifest(path, unusable)
+    what = "is a file; name the folder that holds it" if path.exists() else "is not there"
+    raise ConfigurationError(f"--videos {given} {what}")
 
 
 LEDGER: Final = "extracted.jsonl"

@@ -16,25 +16,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from emi_live.errors import ConfigurationError, StageError
-from emi_live.extract.encoders import ExtractSettings
 from emi_live.extract.folder import Entry
 from emi_models import Modality
-from emi_models.errors import DataError, EmiError, ModelUnavailableError
+from emi_models.errors import EmiError, ModelUnavailableError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from emi_live.extract.encoders import ClipEncoders
-    from emi_models.data.dataset import ClipWriter
-
 __all__ = [
+    "Do",
     "Failed",
     "Job",
     "Link",
@@ -44,9 +39,11 @@ __all__ = [
     "Refused",
     "Task",
     "Written",
+    "cannot_load",
+    "from_text",
     "give_memory_back",
-    "run_child",
-    "set_up_output",
+    "serve",
+    "to_text",
 ]
 
 
@@ -96,9 +93,38 @@ class Refused:
 
 
 Message: TypeAlias = Ready | Failed | Job | Written | Refused
+Do: TypeAlias = Callable[[Job], Written | Refused | Failed]
 KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__: kind for kind in (Ready, Failed, Job, Written, Refused)
 }
+
+
+class Task(Protocol):
+    """What a worker is for: a process of the pool, or an actor of Ray."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether its output is shown."""
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        """Load what it needs, which `opened` closes; return what was loaded, and what does one clip.
+
+        Raises:
+            EmiError: it cannot be loaded, or no clip can be done.
+        """
+
+
+def to_text(message: Message) -> str:
+    """A message as JSON."""
+    return json.dumps([type(message).__name__, asdict(message)])
+
+
+def from_text(text: str | bytes) -> Message:
+    """The message that `to_text` wrote."""
+    kind, fields = json.loads(text)
+    if "entry" in fields:
+        fields["entry"] = Entry(**fields["entry"])
+    return KINDS[kind](**fields)
 
 
 class Link:
@@ -110,7 +136,7 @@ class Link:
     def send(self, message: Message) -> bool:
         """Send one message; False if nobody is at the other end."""
         try:
-            self.connection.send_bytes(json.dumps([type(message).__name__, asdict(message)]).encode())
+            self.connection.send_bytes(to_text(message).encode())
         except OSError:
             return False
         return True
@@ -118,12 +144,9 @@ class Link:
     def receive(self) -> Message | None:
         """The next message, waited for; None when the other end is gone."""
         try:
-            kind, fields = json.loads(self.connection.recv_bytes())
+            return from_text(self.connection.recv_bytes())
         except (EOFError, OSError):
             return None
-        if "entry" in fields:
-            fields["entry"] = Entry(**fields["entry"])
-        return KINDS[kind](**fields)
 
 
 END_S: Final = 0.5  # for a process to end after SIGTERM; past that it is killed
@@ -184,7 +207,7 @@ class Pool:
         child = self._children[0]
         message = child.link.receive()
         if not isinstance(message, Ready) or message.unavailable:
-            raise _cannot_load(child, message)
+            raise cannot_load(message, "" if message is not None else _ending(child))
         child.ready = True
         self._fingerprint = message.settings
         return message
@@ -220,7 +243,7 @@ class Pool:
             child.ready = True
             return None
         if message is not None or not child.ready:
-            raise _cannot_load(child, message)
+            raise cannot_load(message, "" if message is not None else _ending(child))
         self._children.remove(child)
         self._lost += 1
         ending = _ending(child)
@@ -243,7 +266,13 @@ class Pool:
         self._children.append(_Child(process, Link(ours)))
 
 
-def _cannot_load(child: _Child, message: Message | None) -> EmiError:
+def cannot_load(message: Message | None, ending: str) -> EmiError:
+    """Why a worker cannot work, from what it sent in place of `Ready` or of a result.
+
+    Args:
+        message: what it sent; None: it died.
+        ending: how it died, after "a worker".
+    """
     if isinstance(message, Failed):
         return ConfigurationError(message.reason)
     if isinstance(message, Ready) and message.unavailable:
@@ -251,7 +280,7 @@ def _cannot_load(child: _Child, message: Message | None) -> EmiError:
         return ModelUnavailableError(f"{modality} cannot be extracted: {reason}; or --without {modality}")
     if isinstance(message, Ready):
         return StageError("a worker process runs other encoders than the first one; start again")
-    return StageError(f"a worker process {_ending(child)} while it loaded the encoders; try fewer --workers")
+    return StageError(f"a worker process {ending} while it loaded the encoders; try fewer --workers")
 
 
 def _ending(child: _Child) -> str:
@@ -262,125 +291,20 @@ def _ending(child: _Child) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}; --debug shows more"
 
 
-# What computes features or decodes media: recorded next to them.
-LIBRARIES: Final = (
-    *("emi-live", "ai-edge-litert", "av", "ctranslate2", "mediapipe", "numpy", "onnxruntime"),
-    *("opencv-contrib-python", "opencv-python-headless", "pocketsphinx"),
-    *("tokenizers", "torch", "transformers"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What a worker process is for."""
-
-    settings: ExtractSettings
-    out: Path
-    description: str
-    licence: str | None = None  # the clips' own terms; None = Hume-Vidmimic2's if they are, else not stated
-    vidmimic: bool = False  # whether the clips are those of Hume-Vidmimic2
-    debug: bool = False
-
-
-def run_child(connection: Connection, task: Task) -> None:
-    """Serve until the other side hangs up; the body of the process."""
+def serve(connection: Connection, task: Task) -> None:
+    """Do a task's jobs until the other side hangs up; the body of a worker process."""
     set_up_output(task.debug)
     link = Link(connection)
     with ExitStack() as opened:
-        from emi_live.extract.encoders import ClipEncoders
-        from emi_models.store import ModelStore
-
-        store = ModelStore(task.settings.live.models.directory, offline=True)
         try:
-            encoders = ClipEncoders(task.settings, store)
-            opened.callback(encoders.close)
-            if (torch := sys.modules.get("torch")) is not None:  # of an encoder that runs in it
-                torch.set_num_threads(1)  # as live use does; and the processes share the cores
-            ready = Ready(
-                encoders=dict(encoders.ids),
-                recognizer=encoders.recognizer,
-                settings=task.settings.fingerprint(encoders.ids, encoders.recognizer),
-                announcements=list(encoders.announcements),
-                unavailable=dict(encoders.unavailable),
-            )
-            writer = None if ready.unavailable else _writer(task, encoders, ready)
+            ready, do = task.open(opened)
         except EmiError as error:
             link.send(Failed(reason=str(error)))
             return
         link.send(ready)
-        while writer is not None and isinstance(job := link.receive(), Job):
-            encoders.forget()
-            link.send(_extract(job, task.settings, encoders, writer, ready.settings))
+        while not ready.unavailable and isinstance(job := link.receive(), Job):
+            link.send(do(job))
             give_memory_back()
-
-
-def _extract(
-    job: Job, settings: ExtractSettings, encoders: ClipEncoders, writer: ClipWriter, fingerprint: str
-) -> Written | Refused | Failed:
-    from emi_live.extract.encoders import dims_of
-    from emi_live.extract.recorder import record_clip
-    from emi_models.data.clip import Clip
-    from emi_models.data.media import media_path, write_media
-
-    dims = dims_of(encoders.shapes)
-    try:
-        record = record_clip(Path(job.path), settings.live, encoders.stages, dims, settings.until_ns)
-        recording = record.recording
-        tracks = recording.tracks
-        clip = Clip(job.id, tracks["vision"], tracks["audio"], tracks["text"], recording.duration_ns)
-    except EmiError as error:
-        return Refused(id=job.id, reason=str(error))
-    try:
-        if (media := encoders.media(clip)) is not None:  # before the features, which say that all is there
-            write_media(media_path(writer.folder, clip.id), media)
-        writer.write(clip, transcript=recording.transcript, source=job.name)
-    except DataError as error:  # the disk is full: the next clip would fare no better
-        return Failed(reason=str(error))
-    entry = Entry(
-        id=job.id,
-        source=job.name,
-        size=job.size,
-        mtime_ns=job.mtime_ns,
-        settings=fingerprint,
-        duration_s=round(recording.duration_ns / 1e9, 3),
-        pictures=recording.pictures,
-        faces=len(clip.vision.t_ns),
-        sounds=len(clip.audio.t_ns),
-        words=len(recording.transcript.split()),
-    )
-    return Written(entry=entry, damaged=record.damaged)
-
-
-def _writer(task: Task, encoders: ClipEncoders, ready: Ready) -> ClipWriter:
-    """A writer into the folder, whose description is brought up to date."""
-    from emi_models.data.dataset import ClipWriter, DatasetInfo, read_info, write_info
-
-    settings = task.settings
-    info = DatasetInfo(
-        bundle=settings.bundle,
-        encoders=dict(encoders.ids),
-        shapes=encoders.shapes,
-        description=task.description,
-        licence="; ".join((task.licence or _licence(task), *encoders.terms)),
-        notes={
-            "recognizer": ready.recognizer or "none",
-            "seconds": "all" if settings.seconds is None else f"the first {settings.seconds:g}",
-            "settings": ready.settings,
-            "versions": ", ".join(f"{name} {found}" for name in LIBRARIES if (found := _version(name))),
-        },
-    )
-    writer = ClipWriter(task.out, info)
-    if read_info(task.out) != info:
-        write_info(task.out, info)
-    return writer
-
-
-def _licence(task: Task) -> str:
-    if not task.vidmimic:
-        return "not stated: ask the people who recorded the clips"
-    from emi_models.data.vidmimic import LICENCE
-
-    return LICENCE
 
 
 def give_memory_back() -> None:
@@ -392,13 +316,6 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such call
     if trim is not None:
         trim(0)
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
 
 
 def set_up_output(debug: bool) -> None:

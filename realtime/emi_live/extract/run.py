@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Report", "Watcher", "Workers", "extract", "run_jobs"]
 
 FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
+SHARDS: Final = "shards"
 
 
 class Workers(Protocol):
-    """What does the work: a `Pool`."""
+    """What does the work: a `Pool`, or actors of Ray."""
 
     def ready(self) -> Ready:
         """Wait until the encoders are loaded, and return what runs."""
@@ -70,6 +71,7 @@ def extract(
     watcher: Watcher,
     *,
     strict: bool = False,
+    shards: bool = False,
 ) -> Report:
     """Extract all clips that are not done yet, and write the manifest.
 
@@ -82,6 +84,7 @@ def extract(
         workers: write clips into it; entered once no other run writes there.
         watcher: gets the progress.
         strict: fail on the first file that cannot be used.
+        shards: pack the clips into files of many (see `emi_models.data.shards`).
 
     Raises:
         ConfigurationError: the folder cannot be written to, or another run writes to it.
@@ -95,7 +98,13 @@ def extract(
         pool = opened.enter_context(workers)
         ready = pool.ready()
         ledger = Ledger(out)
-        todo = [video for video in listing.videos if not _is_done(video, ledger, out, ready.settings)]
+        there = _there(out)
+        todo = [
+            video
+            for video in listing.videos
+            if video.id not in there or not _is_done(video, ledger, ready.settings)
+        ]
+        packer = Packer(out, shards)
         again = {video.id for video in todo}
         report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in again]
         watcher.ready(ready, len(report.kept), len(todo))
@@ -103,9 +112,12 @@ def extract(
         for done in run_jobs(pool, listing, todo, report, watcher, strict=strict):
             if isinstance(done, Refused):
                 # Features of what the file was before are not its features.
-                _features(out, done.id).unlink(missing_ok=True)
+                if done.id in there:
+                    _forget(out, done.id)
             else:
                 ledger.add(done.entry)
+                packer.add(done.entry.id)
+        packer.flush()
     if report.kept or report.written:
         report.rows = _write_manifest(out, ratings)
         report.strangers = len(report.rows) - len(report.kept) - len(report.written)
@@ -153,7 +165,7 @@ def run_jobs(
         if isinstance(done, Refused):
             video = waiting[done.id]
             # Without the file's path in front, because the line shows the path anyway.
-            refuse(video.name, done.reason.removeprefix(str(video.path)).lstrip(": "))
+            refuse(video.name, done.reason.removeprefix(video.path).lstrip(": "))
             continue
         outcome.written.append(done.entry)
         if done.damaged:
@@ -167,20 +179,71 @@ def _write_manifest(folder: Path, ratings: Mapping[str, Rating]) -> list[Manifes
     return ClipWriter(folder, read_info(folder)).write_manifest(ratings)
 
 
+SHARD_CLIPS: Final = 256
+SHARD_BYTES: Final = 256 << 20
+
+
+class Packer:
+    """Packs the clips' own files into a shard once there are enough; a kill in between loses none."""
+
+    def __init__(self, folder: Path, wanted: bool) -> None:
+        """Also pack what an earlier run left. Unless it is `wanted`, nothing is packed."""
+        self._folder = folder
+        self._wanted = wanted
+        self._files = sorted((folder / FEATURES).glob("[!.]*.safetensors")) if wanted else []
+        self._bytes = sum(file.stat().st_size for file in self._files)
+
+    def add(self, clip_id: str) -> None:
+        """One more clip has its file."""
+        if not self._wanted:
+            return
+        file = _features(self._folder, clip_id)
+        if file not in self._files:
+            self._files.append(file)
+            self._bytes += file.stat().st_size
+        if len(self._files) >= SHARD_CLIPS or self._bytes >= SHARD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Pack what there is."""
+        from emi_models.data.dataset import read_info
+        from emi_models.data.shards import pack
+
+        while self._files:
+            pack(self._folder, self._files[:SHARD_CLIPS], read_info(self._folder).shapes)
+            del self._files[:SHARD_CLIPS]
+        self._bytes = 0
+
+
 def _features(folder: Path, clip_id: str) -> Path:
     return folder / FEATURES / f"{clip_id}.safetensors"
 
 
-def _is_done(video: Video, ledger: Ledger, folder: Path, settings: str) -> bool:
+def _there(folder: Path) -> set[str]:
+    """The clips whose features are in place, in files of their own or in shards."""
+    from emi_models.data.shards import shard_metadata, shards_of
+
+    found = {metadata.id for path in shards_of(folder) for metadata in shard_metadata(path)}
+    return found | {path.stem for path in (folder / FEATURES).glob("[!.]*.safetensors")}
+
+
+def _forget(folder: Path, clip_id: str) -> None:
+    from emi_models.data.shards import drop
+
+    _features(folder, clip_id).unlink(missing_ok=True)
+    drop(folder, [clip_id])
+
+
+def _is_done(video: Video, ledger: Ledger, settings: str) -> bool:
     entry = ledger.entries.get(video.id)
-    return entry is not None and entry.of(video, settings) and _features(folder, video.id).is_file()
+    return entry is not None and entry.of(video, settings)
 
 
 def _job(video: Video) -> Job:
-    return Job(**{**asdict(video), "path": str(video.path)})
+    return Job(**asdict(video))
 
 
 def _sweep(folder: Path) -> None:
     """Remove what a run that was killed was writing."""
-    for part in (*folder.glob(".*.part"), *(folder / FEATURES).glob(".*.part")):
+    for part in (path for below in (".", FEATURES, SHARDS) for path in (folder / below).glob(".*.part")):
         part.unlink(missing_ok=True)

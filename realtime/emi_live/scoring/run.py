@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from glob import escape, glob
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
-from emi_live.extract.pool import Failed, Job, Link, Ready, Refused, Written, give_memory_back, set_up_output
+from emi_live.extract.places import MANIFEST, Place, in_folder, in_manifest, in_store, is_url, local_copy
+from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
 from emi_live.extract.run import Outcome, run_jobs
 from emi_live.scoring.files import FORMATS, summary_of, write_summary
 from emi_models.errors import EmiError
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from emi_live.extract.run import Watcher, Workers
     from emi_live.scoring.clip import Scores
 
-__all__ = ["RECORDS", "Plan", "Report", "Task", "find_clips", "score_all", "score_child"]
+__all__ = ["RECORDS", "Plan", "Report", "Task", "find_clips", "score_all"]
 
 RECORDS: Final = ".emi-score"
 SUMMARY: Final = "summary.csv"
@@ -41,50 +40,62 @@ OVERLAY: Final = ".overlay.mp4"
 
 
 def find_clips(given: Sequence[str]) -> Listing:
-    """The clips of folders (with those below), files and patterns such as `day*/*.mp4`.
+    """The clips of folders (with those below), files, patterns such as `day*/*.mp4`, manifests and URLs.
 
     The id of a clip is its name without the suffix, below the folder that was given; where two would have the
-    same, or that of the summary, the suffix stays.
+    same, or that of the summary, the suffix stays. A manifest may give another id.
 
     Raises:
         ConfigurationError: one of them is not there, or there is no clip at all.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Place] = {}
     unusable: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
-    for path, name in _files(given):
-        if path.suffix.lower() not in SUFFIXES:
-            others[path.suffix.lower() or "no suffix"] += 1
+    for place in _places(given, unusable):
+        suffix, name = Path(place.name).suffix, place.id + Path(place.name).suffix * bool(place.id)
+        name = name or place.name
+        if suffix.lower() not in SUFFIXES:
+            others[suffix.lower() or "no suffix"] += 1
         elif name not in found:
-            found[name] = path
-        elif found[name].resolve() != path.resolve():
-            unusable.append((str(path), f"has the name of {found[name]}; score it into another folder"))
+            found[name] = place
+        elif not _one(found[name].path, place.path):
+            unusable.append((place.path, f"has the name of {found[name].path}; score it into another folder"))
     if not found:
         seen = f" (but {sum(others.values())} other files)" if others else ""
         raise ConfigurationError(f"there is no media file in {', '.join(given)}{seen}")
-    stems = Counter(name.removesuffix(path.suffix) for name, path in found.items())
+    stems = Counter(name.removesuffix(Path(name).suffix) for name in found)
     videos = []
-    for name, path in sorted(found.items()):
-        stem, status = name.removesuffix(path.suffix), path.stat()
+    for name, place in sorted(found.items()):
+        stem = name.removesuffix(Path(name).suffix)
         alone = stems[stem] == 1 and stem != Path(SUMMARY).stem
-        videos.append(Video(stem if alone else name, path, name, status.st_size, status.st_mtime_ns))
+        videos.append(Video(stem if alone else name, place.path, name, place.size, place.mtime_ns))
     return Listing(videos, unusable, dict(others))
 
 
-def _files(given: Sequence[str]) -> Iterator[tuple[Path, str]]:
+def _one(first: str, second: str) -> bool:
+    return first == second or (not is_url(first) and Path(first).resolve() == Path(second).resolve())
+
+
+def _places(given: Sequence[str], unusable: list[tuple[str, str]]) -> Iterator[Place]:
     for text in given:
         path = Path(text)
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                below = file.relative_to(path)
-                if file.is_file() and not any(part.startswith(".") for part in below.parts):
-                    yield file, below.as_posix()
+        if is_url(text):
+            yield from in_store(text)
+        elif path.is_dir():
+            yield from in_folder(path)
+        elif path.suffix.lower() == MANIFEST and path.is_file():
+            yield from in_manifest(path, unusable)
         elif path.is_file():
-            yield path, path.name
+            yield _file(path)
         elif matches := [Path(match) for match in sorted(glob(text, recursive=True))]:
-            yield from ((match, match.name) for match in matches if match.is_file())
+            yield from (_file(match) for match in matches if match.is_file())
         else:
             raise ConfigurationError(f"{text}: there is no such file or folder")
+
+
+def _file(path: Path) -> Place:
+    status = path.stat()
+    return Place(path.name, str(path), status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +130,27 @@ class Task:
     plan: Plan
     config: LiveConfig
     debug: bool = False
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        """Load the models, which `opened` closes; return what they are, and what scores a clip.
+
+        Raises:
+            EmiError: they cannot be loaded.
+        """
+        from emi_live.scoring.clip import ClipScorer
+
+        scorer = opened.enter_context(ClipScorer(self.config))
+        settings = self.settings
+
+        def do(job: Job) -> Written | Refused | Failed:
+            try:
+                with local_copy(job.path) as path:
+                    return _score(job, path, self, settings, scorer.score)
+            except EmiError as error:
+                return Refused(id=job.id, reason=str(error))
+
+        ready = Ready(encoders={}, recognizer="", settings=settings, announcements=scorer.announcements)
+        return ready, do
 
     @property
     def settings(self) -> str:
@@ -157,7 +189,7 @@ def score_all(
     Args:
         listing: the clips.
         task: what the workers do.
-        workers: a `Pool` of `score_child`.
+        workers: a `Pool` of the task, or Ray's actors.
         watcher: gets the progress.
         overwrite: replace files that are in the way.
         strict: fail on the first clip that cannot be used.
@@ -232,27 +264,8 @@ def _all_there(plan: Plan, clip_id: str, record: Mapping[str, Any]) -> bool:
     return all(file.exists() for file in files)
 
 
-def score_child(connection: Connection, task: Task) -> None:
-    """Serve until the other side hangs up; the body of a worker process."""
-    set_up_output(task.debug)
-    link = Link(connection)
-    with ExitStack() as opened:
-        from emi_live.scoring.clip import ClipScorer
-
-        try:
-            scorer = opened.enter_context(ClipScorer(task.config))
-        except EmiError as error:
-            link.send(Failed(reason=str(error)))
-            return
-        settings = task.settings
-        link.send(Ready(encoders={}, recognizer="", settings=settings, announcements=scorer.announcements))
-        while isinstance(job := link.receive(), Job):
-            link.send(_score(job, task, settings, scorer.score))
-            give_memory_back()
-
-
-def _score(job: Job, task: Task, settings: str, score: Any) -> Written | Refused | Failed:
-    plan, path = task.plan, Path(job.path)
+def _score(job: Job, path: Path, task: Task, settings: str, score: Any) -> Written | Refused | Failed:
+    plan = task.plan
     record: dict[str, Any] = {
         "settings": settings,
         "source": job.name,
@@ -281,7 +294,7 @@ def _score(job: Job, task: Task, settings: str, score: Any) -> Written | Refused
     except WriteError as error:  # the disk is full: the next clip would fare no better
         return Failed(reason=str(error))
     except EmiError as error:
-        return Refused(id=job.id, reason=str(error))
+        return Refused(id=job.id, reason=str(error).replace(str(path), job.path))
     entry = Entry(
         id=job.id,
         source=job.name,
@@ -295,8 +308,3 @@ def _score(job: Job, task: Task, settings: str, score: Any) -> Written | Refused
         words=len(scores.words),
     )
     return Written(entry=entry, damaged=scores.damaged)
-
-
-def process_count(asked: int | None) -> int:
-    """How many worker processes: as asked, else one for every two cores."""
-    return asked or max(1, (os.cpu_count() or 1) // 2)

@@ -22,7 +22,7 @@ ENTRY = Entry(
     sounds=1,
     words=0,
 )
-VIDEO = Video("a", Path("/clips/a.mp4"), "a.mp4", 10, 20)
+VIDEO = Video("a", "/clips/a.mp4", "a.mp4", 10, 20)
 
 
 def test_entries_are_read_back_and_the_last_one_of_a_clip_counts(tmp_path: Path) -> None:

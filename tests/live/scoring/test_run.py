@@ -41,7 +41,7 @@ class Workers:
             if job.name.startswith("bad"):
                 yield Refused(id=job.id, reason=f"{job.path}: holds nothing")
                 continue
-            done = run._score(job, self._task, self._task.settings, lambda _: made_up())
+            done = run._score(job, Path(job.path), self._task, self._task.settings, lambda _: made_up())
             assert isinstance(done, Written)
             yield done
 

@@ -1,0 +1,92 @@
+"""What the tests of Ray run: a head in a process of its own, a task without encoders, and a driver to kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emi_live.cluster.clips import RayWorkers
+from emi_live.cluster.ray_start import connected
+from emi_live.extract.folder import Entry, list_videos
+from emi_live.extract.pool import Do, Job, Ready, Refused, Written
+from emi_live.extract.run import Report, extract
+from emi_models.data.clip import Clip, FeatureTrack
+from emi_models.data.dataset import ClipWriter, DatasetInfo
+from emi_models.inputs import FusionShapes
+from tests.live.extract.bodies import entry_of
+from tests.support.waiting import until
+
+INFO = DatasetInfo(
+    bundle="fake",
+    encoders={"vision": "fake"},
+    shapes=FusionShapes(vision_frames=400, vision_dim=1, audio_frames=599, audio_dim=1, text_dim=1),
+    description="test",
+    licence="none",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Writes a clip of one picture, whose feature is the size of the file, after what its name asks for."""
+
+    out: Path
+    log: Path
+    pause_s: float = 0.0
+    debug: bool = False
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        writer = ClipWriter(self.out, INFO)
+
+        def do(job: Job) -> Written | Refused:
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(f"{job.id}\n")
+            tried = self.log.read_text(encoding="utf-8").split().count(job.id)
+            if job.id.startswith("die") or (job.id.startswith("once") and tried == 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if job.id.startswith("refuse"):
+                return Refused(id=job.id, reason=f"{job.path}: it is bad")
+            until_later(self.pause_s)
+            track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
+            clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
+            writer.write(clip, source=job.name, transcript=f"words of {job.id}")
+            return Written(entry=entry_of(job), damaged=0)
+
+        return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
+
+
+def until_later(seconds: float) -> None:
+    if seconds:
+        until(lambda: False, seconds, fail=False)
+
+
+class Quiet:
+    """A watcher that tells the process that started it how many clips are done."""
+
+    def ready(self, what: Ready, done: int, todo: int) -> None:
+        print(f"ready {done} {todo}", flush=True)
+
+    def wrote(self, entry: Entry) -> None:
+        print(f"wrote {entry.id}", flush=True)
+
+    def refused(self, name: str, reason: str) -> None:
+        print(f"refused {name}: {reason}", flush=True)
+
+
+def run(address: str, videos: Path, out: Path, log: Path, pause_s: float) -> Report:
+    workers = RayWorkers(Task(out, log, pause_s), address, 2)
+    return extract(list_videos(videos), {}, out, workers, Quiet(), shards=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "head":
+        with connected(cpus=2) as cluster:
+            print(cluster.address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+            sys.stdin.read()
+    else:
+        run(sys.argv[1], *map(Path, sys.argv[2:5]), float(sys.argv[5]))
