@@ -506,8 +506,9 @@ class Bundle(ABC):
         *,
         progress: Progress | None = None,
         step: Step | None = None,
+        recognizer: Recognizer | None = None,
     ) -> Encoders:
-        """Load the recogniser and the sentence encoder alone; raises as `load`."""
+        """Load the recogniser, unless one is given, and the sentence encoder alone; raises as `load`."""
         from emi_engine.load import no_step
 
         step, words = step or no_step, self._no_encoders()
@@ -515,8 +516,12 @@ class Bundle(ABC):
             words.unavailable["text"] = "switched off by speech.backend=none"
             return words
         try:
-            with step("loading the words model"):
-                load_speech(words, config, store, progress)
+            if recognizer is not None:
+                words.recognizer = recognizer
+                words.announcements.append(f"speech: {recognizer.name}")
+            else:
+                with step("loading the words model"):
+                    load_speech(words, config, store, progress)
             if words.recognizer is not None:
                 with step("loading the sentence model"):
                     self.load_text(words, config, store, progress)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+import threading
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ HELP: Final = """Serve a page that shows your own picture, six curves and your w
   emi serve                                  then open the address that it prints
   emi serve --sessions 8 --config small      for more people, on a small machine
   emi serve --host 0.0.0.0 --name my.host --certificate c.pem --key k.pem
+  emi serve --cluster auto --replicas 2      in several processes, on Ray (docs/scale.md)
 
 The browser sends its camera and microphone to this server, and to nobody else. Nothing is stored.
 Other programs join over a WebSocket or WebRTC: docs/web.md.
@@ -94,6 +96,27 @@ def serve(
             help="Tell people that they are analysed. Leave it out only if you inform them yourself.",
         ),
     ] = True,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve in several processes on Ray: started here, or HOST:PORT of a head.",
+            metavar="auto|HOST:PORT",
+        ),
+    ] = None,
+    replicas: Annotated[
+        str,
+        typer.Option(
+            help="Of the server, each for --sessions people: N, or as many as needed.", metavar="N|MIN:MAX"
+        ),
+    ] = "2",
+    networks: Annotated[
+        int,
+        typer.Option(help="Replicas of one network for all; 0: each session has its own.", min=0, max=64),
+    ] = 0,
+    recognizers: Annotated[
+        int,
+        typer.Option(help="Replicas of one recogniser for all; 0: each server has one.", min=0, max=64),
+    ] = 0,
     config: Annotated[
         str | None,
         typer.Option(
@@ -114,13 +137,7 @@ def serve(
         if offline:
             overrides["models"] = {"offline": True}
         settings = load_config(config, set_ or (), overrides)
-        if (certificate is None) != (key is None):
-            raise ConfigurationError("--certificate and --key belong together; give both")
-        if self_signed and certificate is not None:
-            raise ConfigurationError("--self-signed makes a certificate; leave out --certificate and --key")
-        for file in (certificate, key):
-            if file is not None and not file.is_file():
-                raise ConfigurationError(f"there is no file {file}")
+        _check_certificate(certificate, key, self_signed=self_signed)
         require(
             "starlette",
             "uvicorn",
@@ -138,7 +155,6 @@ def serve(
         from emi_live.live import LiveEngine
         from emi_live.web import server
         from emi_live.web.broadcast import NOTICE
-        from emi_live.web.certificate import make_certificate
         from emi_live.web.sessions import Sessions
 
         set_up_logging(debug, view=False)
@@ -150,6 +166,27 @@ def serve(
         servers = _prepare_rtc(ice or (), loopback=local)
         access = server.Access(token, server.check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
+        if cluster is not None:
+            least, most = _replicas(replicas)
+            plan: dict[str, Any] = {
+                "config": settings,
+                "access": access,
+                "least": least,
+                "most": most,
+                "sessions": sessions,
+                "idle_s": idle,
+                "version": version("emi-live"),
+                "notice": NOTICE if notice else None,
+                "networks": networks,
+                "recognizers": recognizers,
+                "ice": ice or (),
+                "loopback": local,
+            }
+            with TemporaryDirectory(prefix="emi-") as folder:
+                if self_signed:
+                    certificate, key = _self_signed(access, Path(folder), console)
+                _serve_on_ray(cluster, plan, host, port, certificate, key, console)
+            return
         with (
             server.listen(host, port) as listener,
             TemporaryDirectory(prefix="emi-") as folder,
@@ -167,17 +204,86 @@ def serve(
             listener.listen()  # who reads the address below can connect
             port = listener.getsockname()[1]
             if self_signed:
-                hosts = ["localhost", "127.0.0.1", *access.hosts]
-                certificate, key, fingerprint = make_certificate(hosts, Path(folder))
-                console.print(
-                    f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                certificate, key = _self_signed(access, Path(folder), console)
             for line in _where(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
                 server.serve(server.build_app(crowd, access, servers), listener, certificate, key)
+
+
+def _check_certificate(certificate: Path | None, key: Path | None, *, self_signed: bool) -> None:
+    """Raise ConfigurationError if the files are not there, or the options contradict each other."""
+    if (certificate is None) != (key is None):
+        raise ConfigurationError("--certificate and --key belong together; give both")
+    if self_signed and certificate is not None:
+        raise ConfigurationError("--self-signed makes a certificate; leave out --certificate and --key")
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            raise ConfigurationError(f"there is no file {file}")
+
+
+def _self_signed(access: Access, folder: Path, console: Console) -> tuple[Path, Path]:
+    """A certificate for this run, and its key; its fingerprint is shown."""
+    from emi_live.web.certificate import make_certificate
+
+    hosts = ["localhost", "127.0.0.1", *access.hosts]
+    certificate, key, fingerprint = make_certificate(hosts, folder)
+    console.print(
+        f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return certificate, key
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    """The least and the most of `--replicas`: `2`, or `1:8`.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    least, _, most = text.partition(":")
+    if least.isdecimal() and (most or least).isdecimal() and 0 < int(least) <= int(most or least) <= 1000:
+        return int(least), int(most or least)
+    raise ConfigurationError(f"--replicas {text}: give a number from 1 on, or two such as 1:8")
+
+
+def _serve_on_ray(
+    address: str,
+    plan: dict[str, Any],
+    host: str,
+    port: int,
+    certificate: Path | None,
+    key: Path | None,
+    console: Console,
+) -> None:
+    """Serve in replicas until Ctrl-C."""
+    from emi_live.cluster.ray_start import connected
+    from emi_live.web import server
+
+    if plan["config"].fusion.device == "cuda" and not plan["networks"]:
+        raise ConfigurationError("--cluster with fusion.device=cuda: add --networks 1, which gets the GPU")
+    with server.listen(host, port) as listener:  # an address in use is an error before Ray starts
+        port = listener.getsockname()[1]
+    with console.status("starting Ray …"), ExitStack() as opened:
+        cluster = opened.enter_context(connected(address))
+        from emi_live.web.replicas import Plan, deploy
+
+        end_on_signals()  # Ray has taken SIGTERM over, with a trace of its own stack
+
+        opened.callback(console.print, "[dim]ending the replicas …[/dim]")
+        cpus = 0.0 if cluster.here else 1.0
+        deployed = deploy(Plan(**plan, cpus=cpus), host, port, certificate, key)
+        opened.callback(deployed.close)
+        running = opened.pop_all()
+    with running, suppress(KeyboardInterrupt):
+        for line in _where(host, port, plan["access"], secure=certificate is not None):
+            console.print(line, highlight=False, soft_wrap=True)
+        say = f"{plan['least']}" if plan["least"] == plan["most"] else f"{plan['least']} to {plan['most']}"
+        console.print(
+            f"[dim]{say} replicas on Ray at {cluster.address}, {plan['sessions']} people each[/dim]"
+        )
+        threading.Event().wait()
 
 
 def _prepare_rtc(ice: Sequence[str], *, loopback: bool) -> Sequence[RTCIceServer]:

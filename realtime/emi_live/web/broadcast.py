@@ -73,6 +73,7 @@ class Outbox:
         self._estimate: str | None = None
         self._faces: str | None = None
         self._picture: bytes | None = None
+        self._cut = False
         self._woken = asyncio.Event()
 
     def put(self, message: Event, text: str) -> None:
@@ -93,14 +94,21 @@ class Outbox:
         self._picture = message
         self._woken.set()
 
+    def cut(self) -> None:
+        """End the connection without a last message: its client connects again, elsewhere."""
+        self._cut = True
+        self._woken.set()
+
     @property
     def waiting(self) -> bool:
         """Whether there is a message."""
         return bool(self._waiting or self._estimate or self._faces or self._picture)
 
-    async def take(self) -> str | bytes:
-        """The next message, waiting for it; pictures come last."""
+    async def take(self) -> str | bytes | None:
+        """The next message, waiting for it; pictures come last. None: the connection is to be cut."""
         while True:
+            if self._cut:
+                return None
             if self._waiting:
                 return self._waiting.popleft()
             if self._estimate is not None:

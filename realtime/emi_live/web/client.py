@@ -7,22 +7,26 @@
             if isinstance(event, EstimateEvent):
                 print(event.estimate["intensities"])
 
-It needs the extra `web` and no model; the live engine runs in the server.
+It needs the extra `web` and no model; the live engine runs in the server. With `resume=True` a client
+connects again after a cut; if another server has taken the session over, it sends its last media again.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-from contextlib import ExitStack
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from emi_live.errors import SourceError
 from emi_live.web.protocol import (
@@ -31,7 +35,10 @@ from emi_live.web.protocol import (
     SOUND,
     Bye,
     Command,
+    EstimateEvent,
     Event,
+    Hello,
+    StateEvent,
     decode_event,
     encode,
     pack_media,
@@ -40,6 +47,38 @@ from emi_live.web.protocol import (
 __all__ = ["EmiClient"]
 
 TIMEOUT_S = 10.0
+AGAIN_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 4.0)  # waits before each attempt to connect again
+KEPT_MS: Final = 9000.0  # media that are sent again; a server takes none that are older than 10 s
+PICTURE_MS: Final = 200.0  # between pictures that are kept
+
+
+class _Kept:
+    """The last seconds of media that were sent, for another server; and what its sender's clock shows."""
+
+    def __init__(self) -> None:
+        self._messages: deque[tuple[float, bytes]] = deque()
+        self._picture_ms = -KEPT_MS
+        self._lead_ms: float | None = None
+
+    def add(self, t_ms: float, length_ms: float, message: bytes) -> None:
+        """Keep one message: a block of sound of that length, or a picture, of length 0."""
+        lead_ms = 1000 * time.monotonic() - t_ms - length_ms
+        self._lead_ms = lead_ms if self._lead_ms is None else min(lead_ms, self._lead_ms)
+        if not length_ms and t_ms - self._picture_ms < PICTURE_MS:
+            return
+        if not length_ms:
+            self._picture_ms = t_ms
+        self._messages.append((t_ms, message))
+        while self._messages[0][0] < t_ms - KEPT_MS:
+            self._messages.popleft()
+
+    def again(self) -> list[bytes | str]:
+        """What to send: what the clock shows, and the media that are not too old."""
+        if self._lead_ms is None:
+            return []
+        now_ms = 1000 * time.monotonic() - self._lead_ms
+        clock = encode(Command(type="clock", ms=max(0.0, now_ms)))
+        return [clock, *(message for t_ms, message in self._messages if t_ms >= now_ms - KEPT_MS)]
 
 
 class EmiClient:
@@ -53,6 +92,7 @@ class EmiClient:
         token: str | None = None,
         viewer: bool = False,
         faces: bool = False,
+        resume: bool = False,
     ) -> None:
         """Connect to a session that exists.
 
@@ -62,27 +102,45 @@ class EmiClient:
             token: bearer token, if the server asks for one.
             viewer: only read; the source of the session is another connection.
             faces: get a `FacesEvent` for each picture.
+            resume: connect again after a cut, for some seconds; keep on reading, since `receive` does it.
+                `session` changes if another server takes the session over, and a `WarningEvent` says for
+                how long there were no estimates.
 
         Raises:
             SourceError: the server cannot be reached, or refuses.
         """
         self.session = session
         self.ended: str | None = None  # why the session has ended
+        self._server = server
+        self._query: dict[str, object] = {"role": "viewer"} if viewer else {}
+        self._query |= {"faces": 1} if faces else {}
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._kept = _Kept() if resume and not viewer else None
+        self._resume = resume
+        self._moved = False  # another server has the session, which has not got the last media yet
+        self._last_ms: float | None = None  # end of the newest estimate
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
         self._opened = ExitStack()
-        at = urlsplit(server)
-        query = urlencode(({"role": "viewer"} if viewer else {}) | ({"faces": 1} if faces else {}))
-        url = f"{'wss' if at.scheme == 'https' else 'ws'}://{at.netloc}/v1/sessions/{session}?{query}"
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._socket = self._connect()
+
+    def _connect(self) -> ClientConnection:
+        at = urlsplit(self._server)
+        last = {} if self._last_ms is None else {"last_ms": self._last_ms}
+        path = f"/v1/sessions/{self.session}?{urlencode(self._query | last)}"
+        url = f"{'wss' if at.scheme == 'https' else 'ws'}://{at.netloc}{path}"
         try:
             opened = connect(
-                url, additional_headers=headers, max_size=MAX_MESSAGE, compression=None, proxy=None
+                url, additional_headers=self._headers, max_size=MAX_MESSAGE, compression=None, proxy=None
             )
-            self._socket = self._opened.enter_context(opened)
+            return self._opened.enter_context(opened)
         except (OSError, WebSocketException) as error:
-            raise SourceError(f"{server} cannot be reached: {error}") from error
+            raise SourceError(f"{self._server} cannot be reached: {error}") from error
 
     @classmethod
-    def open(cls, server: str, *, token: str | None = None, faces: bool = False) -> Self:
+    def open(
+        cls, server: str, *, token: str | None = None, faces: bool = False, resume: bool = False
+    ) -> Self:
         """Begin a session and connect to it.
 
         Raises:
@@ -104,7 +162,7 @@ class EmiClient:
             connection.close()
         if answer.status != http.client.CREATED:
             raise SourceError(f"{server}: {body.get('error', answer.reason)}")
-        return cls(server, body["id"], token=token, faces=faces)
+        return cls(server, body["id"], token=token, faces=faces, resume=resume)
 
     def send_frame(self, jpeg: bytes, t_ms: float) -> None:
         """Send one JPEG picture, captured at `t_ms` of a steady clock of yours.
@@ -112,7 +170,7 @@ class EmiClient:
         Raises:
             SourceError: the session has ended.
         """
-        self._send(pack_media(PICTURE, t_ms, jpeg))
+        self._send_media(t_ms, 0.0, pack_media(PICTURE, t_ms, jpeg))
 
     def send_audio(self, pcm: ArrayLike, t_ms: float, rate_hz: int) -> None:
         """Send one block of sound, at most 2 s.
@@ -128,7 +186,8 @@ class EmiClient:
         samples = np.asarray(pcm)
         if samples.dtype.kind == "f":
             samples = np.clip(np.round(samples * 32767), -32768, 32767)
-        self._send(pack_media(SOUND, t_ms, samples.astype("<i2").tobytes(), rate_hz))
+        message = pack_media(SOUND, t_ms, samples.astype("<i2").tobytes(), rate_hz)
+        self._send_media(t_ms, 1000 * len(samples) / rate_hz, message)
 
     def command(self, type_: str, at: tuple[float, float] | None = None) -> None:
         """Send a command: mark, pause, resume, mute, unmute, end, follow, show_landmarks or hide_landmarks.
@@ -150,10 +209,19 @@ class EmiClient:
         except TimeoutError:
             return None
         except ConnectionClosed as error:
-            self.ended = self.ended or str(error)
-            return None
-        if isinstance(event, Bye):
-            self.ended = event.reason
+            if not self._connect_again():
+                self.ended = self.ended or str(error)
+                return None
+            return self.receive(timeout_s)
+        match event:
+            case Bye():
+                self.ended = event.reason
+            case EstimateEvent():
+                self._last_ms = self._last_ms if event.end_ms is None else event.end_ms
+            case Hello() if event.session != self.session:
+                self.session, self._moved = event.session, True
+            case StateEvent(state="running") if self._moved:
+                self._send_again()
         return event
 
     def __iter__(self) -> Self:
@@ -167,6 +235,7 @@ class EmiClient:
 
     def close(self) -> None:
         """Leave; the session waits for its source for some seconds, then ends. A second call does nothing."""
+        self._closed.set()
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -177,8 +246,41 @@ class EmiClient:
     ) -> None:
         self.close()
 
-    def _send(self, message: bytes | str) -> None:
+    def _connect_again(self) -> bool:
+        """Whether the session goes on in another connection."""
+        if not self._resume:
+            return False
+        for wait_s in AGAIN_S:
+            if self.ended is not None or self._closed.wait(wait_s):
+                return False
+            with suppress(SourceError):
+                socket = self._connect()
+                with self._sending:
+                    self._socket = socket
+                return True
+        return False
+
+    def _send_media(self, t_ms: float, length_ms: float, message: bytes) -> None:
+        with self._sending:
+            if self._kept is not None:
+                self._kept.add(t_ms, length_ms, message)
+            if not self._moved:
+                self._pass_on(message)
+
+    def _send_again(self) -> None:
+        """Send the last media to the server that has taken the session over."""
+        with self._sending:
+            for message in self._kept.again() if self._kept is not None else ():
+                self._pass_on(message)
+            self._moved = False
+
+    def _send(self, message: str) -> None:
+        with self._sending:
+            self._pass_on(message)
+
+    def _pass_on(self, message: bytes | str) -> None:
         try:
             self._socket.send(message)
         except ConnectionClosed as error:
-            raise SourceError(f"the session has ended: {self.ended or error}") from error
+            if not self._resume or self.ended is not None or self._closed.is_set():
+                raise SourceError(f"the session has ended: {self.ended or error}") from error

@@ -102,6 +102,18 @@ class _OneView:
         """
         raise ConfigurationError("this server shows its own camera; for a browser's camera use `emi serve`")
 
+    def find(self, name: str) -> Broadcast | None:
+        """The session of that id."""
+        return self.running.get(name)
+
+    def take_over(self, name: str, last_ms: float | None = None) -> Broadcast | None:
+        """As `find`: there are no other servers."""
+        return self.find(name)
+
+    def elsewhere(self, name: str) -> bool:
+        """Never: there are no other servers."""
+        return False
+
     async def watch(self) -> None:
         """Nothing is to be watched."""
 

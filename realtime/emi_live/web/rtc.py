@@ -272,6 +272,9 @@ class Peer:
         channel = self._channel
         while channel is not None and channel.readyState == "open":
             message = await self._outbox.take()
+            if message is None:
+                self._end()
+                return
             while channel.bufferedAmount > CHANNEL_BYTES and channel.readyState == "open":
                 self._drained.clear()
                 with suppress(TimeoutError):

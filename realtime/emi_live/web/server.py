@@ -20,7 +20,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -44,6 +44,7 @@ from emi_live.health import Health
 from emi_live.sinks.metrics import EventCollector
 from emi_live.web.broadcast import FullError
 from emi_live.web.protocol import (
+    LATEST_MS,
     MAX_MESSAGE,
     MAX_OFFER,
     VIOLATIONS,
@@ -103,6 +104,10 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+
+
+RESTARTS: Final = 1012  # codes with which a WebSocket is closed: the client may come back at once,
+TRY_AGAIN: Final = 1013  # or in a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,18 @@ class Crowd(Protocol):
         """A new session; raises FullError, or ConfigurationError where there are none."""
         ...
 
+    def find(self, name: str) -> Broadcast | None:
+        """The session of that id; None: there is none, or it has ended."""
+        ...
+
+    def take_over(self, name: str, last_ms: float | None = None) -> Broadcast | None:
+        """As `find`; a session of another server that is gone goes on here. Raises FullError."""
+        ...
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether another server began it, so that who asks may try again in a moment."""
+        ...
+
     async def end(self, session: Any) -> None:
         """End one session."""
         ...
@@ -219,16 +236,37 @@ class _Guard:
         await self._app(scope, receive, with_headers)
 
 
-def build_app(sessions: Crowd, access: Access, ice: Sequence[RTCIceServer] = ()) -> Starlette:
-    """The application for these sessions; `ice` are the servers that WebRTC may ask."""
+async def _nothing() -> None:
+    return
+
+
+def build_app(
+    sessions: Crowd,
+    access: Access,
+    ice: Sequence[RTCIceServer] = (),
+    *,
+    beside: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+    at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+) -> Starlette:
+    """The application for these sessions.
+
+    Args:
+        sessions: it opens, watches and ends them.
+        access: who may use it.
+        ice: servers that WebRTC may ask.
+        beside: runs while the application does.
+        at_end: is awaited at its end.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        watch = asyncio.create_task(sessions.watch())
+        tasks = [asyncio.create_task(work()) for work in (sessions.watch, beside)]
         try:
             yield
         finally:
-            watch.cancel()
+            for task in tasks:
+                task.cancel()
+            await at_end()
 
     handlers = _Handlers(sessions, ice)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
@@ -373,7 +411,10 @@ class _Handlers:
 
     async def offer(self, request: Request) -> Response:
         """Connect the source of a session by WebRTC."""
-        session = self._find(request)
+        try:
+            session = self._take_over(request)
+        except FullError as error:
+            return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
         if session is None:
             return _not_found()
         try:
@@ -392,7 +433,7 @@ class _Handlers:
             session.warn(str(error), "offers_refused")
             logger.warning("an offer was refused: %s", error)
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"type": "answer", "sdp": answer})
+        return JSONResponse({"type": "answer", "sdp": answer, "id": session.id})
 
     async def local(self, _: Request) -> Response:
         """The session of this machine's own camera; `emi serve` has none."""
@@ -430,14 +471,21 @@ class _Handlers:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     async def talk(self, client: WebSocket) -> None:
-        session = self._sessions.running.get(client.path_params["id"])
-        await client.accept()
-        if session is None:
-            await _say_bye(client, "there is no such session, or it has ended")
-            return
         wanted = client.query_params.get("role", "source")
+        await client.accept()
         if wanted not in get_args(Role):
             await _say_bye(client, f"role={wanted} is not one of {', '.join(get_args(Role))}")
+            return
+        try:
+            session = self._take_over(client) if wanted == "source" else self._find(client)
+        except FullError as error:
+            await _say_bye(client, str(error))
+            return
+        if session is None and self._sessions.elsewhere(client.path_params["id"]):
+            await client.close(TRY_AGAIN)  # its source has not come back yet
+            return
+        if session is None:
+            await _say_bye(client, "there is no such session, or it has ended")
             return
         asked = {name: client.query_params.get(name) == "1" for name in ("pictures", "faces")}
         outbox = session.join(cast("Role", wanted), **asked)
@@ -452,8 +500,15 @@ class _Handlers:
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sending
 
-    def _find(self, request: Request) -> Broadcast | None:
-        return self._sessions.running.get(request.path_params["id"])
+    def _find(self, request: HTTPConnection) -> Broadcast | None:
+        return self._sessions.find(request.path_params["id"])
+
+    def _take_over(self, request: HTTPConnection) -> Broadcast | None:
+        last_ms: float | None = None
+        with suppress(ValueError):
+            last_ms = float(request.query_params.get("last_ms", "nan"))
+        known = last_ms is not None and 0 <= last_ms <= LATEST_MS
+        return self._sessions.take_over(request.path_params["id"], last_ms if known else None)
 
 
 async def _offer_of(request: Request) -> str:
@@ -478,6 +533,9 @@ async def _send(client: WebSocket, outbox: Outbox) -> None:
     """Send what is in the outbox; end with the last message."""
     while True:
         message = await outbox.take()
+        if message is None:
+            await client.close(RESTARTS)
+            return
         if isinstance(message, bytes):
             await client.send_bytes(message)
             continue

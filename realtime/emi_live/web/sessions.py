@@ -8,10 +8,11 @@ threads.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -31,13 +32,40 @@ from emi_models.errors import EmiError
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
 
-__all__ = ["ClientClock", "Session", "Sessions"]
+__all__ = ["ClientClock", "Session", "Sessions", "Tickets"]
 
 logger = logging.getLogger(__name__)
 
 OFFERS: Final = 10  # of WebRTC that a session may get in `OFFERS_S`
 OFFERS_S: Final = 60.0
 DRIFT: Final = 1000  # a client's clock may be slower than ours by 1 part in this
+REPLAYED_NS: Final = NS_PER_S  # a picture older than this, in a session that was taken over, is replayed
+REPLAYED: Final = 64  # of them wait at most
+PACE_S: Final = 0.015  # between two of them, so that the face stage sees each
+TAKEN_OVER: Final = 2  # so many times as many sessions as usual a server takes when it replaces another
+
+
+class Tickets:
+    """Ids of sessions that say which of several servers has the session, and that one of them issued it."""
+
+    def __init__(self, server: str, secret: bytes) -> None:
+        """`server` is this server's name, of letters and digits; all servers know the secret."""
+        self.server = server
+        self._secret = secret
+
+    def issue(self) -> str:
+        """A new id: `SERVER.RANDOM.PROOF`."""
+        body = f"{self.server}.{secrets.token_urlsafe(16)}"
+        return f"{body}.{self._proof(body)}"
+
+    def foreign(self, ticket: str) -> bool:
+        """Whether another of the servers issued it."""
+        body, _, proof = ticket.rpartition(".")
+        issued = hmac.compare_digest(proof.encode(), self._proof(body).encode())
+        return issued and body.partition(".")[0] != self.server
+
+    def _proof(self, body: str) -> str:
+        return hmac.new(self._secret, body.encode(), "sha256").hexdigest()[:32]
 
 
 class ClientClock:
@@ -74,14 +102,19 @@ class ClientClock:
 class Session(Broadcast):
     """One person who is analysed: an engine, one source of media, any number of readers."""
 
-    def __init__(self, engine: LiveEngine, *, version: str, notice: str | None) -> None:
-        """`engine` is loaded, or will be by `start`."""
-        super().__init__(secrets.token_urlsafe(16), engine, version=version, notice=notice)
+    def __init__(
+        self, engine: LiveEngine, *, version: str, notice: str | None, name: str | None = None
+    ) -> None:
+        """`engine` is loaded, or will be by `start`; `name` is the id, a random one by default."""
+        super().__init__(name or secrets.token_urlsafe(16), engine, version=version, notice=notice)
+        self.taken_over = False  # from another server, which is gone
+        self.last_ms: float | None = None  # end of the last estimate there, by the client's clock
         self.lost_s: float | None = time.monotonic()  # since when there is no source
         self.heard_s = time.monotonic()  # when the last media came
         self._clock = ClientClock()
         # What gives the newest picture, and its capture time; None of it once it is decoded.
         self._picture: tuple[Callable[[], np.ndarray | None], int] | None = None
+        self._replayed: deque[tuple[Callable[[], np.ndarray | None], int]] = deque(maxlen=REPLAYED)
         self.at_end: set[Callable[[], Coroutine[Any, Any, None]]] = set()  # what else ends with the session
         self._seen = asyncio.Event()
         self._offers: list[float] = []  # when the last ones came
@@ -176,6 +209,10 @@ class Session(Broadcast):
             self.counters["early"] += 1
             return
         self.counters["pictures"] += 1
+        if self.taken_over and time.monotonic_ns() - t_ns > REPLAYED_NS:
+            self._replayed.append((decode, t_ns))
+            self._seen.set()
+            return
         self.counters["pictures_replaced"] += self._picture is not None
         self._picture = decode, t_ns
         self._seen.set()
@@ -221,16 +258,27 @@ class Session(Broadcast):
 
     async def _pass_on_estimates(self) -> None:
         async for estimate in self._engine:
-            self.tell_estimate(estimate, self.client_ms(estimate.t_ns))
+            end_ms = self.client_ms(estimate.t_ns)
+            if self.last_ms is not None and end_ms is not None:
+                gap_s = max(0.0, end_ms - self.last_ms) / 1000
+                self.last_ms = None
+                said = f"the session has moved to another server: {gap_s:.1f} s without estimates"
+                self.warn(said, "moved")
+            self.tell_estimate(estimate, end_ms)
 
     async def _decode_pictures(self) -> None:
-        """Decode the newest picture in a thread and push it, again and again."""
+        """Decode the newest picture in a thread and push it, again and again; those replayed go first."""
         while True:
             await self._seen.wait()
-            self._seen.clear()
-            taken, self._picture = self._picture, None
-            if taken is None:
-                continue
+            if self._replayed:
+                taken = self._replayed.popleft()
+                await asyncio.sleep(PACE_S)
+            else:
+                self._seen.clear()
+                newest, self._picture = self._picture, None
+                if newest is None:
+                    continue
+                taken = newest
             decode, t_ns = taken
             picture = await asyncio.to_thread(decode)
             if picture is None:
@@ -261,6 +309,7 @@ class Sessions:
         version: str = "",
         notice: str | None = None,
         make_engine: Callable[[LiveConfig], LiveEngine] = LiveEngine,
+        tickets: Tickets | None = None,
     ) -> None:
         """Nothing is loaded before `prepare`.
 
@@ -272,6 +321,7 @@ class Sessions:
             version: of emi-live, for `hello`.
             notice: for the person who is analysed; None = operators inform people themselves.
             make_engine: makes an engine that is not loaded.
+            tickets: makes ids; only with other servers, whose sessions are taken over when they are gone.
         """
         if not config.source.is_pushed:
             raise ConfigurationError(
@@ -287,6 +337,8 @@ class Sessions:
         self._version = version
         self._notice = notice
         self._make_engine = make_engine
+        self._tickets = tickets
+        self._moved: dict[str, str] = {}  # ids of sessions that were taken over, with their new ones
         self._spare: LiveEngine | None = None
         self._loading: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -311,11 +363,44 @@ class Sessions:
         Raises:
             FullError: there are as many as allowed.
         """
-        if len(self.running) >= self.most:
+        return self._begin(self.most)
+
+    def find(self, name: str) -> Session | None:
+        """The session of that id, or that was taken over from it; None: there is none, or it has ended."""
+        return self.running.get(self._moved.get(name, name))
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether another server began the session, so that who asks may try again in a moment."""
+        return self._tickets is not None and self._tickets.foreign(name) and self.find(name) is None
+
+    def take_over(self, name: str, last_ms: float | None = None) -> Session | None:
+        """The session of that id; if another server began it, which is gone, a new one in its place.
+
+        Args:
+            name: the id.
+            last_ms: the end of the last estimate, by the client's clock; the gap since is told.
+
+        Raises:
+            FullError: there is no room for it.
+        """
+        session = self.find(name)
+        if session is not None or not self.elsewhere(name):
+            return session
+        session = self._begin(TAKEN_OVER * self.most)
+        session.taken_over, session.last_ms = True, last_ms
+        self._moved = {old: new for old, new in self._moved.items() if new in self.running}
+        self._moved[name] = session.id
+        self.counters["taken_over"] += 1
+        logger.info("session %s… is taken over as %s…", name[:16], session.id[:16])
+        return session
+
+    def _begin(self, most: int) -> Session:
+        if len(self.running) >= most:
             self.counters["refused_full"] += 1
             raise FullError(f"all {self.most} sessions are taken; try again later, or raise --sessions")
         engine, self._spare = self._spare or self._make_engine(self._config), None
-        session = Session(engine, version=self._version, notice=self._notice)
+        name = None if self._tickets is None else self._tickets.issue()
+        session = Session(engine, version=self._version, notice=self._notice, name=name)
         self.running[session.id] = session
         self.counters["opened"] += 1
         session.starting = asyncio.create_task(self._start(session))
@@ -354,6 +439,15 @@ class Sessions:
                     session.ended = f"no media for {self._idle_s:g} s"
                 if session.ended is not None:
                     await self.end(session)
+
+    async def drain(self) -> None:
+        """Cut every connection, for a client to go on at another server, and begin nothing new."""
+        self.most = 0
+        for session in self.running.values():
+            for outbox in session.outboxes:
+                outbox.cut()
+            for end in list(session.at_end):
+                await end()
 
     async def end(self, which: Broadcast) -> None:
         """End one session; also if who asks for it is cancelled meanwhile, as the watch is at the end."""

@@ -120,11 +120,11 @@ def test_a_lone_window_goes_at_once() -> None:
     engine = EchoEngine()
     engine.go.set()
 
-    def never() -> bool:
+    def never(timeout: float | None = None) -> bool:
         raise AssertionError("it waited")
 
     with SharedEngine(engine) as shared:
-        shared._changed.wait = lambda timeout=None: never()  # type: ignore[method-assign]
+        shared._changed.wait = never  # type: ignore[method-assign]
         assert shared.infer(saying(3), within_s=0.2)[0, 0] == 3
         assert shared.infer(saying(4))[0, 0] == 4
         assert (shared.calls, shared.late) == (2, 0)

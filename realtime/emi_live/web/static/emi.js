@@ -13,6 +13,8 @@ const PICTURE = 2;
 const HEADER_BYTES = 16;
 const MAX_WAITING_BYTES = 256 * 1024; // in the socket; above it pictures are left out, never sound
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 4000];
+const KEPT_MS = 9000; // media that are sent again when another server takes the session over; it takes none older than 10 s
+const PICTURE_MS = 200; // between pictures that are kept
 
 /** One binary message: 16 bytes of header, then the payload. */
 export function packMedia(kind, timeMs, payload, rateHz = 0) {
@@ -27,7 +29,7 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 
 export class EmiSession extends EventTarget {
   #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
-  #transport; #ice; #peer; #channel; #stream; #asked; #clock;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
@@ -101,6 +103,7 @@ export class EmiSession extends EventTarget {
     if (this.#role !== "source") url.searchParams.set("role", this.#role);
     if (this.#pictures) url.searchParams.set("pictures", "1");
     if (this.#faces) url.searchParams.set("faces", "1");
+    if (this.#lastMs !== undefined) url.searchParams.set("last_ms", this.#lastMs);
     if (this.#token) url.searchParams.set("token", this.#token);
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
@@ -122,10 +125,12 @@ export class EmiSession extends EventTarget {
       await Promise.race([gathered(peer), wait(1000)]);
       const url = new URL(`/v1/sessions/${this.#id}/offer`, this.#base);
       if (this.#faces) url.searchParams.set("faces", "1");
+      if (this.#lastMs !== undefined) url.searchParams.set("last_ms", this.#lastMs);
       const headers = { "Content-Type": "application/json", ...(this.#token && { Authorization: `Bearer ${this.#token}` }) };
       const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(peer.localDescription) });
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.error);
+      this.#id = body.id ?? this.#id;
       await peer.setRemoteDescription(body);
       await Promise.race([opened(channel), wait(10_000).then(() => { throw new Error("WebRTC does not connect"); })]);
     } catch (error) {
@@ -150,6 +155,12 @@ export class EmiSession extends EventTarget {
   #opened() { this.#attempt = 0; this.#asked = false; }
 
   #received(message) {
+    if (message.type === "hello" && message.session !== this.#id) {
+      this.#id = message.session;
+      this.#moved = this.#role === "source" && this.#transport === "websocket";
+    }
+    if (message.type === "estimate") this.#lastMs = message.end_ms ?? this.#lastMs;
+    if (this.#moved && message.state === "running") this.#sendAgain();
     if (message.state === "running" && !this.#asked) {
       this.#asked = true;
       if (this.#landmarks) this.showLandmarks();
@@ -187,9 +198,28 @@ export class EmiSession extends EventTarget {
   #tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
   #command(type, more) { if (this.connected) (this.#channel ?? this.#socket).send(JSON.stringify({ type, ...more })); }
 
+  /** Keep the last seconds of media, with fewer pictures. */
+  #keep(kind, timeMs, message) {
+    if (kind === PICTURE && timeMs - this.#pictureMs < PICTURE_MS) return;
+    if (kind === PICTURE) this.#pictureMs = timeMs;
+    this.#kept.push({ timeMs, message });
+    while (this.#kept[0].timeMs < timeMs - KEPT_MS) this.#kept.shift();
+  }
+
+  /** Another server has taken the session over: send it the clock and the last media. */
+  #sendAgain() {
+    const nowMs = performance.now();
+    this.#command("clock", { ms: nowMs });
+    for (const { timeMs, message } of this.#kept) if (timeMs >= nowMs - KEPT_MS) this.#socket.send(message);
+    this.#moved = false;
+  }
+
   #post = (kind, timeMs, payload, rateHz) => {
+    const message = packMedia(kind, timeMs, payload, rateHz);
+    this.#keep(kind, timeMs, message);
+    if (this.#moved) return true; // it is sent with what is kept
     if (!this.connected || (kind === PICTURE && this.#socket.bufferedAmount > MAX_WAITING_BYTES)) return false;
-    this.#socket.send(packMedia(kind, timeMs, payload, rateHz));
+    this.#socket.send(message);
     return true;
   };
 }
