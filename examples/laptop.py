@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from emi_live import Estimate, LiveEngine, load_config
+from emi_live import EmiError, Estimate, LiveEngine, load_config
 
 HOME = "\x1b[H\x1b[J" if sys.stdout.isatty() else ""  # draw over what was there
 
@@ -36,3 +36,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         print()
+    except EmiError as error:  # e.g. no camera: one line with the remedy
+        sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from emi_live import LiveEngine, load_config
+from emi_live import EmiError, LiveEngine, load_config
 
 
 def main() -> None:
@@ -31,3 +31,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         print()
+    except EmiError as error:  # e.g. no camera: one line with the remedy
+        sys.exit(f"error: {error}")

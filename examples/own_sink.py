@@ -43,6 +43,8 @@ class CsvSink:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     config = LiveConfig(duration_s=3.0)
     show = partial(demo_stages, length_s=config.window.length_s)
     with LiveEngine(config, sinks=[CsvSink(Path(sys.argv[1]))], make_stages=show) as live:

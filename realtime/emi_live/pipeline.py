@@ -40,7 +40,7 @@ from emi_live.window import Condition, WindowAssembler
 from emi_live.worker import Backoff, Worker, blas_threads
 from emi_models import MODALITIES, Modality
 from emi_models.errors import EmiError
-from emi_models.libraries import telemetry_warnings
+from emi_models.libraries import require, telemetry_warnings
 
 if TYPE_CHECKING:
     from emi_engine import FusionEngine
@@ -144,6 +144,8 @@ class Builder:
         config, health = self._config, self._health
         for line in telemetry_warnings():
             self._announce(line)
+        if config.output.record is not None:
+            require("mcap", extra="record", what="a recording")
         if engine is None:
             self._checkpoint()  # a missing file is an error before seconds are spent on encoders
         recording = self._recording()

@@ -124,3 +124,11 @@ def test_one_line_names_the_extra(
     assert line.startswith("error: ")
     assert f"emi-live[{extra}]" in line
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.assets
+def test_a_program_that_records_is_told_the_extra(assets: Path, tmp_path: Path) -> None:
+    clip = f"source.input={assets / 'face/pyfeat_single_face.mp4'}"
+    done = without(assets, ROOT / "examples/study.py", tmp_path / "s.mcap", clip, absent=("mcap",))
+    assert done.returncode == 1
+    assert "emi-live[record]" in done.stderr.splitlines()[-1]
