@@ -283,6 +283,7 @@ def test_picture_and_sound_are_what_was_pushed_and_a_replay_is_the_same(tmp_path
     assert len(pictures) >= 8
     jpeg = pictures[0][pictures[0].index(b"\xff\xd8") :]
     shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
     assert shown.shape == (48, 64, 3)
     assert abs(int(shown[24, 32, 2]) - 200) < 6  # red, also after JPEG
     wanted = np.rint(sound * 32768).astype("<i2").tobytes()

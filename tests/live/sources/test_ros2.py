@@ -18,7 +18,7 @@ from emi_live.config import CameraConfig, LiveConfig
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
 from emi_live.intake import Intake
-from emi_live.rings import AudioRing, VideoRing
+from emi_live.rings import AudioBlock, AudioRing, VideoRing
 from emi_live.ros2 import LOCAL
 from emi_live.sources import DeviceLostError, open_sources
 from emi_live.sources.camera import CameraSource
@@ -143,14 +143,12 @@ def test_sound_is_whole_and_in_order(what: str) -> None:
     clock, health = MonotonicClock(), Health()
     with publisher(what):
         feed = SoundFeed(microphone(what), clock, health, lan=False)
-        blocks = []
-        until(
-            lambda: (block := feed.next(0.1)) is not None and blocks.append((block, clock.now_ns())) is None
-        )
-        threading.Event().wait(0.5)  # all of it waits for us
+        blocks: list[tuple[AudioBlock, int]] = []
         while len(blocks) < 20:
             if (block := feed.next(1.0)) is not None:
                 blocks.append((block, clock.now_ns()))
+            if len(blocks) == 1:
+                threading.Event().wait(0.5)  # all of it waits for us
         feed.close()
     ramp = np.concatenate([block.samples[:, 0] for block, _ in blocks]) * 32768
     steps = np.diff(ramp.round().astype(int)) % 30000
