@@ -131,7 +131,7 @@ def test_pictures_come_at_the_time_of_their_stamp_and_the_newest_wins() -> None:
     assert 40_000_000 <= now_ns - frame.t_ns < 200_000_000
     counters = health.snapshot().counters
     assert counters["camera.overwritten"] >= 1
-    assert "video.stamps_refused" not in counters
+    assert "video.stamps_replaced" not in counters
     assert health.snapshot().facts["clock.ros.offset_s"] == pytest.approx(
         time.time() - time.monotonic(), abs=0.5
     )
@@ -226,7 +226,7 @@ def test_a_stamp_of_another_clock_is_said_once_and_not_used(
         now_ns = time.monotonic_ns()
         assert stamps.place(time.time_ns() + round(away_s * NS_PER_S), now_ns) == now_ns
     assert stamps.place(0, now_ns) == now_ns
-    assert health.snapshot().counters["video.stamps_refused"] == 4
+    assert health.snapshot().counters["video.stamps_replaced"] == 4
     (record,) = caplog.records
     assert "/camera" in record.message
     assert ("ahead of" if away_s > 0 else "behind") in record.message
