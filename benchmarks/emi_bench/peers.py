@@ -182,7 +182,8 @@ def _handed(handed: Sequence[Arrival], stop: threading.Event) -> Iterator[Arriva
     taken = 0
     while not stop.wait(SLICE_S):
         now = len(handed)
-        yield from handed[taken:now] or [None]
+        yield None
+        yield from handed[taken:now]
         taken = now
 
 

@@ -67,12 +67,16 @@ TYPE_IDS: Final = {
     **{"bool": 15, "string": 17},
 }
 SEQUENCE: Final = 144  # added to the id for a sequence without a bound
+# A picture of 1280x720 has 2.8 MB and comes in pieces: the usual buffer, 1 MB at most, loses some of most.
+BUFFER: Final = '<Internal><SocketReceiveBufferSize max="8MB"/></Internal>'
+LAN: Final = f'<CycloneDDS><Domain Id="any">{BUFFER}</Domain></CycloneDDS>'
 # Discovery on loopback, where multicast may not work: each participant asks the first 33 of this machine.
-LOCAL: Final = """<CycloneDDS><Domain Id="any">
+LOCAL: Final = f"""<CycloneDDS><Domain Id="any">
 <General><Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces>
 <AllowMulticast>false</AllowMulticast></General>
 <Discovery><ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>32</MaxAutoParticipantIndex>
 <Peers><Peer address="127.0.0.1"/></Peers></Discovery>
+{BUFFER}
 </Domain></CycloneDDS>"""
 _domains: dict[int, tuple[bool, Any]] = {}  # by id: whether it reaches other machines, and the domain
 
@@ -221,7 +225,8 @@ def participant(domain: int, lan: bool) -> Any:
         raise Ros2Error(f"this process already uses domain {domain} with another reach; start a new one")
     try:
         if known is None:
-            _domains[domain] = (lan, None if lan else Domain(domain, LOCAL))
+            wider = ",".join(filter(None, (LAN, os.environ.get("CYCLONEDDS_URI"))))  # the last one counts
+            _domains[domain] = (lan, Domain(domain, wider if lan else LOCAL))
         return DomainParticipant(domain)
     except DDSException as error:
         raise Ros2Error(f"DDS domain {domain}: {error}") from error

@@ -24,6 +24,7 @@ from emi_live.fusion_loop import Event, Hop
 from emi_live.health import Health
 from emi_live.messages import AudioPacket, Mark, Packet, TextPacket, VisionPacket
 from emi_live.recording import About, Recording, SessionRecorder
+from emi_live.sinks.viewstate import losses
 from emi_live.window import Condition
 from emi_live.worker import Worker
 from emi_models import EMOTIONS
@@ -184,6 +185,9 @@ def test_a_slow_disk_costs_the_live_loop_nothing_but_events(tmp_path: Path) -> N
     for _ in range(10_000):  # nobody writes
         recorder.put(event)
     assert health.snapshot().counters["record.lost"] == 10_000 - 8_192
+    assert [loss.words for loss in losses(health.snapshot())] == [
+        "1,808 events not recorded (disk too slow or full)"
+    ]
     recorder.close()
 
 
@@ -283,6 +287,7 @@ def test_picture_and_sound_are_what_was_pushed_and_a_replay_is_the_same(tmp_path
     assert len(pictures) >= 8
     jpeg = pictures[0][pictures[0].index(b"\xff\xd8") :]
     shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
     assert shown.shape == (48, 64, 3)
     assert abs(int(shown[24, 32, 2]) - 200) < 6  # red, also after JPEG
     wanted = np.rint(sound * 32768).astype("<i2").tobytes()

@@ -321,6 +321,8 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "audio.out_of_order": Meaning("{n} block[s] of sound out of order", 0.02, always=True),
     "video.stamps_refused": Meaning("{n} frame[s] refused for their time stamps", FRAME_S, always=True),
     "audio.stamps_refused": Meaning("{n} block[s] of sound refused for their time stamps", 0.02, always=True),
+    "video.stamps_replaced": Meaning("{n} frame[s] with the time of arrival", FRAME_S, always=True),
+    "audio.stamps_replaced": Meaning("{n} block[s] of sound with the time of arrival", 0.02, always=True),
     "video.stamps_rebased": Meaning("{n} jump[s] of the frames' time stamps", 1.0, always=True),
     "audio.stamps_rebased": Meaning("{n} jump[s] of the sound's time stamps", 1.0, always=True),
     "audio.clipped": Meaning("{s} s of sound too loud (clipped)", SAMPLE_S, always=True),
@@ -346,6 +348,11 @@ MEANINGS: Final[dict[str, Meaning]] = {
     "fusion.late_windows": Meaning("{n} estimate[s] left out (the shared network was busy)", HOP_S),
     "estimates.skipped": Meaning("{n} estimate[s] that the program did not take", HOP_S),
     "fusion.engine_failures": Meaning("{n} failure[s] of the fusion engine", HOP_S, always=True),
+    "record.lost": Meaning("{n} event[s] not recorded (disk too slow or full)", HOP_S, always=True),
+    "record.media_lost": Meaning("{n} picture[s] and piece[s] of sound not recorded", FRAME_S, always=True),
+    "record.pictures_skipped": Meaning(
+        "{n} picture[s] not recorded (newer ones came first)", FRAME_S, "skip"
+    ),
     "publish.refused": Meaning("{n} client[s] of the published port cut off", HOP_S, always=True),
     # Of any part.
     "*.lost_samples": Meaning("{s} s of sound lost before {part}", SAMPLE_S),
@@ -368,6 +375,7 @@ PARTS: Final = {
     "speech": "the words",
     "face": "the face",
     "text": "the text",
+    "record": "the recording",
     "sink-json": "writing --json",
     "sink-picture": "writing --picture",
     "sink-publish": "--publish",

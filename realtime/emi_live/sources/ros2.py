@@ -114,7 +114,7 @@ class Stamps:
     """Capture times of header stamps, which are wall time, by the engine's clock.
 
     A stamp that is over 10 s old or over 1 s ahead is of another clock: then the time of arrival counts. That
-    is counted as `STREAM.stamps_refused`, and said once.
+    is counted as `STREAM.stamps_replaced`, and said once.
     """
 
     def __init__(self, stream: Literal["video", "audio"], topic: str, clock: Clock, health: Health) -> None:
@@ -131,7 +131,7 @@ class Stamps:
         t_ns = unix_ns - self._offset[1]
         if -PAST_NS <= t_ns - arrived_ns <= FUTURE_NS:
             return t_ns
-        self._health.count(f"{self._stream}.stamps_refused")
+        self._health.count(f"{self._stream}.stamps_replaced")
         if not self._told:
             self._told = True
             away_s = (t_ns - arrived_ns) / NS_PER_S

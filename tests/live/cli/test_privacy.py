@@ -102,6 +102,15 @@ def test_a_peer_appears_with_who_can_read_it(lan: bool) -> None:
     assert ("open to others" in lsl) == (not lan)
 
 
+@pytest.mark.parametrize("lan", [False, True])
+def test_topics_of_ros_2_are_opened_and_nobody_is_contacted(lan: bool) -> None:
+    found = told(source={"camera": "ros2:/image", "mic": "ros2:/audio"}, output={"lan": lan})
+    opened = [line for line in lines(found, "opens") if "ros2:/" in line]
+    assert [line.partition(" ")[0].rstrip(":") for line in opened] == ["ros2:/image", "ros2:/audio"]
+    assert all(("the network" in line) == lan for line in opened)
+    assert not [line for line in lines(found, "contacts") if "ros2" in line]
+
+
 def test_recorded_media_are_named_and_no_longer_denied(tmp_path: Path) -> None:
     output = {"record": str(tmp_path / "c.mcap"), "record_media": True}
     found = told(source={"camera": 0}, output=output)

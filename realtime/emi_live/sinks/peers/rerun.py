@@ -85,12 +85,12 @@ class RerunPeer(Peer):
 
         if self.file is None:
             return
-        try:
-            self.file.open("xb").close()
-        except FileExistsError as error:
+        if self.file.is_file() and self.file.stat().st_size:  # a start that failed leaves an empty one
             raise ConfigurationError(
                 f"--to rerun:{self.file} is there, and is not replaced: choose another name"
-            ) from error
+            )
+        try:
+            self.file.open("ab").close()
         except OSError as error:
             raise ConfigurationError(
                 f"--to rerun:{self.file} cannot be written: {error.strerror}; name a file in a folder that "

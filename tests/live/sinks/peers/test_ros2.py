@@ -144,6 +144,8 @@ def test_a_reader_gets_the_estimates_stamped_by_their_capture_time(heard: tuple[
         assert sample["lows"] == pytest.approx([low for low, _ in ends], abs=1e-6, nan_ok=True)
         assert sample["highs"] == pytest.approx([high for _, high in ends], abs=1e-6, nan_ok=True)
     assert [label for sample in samples for label in sample["markers"]] == ["on"]
+    facts = running.engine.health.snapshot().facts
+    assert facts["clock.ros.offset_s"] == pytest.approx(offset_ns / 1e9, abs=0.01)
 
 
 def test_words_are_live_speech(heard: tuple[dict[str, Any], Any]) -> None:

@@ -218,11 +218,12 @@ def test_a_kind_is_found_by_its_name() -> None:
 def test_all_kinds_of_ours_can_be_found_without_loading_their_libraries() -> None:
     code = (
         "import sys, emi_live.cli.live; from emi_live.sinks.peers import known_kinds; print(*known_kinds()); "
-        "print([n for n in ('pylsl', 'paho', 'pythonosc', 'cyclonedds', 'foxglove') if n in sys.modules])"
+        "heavy = ('pylsl', 'paho', 'pythonosc', 'cyclonedds', 'foxglove', 'rerun'); "
+        "print([n for n in heavy if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kinds, loaded = done.stdout.splitlines()
-    assert {"lsl", "osc", "mqtt", "psi"} <= set(kinds.split())
+    assert {"lsl", "osc", "mqtt", "psi", "ros2", "foxglove", "rerun"} <= set(kinds.split())
     assert loaded == "[]"
 
 
