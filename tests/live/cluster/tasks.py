@@ -1,4 +1,4 @@
-"""What the tests of Ray run: a head in a process of its own, a task without encoders, and a driver to kill."""
+"""What the tests of Ray run: a head in a process of its own, a task without encoders, a driver to kill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo
 from emi_models.inputs import FusionShapes
 from tests.live.extract.bodies import entry_of
-from tests.support.waiting import until
 
 INFO = DatasetInfo(
     bundle="fake",
@@ -51,18 +51,13 @@ class Task:
                 os.kill(os.getpid(), signal.SIGKILL)
             if job.id.startswith("refuse"):
                 return Refused(id=job.id, reason=f"{job.path}: it is bad")
-            until_later(self.pause_s)
+            Event().wait(self.pause_s)
             track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             writer.write(clip, source=job.name, transcript=f"words of {job.id}")
             return Written(entry=entry_of(job), damaged=0)
 
         return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
-
-
-def until_later(seconds: float) -> None:
-    if seconds:
-        until(lambda: False, seconds, fail=False)
 
 
 class Quiet:
