@@ -26,9 +26,9 @@ from emi_live.extract.pool import Do, Job, Pool, Ready, Written, serve
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Core seconds for a second of media, from docs/benchmarks/light.md ("Where the time goes"): 0.50 cores with face and
-# voice, of which face 73 %, file 16 %, audio 8 %, the rest 3 %; and 0.80 with Whisper base. That is live use, with
-# hypotheses while somebody speaks: an upper limit for a file.
+# Core seconds a second of media, from docs/benchmarks/light.md ("Where the time goes"): 0.50 cores with face
+# and voice (face 73 %, file 16 %, audio 8 %, the rest 3 %); and 0.80 with Whisper base. That is live use,
+# with hypotheses while somebody speaks: an upper limit for a file.
 MEASURED: Final = {
     "vision": 0.365,
     "audio": 0.04,
@@ -69,8 +69,16 @@ class Sleeping:
         def do(job: Job) -> Written:
             Event().wait(self.cost_s)
             entry = Entry(
-                **{"id": job.id, "source": job.name, "size": 0, "mtime_ns": 0, "settings": "", "faces": 0},
-                **{"duration_s": CLIP_S, "pictures": 0, "sounds": 0, "words": 0},
+                id=job.id,
+                source=job.name,
+                size=0,
+                mtime_ns=0,
+                settings="",
+                duration_s=CLIP_S,
+                pictures=0,
+                faces=0,
+                sounds=0,
+                words=0,
             )
             return Written(entry=entry, damaged=0)
 

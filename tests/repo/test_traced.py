@@ -185,9 +185,7 @@ def script(folder: Path, short: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def traced(
-    request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> TracedRuns:
+def traced(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> TracedRuns:
     """Every command's exit code, output and trace; they run once for all tests."""
     unshare = namespace()
     if shutil.which("ffmpeg") is None:
@@ -213,12 +211,11 @@ def traced(
         "TMPDIR": str(folder / "tmp"),
         "EMI_MODEL_DIR": str(assets / "mediapipe"),
     }
-    short = Path(tempfile.mkdtemp(prefix="emi-"))
-    request.addfinalizer(lambda: shutil.rmtree(short))
-    subprocess.run(
-        [*unshare, "bash", "-c", script(folder, short)], cwd=folder, env=environ, check=True, timeout=LIMIT_S
-    )
-    assert list(short.iterdir()) == []
+    with tempfile.TemporaryDirectory(prefix="emi-") as name:
+        short = Path(name)
+        command = [*unshare, "bash", "-c", script(folder, short)]
+        subprocess.run(command, cwd=folder, env=environ, check=True, timeout=LIMIT_S)
+        assert list(short.iterdir()) == []
     allowed = [folder / "out", folder / "home/.cache/emi-live", folder / "tmp", folder / "run", short]
     found = {}
     for name in (*COMMANDS, *CULPRITS, "open"):

@@ -60,28 +60,34 @@ class Task:
         return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
 
 
-class Quiet:
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+class Telling:
     """A watcher that tells the process that started it how many clips are done."""
 
     def ready(self, what: Ready, done: int, todo: int) -> None:
-        print(f"ready {done} {todo}", flush=True)
+        tell(f"ready {done} {todo}")
 
     def wrote(self, entry: Entry) -> None:
-        print(f"wrote {entry.id}", flush=True)
+        tell(f"wrote {entry.id}")
 
     def refused(self, name: str, reason: str) -> None:
-        print(f"refused {name}: {reason}", flush=True)
+        tell(f"refused {name}: {reason}")
 
 
 def run(address: str, videos: Path, out: Path, log: Path, pause_s: float) -> Report:
     workers = RayWorkers(Task(out, log, pause_s), address, 2)
-    return extract(list_videos(videos), {}, out, workers, Quiet(), shards=True)
+    return extract(list_videos(videos), {}, out, workers, Telling(), shards=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "head":
         with connected(cpus=2) as cluster:
-            print(cluster.address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+            tell(f"{cluster.address} {os.environ['RAY_AUTH_TOKEN']}")
             sys.stdin.read()
     else:
-        run(sys.argv[1], *map(Path, sys.argv[2:5]), float(sys.argv[5]))
+        videos, out, log = map(Path, sys.argv[2:5])
+        run(sys.argv[1], videos, out, log, float(sys.argv[5]))

@@ -47,6 +47,13 @@ def driver(head: dict[str, str], folder: Path, pause_s: float = 0.0) -> subproce
     )
 
 
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=120)
+    finally:
+        process.kill()
+
+
 def write_videos(folder: Path, *names: str) -> None:
     (folder / "videos").mkdir()
     for size, name in enumerate(names, start=1):
@@ -66,7 +73,7 @@ def test_an_actor_that_dies_loses_nothing_and_a_clip_that_kills_is_refused(
     head: dict[str, str], tmp_path: Path
 ) -> None:
     write_videos(tmp_path, "a", "b", "die", "once", "refuse")
-    output, errors = driver(head, tmp_path).communicate(timeout=200)
+    output, errors = finish(driver(head, tmp_path))
     lines = set(output.splitlines())
     assert {"ready 0 5", "wrote a", "wrote b", "wrote once", "refused refuse.mp4: it is bad"} <= lines, errors
     assert "refused die.mp4: the actor died on it, twice" in lines
@@ -94,7 +101,7 @@ def test_a_killed_driver_loses_at_most_the_clip_under_way_of_each_actor(
     process.kill()
     process.communicate()
     begun = (tmp_path / "log").read_text(encoding="utf-8").split()
-    output, errors = driver(head, tmp_path).communicate(timeout=200)
+    output, errors = finish(driver(head, tmp_path))
     assert output.count("wrote") >= 1, errors
     assert open_clips(tmp_path / "out").ids("train") == tuple(names)
     twice = [name for name in names if (tmp_path / "log").read_text(encoding="utf-8").split().count(name) > 1]
