@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         *("emi", "score", "clips", "--out", "out/scores", "--without", "text", "--workers", "1", "--offline"),
         *("-f", "csv", "-f", "parquet", "-f", "png", "-f", "textgrid", "-f", "elan", "--overlay"),
     ),
+    "cluster": (
+        *("emi", "extract", "--videos", "clips", "--out", "out/on_ray", "--without", "text"),
+        *("--without", "vision", "--workers", "1", "--offline", "--cluster", "auto"),
+    ),
     "train": ("emi", "train", "--system", "taemi", "--data", "features", "--out", "out/run", *QUICK_TRAINING),
     "bench": (
         *("emi", "bench", "fusion", "--engine", "onnxruntime-cpu-1t", "--network", "compact", "--batch", "1"),
@@ -103,9 +108,12 @@ CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
     "writes": ("python", "-c", "import pathlib; pathlib.Path.home().joinpath('note').write_bytes(b'')"),
     "phones_home": ("python", "-c", "import onnxruntime"),  # as it is, without any package of ours
 }
+# Three of Ray's processes ask for the name of 127.0.0.1, which /etc/hosts answers (docs/decisions/0044).
+NO_FAULT: Final = re.compile(r"(?!)")
+RAY_FAULT: Final = re.compile(r"openat of /etc/resolv\.conf|openat of /dev/shm/plasma\w+")
 LANES: Final = (
     ("help", "models", "privacy", "input", "camera", "peers", "open"),
-    ("demo", "serve"),
+    ("demo", "serve", "cluster"),
     ("extract", "score", "train", "bench"),
     ("agent", *CULPRITS),
 )
@@ -146,7 +154,7 @@ def namespace() -> list[str]:
     pytest.skip(message)
 
 
-def script(folder: Path) -> str:
+def script(folder: Path, short: Path) -> str:
     """The lanes of commands, side by side, each command under a strace of its own."""
     bin_ = Path(sys.executable).parent
     camera = shlex.join(
@@ -168,6 +176,8 @@ def script(folder: Path) -> str:
                 if name in CULPRITS
                 else ""
             )
+            if name == "cluster":  # a socket of Ray's needs a short path
+                apart = f"env TMPDIR={short} "
             if name == "serve":  # by a client that is not traced
                 peer = shlex.join([sys.executable, str(PEER), "http://127.0.0.1:8765"])
                 lines.append(f"{peer} >peer.out 2>&1 </dev/null &")
@@ -204,10 +214,12 @@ def traced(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> TracedRuns
         "TMPDIR": str(folder / "tmp"),
         "EMI_MODEL_DIR": str(assets / "mediapipe"),
     }
-    subprocess.run(
-        [*unshare, "bash", "-c", script(folder)], cwd=folder, env=environ, check=True, timeout=LIMIT_S
-    )
-    allowed = [folder / "out", folder / "home/.cache/emi-live", folder / "tmp", folder / "run"]
+    with tempfile.TemporaryDirectory(prefix="emi-") as name:
+        short = Path(name)
+        command = [*unshare, "bash", "-c", script(folder, short)]
+        subprocess.run(command, cwd=folder, env=environ, check=True, timeout=LIMIT_S)
+        assert list(short.iterdir()) == []
+    allowed = [folder / "out", folder / "home/.cache/emi-live", folder / "tmp", folder / "run", short]
     found = {}
     for name in (*COMMANDS, *CULPRITS, "open"):
         with (folder / f"{name}.trace").open(encoding="utf-8", errors="replace") as lines:
@@ -224,7 +236,8 @@ def test_a_command_reaches_nobody_and_writes_in_its_own_folders_alone(traced: Tr
     run = traced.runs[name]
     assert run.exit_code == 0, run.output
     assert run.report.calls > 0
-    assert run.report.faults == []
+    known = RAY_FAULT if name == "cluster" else NO_FAULT
+    assert [fault for fault in run.report.faults if not known.fullmatch(fault)] == []
 
 
 @pytest.mark.assets
@@ -252,7 +265,7 @@ def test_what_is_left_is_our_cache_and_what_was_asked_for(traced: TracedRuns) ->
     assert [path for name in ("tmp", "run") for path in (traced.folder / name).rglob("*")] == []
     assert {path.name for path in (traced.folder / "out").iterdir()} == {
         *("demo.jsonl", "demo.svg", "demo.rrd", "input.jsonl", "camera.jsonl", "features", "run", "scores"),
-        "bench.json",
+        *("bench.json", "on_ray"),
     }
 
 

@@ -35,6 +35,7 @@ Use the options of your emi-live command. The list opens, contacts and writes no
   emi privacy --camera rtsp://host/stream --publish tcp://127.0.0.1:5561
   emi privacy --input talk.mp4 --json talk.jsonl --offline
   emi privacy --serve 127.0.0.1
+  emi privacy --cluster auto
 """
 
 Kind = Literal["opens", "contacts", "sends", "writes", "memory", "telemetry", "never"]
@@ -90,6 +91,9 @@ def privacy(
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="As in emi extract and emi score.")
+    ] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
     append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
     force: Annotated[bool, typer.Option("--force", metavar=FLAG, help="As in emi-live.")] = False,
@@ -143,6 +147,12 @@ def privacy(
     given |= {name: value for name, value in run.items() if value is not None}
     settings = load_config(config, set_ or (), given)
     found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or ()))
+    if cluster is not None:
+        found = [
+            *_on_cluster(cluster),
+            *(fact for fact in found if cluster == "auto" or fact.what != "nobody"),
+        ]
+        found.sort(key=lambda fact: list(HEADINGS).index(fact.kind))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
         return
@@ -208,6 +218,29 @@ def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
         server = url.rpartition("@")[2] if "@" in url else url.partition(":")[2]
         yield Fact("contacts", server, "STUN or TURN of WebRTC (--ice): learns the addresses of both sides")
     yield Fact("sends", f"page and messages on {host}", f"to who began the session: {PUBLISHED}; {reach}")
+
+
+def _on_cluster(address: str) -> Iterator[Fact]:
+    """What `--cluster` adds."""
+    from emi_live.cluster.ray_start import check_address
+
+    check_address(address)
+    if address == "auto":
+        yield Fact("opens", "Ray's ports on 127.0.0.1", "only who has the token of this run can use them")
+        yield Fact(
+            "writes", "emi-ray-… in the temporary folder", "Ray's logs and sockets; deleted at the end"
+        )
+        yield Fact(
+            "memory", "128 MiB of shared memory", "names of clips and results, between Ray's processes"
+        )
+        what = "off: statistics, look-ups of its own address and of a cloud's metadata (docs/scale.md)"
+        yield Fact("telemetry", "ray", what)
+        return
+    what = "settings, paths of clips and results; its processes do what you may do; it is not encrypted"
+    yield Fact("contacts", f"the head of Ray at {address}", "and the machines of that cluster")
+    yield Fact("sends", f"--cluster {address}", what)
+    what = "as whoever started that cluster set it; RAY_USAGE_STATS_ENABLED=0 there (docs/scale.md)"
+    yield Fact("telemetry", "ray", what)
 
 
 def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:

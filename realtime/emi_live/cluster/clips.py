@@ -8,6 +8,7 @@ next run goes on from there. Jobs and answers are JSON in Arrow blocks, one clip
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -114,15 +115,18 @@ class RayWorkers:
         clips = ray.data.from_items(
             [{"job": to_text(job)} for job in waiting.values()], override_num_blocks=len(waiting)
         )
-        clips = clips.map_batches(
-            _Actor,
-            fn_constructor_args=(self._task, self._fingerprint),
-            batch_size=1,
-            # No clip waits at an actor: one that dies would take it along.
-            compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
-            num_cpus=self._cores,
-            ray_remote_args_fn=_tries,
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 announces another way for `max_task_retries`, which it does not have yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            clips = clips.map_batches(
+                _Actor,
+                fn_constructor_args=(self._task, self._fingerprint),
+                batch_size=1,
+                # No clip waits at an actor: one that dies would take it along.
+                compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
+                num_cpus=self._cores,
+                ray_remote_args_fn=_tries,
+            )
         try:
             for block in clips.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
                 for text in block["done"].to_pylist():

@@ -40,10 +40,7 @@ BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would have the working folder copied to the workers
     "GRPC_DNS_RESOLVER": "native",  # gRPC's own one reads the name servers' addresses at its start
 }
-LOCAL: Final[Mapping[str, str]] = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",  # other users of this machine cannot submit code
-}
+LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")
 
 
@@ -76,8 +73,14 @@ def connected(
     """
     check_address(address)
     with ExitStack() as opened:
-        opened.enter_context(_environ({**BEFORE_RAY, **(LOCAL if address == AUTO else {})}))
+        opened.enter_context(_environ(BEFORE_RAY))
+        if address == AUTO or _is_loopback(address.rpartition(":")[0]):
+            opened.enter_context(_environ(LOOPBACK))
+            from ray._private import ray_constants
+
+            ray_constants.ENABLE_RAY_CLUSTER = False  # for a program that imported Ray before us
         if address == AUTO:
+            opened.enter_context(_environ({"RAY_AUTH_MODE": "token"}))  # other users of this machine stay out
             folder = opened.enter_context(_folder())
             token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
             opened.enter_context(_environ({"RAY_AUTH_TOKEN": token}))
@@ -89,9 +92,7 @@ def connected(
 @contextmanager
 def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Cluster]:
     import ray
-    import ray._private.ray_constants as constants
 
-    constants.ENABLE_RAY_CLUSTER = False  # if a program imported Ray before us, without the variable
     home = folder.parent / "home"
     yours = os.environ.get("HOME", str(home))
     try:
@@ -147,7 +148,7 @@ def _cluster(*, here: bool) -> Cluster:
     address = ray.get_runtime_context().gcs_address
     if here:
         host = address.rpartition(":")[0].strip("[]")
-        if not ipaddress.ip_address(host).is_loopback:  # a later release may not know the setting
+        if not _is_loopback(host):  # a later release has no such setting
             raise StageError(f"Ray listens on {host}, not on loopback: install the release in uv.lock")
     return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0))
 
@@ -165,6 +166,13 @@ def check_address(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise ConfigurationError(f"--cluster {address}: give auto, or HOST:PORT of a Ray head")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,7 +145,7 @@ def _stamp(facts: Mapping[str, Any]) -> int:
         value = facts.get(key)
         if isinstance(value, int | float):
             return round(value * 1e9)
-        if hasattr(value, "timestamp"):
+        if isinstance(value, datetime):
             return round(value.timestamp() * 1e9)
         if value:
             return int.from_bytes(hashlib.sha256(str(value).encode()).digest()[:7])

@@ -1,4 +1,4 @@
-"""What the tests of Ray run: a head in a process of its own, a task without encoders, and a driver to kill."""
+"""What the tests of Ray run: a head in a process of its own, a task without encoders, a driver to kill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, DatasetInfo
 from emi_models.inputs import FusionShapes
 from tests.live.extract.bodies import entry_of
-from tests.support.waiting import until
 
 INFO = DatasetInfo(
     bundle="fake",
@@ -51,7 +51,7 @@ class Task:
                 os.kill(os.getpid(), signal.SIGKILL)
             if job.id.startswith("refuse"):
                 return Refused(id=job.id, reason=f"{job.path}: it is bad")
-            until_later(self.pause_s)
+            Event().wait(self.pause_s)
             track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             writer.write(clip, source=job.name, transcript=f"words of {job.id}")
@@ -60,33 +60,34 @@ class Task:
         return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
 
 
-def until_later(seconds: float) -> None:
-    if seconds:
-        until(lambda: False, seconds, fail=False)
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
-class Quiet:
+class Telling:
     """A watcher that tells the process that started it how many clips are done."""
 
     def ready(self, what: Ready, done: int, todo: int) -> None:
-        print(f"ready {done} {todo}", flush=True)
+        tell(f"ready {done} {todo}")
 
     def wrote(self, entry: Entry) -> None:
-        print(f"wrote {entry.id}", flush=True)
+        tell(f"wrote {entry.id}")
 
     def refused(self, name: str, reason: str) -> None:
-        print(f"refused {name}: {reason}", flush=True)
+        tell(f"refused {name}: {reason}")
 
 
 def run(address: str, videos: Path, out: Path, log: Path, pause_s: float) -> Report:
     workers = RayWorkers(Task(out, log, pause_s), address, 2)
-    return extract(list_videos(videos), {}, out, workers, Quiet(), shards=True)
+    return extract(list_videos(videos), {}, out, workers, Telling(), shards=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "head":
         with connected(cpus=2) as cluster:
-            print(cluster.address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+            tell(f"{cluster.address} {os.environ['RAY_AUTH_TOKEN']}")
             sys.stdin.read()
     else:
-        run(sys.argv[1], *map(Path, sys.argv[2:5]), float(sys.argv[5]))
+        videos, out, log = map(Path, sys.argv[2:5])
+        run(sys.argv[1], videos, out, log, float(sys.argv[5]))

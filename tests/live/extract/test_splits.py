@@ -17,9 +17,7 @@ ROW = "0.1,0.2,0.3,0.4,0.5,0.6\n"
 
 
 def videos(*names: str) -> list[Video]:
-    return [
-        Video("__".join(Path(name).with_suffix("").parts), name, name, 1, 1) for name in sorted(names)
-    ]
+    return [Video("__".join(Path(name).with_suffix("").parts), name, name, 1, 1) for name in sorted(names)]
 
 
 def table(path: Path, *people: str) -> Path:

@@ -1,0 +1,167 @@
+"""The figures of docs/scale.md on a corpus: calculated from measured costs, simulated, or measured here.
+
+python -m tools.scale calculate [--cost vision=0.37 --gpu-cost vit=0.002]
+python -m tools.scale simulate --actors 2 --clips 40 --cost-s 0.5
+python -m tools.scale throughput CLIP --n 40 -- --without text --offline
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from emi_live.extract.folder import Entry
+from emi_live.extract.pool import Do, Job, Pool, Ready, Written, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Core seconds a second of media, from docs/benchmarks/light.md ("Where the time goes"): 0.50 cores with face
+# and voice (face 73 %, file 16 %, audio 8 %, the rest 3 %); and 0.80 with Whisper base. That is live use,
+# with hypotheses while somebody speaks: an upper limit for a file.
+MEASURED: Final = {
+    "vision": 0.365,
+    "audio": 0.04,
+    "decoding and the rest": 0.095,
+    "text (Whisper base)": 0.30,
+}
+CORPORA: Final = {"15,000 clips of 12 s": 15_000 * 12 / 3600, "1,000,000 hours": 1_000_000.0}
+CLIP_S: Final = 12.0
+
+
+def table(costs: Mapping[str, float], gpu_costs: Mapping[str, float]) -> str:
+    """Core hours and GPU hours of each corpus, as a table in Markdown.
+
+    Args:
+        costs: core seconds for a second of media, by encoder.
+        gpu_costs: GPU seconds for a second of media, by encoder.
+    """
+    lines = ["| encoder | seconds a second of media | " + " | ".join(CORPORA) + " |", "|---|--:|--:|--:|"]
+    rows = [(f"{name}, core", cost) for name, cost in costs.items()]
+    rows.append(("**all, core**", sum(costs.values())))
+    rows += [(f"{name}, GPU", cost) for name, cost in gpu_costs.items()]
+    for name, cost in rows:
+        hours = " | ".join(f"{cost * of:,.0f} h" for of in CORPORA.values())
+        lines.append(f"| {name} | {cost:.3f} | {hours} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """A task that takes as long as a clip was measured to take, and does nothing."""
+
+    cost_s: float
+    debug: bool = False
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        """Nothing is loaded."""
+
+        def do(job: Job) -> Written:
+            Event().wait(self.cost_s)
+            entry = Entry(
+                id=job.id,
+                source=job.name,
+                size=0,
+                mtime_ns=0,
+                settings="",
+                duration_s=CLIP_S,
+                pictures=0,
+                faces=0,
+                sounds=0,
+                words=0,
+            )
+            return Written(entry=entry, damaged=0)
+
+        return Ready(encoders={}, recognizer="", settings=""), do
+
+
+def simulate(actors: int, clips: int, cost_s: float, cluster: str | None) -> dict[str, object]:
+    """How much of the ideal speed is left with workers that sleep."""
+    from emi_live.cluster.clips import RayWorkers
+
+    jobs = [Job(id=str(number), path="", name=f"{number}.mp4", size=0, mtime_ns=0) for number in range(clips)]
+    task = Sleeping(cost_s)
+    pool = Pool(actors, serve, task) if cluster is None else RayWorkers(task, cluster, actors)
+    with pool as workers:
+        workers.ready()
+        started = monotonic()
+        stamps = [monotonic() - started for _ in workers.run(jobs)]
+    steady_s = stamps[-1] - stamps[0]
+    return {
+        "simulated": True,
+        "workers": "processes" if cluster is None else "actors of Ray",
+        "count": actors,
+        "clips": clips,
+        "cost_s": cost_s,
+        "first_after_s": round(stamps[0], 2),
+        "clips_per_s": round((clips - 1) / steady_s, 3),
+        "ideal": round(actors / cost_s, 3),
+    }
+
+
+def throughput(clip: Path, count: int, options: list[str]) -> list[dict[str, object]]:
+    """One process, two processes and two actors of Ray on the same clips, one after the other."""
+    ways = {
+        "one process": ["--workers", "1"],
+        "two processes": ["--workers", "2"],
+        "two actors of Ray": ["--workers", "2", "--cluster", "auto"],
+    }
+    emi = str(Path(sys.executable).with_name("emi"))
+    found: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "clips").mkdir()
+        for number in range(count):
+            shutil.copy(clip, Path(folder) / f"clips/clip{number:03d}{clip.suffix}")
+        for way, asked in ways.items():
+            started = monotonic()
+            command = [emi, "extract", "--videos", "clips", "--out", way.replace(" ", "-"), *asked, *options]
+            run = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=True)
+            speed = [line for line in run.stderr.splitlines() if "times real time" in line]
+            found.append({"way": way, "s": round(monotonic() - started, 1), "without_start": speed[-1]})
+    return found
+
+
+def _costs(given: list[str]) -> dict[str, float]:
+    return {name: float(cost) for name, _, cost in (text.partition("=") for text in given)}
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    calculate = actions.add_parser("calculate")
+    calculate.add_argument("--cost", action="append", default=[], metavar="NAME=S")
+    calculate.add_argument("--gpu-cost", action="append", default=[], metavar="NAME=S")
+    simulated = actions.add_parser("simulate")
+    simulated.add_argument("--actors", type=int, default=2)
+    simulated.add_argument("--clips", type=int, default=40)
+    simulated.add_argument("--cost-s", type=float, default=MEASURED["vision"] * CLIP_S)
+    simulated.add_argument("--cluster", help="auto or HOST:PORT; left out: processes")
+    measured = actions.add_parser("throughput")
+    measured.add_argument("clip", type=Path)
+    measured.add_argument("--n", type=int, default=40)
+    measured.add_argument("options", nargs="*", help="of emi extract, after --")
+    args = parser.parse_args()
+    if args.action == "calculate":
+        sys.stdout.write(table(_costs(args.cost) or MEASURED, _costs(args.gpu_cost)) + "\n")
+    elif args.action == "simulate":
+        result = simulate(args.actors, args.clips, args.cost_s, args.cluster)
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        sys.stdout.write(json.dumps(throughput(args.clip, args.n, args.options), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
