@@ -254,7 +254,7 @@ class Range(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 class LearnedNeutral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far a neutral of one's own is known, of one modality."""
 
-    seconds: Number  # of frames that counted
+    seconds: Annotated[float, Meta(ge=0.0, le=1e9)]  # of frames that counted
     ready: bool  # five seconds are enough
 
 
