@@ -41,6 +41,13 @@ def truth(
         str | None,
         typer.Option(help="Score these speakers alone (03,08,…), and fit the baselines on the others."),
     ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="off, running or calibrate: a neutral of each speaker's own. calibrate takes it from files "
+            "that a group calls neutral."
+        ),
+    ] = "off",
     cache: CacheOption = None,
     set_: Settings = None,
     json_: JsonFile = None,
@@ -63,13 +70,16 @@ def truth(
     from emi_live.bundle import find_bundle
 
     path = checkpoint or find_bundle(bundle).packaged_checkpoint()
-    from emi_live.cli.options import check_checkpoint
+    from emi_live.cli.options import bad_use, check_checkpoint
 
     check_checkpoint(path, bundle)
-    from emi_bench.truth.features import FeatureMaker
+    from emi_bench.truth.features import FeatureMaker, relative_to_own_neutral
     from emi_bench.truth.measure import measure_truth
+    from emi_models.baseline import check_baseline
     from emi_models.store import ModelStore
 
+    with bad_use():
+        mode = check_baseline(baseline)
     chosen = [name.strip() for name in (speakers or "").split(",") if name.strip()]
     with (
         progress_bar("loading models") as bar,
@@ -78,7 +88,10 @@ def truth(
         features = maker.make(rated.items, bar.show)
         for place, reason in features.problems.items():
             bar.say(f"not read: {rated.items[place].name}: {reason}")
-        report = measure_truth(rated, pairs, features, path, maker.ids, chosen, bar.show)
+        if mode != "off":
+            with bad_use():
+                features = relative_to_own_neutral(features, rated.items, maker.ids, mode)
+        report = measure_truth(rated, pairs, features, path, maker.ids, chosen, bar.show, mode)
     give_report(json_, report)
 
 

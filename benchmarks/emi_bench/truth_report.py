@@ -116,6 +116,7 @@ class TruthReport(BenchReport):
     ignored: list[str]  # columns of ratings that were compared with nothing
     rows: list[TruthRow]
     groups: list[GroupRow] = field(default_factory=list)
+    baseline: str = "off"  # how a neutral of one's own was learned
 
     def page(self) -> Page:
         """Agreement next to the baselines, then by group, then what could not be read."""
@@ -148,6 +149,8 @@ class TruthReport(BenchReport):
             "middle of another scale) has the higher score.",
             f"With every modality missing the checkpoint says {rest}.",
         ]
+        if self.baseline != "off":
+            lines.append(f"Features are relative to a neutral of one's own: {self.baseline}.")
         if self.ignored:
             lines.append(f"Not compared with any intensity: {', '.join(self.ignored)}.")
         return lines

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -30,8 +30,10 @@ from emi_live.messages import (
     AudioPacket,
     Estimate,
     Latency,
+    LearnedNeutral,
     Mark,
     ModalityReport,
+    OwnNeutral,
     Packet,
     Range,
     Trace,
@@ -64,6 +66,7 @@ class LoopOptions:
     source: str = ""
     session: str = ""
     smooth_s: float = 0.0  # of the intensities that are shown; 0 in exact mode
+    baseline: Literal["off", "running", "calibrate"] = "off"  # as the windows have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +353,7 @@ class FusionLoop:
             wall=wall,
             intensities=intensities,
             intervals=intervals,
+            baseline=self._own_neutral(window),
             modalities=_with_contributions(window.reports, shown) if len(shown) > 1 else window.reports,
             latency=Latency(
                 window=(assembled - started) / NS_PER_MS,
@@ -384,6 +388,13 @@ class FusionLoop:
             )
         for observe in self._observers:
             observe(window)
+
+    def _own_neutral(self, window: Window) -> OwnNeutral | None:
+        mode = self._options.baseline
+        if mode == "off":
+            return None
+        known = {name: LearnedNeutral(one.seconds, one.ready) for name, one in window.learned.items()}
+        return OwnNeutral(mode, known.get("vision"), known.get("audio"))
 
     def _infer(self, window: Window) -> NDArray[np.float32]:
         """The engine's values; an engine that fails is tried again, then replaced by its fallback.

@@ -36,9 +36,11 @@ __all__ = [
     "Estimate",
     "Hearing",
     "Latency",
+    "LearnedNeutral",
     "Mark",
     "ModalityReport",
     "ModalityState",
+    "OwnNeutral",
     "Packet",
     "Range",
     "TextPacket",
@@ -55,6 +57,7 @@ JSON_SCHEMA: Final = 1  # of `Estimate.to_json`; new fields do not change it, a 
 NOTHING_YET: Final = -(2**62)  # a capture time before all others
 
 KIB: Final = 1024
+LEARNED_S: Final = 5.0  # as of `emi_models.baseline`, which is not loaded without need
 MAX_DIM: Final = 4096  # features per frame or embedding; the widest encoder we know gives 1027
 MAX_AUDIO_FRAMES: Final = 1500  # 30 s at 50 Hz: what the audio ring holds
 MAX_WORDS: Final = 1024  # in 30 s: ten times the fastest speech
@@ -121,6 +124,7 @@ class VisionPacket(Packet, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=100)] | None = None
     boxes: Annotated[tuple[FaceBox, ...], Meta(max_length=MAX_BOXES)] = ()  # of the faces seen
     followed: Annotated[int, Meta(ge=0, le=MAX_BOXES - 1)] | None = None  # which box is the followed face's
+    changes: Count = 0  # how often another face was followed than before, since the encoder was made
     # Points of the followed face, only while somebody wants them (`LiveEngine.show_landmarks`): x and y of
     # each as unsigned 16-bit little-endian numbers, 65535 = the picture's width or height.
     landmarks: Annotated[bytes, Meta(max_length=4 * MAX_LANDMARKS)] | None = None
@@ -247,6 +251,37 @@ class Range(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     high: Number
 
 
+class LearnedNeutral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a neutral of one's own is known, of one modality."""
+
+    seconds: Annotated[float, Meta(ge=0.0, le=1e9)]  # of frames that counted
+    ready: bool  # five seconds are enough
+
+
+class OwnNeutral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The baseline of this run; None for a modality of which no neutral is learned."""
+
+    mode: Literal["running", "calibrate"]
+    vision: LearnedNeutral | None = None
+    audio: LearnedNeutral | None = None
+
+    @property
+    def to_rest_s(self) -> float:
+        """Seconds for which a face that is being calibrated must still rest; 0: none."""
+        if self.mode != "calibrate" or self.vision is None or self.vision.ready:
+            return 0.0
+        return max(0.0, LEARNED_S - self.vision.seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of the JSON line."""
+        both = {"vision": self.vision, "audio": self.audio}
+        return {"mode": self.mode} | {
+            name: {"seconds": round(one.seconds, 1), "ready": one.ready}
+            for name, one in both.items()
+            if one is not None
+        }
+
+
 class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A marker: something that happened outside, such as a stimulus or a key."""
 
@@ -279,6 +314,8 @@ class Estimate(Packet, frozen=True, kw_only=True):
     # Of each intensity, the range in which nine of ten ratings lie; None where it is not known, and None for
     # all if the checkpoint is not calibrated.
     intervals: Intervals | None = None
+    # A neutral of one's own, where the features are relative to it; None with `window.baseline=off`.
+    baseline: OwnNeutral | None = None
     marker: Int64 | None = None  # number of the newest of `marks`; None: no mark
     # Set since the estimate before, in the order in which they were set.
     marks: Annotated[tuple[Mark, ...], Meta(max_length=MAX_MARKS)] = ()
@@ -366,32 +403,13 @@ class Estimate(Packet, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """The object of the JSON line (docs/messages.md): plain types, numbers finite or None, rounded."""
-        reports: dict[str, dict[str, Any]] = {}
-        for name in MODALITIES:
-            report = self.modalities[name]
-            entry: dict[str, Any] = {
-                "state": report.state,
-                "used": report.used,
-                "age_ms": _round(report.age_ms, 1),
-            }
-            if report.reason is not None:
-                entry["reason"] = report.reason
-            if name == "text":
-                entry |= {"committed": report.committed or "", "partial": report.partial or ""}
-                if report.language is not None:
-                    entry["language"] = report.language
-            else:
-                entry["frames"] = report.frames or 0
-            if report.contribution is not None:
-                entry["contribution"] = self._named(report.contribution)
-            reports[name] = entry
         line: dict[str, Any] = {
             "seq": self.seq,
             "t": round(self.t_s, 3),
             "wall": self.wall,
             "intensities": self._named(self.intensities) if self.task == "emi" else {},
             "intervals": self._named_intervals(),
-            "modalities": reports,
+            "modalities": {name: self._named_report(name) for name in MODALITIES},
             "latency_ms": {
                 "window": _round(self.latency.window, 3),
                 "fusion": _round(self.latency.fusion, 3),
@@ -403,18 +421,12 @@ class Estimate(Packet, frozen=True, kw_only=True):
             "source": self.source,
             "session": self.session,
         }
+        if self.baseline is not None:
+            line["baseline"] = self.baseline.to_json()
         if self.marker is not None:
             line["marker"] = self.marker
         if self.marks:
-            line["markers"] = [
-                {
-                    "number": mark.number,
-                    "t": round(self.t_s - (self.t_ns - mark.t_ns) / 1e9, 3),
-                    "label": mark.label,
-                    "from": mark.origin,
-                }
-                for mark in self.marks
-            ]
+            line["markers"] = self._named_marks()
         if self.ranges:
             line["ranges"] = {
                 name: [low, high] for name, (low, high) in zip(self.names, self.limits, strict=True)
@@ -425,6 +437,36 @@ class Estimate(Packet, frozen=True, kw_only=True):
 
     def _named(self, values: tuple[float, ...]) -> dict[str, float]:
         return {name: round(value, 4) for name, value in zip(self.names, values, strict=True)}
+
+    def _named_report(self, name: Modality) -> dict[str, Any]:
+        report = self.modalities[name]
+        entry: dict[str, Any] = {
+            "state": report.state,
+            "used": report.used,
+            "age_ms": _round(report.age_ms, 1),
+        }
+        if report.reason is not None:
+            entry["reason"] = report.reason
+        if name == "text":
+            entry |= {"committed": report.committed or "", "partial": report.partial or ""}
+            if report.language is not None:
+                entry["language"] = report.language
+        else:
+            entry["frames"] = report.frames or 0
+        if report.contribution is not None:
+            entry["contribution"] = self._named(report.contribution)
+        return entry
+
+    def _named_marks(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "number": mark.number,
+                "t": round(self.t_s - (self.t_ns - mark.t_ns) / 1e9, 3),
+                "label": mark.label,
+                "from": mark.origin,
+            }
+            for mark in self.marks
+        ]
 
     def _named_intervals(self) -> dict[str, list[float] | None] | None:
         if self.intervals is None:

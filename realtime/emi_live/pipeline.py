@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from emi_live.sinks import Sink
     from emi_live.sources.push import PushSource
     from emi_live.stages import Stage
+    from emi_models.baseline import Baseline
     from emi_models.store import Progress
 
 __all__ = ["Builder", "Parts", "source_of"]
@@ -367,6 +368,7 @@ class Builder:
             source=source,
             session=self._session if about is None else about.session,
             smooth_s=self._smooth_s(recording),
+            baseline=config.window.baseline,
         )
         window, bah = config.window, engine.header.task == "bah"
         if bah:  # its words count as long as they are in what it is shown
@@ -383,6 +385,7 @@ class Builder:
                 words_due_s=self._words_due_s if about is None else about.words_due_s,
                 breaks=intake.pauses.at,
                 spread=bah,
+                baselines=self._baselines(engine),
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),
@@ -392,6 +395,29 @@ class Builder:
             self._fall_back,
         )
         return loop
+
+    def _baselines(self, engine: FusionEngine) -> dict[Modality, Baseline]:
+        """What learns a neutral of one's own, by modality; says what is done, and what the network takes."""
+        mode = self._config.window.baseline
+        learned_with = str(engine.header.notes.get("baseline", "off"))
+        if mode == "off":
+            if learned_with != "off":
+                self._announce(f"baseline: off, and the checkpoint was trained with {learned_with}: use that")
+            return {}
+        from emi_models.baseline import baselines_for
+        from emi_models.errors import DataError
+
+        try:
+            found = baselines_for(self._expected(), mode)
+        except DataError as error:
+            raise ConfigurationError(f"--baseline {mode}: {error}") from error
+        self._announce(
+            "baseline: learned all the time, from a face to the front and a voice"
+            if mode == "running"
+            else "baseline: CALIBRATION: look at the camera and rest your face for five seconds, then speak "
+            "calmly for five seconds"
+        )
+        return found
 
     def _loop_class(self, recording: Recording | None) -> Callable[..., FusionLoop]:
         if recording is None:

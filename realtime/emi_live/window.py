@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,17 @@ from emi_models.inputs import (
     shown_frames,
 )
 
+if TYPE_CHECKING:
+    from emi_models.baseline import Baseline, Learned
+
 __all__ = ["AUDIO_FRAME_NS", "Condition", "Window", "WindowAssembler"]
 
 AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and of wav2vec 2.0 alike
 # A voice is known before its frames where an encoder waits for what comes next. They may be so much later.
 LATE_NS: Final = NS_PER_S
 PARTIAL: Final = 0.5  # how far words that may still change count as lost
+UNLEARNED: Final = 0.3  # how far a modality counts as lost whose neutral is not known yet
+VOICE_HEARD_NS: Final = NS_PER_S // 2  # after a voice: frames from which its neutral may be learned
 WORDS_DUE_S: Final = 1.4  # from a voice to the hypothesis that covers it, by default; later is behind
 
 
@@ -101,8 +106,10 @@ class Window:
     # Capture time of the newest video frame or the newest sound, whichever is older; None: neither comes.
     sensed_ns: int | None
     audio_ends_ns: NDArray[np.int64]  # when the audio frames end, (n,); a view like `stream`
-    # How far the evidence is on the way to being lost, in [0, 1]: stale, or words that may still change.
+    # How far the evidence is on the way to being lost, in [0, 1]: stale, words that may still change, or a
+    # neutral that is still being learned.
     gone: float = 0.0
+    learned: Mapping[Modality, Learned] = field(default_factory=dict)  # with a baseline: how far it is known
 
     @property
     def inputs(self) -> FusionInputs:
@@ -123,6 +130,7 @@ class WindowAssembler:
         words_due_s: float = WORDS_DUE_S,
         *,
         spread: bool = False,
+        baselines: Mapping[Modality, Baseline] | None = None,
     ) -> None:
         """Assemble windows of `shapes`; modalities outside `trained` are reported as not used.
 
@@ -136,6 +144,7 @@ class WindowAssembler:
             words_due_s: a hypothesis covers a voice within this time, if recognition keeps up.
             spread: as a network for BAH was trained: the window is as long as the longest span, and of more
                 faces than the network takes it is shown some from all of their seconds, not the newest.
+            baselines: by modality; features are made relative to a neutral of one's own. Windows own them.
         """
         self._shapes = shapes
         self._trained = trained
@@ -148,10 +157,13 @@ class WindowAssembler:
             "audio": seconds_to_ns(config.audio_dropout_s),
             "text": seconds_to_ns(config.text_dropout_s),
         }
+        self._baselines = dict(baselines or {})
+        self._followed = 0  # how often the face has changed
         # Frames of a modality that the network was not trained on may have any width; they are only counted.
         self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
         self._sound = SoundTrack(
-            FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained)
+            FrameTrack(shapes.audio_dim, shapes.audio_frames, empty="audio" not in trained),
+            self._baselines.get("audio"),
         )
         self._words_due_ns = seconds_to_ns(words_due_s)
         self._uncovered_ns: int | None = None  # the first voice that no hypothesis covers
@@ -275,6 +287,7 @@ class WindowAssembler:
             ),
             "text": self._report("text", words, end_ns, word_ns, text=text),
         }
+        learned = {modality: baseline.learned(end_ns) for modality, baseline in self._baselines.items()}
         return Window(
             end_ns,
             self._stream(vision, audio, embedding, face.live, voice.live, words.live),
@@ -282,20 +295,23 @@ class WindowAssembler:
             reports,
             min(arriving, default=None),
             audio_times[max(0, len(audio_times) - self._shapes.audio_frames) :],
-            max((self._gone(modality, report) for modality, report in reports.items()), default=0.0),
+            max((self._gone(modality, report, learned) for modality, report in reports.items()), default=0.0),
+            learned,
         )
 
-    def _gone(self, modality: Modality, report: ModalityReport) -> float:
+    def _gone(self, modality: Modality, report: ModalityReport, learned: Mapping[Modality, Learned]) -> float:
         """How far a modality that is used is on the way to being lost, in [0, 1].
 
-        Its age counts from half its dropout time on; of words, half the share that may still change.
+        Its age counts from half its dropout time on; of words, half the share that may still change; of a
+        neutral, a part of what is not known of it.
         """
         if not report.used or report.age_ms is None:
             return 0.0
         stale = 2 * report.age_ms * NS_PER_MS / self._dropout_ns[modality] - 1
         committed, partial = len((report.committed or "").split()), len((report.partial or "").split())
         unsure = PARTIAL * partial / max(1, committed + partial)
-        return min(1.0, max(0.0, stale, unsure))
+        unlearned = UNLEARNED * (1 - learned[modality].share) if modality in learned else 0.0
+        return min(1.0, max(0.0, stale, unsure, unlearned))
 
     def _stream(
         self,
@@ -356,7 +372,13 @@ class WindowAssembler:
         self._seen.append((packet.t_ns, packet.reason))
         self._late_faces = packet.behind and packet.faces > 0 and packet.reason is None
         if packet.features is not None:
-            self._vision.append(np.array([packet.t_ns]), packet.features[None])
+            times, values = np.array([packet.t_ns]), packet.features[None]
+            if (baseline := self._baselines.get("vision")) is not None:
+                if packet.changes != self._followed:
+                    self._followed = packet.changes
+                    baseline.restart(packet.t_ns)
+                values = baseline.push(times, values)
+            self._vision.append(times, values)
 
     def _add_text(self, packet: TextPacket) -> None:
         self._progress["text"] = max(self._progress["text"], packet.progress_ns)
@@ -503,8 +525,9 @@ class SoundTrack:
     the end of the window. So a window does not depend on how many more packets had arrived.
     """
 
-    def __init__(self, frames: FrameTrack) -> None:
+    def __init__(self, frames: FrameTrack, baseline: Baseline | None = None) -> None:
         self._frames = frames
+        self._baseline = baseline
         self._waiting: deque[AudioPacket] = deque()  # those that replace and are not in effect yet
         self._processed: deque[int] = deque()  # capture times up to which sound was processed
         self._voices: deque[int] = deque()  # ends of voice
@@ -568,7 +591,12 @@ class SoundTrack:
         if not fresh.all():
             self.discarded += 1
         if fresh.any():
-            self._frames.append(times[fresh], packet.frames[fresh])
+            times, values = times[fresh], packet.frames[fresh]
+            if self._baseline is not None:
+                voice_ns = packet.last_voice_ns
+                heard = np.full(len(times), voice_ns is not None and times[-1] - voice_ns <= VOICE_HEARD_NS)
+                values = self._baseline.push(times, values, heard)
+            self._frames.append(times, values)
 
     def _newest_ns(self, horizon_ns: int) -> int:
         """Capture time of the newest frame, in effect or not."""

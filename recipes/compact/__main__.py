@@ -43,6 +43,7 @@ from recipes.compact.faces import make_faces
 from recipes.compact.ferplus import read_rated_faces
 from recipes.compact.goemotions import DataError, cut_short, embed, read_split, spoken
 from recipes.compact.hearing import voice_network
+from recipes.compact.judges import JudgeRecipe, train_judges
 from recipes.compact.scores import (
     dev_scores,
     face_scores,
@@ -50,7 +51,7 @@ from recipes.compact.scores import (
     sentence_scores,
     voice_scores,
 )
-from recipes.compact.seeing import FaceMixture, at_rest, settling, train_face
+from recipes.compact.seeing import FaceMixture, at_rest, train_face
 from recipes.compact.sentences import HELD_OUT as HELD_OUT_SENTENCES
 from recipes.compact.sentences import MADE, OWN
 from recipes.compact.sizes import SHAPES, SPANS_S
@@ -196,9 +197,12 @@ class _Run:
 
     def _face(self, rated: RatedFaces, faces: FaceWindows) -> Taemi:
         options = self._options
+        judge = JudgeRecipe(seed=options.seed, steps=max(1, options.steps // 3))
+        report = self._bar("judges of faces", judge.judges * judge.steps, "error {:.3f}")
+        judges = train_judges(rated, judge, report)
         recipe = BranchRecipe(seed=options.seed, steps=options.steps)
-        report = self._bar("faces", recipe.steps + settling(recipe).steps, "error {:.5f}")
-        return train_face(FaceMixture(rated, faces), recipe, report)
+        report = self._bar("faces", recipe.steps, "error {:.5f}")
+        return train_face(FaceMixture(rated, judges, faces), recipe, report)
 
     def _sentences(self, kind: str, sentences: Sequence[Sentence]) -> Tensor:
         """Embeddings of our own sentences."""

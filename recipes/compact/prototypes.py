@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "FACES", "FEATURES", "FacePrototype", "columns", "displacement"]
+__all__ = ["ACTIONS", "FACES", "FEATURES", "FacePrototype", "columns", "displacement", "mirrored"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,3 +317,23 @@ def displacement(parts: Mapping[str, float]) -> NDArray[np.float32]:
     for name, amount in parts.items():
         moved[columns(name)] += amount
     return moved
+
+
+def _mirror() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Where each feature comes from in a mirrored face, and its sign."""
+    sides = {"Left": "Right", "Right": "Left"}
+    source = []
+    for name in FEATURES:
+        side = next((side for side in sides if name.endswith(side)), None)
+        source.append(FEATURES.index(name.removesuffix(side) + sides[side]) if side else FEATURES.index(name))
+    sign = np.where(np.isin(FEATURES, ("yaw", "roll", "x")), -1, 1).astype(np.float32)
+    return np.array(source), sign
+
+
+SOURCE, SIGN = _mirror()
+
+
+def mirrored(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features (..., 58) of the same faces in a mirror."""
+    turned: NDArray[np.float32] = values[..., SOURCE] * SIGN
+    return turned

@@ -24,6 +24,8 @@ from emi_live.messages import (
 )
 from emi_live.window import Condition, Window, WindowAssembler
 from emi_models import MODALITIES
+from emi_models.baseline import baselines_for
+from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.inputs import FusionShapes
 from tests.live.bus.packets import estimate
 
@@ -425,3 +427,36 @@ def test_frames_with_late_stamps_differ_from_frames_that_stopped() -> None:
         "no frames",
         "no frames",
     ]
+
+
+def test_a_neutral_of_one_s_own_is_learned_per_person_and_widens_intervals_until_it_is_known() -> None:
+    shapes = FusionShapes(vision_frames=300, vision_dim=58, audio_frames=40, audio_dim=68, text_dim=4)
+
+    def seen(t_s: float, changes: int = 0) -> VisionPacket:
+        features = np.zeros(58, np.float32)
+        features[3] = 0.5  # browInnerUp
+        t_ns = ns(t_s)
+        return VisionPacket(t_ns=t_ns, progress_ns=t_ns, faces=1, features=features, changes=changes)
+
+    made = WindowAssembler(
+        WindowConfig(), shapes, frozenset(MODALITIES), baselines=baselines_for(COMPACT_ENCODERS, "running")
+    )
+    for number in range(1, 101):
+        made.add(seen(0.1 * number))
+    before = made.assemble(ns(1.0))
+    after = made.assemble(ns(10.0))
+    assert before.learned["vision"].seconds == pytest.approx(1.0)
+    assert before.gone > 0.2 > after.gone == 0
+    assert after.learned["vision"].ready
+    assert not after.learned["audio"].ready
+    brows = after.stream.vision.values[:, 3]
+    assert brows[0] > 0.45 > 0.3 > brows[-1]
+    made.add(seen(10.1, changes=1))  # another person
+    other = made.assemble(ns(10.2))
+    assert not other.learned["vision"].ready
+    assert other.stream.vision.values[-1, 3] > 0.4
+    plain = WindowAssembler(WindowConfig(), shapes, frozenset(MODALITIES))
+    plain.add(seen(0.1))
+    window = plain.assemble(ns(0.2))
+    assert window.learned == {}
+    assert window.stream.vision.values[0, 3] == 0.5

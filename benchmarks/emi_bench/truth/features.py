@@ -13,6 +13,7 @@ from emi_live.bundle.base import Encoders
 from emi_live.extract.encoders import ClipEncoders, dims_of, load_settings
 from emi_live.extract.recorder import record_clip
 from emi_models import MODALITIES
+from emi_models.baseline import baselines_for, normalised_clip
 from emi_models.data.clip import Clip, FeatureTrack, read_clip, write_clip
 from emi_models.errors import DataError, EmiError
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
     from emi_bench.truth.ratings import RatedItem
     from emi_models import Modality
+    from emi_models.baseline import Baseline, BaselineMode
     from emi_models.inputs import FusionShapes
     from emi_models.store import ModelStore
 
-__all__ = ["FeatureMaker", "Features"]
+__all__ = ["FeatureMaker", "Features", "relative_to_own_neutral"]
 
 TEXTS: Final = 64  # encoded at once
+NEUTRAL: Final = "neutral"  # the value of a group of files in which the speaker is at rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +41,31 @@ class Features:
 
     clips: Mapping[int, Clip]
     problems: Mapping[int, str]
+
+
+def relative_to_own_neutral(
+    features: Features, items: Sequence[RatedItem], encoders: Mapping[Modality, str], mode: BaselineMode
+) -> Features:
+    """The features relative to each speaker's own neutral, as live use has them.
+
+    A speaker's files are one session, in their order; of one that is not named, each file is a session. With
+    `calibrate`, files that a group calls neutral come first: from these five seconds are learned.
+
+    Raises:
+        DataError: of none of these features a neutral can be learned.
+    """
+
+    def first(place: int) -> bool:
+        return mode == "calibrate" and NEUTRAL not in items[place].groups.values()
+
+    sessions: dict[str, dict[Modality, Baseline]] = {}
+    clips: dict[int, Clip] = {}
+    for place in sorted(features.clips, key=first):
+        speaker = items[place].speaker or f"\0{place}"
+        if speaker not in sessions:
+            sessions[speaker] = baselines_for(encoders, mode)
+        clips[place] = normalised_clip(features.clips[place], sessions[speaker])
+    return replace(features, clips={place: clips[place] for place in features.clips})
 
 
 class FeatureMaker:

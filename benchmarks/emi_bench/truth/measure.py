@@ -125,6 +125,7 @@ def measure_truth(
     encoders: Mapping[Modality, str],
     speakers: Sequence[str],
     show: Callable[[str, int, int], None],
+    baseline: str = "off",
 ) -> TruthReport:
     """Compare a checkpoint with ratings.
 
@@ -137,6 +138,7 @@ def measure_truth(
         speakers: score these alone, and fit the baselines on the others; empty: score all, and hold out each
             speaker in turn.
         show: is told what is done, how much of it, and of how much.
+        baseline: to what the features are relative already.
 
     Raises:
         ConfigurationError: a speaker is not there, or no item can be scored.
@@ -173,6 +175,7 @@ def measure_truth(
         ratings=f"{ratings.path.resolve().parent.name}/{ratings.path.name}",
         checkpoint=checkpoint.name,
         engine=name,
+        baseline=baseline,
         trained_on=header.data,
         items=len(items),
         scored=int(scored.sum()),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 from safetensors import safe_open
 
 from emi_models import EMOTIONS, MODALITIES
+from emi_models.baseline import baselines_for, check_baseline, normalised_clip
 from emi_models.data.clip import (
     SPLITS,
     WINDOW_S,
@@ -290,9 +291,11 @@ class ManifestClips:
         seed: of the draw, which depends only on the clips' ids.
         first_s: how much of a longer clip is loaded; None = all.
         targets: what the clips are rated for; targets other than the six emotions need `labels`.
+        baseline: off, running or calibrate; each clip is made relative to its person's neutral, as live.
 
     Raises:
-        DataError: a file is missing or damaged, or the labels are for other clips.
+        DataError: a file is missing or damaged, the labels are for other clips, or no neutral is known of
+            these features.
     """
 
     def __init__(
@@ -304,10 +307,13 @@ class ManifestClips:
         seed: int = 0,
         first_s: float | None = WINDOW_S,
         targets: tuple[Target, ...] = EMI_TARGETS,
+        baseline: str = "off",
     ) -> None:
         self.folder = folder
         self.rated = targets
         self.info = read_info(folder)
+        self.baseline = check_baseline(baseline)
+        baselines_for(self.info.encoders, self.baseline)  # the error comes before training
         own = labels is not None and not set(targets) <= set(EMI_TARGETS)
         rows = read_manifest(folder, () if own else targets)  # clips without labels keep their rating
         if labels is not None:
@@ -388,6 +394,7 @@ class ManifestClips:
             clip = read_clip(path, self.shapes, self._first_ns)
         if clip.id != clip_id:
             raise DataError(f"{self._path(clip_id)} holds clip {clip.id}, not {clip_id}; extract it again")
+        clip = normalised_clip(clip, baselines_for(self.info.encoders, self.baseline))
         return replace(clip, targets=self._rows[clip_id].rating.targets)
 
     def _path(self, clip_id: str) -> Path:
@@ -425,7 +432,7 @@ def _named(info: DatasetInfo) -> str:
 class OpenOptions(TypedDict, total=False):
     """The options of both readers: down to `seed` those of `ManifestClips`, then those of `VidmimicClips`.
 
-    `targets`, what the clips are rated for, is an option of both.
+    `targets`, what the clips are rated for, is an option of both. `baseline` is one of `ManifestClips`.
     """
 
     targets: tuple[Target, ...]
@@ -433,6 +440,7 @@ class OpenOptions(TypedDict, total=False):
     labels: Path | None
     valid_fraction: float
     seed: int
+    baseline: str | None
     vision: str | None
     audio: str | None
     text: str | None
@@ -441,7 +449,7 @@ class OpenOptions(TypedDict, total=False):
     progress: Progress | None
 
 
-_OF_MANIFEST: Final = frozenset({"labels", "valid_fraction", "seed"})
+_OF_MANIFEST: Final = frozenset({"labels", "valid_fraction", "seed", "baseline"})
 
 
 def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | VidmimicClips:
@@ -469,6 +477,7 @@ def open_clips(folder: Path, **options: Unpack[OpenOptions]) -> ManifestClips | 
             valid_fraction=options.get("valid_fraction", 0.0),
             seed=options.get("seed", 0),
             targets=options.get("targets", EMI_TARGETS),
+            baseline=options.get("baseline") or "off",
         )
     return VidmimicClips(
         folder,

@@ -138,7 +138,8 @@ def header_of(
 
     Notes: `missing`, what an absent modality does to it; `validation`, which clips chose the epoch, and
     `held_out` and `held_out_seed` where they were drawn from train; `use` and `held_out_seed` where valid
-    clips were trained on; `prefixes` where windows were cut short.
+    clips were trained on; `prefixes` where windows were cut short; `baseline` where clips were made relative
+    to a neutral of one's own.
     """
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     seed = config.training.seed
@@ -151,6 +152,8 @@ def header_of(
         notes["modality_weights"] = ", ".join(f"{m} {share:.3f}" for m, share in weights.items())
     if config.data.raters is not None:
         notes["raters"] = "clips were shown in proportion to the root of their raters"
+    if (baseline := getattr(clips.clips, "baseline", "off")) != "off":
+        notes["baseline"] = baseline
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
     return CheckpointHeader(

@@ -249,6 +249,15 @@ def live(
             metavar="S",
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="A neutral of one's own: off; running: learned all the time; calibrate: learned in five "
+            "seconds of rest at the start.",
+            rich_help_panel=TUNE,
+            metavar="off|running|calibrate",
+        ),
+    ] = None,
     audio_context: Annotated[
         str | None,
         typer.Option(
@@ -304,6 +313,7 @@ def live(
                 "fusion.strict": strict or None,
                 "fusion.checkpoint": checkpoint,
                 "fusion.smooth_s": smooth,
+                "window.baseline": baseline,
                 "audio.context": audio_context,
                 "models.offline": offline or None,
                 "output.json_path": json_,

@@ -240,11 +240,13 @@ def open_data(folder: Path, console: Console, options: dict[str, Any]) -> ClipSe
 
 
 def targets_of(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint estimates, as an option of `open_clips`."""
+    """What a checkpoint estimates and was trained relative to, as options of `open_clips`."""
     from emi_models.checkpoint import read_header
 
     header = read_header(checkpoint)
-    return {"targets": header.targets} if header.task == "emi" else {}
+    if header.task != "emi":
+        return {}
+    return {"targets": header.targets, "baseline": header.notes.get("baseline")}
 
 
 ClusterOption = Annotated[

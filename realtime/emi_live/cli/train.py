@@ -126,6 +126,14 @@ def train(
             metavar="NAME",
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Make each clip relative to its person's neutral, as `emi-live --baseline` does.",
+            rich_help_panel=WHAT,
+            metavar="off|running|calibrate",
+        ),
+    ] = None,
     train_encoders: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +183,7 @@ def train(
     from rich.console import Console
 
     options = {"labels": labels, "vision": vision, "audio": audio, "text": text, "motion": motion}
+    options |= {"baseline": None if baseline == "off" else baseline}
     overrides = {"seed": seed, "device": device}
     given = {name: value for name, value in overrides.items() if value is not None}
     config = _config(set_ or (), given, use, train_encoders)
@@ -277,7 +286,8 @@ def _tell_what_next(
 ) -> None:
     say(f"saved {result.checkpoint}" + (f" and {exported.name}, to run without PyTorch" if exported else ""))
     words = ["emi", "eval", "--checkpoint", str(result.checkpoint), "--data", str(data)]
-    words += [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
+    own = {name: value for name, value in options.items() if name != "baseline"}  # the checkpoint says it
+    words += [word for name, value in own.items() if value for word in (f"--{name}", str(value))]
     evaluate = shlex.join(words)
     for line in (f"try: {evaluate}", f"learning curves: {result.checkpoint.with_name('curves.png')}"):
         console.print(printable(line), style="dim", markup=False, highlight=False, soft_wrap=True)

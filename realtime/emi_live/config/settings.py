@@ -569,6 +569,13 @@ class WindowConfig(Section):
     text_dropout_s: Positive = Field(
         6.0, description="Seconds without a new word after which text counts as missing."
     )
+    baseline: Literal["off", "running", "calibrate"] = Field(
+        "off",
+        description=(
+            "A neutral of one's own: off; running = learned all the time; calibrate = learned in five"
+            " seconds of rest at the start. Features are then relative to it."
+        ),
+    )
 
 
 class FusionConfig(Section):

@@ -29,7 +29,7 @@ from emi_live.sinks.viewstate import (
     ViewState,
     colour_of,
 )
-from emi_models import EMOTIONS, MODALITIES
+from emi_models import EMOTIONS, MODALITIES, Modality
 
 __all__ = ["PictureSink", "render", "to_svg"]
 
@@ -139,6 +139,8 @@ def _header(state: ViewState, width: int, glyphs: Glyphs) -> Text:
             end.append("PAUSED", style="bold reverse").append("  ")
         elif state.silent_s >= SILENT_S and state.progress is None:
             end.append(f"no estimate for {state.silent_s:.0f} s  ", style=AMBER)
+        if estimate.baseline is not None and (to_rest_s := estimate.baseline.to_rest_s):
+            end.append(f"rest your face: {to_rest_s:.0f} s", style="bold reverse").append("  ")
         if state.markers:
             end.append(f"marker {state.markers}  ", style="bold")
         minutes, seconds = divmod(estimate.t_s, 60)
@@ -239,6 +241,8 @@ def _modalities(estimate: Estimate | None, inner: int, glyphs: Glyphs) -> list[T
             line.append(f"{glyphs.states[report.state]} {'lost' if lost else report.state:<12}", style=style)
             line.append(f"{_age(report.age_ms, glyphs):>7}  ", style="dim" if unused else "")
             detail = _detail(report, estimate.names, glyphs)
+            if report.state == "live":
+                detail += _own_neutral(estimate, name, glyphs)
             line.append(glyphs.printable(detail), style="dim" if unused else "")
         lines.append(_fit(line, inner, glyphs))
     return lines
@@ -262,6 +266,15 @@ def _detail(report: ModalityReport, names: tuple[str, ...], glyphs: Glyphs) -> s
         value, name = max(zip(report.contribution, names, strict=True), key=lambda pair: abs(pair[0]))
         pieces.append(f"{name.replace('_', ' ')} {value:+.2f}")
     return f" {glyphs.dot} ".join(pieces)
+
+
+def _own_neutral(estimate: Estimate, modality: Modality, glyphs: Glyphs) -> str:
+    """How far the person's own neutral is known, if it is learned."""
+    found = None if estimate.baseline is None or modality == "text" else getattr(estimate.baseline, modality)
+    if found is None:
+        return ""
+    known = "own neutral" if found.ready else f"learning neutral: {found.seconds:.1f} s"
+    return f" {glyphs.dot} {known}"
 
 
 def _words(estimate: Estimate | None, inner: int, rows: int, glyphs: Glyphs) -> list[Text]:

@@ -132,6 +132,7 @@ class FaceWatch:
                 (box.left, box.top, box.right - box.left, box.bottom - box.top)
                 for box in result.boxes[:MAX_BOXES]
             ),
+            "changes": result.changes,
             "followed": followed if followed is not None and followed < MAX_BOXES else None,
             "landmarks": None if points is None else _packed(points),
         }

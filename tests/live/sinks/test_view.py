@@ -13,7 +13,7 @@ from rich.console import Console
 
 from emi_live.clock import NS_PER_S
 from emi_live.health import Health, HealthSnapshot
-from emi_live.messages import Estimate, Range
+from emi_live.messages import Estimate, LearnedNeutral, OwnNeutral, Range
 from emi_live.sinks.view import render, to_svg
 from emi_live.sinks.viewstate import (
     ASCII_GLYPHS,
@@ -401,3 +401,20 @@ def test_the_probability_of_ambivalence_is_called_so() -> None:
     text = shown(ViewState(estimate=one, names=one.names))
     assert "probability" in text
     assert "0.73" in text
+
+
+def test_a_calibration_says_on_the_screen_for_how_long_to_rest() -> None:
+    neutral = OwnNeutral("calibrate", vision=LearnedNeutral(1.8, False), audio=LearnedNeutral(5.0, True))
+    one = msgspec.structs.replace(estimate(), baseline=neutral)
+    text = shown(dataclasses.replace(busy(), estimate=one))
+    assert "rest your face: 3 s" in text
+    assert "learning neutral: 1.8 s" in text
+    ready = msgspec.structs.replace(one, baseline=OwnNeutral("calibrate", vision=LearnedNeutral(5.0, True)))
+    assert "rest your face" not in shown(dataclasses.replace(busy(), estimate=ready))
+    assert "own neutral" not in shown(busy())
+    assert one.to_json()["baseline"] == {
+        "mode": "calibrate",
+        "vision": {"seconds": 1.8, "ready": False},
+        "audio": {"seconds": 5.0, "ready": True},
+    }
+    assert "baseline" not in estimate().to_json()

@@ -47,3 +47,10 @@ def test_what_is_neither_says_what_was_looked_for(tmp_path: Path) -> None:
         open_clips(tmp_path / "none")
     with pytest.raises(DataError, match="has neither"):
         open_clips(tmp_path)
+
+
+def test_clips_may_be_relative_to_a_neutral_of_one_s_own_if_their_features_are_known(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="compact"):  # these features are invented
+        open_clips(ours(tmp_path / "a"), baseline="running")
+    with pytest.raises(DataError, match="layout"):
+        open_clips(make_vidmimic(tmp_path / "b"), baseline="running")

@@ -28,6 +28,8 @@ export interface Estimate {
   /** Each in [0, 1], or in its `ranges`; empty with a checkpoint of BAH. */ intensities: Record<string, number>;
   /** Of each, where nine of ten ratings lie; null: not known. */ intervals: Record<string, [number, number] | null> | null;
   ranges?: Record<string, [number, number]>; ambivalence?: number;
+  /** A neutral of one's own, with `window.baseline`: seconds that it was learned from; 5 are enough. */
+  baseline?: { mode: "running" | "calibrate" } & Partial<Record<"vision" | "audio", { seconds: number; ready: boolean }>>;
   modalities: Record<Modality, ModalityReport>;
   latency_ms: { window: number; fusion: number; capture_to_estimate: number | null };
   engine: string; bundle: string; schema: number; source: string; session: string; marker?: number;

@@ -202,7 +202,7 @@ function show({ estimate, end_ms: endMs }) {
   for (const [name, report] of Object.entries(modalities)) {
     const [, state, age] = $(name).children;
     $(name).className = report.state;
-    state.textContent = STATE_WORDS[report.state] + (report.reason ? `: ${report.reason}` : "");
+    state.textContent = STATE_WORDS[report.state] + (report.reason ? `: ${report.reason}` : "") + neutral(estimate.baseline, name);
     age.textContent = report.age_ms === null ? "" : ageWords(report.age_ms);
   }
   history.push({ t, shares });
@@ -212,6 +212,15 @@ function show({ estimate, end_ms: endMs }) {
   drawHistory();
   if (endMs !== null && stream) lags = [...lags.slice(-49), performance.now() - endMs];
   figures();
+}
+
+/** How far the person's own neutral is known, if it is learned. */
+function neutral(baseline, modality) {
+  const known = baseline?.[modality];
+  if (!known) return "";
+  if (known.ready) return ", own neutral";
+  const rest = baseline.mode === "calibrate" && modality === "vision" ? "rest your face" : "learning own neutral";
+  return `, ${rest}: ${known.seconds.toFixed(0)} of 5 s`;
 }
 
 function because(emotion, modalities) {
