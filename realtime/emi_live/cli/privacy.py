@@ -79,6 +79,7 @@ def privacy(
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="As in emi-live.")] = None,
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="auto|HOST:PORT", help="As in emi serve.")] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
     append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
     force: Annotated[bool, typer.Option("--force", metavar=FLAG, help="As in emi-live.")] = False,
@@ -130,7 +131,7 @@ def privacy(
     run = {"mode": mode, "duration_s": duration}
     given |= {name: value for name, value in run.items() if value is not None}
     settings = load_config(config, set_ or (), given)
-    found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or ()))
+    found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or (), cluster=cluster))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
         return
@@ -144,6 +145,7 @@ def facts(
     demo: bool = False,
     serve: str | None = None,
     ice: Sequence[str] = (),
+    cluster: str | None = None,
 ) -> Iterator[Fact]:
     """Everything that a run of these settings opens, contacts, sends, writes and keeps.
 
@@ -153,6 +155,7 @@ def facts(
         demo: the scripted demo runs instead of media and encoders.
         serve: the address on which `emi serve` listens; None: it does not run.
         ice: servers that WebRTC may ask.
+        cluster: the `--cluster` of `emi serve`; None: one process.
 
     Raises:
         ConfigurationError: settings that a run would refuse, such as an open address without keys.
@@ -166,6 +169,8 @@ def facts(
     yield from (fact for fact in contacts if not (ice and fact.what == "nobody"))
     if serve is not None:
         yield from _serves(serve, ice)
+    if cluster is not None:
+        yield from _runs_on_ray(cluster)
     yield from _sends(config)
     yield from _writes_what_is_asked_for(config, picture)
     yield from _writes_in_its_cache(config, store, wanted)
@@ -194,6 +199,19 @@ def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
         server = url.rpartition("@")[2] if "@" in url else url.partition(":")[2]
         yield Fact("contacts", server, "STUN or TURN of WebRTC (--ice): learns the addresses of both sides")
     yield Fact("sends", f"page and messages on {host}", f"to who began the session: {PUBLISHED}; {reach}")
+
+
+def _runs_on_ray(address: str) -> Iterator[Fact]:
+    """What the processes of Ray open, and send each other."""
+    if address == "auto":
+        yield Fact("opens", "ports of Ray on 127.0.0.1", "between its processes; only from this machine")
+        sent = "from the server that a browser reaches to the one that has its session; all on this machine"
+    else:
+        yield Fact("contacts", f"the Ray head at {address}", "and the machines that have joined it")
+        sent = "between the machines of the cluster, in clear text unless Ray is given TLS"
+    yield Fact("sends", "pictures, sound and messages", sent)
+    yield Fact("writes", "logs of Ray in a temporary folder", "no media and no words; removed at the end")
+    yield Fact("never", "usage statistics of Ray", "RAY_USAGE_STATS_ENABLED=0 is set")
 
 
 def models_wanted(config: LiveConfig, store: ModelStore) -> list[str]:
