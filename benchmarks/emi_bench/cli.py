@@ -134,15 +134,25 @@ def serve(
     ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long each number is measured.")] = 30.0,
     pictures: Annotated[float, typer.Option(min=1.0, max=60.0, help="Pictures a second of each.")] = 15.0,
+    replicas: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Servers on Ray; may be repeated. 0, the default: one process."),
+    ] = None,
+    simulate: Annotated[
+        int, typer.Option(min=0, help="Also simulate so many people, with the measured cost. 0: none.")
+    ] = 0,
     set_: Settings = None,
     json_: JsonFile = None,
 ) -> None:
     """How many people does one `emi serve` take on this machine, and what does each of them get?
 
     For example: [bold]emi bench serve --input talk.mp4[/bold] or
-    [bold]emi bench serve --input talk.mp4 --sessions 4 --set speech.backend=none[/bold]
+    [bold]emi bench serve --input talk.mp4 --sessions 4 --set speech.backend=none[/bold] or
+    [bold]emi bench serve --input talk.mp4 --replicas 0 --replicas 2 --simulate 1000[/bold]
     """
     require("starlette", "uvicorn", "websockets", extra="web", what="`emi bench serve`")
+    if simulate or any(replicas or ()):
+        require("ray", extra="cluster", what="--replicas and --simulate")
     from emi_bench.serve import measure_serve
 
     check_json(json_)
@@ -150,7 +160,11 @@ def serve(
         raise ConfigurationError(f"--input {input_}: there is no such file")
     wanted = list(dict.fromkeys(sessions or (1, 2, 4, 8)))
     with progress_bar() as bar:
-        report = measure_serve(input_, wanted, seconds, pictures, set_ or [], bar.show)
+        report = measure_serve(
+            *(input_, wanted, seconds, pictures, set_ or [], bar.show),
+            replicas=list(dict.fromkeys(replicas or (0,))),
+            simulate=simulate,
+        )
     give_report(json_, report)
 
 

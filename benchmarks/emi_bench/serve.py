@@ -1,6 +1,7 @@
 """`emi bench serve`: people who send a clip to `emi serve` at the same time, by light WebSocket clients.
 
-The clip is encoded beforehand, so that the clients cost little. Each begins elsewhere in the clip.
+The clip is encoded beforehand, so that the clients cost little. Each begins elsewhere in the clip. With
+replicas, `emi serve --cluster auto` is measured, with the memory and CPU of Ray's own processes.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import numpy as np
 
 from emi_bench.harness import ProcessTreeUsage
 from emi_bench.measurement import Distribution, Machine, load_average
-from emi_bench.serve_report import Load, ServeReport
+from emi_bench.serve_report import Load, ServeReport, cost_of
 from emi_live.errors import SourceError, StageError
 from emi_live.health import Health
 from emi_live.web.client import EmiClient
-from emi_live.web.protocol import EstimateEvent, StateEvent, WordsEvent
+from emi_live.web.protocol import EstimateEvent, Hello, StateEvent, WordsEvent
 from emi_live.worker import Worker
 
 __all__ = ["measure_serve"]
@@ -61,6 +62,7 @@ class _Heard:
     """What one client got."""
 
     ages_ms: list[float] = field(default_factory=list)
+    captured_ms: list[float] = field(default_factory=list)
     words: int = 0
     sent: int = 0
     error: str | None = None
@@ -73,6 +75,8 @@ def measure_serve(
     pictures_per_s: float,
     settings: Sequence[str],
     show: Callable[[str, int, int], None],
+    replicas: Sequence[int] = (0,),
+    simulate: int = 0,
 ) -> ServeReport:
     """Start a server for each number of sessions, and let so many clients send the clip to it.
 
@@ -83,6 +87,8 @@ def measure_serve(
         pictures_per_s: sent by each client.
         settings: of the server, NAME=VALUE.
         show: is told what is measured, how many cases are done, and of how many.
+        replicas: numbers of servers on Ray; 0: one process without Ray.
+        simulate: so many sessions are simulated with the measured cost; 0: none are.
 
     Raises:
         SourceError: the clip cannot be read.
@@ -90,11 +96,18 @@ def measure_serve(
     """
     busy = load_average()
     media = _read(clip, pictures_per_s)
-    loads = []
-    for done, number in enumerate(sessions):
-        show(f"{number} sessions", done, len(sessions))
-        with _server(number, settings) as (url, pid):
-            loads.append(_measure(url, pid, number, seconds, media))
+    loads: list[Load] = []
+    cases = [(count, number) for count in replicas for number in sessions]
+    for done, (count, number) in enumerate(cases):
+        show(f"{number} sessions, {count or 'no'} replicas", done, len(cases))
+        with _server(number, settings, count) as (url, pid):
+            loads.append(_measure(url, pid, number, seconds, media, count))
+    simulated = []
+    if simulate and (cost := cost_of(loads)) is not None:
+        from emi_bench.serve_simulation import simulate_sessions
+
+        show(f"{simulate} simulated sessions", len(cases), len(cases))
+        simulated = simulate_sessions(simulate, cost, loads[0].hop_s)
     return ServeReport(
         machine=Machine.here(),
         load_before=busy,
@@ -103,6 +116,7 @@ def measure_serve(
         width=media.width,
         settings=list(settings),
         loads=loads,
+        simulated=simulated,
     )
 
 
@@ -136,7 +150,7 @@ def _read(clip: Path, pictures_per_s: float) -> _Media:
 
 
 @contextmanager
-def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]:
+def _server(sessions: int, settings: Sequence[str], replicas: int) -> Iterator[tuple[str, int]]:
     """`emi serve` in a process of its own: its address, and its process number."""
     command = [
         sys.executable,
@@ -147,6 +161,7 @@ def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]
         "0",
     ]
     command += ["--sessions", str(sessions), "--no-notice"]
+    command += ["--cluster", "auto", "--replicas", str(replicas)] if replicas else []
     command += [part for setting in settings for part in ("--set", setting)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")  # noqa: S603 # ourselves
     lines: list[str] = []
@@ -176,7 +191,8 @@ def _server(sessions: int, settings: Sequence[str]) -> Iterator[tuple[str, int]]
             process.stderr.close()
 
 
-def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> Load:
+def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, replicas: int) -> Load:
+    hop_s = 0.2
     usage = ProcessTreeUsage(pid)
     counting, waiting = threading.Event(), threading.Event()
     heard = [_Heard() for _ in range(number)]
@@ -184,9 +200,7 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> 
         clients = []
         for _ in heard:
             client = opened.enter_context(EmiClient.open(url))
-            while not (isinstance(event := client.receive(START_S), StateEvent) and event.state == "running"):
-                if event is None:
-                    raise StageError(f"a session did not start: {client.ended}")
+            hop_s = _await_start(client)
             clients.append(client)
         workers = []
         for index, (client, mine) in enumerate(zip(clients, heard, strict=True)):
@@ -219,12 +233,28 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media) -> 
         rates=[len(one.ages_ms) / took_s for one in heard],
         age_ms=Distribution.of([age for one in heard for age in one.ages_ms]),
         pictures=sum(one.sent for one in heard),
-        replaced=after.get("pictures_replaced", 0) - before.get("pictures_replaced", 0),
-        skipped=after.get("skipped", 0) - before.get("skipped", 0),
+        # The counters of one replica are not those of all.
+        replaced=None if replicas > 1 else _grown("pictures_replaced", before, after),
+        skipped=None if replicas > 1 else _grown("skipped", before, after),
         words=sum(one.words for one in heard),
+        replicas=replicas,
+        hop_s=hop_s,
+        missed=max(0, round(number * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
+        capture_ms=Distribution.of([ms for one in heard for ms in one.captured_ms]),
         cores=cpu_s / took_s,
         pss_mib=pss_mib,
     )
+
+
+def _await_start(client: EmiClient) -> float:
+    """Wait until the session runs; returns its hop in seconds."""
+    hop_s = 0.2
+    while not (isinstance(event := client.receive(START_S), StateEvent) and event.state == "running"):
+        if event is None:
+            raise StageError(f"a session did not start: {client.ended}")
+        if isinstance(event, Hello):
+            hop_s = event.hop_s
+    return hop_s
 
 
 def _send(client: EmiClient, media: _Media, start_s: float, heard: _Heard, stop: threading.Event) -> None:
@@ -258,12 +288,20 @@ def _receive(client: EmiClient, heard: _Heard, counting: threading.Event, stop: 
         if not counting.is_set():
             continue
         if isinstance(event, EstimateEvent) and event.end_ms is not None:
-            heard.ages_ms.append(1000 * time.monotonic() - event.end_ms)
+            age_ms = 1000 * time.monotonic() - event.end_ms
+            heard.ages_ms.append(age_ms)
+            since_capture_ms = event.estimate.get("latency_ms", {}).get("capture_to_estimate")
+            if since_capture_ms is not None:
+                heard.captured_ms.append(since_capture_ms)
         elif isinstance(event, WordsEvent):
             committed |= {word.number for word in event.words if word.committed}
             heard.words = len(committed)
     if not stop.is_set():
         heard.error = heard.error or client.ended
+
+
+def _grown(name: str, before: dict[str, int], after: dict[str, int]) -> int:
+    return after.get(name, 0) - before.get(name, 0)
 
 
 def _counters(url: str) -> dict[str, int]:

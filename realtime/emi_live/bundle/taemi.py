@@ -14,6 +14,7 @@ from emi_models.errors import EmiError
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
+    from emi_models.speech.recognizer import Recognizer
     from collections.abc import Callable
     from pathlib import Path
 
@@ -104,10 +105,11 @@ class TaemiBundle(Bundle):
         *,
         progress: Progress | None = None,
         step: Step | None = None,
+        recognizer: Recognizer | None = None,
     ) -> Encoders:
         """As `Bundle.load_words`; raises MissingPackageError too."""
         require("torch", "transformers", extra="taemi", what="the bundle taemi")
-        return super().load_words(config, store, progress=progress, step=step)
+        return super().load_words(config, store, progress=progress, step=step, recognizer=recognizer)
 
     def load_vision(
         self, encoders: Encoders, config: LiveConfig, store: ModelStore, progress: Progress | None

@@ -92,7 +92,7 @@ def privacy(
     serve: Annotated[str | None, typer.Option(metavar="ADDRESS", help="As emi serve --host.")] = None,
     ice: Annotated[list[str] | None, typer.Option(metavar="URL", help="As in emi serve.")] = None,
     cluster: Annotated[
-        str | None, typer.Option(metavar="auto|HOST:PORT", help="As in emi extract and emi score.")
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="As in emi extract, score and serve.")
     ] = None,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", metavar=FLAG, help="As in emi-live.")] = True,
     append: Annotated[bool, typer.Option("--append", metavar=FLAG, help="As in emi-live.")] = False,
@@ -146,13 +146,8 @@ def privacy(
     run = {"mode": mode, "duration_s": duration}
     given |= {name: value for name, value in run.items() if value is not None}
     settings = load_config(config, set_ or (), given)
-    found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or ()))
-    if cluster is not None:
-        found = [
-            *_on_cluster(cluster),
-            *(fact for fact in found if cluster == "auto" or fact.what != "nobody"),
-        ]
-        found.sort(key=lambda fact: list(HEADINGS).index(fact.kind))
+    found = list(facts(settings, picture=picture, demo=demo, serve=serve, ice=ice or (), cluster=cluster))
+    found.sort(key=lambda fact: list(HEADINGS).index(fact.kind))
     if as_json:
         typer.echo(json.dumps([asdict(fact) for fact in found], indent=2))
         return
@@ -166,6 +161,7 @@ def facts(
     demo: bool = False,
     serve: str | None = None,
     ice: Sequence[str] = (),
+    cluster: str | None = None,
 ) -> Iterator[Fact]:
     """Everything that a run of these settings opens, contacts, sends, writes and keeps.
 
@@ -175,6 +171,7 @@ def facts(
         demo: the scripted demo runs instead of media and encoders.
         serve: the address on which `emi serve` listens; None: it does not run.
         ice: servers that WebRTC may ask.
+        cluster: the `--cluster` of `emi extract`, `emi score` or `emi serve`; None: one machine, without Ray.
 
     Raises:
         ConfigurationError: settings that a run would refuse, such as an open address without keys.
@@ -185,9 +182,15 @@ def facts(
     wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
     contacts = _contacts(config, store, wanted)
-    yield from (fact for fact in contacts if not (ice and fact.what == "nobody"))
+    somebody = bool(ice) or cluster not in (None, "auto")
+    yield from (fact for fact in contacts if not (somebody and fact.what == "nobody"))
     if serve is not None:
         yield from _serves(serve, ice)
+    if cluster is not None:
+        yield from _on_cluster(cluster)
+        if serve is not None:
+            sent = "from the replica that a browser reaches to the one that has its session"
+            yield Fact("sends", "pictures, sound and messages", sent)
     yield from _sends(config)
     yield from _writes_what_is_asked_for(config, picture)
     yield from _writes_in_its_cache(config, store, wanted)

@@ -269,8 +269,6 @@ def _serve_on_ray(
         cluster = opened.enter_context(connected(address))
         from emi_live.web.replicas import Plan, deploy
 
-        end_on_signals()  # Ray has taken SIGTERM over, with a trace of its own stack
-
         opened.callback(console.print, "[dim]ending the replicas …[/dim]")
         cpus = 0.0 if cluster.here else 1.0
         deployed = deploy(Plan(**plan, cpus=cpus), host, port, certificate, key)

@@ -17,8 +17,10 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -96,7 +98,7 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
     home = folder.parent / "home"
     yours = os.environ.get("HOME", str(home))
     try:
-        with _environ({"HOME": str(home)}):
+        with _environ({"HOME": str(home)}), _signal_kept():
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -122,7 +124,8 @@ def _joined(address: str) -> Iterator[Cluster]:
     import ray
 
     try:
-        ray.init(address, **_quiet())
+        with _signal_kept():
+            ray.init(address, **_quiet())
     except (OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
         raise ConfigurationError(
@@ -132,6 +135,17 @@ def _joined(address: str) -> Iterator[Cluster]:
         yield _cluster(here=False)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signal_kept() -> Iterator[None]:
+    """Ray takes SIGTERM over and answers it with a trace of the stack; the command's own way to end stays."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _quiet() -> dict[str, object]:

@@ -274,7 +274,7 @@ class EmiClient:
                 self._pass_on(message)
             self._moved = False
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: bytes | str) -> None:
         with self._sending:
             self._pass_on(message)
 

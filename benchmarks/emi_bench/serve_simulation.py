@@ -1,0 +1,118 @@
+"""Many sessions, simulated: actors on Ray that sleep for the measured cost of a hop in place of computing it.
+
+Each actor is a machine with some cores; a session's hop is due every 0.2 s, waits for a core, and holds it
+for its cost. What is measured is the waiting: how late estimates come when many people share cores, and when
+a machine is lost and its people go to the others. Media, network and memory are not simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import ray
+
+from emi_bench.serve_report import BUSY, Cost, Simulated
+from emi_live.cluster.ray_start import connected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["simulate_sessions"]
+
+CORES: Final = 16
+SECONDS: Final = 15.0
+
+
+async def run_machine(
+    sessions: int, cores: int, cost_s: float, hop_s: float, seconds: float, seed: int
+) -> tuple[list[float], int]:
+    """Ages of the estimates in seconds, from when each was due, and how many hops were missed."""
+    free, chance = asyncio.Semaphore(cores), random.Random(seed)  # noqa: S311  # nothing secret
+    ages: list[float] = []
+    missed = 0
+
+    async def session(phase_s: float) -> None:
+        nonlocal missed
+        due_s = began_s + phase_s
+        while due_s < began_s + seconds:
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            async with free:
+                await asyncio.sleep(cost_s)
+            ages.append(time.monotonic() - due_s)
+            late = int(ages[-1] / hop_s)  # the hops that came meanwhile: the newest is next
+            missed += late
+            due_s += (late + 1) * hop_s
+
+    began_s = time.monotonic() + hop_s
+    await asyncio.gather(*(session(chance.random() * hop_s) for _ in range(sessions)))
+    return ages, missed
+
+
+def simulate_sessions(
+    sessions: int, cost: Cost, hop_s: float, *, cores: int = CORES, seconds: float = SECONDS
+) -> list[Simulated]:
+    """So many sessions on as many machines as they need, then on one fewer, and on two thirds of them.
+
+    Args:
+        sessions: in all.
+        cost: of one session, as it was measured.
+        hop_s: between a session's estimates.
+        cores: of a machine.
+        seconds: of each case.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        StageError: it does not start.
+    """
+    needed = max(2, math.ceil(sessions * cost.cores / (BUSY * cores)))
+    cases = {
+        "all machines run": needed,
+        "one machine is lost": needed - 1,
+        "too few machines": max(1, math.floor(sessions * cost.cores / cores * 0.9)),
+    }
+    found = []
+    with connected(cpus=needed):
+        for what, machines in cases.items():
+            shares = [sessions // machines + (index < sessions % machines) for index in range(machines)]
+            ages, missed = _run(shares, cores, cost.cores * hop_s, hop_s, seconds)
+            made = len(ages)
+            found.append(
+                Simulated(
+                    what=what,
+                    sessions=sessions,
+                    machines=machines,
+                    cores=cores,
+                    seconds=seconds,
+                    estimates_per_s=made / seconds,
+                    age_p95_ms=1000 * float(np.percentile(ages, 95)),
+                    missed=missed / (made + missed),
+                )
+            )
+    return found
+
+
+def _run(
+    shares: Sequence[int], cores: int, cost_s: float, hop_s: float, seconds: float
+) -> tuple[list[float], int]:
+    machines = [ray.remote(_Machine).options(num_cpus=1).remote() for _ in shares]
+    asked = [
+        machine.run.remote(share, cores, cost_s, hop_s, seconds, seed)
+        for seed, (machine, share) in enumerate(zip(machines, shares, strict=True))
+    ]
+    answers: list[tuple[list[float], int]] = ray.get(asked)
+    return [age for ages, _ in answers for age in ages], sum(missed for _, missed in answers)
+
+
+class _Machine:
+    """An actor."""
+
+    async def run(
+        self, sessions: int, cores: int, cost_s: float, hop_s: float, seconds: float, seed: int
+    ) -> tuple[list[float], int]:
+        """As `run_machine`."""
+        return await run_machine(sessions, cores, cost_s, hop_s, seconds, seed)
