@@ -190,9 +190,7 @@ class Builder:
                 *(flow.intake, flow.pushed, flow.bus, flow.video, box, feeder),
                 *(loop, fusion, limits, encoders.face, flow.landmarks),
             )
-            parts.sinks += [] if recorder is None else [Worker("sink-record", recorder, health)]
-            if recorder is not None and config.output.record_media:
-                parts.sinks.append(self._media_worker(recorder, flow))
+            parts.sinks += [] if recorder is None else self._record_workers(recorder, flow)
             if on_estimate is not None:
                 caller = CallbackRunner(on_estimate, others[0], health)
                 end = partial(others[0].end, discard=True)
@@ -486,7 +484,11 @@ class Builder:
         self._announce(f"record: features, words, states and estimates go to {path}; {kept}")
         return recorder
 
-    def _media_worker(self, recorder: SessionRecorder, flow: Flow) -> Worker:
+    def _record_workers(self, recorder: SessionRecorder, flow: Flow) -> list[Worker]:
+        """What writes the recording, and what adds picture and sound to it if they are wanted."""
+        workers = [Worker("sink-record", recorder, self._health)]
+        if not self._config.output.record_media:
+            return workers
         from emi_live.recording_media import MediaRecorder
 
         body = MediaRecorder(
@@ -496,7 +498,7 @@ class Builder:
             recorder.clock_offset_ns,
             self._health,
         )
-        return Worker("record-media", body, self._health)
+        return [*workers, Worker("record-media", body, self._health)]
 
     @property
     def _words_due_s(self) -> float:

@@ -17,8 +17,8 @@ import ipaddress
 import logging
 import os
 import secrets
-import signal
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
