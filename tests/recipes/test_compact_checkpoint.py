@@ -223,7 +223,7 @@ def rated(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> RatedFaces:
 def test_a_face_shows_what_raters_saw(compact: LoadedCheckpoint, rated: RatedFaces) -> None:
     scores = face_scores(compact.network, rated)
     assert scores["ferplus_joy"] >= 0.84
-    assert scores["ferplus_empathic_pain"] >= 0.45
+    assert scores["ferplus_empathic_pain"] >= 0.5
     assert scores["ferplus_excitement"] >= 0.75
     assert scores["ferplus_neutral_from_rest"] <= 0.05
     assert scores["ferplus_anger_from_rest"] <= 0.06  # 0.05 on all of `valid`; these are some forty faces
@@ -243,7 +243,7 @@ def test_neutral_faces_and_voices_leave_words_as_they_are(
     ]
     scores = dev_scores(compact.network, texts, dev.targets[:1000], at_rest(rated), calm)
     beside = scores["dev_written_beside_neutral_pearson_mean"]
-    assert beside >= scores["dev_written_pearson_mean"] - 0.025  # 0.015 on all of dev
+    assert beside >= scores["dev_written_pearson_mean"] - 0.02  # 0.009 on all of dev
 
 
 @pytest.mark.slow

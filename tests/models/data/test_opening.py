@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from emi_models.baseline import baselines_for, normalised_clip
 from emi_models.data import DataError, open_clips
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.data.dataset import ClipWriter, ManifestClips
 from emi_models.data.vidmimic import VidmimicClips
+from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.inputs import COMPACT_SHAPES
 from tests.models.data.folders import INFO, make_clip, make_vidmimic, write_split
 
 if TYPE_CHECKING:
@@ -54,3 +60,19 @@ def test_clips_may_be_relative_to_a_neutral_of_one_s_own_if_their_features_are_k
         open_clips(ours(tmp_path / "a"), baseline="running")
     with pytest.raises(DataError, match="layout"):
         open_clips(make_vidmimic(tmp_path / "b"), baseline="running")
+
+
+def test_a_clip_is_loaded_as_live_use_sees_it(tmp_path: Path) -> None:
+    info = dataclasses.replace(INFO, encoders=dict(COMPACT_ENCODERS), shapes=COMPACT_SHAPES)  # type: ignore[arg-type]  # keys are modalities
+    writer = ClipWriter(tmp_path, info)
+    values = np.zeros((250, COMPACT_SHAPES.vision_dim), np.float32)
+    values[:, 3] = 0.5  # browInnerUp
+    track = FeatureTrack(np.arange(1, 251) * 40_000_000, values)
+    clip = Clip("00001", track, FeatureTrack.empty(68), FeatureTrack.empty(384), 10**10)
+    writer.write(clip)
+    writer.write_manifest()
+    plain, own = open_clips(tmp_path), open_clips(tmp_path, baseline="running")
+    np.testing.assert_array_equal(plain.load("00001").vision.values, values)
+    seen = normalised_clip(clip, baselines_for(COMPACT_ENCODERS, "running")).vision.values
+    np.testing.assert_array_equal(own.load("00001").vision.values, seen)
+    assert seen[-1, 3] < 0.35
