@@ -60,7 +60,7 @@ class Cluster:
 def connected(
     address: str = AUTO, *, cpus: int | None = None, store_bytes: int = STORE_BYTES
 ) -> Iterator[Cluster]:
-    """A span in which this process is connected to Ray.
+    """A span in which this process is connected to Ray; import `ray` within it, not before.
 
     Args:
         address: `auto`: start Ray on this machine, on loopback, and end it with the span; nobody else can
@@ -76,16 +76,18 @@ def connected(
     check_address(address)
     with ExitStack() as opened:
         opened.enter_context(_environ(BEFORE_RAY))
-        if address == AUTO or _is_loopback(address.rpartition(":")[0]):
+        loopback = address == AUTO or _is_loopback(address.rpartition(":")[0])
+        if loopback:
             opened.enter_context(_environ(LOOPBACK))
-            from ray._private import ray_constants
+        if address == AUTO:  # with a token, other users of this machine stay out
+            token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+            opened.enter_context(_environ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}))
+        from ray._private import ray_constants  # not earlier: Ray reads the token when it is imported
 
+        if loopback:
             ray_constants.ENABLE_RAY_CLUSTER = False  # for a program that imported Ray before us
         if address == AUTO:
-            opened.enter_context(_environ({"RAY_AUTH_MODE": "token"}))  # other users of this machine stay out
             folder = opened.enter_context(_folder())
-            token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
-            opened.enter_context(_environ({"RAY_AUTH_TOKEN": token}))
             yield opened.enter_context(_started(folder, cpus, store_bytes))
         else:
             yield opened.enter_context(_joined(address))

@@ -25,15 +25,16 @@ ACTORS = 2
 def head() -> Iterator[dict[str, str]]:
     """A head of Ray in a process of its own; the environment in which others can join it."""
     command = [sys.executable, "-m", TASKS, "head"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    # The workers of a cluster have the environment of their machine, not that of who joins it.
+    environ = {**os.environ, "EMI_MODEL_DIR": str(Path(os.environ.get("EMI_TEST_ASSETS", "")) / "mediapipe")}
+    with subprocess.Popen(
+        command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         address, token = process.stdout.readline().split()
         yield {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "EMI_TEST_HEAD": address}
-    finally:
         process.stdin.close()
-        process.wait(60)
 
 
 def driver(head: dict[str, str], folder: Path, pause_s: float = 0.0) -> subprocess.Popen[str]:
