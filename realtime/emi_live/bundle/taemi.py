@@ -14,7 +14,6 @@ from emi_models.errors import EmiError
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
-    from emi_models.speech.recognizer import Recognizer
     from collections.abc import Callable
     from pathlib import Path
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from emi_models.encoders.vit import VitEncoder
     from emi_models.encoders.wav2vec import Wav2vecEncoder
     from emi_models.inputs import FusionShapes
+    from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore, Progress
 
     Encoder = TypeVar("Encoder", VitEncoder, Wav2vecEncoder, TransformerTextEncoder)
