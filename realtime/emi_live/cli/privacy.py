@@ -166,7 +166,8 @@ def facts(
     wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
     contacts = _contacts(config, store, wanted)
-    yield from (fact for fact in contacts if not (ice and fact.what == "nobody"))
+    others = bool(ice) or cluster not in (None, "auto")
+    yield from (fact for fact in contacts if not (others and fact.what == "nobody"))
     if serve is not None:
         yield from _serves(serve, ice)
     if cluster is not None:

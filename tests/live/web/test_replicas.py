@@ -147,7 +147,8 @@ class OnRay:
 
     def children(self) -> list[psutil.Process]:
         """Its processes, Ray's among them."""
-        return psutil.Process(self.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(self.pid).children(recursive=True)
+        return found
 
 
 @pytest.fixture(scope="module")
