@@ -206,6 +206,7 @@ def fusion(
     """
     require(*EXPORT, extra="gpu", what="emi bench fusion")
     from emi_bench.fusion.__main__ import bench_fusion
+    from emi_bench.fusion_people import measure_people
 
     settings = FusionSettings(
         engines=tuple(engine or ()),
@@ -222,7 +223,7 @@ def fusion(
         quick=quick,
     )
     try:
-        bench_fusion(settings, json_)
+        bench_fusion(settings, json_, measure_people)
     except SettingsError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -196,7 +196,7 @@ def cost_of(loads: Sequence[Load]) -> Cost | None:
 
 
 def _machine(cost: Cost, cores: int, gib: int) -> list[str]:
-    by_cores = int(BUSY * cores / cost.cores)
+    by_cores = int(BUSY * cores / cost.cores + 1e-9)
     by_memory = int((0.8 * 1024 * gib - cost.base_mib) / cost.mib) if cost.mib else 10**6
     people = max(1, min(by_cores, by_memory))
     ends = "cores" if by_cores <= by_memory else "memory"

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import ray
 
 from emi_bench.serve_report import BUSY, Cost, Simulated
 from emi_live.cluster.ray_start import connected
@@ -75,7 +74,7 @@ def simulate_sessions(
         "one machine is lost": needed - 1,
         "too few machines": max(1, math.floor(sessions * cost.cores / cores * 0.9)),
     }
-    found = []
+    found: list[Simulated] = []
     with connected(cpus=needed):
         for what, machines in cases.items():
             shares = [sessions // machines + (index < sessions % machines) for index in range(machines)]
@@ -99,6 +98,8 @@ def simulate_sessions(
 def _run(
     shares: Sequence[int], cores: int, cost_s: float, hop_s: float, seconds: float
 ) -> tuple[list[float], int]:
+    import ray
+
     machines = [ray.remote(_Machine).options(num_cpus=1).remote() for _ in shares]
     asked = [
         machine.run.remote(share, cores, cost_s, hop_s, seconds, seed)

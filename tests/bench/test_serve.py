@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from emi_bench.cli import app
+from emi_bench.measurement import Distribution, Machine
+from emi_bench.render import markdown
 from emi_bench.report import read_report
 from emi_bench.serve import measure_serve
-from emi_bench.serve_report import ServeReport
+from emi_bench.serve_report import Load, ServeReport, Simulated, cost_of
+from emi_bench.serve_simulation import run_machine
 from emi_live.cli.errors import run_app
 from emi_live.errors import SourceError, StageError
 
@@ -49,3 +53,47 @@ def test_a_clip_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     with pytest.raises(SourceError, match="pictures"):
         measure_serve(tmp_path / "empty.mp4", [1], 1.0, 15.0, [], lambda *_: None)
+
+
+def load(sessions: int, rate: float, cores: float, mib: float, replicas: int = 0) -> Load:
+    age = Distribution.of([5.0, 6.0])
+    return Load(
+        *(sessions, 10.0, [rate] * sessions, age, 150, None, None, 9, cores, mib), replicas=replicas, missed=3
+    )
+
+
+def test_the_cost_of_a_person_is_that_of_the_most_who_got_their_estimates() -> None:
+    loads = [load(1, 5.0, 0.5, 300.0), load(4, 4.9, 1.6, 450.0), load(8, 3.6, 1.9, 650.0)]
+    cost = cost_of([*loads, load(16, 5.0, 1.0, 100.0, replicas=2)])
+    assert cost is not None
+    assert cost.cores == pytest.approx(0.4)
+    assert (cost.mib, cost.base_mib) == (50.0, 250.0)
+    assert cost_of(loads[:1]) is None, "one number of people has no slope"
+
+
+def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
+    simulated = [Simulated("one machine is lost", 1000, 30, 16, 15.0, 4900.0, 80.0, 0.02)]
+    report = ServeReport(
+        machine=Machine.here(),
+        load_before=0.1,
+        clip="talk.mp4",
+        pictures_per_s=15.0,
+        width=640,
+        settings=[],
+        loads=[load(1, 5.0, 0.5, 300.0), load(4, 4.9, 1.6, 450.0, replicas=0)],
+        simulated=simulated,
+    )
+    page = markdown([report.page()])
+    assert "calculated, not measured" in page
+    # 70 % of 16 cores at 0.4 each; 80 % of 64 GiB less 250 MiB at 50 each.
+    assert "| 16 | 64 | 28 | 1043 | cores | 36 |" in page
+    assert "sleep for the measured cost" in page
+    assert "| 1000 | 30 | 16 | 4900 |" in page
+
+
+def test_sessions_that_are_too_many_for_the_cores_miss_hops_and_others_do_not() -> None:
+    few, missed = asyncio.run(run_machine(4, 2, 0.02, 0.2, 1.0, 0))
+    assert (len(few), missed) == (20, 0)
+    many, missed = asyncio.run(run_machine(20, 1, 0.04, 0.2, 1.0, 0))  # 0.8 s of work each 0.2 s
+    assert missed > len(many)
+    assert max(many) > 0.2

@@ -15,11 +15,15 @@ from emi_models.errors import CheckpointError, EmiError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from emi_bench.fusion.run import Share
+
 __all__ = ["bench_fusion", "main", "options"]
 
 
-def bench_fusion(settings: FusionSettings, json_path: str | None) -> None:
+def bench_fusion(settings: FusionSettings, json_path: str | None, share: Share | None = None) -> None:
     """Measure, print the page, and write the report as JSON if a path is given; progress to standard error.
+
+    `share` is as of `measure_fusion`.
 
     With the path `-`, JSON alone goes to standard output.
 
@@ -37,7 +41,7 @@ def bench_fusion(settings: FusionSettings, json_path: str | None) -> None:
     from emi_bench.fusion.run import measure_fusion
 
     with keep_if_interrupted(json_path):
-        report = measure_fusion(settings, _say)
+        report = measure_fusion(settings, _say, share)
     give_report(json_path, report)
 
 

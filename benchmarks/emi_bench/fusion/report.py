@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -61,6 +61,17 @@ PARITY_COLUMNS: Final = (
     Column("largest difference"),
     Column("tolerance"),
     Column("windows", detail=1),
+)
+PEOPLE_COLUMNS: Final = (
+    Column("network", words=True),
+    Column("engine", words=True),
+    Column("people"),
+    Column("asked/s"),
+    Column("in time/s"),
+    Column("p50, ms"),
+    Column("p95, ms"),
+    Column("windows a call"),
+    Column("dropped"),
 )
 # By the first words of an engine's name.
 COLOURS: Final = {
@@ -176,6 +187,20 @@ class EngineResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeopleResult:
+    """So many people at real pace share one engine; milliseconds from when a window was due."""
+
+    network: str
+    engine: str
+    people: int
+    asked_per_s: float  # windows that were due
+    windows_per_s: float  # that were computed in time
+    wall_ms: Distribution | None  # None: none was
+    batch: float  # windows in a call, on average
+    late: int  # windows that were dropped at their deadline, which is a hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FusionReport(BenchReport):
     """One run."""
 
@@ -190,6 +215,7 @@ class FusionReport(BenchReport):
     unavailable: list[Unavailable]
     parity: list[Parity]
     results: list[EngineResult]
+    people: list[PeopleResult] = field(default_factory=list)
 
     def page(self) -> Page:
         """A table for each case and one of parity; in the figure the engines of each network."""
@@ -212,6 +238,13 @@ class FusionReport(BenchReport):
         for case in dict.fromkeys(result.case for result in self.results):
             yield Heading(f"{str(case)[0].upper()}{str(case)[1:]}")
             yield from _case([result for result in self.results if result.case == case])
+        if self.people:
+            yield Heading("Many people, one engine, at real pace")
+            yield Paragraph(
+                "Each asks for a window a hop; the deadline of a window is a hop. Windows that come while "
+                "the engine is busy are the next batch. Time is from when a window was due to its answer."
+            )
+            yield Table(PEOPLE_COLUMNS, [_people(row) for row in self.people])
         yield Heading("Parity with PyTorch in fp32 on the CPU")
         yield Table(PARITY_COLUMNS, [_parity(row) for row in self.parity])
         reasons = dict.fromkeys((gone.engine, gone.reason) for gone in self.unavailable)
@@ -287,6 +320,21 @@ def _case(results: Sequence[EngineResult]) -> Iterator[Block]:
         )
     if any(result.wall_ms.cv > STABLE for result in results):
         yield Paragraph(f"A cv above {STABLE} means that other work disturbed the run; use a quiet machine.")
+
+
+def _people(row: PeopleResult) -> list[str | Code]:
+    times = row.wall_ms
+    return [
+        row.network,
+        Code(row.engine),
+        str(row.people),
+        number(row.asked_per_s),
+        number(row.windows_per_s),
+        number(None if times is None else times.median),
+        number(None if times is None else times.p95),
+        f"{row.batch:.1f}",
+        str(row.late),
+    ]
 
 
 def _parity(row: Parity) -> list[str]:

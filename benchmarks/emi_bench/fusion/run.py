@@ -25,6 +25,7 @@ from emi_bench.fusion.report import (
     FusionReport,
     NetworkFacts,
     Parity,
+    PeopleResult,
     Unavailable,
 )
 from emi_bench.fusion.settings import EAGER, SettingsError, choose_engines
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionInputs
 
     Say = Callable[[str], None]
+    # Network, name and engine, which it closes; people, hop and duration in seconds.
+    Share = Callable[[str, str, FusionEngine, int, float, float], PeopleResult]
 
 __all__ = [
     "Enqueues",
@@ -57,6 +60,9 @@ __all__ = [
     "window_parity",
 ]
 
+PEOPLE = (1, 4, 16, 64, 256)
+PEOPLE_S = 4.0  # for each number of people
+HOP_S = 0.2
 PRECISION_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -137,8 +143,14 @@ def stream_parity(
     return worst
 
 
-def measure_fusion(settings: FusionSettings, say: Say) -> FusionReport:
+def measure_fusion(settings: FusionSettings, say: Say, share: Share | None = None) -> FusionReport:
     """Measure what the settings ask for; takes from one minute to some tens of minutes.
+
+    Args:
+        settings: what is asked for.
+        say: is told each step.
+        share: measures one engine for many people (`emi_bench.fusion_people`), which needs emi-live; None:
+            that is left out, as on a bare machine.
 
     Raises:
         SettingsError: a setting is impossible, or its GPU is not here.
@@ -158,6 +170,8 @@ def measure_fusion(settings: FusionSettings, say: Say) -> FusionReport:
         interrupted = False
         steps = [partial(run.windows, each, engines, batch) for each in studied for batch in settings.batches]
         steps += [partial(run.stream, each, engines) for each in studied if settings.streams]
+        if share is not None and settings.streams:
+            steps += [partial(run.share, each, engines, share) for each in studied]
         began = time.monotonic()
         try:
             for done, step in enumerate(steps):
@@ -184,6 +198,7 @@ def measure_fusion(settings: FusionSettings, say: Say) -> FusionReport:
         unavailable=run.unavailable,
         parity=list(run.parity.values()),
         results=run.results,
+        people=run.people,
     )
     if interrupted:
         raise Interrupted(report)
@@ -201,6 +216,7 @@ class _Measurement:
     unavailable: list[Unavailable] = field(default_factory=list)
     parity: dict[tuple[str, str, str], Parity] = field(default_factory=dict)
     results: list[EngineResult] = field(default_factory=list)
+    people: list[PeopleResult] = field(default_factory=list)
 
     def windows(self, subject: BenchNetwork, engines: Sequence[EngineChoice], batch: int) -> None:
         """All engines on batches of windows; a batch of one also with gaps, as in live use."""
@@ -247,6 +263,26 @@ class _Measurement:
                 for engine, running in opened
             ]
             self._measure(CaseKey(subject.name, "contributions", 1, 0.0), subject, cases)
+
+    def share(self, subject: BenchNetwork, engines: Sequence[EngineChoice], measure: Share) -> None:
+        """The fastest engine of each device that computes batches, for many people at real pace."""
+        quick = self.settings.quick
+        for device in dict.fromkeys(engine.device for engine in engines):
+            rates = {
+                row.engine: row.windows_per_s
+                for row in self.results
+                if (row.case.network, row.case.task, row.device) == (subject.name, "windows", device)
+                and row.case.batch == max(self.settings.batches)
+            }
+            whole = [one for one in engines if one.name in rates]
+            if not whole:
+                continue
+            best = max(whole, key=lambda one: rates[one.name])
+            for people in PEOPLE[:2] if quick else PEOPLE:
+                self.say(f"{subject.name}: {people} people share {best.name}")
+                engine = best.open(subject, max(self.settings.batches), self.cache)
+                seconds = 1.0 if quick else PEOPLE_S
+                self.people.append(measure(subject.name, best.name, engine, people, HOP_S, seconds))
 
     def _opened(
         self, subject: BenchNetwork, engines: Sequence[EngineChoice], batch: int, stack: ExitStack

@@ -83,7 +83,7 @@ export class EmiSession extends EventTarget {
     transport?: "websocket" | "webrtc";
     /** STUN or TURN servers, as the server names them. */ ice?: RTCIceServer[];
   });
-  readonly id: string;
+  /** Changes with `hello` if another server takes the session over. */ readonly id: string;
   readonly connected: boolean;
   readonly transport: "websocket" | "webrtc";
   readonly pictures: { sent: number; leftOut: number };
