@@ -11,10 +11,13 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_live.cluster.ray_start import Cluster, check_address, connected
 from emi_live.errors import StageError
+from emi_live.extract.places import is_url
 from emi_live.extract.pool import (
     Failed,
     Job,
@@ -113,7 +116,7 @@ class RayWorkers:
         _keep_quiet(ray)
         count = min(self._count, len(waiting))
         clips = ray.data.from_items(
-            [{"job": to_text(job)} for job in waiting.values()], override_num_blocks=len(waiting)
+            [{"job": to_text(_anywhere(job))} for job in waiting.values()], override_num_blocks=len(waiting)
         )
         with warnings.catch_warnings():
             # Ray 2.60 announces another way for `max_task_retries`, which it does not have yet.
@@ -142,6 +145,11 @@ class RayWorkers:
     def _cores(self) -> float:
         """What each actor reserves, so that as many as are asked for fit."""
         return min(CORES, self._cluster.cpus / self._count)
+
+
+def _anywhere(job: Job) -> Job:
+    """With a path that does not depend on the folder that a process works in."""
+    return job if is_url(job.path) else replace(job, path=str(Path(job.path).absolute()))
 
 
 def _tries() -> dict[str, Any]:
