@@ -1,8 +1,8 @@
 """Clips in actors of Ray Data: what `Pool` is on one machine, on many.
 
 Each actor loads its models once and does what a process of the pool does, by the same function. It writes a
-clip's files before it answers, so a killed actor or a killed driver loses at most the clip under way, and the
-next run goes on from there. Jobs and answers are JSON in Arrow blocks, one clip to a block.
+clip's files before it answers. A killed actor loses the clip under way; a killed driver also those answers
+that it had not read. The next run goes on from there. Jobs and answers are JSON in Arrow blocks, one clip to a block.
 """
 
 from __future__ import annotations
