@@ -1,8 +1,8 @@
 """Clips in actors of Ray Data: what `Pool` is on one machine, on many.
 
 Each actor loads its models once and does what a process of the pool does, by the same function. It writes a
-clip's files before it answers, so a killed actor or a killed driver loses at most the clip under way, and the
-next run goes on from there. Jobs and answers are JSON in Arrow blocks, one clip to a block.
+clip's files before it answers. A killed actor loses the clip under way; a killed driver also those answers
+that it had not read. The next run goes on from there. Jobs and answers are JSON in Arrow blocks, a clip each.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_live.cluster.ray_start import Cluster, check_address, connected
 from emi_live.errors import StageError
+from emi_live.extract.places import is_url
 from emi_live.extract.pool import (
     Failed,
     Job,
@@ -113,7 +116,7 @@ class RayWorkers:
         _keep_quiet(ray)
         count = min(self._count, len(waiting))
         clips = ray.data.from_items(
-            [{"job": to_text(job)} for job in waiting.values()], override_num_blocks=len(waiting)
+            [{"job": to_text(_anywhere(job))} for job in waiting.values()], override_num_blocks=len(waiting)
         )
         with warnings.catch_warnings():
             # Ray 2.60 announces another way for `max_task_retries`, which it does not have yet.
@@ -142,6 +145,11 @@ class RayWorkers:
     def _cores(self) -> float:
         """What each actor reserves, so that as many as are asked for fit."""
         return min(CORES, self._cluster.cpus / self._count)
+
+
+def _anywhere(job: Job) -> Job:
+    """With a path that does not depend on the folder that a process works in."""
+    return job if is_url(job.path) else replace(job, path=str(Path(job.path).absolute()))
 
 
 def _tries() -> dict[str, Any]:
