@@ -69,7 +69,7 @@ class Tone(Paced):
         return frame
 
 
-class _Deaf:
+class _Mute:
     """A transport that sends nothing, and does all else."""
 
     def __init__(self, transport: Any) -> None:
@@ -117,7 +117,8 @@ class Browser:
         """Send nothing more, without a word: what a pulled cable does."""
         ice = self.channel.transport.transport.transport._connection
         for pair in ice._nominated.values():
-            pair.protocol.transport = _Deaf(pair.protocol.transport)
+            silent: Any = _Mute(pair.protocol.transport)
+            pair.protocol.transport = silent
 
     def command(self, type_: Any, **more: Any) -> None:
         """Send a command."""
