@@ -69,6 +69,19 @@ class Tone(Paced):
         return frame
 
 
+class _Mute:
+    """A transport that sends nothing, and does all else."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def sendto(self, *_: object) -> None:
+        """Lose the packet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Browser:
     """The other side of a session."""
 
@@ -99,6 +112,13 @@ class Browser:
             while not isinstance(event := await self.events.get(), kind):
                 continue
         return event
+
+    def cut(self) -> None:
+        """Send nothing more, without a word: what a pulled cable does."""
+        ice = self.channel.transport.transport.transport._connection
+        for pair in ice._nominated.values():
+            silent: Any = _Mute(pair.protocol.transport)
+            pair.protocol.transport = silent
 
     def command(self, type_: Any, **more: Any) -> None:
         """Send a command."""

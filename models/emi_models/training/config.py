@@ -54,6 +54,15 @@ class StageSettings(_Section):
             " as they are; unset = the recipe's value."
         ),
     )
+    average: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=(
+            "Decay per step of averaged weights, which are then scored and kept; 0 = no average; unset = the"
+            " recipe's value."
+        ),
+    )
 
 
 class TrainingSettings(StageSettings):

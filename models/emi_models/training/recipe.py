@@ -240,6 +240,7 @@ _SETTINGS = {
     "learning_rate": "learning_rate",
     "weight_decay": "weight_decay",
     "encoder_rate": "encoder_rate",
+    "average": "average",
 }
 
 

@@ -1,7 +1,6 @@
 """Every system on every subset of modalities: it trains, is scored, and runs live on one clip.
 
-An export to ONNX costs seconds, so one is made here; with all three modalities every system is exported in
-`tests/engine/test_systems.py`.
+`tests/engine/test_systems.py` exports them to ONNX.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from typing import Any, Final
 import pytest
 import torch
 
-from emi_engine import load_engine
-from emi_engine.onnx_export import export_beside
-from emi_engine.parity import TOLERANCE, probe_window
 from emi_live import Estimate, LiveEngine, load_config
 from emi_live.bundle import find_bundle
 from emi_models import MODALITIES, Modality
@@ -38,9 +34,6 @@ NETWORKS: Final[dict[str, dict[str, Any]]] = {
     "two_stage": {"hidden": 8, "motion_hidden": 8, "fusion_hidden": 8},
     "dual_stage": {"shared": 8, "d_model": 8, "layers": 1, "tcn_layers": 1, "segments": 2},
     "semantic_matters": {"audio_hidden": 8, "vision_hidden": 8, "fusion_hidden": 8},
-}
-EXPORTED: Final[dict[str, tuple[Modality, ...]]] = {
-    "semantic_matters": ("vision", "text"),
 }
 
 
@@ -110,17 +103,6 @@ def test_every_system_and_subset_answers_live_from_its_modalities_alone(
             if not waiting:
                 break
     assert not waiting
-
-
-@pytest.mark.parametrize("system", EXPORTED)
-def test_a_subset_is_exported_with_the_same_numbers(
-    system: str, checkpoints: dict[tuple[str, tuple[Modality, ...]], Path]
-) -> None:
-    checkpoint = checkpoints[system, EXPORTED[system]]
-    export_beside(checkpoint)
-    window = probe_window(COMPACT_SHAPES, 1)
-    with load_engine(checkpoint, "torch") as oracle, load_engine(checkpoint, "onnxruntime") as engine:
-        assert abs(engine.infer(window) - oracle.infer(window)).max() <= TOLERANCE
 
 
 def used(estimate: Estimate) -> set[str]:

@@ -276,6 +276,26 @@ def test_who_sends_too_much_is_cut_off(
     run(talk())
 
 
+@pytest.mark.slow
+def test_a_network_that_goes_silent_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody hangs up: packets just stop, as when a cable is pulled. ICE asks for a sign of life, six times."""
+    monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.2)
+
+    async def talk() -> None:
+        async with connected(served, Pictures(), Tone()) as (browser, mine):
+            await browser.first(EstimateEvent)
+            session = served.sessions.running[mine]
+            assert session.lost_s is None
+            browser.cut()
+            async with asyncio.timeout(PATIENCE_S):
+                while session.lost_s is None:
+                    await asyncio.sleep(0.1)
+            state = session.state()
+            assert state.state == "lost"
+
+    run(talk())
+
+
 def test_a_server_that_stops_tells_its_peers() -> None:
     async def talk() -> None:
         browser = Browser(Pictures())

@@ -21,7 +21,7 @@ from emi_models.training.scale import FEW_CLIPS, scaled
 from tests.models.training.sets import MemorySet, memory_set
 from tests.models.training.small import CutOff, small
 
-SHAPES = FusionShapes(vision_frames=2, vision_dim=16, audio_frames=2, audio_dim=24, text_dim=40)
+SHAPES = FusionShapes(vision_frames=6, vision_dim=24, audio_frames=8, audio_dim=32, text_dim=64)
 ALPHAS = 10.0 ** np.arange(-1, 5, 0.5)
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def config(settings: Mapping[str, Any] | None = None) -> TrainConfig:
 def test_fewer_clips_decay_more_and_train_as_many_steps() -> None:
     few, changed = scaled("taemi", config(), 1000)
     assert (few.training.weight_decay, few.training.max_epochs) == (3.0, 50)
-    assert few.network == {"d_model": 128, "mlp_hidden": 128, "dropout": 0.5}
+    assert few.network == {"d_model": 256, "mlp_hidden": 256, "dropout": 0.3}
     assert changed["training.weight_decay"] == 3.0
     fewer, more = (scaled("taemi", config(), clips)[0].training for clips in (320, 3000))
     assert (fewer.weight_decay, fewer.max_epochs) == (3.0, 150)
@@ -44,7 +44,7 @@ def test_what_is_asked_for_is_kept() -> None:
     asked = config({"training": {"weight_decay": 0.1, "max_epochs": 7}, "network": {"d_model": 64}})
     few, changed = scaled("taemi", asked, 100)
     assert (few.training.weight_decay, few.training.max_epochs, few.network["d_model"]) == (0.1, 7, 64)
-    assert few.network["dropout"] == 0.5
+    assert few.network["dropout"] == 0.3
     assert not {"training.weight_decay", "training.max_epochs", "network.d_model"} & set(changed)
 
 
@@ -67,28 +67,33 @@ def test_what_the_number_of_clips_decides_is_said_and_written_down(tmp_path: Pat
     result = fit(
         "taemi", memory_set(), tmp_path, small("taemi", max_epochs=1, recipe="scaled"), console=told.console()
     )
-    assert "24 clips are few: network.dropout=0.5 training.learning_rate=0.001" in told.getvalue()
+    assert "24 clips are few: network.dropout=0.3 training.learning_rate=0.001" in told.getvalue()
     header = read_header(result.checkpoint)
-    assert header.config["dropout"] == 0.5
+    assert header.config["dropout"] == 0.3
     assert "training.weight_decay=3" in header.notes["scaled"]
 
 
 def linear_clips(count: int, seed: int, prefix: str) -> list[Clip]:
-    """Clips whose ratings are linear in the words and in the means of voice and face, and noise."""
+    """Clips of decision 0030: ratings are linear in the words and the means of voice and face, with noise.
+
+    The limits cut some ratings off at 0, as people's are.
+    """
     draw, maps = np.random.default_rng(seed), np.random.default_rng(99)
-    widths = (SHAPES.text_dim, SHAPES.audio_dim, SHAPES.vision_dim)
-    ways = [maps.normal(size=(width, 6)) / np.sqrt(width) for width in widths]
-    text = draw.normal(size=(count, 1, widths[0]))
+    text = draw.normal(size=(count, 1, SHAPES.text_dim))
     audio, vision = (
-        0.7 * (draw.normal(size=(count, 1, width)) + draw.normal(size=(count, 2, width)))
-        for width in widths[1:]
+        0.7 * draw.normal(size=(count, 1, width)) + 0.7 * draw.normal(size=(count, frames, width))
+        for frames, width in (
+            (SHAPES.audio_frames, SHAPES.audio_dim),
+            (SHAPES.vision_frames, SHAPES.vision_dim),
+        )
     )
     signal = sum(
-        share * frames.mean(axis=1) @ way
-        for share, frames, way in zip((1.0, 0.75, 0.5), (text, audio, vision), ways, strict=True)
+        share * frames.mean(axis=1) @ maps.normal(size=(frames.shape[2], 6))
+        for share, frames in ((0.125, text), (0.12, audio), (0.08, vision))
     )
-    ratings = np.clip(0.4 + 0.12 * (signal + draw.normal(size=(count, 6))), 0, 1)
-    stamps = np.array([0, 500_000_000])
+    noise = 1.1 * draw.normal(size=(count, 6))
+    ratings = np.clip(0.15 + 0.12 * (signal / np.std(signal, axis=0) + noise), 0, 1)
+    stamps = np.arange(SHAPES.audio_frames) * 100_000_000
 
     def track(frames: Floats) -> FeatureTrack:
         return FeatureTrack(stamps[: len(frames)], frames.astype(np.float32))
@@ -144,14 +149,14 @@ def correlations(predicted: Floats, truth: Floats) -> Floats:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_on_few_clips_with_a_linear_signal_taemi_does_not_lose_to_ridge(tmp_path: Path) -> None:
-    """Both know train and valid; scored on 1,000 other clips, so that no choice of an epoch helps."""
+def test_on_1200_clips_with_a_linear_signal_taemi_does_not_lose_to_ridge(tmp_path: Path) -> None:
+    """Scored on 1,000 other clips, so that no choice of an epoch helps; 12 epochs, not 50, for time."""
     learn, valid, test = (
         linear_clips(count, seed, prefix)
-        for seed, (count, prefix) in enumerate(((320, "l"), (80, "v"), (1000, "t")), start=1)
+        for seed, (count, prefix) in enumerate(((960, "l"), (240, "v"), (1000, "t")), start=1)
     )
     clips = MemorySet(splits={"train": learn, "valid": valid, "test": test}, shapes=SHAPES)
-    result = fit("taemi", clips, tmp_path, config({"training": {"threads": 1}}))
+    result = fit("taemi", clips, tmp_path, config({"training": {"threads": 1, "max_epochs": 12}}))
     found = predict_split([result.checkpoint], clips, "test").scores
     assert found is not None
-    assert found.mean_pearson >= 0.97 * ridge(learn, test).mean()
+    assert found.mean_pearson >= ridge(learn, test).mean()

@@ -3,7 +3,8 @@
 //   import { EmiSession } from "./emi.js";
 //   const session = await EmiSession.open();
 //   session.addEventListener("estimate", (event) => console.log(event.detail.estimate.intensities));
-//   session.send(await navigator.mediaDevices.getUserMedia({ video: true, audio: true }));
+//   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+//   session.send(await navigator.mediaDevices.getUserMedia({ video: true, audio }));
 //
 // Types and docs of every part: emi.d.ts. The protocol: docs/web.md.
 

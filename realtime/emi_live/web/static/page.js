@@ -92,7 +92,7 @@ async function openMedia({ video, audio }) {
   if (!navigator.mediaDevices) throw new Error("insecure");
   return navigator.mediaDevices.getUserMedia({
     video: video && { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: "user" },
-    audio: audio && { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false },
+    audio: audio && { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
   });
 }
 
