@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from emi_bench.fusion.report import PeopleResult
 from emi_bench.measurement import Distribution
-from emi_engine.parity import probe_window
 from emi_engine.protocol import WindowLateError
 from emi_live.sharing import SharedEngine
 
@@ -37,6 +36,8 @@ def measure_people(
         hop_s: between two windows of each, and the deadline of each.
         seconds: how long.
     """
+    from emi_engine.parity import probe_window  # PyTorch, which takes a second to load
+
     pause, window = threading.Event(), probe_window(engine.shapes, 1, 0)
     with SharedEngine(engine, most=64) as shared, ThreadPoolExecutor(people) as pool:
         shared.infer(window)

@@ -227,8 +227,9 @@ def test_a_server_opens_ports_on_its_own_address_and_asks_who_was_named() -> Non
 def test_a_server_on_ray_says_what_its_processes_send_each_other() -> None:
     config = LiveConfig()
     found = {(fact.kind, fact.what) for fact in facts(config, serve="127.0.0.1", cluster="auto")}
-    assert ("opens", "ports of Ray on 127.0.0.1") in found
-    assert ("never", "usage statistics of Ray") in found
-    assert ("contacts", "the Ray head at 192.0.2.7:6379") in {
+    assert ("opens", "Ray's ports on 127.0.0.1") in found
+    assert ("telemetry", "ray") in found
+    assert ("sends", "pictures, sound and messages") in found
+    assert ("contacts", "the head of Ray at 192.0.2.7:6379") in {
         (fact.kind, fact.what) for fact in facts(config, serve="192.0.2.5", cluster="192.0.2.7:6379")
     }

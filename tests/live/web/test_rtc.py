@@ -278,7 +278,7 @@ def test_who_sends_too_much_is_cut_off(
 
 @pytest.mark.slow
 def test_a_network_that_goes_silent_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody hangs up: packets just stop, as when a cable is pulled. ICE asks for a sign of life, six times."""
+    """Nobody hangs up: packets just stop, as without a cable. ICE asks six times for a sign of life."""
     monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.2)
 
     async def talk() -> None:
