@@ -18,15 +18,15 @@ __all__ = ["Cost", "Load", "ServeReport", "Simulated", "cost_of"]
 COLUMNS: Final = (
     Column("replicas"),
     Column("sessions"),
-    Column("estimates/s each, least"),
-    Column("mean"),
+    Column("estimates/s, least"),
+    Column("mean", detail=3),
     Column("age p50, ms"),
     Column("age p95, ms"),
-    Column("capture p95, ms"),
-    Column("missed"),
-    Column("pictures replaced", detail=1),
-    Column("estimates skipped", detail=2),
-    Column("words", detail=3),
+    Column("capture p95, ms", detail=1),
+    Column("missed", detail=2),
+    Column("pictures replaced", detail=4),
+    Column("estimates skipped", detail=5),
+    Column("words", detail=6),
     Column("cores"),
     Column("MiB"),
 )
@@ -36,10 +36,10 @@ MACHINES: Final = ((2, 8), (16, 64), (64, 256))  # cores and GiB for which the n
 MACHINE_COLUMNS: Final = (
     Column("cores"),
     Column("GiB"),
-    Column("people, by cores"),
-    Column("people, by memory"),
-    Column("what ends first", words=True),
-    Column("machines for 1,000 people"),
+    Column("people by cores"),
+    Column("by memory"),
+    Column("ends first", words=True),
+    Column("machines for 1,000"),
 )
 SIMULATED_COLUMNS: Final = (
     Column("sessions"),

@@ -113,7 +113,8 @@ NO_FAULT: Final = re.compile(r"(?!)")
 RAY_FAULT: Final = re.compile(r"openat of /etc/resolv\.conf|openat of /dev/shm/plasma\w+")
 LANES: Final = (
     ("help", "models", "privacy", "input", "camera", "peers", "open"),
-    ("demo", "serve", "cluster"),
+    ("demo", "serve"),
+    ("cluster",),
     ("extract", "score", "train", "bench"),
     ("agent", *CULPRITS),
 )

@@ -1,8 +1,8 @@
 """Clips in actors of Ray Data: what `Pool` is on one machine, on many.
 
 Each actor loads its models once and does what a process of the pool does, by the same function. It writes a
-clip's files before it answers. A killed actor loses the clip under way; a killed driver also those answers
-that it had not read. The next run goes on from there. Jobs and answers are JSON in Arrow blocks, a clip each.
+clip's files before it answers. A killed actor loses the clip under way, and so does a killed driver, with
+each actor's; the next run goes on from there. Jobs and answers are JSON in Arrow blocks, a clip each.
 """
 
 from __future__ import annotations

@@ -572,8 +572,8 @@ class WindowConfig(Section):
     baseline: Literal["off", "running", "calibrate"] = Field(
         "off",
         description=(
-            "A neutral of one's own: off; running = learned all the time; calibrate = learned in five"
-            " seconds of rest at the start. Features are then relative to it."
+            "A neutral of one's own, to which features are then relative: off; running = learned all the"
+            " time; calibrate = learned in five seconds of rest at the start."
         ),
     )
 

@@ -29,7 +29,7 @@ from emi_models.data.clip import (
     read_ratings,
 )
 from emi_models.errors import DataError
-from emi_models.files import locked
+from emi_models.files import atomic_write, locked
 
 __all__ = [
     "LEDGER",
@@ -40,6 +40,7 @@ __all__ = [
     "Listing",
     "Video",
     "claimed",
+    "leave_note",
     "list_videos",
     "rate",
 ]
@@ -127,6 +128,7 @@ def _places(given: str, unusable: list[tuple[str, str]]) -> Iterator[Place]:
 
 LEDGER: Final = "extracted.jsonl"
 LOCK: Final = ".extract.lock"
+NOTE: Final = "features/.{}.json"  # of a clip that is done, until it is in the ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,16 +159,21 @@ class Entry:
 class Ledger:
     """The entries of one folder, one JSON object a line; the last one of a clip counts.
 
-    A line is added once the clip's features are in place; one that was cut off by a crash is no entry.
+    A line is added once the clip's features are in place; one that was cut off by a crash is no entry. Clips
+    that workers finished when nobody read their answer any more are entered from their notes.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._path = folder / LEDGER
         self.entries: dict[str, Entry] = {}
         for line in self._lines():
             with suppress(ValueError, TypeError):
                 entry = Entry(**json.loads(line))
                 self.entries[entry.id] = entry
+        for note in sorted(folder.glob(NOTE.format("*"))):
+            with suppress(ValueError, TypeError, OSError):
+                self.add(Entry(**json.loads(note.read_bytes())))
 
     def add(self, entry: Entry) -> None:
         """Record a clip that has been written, for good.
@@ -186,12 +193,22 @@ class Ledger:
             raise ConfigurationError(
                 f"{self._path} cannot be written: {error.strerror}; make room"
             ) from error
+        (self._folder / NOTE.format(entry.id)).unlink(missing_ok=True)
 
     def _lines(self) -> list[str]:
         try:
             return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+
+
+def leave_note(folder: Path, entry: Entry) -> None:
+    """Say beside a clip's features that they are whole; who writes the ledger takes the note away.
+
+    Raises:
+        WriteError: the disk is full, or the folder may not be written to.
+    """
+    atomic_write(folder / NOTE.format(entry.id), json.dumps(asdict(entry)))
 
 
 @contextmanager

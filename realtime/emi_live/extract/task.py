@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emi_live.extract.encoders import ExtractSettings
-from emi_live.extract.folder import Entry
+from emi_live.extract.folder import Entry, leave_note
 from emi_live.extract.places import local_copy
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
 from emi_models.errors import DataError, EmiError
@@ -96,12 +96,6 @@ def _extract(
         clip = Clip(job.id, tracks["vision"], tracks["audio"], tracks["text"], recording.duration_ns)
     except EmiError as error:
         return Refused(id=job.id, reason=str(error).replace(str(path), job.path))
-    try:
-        if (media := encoders.media(clip)) is not None:  # before the features, which say that all is there
-            write_media(media_path(writer.folder, clip.id), media)
-        writer.write(clip, transcript=recording.transcript, source=job.name)
-    except DataError as error:  # the disk is full: the next clip would fare no better
-        return Failed(reason=str(error))
     entry = Entry(
         id=job.id,
         source=job.name,
@@ -114,6 +108,13 @@ def _extract(
         sounds=len(clip.audio.t_ns),
         words=len(recording.transcript.split()),
     )
+    try:
+        if (media := encoders.media(clip)) is not None:  # before the features, which say that all is there
+            write_media(media_path(writer.folder, clip.id), media)
+        writer.write(clip, transcript=recording.transcript, source=job.name)
+        leave_note(writer.folder, entry)
+    except DataError as error:  # the disk is full: the next clip would fare no better
+        return Failed(reason=str(error))
     return Written(entry=entry, damaged=record.damaged)
 
 

@@ -19,8 +19,8 @@ import hashlib
 import logging
 import re
 import secrets
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -221,14 +221,16 @@ class Replica:
 
 
 def _answer(asked: Any) -> Any:
-    """The answer of a deployment, in a constructor: in a thread, because an event loop runs."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(asked.result(timeout_s=START_S)))
-    thread.start()
-    thread.join()
-    if not found:
-        raise StageError("a part that the replica needs did not answer; see its log")
-    return found[0]
+    """The answer of a deployment, in a constructor: in a thread, because an event loop runs.
+
+    Raises:
+        StageError: it gives none.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            return pool.submit(asked.result, timeout_s=START_S).result()
+        except Exception as error:  # whatever Ray raises
+            raise StageError(f"a part that the replica needs did not answer: {error}") from error
 
 
 def _build(plan: Plan) -> Starlette:

@@ -50,7 +50,7 @@ def test_one_command_from_a_folder_to_a_checkpoint(
     assert (code, said) == (0, f"saved {out}/checkpoint.safetensors\n")
     lines = told.splitlines()
     assert lines[0].endswith("parameters on vision, audio, text; cpu, 32-true, frozen encoders")
-    assert "clips are few: network.dropout=0.5 " in lines[2]
+    assert "clips are few: network.dropout=0.3 " in lines[2]
     assert lines[3].startswith("fusion: epoch 1/2  valid Pearson ")
     assert f"try: emi eval --checkpoint {out}/checkpoint.safetensors --data {data}" in lines
     header = read_header(out / "checkpoint.safetensors")
@@ -139,7 +139,7 @@ def test_a_run_is_not_overwritten(data: Path, tmp_path: Path, capsys: pytest.Cap
         ),
         (("--set", "training.max_epochs"), "e.g. --set training.max_epochs=1"),
         (("--set", "network.d_modl=1"), "unknown setting 'network.d_modl'; taemi knows: modalities, d_model"),
-        (("--set", "network.heads=3"), "d_model 128 is not a multiple of heads 3"),
+        (("--set", "network.heads=3"), "d_model 256 is not a multiple of heads 3"),
         (("--set", "training.stages.align.max_epochs=1"), "the stages here are: fusion"),
         (("--device", "tpu"), "no device is called 'tpu'"),
         (("--set", "training.device=tpu"), "no device is called 'tpu'"),

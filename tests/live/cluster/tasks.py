@@ -14,7 +14,7 @@ import numpy as np
 
 from emi_live.cluster.clips import RayWorkers
 from emi_live.cluster.ray_start import connected
-from emi_live.extract.folder import Entry, list_videos
+from emi_live.extract.folder import Entry, leave_note, list_videos
 from emi_live.extract.pool import Do, Job, Ready, Refused, Written
 from emi_live.extract.run import Report, extract
 from emi_models.data.clip import Clip, FeatureTrack
@@ -55,7 +55,8 @@ class Task:
             track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             writer.write(clip, source=job.name, transcript=f"words of {job.id}")
-            return Written(entry=entry_of(job), damaged=0)
+            leave_note(self.out, entry := entry_of(job))
+            return Written(entry=entry, damaged=0)
 
         return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
 

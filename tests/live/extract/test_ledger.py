@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.folder import LEDGER, Entry, Ledger, Video, claimed
+from emi_live.extract.folder import LEDGER, Entry, Ledger, Video, claimed, leave_note
 
 ENTRY = Entry(
     id="a",
@@ -75,3 +75,12 @@ def test_a_folder_that_cannot_be_made_is_bad_use(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot be written"), claimed(tmp_path / "file"):
         pass
+
+
+def test_a_clip_whose_answer_nobody_read_is_entered_from_its_note(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    leave_note(tmp_path, replace(ENTRY, id="b"))
+    (tmp_path / "features/.c.json").write_text("{", encoding="utf-8")  # no note
+    assert Ledger(tmp_path).entries == {"b": replace(ENTRY, id="b")}
+    assert not (tmp_path / "features/.b.json").exists()
+    assert set(Ledger(tmp_path).entries) == {"b"}

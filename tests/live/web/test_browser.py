@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -208,6 +209,23 @@ def test_a_cut_network_comes_back_and_a_closed_tab_ends_its_session(browser: Bro
     other.context.close()
     while real.ask(lambda: len(real.sessions.running)):
         pass
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+def test_the_page_says_that_nothing_comes_while_all_is_connected(browser: Browser, transport: str) -> None:
+    use_addresses(loopback=True)
+    with serving(most=1, make_engine=two_faces) as served:
+        page = open_page(browser, served, wishes=f"#transport={transport}")
+        page.click("#start")
+        page.wait_for_selector("#modalities .live")
+        go_on = threading.Event()
+        served.loop.call_soon_threadsafe(go_on.wait, 20)  # nothing is sent, and nothing hangs up
+        page.locator("#status.trouble").wait_for()
+        assert "nothing comes" in page.inner_text("#status")
+        go_on.set()
+        page.locator("#status.running").wait_for()
+        page.click("#stop")
+        page.wait_for_selector("#consent:not([hidden])")
 
 
 def test_without_permission_the_page_says_what_to_do(browser: Browser, served: Served) -> None:

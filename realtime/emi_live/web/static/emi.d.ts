@@ -62,6 +62,8 @@ export interface EmiEvents {
   hello: CustomEvent<Hello>; estimate: CustomEvent<EstimateEvent>; words: CustomEvent<WordsEvent>;
   faces: CustomEvent<FacesEvent>; state: CustomEvent<StateEvent>; warning: CustomEvent<WarningEvent>; bye: CustomEvent<Bye>;
   disconnected: CustomEvent<Disconnected>; picture: CustomEvent<Picture>;
+  /** The session runs, but nothing has come for two seconds. */ silent: CustomEvent<object>;
+  /** Something comes again. */ heard: CustomEvent<object>;
 }
 
 export interface SendOptions {

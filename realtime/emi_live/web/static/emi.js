@@ -16,6 +16,7 @@ const MAX_WAITING_BYTES = 256 * 1024; // in the socket; above it pictures are le
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 4000];
 const KEPT_MS = 9000; // media that are sent again when another server takes the session over; it takes none older than 10 s
 const PICTURE_MS = 200; // between pictures that are kept
+const SILENT_MS = 2000; // while it runs, something comes five times a second
 
 /** One binary message: 16 bytes of header, then the payload. */
 export function packMedia(kind, timeMs, payload, rateHz = 0) {
@@ -30,7 +31,7 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 
 export class EmiSession extends EventTarget {
   #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
-  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
@@ -56,6 +57,7 @@ export class EmiSession extends EventTarget {
     this.#token = token;
     this.#id = id;
     this.#role = role;
+    this.#watch = setInterval(() => this.#listen(), SILENT_MS / 4);
     if (transport === "websocket") this.#connect(); // WebRTC connects when there is a stream
   }
 
@@ -155,7 +157,15 @@ export class EmiSession extends EventTarget {
 
   #opened() { this.#attempt = 0; this.#asked = false; }
 
+  /** A network that goes silent closes nothing, and the browser may take half a minute to notice. */
+  #listen() {
+    const silent = this.connected && performance.now() - this.#heardMs > SILENT_MS;
+    if (silent !== this.#silent) this.#tell((this.#silent = silent) ? "silent" : "heard", {});
+  }
+
   #received(message) {
+    if (message.type === "state") this.#heardMs = Infinity;
+    if (message.state === "running" || this.#heardMs < Infinity) this.#heardMs = performance.now();
     if (message.type === "hello" && message.session !== this.#id) {
       this.#id = message.session;
       this.#moved = this.#role === "source" && this.#transport === "websocket";
@@ -177,6 +187,8 @@ export class EmiSession extends EventTarget {
 
   #lost() {
     if (this.#ended) return;
+    this.#heardMs = Infinity;
+    this.#silent = false;
     const delayMs = BACK_OFF_MS[this.#attempt++];
     if (delayMs === undefined) return this.#finish("the server cannot be reached");
     this.#tell("disconnected", { retryMs: delayMs });
@@ -190,6 +202,7 @@ export class EmiSession extends EventTarget {
   #finish(reason) {
     if (this.#ended) return;
     this.#ended = true;
+    clearInterval(this.#watch);
     for (const stop of this.#stops.splice(0)) stop();
     this.#socket?.close();
     if (this.#peer) this.#drop();

@@ -125,6 +125,8 @@ function listen(live) {
   on("words", showWords);
   on("faces", (faces) => showFaces(faces, (at) => live.follow(at)));
   on("warning", ({ text, count }) => { $("warning").textContent = count > 1 ? `${text} (${count} times)` : text; });
+  on("silent", () => status("nothing comes from the server", "trouble"));
+  on("heard", () => { if (!paused) status("live", "running"); });
   on("disconnected", () => status("connection lost, trying again …", "trouble"));
   on("bye", ({ reason }) => {
     if (session !== live) return;
