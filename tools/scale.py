@@ -152,15 +152,17 @@ def main() -> None:
     measured = actions.add_parser("throughput")
     measured.add_argument("clip", type=Path)
     measured.add_argument("--n", type=int, default=40)
-    measured.add_argument("options", nargs="*", help="of emi extract, after --")
-    args = parser.parse_args()
+    measured.epilog = "Options of emi extract follow after --."
+    mine = sys.argv[1:]
+    options = mine[mine.index("--") + 1 :] if "--" in mine else []
+    args = parser.parse_args(mine[: mine.index("--")] if "--" in mine else mine)
     if args.action == "calculate":
         sys.stdout.write(table(_costs(args.cost) or MEASURED, _costs(args.gpu_cost)) + "\n")
     elif args.action == "simulate":
         result = simulate(args.actors, args.clips, args.cost_s, args.cluster)
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        sys.stdout.write(json.dumps(throughput(args.clip, args.n, args.options), indent=2) + "\n")
+        sys.stdout.write(json.dumps(throughput(args.clip, args.n, options), indent=2) + "\n")
 
 
 if __name__ == "__main__":
