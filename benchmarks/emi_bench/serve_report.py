@@ -142,8 +142,8 @@ class ServeReport(BenchReport):
             Heading("Beyond this machine: calculated, not measured"),
             Paragraph(
                 f"One more session takes {cost.cores:.2f} cores and {cost.mib:.0f} MiB next to "
-                f"{cost.base_mib:.0f} MiB, measured above. People may take {100 * BUSY:.0f} % of the cores of a "
-                "machine, and 80 % of its memory. Cores of other machines are taken to be as fast as these."
+                f"{cost.base_mib:.0f} MiB, measured above. People may take {100 * BUSY:.0f} % of the cores "
+                "of a machine, and 80 % of its memory. Cores of other machines are taken as equally fast."
             ),
             Table(MACHINE_COLUMNS, [_machine(cost, cores, gib) for cores, gib in MACHINES]),
         ]

@@ -66,12 +66,12 @@ PEOPLE_COLUMNS: Final = (
     Column("network", words=True),
     Column("engine", words=True),
     Column("people"),
-    Column("asked/s"),
+    Column("asked/s", detail=2),
     Column("in time/s"),
     Column("p50, ms"),
     Column("p95, ms"),
     Column("windows a call"),
-    Column("dropped"),
+    Column("dropped", detail=1),
 )
 # By the first words of an engine's name.
 COLOURS: Final = {
