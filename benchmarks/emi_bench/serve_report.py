@@ -18,11 +18,11 @@ __all__ = ["Cost", "Load", "ServeReport", "Simulated", "cost_of"]
 COLUMNS: Final = (
     Column("replicas"),
     Column("sessions"),
-    Column("estimates/s each, least"),
+    Column("each/s, least"),
     Column("mean"),
     Column("age p50, ms"),
     Column("age p95, ms"),
-    Column("capture p95, ms"),
+    Column("capture p95, ms", detail=1),
     Column("missed"),
     Column("pictures replaced", detail=1),
     Column("estimates skipped", detail=2),
