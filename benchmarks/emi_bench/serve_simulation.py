@@ -1,8 +1,8 @@
 """Many sessions, simulated: actors on Ray that sleep for the measured cost of a hop in place of computing it.
 
-Each actor simulates some machines; on a machine, a session's hop is due every 0.2 s, waits for a core, and holds it
-for its cost. What is measured is the waiting: how late estimates come when many people share cores, and when
-a machine is lost and its people go to the others. Media, network and memory are not simulated.
+Each actor simulates some machines. On a machine, a session's hop is due every 0.2 s, waits for a core, and
+holds it for its cost. What is measured is the waiting: how late estimates come when many people share cores,
+and when a machine is lost and its people go to the others. Media, network and memory are not simulated.
 """
 
 from __future__ import annotations
