@@ -60,11 +60,11 @@ class Cluster:
 def connected(
     address: str = AUTO, *, cpus: int | None = None, store_bytes: int = STORE_BYTES
 ) -> Iterator[Cluster]:
-    """A span in which this process is connected to Ray; import `ray` within it, not before.
+    """Connect this process to Ray for a `with` block; import `ray` inside it, not before.
 
     Args:
-        address: `auto`: start Ray on this machine, on loopback, and end it with the span; nobody else can
-            join it. Else HOST:PORT of a head that `ray start --head` started.
+        address: `auto`: start Ray on this machine, on loopback, and end it when the `with` block ends; nobody
+            else can join it. Else HOST:PORT of a head that `ray start --head` started.
         cpus: how many cores a Ray that is started here believes to have; None: those of this machine.
         store_bytes: shared memory of a Ray that is started here.
 

@@ -156,7 +156,7 @@ class RemoteEngine:
         except TimeoutError:
             asked.cancel()
             raise WindowLateError("the network of other servers did not answer within a hop") from None
-        except Exception as error:
+        except Exception as error:  # whatever Ray raises
             raise EngineError(f"the network of other servers failed: {_line(error)}") from error
         if answer is None:
             raise WindowLateError("the network was busy with the windows of others until the deadline")
@@ -288,7 +288,7 @@ class _RemoteRecognizer:
             self._asked = asked = self._words.recognise.remote(self._prompt, sound, last)
         try:
             found: Hypothesis = asked.result(timeout_s=WORDS_S)
-        except Exception as error:
+        except Exception as error:  # whatever Ray raises
             with suppress(Exception):
                 asked.cancel()
             raise RecognizerLostError(f"the recogniser of other servers failed: {_line(error)}") from error
