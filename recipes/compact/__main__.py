@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
     from recipes.compact.faces import FaceWindows
     from recipes.compact.ferplus import RatedFaces
-    from recipes.compact.sentences import Sentence
     from recipes.compact.voices import VoiceTakes
 
 __all__ = ["main"]
@@ -106,10 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scores = all_scores(network, held)
             _save(checkpoint, network, scores, options, console)
         if options.figures is not None:
+            from recipes.compact.conduct import conduct
             from recipes.compact.figures import measure
 
+            with console.status("steps, pairs, onsets of voices"):
+                scores |= conduct(network, held, options.assets, run.embed)
             keep = options.checkpoint is None
-            pages = measure(checkpoint, scores, held, options.assets, options.figures, keep_intervals=keep)
+            pages = measure(checkpoint, scores, options.assets, options.figures, keep_intervals=keep)
             console.print("written: " + ", ".join(map(str, pages)))
     except (EmiError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
@@ -182,7 +184,7 @@ class _Run:
         learn = read_split(options.assets / "goemotions", "train")
         with self._progress:
             views = self._embeddings(WAYS)
-            said = {kind: self._sentences(kind, own) for kind, own in SENTENCES.items()}
+            said = {k: self.embed([each.text for each in own], f"own {k}") for k, own in SENTENCES.items()}
             rated = self._rated("train")
             faces = self._faces(options.faces, at_rest(rated), 0)
             targets = torch.from_numpy(learn.targets)
@@ -213,7 +215,7 @@ class _Run:
             return HeldOut(
                 texts={"written": written, "spoken": spoken_},
                 targets=read_split(options.assets / "goemotions", "dev").targets,
-                sentences=self._sentences("held out", HELD_OUT_SENTENCES),
+                sentences=self.embed([each.text for each in HELD_OUT_SENTENCES], "held-out sentences"),
                 faces=faces,
                 recordings=recordings,
                 emotions=emotions,
@@ -237,10 +239,9 @@ class _Run:
         report = self._bar("faces", recipe.steps, "error {:.5f}")
         return train_face(FaceMixture(rated, judges, faces), recipe, report)
 
-    def _sentences(self, kind: str, sentences: Sequence[Sentence]) -> Tensor:
-        """Embeddings of our own sentences."""
-        task = self._progress.add_task(f"embed own sentences, {kind}", total=len(sentences))
-        texts = [sentence.text for sentence in sentences]
+    def embed(self, texts: Sequence[str], name: str = "sentences") -> Tensor:
+        """Embeddings of texts, (N, 384)."""
+        task = self._progress.add_task(f"embed {name}", total=len(texts))
         encoder = partial(_encoder, self._options.minilm)
         return torch.from_numpy(embed(texts, encoder, partial(self._progress.advance, task)))
 
@@ -274,13 +275,7 @@ class _Run:
             "dev, as written": dev,
             "dev, as spoken": [spoken(text, choice) for text in dev],
         }
-        vectors = []
-        for name in ways:
-            task = self._progress.add_task(f"embed {name}", total=len(guises[name]))
-            encoder = partial(_encoder, self._options.minilm)
-            advance = partial(self._progress.advance, task)
-            vectors.append(torch.from_numpy(embed(guises[name], encoder, advance)))
-        return vectors
+        return [self.embed(guises[name], name) for name in ways]
 
     def _faces(self, clips: int, people: NDArray[np.float32], seed: int) -> FaceWindows:
         """Invented faces: of seed 0 to learn from, of seed 1 to score."""
