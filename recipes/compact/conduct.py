@@ -40,7 +40,18 @@ if TYPE_CHECKING:
     from emi_models.networks.base import FusionNetwork
     from recipes.compact.scores import HeldOut
 
-__all__ = ["CLIP", "PLAIN", "READ", "WEEPING", "Onset", "conduct", "make_onsets", "onset_windows"]
+__all__ = [
+    "CLIP",
+    "PLAIN",
+    "READ",
+    "WEEPING",
+    "Onset",
+    "conduct",
+    "make_onsets",
+    "onset_windows",
+    "steps",
+    "together",
+]
 
 JOY, PAIN, AMUSEMENT = (EMOTIONS.index(name) for name in ("joy", "empathic_pain", "amusement"))
 PLAIN: Final = (
@@ -92,14 +103,16 @@ def conduct(
     """
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
     scores = {f"rest_{name}": float(value) for name, value in zip(EMOTIONS, rest, strict=True)}
-    scores |= _steps(network, held, rest, embed(PLAIN)) | _together(network, held) | _smile(network, assets)
+    scores |= steps(network, held, rest, embed(PLAIN)) | together(network, held) | _smile(network, assets)
     weeping = infer(network, face_window(displacement(WEEPING)[None, None], np.ones((1, 1), np.bool_)))[0]
     scores |= {"weeping_joy": float(weeping[JOY]), "weeping_empathic_pain": float(weeping[PAIN])}
     scores |= _onsets(network, assets, rest) | _read_speech(network, assets, rest)
+    scores |= {"ferplus_n": len(held.faces.values), "emodb_n": len(held.recordings)}
+    scores["sentences_n"] = len(held.sentences)
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def _steps(
+def steps(
     network: FusionNetwork, held: HeldOut, rest: NDArray[np.float32], plain: Tensor
 ) -> dict[str, float]:
     """The largest of the six steps when words or a face come that show nothing: its median."""
@@ -117,7 +130,7 @@ def _steps(
     return scores
 
 
-def _together(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
+def together(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
     """Mean joy and empathic pain of faces and words, alone and together, in random pairs."""
     rng = np.random.default_rng(0)
     faces = {"happy": held.faces.share("happiness") >= HAPPY, "sad": held.faces.share("sadness") >= SAD}

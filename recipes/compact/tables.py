@@ -27,6 +27,7 @@ INTERVALS: Final = "intervals"
 SCORES: Final = "scores"
 CHECKPOINT: Final = "checkpoint"  # the name of its rows in a report
 NONE: Final = "-"
+RUNTIMES: Final = ("emi-live", "ai-edge-litert", "onnxruntime")
 
 # Version 2 on the same people: n, r, its interval, rho, AUC, its interval.
 VERSION_2: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -131,7 +132,7 @@ class Run:
         for name, report in self.truth.items():
             unread = len(report.nothing_seen)
             found |= {f"{name}.items": report.items, f"{name}.unread": unread}
-            found[f"{name}.machine"] = report.where_and_when()
+            found[f"{name}.machine"] = _machine(report)
             for row in report.rows:
                 found |= _agreement(f"{name}.{_dotted(row.pair)}{_by(row.by)}", row.agreement)
             for group in report.groups:
@@ -228,6 +229,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (*lines, *rows)]
 
 
+def _machine(report: TruthReport) -> str:
+    """What the numbers may depend on; times do not count here."""
+    machine = report.machine
+    packages = (f"{name} {machine.packages[name]}" for name in RUNTIMES if name in machine.packages)
+    return ", ".join([f"{machine.cores} cores", machine.system, f"Python {machine.python}", *packages])
+
+
 def _agreements(name: str, first: str) -> Callable[[Run], list[str]]:
     """A table of one set: the checkpoint in bold, version 2, and the baselines."""
 
@@ -284,27 +292,37 @@ def _intervals(run: Run) -> list[str]:
 def _readme(run: Run) -> list[str]:
     values = run.values()
 
-    def of(name: str) -> str:
-        return shown(values[name], ".2")
+    def of(name: str, form: str = ".2") -> str:
+        return shown(values[name], form)
 
     three = " ".join(of(f"words.{emotion}.r") for emotion in ("admiration", "amusement", "determination"))
+    mean = " / ".join(of(f"scores.dev_{way}_pearson_mean", ".3") for way in ("written", "spoken"))
     joy = f"{of('voices.joy.happiness.auc')} (happiness), {of('voices.joy.valence.auc')} (valence)"
-    pairs = {"empathic_pain": ("sadness", "sadness"), "excitement": ("surprise", "arousal")}
-    rows = [
-        ["admiration, amusement, determination", three, "from descriptions, not rated"],
-        *(
-            [emotion.replace("_", " "), of(f"words.{emotion}.r"), of(f"faces.{emotion}.{face}.r")]
-            for emotion, (face, _) in pairs.items()
+    head = (
+        ":",
+        f"words (n = {of('words.joy.n', ',')})",
+        f"a face (n = {of('faces.joy.happiness.n', ',')})",
+        f"a voice (n = {of('voices.joy.happiness.n', ',')})",
+    )
+    return _table(
+        head,
+        (
+            (
+                *("admiration, amusement, determination", three, "from descriptions, not rated"),
+                "from synthesised sound or none, not rated",
+            ),
+            (
+                *("empathic pain", of("words.empathic_pain.r"), of("faces.empathic_pain.sadness.r")),
+                of("voices.empathic_pain.sadness.auc"),
+            ),
+            (
+                *("excitement", of("words.excitement.r"), of("faces.excitement.surprise.r")),
+                of("voices.excitement.arousal.auc"),
+            ),
+            ("joy", of("words.joy.r"), of("faces.joy.happiness.r"), joy),
+            ("mean of six, as written / as spoken", mean, "", ""),
         ),
-        ["joy", of("words.joy.r"), of("faces.joy.happiness.r")],
-    ]
-    voices = [
-        "from synthesised sound or none, not rated",
-        *(of(f"voices.{emotion}.{voice}.auc") for emotion, (_, voice) in pairs.items()),
-        joy,
-    ]
-    rows = [[*row, voice] for row, voice in zip(rows, voices, strict=True)]
-    return _table((":", "words", "a face", "a voice"), rows)
+    )
 
 
 def _card(run: Run) -> list[str]:
