@@ -1,4 +1,4 @@
-"""README, model card and truth.md show what the last run measured, and that run is of the packaged checkpoint."""
+"""README, model card and truth.md show what the last run measured, and it was the packaged checkpoint."""
 
 from __future__ import annotations
 
