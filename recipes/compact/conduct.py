@@ -118,7 +118,7 @@ def steps(
     """The largest of the six steps when words or a face come that show nothing: its median."""
     nothing = torch.from_numpy(~held.targets.any(axis=1))
     neutral = at_rest(held.faces)
-    scores = {}
+    scores: dict[str, float] = {}
     for name, window in (
         ("words", text_window(held.texts["written"][nothing])),
         ("plain", text_window(plain)),
