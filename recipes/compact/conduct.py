@@ -130,19 +130,19 @@ def steps(
     return scores
 
 
-def together(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
+def together(network: FusionNetwork, held: HeldOut, pairs: int = PAIRS) -> dict[str, float]:
     """Mean joy and empathic pain of faces and words, alone and together, in random pairs."""
     rng = np.random.default_rng(0)
     faces = {"happy": held.faces.share("happiness") >= HAPPY, "sad": held.faces.share("sadness") >= SAD}
     words = {"joyful": held.targets[:, JOY] >= FELT, "sad": held.targets[:, PAIN] >= FELT}
     face = {
-        name: held.faces.values[rng.choice(np.flatnonzero(m), PAIRS)][:, None] for name, m in faces.items()
+        name: held.faces.values[rng.choice(np.flatnonzero(m), pairs)][:, None] for name, m in faces.items()
     }
     text = {
-        name: held.texts["written"][torch.from_numpy(rng.choice(np.flatnonzero(m), PAIRS))]
+        name: held.texts["written"][torch.from_numpy(rng.choice(np.flatnonzero(m), pairs))]
         for name, m in words.items()
     }
-    there = np.ones((PAIRS, 1), np.bool_)
+    there = np.ones((pairs, 1), np.bool_)
     windows = {f"{name}_face": face_window(values, there) for name, values in face.items()}
     windows |= {f"{name}_words": text_window(values) for name, values in text.items()}
     windows |= {
@@ -150,7 +150,7 @@ def together(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
         for f in face
         for w in text
     }
-    scores: dict[str, float] = {"together_n": PAIRS}
+    scores: dict[str, float] = {"together_n": pairs}
     for name, window in windows.items():
         mean = infer(network, window).mean(axis=0)
         scores |= {f"{name}_joy": float(mean[JOY]), f"{name}_empathic_pain": float(mean[PAIN])}

@@ -57,7 +57,7 @@ def held() -> HeldOut:
 
 def test_pairs_are_the_same_faces_and_words_as_alone(network: FusionNetwork, held: HeldOut) -> None:
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
-    found = together(network, held)
+    found = together(network, held, pairs=20)
     for face in ("happy_face", "sad_face"):
         for words in ("joyful_words", "sad_words"):
             for emotion in ("joy", "empathic_pain"):
