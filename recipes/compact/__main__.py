@@ -1,12 +1,16 @@
 """The packaged checkpoint, made by one command.
 
-    python -m recipes.compact --assets DIR --out compact.safetensors --figures FOLDER
+    python -m recipes.compact --assets DIR --out compact.safetensors --figures docs/benchmarks
 
 It also writes compact.onnx, with which the checkpoint runs where PyTorch is not installed. With `--figures`
-the checkpoint gets its intervals, and FOLDER its figures and their page (`figures`). DIR holds
-`goemotions/` (train.tsv, dev.tsv, labels.txt), `face/ferplus/` (FER+ pictures and votes),
-`mediapipe/face_landmarker.task` and `voice/` (EmoDB). Embeddings and features of faces are stored in the
-user's cache, and computed once.
+the checkpoint gets its intervals, FOLDER all that was measured (`figures`), and the tables of the docs are
+written from it (`pages`). The same for a checkpoint that exists, which is not changed:
+
+    python -m recipes.compact --assets DIR --checkpoint compact.safetensors --figures FOLDER
+
+DIR holds `goemotions/` (train.tsv, dev.tsv, labels.txt), `face/ferplus/` (FER+ pictures and votes),
+`mediapipe/face_landmarker.task`, `voice/` (EmoDB), and for figures a clip of a smile and read speech
+(`conduct`). Embeddings and features of faces are stored in the user's cache, and computed once.
 The epoch for words is chosen on comments held out of `train`. `dev`, FER+ `valid` and four speakers of
 EmoDB are only scored.
 """
@@ -44,13 +48,7 @@ from recipes.compact.ferplus import read_rated_faces
 from recipes.compact.goemotions import DataError, cut_short, embed, read_split, spoken
 from recipes.compact.hearing import voice_network
 from recipes.compact.judges import JudgeRecipe, train_judges
-from recipes.compact.scores import (
-    dev_scores,
-    face_scores,
-    prototype_scores,
-    sentence_scores,
-    voice_scores,
-)
+from recipes.compact.scores import HeldOut, all_scores
 from recipes.compact.seeing import FaceMixture, at_rest, train_face
 from recipes.compact.sentences import HELD_OUT as HELD_OUT_SENTENCES
 from recipes.compact.sentences import MADE, OWN
@@ -67,7 +65,6 @@ if TYPE_CHECKING:
 
     from recipes.compact.faces import FaceWindows
     from recipes.compact.ferplus import RatedFaces
-    from recipes.compact.sentences import Sentence
     from recipes.compact.voices import VoiceTakes
 
 __all__ = ["main"]
@@ -82,7 +79,9 @@ FACES_AND_VOICES: Final = (
     "(Burkhardt et al. 2005), two to synthesised laughter and calls (docs/models/compact.md)"
 )
 LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0; votes of FER+, MIT"
-SENTENCES: Final = {"own": OWN, "from patterns": MADE, "held out": HELD_OUT_SENTENCES}
+SENTENCES: Final = {"own": OWN, "from patterns": MADE}
+WAYS: Final = ("as written", "as spoken", "cut short")
+DEV_WAYS: Final = ("dev, as written", "dev, as spoken")
 GAINS_DB: Final = (-6.0, 0.0, 6.0)
 HELD_OUT_SEED: Final = 1  # the voices were fitted to those of seed 0
 SCORED: Final = 0.1  # share of extra faces and voices that are only scored; at least 20
@@ -94,38 +93,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     console = Console()
     try:
-        network, scores = _Run(options, console).train()
-        header = CheckpointHeader(
-            system="taemi",
-            config=describe_config(network.config),
-            modalities=network.config.modalities,
-            encoders=COMPACT_ENCODERS,
-            data=WORDS + ("" if options.words else OWN_WORDS) + FACES_AND_VOICES,
-            licence=LICENCE,
-            scores=scores,
-            created_by=f"recipes.compact, seed {options.seed}, torch {torch.__version__}",
-            spans_s={str(modality): span for modality, span in SPANS_S.items()},
-        )
-        save_checkpoint(options.out, network, header)
-        beside = export_beside(options.out)
-        console.print(_table(scores))
-        console.print(f"saved {options.out} and {beside}")
+        run = _Run(options, console)
+        if options.checkpoint is not None:
+            checkpoint, network = options.checkpoint, _taemi(options.checkpoint)
+            held = run.held_out()
+            scores = all_scores(network, held)
+            console.print(_table(scores))
+        else:
+            checkpoint, network = options.out, run.train()
+            held = run.held_out()
+            scores = all_scores(network, held)
+            _save(checkpoint, network, scores, options, console)
         if options.figures is not None:
+            from recipes.compact.conduct import conduct
             from recipes.compact.figures import measure
 
-            console.print(f"figures: {measure(options.out, options.assets, options.figures)}")
+            with console.status("steps, pairs, onsets of voices"):
+                scores |= conduct(network, held, options.assets, run.embed)
+            keep = options.checkpoint is None
+            pages = measure(checkpoint, scores, options.assets, options.figures, keep_intervals=keep)
+            console.print("written: " + ", ".join(map(str, pages)))
     except (EmiError, OSError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     return 0
 
 
+def _save(
+    path: Path, network: Taemi, scores: Mapping[str, float], options: argparse.Namespace, console: Console
+) -> None:
+    """Write the checkpoint and its ONNX export, and print its scores."""
+    header = CheckpointHeader(
+        system="taemi",
+        config=describe_config(network.config),
+        modalities=network.config.modalities,
+        encoders=COMPACT_ENCODERS,
+        data=WORDS + ("" if options.words else OWN_WORDS) + FACES_AND_VOICES,
+        licence=LICENCE,
+        scores=scores,
+        created_by=f"recipes.compact, seed {options.seed}, torch {torch.__version__}",
+        spans_s={str(modality): span for modality, span in SPANS_S.items()},
+    )
+    save_checkpoint(path, network, header)
+    beside = export_beside(path)
+    console.print(_table(scores))
+    console.print(f"saved {path} and {beside}")
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.compact", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--assets", type=Path, required=True, help="folder of the data, as above")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--figures", type=Path, help="folder for figures; default: none are made")
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--out", type=Path, help="checkpoint to write")
+    goal.add_argument("--checkpoint", type=Path, help="checkpoint to score; nothing is trained")
+    parser.add_argument(
+        "--figures", type=Path, help="folder for what is measured; with docs/benchmarks, the docs follow"
+    )
     parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2; default: the model store's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -147,23 +171,22 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Run:
-    """One training, from the data to a scored network, with a bar of progress for each part."""
+    """The parts of one run, with a bar of progress for each."""
 
     def __init__(self, options: argparse.Namespace, console: Console) -> None:
         self._options = options
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console)
 
-    def train(self) -> tuple[Taemi, dict[str, float]]:
-        """The trained network and its scores."""
-        options, assets = self._options, self._options.assets
-        learn, dev = (read_split(assets / "goemotions", split) for split in ("train", "dev"))
+    def train(self) -> Taemi:
+        """The trained network."""
+        options = self._options
+        learn = read_split(options.assets / "goemotions", "train")
         with self._progress:
-            views, dev_views = self._embeddings(learn.texts, dev.texts)
-            said = {kind: self._sentences(kind, own) for kind, own in SENTENCES.items()}
-            rated, scored = (self._rated(split) for split in ("train", "valid"))
-            faces, held_faces = self._faces(options.faces, at_rest(rated))
-            held_voices = self._voices(options.voices)
+            views = self._embeddings(WAYS)
+            said = {k: self.embed([each.text for each in own], f"own {k}") for k, own in SENTENCES.items()}
+            rated = self._rated("train")
+            faces = self._faces(options.faces, at_rest(rated), 0)
             targets = torch.from_numpy(learn.targets)
             face = self._face(rated, faces)
             own = [
@@ -172,21 +195,33 @@ class _Run:
                     torch.tensor([sentence.column for sentence in SENTENCES[kind]]),
                     torch.tensor([sentence.shown for sentence in SENTENCES[kind]]),
                 )
-                for kind in ("own", "from patterns")
+                for kind in SENTENCES
             ]
             if options.words is not None:
                 words = [_taemi(path) for path in options.words]
             else:
                 words = [self._words(views, targets, own, seed) for seed in range(options.seeds)]
-            recordings, emotions = self._recordings()
         plain = torch.from_numpy(~learn.targets.any(axis=1))
         rest = np.mean([predict(network, views[0][plain]).mean(axis=0) for network in words], axis=0)
-        network = join(words, face, voice_network(), torch.from_numpy(rest), views[0][plain].mean(dim=0))
-        calm = [frames for frames, emotion in zip(recordings, emotions, strict=True) if emotion == "neutral"]
-        scores = dev_scores(network, dev_views, dev.targets, at_rest(scored), calm)
-        scores |= face_scores(network, scored) | voice_scores(network, recordings, emotions)
-        scores |= sentence_scores(network, said["held out"], HELD_OUT_SENTENCES)
-        return network, scores | prototype_scores(network, held_faces, held_voices)
+        return join(words, face, voice_network(), torch.from_numpy(rest), views[0][plain].mean(dim=0))
+
+    def held_out(self) -> HeldOut:
+        """What a network is scored on, and did not learn from."""
+        options = self._options
+        with self._progress:
+            written, spoken_ = self._embeddings(DEV_WAYS)
+            faces, people = self._rated("valid"), at_rest(self._rated("train"))
+            recordings, emotions = self._recordings()
+            return HeldOut(
+                texts={"written": written, "spoken": spoken_},
+                targets=read_split(options.assets / "goemotions", "dev").targets,
+                sentences=self.embed([each.text for each in HELD_OUT_SENTENCES], "held-out sentences"),
+                faces=faces,
+                recordings=recordings,
+                emotions=emotions,
+                invented_faces=self._faces(max(20, round(options.faces * SCORED)), people, 1),
+                invented_voices=self._voices(options.voices),
+            )
 
     def _words(self, views: Sequence[Tensor], targets: Tensor, own: Sequence[Extra], seed: int) -> Taemi:
         """One network for words."""
@@ -204,10 +239,9 @@ class _Run:
         report = self._bar("faces", recipe.steps, "error {:.5f}")
         return train_face(FaceMixture(rated, judges, faces), recipe, report)
 
-    def _sentences(self, kind: str, sentences: Sequence[Sentence]) -> Tensor:
-        """Embeddings of our own sentences."""
-        task = self._progress.add_task(f"embed own sentences, {kind}", total=len(sentences))
-        texts = [sentence.text for sentence in sentences]
+    def embed(self, texts: Sequence[str], name: str = "sentences") -> Tensor:
+        """Embeddings of texts, (N, 384)."""
+        task = self._progress.add_task(f"embed {name}", total=len(texts))
         encoder = partial(_encoder, self._options.minilm)
         return torch.from_numpy(embed(texts, encoder, partial(self._progress.advance, task)))
 
@@ -229,8 +263,9 @@ class _Run:
                 emotions.append(recording.emotion)
         return frames, np.array(emotions)
 
-    def _embeddings(self, learn: Sequence[str], dev: Sequence[str]) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Three variants of each comment of `train`, two of `dev`."""
+    def _embeddings(self, ways: Sequence[str]) -> list[Tensor]:
+        """Embeddings (N, 384) of the comments of `train` or `dev` in these ways."""
+        learn, dev = (read_split(self._options.assets / "goemotions", s).texts for s in ("train", "dev"))
         choice = random.Random(0)  # noqa: S311  # names and cuts: part of the data, the same for every seed
         said = [spoken(text, choice) for text in learn]
         guises = {
@@ -240,23 +275,15 @@ class _Run:
             "dev, as written": dev,
             "dev, as spoken": [spoken(text, choice) for text in dev],
         }
-        vectors = {}
-        for name, texts in guises.items():
-            task = self._progress.add_task(f"embed {name}", total=len(texts))
-            encoder = partial(_encoder, self._options.minilm)
-            vectors[name] = torch.from_numpy(embed(texts, encoder, partial(self._progress.advance, task)))
-        views = [vectors[name] for name in ("as written", "as spoken", "cut short")]
-        return views, {"written": vectors["dev, as written"], "spoken": vectors["dev, as spoken"]}
+        return [self.embed(guises[name], name) for name in ways]
 
-    def _faces(self, clips: int, people: NDArray[np.float32]) -> tuple[FaceWindows, FaceWindows]:
-        """Those to learn from, and others to score."""
-        held, seed = max(20, round(clips * SCORED)), 2 * self._options.seed
-        task = self._progress.add_task("invent faces", total=clips + held)
-        make = partial(
-            make_faces, frames=SHAPES.vision_frames, span_s=SPANS_S["vision"],
+    def _faces(self, clips: int, people: NDArray[np.float32], seed: int) -> FaceWindows:
+        """Invented faces: of seed 0 to learn from, of seed 1 to score."""
+        task = self._progress.add_task("invent faces", total=clips)
+        return make_faces(
+            clips, frames=SHAPES.vision_frames, span_s=SPANS_S["vision"], seed=2 * self._options.seed + seed,
             advance=partial(self._progress.advance, task), people=people,
         )  # fmt: skip
-        return make(clips, seed=seed), make(held, seed=seed + 1)
 
     def _voices(self, takes: int) -> VoiceTakes:
         """Synthesised voices to score."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,7 +12,8 @@ from emi_models import EMOTIONS
 from emi_models.inputs import FusionInputs
 from recipes.compact.goemotions import pearson
 from recipes.compact.hearing import AROUSED, CALM, voice_window
-from recipes.compact.seeing import face_window
+from recipes.compact.seeing import at_rest, face_window
+from recipes.compact.sentences import HELD_OUT
 from recipes.compact.sizes import SHAPES
 from recipes.compact.voices import shown
 from recipes.compact.words import text_window
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from recipes.compact.voices import VoiceTakes
 
 __all__ = [
+    "HeldOut",
+    "all_scores",
     "auc",
     "dev_scores",
     "face_scores",
@@ -39,6 +42,7 @@ __all__ = [
     "voice_scores",
     "windows_of",
     "with_face",
+    "with_face_values",
     "with_voice",
 ]
 
@@ -46,6 +50,38 @@ ROWS: Final = 256  # windows at a time
 RATED_AS: Final = {"joy": "happiness", "empathic_pain": "sadness", "excitement": "surprise"}
 MOST: Final = 0.6  # of the raters, who call a face neutral or angry
 TOLERANCE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class HeldOut:
+    """What a network is scored on: none of it was trained on.
+
+    `texts` are embeddings (N, 384) of comments, by variant, `targets` their ratings (N, 6), and `sentences`
+    embeddings of `sentences.HELD_OUT`. `recordings` are frames (T, 68) of acted `emotions`, softer, as they
+    are, and louder.
+    """
+
+    texts: Mapping[str, Tensor]
+    targets: NDArray[np.float32]
+    sentences: Tensor
+    faces: RatedFaces
+    recordings: Sequence[NDArray[np.float32]]
+    emotions: NDArray[np.str_]
+    invented_faces: FaceWindows
+    invented_voices: VoiceTakes
+
+    @property
+    def calm(self) -> list[NDArray[np.float32]]:
+        """The recordings of neutral speech."""
+        return [f for f, emotion in zip(self.recordings, self.emotions, strict=True) if emotion == "neutral"]
+
+
+def all_scores(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
+    """The scores that stand in a checkpoint's header."""
+    scores = dev_scores(network, held.texts, held.targets, at_rest(held.faces), held.calm)
+    scores |= face_scores(network, held.faces) | voice_scores(network, held.recordings, held.emotions)
+    scores |= sentence_scores(network, held.sentences, HELD_OUT)
+    return scores | prototype_scores(network, held.invented_faces, held.invented_voices)
 
 
 def infer(network: FusionNetwork, window: FusionInputs) -> NDArray[np.float32]:
@@ -60,11 +96,18 @@ def infer(network: FusionNetwork, window: FusionInputs) -> NDArray[np.float32]:
 
 def with_face(window: FusionInputs, faces: FaceWindows, rows: NDArray[np.intp]) -> FusionInputs:
     """The windows with these faces in them."""
+    return with_face_values(window, faces.values[rows], faces.mask[rows])
+
+
+def with_face_values(
+    window: FusionInputs, values: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> FusionInputs:
+    """The windows with faces of these features (B, F, 58) in them."""
     return replace(
         window,
-        vision=torch.from_numpy(faces.values[rows]),
-        vision_mask=torch.from_numpy(faces.mask[rows]),
-        vision_present=torch.ones(len(rows), dtype=torch.bool),
+        vision=torch.from_numpy(values),
+        vision_mask=torch.from_numpy(mask),
+        vision_present=torch.ones(len(values), dtype=torch.bool),
     )
 
 
@@ -123,12 +166,7 @@ def dev_scores(
         for start in range(0, len(text), ROWS):
             part = text_window(text[start : start + ROWS])
             face = faces[rng.integers(len(faces), size=part.batch), None]
-            part = replace(
-                part,
-                vision=torch.from_numpy(face),
-                vision_mask=torch.ones(part.batch, 1, dtype=torch.bool),
-                vision_present=torch.ones(part.batch, dtype=torch.bool),
-            )
+            part = with_face_values(part, face, np.ones((part.batch, 1), np.bool_))
             row = rng.integers(len(values), size=part.batch)
             parts.append(infer(network, with_voice(part, values[row], mask[row])))
         scores |= _named(f"dev_{name}_beside_neutral", pearson(np.concatenate(parts), targets))

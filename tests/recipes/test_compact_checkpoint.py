@@ -22,6 +22,7 @@ from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from emi_models.inputs import FusionInputs
 from recipes.compact.calibrate import read_recordings
+from recipes.compact.conduct import WEEPING
 from recipes.compact.faces import FaceWindows, make_faces
 from recipes.compact.ferplus import RatedFaces, read_rated_faces
 from recipes.compact.goemotions import mean_pearson, read_split, spoken
@@ -257,11 +258,7 @@ def test_most_sentences_that_deny_or_imply_are_on_the_right_side_of_rest(
 
 
 def test_weeping_is_pain_and_not_joy(compact: LoadedCheckpoint) -> None:
-    """As a weeping person's blendshapes are: a drawn mouth whose lips do not part, eyes closed and down."""
-    face = displacement(
-        {"mouthSmile": 0.45, "mouthUpperUp": 0.05, "eyeBlink": 0.72, "eyeLookDown": 0.84, "jawOpen": 0.15}
-        | {"browInnerUp": 0.4, "eyeSquint": 0.5, "mouthStretch": 0.2, "pitch": 0.2}
-    )
+    face = displacement(WEEPING)
     shown = infer(compact.network, face_window(face[None, None], np.ones((1, 1), np.bool_)))[0]
     assert shown[EMOTIONS.index("joy")] <= 0.2
     assert shown[EMOTIONS.index("empathic_pain")] >= 0.2

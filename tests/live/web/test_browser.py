@@ -242,6 +242,24 @@ def test_without_permission_the_page_says_what_to_do(browser: Browser, served: S
     page.close()
 
 
+def test_where_the_browser_does_not_run_its_sound_the_page_says_so(browser: Browser, served: Served) -> None:
+    """As Firefox does on a machine that has no sound output."""
+    page = browser.new_page()
+    page.add_init_script(
+        """AudioContext.prototype.resume = () => new Promise(() => {});
+        Object.defineProperty(BaseAudioContext.prototype, "state", { get: () => "suspended" });"""
+    )
+    page.goto(served.url.replace("127.0.0.1", "localhost"))
+    page.click("#start")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "sound output" in page.inner_text("#problem")
+    assert page.inner_text("#status") == "not started"
+    page.check("#without-microphone")
+    page.click("#start")
+    page.locator("#status.running").wait_for()
+    page.close()
+
+
 def test_a_webrtc_connection_that_is_cut_comes_back(browser: Browser) -> None:
     use_addresses(loopback=True)
     with serving(most=1, make_engine=two_faces, comeback_s=10.0) as served:
@@ -295,6 +313,29 @@ def test_emi_js_packs_media_as_the_python_client_does(browser: Browser, served: 
         VECTORS["media"],
     )
     assert packed == [one["message"] for one in VECTORS["media"]]
+    page.close()
+
+
+def test_sound_keeps_its_time_when_it_stalls_or_comes_in_a_burst(browser: Browser, served: Served) -> None:
+    """The browser's sound does not count the time for which it stood still, as when a laptop slept."""
+    page = browser.new_page()
+    page.goto(served.url.replace("127.0.0.1", "localhost"))
+    length, late = 40.0, 20.0
+    # One message each 40 ms; sound stands still from 10 to 14 s; the page is busy from 30 to 34 s.
+    now = [1000 + length * (i + 1) + late + (4000 if i >= 250 else 0) for i in range(1000)]
+    now = [34_000 + 1000 + late if 30_000 <= at - 1000 - late < 34_000 else at for at in now]
+    stamps = page.evaluate(
+        """async (now) => {
+            const { soundClock } = await import("/emi.js");
+            const clock = soundClock();
+            return now.map((at, i) => clock(40 * i, 40, at));
+        }""",
+        now,
+    )
+    true = [1000 + length * i + late + (4000 if i >= 250 else 0) for i in range(1000)]
+    errors = np.abs(np.array(stamps) - true)
+    assert errors[:250].max() < 10
+    assert errors[250 + 125 :].max() < 25, "5 s after it stood still"
     page.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from emi_engine.onnxruntime_engine import HASH_KEY, metadata
 from emi_models import MODALITIES
-from emi_models.checkpoint import load_checkpoint
+from emi_models.checkpoint import content_hash, load_checkpoint
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.sentence import SENTENCE_DIM
 from recipes.compact.__main__ import main
@@ -67,7 +67,11 @@ def small_assets(assets: Path, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.assets
 def test_a_toy_run_writes_a_checkpoint_that_says_what_it_learned_from(
-    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch, minilm: Path
+    tmp_path: Path,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    minilm: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small_assets(assets, tmp_path)
@@ -82,6 +86,12 @@ def test_a_toy_run_writes_a_checkpoint_that_says_what_it_learned_from(
     assert "dev_written_pearson_mean" in loaded.header.scores
     assert "ferplus_joy" in loaded.header.scores
     assert metadata(out.with_suffix(".onnx").read_bytes())[HASH_KEY] == loaded.content_hash
+    capsys.readouterr()
+    again = ["--assets", str(tmp_path), "--checkpoint", str(out), "--minilm", str(minilm), *toy]
+    assert main(again) == 0, "the same scores, without training"
+    shown = capsys.readouterr().out
+    assert f"{loaded.header.scores['ferplus_joy']:.4f}" in shown
+    assert content_hash(out) == loaded.content_hash
 
 
 def test_a_folder_without_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

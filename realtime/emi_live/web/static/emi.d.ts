@@ -105,3 +105,5 @@ export class EmiSession extends EventTarget {
 }
 
 export function packMedia(kind: 1 | 2, timeMs: number, payload: ArrayBufferView, rateHz?: number): Uint8Array;
+/** Gives sound its time by `performance.now()`: call it with each message's own start, its length, and when it came. */
+export function soundClock(): (startMs: number, lengthMs: number, nowMs: number) => number;

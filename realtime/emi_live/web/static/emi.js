@@ -16,6 +16,9 @@ const MAX_WAITING_BYTES = 256 * 1024; // in the socket; above it pictures are le
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 4000];
 const KEPT_MS = 9000; // media that are sent again when another server takes the session over; it takes none older than 10 s
 const PICTURE_MS = 200; // between pictures that are kept
+const SOUND_STARTS_MS = 3000;
+const SOUND_STALL_MS = 2000; // of messages that are all late, until their time is believed
+const SOUND_LATE_MS = 250;
 const SILENT_MS = 2000; // while it runs, something comes five times a second
 
 /** One binary message: 16 bytes of header, then the payload. */
@@ -284,14 +287,36 @@ async function sendSound(track, post) {
   await context.audioWorklet.addModule(new URL("./microphone.js", import.meta.url));
   const source = context.createMediaStreamSource(new MediaStream([track]));
   const node = new AudioWorkletNode(context, "emi-microphone", { numberOfOutputs: 0 });
-  let leadMs = Infinity; // from the sound's own time to performance.now(), by the fastest message so far
+  const clock = soundClock();
   node.port.onmessage = ({ data: { samples, first } }) => {
     const startMs = 1000 * first / context.sampleRate;
     const lengthMs = 1000 * samples.length / context.sampleRate;
-    leadMs = Math.min(leadMs + lengthMs / 1000, performance.now() - lengthMs - startMs);
-    post(SOUND, Math.max(0, startMs + leadMs), samples, context.sampleRate);
+    post(SOUND, clock(startMs, lengthMs, performance.now()), samples, context.sampleRate);
   };
   source.connect(node);
-  await context.resume();
-  return () => { source.disconnect(); context.close(); };
+  const stop = () => { source.disconnect(); context.close(); };
+  await Promise.race([context.resume(), wait(SOUND_STARTS_MS)]);
+  if (context.state === "running") return stop;
+  stop();
+  throw new Error("The browser does not run its sound. Firefox needs a sound output to hear a microphone: connect one, or go on without microphone.");
+}
+
+/**
+ * Gives sound its time: a function of a message's own start, its length and when it came (performance.now()).
+ * The lead of the fastest message so far holds, but the sound's own time stands still when the sound does, as
+ * while a laptop sleeps: if all messages of some seconds are slower than that, theirs is taken.
+ */
+export function soundClock() {
+  let leadMs = Infinity, least = Infinity, before = Infinity, turn = { startMs: 0, nowMs: -Infinity };
+  return (startMs, lengthMs, nowMs) => {
+    const found = nowMs - lengthMs - startMs;
+    // In a burst the sound advances and the time does not; after it stood still, both do.
+    if (Math.min(startMs - turn.startMs, nowMs - turn.nowMs) > SOUND_STALL_MS) {
+      [before, least, turn] = [least, Infinity, { startMs, nowMs }];
+    }
+    least = Math.min(least, found);
+    const recent = Math.min(least, before);
+    leadMs = recent > leadMs + SOUND_LATE_MS ? recent : Math.min(leadMs + lengthMs / 1000, found);
+    return Math.max(0, startMs + leadMs);
+  };
 }

@@ -67,6 +67,7 @@ async function start() {
     $("pause").focus({ preventScroll: true });
   } catch (error) {
     release();
+    status("not started", "");
     problem(explain(error));
   }
   $("start").disabled = false;

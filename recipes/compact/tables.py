@@ -1,0 +1,434 @@
+"""The tables of README, model card and `truth.md`, made of what a run measured.
+
+What older checkpoints had cannot be measured by this version, so it is written down here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from emi_bench.calibration_report import CalibrationReport
+from emi_bench.render import ReportError
+from emi_bench.report import from_json, read_report, to_json
+from emi_bench.truth_report import TruthReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from emi_bench.truth_report import Agreement, GroupRow
+
+__all__ = ["INTERVALS", "SCORES", "SETS", "TABLES", "Run", "Scores", "file_of", "read_run", "shown"]
+
+SETS: Final = ("faces", "voices", "words")
+INTERVALS: Final = "intervals"
+SCORES: Final = "scores"
+CHECKPOINT: Final = "checkpoint"  # the name of its rows in a report
+NONE: Final = "-"
+RUNTIMES: Final = ("emi-live", "ai-edge-litert", "onnxruntime")
+
+# Version 2 on the same people: n, r, its interval, rho, AUC, its interval.
+VERSION_2: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "faces": {
+        "joy / happiness": ("3268", "0.768", "0.75 to 0.79", "0.653", "0.920", "0.91 to 0.93"),
+        "excitement / surprise": ("3268", "0.353", "0.28 to 0.47", "0.322", "0.829", "0.80 to 0.85"),
+        "empathic_pain / sadness": ("3268", "0.046", "0.01 to 0.09", "0.159", "0.566", "0.53 to 0.60"),
+    },
+    "voices": {
+        "excitement / arousal": ("239", "0.275", "0.15 to 0.37", "0.137", "0.579", "0.43 to 0.70"),
+        "joy / valence": ("239", "0.146", "-0.01 to 0.34", "0.131", "0.582", "0.49 to 0.68"),
+        "joy / happiness": ("239", "0.311", "0.14 to 0.47", "0.219", "0.671", "0.61 to 0.74"),
+        "empathic_pain / sadness": ("239", "0.584", "0.46 to 0.71", "0.456", "0.901", "0.85 to 0.95"),
+    },
+    "words": {},
+}
+# Rows of the card: the score, and what it was for older versions.
+OLDER: Final = (2, 3, 4)
+CARD: Final[Sequence[tuple[str, str, tuple[str, ...]]]] = (
+    (
+        "FER+ `valid`: joy against the share who say happy, r",
+        "ferplus_joy",
+        (".77 (`test`)", ".860", ".860"),
+    ),
+    (
+        "empathic pain against the share who say sad, r",
+        "ferplus_empathic_pain",
+        (".07 (`test`)", ".503", ".557"),
+    ),
+    (
+        "excitement against the share who say surprised, r",
+        "ferplus_excitement",
+        (".38 (`test`)", ".785", ".796"),
+    ),
+    (
+        "faces that 60 % call neutral: farthest mean from rest",
+        "ferplus_neutral_from_rest",
+        ("", ".010", ".005"),
+    ),
+    ("faces that 60 % call angry: farthest mean from rest", "ferplus_anger_from_rest", ("", ".049", ".043")),
+    (
+        "EmoDB, 4 speakers, gain ± 6 dB: excitement, high against low arousal, AUC",
+        "emodb_excitement_auc",
+        (".54 (all)", ".986", ".986"),
+    ),
+    ("joy, happiness against all others, AUC", "emodb_joy_auc", ("", ".766", ".766")),
+    ("empathic pain, sadness against all others, AUC", "emodb_empathic_pain_auc", ("", ".989", ".989")),
+    ("mean joy of happiness minus that of anger", "emodb_joy_happiness_above_anger", ("", ".003", ".003")),
+    (
+        "GoEmotions `dev`, words alone, written / spoken, mean r",
+        "dev_{}_pearson_mean",
+        (".523 / .528", ".524 / .529", ".524 / .529"),
+    ),
+    (
+        "the same next to **real** neutral faces and voices",
+        "dev_{}_beside_neutral_pearson_mean",
+        ("", ".509 / .512", ".515 / .518"),
+    ),
+    (
+        "own sentences that deny or imply an emotion, held out: on the right side of rest",
+        "sentences_right",
+        ("31 %", "76 %", "76 %"),
+    ),
+    ("joy against the smile of a clip, rank correlation", "smile_joy", ("", ".79", ".897")),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The recipe's own scores of a checkpoint, and which file they are of."""
+
+    version: int
+    checkpoint: str
+    sha256: str
+    size_mb: float
+    parameters: int
+    hidden: int
+    created_by: str
+    scores: dict[str, float]
+
+    def write(self, folder: Path) -> None:
+        """Write them as JSON."""
+        text = json.dumps(to_json(self), indent=1) + "\n"
+        file_of(folder, SCORES).write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All that was measured of one checkpoint."""
+
+    truth: Mapping[str, TruthReport]  # by `SETS`
+    intervals: CalibrationReport
+    scores: Scores
+
+    def values(self) -> dict[str, float | str | None]:
+        """Every number that a page may name."""
+        found: dict[str, float | str | None] = {
+            f"scores.{name}": value for name, value in self.scores.scores.items()
+        }
+        about = ("version", "size_mb", "parameters", "hidden", "created_by")
+        found |= {name: getattr(self.scores, name) for name in about}
+        for name, report in self.truth.items():
+            unread = len(report.nothing_seen)
+            found |= {f"{name}.items": report.items, f"{name}.unread": unread}
+            found[f"{name}.machine"] = _machine(report)
+            for row in report.rows:
+                found |= _agreement(f"{name}.{_dotted(row.pair)}{_by(row.by)}", row.agreement)
+            for group in report.groups:
+                place = f"{name}.{group.value}"
+                found |= {f"{place}.{emotion}": mean for emotion, mean in group.means.items()}
+                for share in group.shares:
+                    found |= _agreement(f"{place}.{_dotted(share.pair)}", share.agreement)
+        for name, value in self.truth["voices"].rest.items():
+            found[f"rest.{name}"] = value
+        for each in self.intervals.rows:
+            place = f"intervals.{each.modality}.{each.emotion}"
+            found |= {
+                f"{place}.{name}": getattr(each, name)
+                for name in ("coverage", "width", "constant", "nothing")
+            }
+        for modality in {row.modality for row in self.intervals.rows}:
+            rows = [row for row in self.intervals.rows if row.modality == modality]
+            for name in ("width", "constant"):
+                found[f"intervals.{modality}.{name}"] = sum(getattr(row, name) for row in rows) / len(rows)
+        return found
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where the measurement of this name stands."""
+    return folder / f"truth-{name}.json"
+
+
+def read_run(folder: Path) -> Run:
+    """What a run wrote to a folder.
+
+    Raises:
+        ReportError: a file is missing, or of another kind or version.
+    """
+    path = file_of(folder, SCORES)
+    try:
+        scores: Scores = from_json(Scores, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ReportError(
+            f"{path} cannot be read: {error}; run python -m recipes.compact --figures"
+        ) from error
+    truth = {}
+    for name in SETS:
+        report = read_report(file_of(folder, name))
+        if not isinstance(report, TruthReport):
+            raise ReportError(f"{file_of(folder, name)} is not a report of emi bench truth")
+        truth[name] = report
+    intervals = read_report(file_of(folder, INTERVALS))
+    if not isinstance(intervals, CalibrationReport):
+        raise ReportError(f"{file_of(folder, INTERVALS)} is not a report of emi bench calibrate")
+    return Run(truth=truth, intervals=intervals, scores=scores)
+
+
+def shown(value: float | str | None, form: str = ".3f") -> str:
+    """A number as a page has it: `.2` is .86, `.2f` 0.86, `%` 86 %, `,` 3,279; text stays."""
+    if value is None:
+        return NONE
+    if isinstance(value, str):
+        return value
+    if form == "%":
+        return f"{100 * value:.0f} %"
+    if form == ",":
+        return f"{value:,.0f}"
+    if form.endswith("f"):
+        return f"{value:{form}}"
+    text = f"{value:{form}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("-").startswith("0.") else text
+
+
+def _dotted(pair: str) -> str:
+    return pair.replace(" / ", ".")
+
+
+def _by(name: str) -> str:
+    return "" if name == CHECKPOINT else f".{name.partition(' ')[0]}"
+
+
+def _agreement(place: str, found: Agreement) -> dict[str, float | str | None]:
+    values: dict[str, float | str | None] = {
+        f"{place}.{name}": getattr(found, name) for name in ("n", "r", "rho", "auc")
+    }
+    return values | {f"{place}.r_interval": _span(found.r_interval)}
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return NONE if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+# --- tables ---
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table; a column whose name begins with `:` is text, all others are numbers."""
+    lines = [[name.removeprefix(":") for name in head]]
+    lines.append(["---" if name.startswith(":") else "--:" for name in head])
+    return [f"| {' | '.join(cells)} |" for cells in (*lines, *rows)]
+
+
+def _machine(report: TruthReport) -> str:
+    """What the numbers may depend on; times do not count here."""
+    machine = report.machine
+    packages = (f"{name} {machine.packages[name]}" for name in RUNTIMES if name in machine.packages)
+    return ", ".join([f"{machine.cores} cores", machine.system, f"Python {machine.python}", *packages])
+
+
+def _agreements(name: str, first: str) -> Callable[[Run], list[str]]:
+    """A table of one set: the checkpoint in bold, version 2, and the baselines."""
+
+    def make(run: Run) -> list[str]:
+        return _table(
+            (f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %"), _agreement_rows(run, name)
+        )
+
+    return make
+
+
+def _agreement_rows(run: Run, name: str) -> Iterator[list[str]]:
+    for row in run.truth[name].rows:
+        found = row.agreement
+        numbers = [str(found.n), shown(found.r), _span(found.r_interval), shown(found.rho), shown(found.auc)]
+        numbers.append(_span(found.auc_interval))
+        if row.by != CHECKPOINT:
+            yield [row.pair, row.by, *numbers]
+            continue
+        yield [f"**{cell}**" for cell in (row.pair, f"version {run.scores.version}", *numbers)]
+        if row.pair in VERSION_2[name]:
+            yield [row.pair, "version 2", *VERSION_2[name][row.pair]]
+
+
+def _groups(name: str) -> Callable[[Run], list[str]]:
+    emotions = ("empathic_pain", "excitement", "joy")
+
+    def cells(group: GroupRow) -> list[str]:
+        return [group.value, str(group.n), *(f"{group.means[emotion]:.3f}" for emotion in emotions)]
+
+    def make(run: Run) -> list[str]:
+        head = (":group", "n", *(emotion.replace("_", " ") for emotion in emotions))
+        return _table(head, [cells(group) for group in run.truth[name].groups])
+
+    return make
+
+
+def _intervals(run: Run) -> list[str]:
+    head = (
+        *(":modality", ":intensity", "tested on", "coverage", "width", "constant"),
+        *("shown", "shown, constant", "without any modality"),
+    )
+    rows = [
+        [
+            *(row.modality, row.emotion.replace("_", " "), str(row.tested)),
+            *(f"{value:.3f}" for value in (row.coverage, row.width, row.constant)),
+            *(shown(value) for value in (row.coverage_shown, row.coverage_shown_constant, row.nothing)),
+        ]
+        for row in run.intervals.rows
+    ]
+    return _table(head, rows)
+
+
+def _readme(run: Run) -> list[str]:
+    values = run.values()
+
+    def of(name: str, form: str = ".2") -> str:
+        return shown(values[name], form)
+
+    three = " ".join(of(f"words.{emotion}.r") for emotion in ("admiration", "amusement", "determination"))
+    mean = " / ".join(of(f"scores.dev_{way}_pearson_mean", ".3") for way in ("written", "spoken"))
+    joy = f"{of('voices.joy.happiness.auc')} (happiness), {of('voices.joy.valence.auc')} (valence)"
+    head = (
+        ":",
+        f"words (n = {of('words.joy.n', ',')})",
+        f"a face (n = {of('faces.joy.happiness.n', ',')})",
+        f"a voice (n = {of('voices.joy.happiness.n', ',')})",
+    )
+    return _table(
+        head,
+        (
+            (
+                *("admiration, amusement, determination", three, "from descriptions, not rated"),
+                "from synthesised sound or none, not rated",
+            ),
+            (
+                *("empathic pain", of("words.empathic_pain.r"), of("faces.empathic_pain.sadness.r")),
+                of("voices.empathic_pain.sadness.auc"),
+            ),
+            (
+                *("excitement", of("words.excitement.r"), of("faces.excitement.surprise.r")),
+                of("voices.excitement.arousal.auc"),
+            ),
+            ("joy", of("words.joy.r"), of("faces.joy.happiness.r"), joy),
+            ("mean of six, as written / as spoken", mean, "", ""),
+        ),
+    )
+
+
+def _card(run: Run) -> list[str]:
+    older = [version for version in OLDER if version < run.scores.version]
+    scores = run.scores.scores
+    rows = []
+    for label, name, before in CARD:
+        if "{}" in name:
+            now = " / ".join(shown(scores[name.format(way)], ".3") for way in ("written", "spoken"))
+        else:
+            now = shown(scores[name], "%" if name.startswith("sentences") else ".3")
+        rows.append([label, *before[: len(older)], f"**{now}**"])
+    return _table((":", *(f"version {version}" for version in (*older, run.scores.version))), rows)
+
+
+def _steps(run: Run) -> list[str]:
+    scores = run.scores.scores
+    labels = {
+        "words": "words of `dev` that show none of the six",
+        "plain": "plain sentences of ours",
+        "face": "a neutral face (FER+ `valid`)",
+        "voice": "a neutral voice, when 0.9 s of it were heard (EmoDB, 4 speakers, gain ± 6 dB)",
+    }
+    rows = [
+        [
+            label,
+            shown(scores[f"step_{name}_n"], ","),
+            *(shown(scores[f"step_{name}{part}"], ".3") for part in ("", "_max")),
+        ]
+        for name, label in labels.items()
+    ]
+    return _table((":what comes or goes", "n", "median of the largest step", "largest of all"), rows)
+
+
+def _together(run: Run) -> list[str]:
+    labels = {
+        "happy_face": "happy faces",
+        "joyful_words": "joyful words",
+        "happy_face_joyful_words": "both",
+        "sad_face": "sad faces",
+        "sad_words": "sad words",
+        "sad_face_sad_words": "both",
+        "happy_face_sad_words": "a conflict: happy faces, sad words",
+        "sad_face_joyful_words": "a conflict: sad faces, joyful words",
+    }
+    scores = run.scores.scores
+    rows = [
+        [label, *(shown(scores[f"{name}_{emotion}"], ".2") for emotion in ("joy", "empathic_pain"))]
+        for name, label in labels.items()
+    ]
+    return _table((":", "mean joy", "mean empathic pain"), rows)
+
+
+def _aims(run: Run) -> list[str]:
+    """What was wanted, and whether it was reached, by the digits that are shown."""
+    s = run.scores.scores
+    lost = max(
+        s[f"dev_{w}_pearson_mean"] - s[f"dev_{w}_beside_neutral_pearson_mean"] for w in ("written", "spoken")
+    )
+    coverage = [row.coverage for row in run.intervals.rows]
+    wider = sum(row.width >= row.constant for row in run.intervals.rows)
+    at_least, at_most = True, False
+    aims = (
+        ("FER+ `valid`: joy, r", at_least, 0.86, s["ferplus_joy"]),
+        ("empathic pain, r", at_least, 0.55, s["ferplus_empathic_pain"]),
+        ("excitement, r", at_least, 0.78, s["ferplus_excitement"]),
+        ("neutral faces: farthest mean from rest", at_most, 0.05, s["ferplus_neutral_from_rest"]),
+        ("angry faces: farthest mean from rest", at_most, 0.05, s["ferplus_anger_from_rest"]),
+        ("EmoDB: excitement, AUC", at_least, 0.9, s["emodb_excitement_auc"]),
+        ("joy, AUC", at_least, 0.75, s["emodb_joy_auc"]),
+        ("empathic pain, AUC", at_least, 0.88, s["emodb_empathic_pain_auc"]),
+        ("mean joy of happiness minus that of anger", at_least, 0.0, s["emodb_joy_happiness_above_anger"]),
+        ("a weeping face: joy", at_most, 0.2, s["weeping_joy"]),
+        ("a weeping face: empathic pain", at_least, 0.2, s["weeping_empathic_pain"]),
+        ("joy against the smile of a clip, rank correlation", at_least, 0.9, s["smile_joy"]),
+        ("words come or go: median of the largest step", at_most, 0.05, s["step_words"]),
+        ("voices begin: the most that is added in their first second", at_most, 0.2, s["onset_most"]),
+        ("GoEmotions `dev`, written", at_least, 0.523, s["dev_written_pearson_mean"]),
+        ("GoEmotions `dev`, spoken", at_least, 0.528, s["dev_spoken_pearson_mean"]),
+        ("lost next to neutral faces and voices", at_most, 0.005, lost),
+        ("sentences that deny or imply: right", at_least, 0.8, s["sentences_right"]),
+        ("intervals: least coverage", at_least, 0.87, min(coverage)),
+        ("intervals: largest coverage", at_most, 0.93, max(coverage)),
+        ("intervals wider than a constant one", at_most, 0.0, wider),
+        ("size of the file, MB", at_most, 3.0, run.scores.size_mb),
+    )
+    rows = []
+    for label, least, wanted, found in aims:
+        rounded = round(found, 3)
+        met = rounded >= wanted if least else rounded <= wanted
+        sign = "≥" if least else "≤"
+        rows.append([label, f"{sign} {wanted:g}", f"{rounded:g}", "yes" if met else "**no**"])
+    return _table((":", "wanted", "measured", ":reached"), rows)
+
+
+TABLES: Final[Mapping[str, Callable[[Run], list[str]]]] = {
+    "faces": _agreements("faces", "face against the share of voters"),
+    "voices": _agreements("voices", "voice"),
+    "words": _agreements("words", "words"),
+    "groups of voices": _groups("voices"),
+    "groups of faces": _groups("faces"),
+    "intervals": _intervals,
+    "readme": _readme,
+    "card": _card,
+    "steps": _steps,
+    "together": _together,
+    "aims": _aims,
+}

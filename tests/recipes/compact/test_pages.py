@@ -1,0 +1,85 @@
+"""README, model card and truth.md show what the last run measured, and it was the packaged checkpoint."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emi_bench.render import ReportError
+from emi_models.checkpoint import content_hash, packaged_checkpoint
+from recipes.compact import VERSION
+from recipes.compact.pages import DOCS, PAGES, rewritten, write_pages
+from recipes.compact.tables import Run, read_run, shown
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return read_run(DOCS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_numbers_of_the_last_run(run: Run, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == rewritten(text, run), "run: python -m recipes.compact.pages"
+    # A line that begins with a comment is HTML to Markdown: its links and emphasis would not be seen.
+    assert not re.search(r"^[ >*-]*<!--(?!table |/)[a-z]", text, re.MULTILINE)
+
+
+def test_the_last_run_measured_the_packaged_checkpoint(run: Run) -> None:
+    assert run.scores.sha256 == content_hash(packaged_checkpoint("compact")), (
+        "run: python -m recipes.compact --checkpoint FILE --figures docs/benchmarks"
+    )
+    assert run.scores.version == VERSION
+
+
+def test_a_number_and_a_table_are_written_anew(run: Run) -> None:
+    score = shown(run.scores.scores["ferplus_joy"])
+    page = "r <!--scores.ferplus_joy-->0.1<!--/-->, of:\n\n<!--table steps-->\nold\n<!--/-->\nend\n"
+    new = rewritten(page, run)
+    assert new.startswith(f"r <!--scores.ferplus_joy-->{score}<!--/-->, of:\n\n<!--table steps-->\n| what")
+    assert new.endswith("|\n<!--/-->\nend\n")
+    assert "old" not in new
+    assert rewritten(new, run) == new
+
+
+@pytest.mark.parametrize("named", ["scores.ferplus_jo", "table nothing"])
+def test_a_number_that_no_run_gives_is_an_error(run: Run, named: str) -> None:
+    with pytest.raises(ReportError, match=named.split()[-1]):
+        rewritten(f"<!--{named}-->1<!--/-->", run)
+
+
+def test_another_folder_gets_copies(run: Run, tmp_path: Path) -> None:
+    for path in DOCS.glob("truth-*.json"):
+        shutil.copy(path, tmp_path)
+    scores = tmp_path / "truth-scores.json"
+    scores.write_text(re.sub(r'"ferplus_joy": [\d.]+', '"ferplus_joy": 0.123', scores.read_text()))
+    before = [page.read_bytes() for page in PAGES]
+    assert write_pages(tmp_path) == [tmp_path / page.name for page in PAGES]
+    assert "**.123**" in (tmp_path / "compact.md").read_text()
+    assert [page.read_bytes() for page in PAGES] == before
+
+
+def test_a_run_that_is_not_whole_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"truth-scores\.json cannot be read"):
+        write_pages(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (0.8567, ".3f", "0.857"),
+        (0.8567, ".2", ".86"),
+        (-0.476, ".2", "-.48"),
+        (1.25, ".1", "1.2"),
+        (0.999, ".2", "1.00"),
+        (0.764, "%", "76 %"),
+        (3279, ",", "3,279"),
+        (None, ".3f", "-"),
+        ("0.84 to 0.87", ".3f", "0.84 to 0.87"),
+    ],
+)
+def test_numbers_look_as_their_place_says(value: float | str | None, form: str, text: str) -> None:
+    assert shown(value, form) == text
