@@ -106,7 +106,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
             threads.append(threading.Thread(target=user.hypothesis))
             threads[-1].start()
             assert first_inside.wait(PATIENCE_S)
-            while len(shared._queue) <= number:
+            while len(shared._queue) + shared._running <= number:
                 threading.Event().wait(0.001)
         go.set()
         for thread in threads:

@@ -12,7 +12,7 @@ from emi_models.encoders.voice_activity import VoiceGate
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.speech.incremental import Endpointer, IncrementalRecognizer
 from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
-from emi_models.speech.log_mel import FRAMES_PER_S
+from emi_models.speech.log_mel import FRAMES_PER_S, LogMel
 from emi_models.speech.recognizer import Recognizer
 from emi_models.speech.whisper import LanguageGuess, WhisperRecognizer
 from tests.models.encoders.media import read_sound
@@ -85,9 +85,9 @@ def test_the_encoder_is_given_the_speech_and_a_margin_not_30_s(
     windows: list[int] = []
     encode = english._encode
 
-    def watched(frames: int) -> object:
-        windows.append(frames)
-        return encode(frames)
+    def watched(mel: LogMel, window: int) -> object:
+        windows.append(window)
+        return encode(mel, window)
 
     monkeypatch.setattr(english, "_encode", watched)
     sound = read_sound(assets / "speech/jfk.flac")
