@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from emi_models.speech.recognizer import Batching, Hypothesis, Recognizer
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["KeptModels", "SharedEngine", "SharedModels"]
+__all__ = ["KeptModels", "LentRecognizer", "SharedEngine", "SharedModels"]
 
 NEWEST: Final = 0.2  # weight of the newest batch in the engine's pace
 
@@ -301,7 +301,7 @@ class _Lent:
 class _Asked:
     """One user's question; `answer` or `error` is set once it is `done`."""
 
-    user: _LentRecognizer
+    user: LentRecognizer
     last: bool
     done: bool = False
     answer: Hypothesis | None = None
@@ -331,7 +331,7 @@ class SharedModels:
         self._batching = own.batching if isinstance(own, BatchRecognizer) else None
         self._queue: list[_Asked] = []  # in the order in which they asked
         self._running = False
-        self._served: _LentRecognizer | None = None  # whose sound the recogniser has
+        self._served: LentRecognizer | None = None  # whose sound the recogniser has
         self._sizes: Counter[int] = Counter()  # hypotheses, by the size of their batch
 
     def lend(self) -> Encoders:
@@ -339,7 +339,7 @@ class SharedModels:
         own, recognizer = self._encoders, self._encoders.recognizer
         return replace(
             own,
-            recognizer=None if recognizer is None else _LentRecognizer(self, recognizer),
+            recognizer=None if recognizer is None else self.lend_recognizer(recognizer),
             smaller_recognizer=None,
             ids=dict(own.ids),
             dims=dict(own.dims),
@@ -347,6 +347,10 @@ class SharedModels:
             announcements=list(own.announcements),
             terms=list(own.terms),
         )
+
+    def lend_recognizer(self, recognizer: Recognizer) -> LentRecognizer:
+        """A handle to the recogniser alone, which is that of these models."""
+        return LentRecognizer(self, recognizer)
 
     def load(
         self,
@@ -383,7 +387,11 @@ class SharedModels:
         with self._changed:
             return {f"hypotheses_in_batch_of_{size}": n for size, n in sorted(self._sizes.items())}
 
-    def _ask(self, user: _LentRecognizer, *, last: bool) -> Hypothesis:
+    def _count(self, together: int) -> None:
+        with self._changed:
+            self._sizes[together] += 1
+
+    def _ask(self, user: LentRecognizer, *, last: bool) -> Hypothesis:
         """The words of the user's utterance, after those of others who asked before.
 
         Raises:
@@ -424,7 +432,9 @@ class SharedModels:
                 asked.done = asked.answer is not None or asked.error is not None
             # If the caller that ran the batch was interrupted, the others ask again.
             self._queue = [asked for asked in batch if not asked.done] + self._queue
-            self._sizes[len(batch)] += len(batch)
+            for asked in batch:
+                asked.user.together = len(batch)
+                self._count(len(batch))
 
     def _next_batch(self) -> list[_Asked]:
         first, batching = self._queue[0], self._batching
@@ -526,7 +536,7 @@ class _LentFace:
         """Return the handle."""
 
 
-class _LentRecognizer:
+class LentRecognizer:
     """One user's handle to a shared recogniser; itself a `Recognizer`."""
 
     def __init__(self, shared: SharedModels, recognizer: Recognizer) -> None:
@@ -535,6 +545,7 @@ class _LentRecognizer:
         self.name = recognizer.name
         self.agreement = recognizer.agreement
         self.closed = False
+        self.together = 0  # utterances that shared the last call with this one, itself among them
         self._prompt = ""
         self._sound: list[NDArray[np.float32]] = []  # of the utterance
         self._given = 0  # how many of those blocks the recogniser has

@@ -247,6 +247,7 @@ def build_app(
     *,
     beside: Callable[[], Coroutine[Any, Any, None]] = _nothing,
     at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+    counts: Callable[[], Mapping[str, int]] = dict,
 ) -> Starlette:
     """The application for these sessions.
 
@@ -256,6 +257,7 @@ def build_app(
         ice: servers that WebRTC may ask.
         beside: runs while the application does.
         at_end: is awaited at its end.
+        counts: further counters for /metrics, by name.
     """
 
     @asynccontextmanager
@@ -268,7 +270,7 @@ def build_app(
                 task.cancel()
             await at_end()
 
-    handlers = _Handlers(sessions, ice)
+    handlers = _Handlers(sessions, ice, counts)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
     routes += [
         Route("/v1/sessions", handlers.open, methods=["POST"]),
@@ -391,9 +393,12 @@ def run_in_thread(
 class _Handlers:
     """One method per route."""
 
-    def __init__(self, sessions: Crowd, ice: Sequence[RTCIceServer]) -> None:
+    def __init__(
+        self, sessions: Crowd, ice: Sequence[RTCIceServer], counts: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._sessions = sessions
         self._ice = ice
+        self._counts = counts
 
     async def open(self, _: Request) -> Response:
         try:
@@ -462,9 +467,7 @@ class _Handlers:
     async def metrics(self, _: Request) -> Response:
         """Counters in Prometheus' text format."""
         running = list(self._sessions.running.values())
-        totals = self._sessions.counters + sum(
-            (one.counters for one in running), type(self._sessions.counters)()
-        )
+        totals = self._sessions.counters + sum((one.counters for one in running), Counter(self._counts()))
         registry = CollectorRegistry()
         Gauge("emi_sessions", "Sessions that are open.", registry=registry).set(len(running))
         registry.register(EventCollector(lambda: totals))
