@@ -29,7 +29,7 @@ from emi_bench.serve_report import Load, ServeReport, cost_of
 from emi_live.errors import SourceError, StageError
 from emi_live.health import Health
 from emi_live.web.client import EmiClient
-from emi_live.web.protocol import EstimateEvent, Hello, StateEvent, WordsEvent
+from emi_live.web.protocol import EstimateEvent, Hello, StateEvent, WarningEvent, WordsEvent
 from emi_live.worker import Worker
 
 __all__ = ["measure_serve"]
@@ -40,6 +40,7 @@ WIDTH_PX: Final = 640
 QUALITY: Final = 80
 WARM_UP_S: Final = 3.0  # after all sessions run; its estimates are not counted
 START_S: Final = 120.0
+BATCH: Final = "hypotheses_in_batch_of_"
 WHERE: Final = re.compile(r"open (http://\S+?)/? ")
 
 
@@ -65,6 +66,7 @@ class _Heard:
     captured_ms: list[float] = field(default_factory=list)
     words: int = 0
     sent: int = 0
+    behind: bool = False  # it was told that the machine is full
     error: str | None = None
 
 
@@ -215,7 +217,9 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         before_cpu_s, before_s = usage.cpu_s(), time.monotonic()
         before = _counters(url)
         counting.set()
-        waiting.wait(seconds)
+        waiting.wait(seconds / 2)
+        health_ms = _health_ms(url)
+        waiting.wait(max(0.0, before_s + seconds - time.monotonic()))
         counting.clear()
         took_s, cpu_s = time.monotonic() - before_s, usage.cpu_s() - before_cpu_s
         after, pss_mib = _counters(url), sum(usage.pss_mib())
@@ -241,6 +245,9 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         hop_s=hop_s,
         missed=max(0, round(number * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
         capture_ms=Distribution.of([ms for one in heard for ms in one.captured_ms]),
+        behind=sum(one.behind for one in heard),
+        health_ms=health_ms,
+        hypotheses={} if replicas > 1 else _batches(before, after),
         cores=cpu_s / took_s,
         pss_mib=pss_mib,
     )
@@ -285,6 +292,8 @@ def _send(client: EmiClient, media: _Media, start_s: float, heard: _Heard, stop:
 def _receive(client: EmiClient, heard: _Heard, counting: threading.Event, stop: threading.Event) -> None:
     committed: set[int] = set()
     for event in client:
+        if isinstance(event, WarningEvent):
+            heard.behind |= event.counter == "behind"
         if not counting.is_set():
             continue
         if isinstance(event, EstimateEvent) and event.end_ms is not None:
@@ -304,6 +313,17 @@ def _grown(name: str, before: dict[str, int], after: dict[str, int]) -> int:
     return after.get(name, 0) - before.get(name, 0)
 
 
+def _batches(before: dict[str, int], after: dict[str, int]) -> dict[int, int]:
+    sizes = {int(name.rpartition("_")[2]): name for name in after if name.startswith(BATCH)}
+    return {size: _grown(name, before, after) for size, name in sorted(sizes.items())}
+
+
+def _health_ms(url: str) -> float:
+    began_s = time.monotonic()
+    build_opener(ProxyHandler({})).open(f"{url}/healthz", timeout=START_S).close()
+    return 1000 * (time.monotonic() - began_s)
+
+
 def _counters(url: str) -> dict[str, int]:
-    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=10).read().decode()
+    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=START_S).read().decode()
     return {name: int(value) for name, value in re.findall(r'event="(\w+)"\} (\d+)', text)}

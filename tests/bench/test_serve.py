@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from emi_bench.cli import app
 from emi_bench.measurement import Distribution, Machine
 from emi_bench.render import markdown
 from emi_bench.report import read_report
-from emi_bench.serve import measure_serve
+from emi_bench.serve import _batches, measure_serve
 from emi_bench.serve_report import Load, ServeReport, Simulated, cost_of
 from emi_bench.serve_simulation import run_machine
 from emi_live.cli.errors import run_app
@@ -37,6 +38,7 @@ def test_a_number_of_sessions_is_measured(
     assert load["age_ms"]["n"] > 0
     assert load["pictures"] > 0
     assert load["pss_mib"] > 0
+    assert load["health_ms"] > 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     assert isinstance(read_report(path), ServeReport)
 
@@ -69,6 +71,14 @@ def test_the_cost_of_a_person_is_that_of_the_most_who_got_their_estimates() -> N
     assert cost.cores == pytest.approx(0.4)
     assert (cost.mib, cost.base_mib) == (50.0, 250.0)
     assert cost_of(loads[:1]) is None, "one number of people has no slope"
+
+
+def test_the_mean_size_of_a_batch_is_that_of_the_calls() -> None:
+    busy = replace(load(8, 3.0, 1.9, 650.0), hypotheses={1: 10, 2: 8, 4: 24}, behind=8, health_ms=120.0)
+    assert busy.together == 42 / 20
+    assert load(1, 5.0, 0.5, 300.0).together is None
+    before, after = {"hypotheses_in_batch_of_2": 4}, {"hypotheses_in_batch_of_2": 10, "estimates": 5}
+    assert _batches(before, after) == {2: 6}
 
 
 def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:

@@ -1,7 +1,7 @@
 """The HTTP and WebSocket server of `emi serve`, on Starlette and uvicorn.
 
     GET  /                           the page; GET /emi.js, /emi.d.ts, /example.html
-    POST /v1/sessions                a new session: {"id": …}; 503 when all are taken
+    POST /v1/sessions                a new session: {"id": …}; 503 when all are taken, or the machine is full
     WS   /v1/sessions/{id}           media in, messages out (`web.protocol`); `?role=viewer` only reads
     GET  /v1/sessions/{id}/latest    the newest estimate; 204 before the first
     POST /v1/sessions/{id}/offer     media by WebRTC in place of the WebSocket (`web.rtc`)
@@ -461,8 +461,9 @@ class _Handlers:
         return Response(status_code=204)
 
     async def health(self, _: Request) -> Response:
-        sessions = self._sessions
-        return JSONResponse({"status": "ok", "sessions": len(sessions.running), "most": sessions.most})
+        running, most = self._sessions.running, self._sessions.most
+        behind = sum(one.behind for one in running.values())
+        return JSONResponse({"status": "ok", "sessions": len(running), "most": most, "behind": behind})
 
     async def metrics(self, _: Request) -> Response:
         """Counters in Prometheus' text format."""
@@ -470,6 +471,8 @@ class _Handlers:
         totals = self._sessions.counters + sum((one.counters for one in running), Counter(self._counts()))
         registry = CollectorRegistry()
         Gauge("emi_sessions", "Sessions that are open.", registry=registry).set(len(running))
+        behind = Gauge("emi_sessions_behind", "Sessions that get too few estimates.", registry=registry)
+        behind.set(sum(one.behind for one in running))
         registry.register(EventCollector(lambda: totals))
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
