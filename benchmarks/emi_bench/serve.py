@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ WIDTH_PX: Final = 640
 QUALITY: Final = 80
 WARM_UP_S: Final = 3.0  # after all sessions run; its estimates are not counted
 START_S: Final = 120.0
+FULL: Final = "this machine is full"
 BATCH: Final = "hypotheses_in_batch_of_"
 WHERE: Final = re.compile(r"open (http://\S+?)/? ")
 
@@ -94,7 +95,7 @@ def measure_serve(
 
     Raises:
         SourceError: the clip cannot be read.
-        StageError: the server does not start, or a client lost its session.
+        StageError: the server does not start, or all clients lost their sessions.
     """
     busy = load_average()
     media = _read(clip, pictures_per_s)
@@ -197,22 +198,27 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
     hop_s = 0.2
     usage = ProcessTreeUsage(pid)
     counting, waiting = threading.Event(), threading.Event()
-    heard = [_Heard() for _ in range(number)]
+    heard: list[_Heard] = []
     with ExitStack() as opened:
         clients = []
-        for _ in heard:
-            client = opened.enter_context(EmiClient.open(url))
+        receivers = []
+        while len(clients) < number and (client := _enter(url, clients)) is not None:
+            opened.enter_context(client)
             hop_s = _await_start(client)
+            mine = _Heard()
+            # It reads from now on: a connection that nobody reads is cut while others still begin.
+            receivers.append(
+                Worker(f"receive-{len(clients)}", partial(_receive, client, mine, counting), Health())
+            )
+            receivers[-1].start()
             clients.append(client)
-        workers = []
+            heard.append(mine)
+        workers = [*receivers]
         for index, (client, mine) in enumerate(zip(clients, heard, strict=True)):
             start_s = media.length_s * index / number
-            workers += [
-                Worker(f"send-{index}", partial(_send, client, media, start_s, mine), Health()),
-                Worker(f"receive-{index}", partial(_receive, client, mine, counting), Health()),
-            ]
-        for worker in workers:
-            worker.start()
+            sender = Worker(f"send-{index}", partial(_send, client, media, start_s, mine), Health())
+            sender.start()
+            workers.append(sender)
         waiting.wait(WARM_UP_S)
         before_cpu_s, before_s = usage.cpu_s(), time.monotonic()
         before = _counters(url)
@@ -226,11 +232,13 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         for worker in workers:
             worker.request_stop()
         for client in clients:
-            client.command("end")
+            with suppress(SourceError):  # it was lost before
+                client.command("end")
         for worker in workers:
             worker.join(START_S)
-    if errors := [one.error for one in heard if one.error]:
-        raise StageError(f"{len(errors)} of {number} sessions were lost: {errors[0]}")
+    errors = [one.error for one in heard if one.error]
+    if len(errors) == len(heard):
+        raise StageError(f"all {len(heard)} sessions were lost: {errors[0]}")
     return Load(
         sessions=number,
         seconds=took_s,
@@ -243,14 +251,30 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         words=sum(one.words for one in heard),
         replicas=replicas,
         hop_s=hop_s,
-        missed=max(0, round(number * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
+        missed=max(0, round(len(heard) * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
         capture_ms=Distribution.of([ms for one in heard for ms in one.captured_ms]),
         behind=sum(one.behind for one in heard),
+        refused=number - len(heard),
+        lost=len(errors),
         health_ms=health_ms,
         hypotheses={} if replicas > 1 else _batches(before, after),
         cores=cpu_s / took_s,
         pss_mib=pss_mib,
     )
+
+
+def _enter(url: str, others: Sequence[EmiClient]) -> EmiClient | None:
+    """A new session; None: the server refuses it, because the others get too little.
+
+    Raises:
+        SourceError: there is no server, or it takes nobody.
+    """
+    try:
+        return EmiClient.open(url)
+    except SourceError as error:
+        if others and FULL in str(error):
+            return None
+        raise
 
 
 def _await_start(client: EmiClient) -> float:

@@ -29,6 +29,8 @@ COLUMNS: Final = (
     Column("words", detail=6),
     Column("hypotheses a call", detail=8),
     Column("told full", detail=7),
+    Column("refused", detail=10),
+    Column("lost", detail=11),
     Column("healthz, ms", detail=9),
     Column("cores"),
     Column("MiB"),
@@ -98,6 +100,8 @@ class Load:
     hop_s: float = 0.2
     missed: int = 0  # estimates that were due and did not come, of all sessions
     capture_ms: Distribution | None = None  # from the capture of the newest media in it to an estimate
+    refused: int = 0  # of `sessions`, because those that were there got too few estimates
+    lost: int = 0  # connections that ended before the time
     behind: int = 0  # sessions that were told that the machine is full
     health_ms: float | None = None  # until /healthz answered, under load
     hypotheses: dict[int, int] = field(default_factory=dict)  # by how many shared a call; empty: not known
@@ -111,7 +115,7 @@ class Load:
     @property
     def kept(self) -> bool:
         """Whether everybody got nearly all estimates."""
-        return min(self.rates) * self.hop_s >= KEPT
+        return not (self.refused or self.lost) and min(self.rates) * self.hop_s >= KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +247,8 @@ def _row(load: Load) -> list[str]:
         str(load.words),
         "-" if load.together is None else f"{load.together:.2f}",
         str(load.behind),
+        str(load.refused),
+        str(load.lost),
         number(load.health_ms),
         f"{load.cores:.2f}",
         f"{load.pss_mib:.0f}",
