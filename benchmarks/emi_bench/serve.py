@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from emi_bench.serve_report import Load, ServeReport, cost_of
 from emi_live.errors import SourceError, StageError
 from emi_live.health import Health
 from emi_live.web.client import EmiClient
-from emi_live.web.protocol import EstimateEvent, Hello, StateEvent, WordsEvent
+from emi_live.web.protocol import EstimateEvent, Hello, StateEvent, WarningEvent, WordsEvent
 from emi_live.worker import Worker
 
 __all__ = ["measure_serve"]
@@ -40,6 +40,8 @@ WIDTH_PX: Final = 640
 QUALITY: Final = 80
 WARM_UP_S: Final = 3.0  # after all sessions run; its estimates are not counted
 START_S: Final = 120.0
+FULL: Final = "this machine is full"
+BATCH: Final = "hypotheses_in_batch_of_"
 WHERE: Final = re.compile(r"open (http://\S+?)/? ")
 
 
@@ -65,6 +67,7 @@ class _Heard:
     captured_ms: list[float] = field(default_factory=list)
     words: int = 0
     sent: int = 0
+    behind: bool = False  # it was told that the machine is full
     error: str | None = None
 
 
@@ -92,7 +95,7 @@ def measure_serve(
 
     Raises:
         SourceError: the clip cannot be read.
-        StageError: the server does not start, or a client lost its session.
+        StageError: the server does not start, or all clients lost their sessions.
     """
     busy = load_average()
     media = _read(clip, pictures_per_s)
@@ -195,38 +198,47 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
     hop_s = 0.2
     usage = ProcessTreeUsage(pid)
     counting, waiting = threading.Event(), threading.Event()
-    heard = [_Heard() for _ in range(number)]
+    heard: list[_Heard] = []
     with ExitStack() as opened:
         clients = []
-        for _ in heard:
-            client = opened.enter_context(EmiClient.open(url))
+        receivers = []
+        while len(clients) < number and (client := _enter(url, clients)) is not None:
+            opened.enter_context(client)
             hop_s = _await_start(client)
+            mine = _Heard()
+            # It reads from now on: a connection that nobody reads is cut while others still begin.
+            receivers.append(
+                Worker(f"receive-{len(clients)}", partial(_receive, client, mine, counting), Health())
+            )
+            receivers[-1].start()
             clients.append(client)
-        workers = []
+            heard.append(mine)
+        workers = [*receivers]
         for index, (client, mine) in enumerate(zip(clients, heard, strict=True)):
             start_s = media.length_s * index / number
-            workers += [
-                Worker(f"send-{index}", partial(_send, client, media, start_s, mine), Health()),
-                Worker(f"receive-{index}", partial(_receive, client, mine, counting), Health()),
-            ]
-        for worker in workers:
-            worker.start()
+            sender = Worker(f"send-{index}", partial(_send, client, media, start_s, mine), Health())
+            sender.start()
+            workers.append(sender)
         waiting.wait(WARM_UP_S)
         before_cpu_s, before_s = usage.cpu_s(), time.monotonic()
         before = _counters(url)
         counting.set()
-        waiting.wait(seconds)
+        waiting.wait(seconds / 2)
+        health_ms = _health_ms(url)
+        waiting.wait(max(0.0, before_s + seconds - time.monotonic()))
         counting.clear()
         took_s, cpu_s = time.monotonic() - before_s, usage.cpu_s() - before_cpu_s
         after, pss_mib = _counters(url), sum(usage.pss_mib())
         for worker in workers:
             worker.request_stop()
         for client in clients:
-            client.command("end")
+            with suppress(SourceError):  # it was lost before
+                client.command("end")
         for worker in workers:
             worker.join(START_S)
-    if errors := [one.error for one in heard if one.error]:
-        raise StageError(f"{len(errors)} of {number} sessions were lost: {errors[0]}")
+    errors = [one.error for one in heard if one.error]
+    if len(errors) == len(heard):
+        raise StageError(f"all {len(heard)} sessions were lost: {errors[0]}")
     return Load(
         sessions=number,
         seconds=took_s,
@@ -239,11 +251,30 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         words=sum(one.words for one in heard),
         replicas=replicas,
         hop_s=hop_s,
-        missed=max(0, round(number * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
+        missed=max(0, round(len(heard) * took_s / hop_s) - sum(len(one.ages_ms) for one in heard)),
         capture_ms=Distribution.of([ms for one in heard for ms in one.captured_ms]),
+        behind=sum(one.behind for one in heard),
+        refused=number - len(heard),
+        lost=len(errors),
+        health_ms=health_ms,
+        hypotheses={} if replicas > 1 else _batches(before, after),
         cores=cpu_s / took_s,
         pss_mib=pss_mib,
     )
+
+
+def _enter(url: str, others: Sequence[EmiClient]) -> EmiClient | None:
+    """A new session; None: the server refuses it, because the others get too little.
+
+    Raises:
+        SourceError: there is no server, or it takes nobody.
+    """
+    try:
+        return EmiClient.open(url)
+    except SourceError as error:
+        if others and FULL in str(error):
+            return None
+        raise
 
 
 def _await_start(client: EmiClient) -> float:
@@ -285,6 +316,8 @@ def _send(client: EmiClient, media: _Media, start_s: float, heard: _Heard, stop:
 def _receive(client: EmiClient, heard: _Heard, counting: threading.Event, stop: threading.Event) -> None:
     committed: set[int] = set()
     for event in client:
+        if isinstance(event, WarningEvent):
+            heard.behind |= event.counter == "behind"
         if not counting.is_set():
             continue
         if isinstance(event, EstimateEvent) and event.end_ms is not None:
@@ -304,6 +337,17 @@ def _grown(name: str, before: dict[str, int], after: dict[str, int]) -> int:
     return after.get(name, 0) - before.get(name, 0)
 
 
+def _batches(before: dict[str, int], after: dict[str, int]) -> dict[int, int]:
+    sizes = {int(name.rpartition("_")[2]): name for name in after if name.startswith(BATCH)}
+    return {size: _grown(name, before, after) for size, name in sorted(sizes.items())}
+
+
+def _health_ms(url: str) -> float:
+    began_s = time.monotonic()
+    build_opener(ProxyHandler({})).open(f"{url}/healthz", timeout=START_S).close()
+    return 1000 * (time.monotonic() - began_s)
+
+
 def _counters(url: str) -> dict[str, int]:
-    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=10).read().decode()
+    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=START_S).read().decode()
     return {name: int(value) for name, value in re.findall(r'event="(\w+)"\} (\d+)', text)}

@@ -27,6 +27,11 @@ COLUMNS: Final = (
     Column("pictures replaced", detail=4),
     Column("estimates skipped", detail=5),
     Column("words", detail=6),
+    Column("hypotheses a call", detail=8),
+    Column("told full", detail=7),
+    Column("refused", detail=10),
+    Column("lost", detail=11),
+    Column("healthz, ms", detail=9),
     Column("cores"),
     Column("MiB"),
 )
@@ -95,11 +100,22 @@ class Load:
     hop_s: float = 0.2
     missed: int = 0  # estimates that were due and did not come, of all sessions
     capture_ms: Distribution | None = None  # from the capture of the newest media in it to an estimate
+    refused: int = 0  # of `sessions`, because those that were there got too few estimates
+    lost: int = 0  # connections that ended before the time
+    behind: int = 0  # sessions that were told that the machine is full
+    health_ms: float | None = None  # until /healthz answered, under load
+    hypotheses: dict[int, int] = field(default_factory=dict)  # by how many shared a call; empty: not known
+
+    @property
+    def together(self) -> float | None:
+        """Hypotheses for each call of the recogniser; None: not known."""
+        calls = sum(number / size for size, number in self.hypotheses.items())
+        return sum(self.hypotheses.values()) / calls if calls else None
 
     @property
     def kept(self) -> bool:
         """Whether everybody got nearly all estimates."""
-        return min(self.rates) * self.hop_s >= KEPT
+        return not (self.refused or self.lost) and min(self.rates) * self.hop_s >= KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +245,11 @@ def _row(load: Load) -> list[str]:
         "-" if load.replaced is None else str(load.replaced),
         "-" if load.skipped is None else str(load.skipped),
         str(load.words),
+        "-" if load.together is None else f"{load.together:.2f}",
+        str(load.behind),
+        str(load.refused),
+        str(load.lost),
+        number(load.health_ms),
         f"{load.cores:.2f}",
         f"{load.pss_mib:.0f}",
     ]

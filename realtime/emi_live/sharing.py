@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -23,9 +23,10 @@ import numpy as np
 from emi_engine.protocol import ArrayEngine, EngineError, FullPassSession, WindowLateError
 from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
+from emi_models.speech.recognizer import BatchRecognizer, Utterance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     from emi_models import Modality
     from emi_models.checkpoint import CheckpointHeader
     from emi_models.inputs import FusionShapes, StreamWindow
-    from emi_models.speech.recognizer import Hypothesis, Recognizer
+    from emi_models.speech.recognizer import Batching, Hypothesis, Recognizer
     from emi_models.store import ModelStore, Progress
 
-__all__ = ["KeptModels", "SharedEngine", "SharedModels"]
+__all__ = ["KeptModels", "LentRecognizer", "SharedEngine", "SharedModels"]
 
 NEWEST: Final = 0.2  # weight of the newest batch in the engine's pace
 
@@ -296,6 +297,17 @@ class _Lent:
         return self._shared
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One user's question; `answer` or `error` is set once it is `done`."""
+
+    user: LentRecognizer
+    last: bool
+    done: bool = False
+    answer: Hypothesis | None = None
+    error: Exception | None = None
+
+
 class SharedModels:
     """A speech recogniser and a sentence encoder for several `LiveEngine`s of a process.
 
@@ -304,24 +316,30 @@ class SharedModels:
         with SharedModels(bundle_of(config).load_words(config, store)) as shared:
             people = [LiveEngine(config, shared=shared) for config in configs]
 
-    Users of the recogniser take turns, first come first served. One whose turn it is hands over all sound of
-    its utterance, if another one was served before. What the recogniser learns of a microphone (with
-    `speech.language=auto`, its language) may be that of another user until the next utterance.
+    Users of the recogniser are served in the order in which they ask. If it is a `BatchRecognizer`, those who
+    wait and have an utterance of about the same length as the first one are served with it, in one call;
+    nobody waits for company. One who is served alone hands over all sound of its utterance, if another one
+    was served before. What the recogniser learns of a microphone (with `speech.language=auto`, its language)
+    may be that of another user until the next utterance.
     """
 
     def __init__(self, encoders: Encoders) -> None:
         """Take over the recogniser and the sentence encoder of these; `close` closes them."""
         self._encoders = encoders
         self._changed = threading.Condition()
-        self._queue: list[_LentRecognizer] = []  # the first one has its turn
-        self._served: _LentRecognizer | None = None  # whose sound the recogniser has
+        own = encoders.recognizer
+        self._batching = own.batching if isinstance(own, BatchRecognizer) else None
+        self._queue: list[_Asked] = []  # in the order in which they asked
+        self._running = False
+        self._served: LentRecognizer | None = None  # whose sound the recogniser has
+        self._sizes: Counter[int] = Counter()  # hypotheses, by the size of their batch
 
     def lend(self) -> Encoders:
         """Handles for one user, in any thread; closing them does not affect the others."""
         own, recognizer = self._encoders, self._encoders.recognizer
         return replace(
             own,
-            recognizer=None if recognizer is None else _LentRecognizer(self, recognizer),
+            recognizer=None if recognizer is None else self.lend_recognizer(recognizer),
             smaller_recognizer=None,
             ids=dict(own.ids),
             dims=dict(own.dims),
@@ -329,6 +347,10 @@ class SharedModels:
             announcements=list(own.announcements),
             terms=list(own.terms),
         )
+
+    def lend_recognizer(self, recognizer: Recognizer) -> LentRecognizer:
+        """A handle to the recogniser alone, which is that of these models."""
+        return LentRecognizer(self, recognizer)
 
     def load(
         self,
@@ -360,32 +382,89 @@ class SharedModels:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _turn(self, user: _LentRecognizer) -> Iterator[bool]:
-        """Wait for the user's turn; gives whether the recogniser still has this user's sound.
+    def counts(self) -> dict[str, int]:
+        """How many hypotheses were asked for in batches of each size: `hypotheses_in_batch_of_2`."""
+        with self._changed:
+            return {f"hypotheses_in_batch_of_{size}": n for size, n in sorted(self._sizes.items())}
+
+    def _count(self, together: int) -> None:
+        with self._changed:
+            self._sizes[together] += 1
+
+    def _ask(self, user: LentRecognizer, *, last: bool) -> Hypothesis:
+        """The words of the user's utterance, after those of others who asked before.
 
         Raises:
-            RecognizerLostError: the handle was closed meanwhile.
+            RecognizerLostError: the handle was closed meanwhile, or the recogniser has ended.
         """
+        asked = _Asked(user, last)
         with self._changed:
-            self._queue.append(user)
-            self._changed.wait_for(lambda: self._queue[0] is user or user.closed)
-            if user.closed:
-                self._leave(user)
-                raise RecognizerLostError("the speech recogniser was returned")
-            known, self._served = self._served is user, None
-        served = None
-        try:
-            yield known
-            served = user
-        finally:
-            with self._changed:
-                self._served = served  # after an error, nobody's: the next one begins again
-                self._leave(user)
+            self._queue.append(asked)
+            try:
+                while not asked.done:
+                    if user.closed:
+                        raise RecognizerLostError("the speech recogniser was returned")
+                    if not self._running and self._queue[0] is asked:
+                        self._serve_next()
+                    else:
+                        self._changed.wait()
+            finally:
+                if asked in self._queue:
+                    self._queue.remove(asked)
+                self._changed.notify_all()
+        if asked.error is not None:
+            raise asked.error
+        assert asked.answer is not None  # noqa: S101  # who is done has one or the other
+        return asked.answer
 
-    def _leave(self, user: _LentRecognizer) -> None:
-        self._queue.remove(user)
-        self._changed.notify_all()
+    def _serve_next(self) -> None:
+        """Recognise what the first in the queue asked, and all that can share its call; others may queue."""
+        batch = self._next_batch()
+        self._queue = [asked for asked in self._queue if asked not in batch]
+        self._running = True
+        self._changed.release()
+        try:
+            self._answer(batch)
+        finally:
+            self._changed.acquire()
+            self._running = False
+            for asked in batch:
+                asked.done = asked.answer is not None or asked.error is not None
+            # If the caller that ran the batch was interrupted, the others ask again.
+            self._queue = [asked for asked in batch if not asked.done] + self._queue
+            for asked in batch:
+                asked.user.together = len(batch)
+                self._count(len(batch))
+
+    def _next_batch(self) -> list[_Asked]:
+        first, batching = self._queue[0], self._batching
+        kind = None if batching is None else first.user.kind(batching)
+        if batching is None or kind is None:
+            return [first]
+        waiting = [asked for asked in self._queue if not asked.user.closed]
+        return [asked for asked in waiting if asked.user.kind(batching) == kind][: batching.most]
+
+    def _answer(self, batch: list[_Asked]) -> None:
+        """Set answer or error of each; an error of one utterance does not affect the others."""
+        recognizer = self._encoders.recognizer
+        try:
+            if len(batch) == 1:
+                (asked,) = batch
+                known, self._served = self._served is asked.user, None
+                asked.answer = asked.user.recognise(last=asked.last, known=known)
+                self._served = asked.user  # after an error, nobody's: the next one begins again
+                return
+            assert isinstance(recognizer, BatchRecognizer)  # noqa: S101  # else nobody shares a call
+            utterances = [asked.user.utterance(last=asked.last) for asked in batch]
+            for asked, answer in zip(batch, recognizer.recognize(utterances), strict=True):
+                asked.answer = answer
+        except Exception as error:  # noqa: BLE001  # a recogniser's own: the callers raise it
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            self._served = None
+            for asked in batch:
+                self._answer([asked])
 
 
 class KeptModels(SharedModels):
@@ -457,7 +536,7 @@ class _LentFace:
         """Return the handle."""
 
 
-class _LentRecognizer:
+class LentRecognizer:
     """One user's handle to a shared recogniser; itself a `Recognizer`."""
 
     def __init__(self, shared: SharedModels, recognizer: Recognizer) -> None:
@@ -466,6 +545,7 @@ class _LentRecognizer:
         self.name = recognizer.name
         self.agreement = recognizer.agreement
         self.closed = False
+        self.together = 0  # utterances that shared the last call with this one, itself among them
         self._prompt = ""
         self._sound: list[NDArray[np.float32]] = []  # of the utterance
         self._given = 0  # how many of those blocks the recogniser has
@@ -480,18 +560,33 @@ class _LentRecognizer:
         self._sound.append(samples.copy())
 
     def hypothesis(self) -> Hypothesis:
-        """As `Recognizer.hypothesis`, after the turns of those who asked before."""
-        with self._shared._turn(self) as known:
-            self._hand_over(known)
-            return self._recognizer.hypothesis()
+        """As `Recognizer.hypothesis`, after those who asked before."""
+        return self._shared._ask(self, last=False)
 
     def finish(self) -> Hypothesis:
-        """As `Recognizer.finish`, after the turns of those who asked before."""
-        with self._shared._turn(self) as known:
-            self._hand_over(known)
-            found = self._recognizer.finish()
+        """As `Recognizer.finish`, after those who asked before."""
+        found = self._shared._ask(self, last=True)
         self.begin()
         return found
+
+    def kind(self, batching: Batching) -> int | None:
+        """As of `Batching`, of the utterance so far."""
+        return batching.kind(sum(samples.size for samples in self._sound), self._prompt)
+
+    def utterance(self, *, last: bool) -> Utterance:
+        """All of the utterance so far."""
+        sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
+        return Utterance(sound, self._prompt, last)
+
+    def recognise(self, *, last: bool, known: bool) -> Hypothesis:
+        """Hand over the sound that the recogniser lacks, and ask it. `known`: it has that of this user."""
+        if not (known and self._begun):
+            self._recognizer.begin(self._prompt)
+            self._begun, self._given = True, 0
+        for samples in self._sound[self._given :]:
+            self._recognizer.accept(samples)
+        self._given = len(self._sound)
+        return self._recognizer.finish() if last else self._recognizer.hypothesis()
 
     def forget(self) -> None:
         """Drop what was accepted; what was learnt of microphones stays, for the others."""
@@ -502,11 +597,3 @@ class _LentRecognizer:
         with self._shared._changed:
             self.closed = True
             self._shared._changed.notify_all()
-
-    def _hand_over(self, known: bool) -> None:
-        if not (known and self._begun):
-            self._recognizer.begin(self._prompt)
-            self._begun, self._given = True, 0
-        for samples in self._sound[self._given :]:
-            self._recognizer.accept(samples)
-        self._given = len(self._sound)

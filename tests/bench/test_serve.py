@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from emi_bench.cli import app
 from emi_bench.measurement import Distribution, Machine
 from emi_bench.render import markdown
 from emi_bench.report import read_report
-from emi_bench.serve import measure_serve
+from emi_bench.serve import _batches, _enter, measure_serve
 from emi_bench.serve_report import Load, ServeReport, Simulated, cost_of
 from emi_bench.serve_simulation import run_machine
 from emi_live.cli.errors import run_app
 from emi_live.errors import SourceError, StageError
+from emi_live.web.broadcast import FullError
+from emi_live.web.client import EmiClient
+from emi_live.web.sessions import Session
+from tests.live.web.conftest import serving
 
 
 @pytest.mark.assets
@@ -37,6 +42,7 @@ def test_a_number_of_sessions_is_measured(
     assert load["age_ms"]["n"] > 0
     assert load["pictures"] > 0
     assert load["pss_mib"] > 0
+    assert load["health_ms"] > 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     assert isinstance(read_report(path), ServeReport)
 
@@ -69,6 +75,35 @@ def test_the_cost_of_a_person_is_that_of_the_most_who_got_their_estimates() -> N
     assert cost.cores == pytest.approx(0.4)
     assert (cost.mib, cost.base_mib) == (50.0, 250.0)
     assert cost_of(loads[:1]) is None, "one number of people has no slope"
+
+
+def test_the_mean_size_of_a_batch_is_that_of_the_calls() -> None:
+    busy = replace(load(8, 3.0, 1.9, 650.0), hypotheses={1: 10, 2: 8, 4: 24}, behind=8, health_ms=120.0)
+    assert busy.together == 42 / 20
+    assert load(1, 5.0, 0.5, 300.0).together is None
+    before, after = {"hypotheses_in_batch_of_2": 4}, {"hypotheses_in_batch_of_2": 10, "estimates": 5}
+    assert _batches(before, after) == {2: 6}
+
+
+def test_a_machine_that_refused_somebody_is_not_one_on_which_all_got_their_estimates() -> None:
+    assert load(4, 5.0, 1.6, 450.0).kept
+    assert not replace(load(4, 5.0, 1.6, 450.0), refused=1).kept
+    assert not replace(load(4, 5.0, 1.6, 450.0), lost=1).kept
+
+
+def test_who_is_refused_because_the_machine_is_full_is_counted_and_who_has_no_server_is_not() -> None:
+    with serving(most=2) as served, EmiClient.open(served.url) as first:
+        reason = "this machine is full: its 1 sessions get 40 % of their estimates"
+
+        async def refuse() -> Session:
+            raise FullError(reason)
+
+        served.sessions.open = refuse  # type: ignore[method-assign]
+        assert _enter(served.url, [first]) is None
+        with pytest.raises(SourceError, match="machine is full"):
+            _enter(served.url, [])
+    with pytest.raises(SourceError, match="reached"):
+        _enter(served.url, [first])
 
 
 def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:

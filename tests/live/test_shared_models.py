@@ -1,9 +1,9 @@
-"""One recogniser for several people: turns, sound that is handed over, errors, the same words as alone."""
+"""One recogniser for several people: turns, batches, handed-over sound, errors, the same words as alone."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from emi_live.bundle.base import Encoders
 from emi_live.sharing import SharedModels
 from emi_models.speech.isolated import RecognizerLostError
-from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Recognizer, Segment
+from emi_models.speech.recognizer import (
+    Batching,
+    Hypothesis,
+    RecognizedWord,
+    Recognizer,
+    Segment,
+    Utterance,
+)
 from tests.models.encoders.media import read_sound
 
 PATIENCE_S = 30.0
@@ -106,7 +113,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
             threads.append(threading.Thread(target=user.hypothesis))
             threads[-1].start()
             assert first_inside.wait(PATIENCE_S)
-            while len(shared._queue) <= number:
+            while len(shared._queue) + shared._running <= number:
                 threading.Event().wait(0.001)
         go.set()
         for thread in threads:
@@ -160,6 +167,118 @@ def test_after_an_error_everybody_begins_again() -> None:
             one.hypothesis()
         model.before = lambda: None
         assert said(one.hypothesis()) == "1"
+
+
+class Together(Counting):
+    """Recognises up to three utterances in one call if they have equally many samples and no prompt."""
+
+    batching = Batching(most=3, step=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poison: float | None = None  # with this sample a call fails
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        texts = [" ".join(f"{value:g}" for value in one.samples) for one in utterances]
+        self.calls.append(" + ".join(texts))
+        if any(self.poison in one.samples for one in utterances):
+            raise RecognizerLostError("gone")
+        return [Hypothesis((Segment((RecognizedWord(text, 0.0, 1.0, 1.0),)),)) for text in texts]
+
+
+class Waiting:
+    """Users who ask while the recogniser is busy with the first one, each in a thread."""
+
+    def __init__(self, shared: SharedModels, model: Counting) -> None:
+        self.shared = shared
+        self.answers: dict[float, str] = {}
+        self.users: list[Recognizer] = []
+        self._inside, self._go = threading.Event(), threading.Event()
+        self._threads: list[threading.Thread] = []
+
+        def wait() -> None:
+            self._inside.set()
+            assert self._go.wait(PATIENCE_S)
+
+        model.before = wait
+
+    def ask(self, *samples: float, prompt: str = "") -> None:
+        user = lend(self.shared)
+        user.begin(prompt)
+        user.accept(np.array(samples, np.float32))
+
+        def say() -> None:
+            try:
+                self.answers[samples[0]] = said(user.finish())
+            except RecognizerLostError as error:
+                self.answers[samples[0]] = str(error)
+
+        self.users.append(user)
+        self._threads.append(threading.Thread(target=say))
+        self._threads[-1].start()
+        assert self._inside.wait(PATIENCE_S)
+        while len(self.shared._queue) < len(self._threads) - 1:
+            threading.Event().wait(0.001)
+
+    def go(self) -> None:
+        self._go.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+
+def test_those_who_wait_with_alike_utterances_are_served_in_one_call() -> None:
+    model = Together()
+    with SharedModels(Encoders(recognizer=model)) as shared:
+        waiting = Waiting(shared, model)
+        waiting.ask(0)
+        waiting.ask(1, 1)
+        waiting.ask(2)
+        for number in range(3, 7):
+            waiting.ask(number, number)
+        waiting.ask(7, 7, prompt="before")
+        waiting.go()
+    # The first one that waits is always served; those like it come with it, the others keep their order.
+    assert model.calls == ["0", "1 1 + 3 3 + 4 4", "2", "5 5 + 6 6", "7 7"]
+    assert waiting.answers == {0: "0", 2: "2", **{n: f"{n} {n}" for n in (1, 3, 4, 5, 6, 7)}}
+    assert shared.counts() == {
+        "hypotheses_in_batch_of_1": 3,
+        "hypotheses_in_batch_of_2": 2,
+        "hypotheses_in_batch_of_3": 3,
+    }
+
+
+def test_an_utterance_that_cannot_be_recognised_fails_alone() -> None:
+    model = Together()
+    model.poison = 2.0
+    with SharedModels(Encoders(recognizer=model)) as shared:
+        waiting = Waiting(shared, model)
+        for number in range(4):
+            waiting.ask(number)
+        alone = model.accept
+
+        def accept(samples: NDArray[np.float32]) -> None:
+            if 2.0 in samples:
+                raise RecognizerLostError("gone")
+            alone(samples)
+
+        model.accept = accept  # type: ignore[method-assign]
+        waiting.go()
+    assert model.calls == ["0", "1 + 2 + 3", "1", "3"]
+    assert waiting.answers == {0: "0", 1: "1", 2: "gone", 3: "3"}
+
+
+def test_who_has_left_is_not_recognised() -> None:
+    model = Together()
+    with SharedModels(Encoders(recognizer=model)) as shared:
+        waiting = Waiting(shared, model)
+        for number in range(4):
+            waiting.ask(number)
+        waiting.users[2].close()
+        while 2 not in waiting.answers:
+            threading.Event().wait(0.001)
+        waiting.go()
+    assert model.calls == ["0", "1 + 3"]
+    assert waiting.answers[2] == "the speech recogniser was returned"
 
 
 @pytest.mark.slow

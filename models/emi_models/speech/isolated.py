@@ -26,8 +26,12 @@ from emi_models.speech.recognizer import (
     FINISH,
     FORGET,
     HYPOTHESIS,
+    TOGETHER,
     WORDS,
+    Batching,
+    BatchRecognizer,
     Hypothesis,
+    Utterance,
     read_frame,
     write_frame,
 )
@@ -60,6 +64,7 @@ class Greeting(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     agreement: int
+    batching: Batching | None = None
 
 
 Answer = TypeVar("Answer")
@@ -88,6 +93,7 @@ class IsolatedRecognizer:
         greeting = self._start()
         self.name = greeting.name
         self.agreement = greeting.agreement
+        self.batching = greeting.batching
 
     def begin(self, prompt: str = "") -> None:
         """Start again. If the process was lost, a new one is started, which has not learnt the microphone."""
@@ -106,6 +112,16 @@ class IsolatedRecognizer:
     def finish(self) -> Hypothesis:
         """The words of all that was accepted."""
         return self._ask(FINISH)
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        """As `BatchRecognizer.recognize`. If the process was lost, a new one is started."""
+        if self._process is None and not self._closed:
+            self._start()
+        rows = [
+            (one.prompt, one.last, np.ascontiguousarray(one.samples, np.float32).data) for one in utterances
+        ]
+        self._send(TOGETHER, msgspec.msgpack.encode(rows))
+        return self._receive(list[Hypothesis])
 
     def forget(self) -> None:
         """Drop what was accepted and learnt: the state after loading."""
@@ -127,6 +143,10 @@ class IsolatedRecognizer:
         return self._receive(Greeting)
 
     def _ask(self, letter: bytes, payload: bytes = b"") -> Hypothesis:
+        self._send(letter, payload)
+        return self._receive(Hypothesis)
+
+    def _send(self, letter: bytes, payload: bytes) -> None:
         process = self._process
         if process is None or process.stdin is None:
             raise RecognizerLostError(
@@ -137,7 +157,6 @@ class IsolatedRecognizer:
         except (OSError, ValueError) as error:
             self._drop()
             raise RecognizerLostError(f"the speech recogniser has ended: {error}") from error
-        return self._receive(Hypothesis)
 
     def _receive(self, kind: type[Answer]) -> Answer:
         process = self._process
@@ -181,7 +200,7 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
     """Answer requests until their stream ends."""
     while (frame := read_frame(requests)) is not None:
         letter, payload = frame
-        found = Hypothesis()
+        found: Hypothesis | list[Hypothesis] = Hypothesis()
         if letter == BEGIN:
             recognizer.begin(payload.decode())
         elif letter == ACCEPT:
@@ -192,6 +211,11 @@ def serve(recognizer: Recognizer, requests: BinaryIO, answers: BinaryIO) -> None
             found = recognizer.finish()
         elif letter == FORGET:
             recognizer.forget()
+        elif letter == TOGETHER and isinstance(recognizer, BatchRecognizer):
+            rows = msgspec.msgpack.decode(payload, type=list[tuple[str, bool, bytes]])
+            found = recognizer.recognize(
+                [Utterance(np.frombuffer(sound, np.float32), prompt, last) for prompt, last, sound in rows]
+            )
         write_frame(answers, WORDS, msgspec.json.encode(found))
 
 
@@ -218,7 +242,9 @@ def main() -> None:
     except EmiError as error:
         write_frame(answers, ERROR, str(error).encode())
         return
-    write_frame(answers, WORDS, msgspec.json.encode(Greeting(recognizer.name, recognizer.agreement)))
+    batching = recognizer.batching if isinstance(recognizer, BatchRecognizer) else None
+    greeting = Greeting(recognizer.name, recognizer.agreement, batching)
+    write_frame(answers, WORDS, msgspec.json.encode(greeting))
     serve(recognizer, sys.stdin.buffer, answers)
 
 

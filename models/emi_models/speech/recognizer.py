@@ -3,8 +3,8 @@
 Whisper and PocketSphinx implement `Recognizer`. `Mark` numbers a shown word, so that a revision can say which
 word it replaces. `read_frame` and `write_frame` carry requests to a recogniser in a separate process: a
 letter, the length of the rest as 4 bytes (little-endian), and that many bytes. Requests: `b`egin (the
-prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish, `r`eset. Each is answered by one frame `w`ords
-(JSON) or `e`rror (text).
+prompt), `a`ccept (float32 samples), `h`ypothesis, `f`inish, `r`eset, `t`ogether (utterances in MessagePack).
+Each is answered by one frame `w`ords (JSON; a list for `t`) or `e`rror (text).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from emi_models.speech.agreement import spoken_form
 
@@ -28,13 +28,17 @@ __all__ = [
     "FINISH",
     "FORGET",
     "HYPOTHESIS",
+    "TOGETHER",
     "WORDS",
+    "BatchRecognizer",
+    "Batching",
     "Hypothesis",
     "Mark",
     "RecognizedWord",
     "Recognizer",
     "Segment",
     "Transcript",
+    "Utterance",
     "read_frame",
     "write_frame",
 ]
@@ -163,6 +167,56 @@ class Recognizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Utterance:
+    """All that a recogniser needs for one hypothesis.
+
+    Attributes:
+        samples: all since `begin`, shape (n,), 16 kHz mono, in [-1, 1].
+        prompt: the words before, as of `begin`.
+        last: the utterance has ended.
+    """
+
+    samples: NDArray[np.float32]
+    prompt: str = ""
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Which utterances a recogniser recognises in one call.
+
+    Attributes:
+        most: utterances of a call.
+        step: samples; lengths are alike if they are the same number of whole steps, rounded up.
+    """
+
+    most: int
+    step: int
+
+    def kind(self, samples: int, prompt: str) -> int | None:
+        """Utterances of the same kind may share a call; None: this one shares none, because of its prompt."""
+        return None if prompt else -(-samples // self.step)
+
+
+@runtime_checkable
+class BatchRecognizer(Recognizer, Protocol):
+    """A recogniser that can recognise utterances of several users in one call."""
+
+    @property
+    def batching(self) -> Batching | None:
+        """Which utterances may share a call; None: none may."""
+        ...
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        """The words of each utterance, as alone; what was accepted since `begin` stays.
+
+        Raises:
+            ValueError: one is longer than the recogniser takes.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """A word's number, unique in its transcript, and the number of the word that it replaced."""
 
@@ -226,6 +280,7 @@ ACCEPT: Final = b"a"
 HYPOTHESIS: Final = b"h"
 FINISH: Final = b"f"
 FORGET: Final = b"r"
+TOGETHER: Final = b"t"
 WORDS: Final = b"w"
 ERROR: Final = b"e"
 

@@ -8,7 +8,7 @@ it repeats itself endlessly. The measurements are in docs/decisions/0025-whisper
 from __future__ import annotations
 
 import string
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +18,14 @@ from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.speech import AUTO, LANGUAGES, WITHOUT_SPACES, check_language
 from emi_models.speech.agreement import EDGES
 from emi_models.speech.log_mel import FRAMES_PER_S, MAX_FRAMES, LogMel
-from emi_models.speech.recognizer import Hypothesis, RecognizedWord, Segment
+from emi_models.speech.recognizer import Batching, Hypothesis, RecognizedWord, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from emi_models.speech.recognizer import Utterance
 
 __all__ = ["LanguageGuess", "WhisperRecognizer"]
 
@@ -31,6 +33,8 @@ FILES: Final = ("model.bin", "config.json", "tokenizer.json")
 MARGIN_FRAMES: Final = 4 * FRAMES_PER_S  # of silence behind the speech
 SECOND_MARGIN_FRAMES: Final = 10 * FRAMES_PER_S  # when the decoder repeats itself
 WINDOW_STEP: Final = 2 * FRAMES_PER_S  # windows have a few fixed lengths: multiples of 2 s
+SAMPLES_PER_FRAME: Final = 160
+MOST_TOGETHER: Final = 8  # utterances of a call; more would make the first ones wait
 LEAST_FRAMES: Final = 10  # shorter audio contains no words
 STEP_S: Final = 0.02  # of the alignment: the encoder halves the frame rate
 FREE_TOKENS: Final = 10  # a hypothesis may have so many tokens,
@@ -38,6 +42,25 @@ TOKENS_PER_S: Final = 7  # and so many for each second of audio, more than peopl
 MOST_TOKENS: Final = 448  # of prompt and text together: the decoder has no more positions
 PROMPT_TOKENS: Final = 100
 ENDED_EARLY: Final = -0.5  # mean log probability; most hypotheses below it ended after a few words
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One utterance while it is recognised."""
+
+    mel: LogMel
+    prompt: list[int] = field(default_factory=list)
+    last: bool = False
+    guess: LanguageGuess | None = None
+    language: str = "en"
+    other: str | None = None
+    encoded: Any = None
+    segment: Segment | None = None  # None: too short for words
+
+    def hypothesis(self) -> Hypothesis:
+        if self.segment is None:
+            return Hypothesis()
+        return Hypothesis((self.segment,) if self.segment.words else (), self.language, self.other)
 
 
 class WhisperRecognizer:
@@ -120,9 +143,13 @@ class WhisperRecognizer:
         self._as_array = ctranslate2.StorageView.from_array
         self._guess = LanguageGuess(language) if multilingual else None
         self._mel = LogMel(self._model.n_mels)
+        self._mels: list[LogMel] = []  # of utterances that are recognised together
         self._prompt: list[int] = []
         task = " to English" if translate else ""
         spoken = f", {language}{task}" if (language, translate) != ("en", False) else ""
+        step = WINDOW_STEP * SAMPLES_PER_FRAME
+        # With `auto`, the language of a user's last utterance is the first guess for the next one.
+        self.batching = None if language == AUTO else Batching(MOST_TOGETHER, step)
         self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken})"
 
     @property
@@ -137,7 +164,7 @@ class WhisperRecognizer:
             prompt: the words before, which Whisper continues; empty at the start of an utterance.
         """
         self._mel.clear()
-        self._prompt = self._tokens.encode(prompt)[-PROMPT_TOKENS:] if prompt else []
+        self._prompt = self._prompt_of(prompt)
         if self._guess is not None and not prompt:
             self._guess.begin()
 
@@ -170,56 +197,94 @@ class WhisperRecognizer:
         self._mel.clear()
         self._model = None
 
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Hypothesis]:
+        """As `BatchRecognizer.recognize`; the language must be set."""
+        while len(self._mels) < len(utterances):
+            self._mels.append(LogMel(self._model.n_mels))
+        rows = []
+        for mel, one in zip(self._mels, utterances, strict=False):
+            mel.clear()
+            mel.push(one.samples)
+            guess = None if self._guess is None else LanguageGuess(self._guess.setting)
+            rows.append(_Row(mel, self._prompt_of(one.prompt), one.last, guess))
+        return self._answer(rows)
+
     def _recognize(self, *, last: bool) -> Hypothesis:
-        frames = self._mel.frames
-        if frames < LEAST_FRAMES:
-            return Hypothesis()
-        encoded = self._encode(frames + MARGIN_FRAMES)
-        language, other = "en", None
-        if self._guess is not None:
-            if self._guess.wanted(last=last):
-                self._guess.take(self._model.detect_language(encoded)[0], frames / FRAMES_PER_S)
-            language, other = self._guess.language, self._guess.other
-        start = self._tokens.start(language)
-        segment = self._decode(encoded, self._prompt, start, frames)
+        return self._answer([_Row(self._mel, self._prompt, last, self._guess)])[0]
+
+    def _prompt_of(self, text: str) -> list[int]:
+        return self._tokens.encode(text)[-PROMPT_TOKENS:] if text else []
+
+    def _answer(self, rows: Sequence[_Row]) -> list[Hypothesis]:
+        """The words of each row. Rows with equally long windows and prompts are decoded in one call."""
+        groups: dict[tuple[int, int, str], list[_Row]] = {}
+        for row in rows:
+            frames = row.mel.frames
+            if frames < LEAST_FRAMES:
+                continue
+            window = _window(frames + MARGIN_FRAMES)
+            row.encoded = self._encode(row.mel, window)
+            if row.guess is not None:
+                if row.guess.wanted(last=row.last):
+                    row.guess.take(self._model.detect_language(row.encoded)[0], frames / FRAMES_PER_S)
+                row.language, row.other = row.guess.language, row.guess.other
+            groups.setdefault((window, len(row.prompt), row.language), []).append(row)
+        for (_, _, language), group in groups.items():
+            start = self._tokens.start(language)
+            for row, segment in zip(group, self._decode(group, start), strict=True):
+                row.segment = self._look_again(row, segment, start)
+        return [row.hypothesis() for row in rows]
+
+    def _look_again(self, row: _Row, segment: Segment, start: list[int]) -> Segment:
+        """The segment, or a better one where its decoding went wrong."""
         if segment.stopped:  # a prompt tempts it to repeat itself
-            again = self._decode(self._encode(frames + SECOND_MARGIN_FRAMES), [], start, frames)
+            window = _window(row.mel.frames + SECOND_MARGIN_FRAMES)
+            (again,) = self._decode([_Row(row.mel, encoded=self._encode(row.mel, window))], start)
             # With the longer silence, `no_speech` would be too high.
             segment = replace(again, no_speech=segment.no_speech)
-        elif self._prompt and _likelihood(segment) < ENDED_EARLY:
-            again = self._decode(encoded, [], start, frames)
+        elif row.prompt and _likelihood(segment) < ENDED_EARLY:
+            (again,) = self._decode([_Row(row.mel, encoded=row.encoded)], start)
             if not again.stopped and _likelihood(again) > _likelihood(segment):
                 segment = replace(again, no_speech=segment.no_speech)
         if segment.stopped:  # its last word was cut off
             segment = replace(segment, words=segment.words[:-1])
-        segment = replace(segment, words=_with_audio(segment.words))
-        return Hypothesis((segment,) if segment.words else (), language, other)
+        return replace(segment, words=_with_audio(segment.words))
 
-    def _encode(self, least_frames: int) -> Any:
-        window = min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
-        return self._model.encode(self._as_array(self._mel.window(window)[np.newaxis]), to_cpu=False)
+    def _encode(self, mel: LogMel, window: int) -> Any:
+        # One at a time: the encoder is slower with several (docs/decisions/0045).
+        return self._model.encode(self._as_array(mel.window(window)[np.newaxis]), to_cpu=False)
 
-    def _decode(self, encoded: Any, before: list[int], start: list[int], frames: int) -> Segment:
-        """The words of the encoded audio; `before` is the text before it, in tokens."""
-        prompt = [*self._tokens.prompt(before), *start, self._tokens.no_timestamps]
-        limit = round(FREE_TOKENS + TOKENS_PER_S * frames / FRAMES_PER_S)
-        (found,) = self._model.generate(
+    def _decode(self, rows: Sequence[_Row], start: list[int]) -> list[Segment]:
+        """The words of encoded audio; all windows have the same length, and all prompts."""
+        encoded = rows[0].encoded
+        if len(rows) > 1:
+            encoded = self._as_array(np.concatenate([np.asarray(row.encoded) for row in rows]))
+        prompts = [[*self._tokens.prompt(row.prompt), *start, self._tokens.no_timestamps] for row in rows]
+        limits = [round(FREE_TOKENS + TOKENS_PER_S * row.mel.frames / FRAMES_PER_S) for row in rows]
+        most = max(limits)
+        answers = self._model.generate(
             encoded,
-            [prompt],
+            prompts,
             beam_size=1,
             # CTranslate2 allows half of this, and at most what the prompt leaves.
-            max_length=min(MOST_TOKENS, max(2 * limit, limit + len(prompt))),
+            max_length=min(MOST_TOKENS, max(2 * most, most + len(prompts[0]))),
             return_scores=True,
             return_no_speech_prob=True,
         )
-        tokens = [token for token in found.sequences_ids[0] if token < self._tokens.end]
-        return Segment(
-            tuple(self._timed(encoded, start, tokens, frames)) if tokens else (),
-            no_speech=float(found.no_speech_prob),
-            # As in OpenAI's code, the mean includes the end-of-text token.
-            log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
-            stopped=len(tokens) >= limit,
-        )
+        segments = []
+        for row, limit, found in zip(rows, limits, answers, strict=True):
+            tokens = [token for token in found.sequences_ids[0] if token < self._tokens.end]
+            stopped = len(tokens) >= limit
+            segments.append(
+                Segment(
+                    tuple(self._timed(row.encoded, start, tokens[:limit], row.mel.frames)) if tokens else (),
+                    no_speech=float(found.no_speech_prob),
+                    # As in OpenAI's code, the mean includes the end-of-text token.
+                    log_probability=float(found.scores[0]) * len(tokens) / (len(tokens) + 1),
+                    stopped=stopped,
+                )
+            )
+        return segments
 
     def _timed(
         self, encoded: Any, start: list[int], tokens: list[int], frames: int
@@ -239,6 +304,11 @@ class WhisperRecognizer:
                     min(float(begins[at]), end_s),
                     float(np.mean(aligned.text_token_probs[first:at])),
                 )
+
+
+def _window(least_frames: int) -> int:
+    """The length of a window, in frames, that has at least so many."""
+    return min(MAX_FRAMES, -(-least_frames // WINDOW_STEP) * WINDOW_STEP)
 
 
 def _with_audio(words: tuple[RecognizedWord, ...]) -> tuple[RecognizedWord, ...]:
@@ -324,23 +394,23 @@ class LanguageGuess:
 
     def __init__(self, setting: str) -> None:
         """`setting`: `auto`, or a code that is used for all speech."""
-        self._setting = setting
+        self.setting = setting
         self.forget()
 
     def forget(self) -> None:
         """Return to the state after loading."""
-        self.language = "en" if self._setting == AUTO else self._setting
+        self.language = "en" if self.setting == AUTO else self.setting
         self.other: str | None = None  # the language that is spoken, if another one was set
         self._guessed = False
         self.begin()
 
     def begin(self) -> None:
         """An utterance begins."""
-        self._open = self._setting == AUTO
+        self._open = self.setting == AUTO
 
     def wanted(self, *, last: bool) -> bool:
         """Whether to ask the model: with `auto` in the first 4 s of an utterance, else once at its end."""
-        return self._open or (last and self._setting != AUTO)
+        return self._open or (last and self.setting != AUTO)
 
     def take(self, probabilities: Sequence[tuple[str, float]], seconds: float) -> None:
         """Take the model's probabilities for `seconds` of audio.
@@ -351,9 +421,9 @@ class LanguageGuess:
         """
         token, probability = probabilities[0]
         code = token.strip("<|>")
-        if self._setting != AUTO:
+        if self.setting != AUTO:
             sure = probability >= LIKELY and seconds >= LEAST_S
-            self.other = code if sure and code != self._setting else None
+            self.other = code if sure and code != self.setting else None
             return
         if probability >= SURE or not self._guessed:
             self.language = code

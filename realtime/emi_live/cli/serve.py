@@ -208,7 +208,8 @@ def serve(
             for line in _where(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
-                server.serve(server.build_app(crowd, access, servers), listener, certificate, key)
+                app = server.build_app(crowd, access, servers, counts=shared.counts)
+                server.serve(app, listener, certificate, key)
 
 
 def _check_certificate(certificate: Path | None, key: Path | None, *, self_signed: bool) -> None:

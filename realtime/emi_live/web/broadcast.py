@@ -142,6 +142,7 @@ class Broadcast(ABC):
         self.ended: str | None = None  # why
         self.outboxes: set[Outbox] = set()
         self.running = False
+        self.behind = False  # it gets too few of the estimates that are due
         self.source: Outbox | None = None  # of the connection that sends media
         self._engine = engine
         self._version = version

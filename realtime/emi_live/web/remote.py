@@ -1,8 +1,8 @@
 """A network and a recogniser for many servers: deployments of Ray Serve, and their clients.
 
-`Fusion` computes the windows of all sessions in batches (`SharedEngine`), `Words` recognises one utterance
-after the other. In a server, `RemoteEngine` is a `FusionEngine` and `RemoteModels` is `SharedModels`. A
-window waits for its answer at most a hop.
+`Fusion` computes the windows of all sessions in batches (`SharedEngine`), `Words` decodes utterances that
+wait together in one call (`SharedModels`). In a server, `RemoteEngine` is a `FusionEngine` and `RemoteModels`
+is `SharedModels`. A window waits for its answer at most a hop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from ray.serve.handle import DeploymentHandle
@@ -42,7 +42,7 @@ __all__ = ["EngineFacts", "Fusion", "RemoteEngine", "RemoteModels", "Words", "bi
 
 START_S: Final = 120.0  # models load
 WORDS_S: Final = 60.0  # for an utterance, after those of others
-CALLS: Final = 256  # windows that wait in one process
+CALLS: Final = 256  # windows or utterances that wait in one process
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +196,10 @@ class _RemoteSession:
 
 
 class Words:
-    """A deployment: the speech recogniser of the settings.
+    """A deployment: the speech recogniser of the settings, for utterances of any number of sessions.
 
-    Utterances take turns: a batch of several takes a CPU as long as one after the other, and the first would
-    wait for the last (docs/decisions/0045). More replicas recognise at the same time.
+    Utterances that wait together share a call where they can (`SharedModels`). More replicas recognise at
+    the same time.
     """
 
     def __init__(self, config: LiveConfig) -> None:
@@ -219,30 +219,37 @@ class Words:
         if words.recognizer is None:
             raise ConfigurationError(f"no recogniser: {words.unavailable.get('text', 'it is switched off')}")
         self._recognizer = words.recognizer
-        self._turn = asyncio.Lock()
-        self.calls = 0
+        self._shared = SharedModels(words)
+        self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="words")
 
     async def about(self) -> tuple[str, int]:
         """Its name, and how many hypotheses must agree."""
         return self._recognizer.name, self._recognizer.agreement
 
-    async def recognise(self, prompt: str, sound: NDArray[np.float32], last: bool) -> Hypothesis:
-        """The words of an utterance, (n,) at 16 kHz, from its beginning; `last`: it has ended."""
-        async with self._turn:
-            self.calls += 1
-            return await asyncio.to_thread(self._recognise, prompt, sound, last)
+    async def recognise(self, prompt: str, sound: NDArray[np.float32], last: bool) -> tuple[Hypothesis, int]:
+        """The words of an utterance, (n,) at 16 kHz, from its beginning, and how many shared its call.
 
-    def _recognise(self, prompt: str, sound: NDArray[np.float32], last: bool) -> Hypothesis:
-        self._recognizer.begin(prompt)
-        self._recognizer.accept(sound)
-        return self._recognizer.finish() if last else self._recognizer.hypothesis()
+        `last`: it has ended.
+        """
+        user = self._shared.lend_recognizer(self._recognizer)
+        user.begin(prompt)
+        user.accept(sound)
+        ask = user.finish if last else user.hypothesis
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, ask), user.together
+        finally:
+            user.close()  # if who asks has gone: its thread does not wait for a turn
 
 
 class _RemoteRecognizer:
     """One user's `Recognizer` that asks a `Words` deployment, with all sound of the utterance each time."""
 
-    def __init__(self, words: DeploymentHandle[Any], name: str, agreement: int) -> None:
+    def __init__(
+        self, words: DeploymentHandle[Any], name: str, agreement: int, answered: Callable[[int], None]
+    ) -> None:
+        """`answered` is told how many utterances shared a call."""
         self._words = words
+        self._answered = answered
         self.name = name
         self.agreement = agreement
         self._prompt = ""
@@ -287,14 +294,16 @@ class _RemoteRecognizer:
                 raise RecognizerLostError("the speech recogniser was returned")
             self._asked = asked = self._words.recognise.remote(self._prompt, sound, last)
         try:
-            found: Hypothesis = asked.result(timeout_s=WORDS_S)
+            found, together = asked.result(timeout_s=WORDS_S)
         except Exception as error:  # whatever Ray raises
             with suppress(Exception):
                 asked.cancel()
             raise RecognizerLostError(f"the recogniser of other servers failed: {_line(error)}") from error
         finally:
             self._asked = None
-        return found
+        self._answered(together)
+        answer: Hypothesis = found
+        return answer
 
 
 class RemoteModels(SharedModels):
@@ -308,14 +317,15 @@ class RemoteModels(SharedModels):
     @staticmethod
     def recognizer(words: DeploymentHandle[Any], name: str, agreement: int) -> _RemoteRecognizer:
         """A recogniser to load the other models with."""
-        return _RemoteRecognizer(words, name, agreement)
+        return _RemoteRecognizer(words, name, agreement, lambda _: None)
 
     def lend(self) -> Encoders:
         """As `SharedModels.lend`; users do not wait for each other in this process."""
         lent = super().lend()
         if lent.recognizer is None:
             return lent
-        own = _RemoteRecognizer(self._words, lent.recognizer.name, lent.recognizer.agreement)
+        name, agreement = lent.recognizer.name, lent.recognizer.agreement
+        own = _RemoteRecognizer(self._words, name, agreement, self._count)
         return replace(lent, recognizer=own)
 
 

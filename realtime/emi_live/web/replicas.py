@@ -214,6 +214,10 @@ class Replica:
             return bool(status.replica_states.get("STOPPING", 0))
         return False
 
+    def counts(self) -> dict[str, int]:
+        """Further counters for /metrics."""
+        return self._shared.counts()
+
     async def close(self) -> None:
         """End all sessions and release the models."""
         await self.crowd.close()
@@ -243,7 +247,14 @@ def _build(plan: Plan) -> Starlette:
         use_addresses(loopback=plan.loopback)
         servers = check_ice(plan.ice)
     replica = Replica(plan)
-    app = build_app(replica.crowd, plan.access, servers, beside=replica.watch, at_end=replica.close)
+    app = build_app(
+        replica.crowd,
+        plan.access,
+        servers,
+        beside=replica.watch,
+        at_end=replica.close,
+        counts=replica.counts,
+    )
     app.state.replica = replica
     return app
 

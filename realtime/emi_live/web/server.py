@@ -1,7 +1,7 @@
 """The HTTP and WebSocket server of `emi serve`, on Starlette and uvicorn.
 
     GET  /                           the page; GET /emi.js, /emi.d.ts, /example.html
-    POST /v1/sessions                a new session: {"id": …}; 503 when all are taken
+    POST /v1/sessions                a new session: {"id": …}; 503 when all are taken, or the machine is full
     WS   /v1/sessions/{id}           media in, messages out (`web.protocol`); `?role=viewer` only reads
     GET  /v1/sessions/{id}/latest    the newest estimate; 204 before the first
     POST /v1/sessions/{id}/offer     media by WebRTC in place of the WebSocket (`web.rtc`)
@@ -247,6 +247,7 @@ def build_app(
     *,
     beside: Callable[[], Coroutine[Any, Any, None]] = _nothing,
     at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+    counts: Callable[[], Mapping[str, int]] = dict,
 ) -> Starlette:
     """The application for these sessions.
 
@@ -256,6 +257,7 @@ def build_app(
         ice: servers that WebRTC may ask.
         beside: runs while the application does.
         at_end: is awaited at its end.
+        counts: further counters for /metrics, by name.
     """
 
     @asynccontextmanager
@@ -268,7 +270,7 @@ def build_app(
                 task.cancel()
             await at_end()
 
-    handlers = _Handlers(sessions, ice)
+    handlers = _Handlers(sessions, ice, counts)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
     routes += [
         Route("/v1/sessions", handlers.open, methods=["POST"]),
@@ -391,9 +393,12 @@ def run_in_thread(
 class _Handlers:
     """One method per route."""
 
-    def __init__(self, sessions: Crowd, ice: Sequence[RTCIceServer]) -> None:
+    def __init__(
+        self, sessions: Crowd, ice: Sequence[RTCIceServer], counts: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._sessions = sessions
         self._ice = ice
+        self._counts = counts
 
     async def open(self, _: Request) -> Response:
         try:
@@ -456,17 +461,18 @@ class _Handlers:
         return Response(status_code=204)
 
     async def health(self, _: Request) -> Response:
-        sessions = self._sessions
-        return JSONResponse({"status": "ok", "sessions": len(sessions.running), "most": sessions.most})
+        running, most = self._sessions.running, self._sessions.most
+        behind = sum(one.behind for one in running.values())
+        return JSONResponse({"status": "ok", "sessions": len(running), "most": most, "behind": behind})
 
     async def metrics(self, _: Request) -> Response:
         """Counters in Prometheus' text format."""
         running = list(self._sessions.running.values())
-        totals = self._sessions.counters + sum(
-            (one.counters for one in running), type(self._sessions.counters)()
-        )
+        totals = self._sessions.counters + sum((one.counters for one in running), Counter(self._counts()))
         registry = CollectorRegistry()
         Gauge("emi_sessions", "Sessions that are open.", registry=registry).set(len(running))
+        behind = Gauge("emi_sessions_behind", "Sessions that get too few estimates.", registry=registry)
+        behind.set(sum(one.behind for one in running))
         registry.register(EventCollector(lambda: totals))
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 

@@ -25,6 +25,7 @@ from emi_live.clock import NS_PER_MS, NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.live import LiveEngine
 from emi_live.web.broadcast import POLL_S, TOPICS, Broadcast, FullError, Outbox, read_packets
+from emi_live.web.overload import FULL, SPAN_S, Pace, share_of
 from emi_live.web.protocol import PICTURE, Bye, Media, ProtocolError, Role, StateEvent
 from emi_live.worker import Worker
 from emi_models.errors import EmiError
@@ -111,6 +112,8 @@ class Session(Broadcast):
         self.last_ms: float | None = None  # end of the last estimate there, by the client's clock
         self.lost_s: float | None = time.monotonic()  # since when there is no source
         self.heard_s = time.monotonic()  # when the last media came
+        self.pace = Pace()
+        self._told_behind_s = -SPAN_S
         self._clock = ClientClock()
         # What gives the newest picture, and its capture time; None of it once it is decoded.
         self._picture: tuple[Callable[[], np.ndarray | None], int] | None = None
@@ -140,6 +143,21 @@ class Session(Broadcast):
             self._tasks.add(task)
             task.add_done_callback(self._task_ended)
         self.tell_state()
+
+    def watch_pace(self, now_s: float) -> None:
+        """Count the estimates that were made and left out; warn while too many are left out."""
+        if not self.running or not self.pace.is_due(now_s):
+            return
+        engine = self._engine.health.snapshot().counters
+        made = engine.get("fusion.estimates", 0)
+        missed = engine.get("fusion.missed_hops", 0) + engine.get("fusion.late_windows", 0)
+        self.counters["estimates"], self.counters["estimates_missed"] = made, missed
+        self.pace.take(now_s, made, missed)
+        self.behind = self.pace.behind
+        if self.behind and now_s - self._told_behind_s >= SPAN_S and (counted := self.pace.counted):
+            self._told_behind_s = now_s
+            said = f"{counted[0]} of {counted[1]} estimates in the last {SPAN_S:g} s"
+            self.warn(f"this machine is full: this session got {said}", "behind")
 
     def state(self) -> StateEvent:
         """What the session does now."""
@@ -361,8 +379,15 @@ class Sessions:
         """A new session; it loads in the background.
 
         Raises:
-            FullError: there are as many as allowed.
+            FullError: there are as many as allowed, or those that are there get too few estimates.
         """
+        share = share_of(session.pace for session in self.running.values())
+        if share is not None and share < FULL:
+            self.counters["refused_full"] += 1
+            raise FullError(
+                f"this machine is full: its {len(self.running)} sessions get {100 * share:.0f} % of their "
+                "estimates; try again later, or elsewhere"
+            )
         return self._begin(self.most)
 
     def find(self, name: str) -> Session | None:
@@ -432,6 +457,7 @@ class Sessions:
             await asyncio.sleep(POLL_S)
             now_s = time.monotonic()
             for session in list(self.running.values()):
+                session.watch_pace(now_s)
                 if session.ended is None and session.lost_s is not None:
                     if now_s - session.lost_s > self._comeback_s:
                         session.ended = f"the source was gone for {self._comeback_s:g} s"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.speech.guards import Guards
 from emi_models.speech.incremental import SoundBuffer
-from emi_models.speech.recognizer import RecognizedWord, Segment
+from emi_models.speech.recognizer import RecognizedWord, Segment, Utterance
 from emi_models.speech.whisper import WhisperRecognizer
 from tests.models.speech.tiny_whisper import make_tiny_whisper
 
@@ -65,6 +66,37 @@ def test_a_dropped_utterance_leaves_nothing(recognizer: WhisperRecognizer) -> No
     assert recognizer.hypothesis().words == ()
 
 
+def test_utterances_that_are_recognised_together_get_the_words_that_each_gets_alone(
+    recognizer: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = [
+        Utterance(SOUND[:RATE_HZ]),
+        Utterance(SOUND),
+        Utterance(SOUND[:800]),  # too short for words
+        Utterance(SOUND[: 2 * RATE_HZ], "how good", last=True),
+        Utterance(SOUND[: 2 * RATE_HZ - 1000], last=True),
+    ]
+    alone = []
+    for one in utterances:
+        recognizer.begin(one.prompt)
+        recognizer.accept(one.samples)
+        alone.append(recognizer.finish() if one.last else recognizer.hypothesis())
+    recognizer.begin()
+    recognizer.accept(SOUND)
+    calls: list[int] = []
+    decode = recognizer._decode
+
+    def watched(rows: Sequence[Any], start: list[int]) -> list[Segment]:
+        calls.append(len(rows))
+        return decode(rows, start)
+
+    monkeypatch.setattr(recognizer, "_decode", watched)
+    assert recognizer.recognize(utterances) == alone
+    assert sorted(calls) == [1, 1, 2], "those with equally long windows and no prompt are one call"
+    assert len(recognizer.finish().words) == 5, "what was accepted before stays"
+    assert recognizer.recognize([]) == []
+
+
 def words_of(text: str, each_s: float = 0.2) -> tuple[RecognizedWord, ...]:
     return tuple(
         RecognizedWord(word, i * each_s, (i + 1) * each_s, 0.9) for i, word in enumerate(text.split())
@@ -89,7 +121,7 @@ def test_where_the_words_before_mislead_it_decodes_again_without_them(
     kept: int,
 ) -> None:
     monkeypatch.setattr(
-        recognizer, "_decode", lambda encoded, before, start, frames: continuing if before else alone
+        recognizer, "_decode", lambda rows, start: [continuing if row.prompt else alone for row in rows]
     )
     recognizer.begin("how good")
     recognizer.accept(SOUND)
@@ -106,7 +138,7 @@ def test_words_that_are_guessed_before_they_are_said_are_left_out(
         RecognizedWord("to", 0.4, 0.4, 0.9),
         RecognizedWord("see", 0.4, 0.4, 0.9),
     )
-    monkeypatch.setattr(recognizer, "_decode", lambda *given: Segment(guessed, 0.1, -0.1))
+    monkeypatch.setattr(recognizer, "_decode", lambda *given: [Segment(guessed, 0.1, -0.1)])
     recognizer.begin()
     recognizer.accept(SOUND)
     assert [word.text for word in recognizer.hypothesis().words] == ["how", "good"]

@@ -12,8 +12,8 @@ from emi_models.encoders.voice_activity import VoiceGate
 from emi_models.errors import ModelIntegrityError, ModelUnavailableError
 from emi_models.speech.incremental import Endpointer, IncrementalRecognizer
 from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
-from emi_models.speech.log_mel import FRAMES_PER_S
-from emi_models.speech.recognizer import Recognizer
+from emi_models.speech.log_mel import FRAMES_PER_S, LogMel
+from emi_models.speech.recognizer import Recognizer, Utterance
 from emi_models.speech.whisper import LanguageGuess, WhisperRecognizer
 from tests.models.encoders.media import read_sound
 
@@ -85,9 +85,9 @@ def test_the_encoder_is_given_the_speech_and_a_margin_not_30_s(
     windows: list[int] = []
     encode = english._encode
 
-    def watched(frames: int) -> object:
-        windows.append(frames)
-        return encode(frames)
+    def watched(mel: LogMel, window: int) -> object:
+        windows.append(window)
+        return encode(mel, window)
 
     monkeypatch.setattr(english, "_encode", watched)
     sound = read_sound(assets / "speech/jfk.flac")
@@ -140,6 +140,10 @@ def test_a_process_of_its_own_gives_the_same(
     assert in_one_piece(isolated, sound) == in_one_piece(english, sound)
     isolated.forget()
     assert in_one_piece(isolated, sound) == in_one_piece(english, sound)
+    assert isolated.batching == english.batching
+    utterances = [Utterance(sound), Utterance(sound[:-1600], last=True)]
+    together = isolated.recognize(utterances)
+    assert together == [answer for one in utterances for answer in english.recognize([one])]
     isolated.close()
 
 
