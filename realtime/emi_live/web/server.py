@@ -416,7 +416,7 @@ class _Handlers:
         except FullError as error:
             return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         try:
             sdp = await _offer_of(request)
             if find_spec("aiortc") is None:
@@ -442,7 +442,7 @@ class _Handlers:
     async def latest(self, request: Request) -> Response:
         session = self._find(request)
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         if session.latest is None:
             return Response(status_code=204)
         return JSONResponse(session.latest.to_json())
@@ -450,7 +450,7 @@ class _Handlers:
     async def end(self, request: Request) -> Response:
         session = self._find(request)
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         session.ended = session.ended or "ended by the client"
         await self._sessions.end(session)
         return Response(status_code=204)
@@ -499,6 +499,12 @@ class _Handlers:
             sending.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sending
+
+    def _not_here(self, request: Request) -> Response:
+        if self._sessions.elsewhere(request.path_params["id"]):
+            error = "another server has the session, or its source has not come back yet"
+            return JSONResponse({"error": error}, 503, headers={"Retry-After": "1"})
+        return JSONResponse({"error": "there is no such session, or it has ended"}, 404)
 
     def _find(self, request: HTTPConnection) -> Broadcast | None:
         return self._sessions.find(request.path_params["id"])
@@ -585,10 +591,6 @@ def _file(name: str, media_type: str) -> Any:
         return Response(content, media_type=media_type)
 
     return answer
-
-
-def _not_found() -> Response:
-    return JSONResponse({"error": "there is no such session, or it has ended"}, 404)
 
 
 def _host_of(netloc: str) -> str:
