@@ -450,7 +450,10 @@ def deploy(plan: Plan, door: Door) -> Deployed:
         )
     except Exception as error:
         status = serve.status().applications.get(APP)
-        why = status.message if status is not None and status.message else str(error)
+        said = (
+            [] if status is None else [status.message, *(one.message for one in status.deployments.values())]
+        )
+        why = "\n".join(one for one in said if one) or str(error)
         goes_on = "; the version before goes on" if old is not None else ""
         raise StageError(f"emi serve does not start on Ray: {_reason(why)}{goes_on}") from error
     _keep(new)
