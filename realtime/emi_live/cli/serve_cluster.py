@@ -65,7 +65,7 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
 
         found = running_at()
         if found is not None:
-            _check_same(address, wanted, found)
+            _check_same(address, wanted, found, console)
             status.update("deploying a new version …")
         elif in_use is not None:
             raise in_use
@@ -114,16 +114,21 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
 
 def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Door:
     from emi_live.web.replicas import Door
+    from emi_live.web.server import check_certificate
 
     if not wanted.self_signed:
+        if wanted.certificate is not None:
+            check_certificate(wanted.certificate, wanted.key)
         files = (one and one.resolve() for one in (wanted.certificate, wanted.key))
         return Door(wanted.host, port, *files)
     # The proxies read it whenever they start, also when this command has ended and its service goes on.
     return Door(wanted.host, port, *self_signed_in(Path(tempfile.mkdtemp(prefix=FOLDER)), access, console))
 
 
-def _check_same(address: str, wanted: Wanted, found: Door) -> None:
+def _check_same(address: str, wanted: Wanted, found: Door, console: Console) -> None:
     """Raise ConfigurationError if a service that runs cannot be replaced by one with these options."""
+    from emi_live.web.certificate import fingerprint_of
+
     end = "end it first (Ctrl-C where it runs)"
     if wanted.host != found.host or wanted.port not in (0, found.port):
         raise ConfigurationError(
@@ -139,6 +144,8 @@ def _check_same(address: str, wanted: Wanted, found: Door) -> None:
             f"{has if found.certificate else 'no certificate'}, which a new version keeps; give the same, "
             f"or {end}"
         )
+    if own and found.certificate is not None:
+        show_fingerprint(fingerprint_of(found.certificate), console)
 
 
 def _forget(door: Door) -> None:
@@ -153,12 +160,17 @@ def self_signed_in(folder: Path, access: Access, console: Console) -> tuple[Path
 
     hosts = ["localhost", "127.0.0.1", *access.hosts]
     certificate, key, fingerprint = make_certificate(hosts, folder)
+    show_fingerprint(fingerprint, console)
+    return certificate, key
+
+
+def show_fingerprint(fingerprint: str, console: Console) -> None:
+    """Say what people are to compare."""
     console.print(
         f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
         highlight=False,
         soft_wrap=True,
     )
-    return certificate, key
 
 
 def where_to_open(host: str, port: int, access: Access, *, secure: bool) -> Iterator[str]:

@@ -18,6 +18,7 @@ import hmac
 import ipaddress
 import logging
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -73,6 +74,7 @@ __all__ = [
     "Crowd",
     "Server",
     "build_app",
+    "check_certificate",
     "check_names",
     "is_loopback",
     "listen",
@@ -320,14 +322,20 @@ def serve(
     Raises:
         ConfigurationError: the certificate or its key is not valid.
     """
+    if certificate is not None:
+        check_certificate(certificate, key)
     config = server_config(app, certificate, key)
+    Server(config).run(sockets=[listener])
+
+
+def check_certificate(certificate: Path, key: Path | None) -> None:
+    """Raise ConfigurationError if they are not a certificate and its key."""
     try:
-        config.load()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # what the ssl module raises
         raise ConfigurationError(
             f"--certificate {certificate}: {error}; give PEM files that belong together"
         ) from error
-    Server(config).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
