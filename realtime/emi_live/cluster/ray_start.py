@@ -120,7 +120,7 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
                 _temp_dir=str(folder),
                 **_quiet(),
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a bare one, if it takes too long
         ray.shutdown()
         raise StageError(f"Ray did not start: {_line(error)}; leave --cluster out") from error
     try:

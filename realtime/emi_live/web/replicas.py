@@ -360,7 +360,8 @@ def make_application(plan: Plan) -> Application:
 
 def _surge(replicas: int, beside: float) -> int:
     """Per cent of the replicas that may run more while they are replaced, for so many beside the old ones."""
-    return max(min(1, int(beside)), min(100, int(100 * beside / replicas)))
+    whole = min(replicas, math.floor(beside))
+    return max(min(1, whole), 100 * whole // replicas)
 
 
 class Deployed:
