@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,8 +28,10 @@ from emi_live.web.client import EmiClient
 from emi_live.web.protocol import EstimateEvent, Event, Hello, WarningEvent
 from emi_live.web.sessions import Tickets
 from tests.live.web.conftest import PATIENCE_S, Served, serving
+from tests.support.strace_output import CALLS, RAY_FAULT, read_trace
 
 SECRET, TOKEN, RAY_TOKEN = b"for tests", "for-tests", 32 * "f0"
+TRACE = "trace"  # the file, in the folder of the command
 
 
 def test_an_id_tells_its_server_and_none_can_be_made_up() -> None:
@@ -237,6 +240,7 @@ class OnRay:
     url: str
     pid: int
     cluster: str
+    folder: Path
 
     def status(self, session: str) -> int:
         return status_of(self.url, session)
@@ -247,18 +251,44 @@ class OnRay:
         return found
 
 
-def emi_serve(cluster: str, port: int, *options: str) -> subprocess.Popen[str]:
-    command = [str(Path(sys.executable).with_name("emi")), "serve", "--cluster", cluster, "--port", str(port)]
+def emi_serve(
+    cluster: str, port: int, *options: str, before: Sequence[str] = (), folder: Path | None = None
+) -> subprocess.Popen[str]:
+    """The command; `before` it stands what traces it, and `folder` is its home and its temporary folder."""
+    command = [*before]
+    command += [
+        str(Path(sys.executable).with_name("emi")),
+        "serve",
+        "--cluster",
+        cluster,
+        "--port",
+        str(port),
+    ]
     command += ["--replicas", "2", "--networks", "1", "--token", TOKEN, "--offline", *options]
     command += ["--set", "speech.backend=none", "--set", "face.enabled=false"]
     environ = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
+    if folder is not None:
+        environ |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / ".cache"), "TMPDIR": str(folder)}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+
+
+def strace(trace: Path) -> list[str]:
+    """What traces a command, as its grandchild; nothing where that does not work."""
+    command = ["strace", "-D", "-f", "-yy", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o"]
+    try:
+        subprocess.run([*command, os.devnull, "true"], capture_output=True, check=True, timeout=PATIENCE_S)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [*command, str(trace)]
 
 
 @pytest.fixture(scope="module")
 def on_ray() -> Iterator[OnRay]:
     pytest.importorskip("ray")
-    with emi_serve("auto", 0) as process:
+    with (
+        TemporaryDirectory(prefix="emi-") as name,  # Ray's sockets need a short path
+        emi_serve("auto", 0, before=strace(Path(name) / TRACE), folder=Path(name)) as process,
+    ):
         assert process.stderr is not None
         said, url = "", ""
         try:
@@ -267,7 +297,7 @@ def on_ray() -> Iterator[OnRay]:
                 if found := re.search(r"open (http://\S+?)/#", line):
                     url = found[1]
                 if found := re.search(r"replicas on Ray at (\S+),", line):
-                    yield OnRay(url, process.pid, found[1])
+                    yield OnRay(url, process.pid, found[1], Path(name))
                     break
             else:
                 raise AssertionError(said)
@@ -329,7 +359,7 @@ def test_a_session_goes_on_within_five_seconds_when_its_replica_is_killed(on_ray
 
 @pytest.mark.slow
 def test_a_second_command_replaces_the_service_whose_sessions_move_once(on_ray: OnRay) -> None:
-    """The last test of the service: the command that began it does not own it after this."""
+    """The last use of the service: the command that began it does not own it after this."""
     stop, port = threading.Event(), urlsplit(on_ray.url).port or 0
     with EmiClient.open(on_ray.url, token=TOKEN, resume=True) as client:
         before = client.session
@@ -361,6 +391,21 @@ def test_a_second_command_replaces_the_service_whose_sessions_move_once(on_ray: 
             sender.join(PATIENCE_S)
     with pytest.raises(SourceError):
         EmiClient.open(on_ray.url, token=TOKEN)
+
+
+@pytest.mark.slow
+def test_the_service_reached_nobody_and_wrote_in_its_own_folders_alone(on_ray: OnRay) -> None:
+    """What the command, Ray and the replicas have done in the tests above; the clients are not traced."""
+    trace = on_ray.folder / TRACE
+    if not trace.exists():
+        message = "tracing needs Linux with strace, and leave to use it"
+        if os.environ.get("EMI_REQUIRE_DEVICES"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with trace.open(encoding="utf-8", errors="replace") as lines:
+        report = read_trace(lines, cwd=Path.cwd(), allowed=[on_ray.folder])
+    assert report.calls > 1000
+    assert [fault for fault in report.faults if not RAY_FAULT.fullmatch(fault)] == []
 
 
 def has(process: psutil.Process, replica: str) -> bool:
