@@ -270,6 +270,8 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
     tickets = Tickets("one", b"for tests")
     with serving(most=1, make_engine=two_faces, tickets=tickets) as served:  # type: ignore[arg-type]
         page = open_page(browser, served, wishes="#transport=webrtc")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         page.click("#start")
         page.wait_for_selector("#modalities .live")
 
@@ -287,6 +289,7 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
         ((name, session),) = served.sessions.running.items()
         assert name.startswith("two.")
         assert session.taken_over
+        assert any("/latest" in url for url in asked), "the browser's own notice comes half a minute later"
         page.click("#stop")
         page.wait_for_selector("#consent:not([hidden])")
         page.context.close()
