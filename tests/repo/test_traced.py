@@ -24,7 +24,7 @@ import pytest
 from emi_models import EMOTIONS
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import memory_set
-from tests.support.strace_output import CALLS, Report, read_trace
+from tests.support.strace_output import CALLS, RAY_FAULT, Report, read_trace
 
 CLIP: Final = "av/face_and_speech.mp4"
 CLIP_S: Final = 2
@@ -108,9 +108,7 @@ CULPRITS: Final[Mapping[str, tuple[str, ...]]] = {
     "writes": ("python", "-c", "import pathlib; pathlib.Path.home().joinpath('note').write_bytes(b'')"),
     "phones_home": ("python", "-c", "import onnxruntime"),  # as it is, without any package of ours
 }
-# Three of Ray's processes ask for the name of 127.0.0.1, which /etc/hosts answers (docs/decisions/0044).
 NO_FAULT: Final = re.compile(r"(?!)")
-RAY_FAULT: Final = re.compile(r"openat of /etc/resolv\.conf|openat of /dev/shm/plasma\w+")
 LANES: Final = (
     ("help", "models", "privacy", "input", "camera", "peers", "open"),
     ("demo", "serve"),

@@ -82,6 +82,13 @@ class _Mute:
         return getattr(self._transport, name)
 
 
+def mute(ice: Any) -> None:
+    """Have a connection of aioice send nothing more."""
+    for pair in ice._nominated.values():
+        silent: Any = _Mute(pair.protocol.transport)
+        pair.protocol.transport = silent
+
+
 class Browser:
     """The other side of a session."""
 
@@ -115,10 +122,7 @@ class Browser:
 
     def cut(self) -> None:
         """Send nothing more, without a word: what a pulled cable does."""
-        ice = self.channel.transport.transport.transport._connection
-        for pair in ice._nominated.values():
-            silent: Any = _Mute(pair.protocol.transport)
-            pair.protocol.transport = silent
+        mute(self.channel.transport.transport.transport._connection)
 
     def command(self, type_: Any, **more: Any) -> None:
         """Send a command."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,14 +19,13 @@ from emi_live.errors import ConfigurationError
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from aiortc import RTCIceServer
     from rich.console import Console
 
     from emi_live.config import LiveConfig
     from emi_live.sharing import SharedModels
-    from emi_live.web.server import Access
     from emi_live.web.sessions import Sessions
 
 __all__ = ["app"]
@@ -40,6 +38,7 @@ HELP: Final = """Serve a page that shows your own picture, six curves and your w
   emi serve --sessions 8 --config small      for more people, on a small machine
   emi serve --host 0.0.0.0 --name my.host --certificate c.pem --key k.pem
   emi serve --cluster auto --replicas 2      in several processes, on Ray (docs/scale.md)
+  emi serve --cluster HEAD:6379              once more with other settings: a new version, sessions move
 
 The browser sends its camera and microphone to this server, and to nobody else. Nothing is stored.
 Other programs join over a WebSocket or WebRTC: docs/web.md.
@@ -117,6 +116,14 @@ def serve(
         int,
         typer.Option(help="Replicas of one recogniser for all; 0: each server has one.", min=0, max=64),
     ] = 0,
+    rolling: Annotated[
+        bool,
+        typer.Option(
+            "--rolling",
+            metavar=FLAG,
+            help="On a cluster that serves already: one replica after the other, not all new ones at once.",
+        ),
+    ] = False,
     config: Annotated[
         str | None,
         typer.Option(
@@ -151,6 +158,7 @@ def serve(
             require("aiortc", extra="webrtc", what="--ice")
         from rich.console import Console
 
+        from emi_live.cli.serve_cluster import Wanted, self_signed_in, serve_on_cluster, where_to_open
         from emi_live.cli.session import set_up_logging
         from emi_live.live import LiveEngine
         from emi_live.web import server
@@ -181,11 +189,10 @@ def serve(
                 "recognizers": recognizers,
                 "ice": ice or (),
                 "loopback": local,
+                "rolling": rolling,
             }
-            with TemporaryDirectory(prefix="emi-") as folder:
-                if self_signed:
-                    certificate, key = _self_signed(access, Path(folder), console)
-                _serve_on_ray(cluster, plan, host, port, certificate, key, console)
+            door = Wanted(host, port, certificate, key, self_signed=self_signed)
+            serve_on_cluster(cluster, plan, door, console)
             return
         with (
             server.listen(host, port) as listener,
@@ -204,8 +211,8 @@ def serve(
             listener.listen()  # who reads the address below can connect
             port = listener.getsockname()[1]
             if self_signed:
-                certificate, key = _self_signed(access, Path(folder), console)
-            for line in _where(host, port, access, secure=certificate is not None):
+                certificate, key = self_signed_in(Path(folder), access, console)
+            for line in where_to_open(host, port, access, secure=certificate is not None):
                 console.print(line, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
                 app = server.build_app(crowd, access, servers, counts=shared.counts)
@@ -223,20 +230,6 @@ def _check_certificate(certificate: Path | None, key: Path | None, *, self_signe
             raise ConfigurationError(f"there is no file {file}")
 
 
-def _self_signed(access: Access, folder: Path, console: Console) -> tuple[Path, Path]:
-    """A certificate for this run, and its key; its fingerprint is shown."""
-    from emi_live.web.certificate import make_certificate
-
-    hosts = ["localhost", "127.0.0.1", *access.hosts]
-    certificate, key, fingerprint = make_certificate(hosts, folder)
-    console.print(
-        f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return certificate, key
-
-
 def _replicas(text: str) -> tuple[int, int]:
     """The least and the most of `--replicas`: `2`, or `1:8`.
 
@@ -247,42 +240,6 @@ def _replicas(text: str) -> tuple[int, int]:
     if least.isdecimal() and (most or least).isdecimal() and 0 < int(least) <= int(most or least) <= 1000:
         return int(least), int(most or least)
     raise ConfigurationError(f"--replicas {text}: give a number from 1 on, or two such as 1:8")
-
-
-def _serve_on_ray(
-    address: str,
-    plan: dict[str, Any],
-    host: str,
-    port: int,
-    certificate: Path | None,
-    key: Path | None,
-    console: Console,
-) -> None:
-    """Serve in replicas until Ctrl-C."""
-    from emi_live.cluster.ray_start import connected
-    from emi_live.web import server
-
-    if plan["config"].fusion.device == "cuda" and not plan["networks"]:
-        raise ConfigurationError("--cluster with fusion.device=cuda: add --networks 1, which gets the GPU")
-    with server.listen(host, port) as listener:  # an address in use is an error before Ray starts
-        port = listener.getsockname()[1]
-    with console.status("starting Ray …"), ExitStack() as opened:
-        cluster = opened.enter_context(connected(address))
-        from emi_live.web.replicas import Plan, deploy
-
-        opened.callback(console.print, "[dim]ending the replicas …[/dim]")
-        cpus = 0.0 if cluster.here else 1.0
-        deployed = deploy(Plan(**plan, cpus=cpus), host, port, certificate, key)
-        opened.callback(deployed.close)
-        running = opened.pop_all()
-    with running, suppress(KeyboardInterrupt):
-        for line in _where(host, port, plan["access"], secure=certificate is not None):
-            console.print(line, highlight=False, soft_wrap=True)
-        say = f"{plan['least']}" if plan["least"] == plan["most"] else f"{plan['least']} to {plan['most']}"
-        console.print(
-            f"[dim]{say} replicas on Ray at {cluster.address}, {plan['sessions']} people each[/dim]"
-        )
-        threading.Event().wait()
 
 
 def _prepare_rtc(ice: Sequence[str], *, loopback: bool) -> Sequence[RTCIceServer]:
@@ -320,23 +277,3 @@ def _load_first(crowd: Sessions, settings: LiveConfig, shared: SharedModels, con
         step = LoadingSteps(status, settings.fusion.threads, None)
         lines = crowd.prepare(LiveEngine(settings, shared=shared, progress=progress, step=step))
     announce(console, lines)
-
-
-def _where(host: str, port: int, access: Access, *, secure: bool) -> Iterator[str]:
-    """Where to open the page, and who can reach it."""
-    scheme = "https" if secure else "http"
-    shown = "localhost" if host in ("127.0.0.1", "::1") else next(iter(sorted(access.hosts)), host)
-    shown = f"[{shown}]" if ":" in shown else shown
-    page = f"{scheme}://{shown}:{port}/" + (f"#token={access.token}" if access.token else "")
-    yield f"[bold]open {page}[/bold]   (Ctrl-C ends)"
-    if host in ("127.0.0.1", "::1"):
-        yield "[dim]only this machine can connect; nothing is stored[/dim]"
-        return
-    yield "[yellow]other machines can connect; each client must give the token[/yellow]"
-    if not access.hosts:
-        yield "[yellow]browsers reach this server only under the names that you give with --name[/yellow]"
-    if not secure:
-        yield (
-            "[yellow]browsers give camera and microphone only to https pages of other machines: "
-            "add --self-signed, or --certificate and --key[/yellow]"
-        )

@@ -16,16 +16,18 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from emi_live.errors import ConfigurationError, StageError
 from emi_models.libraries import require
@@ -44,6 +46,12 @@ BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
 }
 LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")
+LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
+# Each replica and actor is a process, which Ray counts against the cores, though they sleep most of the time.
+# Ray also asks its controller once more to end when it has just ended.
+EXPECTED: Final = re.compile(r"worker processes have been started|Task ServeController\.\w*shutdown failed")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
                 _temp_dir=str(folder),
                 **_quiet(),
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a bare one, if it takes too long
         ray.shutdown()
         raise StageError(f"Ray did not start: {_line(error)}; leave --cluster out") from error
     try:
@@ -151,10 +159,25 @@ def _signal_kept() -> Iterator[None]:
 
 
 def _quiet() -> dict[str, object]:
-    """Ray's own lines stay in its log files."""
+    """Ray's own lines stay in its log files; its warnings, which it writes to standard output, are logged."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = log_warning
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     return {"configure_logging": False, "log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def log_warning(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    """Log what Ray has to say, one line each; what is expected is for `--debug` alone.
+
+    Args:
+        data: as Ray gives it to its `print_to_stdstream`: `lines`.
+        ignore_prefix: of no use here.
+    """
+    for text in data.get("lines", ()):
+        level = logging.DEBUG if EXPECTED.search(text) else logging.WARNING
+        logger.log(level, "Ray: %s", textwrap.shorten(str(text), LONGEST_WARNING, placeholder=" …"))
 
 
 def _cluster(*, here: bool) -> Cluster:

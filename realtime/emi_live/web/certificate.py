@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["DAYS", "make_certificate"]
+__all__ = ["DAYS", "fingerprint_of", "make_certificate"]
 
 DAYS: Final = 30
 
@@ -52,7 +52,16 @@ def make_certificate(names: Sequence[str], folder: Path) -> tuple[Path, Path, st
     )
     with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pem)
-    return public, private, certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    return public, private, _fingerprint(certificate)
+
+
+def fingerprint_of(certificate: Path) -> str:
+    """The SHA-256 fingerprint of a PEM file."""
+    return _fingerprint(x509.load_pem_x509_certificate(certificate.read_bytes()))
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def _name(text: str) -> x509.GeneralName:

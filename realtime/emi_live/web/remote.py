@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from emi_engine.protocol import ArrayEngine, EngineError, WindowLateError
-from emi_live.errors import ConfigurationError, StageError
+from emi_live.errors import ConfigurationError
 from emi_live.sharing import SharedEngine, SharedModels
+from emi_live.web.ray_inside import bind_to_own_address
 from emi_models.errors import EmiError
 from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from emi_models.inputs import FusionShapes, StreamWindow
     from emi_models.speech.recognizer import Hypothesis
 
-__all__ = ["EngineFacts", "Fusion", "RemoteEngine", "RemoteModels", "Words", "bind_to_own_address"]
+__all__ = ["EngineFacts", "Fusion", "RemoteEngine", "RemoteModels", "Words"]
 
 START_S: Final = 120.0  # models load
 WORDS_S: Final = 60.0  # for an utterance, after those of others
@@ -52,25 +53,6 @@ class EngineFacts:
     name: str
     detail: str
     header: CheckpointHeader
-
-
-def bind_to_own_address() -> None:
-    """Have Ray Serve take calls on this machine's address in the cluster alone, which is loopback for `auto`.
-
-    Each replica has a port for the calls of others, on all addresses of the machine, without a setting. A
-    constructor of a deployment calls this, before the port is opened.
-
-    Raises:
-        StageError: this release of Ray opens the port in another way.
-    """
-    import ray.util
-    from ray.serve._private import replica
-
-    opens = getattr(replica, "add_port_to_grpc_server", None)
-    if opens is None:
-        raise StageError("Ray Serve would listen on all addresses: install the release in uv.lock")
-    own = ray.util.get_node_ip_address()
-    replica.add_port_to_grpc_server = lambda server, _: opens(server, f"{own}:0")
 
 
 class Fusion:

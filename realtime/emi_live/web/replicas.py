@@ -9,17 +9,20 @@
 Each replica runs the same application as one-process `emi serve`. The id of a session names the replica
 that has it (`Tickets`), and the router sends every request with that id there. If that replica is gone, all
 requests with the id go to the same other one, which takes the session over (`Sessions.take_over`); the client
-sends the last seconds of its media again.
+sends the last seconds of its media again. A replica that Ray ends, because the application is deployed again
+or fewer are needed, cuts its connections first (`Replica.leave`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
+import math
 import re
 import secrets
+import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,15 +30,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, HTTPOptions, RequestRouterConfig
-from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
 
 from emi_live.bundle import bundle_of
-from emi_live.errors import StageError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.live import LiveEngine
 from emi_live.sharing import SharedModels
-from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words, bind_to_own_address
+from emi_live.web.ray_inside import (
+    before_end,
+    bind_to_own_address,
+    read_note,
+    where_serve_listens,
+    write_note,
+)
+from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words
+from emi_live.web.routing import PinnedRouter, replicas_for
 from emi_live.web.server import Access, build_app
 from emi_live.web.sessions import Sessions, Tickets
 
@@ -47,19 +59,23 @@ if TYPE_CHECKING:
 
     from emi_live.config import LiveConfig
 
-__all__ = ["Deployed", "PinnedRouter", "Plan", "deploy", "make_application"]
+__all__ = ["Deployed", "Door", "Plan", "deploy", "make_application", "running_at"]
 
 logger = logging.getLogger(__name__)
 
 APP: Final = "emi"
 PEOPLE: Final = "People"
-ID: Final = re.compile(rb"/v1/sessions/(([0-9a-z]+)\.[\w.-]+)")
-HEALTH_S: Final = 1.0  # Ray asks a replica so often whether it is well, but not one that it wants to end
-FORGOTTEN: Final = 3  # times that it was not asked, before a replica looks whether it is to end
+NOTE: Final = "serve"  # under which the cluster keeps who deployed the application
+HEALTH_S: Final = 1.0  # Ray asks a replica so often whether it is well
+COUNT_S: Final = 1.0  # and how many sessions it has
+LOOK_BACK_S: Final = 3.0  # their mean over so long decides about more or fewer replicas
+MORE_S: Final = 2.0  # for so long they must have been too many before replicas are added
+ROUTERS_S: Final = 0.5  # until all proxies know that a replica ends
+BETWEEN_S: Final = 0.5  # two looks at what others do
+CUT_S: Final = 15.0  # for connections that are cut to end
 READERS: Final = 4  # connections for each session: its source, and who watches or asks
 BUSY: Final = 0.7  # share of taken sessions above which a replica is added
 BATCH: Final = 32  # rows of the network
-READY_S: Final = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +98,9 @@ class Plan:
         loopback: whether WebRTC uses this machine's loopback alone.
         secret: proves that an id was issued here.
         comeback_s: as of `Sessions`.
-        drain_s: how long a replica that is to end keeps connections that do not go.
+        drain_s: how long at most a replica that is to end waits with its sessions for new replicas to start.
+        calm_s: for so long fewer replicas must have been enough before some are ended.
+        rolling: when it is deployed again, one replica after the other, not all new ones beside the old ones.
     """
 
     config: LiveConfig
@@ -100,34 +118,49 @@ class Plan:
     loopback: bool = True
     secret: bytes = b""
     comeback_s: float = 15.0
-    drain_s: float = 20.0
+    drain_s: float = 60.0
+    calm_s: float = 120.0
+    rolling: bool = False
 
 
-class PinnedRouter(RequestRouter):
-    """Sends requests of a session to its replica; a new session to the one with the fewest connections."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the application is reached: the same on each machine of the cluster.
 
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
-    ) -> list[list[RunningReplica]]:
-        """The replica of the session, or that which takes it over; without a session, any."""
-        # The proxy's request comes as bytes, in which the path is readable. Nothing in them is believed: who
-        # writes another path is sent to another replica, which does not know him.
-        request = next(iter(pending_request.args), None) if pending_request is not None else None
-        found = ID.search(request) if isinstance(request, bytes) else None
-        return [choose(candidate_replicas, found)]
+    Attributes:
+        host: address that Ray's proxies listen on.
+        port: theirs.
+        certificate: of TLS, a PEM file; None: no TLS.
+        key: its private key.
+    """
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    key: Path | None = None
 
 
-def choose(replicas: list[Any], found: re.Match[bytes] | None) -> list[Any]:
-    """Those of the replicas that may get the request; the same in every proxy."""
-    if found is None:
-        return list(replicas)
-    name, owner = found[1], found[2].decode()
-    owners = [one for one in replicas if one.replica_id.unique_id == owner]
+class _Note(msgspec.Struct):
+    """What the cluster keeps about the application that runs.
 
-    def rank(replica: Any) -> bytes:
-        return hashlib.sha256(name + replica.replica_id.unique_id.encode()).digest()
+    Attributes:
+        owner: of which command it is.
+        secret: proves that an id was issued here.
+        rolling: whether the last deployment replaces one replica after the other.
+    """
 
-    return owners or sorted(replicas, key=rank)[:1]
+    owner: str
+    secret: bytes
+    rolling: bool = False
+
+
+def _note() -> _Note | None:
+    found = read_note(NOTE)
+    return None if found is None else msgspec.json.decode(found, type=_Note)
+
+
+def _keep(note: _Note) -> None:
+    write_note(NOTE, msgspec.json.encode(note))
 
 
 class People:
@@ -135,14 +168,14 @@ class People:
 
     app: Starlette  # set by Ray Serve
 
-    async def check_health(self) -> None:
-        """Ray asks; a replica that is to end is not asked any more."""
-        self.app.state.replica.asked_s = time.monotonic()
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For `replicas_for`."""
+        return {"sessions": float(len(self.app.state.crowd.running))}
 
-    async def secret(self) -> bytes:
-        """What proves that an id was issued here, for a deployment that replaces this one."""
-        secret: bytes = self.app.state.replica.secret
-        return secret
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """For `choose`."""
+        crowd = self.app.state.crowd
+        return {"room": crowd.most - len(crowd.running)}
 
     async def counts(self) -> dict[str, int]:
         """How many sessions it has, and what it counted."""
@@ -157,8 +190,7 @@ class Replica:
         """Load the first engine."""
         context = serve.get_replica_context()
         self._app_name, self._name = context.app_name, context.replica_id.unique_id
-        self.asked_s: float | None = None
-        self.secret = plan.secret
+        self._drain_s = plan.drain_s
         self._shared = self._models(plan)
         self.crowd = Sessions(
             plan.config,
@@ -199,19 +231,30 @@ class Replica:
         return make
 
     async def watch(self) -> None:
-        """Cut the connections when Ray wants to end this replica, for clients to go on at another one."""
-        while True:
-            await asyncio.sleep(HEALTH_S)
-            forgotten = self.asked_s is not None and time.monotonic() - self.asked_s > FORGOTTEN * HEALTH_S
-            if forgotten and await asyncio.to_thread(self._someone_ends):
-                logger.info("replica %s ends: its sessions move", self._name)
-                await self.crowd.drain()
-                return
+        """Have the sessions leave when Ray ends this replica."""
+        loop = asyncio.get_running_loop()
 
-    def _someone_ends(self) -> bool:
-        with suppress(Exception):  # without a controller nobody ends
-            status = serve.status().applications[self._app_name].deployments[PEOPLE]
-            return bool(status.replica_states.get("STOPPING", 0))
+        async def do() -> None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.leave(), loop))
+
+        before_end(do)
+
+    async def leave(self) -> None:
+        """Cut the connections, for clients to go on at another replica, once the new ones have started."""
+        logger.info("replica %s ends: its sessions move", self._name)
+        await asyncio.sleep(ROUTERS_S)  # who comes back before that would be sent here again
+        deadline_s = time.monotonic() + self._drain_s
+        while time.monotonic() < deadline_s and await asyncio.to_thread(self._others_start):
+            await asyncio.sleep(BETWEEN_S)
+        await self.crowd.drain()
+
+    def _others_start(self) -> bool:
+        """Whether new replicas are not ready yet, to which sessions would have to move once more."""
+        with suppress(Exception):  # without a controller nobody starts
+            note = _note()
+            if note is not None and not note.rolling:
+                status = serve.status().applications[self._app_name].deployments[PEOPLE]
+                return bool(status.replica_states.get("STARTING", 0))
         return False
 
     def counts(self) -> dict[str, int]:
@@ -267,10 +310,14 @@ def make_application(plan: Plan) -> Application:
 
     needed = []
     reserve = {"num_cpus": plan.cpus}
+    free = ray.available_resources() if ray.is_initialized() else {}
+    cores = free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf
+    gpus = free.get("GPU", 0.0) if plan.config.fusion.device == "cuda" else math.inf
     if plan.networks:
         fusion = serve.deployment(Fusion).options(
             name="Fusion",
             num_replicas=plan.networks,
+            max_surge_percent=_surge(plan.networks, min(plan.networks, cores, gpus)),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve | ({"num_gpus": 1} if plan.config.fusion.device == "cuda" else {}),
         )
@@ -279,21 +326,26 @@ def make_application(plan: Plan) -> Application:
         words = serve.deployment(Words).options(
             name="Words",
             num_replicas=plan.recognizers,
+            max_surge_percent=_surge(plan.recognizers, min(plan.recognizers, cores)),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve,
         )
         needed.append(words.bind(plan.config))
     scaling: dict[str, Any] = {"num_replicas": plan.least}
     if plan.most > plan.least:
-        scaling = {
-            "autoscaling_config": AutoscalingConfig(
+        with warnings.catch_warnings():  # Ray wants an interval of its own for all applications of a cluster
+            warnings.simplefilter("ignore", DeprecationWarning)
+            config = AutoscalingConfig(
                 min_replicas=plan.least,
                 max_replicas=plan.most,
                 target_ongoing_requests=BUSY * plan.sessions,
-                upscale_delay_s=5.0,
-                downscale_delay_s=300.0,
+                metrics_interval_s=COUNT_S,
+                look_back_period_s=LOOK_BACK_S,
+                upscale_delay_s=MORE_S,
+                downscale_delay_s=plan.calm_s,
+                policy=AutoscalingPolicy(policy_function=replicas_for),
             )
-        }
+        scaling = {"autoscaling_config": config}
 
     class Ingress(People):
         """Takes the handles of the deployments that it needs, so that they are deployed with it."""
@@ -305,35 +357,87 @@ def make_application(plan: Plan) -> Application:
         name=PEOPLE,
         max_ongoing_requests=READERS * plan.sessions + READERS,
         health_check_period_s=HEALTH_S,
-        graceful_shutdown_timeout_s=plan.drain_s,
+        max_surge_percent=_surge(plan.least, min(1 if plan.rolling else plan.least, cores)),
+        graceful_shutdown_timeout_s=plan.drain_s + CUT_S,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options=reserve,
-        request_router_config=RequestRouterConfig(request_router_class=PinnedRouter),
+        request_router_config=RequestRouterConfig(
+            request_router_class=PinnedRouter, request_routing_stats_period_s=COUNT_S
+        ),
         **scaling,
     )
     return people.bind(*needed)
 
 
+def _surge(replicas: int, beside: float) -> int:
+    """Per cent of the replicas that may run more while they are replaced, for so many beside the old ones."""
+    whole = min(replicas, math.floor(beside))
+    return max(min(1, whole), 100 * whole // replicas)
+
+
 class Deployed:
     """The application on a cluster, from `deploy` until `close`."""
 
-    def __init__(self, since_s: float) -> None:
-        self._since_s = since_s
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self.replaced = False  # another program has deployed it again: it is not ours any more
 
-    def close(self) -> None:
-        """End the application, unless somebody has deployed it again since."""
+    def wait(self) -> None:
+        """Return when another program has deployed the application again.
+
+        Raises:
+            StageError: the application has ended, or the cluster has.
+        """
+        waiting = threading.Event()
+        while not self._look():
+            waiting.wait(BETWEEN_S)
+
+    def _look(self) -> bool:
+        try:
+            note, running = _note(), APP in serve.status().applications
+        except Exception as error:  # whatever Ray raises
+            raise StageError(f"the cluster does not answer any more: {error}") from error
+        self.replaced = note is not None and note.owner != self._owner
+        if not self.replaced and (note is None or not running):
+            raise StageError("the application was ended by another program")
+        return self.replaced
+
+    def close(self) -> bool:
+        """End the application and free its port, unless somebody has deployed it again; whether it did."""
         with suppress(Exception):  # the cluster is gone
-            status = serve.status().applications.get(APP)
-            if status is not None and status.last_deployed_time_s == self._since_s:
+            if self._look():
+                return False
+            write_note(NOTE, None)
+            if list(serve.status().applications) == [APP]:
+                serve.shutdown()
+            else:
                 serve.delete(APP)
+        return True
 
 
-def deploy(
-    plan: Plan, host: str, port: int, certificate: Path | None = None, key: Path | None = None
-) -> Deployed:
+def running_at() -> Door | None:
+    """Where an application of ours runs on the cluster; None: Ray Serve does not run there.
+
+    Raises:
+        ConfigurationError: Ray Serve runs there for others.
+    """
+    options = where_serve_listens()
+    if options is None:
+        return None
+    if APP not in serve.status().applications or _note() is None:
+        raise ConfigurationError(
+            f"Ray Serve runs other applications on this cluster, at {options.host}:{options.port}; "
+            "end it there (`serve shutdown`), or use another cluster"
+        )
+    certificate, key = (Path(one) if one else None for one in (options.ssl_certfile, options.ssl_keyfile))
+    return Door(str(options.host), int(options.port), certificate, key)
+
+
+def deploy(plan: Plan, door: Door) -> Deployed:
     """Run the plan on the cluster that this process is connected to, and wait until it serves.
 
-    An application that runs there is replaced replica by replica; its sessions move.
+    An application that runs there is replaced, and its sessions move; its `Door` cannot be changed. If the
+    new one does not start, the old one goes on.
 
     Raises:
         StageError: it does not start; the message has Ray's reason.
@@ -341,22 +445,31 @@ def deploy(
     from ray.serve.config import ProxyLocation
 
     options = HTTPOptions(
-        host=host,
-        port=port,
-        ssl_certfile=None if certificate is None else str(certificate),
-        ssl_keyfile=None if key is None else str(key),
+        host=door.host,
+        port=door.port,
+        ssl_certfile=None if door.certificate is None else str(door.certificate),
+        ssl_keyfile=None if door.key is None else str(door.key),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    owner, old = secrets.token_hex(8), None
     try:
         serve.start(proxy_location=ProxyLocation.EveryNode, http_options=options)
-        plan = replace(plan, secret=_secret_of_running() or secrets.token_bytes(32))
-        serve.run(make_application(plan), name=APP, route_prefix="/", blocking=False)
+        old = _note() if APP in serve.status().applications else None
+        new = _Note(owner, secrets.token_bytes(32) if old is None else old.secret, plan.rolling)
+        _keep(new if old is None else msgspec.structs.replace(new, owner=old.owner))
+        serve.run(
+            make_application(replace(plan, secret=new.secret)), name=APP, route_prefix="/", blocking=False
+        )
     except Exception as error:
         status = serve.status().applications.get(APP)
-        why = status.message if status is not None and status.message else str(error)
-        raise StageError(f"emi serve does not start on Ray: {_reason(why)}") from error
-    status = serve.status().applications[APP]
-    return Deployed(status.last_deployed_time_s)
+        said = (
+            [] if status is None else [status.message, *(one.message for one in status.deployments.values())]
+        )
+        why = "\n".join(one for one in said if one) or str(error)
+        goes_on = "; the version before goes on" if old is not None else ""
+        raise StageError(f"emi serve does not start on Ray: {_reason(why)}{goes_on}") from error
+    _keep(new)
+    return Deployed(owner)
 
 
 def _reason(text: str) -> str:
@@ -364,13 +477,3 @@ def _reason(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (errors or lines or ["no reason was given"])[-1]
-
-
-def _secret_of_running() -> bytes | None:
-    """The secret of the application that is replaced; None: there is none, or it has failed."""
-    if APP not in serve.status().applications:
-        return None
-    with suppress(Exception):
-        found: bytes = serve.get_app_handle(APP).secret.remote().result(timeout_s=HEALTH_S)
-        return found
-    return None

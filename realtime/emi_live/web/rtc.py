@@ -294,6 +294,8 @@ class Peer:
             async with asyncio.timeout(FAREWELL_S):
                 while self._outbox.waiting:
                     message = await self._outbox.take()
+                    if message is None:  # it was cut: what waits is not to go
+                        break
                     if isinstance(message, str):
                         channel.send(message)
                 await asyncio.sleep(FAREWELL_S / 3)

@@ -18,6 +18,7 @@ import hmac
 import ipaddress
 import logging
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -73,6 +74,7 @@ __all__ = [
     "Crowd",
     "Server",
     "build_app",
+    "check_certificate",
     "check_names",
     "is_loopback",
     "listen",
@@ -322,14 +324,20 @@ def serve(
     Raises:
         ConfigurationError: the certificate or its key is not valid.
     """
+    if certificate is not None:
+        check_certificate(certificate, key)
     config = server_config(app, certificate, key)
+    Server(config).run(sockets=[listener])
+
+
+def check_certificate(certificate: Path, key: Path | None) -> None:
+    """Raise ConfigurationError if they are not a certificate and its key."""
     try:
-        config.load()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # what the ssl module raises
         raise ConfigurationError(
             f"--certificate {certificate}: {error}; give PEM files that belong together"
         ) from error
-    Server(config).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
@@ -421,7 +429,7 @@ class _Handlers:
         except FullError as error:
             return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "10"})
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         try:
             sdp = await _offer_of(request)
             if find_spec("aiortc") is None:
@@ -447,7 +455,7 @@ class _Handlers:
     async def latest(self, request: Request) -> Response:
         session = self._find(request)
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         if session.latest is None:
             return Response(status_code=204)
         return JSONResponse(session.latest.to_json())
@@ -455,7 +463,7 @@ class _Handlers:
     async def end(self, request: Request) -> Response:
         session = self._find(request)
         if session is None:
-            return _not_found()
+            return self._not_here(request)
         session.ended = session.ended or "ended by the client"
         await self._sessions.end(session)
         return Response(status_code=204)
@@ -505,6 +513,12 @@ class _Handlers:
             sending.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sending
+
+    def _not_here(self, request: Request) -> Response:
+        if self._sessions.elsewhere(request.path_params["id"]):
+            error = "another server has the session, or its source has not come back yet"
+            return JSONResponse({"error": error}, 503, headers={"Retry-After": "1"})
+        return JSONResponse({"error": "there is no such session, or it has ended"}, 404)
 
     def _find(self, request: HTTPConnection) -> Broadcast | None:
         return self._sessions.find(request.path_params["id"])
@@ -591,10 +605,6 @@ def _file(name: str, media_type: str) -> Any:
         return Response(content, media_type=media_type)
 
     return answer
-
-
-def _not_found() -> Response:
-    return JSONResponse({"error": "there is no such session, or it has ended"}, 404)
 
 
 def _host_of(netloc: str) -> str:

@@ -360,6 +360,7 @@ class Sessions:
         self._spare: LiveEngine | None = None
         self._loading: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._leaving = False  # clients are to go to another server
 
     def prepare(self, engine: LiveEngine | None = None) -> list[str]:
         """Load the first engine, in the calling thread; returns what runs, one line each.
@@ -391,12 +392,13 @@ class Sessions:
         return self._begin(self.most)
 
     def find(self, name: str) -> Session | None:
-        """The session of that id, or that was taken over from it; None: there is none, or it has ended."""
-        return self.running.get(self._moved.get(name, name))
+        """The session of that id, or that was taken over from it; None: there is none here, or no more."""
+        return None if self._leaving else self.running.get(self._moved.get(name, name))
 
     def elsewhere(self, name: str) -> bool:
-        """Whether another server began the session, so that who asks may try again in a moment."""
-        return self._tickets is not None and self._tickets.foreign(name) and self.find(name) is None
+        """Whether another server began the session or gets it, so that who asks may try again in a moment."""
+        foreign = self._tickets is not None and self._tickets.foreign(name)
+        return self._leaving or (foreign and self.find(name) is None)
 
     def take_over(self, name: str, last_ms: float | None = None) -> Session | None:
         """The session of that id; if another server began it, which is gone, a new one in its place.
@@ -409,7 +411,7 @@ class Sessions:
             FullError: there is no room for it.
         """
         session = self.find(name)
-        if session is not None or not self.elsewhere(name):
+        if session is not None or self._leaving or not self.elsewhere(name):
             return session
         session = self._begin(TAKEN_OVER * self.most)
         session.taken_over, session.last_ms = True, last_ms
@@ -420,6 +422,8 @@ class Sessions:
         return session
 
     def _begin(self, most: int) -> Session:
+        if self._leaving:
+            raise FullError("this server ends; try again")
         if len(self.running) >= most:
             self.counters["refused_full"] += 1
             raise FullError(f"all {self.most} sessions are taken; try again later, or raise --sessions")
@@ -467,13 +471,12 @@ class Sessions:
                     await self.end(session)
 
     async def drain(self) -> None:
-        """Cut every connection, for a client to go on at another server, and begin nothing new."""
-        self.most = 0
+        """Cut every connection, for a client to go on at another server, and let nobody in any more."""
+        self._leaving = True
         for session in self.running.values():
             for outbox in session.outboxes:
                 outbox.cut()
-            for end in list(session.at_end):
-                await end()
+        await asyncio.gather(*(end() for session in self.running.values() for end in session.at_end))
 
     async def end(self, which: Broadcast) -> None:
         """End one session; also if who asks for it is cancelled meanwhile, as the watch is at the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emi_live.cluster.ray_start import check_address
+from emi_live.cluster.ray_start import check_address, log_warning
 from emi_live.errors import ConfigurationError
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip
@@ -67,6 +68,19 @@ def test_an_address_is_auto_or_host_and_port() -> None:
     for wrong in ("10.0.0.1", "", ":6379", "ray://10.0.0.1:x"):
         with pytest.raises(ConfigurationError, match="HOST:PORT"):
             check_address(wrong)
+
+
+def test_warnings_of_ray_are_logged_in_one_line_each_and_expected_ones_for_debug_alone(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    many = "WARNING: 8 PYTHON worker processes have been started on node: f0, which is 2x the maximum"
+    log_warning({"lines": [many, "A worker died.\n\nWhy: " + 300 * "it was killed "], "pid": "raylet"})
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in said] == ["DEBUG", "WARNING"]
+    assert said[1][1].startswith("Ray: A worker died. Why: it was")
+    assert all(len(text) <= 210 and "\n" not in text for _, text in said)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

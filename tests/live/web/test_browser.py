@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from emi_live import EMOTIONS, LiveConfig, LiveEngine
 from emi_live.bundle.base import Encoders
 from emi_live.web.rtc import use_addresses
-from emi_live.web.sessions import Session
+from emi_live.web.sessions import Session, Tickets
 from tests.live.web.conftest import Served, TwoFaces, serving
+from tests.support.rtc_peer import mute
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -279,6 +280,36 @@ def test_a_webrtc_connection_that_is_cut_comes_back(browser: Browser) -> None:
         page.click("#stop")
         page.wait_for_selector("#consent:not([hidden])")
         assert page.problems == []
+        page.context.close()
+
+
+def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another(browser: Browser) -> None:
+    use_addresses(loopback=True)
+    tickets = Tickets("one", b"for tests")
+    with serving(most=1, make_engine=two_faces, tickets=tickets) as served:  # type: ignore[arg-type]
+        page = open_page(browser, served, wishes="#transport=webrtc")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.click("#start")
+        page.wait_for_selector("#modalities .live")
+
+        def become_another() -> None:
+            """As after a kill: the peer gets nothing, not even a farewell, and the id is that of another."""
+            ((name, session),) = served.sessions.running.items()
+            (end,) = session.at_end
+            mute(end.__self__._connection.sctp.transport.transport._connection)  # type: ignore[attr-defined]
+            del served.sessions.running[name]
+            tickets.server = "two"
+
+        served.ask(become_another)
+        page.locator("#warning", has_text="moved to another server").wait_for()
+        page.locator("#status.running").wait_for()
+        ((name, session),) = served.sessions.running.items()
+        assert name.startswith("two.")
+        assert session.taken_over
+        assert any("/latest" in url for url in asked), "the browser's own notice comes half a minute later"
+        page.click("#stop")
+        page.wait_for_selector("#consent:not([hidden])")
         page.context.close()
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,13 +23,15 @@ import numpy as np
 import psutil
 import pytest
 
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, SourceError
 from emi_live.web.client import EmiClient
 from emi_live.web.protocol import EstimateEvent, Event, Hello, WarningEvent
 from emi_live.web.sessions import Tickets
-from tests.live.web.conftest import PATIENCE_S, serving
+from tests.live.web.conftest import PATIENCE_S, Served, serving
+from tests.support.strace_output import CALLS, RAY_FAULT, read_trace
 
-SECRET, TOKEN = b"for tests", "for-tests"
+SECRET, TOKEN, RAY_TOKEN = b"for tests", "for-tests", 32 * "f0"
+TRACE = "trace"  # the file, in the folder of the command
 
 
 def test_an_id_tells_its_server_and_none_can_be_made_up() -> None:
@@ -47,6 +52,7 @@ class _Id:
 @dataclass(frozen=True)
 class _Replica:
     replica_id: _Id
+    routing_stats: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
@@ -54,22 +60,64 @@ def test_requests_of_a_session_go_to_its_replica_and_all_of_them_to_the_same_oth
     None
 ):
     pytest.importorskip("ray")
-    from emi_live.web.replicas import ID, choose
+    from emi_live.web.routing import ID, choose
 
     replicas = [_Replica(_Id(name)) for name in ("aaa", "bbb", "ccc", "ddd")]
     tickets = [Tickets("bbb", SECRET).issue() for _ in range(40)]
     for ticket in tickets:
         found = ID.search(f"\x94/v1/sessions/{ticket}/latest\x94".encode())
-        assert choose(replicas, found) == [replicas[1]]
+        assert choose(replicas, found) == [[replicas[1]]]
     left = [one for one in replicas if one is not replicas[1]]
     heirs = []
     for ticket in tickets:
         found = ID.search(f"/v1/sessions/{ticket}".encode())
-        (heir,) = choose(left, found)
-        assert choose(left[::-1], found) == [heir]
+        ((heir,),) = choose(left, found)
+        assert choose(left[::-1], found) == [[heir]]
         heirs.append(heir)
     assert set(heirs) == set(left), "one replica would get all people of the lost one"
-    assert choose(replicas, ID.search(b"/v1/sessions")) == replicas
+    nobody = ID.search(b"/v1/sessions")
+    assert choose(replicas, nobody) == [replicas, []]
+    full = [_Replica(one.replica_id, {"room": 0}) for one in replicas[:1]]
+    assert choose([*full, *replicas[1:]], nobody) == [replicas[1:], full], "who has no room is asked last"
+
+
+@dataclass
+class _Scaling:
+    target_ongoing_requests: float
+
+
+@dataclass
+class _Context:
+    aggregated_metrics: dict[str, dict[str, float]] | None
+    config: _Scaling
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
+@pytest.mark.parametrize(
+    ("sessions", "replicas"),
+    [(None, 0), ([0], 0), ([1], 1), ([2], 2), ([2, 0], 2), ([2, 2], 3), ([1, 1, 1], 3)],
+)
+def test_replicas_are_as_many_as_sessions_need_with_room_for_more(
+    sessions: list[float] | None, replicas: int
+) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.routing import replicas_for
+
+    counted = None if sessions is None else {"sessions": {str(i): n for i, n in enumerate(sessions)}}
+    context: Any = _Context(counted, _Scaling(0.7 * 2))
+    assert replicas_for(context) == (replicas, {})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_new_replicas_start_beside_the_old_ones_as_far_as_there_are_cores() -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.replicas import _surge
+
+    def more(replicas: int, beside: float) -> int:
+        return (_surge(replicas, beside) * replicas + 99) // 100  # as Ray calculates
+
+    assert [more(3, beside) for beside in (0, 0.5, 1, 2, 3)] == [0, 0, 1, 2, 3]
+    assert [more(100, beside) for beside in (1, 7, 100)] == [1, 7, 100]
 
 
 def jpeg(grey: int) -> bytes:
@@ -129,21 +177,73 @@ def test_a_server_takes_over_a_session_of_another_one_with_its_last_media_and_te
             assert "no such session" in (stranger.ended or "")
 
 
+def test_a_server_that_ends_sends_its_sources_elsewhere_and_takes_nobody_back() -> None:
+    with serving(most=2, tickets=Tickets("one", SECRET)) as one:  # type: ignore[arg-type]
+        with EmiClient.open(one.url) as client:
+            heard(client, Hello)
+            asyncio.run_coroutine_threadsafe(one.sessions.drain(), one.loop).result(PATIENCE_S)
+            while client.receive(PATIENCE_S) is not None:
+                continue
+            assert "1012" in (client.ended or ""), client.ended
+            with EmiClient(one.url, client.session) as again:
+                assert again.receive(PATIENCE_S) is None
+                assert "1013" in (again.ended or ""), "a proxy may not know yet that it ends"
+            assert status_of(one.url, client.session) == 503
+        with pytest.raises(SourceError, match="try again"):
+            EmiClient.open(one.url)
+
+
+def test_a_server_that_ends_closes_webrtc_even_if_messages_wait() -> None:
+    pytest.importorskip("aiortc")
+    from emi_live.web.rtc import use_addresses
+    from tests.support.rtc_peer import Browser, Pictures, ask
+
+    async def talk(one: Served) -> None:
+        browser = Browser(Pictures())
+        session = (await ask(one.url, "/v1/sessions"))["id"]
+        await browser.accept(await ask(one.url, f"/v1/sessions/{session}/offer", await browser.offer()))
+        await browser.first(Hello)
+        closed = asyncio.Event()
+        browser.channel.on("close", closed.set)
+
+        async def end() -> None:
+            for _ in range(3):  # they wait in the outbox when it is cut
+                one.sessions.running[session].warn("for the test", "tests")
+            await one.sessions.drain()
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(end(), one.loop))
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
+        await browser.connection.close()
+
+    use_addresses(loopback=True)
+    try:
+        with serving(most=1, tickets=Tickets("one", SECRET)) as one:  # type: ignore[arg-type]
+            asyncio.run(asyncio.wait_for(talk(one), PATIENCE_S))
+    finally:
+        use_addresses(loopback=False)
+
+
+def status_of(url: str, session: str) -> int:
+    """What a server answers who asks for the newest estimate of a session."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
+    connection.request("GET", f"/v1/sessions/{session}/latest", headers={"Authorization": f"Bearer {TOKEN}"})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class OnRay:
     """A service of two replicas."""
 
     url: str
     pid: int
+    cluster: str
+    folder: Path
 
     def status(self, session: str) -> int:
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        connection.request("GET", f"/v1/sessions/{session}/latest", headers=headers)
-        try:
-            return connection.getresponse().status
-        finally:
-            connection.close()
+        return status_of(self.url, session)
 
     def children(self) -> list[psutil.Process]:
         """Its processes, Ray's among them."""
@@ -151,33 +251,66 @@ class OnRay:
         return found
 
 
+def emi_serve(
+    cluster: str, port: int, *options: str, before: Sequence[str] = (), folder: Path | None = None
+) -> subprocess.Popen[str]:
+    """The command; `before` it stands what traces it, and `folder` is its home and its temporary folder."""
+    command = [*before]
+    command += [
+        str(Path(sys.executable).with_name("emi")),
+        "serve",
+        "--cluster",
+        cluster,
+        "--port",
+        str(port),
+    ]
+    command += ["--replicas", "2", "--networks", "1", "--token", TOKEN, "--offline", *options]
+    command += ["--set", "speech.backend=none", "--set", "face.enabled=false"]
+    environ = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY_TOKEN}
+    if folder is not None:
+        environ |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / ".cache"), "TMPDIR": str(folder)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+
+
+def strace(trace: Path) -> list[str]:
+    """What traces a command, as its grandchild; nothing where that does not work."""
+    command = ["strace", "-D", "-f", "-yy", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o"]
+    try:
+        subprocess.run([*command, os.devnull, "true"], capture_output=True, check=True, timeout=PATIENCE_S)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [*command, str(trace)]
+
+
 @pytest.fixture(scope="module")
 def on_ray() -> Iterator[OnRay]:
     pytest.importorskip("ray")
-    command = [str(Path(sys.executable).with_name("emi")), "serve", "--cluster", "auto", "--port", "0"]
-    command += ["--replicas", "2", "--networks", "1", "--token", TOKEN, "--offline"]
-    command += ["--set", "speech.backend=none", "--set", "face.enabled=false"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        TemporaryDirectory(prefix="emi-") as name,  # Ray's sockets need a short path
+        emi_serve("auto", 0, before=strace(Path(name) / TRACE), folder=Path(name)) as process,
+    ):
         assert process.stderr is not None
-        lines = []
+        said, url = "", ""
         try:
             for line in process.stderr:
-                lines.append(line)
+                said += line
                 if found := re.search(r"open (http://\S+?)/#", line):
-                    yield OnRay(found[1], process.pid)
+                    url = found[1]
+                if found := re.search(r"replicas on Ray at (\S+),", line):
+                    yield OnRay(url, process.pid, found[1], Path(name))
                     break
             else:
-                raise AssertionError("".join(lines))
+                raise AssertionError(said)
         finally:
             process.send_signal(signal.SIGTERM)
             rest = process.stderr.read()
     assert process.returncode == 0, rest
+    assert "another emi serve" in rest, rest  # the last test deploys it again
+    assert "Ray:" not in rest.replace("Ray: A worker died", ""), "one was killed by a test"
 
 
 @pytest.mark.slow
 def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: OnRay) -> None:
-    from emi_live.errors import SourceError
-
     with pytest.raises(SourceError, match="token"):
         EmiClient.open(on_ray.url)
     clients = [EmiClient.open(on_ray.url, token=TOKEN) for _ in range(4)]
@@ -222,6 +355,57 @@ def test_a_session_goes_on_within_five_seconds_when_its_replica_is_killed(on_ray
         finally:
             stop.set()
             sender.join(PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_a_second_command_replaces_the_service_whose_sessions_move_once(on_ray: OnRay) -> None:
+    """The last use of the service: the command that began it does not own it after this."""
+    stop, port = threading.Event(), urlsplit(on_ray.url).port or 0
+    with EmiClient.open(on_ray.url, token=TOKEN, resume=True) as client:
+        before = client.session
+        sender = threading.Thread(target=send, args=(client, stop))
+        sender.start()
+        try:
+            heard(client, EstimateEvent)
+            with emi_serve(on_ray.cluster, port + 1) as refused:
+                assert refused.stderr is not None
+                assert f"runs there at 127.0.0.1:{port}" in refused.stderr.read()
+            assert refused.returncode == 2
+            with emi_serve(on_ray.cluster, port, "--set", "window.hop_s=0.25") as second:
+                moved = heard(client, WarningEvent, 4 * PATIENCE_S)
+                assert "moved" in moved.text
+                assert float(moved.text.rpartition(": ")[2].split()[0]) <= 5.0
+                assert client.session != before
+                heard(client, EstimateEvent)
+                with EmiClient(on_ray.url, before, token=TOKEN, viewer=True) as viewer:
+                    assert heard(viewer, Hello).hop_s == 0.25, "the new settings"
+                assert second.stderr is not None
+                for line in second.stderr:
+                    if "Ctrl-C" in line:
+                        break
+                second.send_signal(signal.SIGINT)
+                assert "ending the replicas" in second.stderr.read()
+            assert second.returncode == 0
+        finally:
+            stop.set()
+            sender.join(PATIENCE_S)
+    with pytest.raises(SourceError):
+        EmiClient.open(on_ray.url, token=TOKEN)
+
+
+@pytest.mark.slow
+def test_the_service_reached_nobody_and_wrote_in_its_own_folders_alone(on_ray: OnRay) -> None:
+    """What the command, Ray and the replicas have done in the tests above; the clients are not traced."""
+    trace = on_ray.folder / TRACE
+    if not trace.exists():
+        message = "tracing needs Linux with strace, and leave to use it"
+        if os.environ.get("EMI_REQUIRE_DEVICES"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with trace.open(encoding="utf-8", errors="replace") as lines:
+        report = read_trace(lines, cwd=Path.cwd(), allowed=[on_ray.folder])
+    assert report.calls > 1000
+    assert [fault for fault in report.faults if not RAY_FAULT.fullmatch(fault)] == []
 
 
 def has(process: psutil.Process, replica: str) -> bool:

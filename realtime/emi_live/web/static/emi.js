@@ -34,7 +34,7 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 
 export class EmiSession extends EventTarget {
   #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
-  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch; #asks = false;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
@@ -164,6 +164,19 @@ export class EmiSession extends EventTarget {
   #listen() {
     const silent = this.connected && performance.now() - this.#heardMs > SILENT_MS;
     if (silent !== this.#silent) this.#tell((this.#silent = silent) ? "silent" : "heard", {});
+    if (silent && this.#peer && !this.#asks) this.#ask(this.#peer);
+  }
+
+  /** A WebRTC connection does not end with its server: if another server answers for it, connect there. */
+  async #ask(peer) {
+    this.#asks = true;
+    const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
+    const latest = new URL(`/v1/sessions/${this.#id}/latest`, this.#base);
+    const answer = await fetch(latest, { headers, signal: AbortSignal.timeout(SILENT_MS) }).catch(() => null);
+    this.#asks = false;
+    if (answer === null || answer.ok || this.#peer !== peer) return;
+    this.#drop();
+    this.#lost();
   }
 
   #received(message) {

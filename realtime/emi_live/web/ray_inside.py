@@ -1,0 +1,88 @@
+"""What Ray Serve has no public way for, each in one function: found in Ray 2.60, refused where it is missing.
+
+- A replica's port for calls of others is open on all addresses of the machine (`bind_to_own_address`).
+- A replica is not told that it is to end (`before_end`).
+- Nobody can ask where Serve listens (`where_serve_listens`).
+- Who deploys an application again leaves no trace that who deployed it first could see (`read_note`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from emi_live.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ray.serve.config import HTTPOptions
+
+__all__ = ["before_end", "bind_to_own_address", "read_note", "where_serve_listens", "write_note"]
+
+NAMESPACE: Final = "emi-live"  # of the notes, in the cluster's table of keys and values
+
+
+def bind_to_own_address() -> None:
+    """Have Ray Serve take calls on this machine's address in the cluster alone, which is loopback for `auto`.
+
+    Each replica has a port for the calls of others, on all addresses of the machine, without a setting. A
+    constructor of a deployment calls this, before the port is opened.
+
+    Raises:
+        StageError: this release of Ray opens the port in another way.
+    """
+    import ray.util
+    from ray.serve._private import replica
+
+    opens = getattr(replica, "add_port_to_grpc_server", None)
+    if opens is None:
+        raise StageError("Ray Serve would listen on all addresses: install the release in uv.lock")
+    own = ray.util.get_node_ip_address()
+    replica.add_port_to_grpc_server = lambda server, _: opens(server, f"{own}:0")
+
+
+def before_end(do: Callable[[], Awaitable[None]]) -> None:
+    """Have `do` awaited when Ray ends this replica, before Ray counts the requests that it waits for.
+
+    Ray sends no more requests here by then. `do` runs in Ray's event loop, not in that of the application.
+
+    Raises:
+        StageError: this release of Ray ends replicas in another way.
+    """
+    from ray.serve._private import replica
+
+    ends: Any = getattr(getattr(replica, "Replica", None), "perform_graceful_shutdown", None)
+    if ends is None:
+        raise StageError("Ray Serve would end a replica without a word: install the release in uv.lock")
+
+    async def end(self: Any) -> None:
+        await do()
+        await ends(self)
+
+    replica.Replica.perform_graceful_shutdown = end
+
+
+def where_serve_listens() -> HTTPOptions | None:
+    """Address and certificate of Ray Serve on the cluster; None: it does not run there."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else client.http_config
+
+
+def read_note(key: str) -> bytes | None:
+    """What the cluster keeps under this key, until its head ends."""
+    from ray.experimental import internal_kv
+
+    found: bytes | None = internal_kv._internal_kv_get(key, namespace=NAMESPACE)
+    return found
+
+
+def write_note(key: str, value: bytes | None) -> None:
+    """Have the cluster keep it; None: forget it."""
+    from ray.experimental import internal_kv
+
+    if value is None:
+        internal_kv._internal_kv_del(key, namespace=NAMESPACE)
+    else:
+        internal_kv._internal_kv_put(key, value, overwrite=True, namespace=NAMESPACE)
