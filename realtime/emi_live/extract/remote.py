@@ -235,7 +235,7 @@ def _reason(url: str, error: BaseException) -> str:
     keys = KEYS.get(scheme, "give what its driver asks for")
     says = next((line for each in chain if (line := " ".join(str(each).split()))), names)
     if any(isinstance(each, TimeoutError) for each in chain) or "Timeout" in names:
-        return f"nothing came for {STALLED_S:.0f} s; the same command tries again"
+        return "it does not answer in time; the same command tries again"
     if "Credentials" in names or {401, 403} & {*statuses} or isinstance(error, PermissionError):
         return f"access is denied ({says}): {keys}" if url not in says else f"access is denied: {keys}"
     if isinstance(error, FileNotFoundError) and not any("Connect" in type(each).__name__ for each in chain):
