@@ -1,6 +1,6 @@
 """The figures of docs/scale.md on a corpus: calculated from measured costs, simulated, or measured here.
 
-python -m tools.scale calculate [--cost vision=0.37 --gpu-cost vit=0.002]
+python -m tools.scale calculate [--cost vision=0.37] [--gpu L4 --utilisation 0.1:0.4 --feed crops_per_s=3]
 python -m tools.scale simulate --actors 2 --clips 40 --cost-s 0.5
 python -m tools.scale throughput CLIP --n 40 -- --without text --offline
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from emi_live.extract.folder import Entry
 from emi_live.extract.pool import Do, Job, Pool, Ready, Written, serve
+from tools.encoder_flops import GPUS, Feed, gpu_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,18 +40,17 @@ CORPORA: Final = {"15,000 clips of 12 s": 15_000 * 12 / 3600, "1,000,000 hours":
 CLIP_S: Final = 12.0
 
 
-def table(costs: Mapping[str, float], gpu_costs: Mapping[str, float]) -> str:
-    """Core hours and GPU hours of each corpus, as a table in Markdown.
+def table(costs: Mapping[str, float]) -> str:
+    """Core hours of each corpus, as a table in Markdown.
 
     Args:
         costs: core seconds for a second of media, by encoder.
-        gpu_costs: GPU seconds for a second of media, by encoder.
     """
-    lines = ["| encoder | seconds a second of media | " + " | ".join(CORPORA) + " |", "|---|--:|--:|--:|"]
-    rows = [(f"{name}, core", cost) for name, cost in costs.items()]
-    rows.append(("**all, core**", sum(costs.values())))
-    rows += [(f"{name}, GPU", cost) for name, cost in gpu_costs.items()]
-    for name, cost in rows:
+    lines = [
+        "| encoder | core seconds a second of media | " + " | ".join(CORPORA) + " |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, cost in (*costs.items(), ("**all**", sum(costs.values()))):
         hours = " | ".join(f"{cost * of:,.0f} h" for of in CORPORA.values())
         lines.append(f"| {name} | {cost:.3f} | {hours} |")
     return "\n".join(lines)
@@ -143,7 +143,11 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     calculate = actions.add_parser("calculate")
     calculate.add_argument("--cost", action="append", default=[], metavar="NAME=S")
-    calculate.add_argument("--gpu-cost", action="append", default=[], metavar="NAME=S")
+    calculate.add_argument("--gpu", choices=GPUS, default="A100")
+    calculate.add_argument("--utilisation", default="0.1:0.4", metavar="LEAST:MOST", help="of its peak")
+    calculate.add_argument(
+        "--feed", action="append", default=[], metavar="NAME=N", help=", ".join(asdict(Feed()))
+    )
     simulated = actions.add_parser("simulate")
     simulated.add_argument("--actors", type=int, default=2)
     simulated.add_argument("--clips", type=int, default=40)
@@ -157,7 +161,9 @@ def main() -> None:
     options = mine[mine.index("--") + 1 :] if "--" in mine else []
     args = parser.parse_args(mine[: mine.index("--")] if "--" in mine else mine)
     if args.action == "calculate":
-        sys.stdout.write(table(_costs(args.cost) or MEASURED, _costs(args.gpu_cost)) + "\n")
+        sys.stdout.write(table(_costs(args.cost) or MEASURED) + "\n\n")
+        least, most = (float(share) for share in args.utilisation.split(":"))
+        sys.stdout.write(gpu_table(Feed(**_costs(args.feed)), args.gpu, (least, most), CORPORA) + "\n")
     elif args.action == "simulate":
         result = simulate(args.actors, args.clips, args.cost_s, args.cluster)
         sys.stdout.write(json.dumps(result) + "\n")

@@ -309,6 +309,12 @@ class Builder:
                 f"fusion: {path.name} was trained on chunks that reach into the future, and live has only "
                 "the past: expect worse; train with --window causal for live use"
             )
+        learned_with, mode = engine.header.notes.get("baseline", "off"), self._config.window.baseline
+        if learned_with not in ("off", mode):
+            self._announce(
+                f"baseline: {mode}, and {path.name} was trained with {learned_with}: use --baseline "
+                f"{learned_with}"
+            )
         self._loaded[engine] = path
         uses = ", ".join(engine.modalities)
         self._announce(
@@ -383,7 +389,7 @@ class Builder:
                 words_due_s=self._words_due_s if about is None else about.words_due_s,
                 breaks=intake.pauses.at,
                 spread=bah,
-                baselines=self._baselines(engine),
+                baselines=self._baselines(),
             ),
             engine,
             bus.publisher("estimate", subscribers=consumers),
@@ -394,13 +400,10 @@ class Builder:
         )
         return loop
 
-    def _baselines(self, engine: FusionEngine) -> dict[Modality, Baseline]:
-        """What learns a neutral of one's own, by modality; says what is done, and what the network takes."""
+    def _baselines(self) -> dict[Modality, Baseline]:
+        """What learns a neutral of one's own, by modality; says what is done."""
         mode = self._config.window.baseline
-        learned_with = str(engine.header.notes.get("baseline", "off"))
         if mode == "off":
-            if learned_with != "off":
-                self._announce(f"baseline: off, and the checkpoint was trained with {learned_with}: use that")
             return {}
         from emi_models.baseline import baselines_for
         from emi_models.errors import DataError

@@ -45,6 +45,7 @@ __all__ = [
     "RatedClips",
     "TaskClips",
     "TimedClips",
+    "baseline_of",
     "check_task",
     "collate",
     "motion_dim_of",
@@ -334,6 +335,13 @@ class RatedClips:
     def load(self, clip_id: str) -> Clip:
         """One clip of the set."""
         return self.clips.load(clip_id)
+
+
+def baseline_of(clips: object) -> str:
+    """What clips are made relative to (`ManifestClips`): off, running or calibrate."""
+    while (inner := getattr(clips, "clips", None)) is not None:
+        clips = inner
+    return str(getattr(clips, "baseline", "off"))
 
 
 def motion_dim_of(clips: ClipSet) -> int:

@@ -30,7 +30,7 @@ from torchmetrics.functional.regression import concordance_corrcoef, mean_square
 
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import TUNED_KEY, load_checkpoint
-from emi_models.data.batches import LEAST_CLIPS, check_task, collate, rated_clips, rated_part
+from emi_models.data.batches import LEAST_CLIPS, baseline_of, check_task, collate, rated_clips, rated_part
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
@@ -379,11 +379,17 @@ def _listed(targets: Sequence[Target]) -> str:
 
 
 def check_fit(header: CheckpointHeader, network: FusionNetwork, clips: ClipSet) -> None:
-    """Return if the encoders that made these clips' features are those that the network was trained on.
+    """Return if these clips' features are what the network was trained on: of its encoders and its baseline.
 
     Raises:
         TrainingError: they are others; the message names both.
     """
+    trained_with, opened_with = header.notes.get("baseline", "off"), baseline_of(clips)
+    if trained_with != opened_with:
+        raise TrainingError(
+            f"the checkpoint was trained with --baseline {trained_with}, these clips are opened with "
+            f"{opened_with}; choose checkpoints of one baseline, or train again"
+        )
     for modality in network.config.modalities:
         trained, given = header.encoders[modality], clips.encoders.get(modality)
         if given is not None and given != trained:

@@ -26,7 +26,14 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from emi_models import MODALITIES
 from emi_models.checkpoint import CheckpointHeader, save_checkpoint
-from emi_models.data.batches import ClipWindows, check_task, motion_dim_of, rated_clips, task_of
+from emi_models.data.batches import (
+    ClipWindows,
+    baseline_of,
+    check_task,
+    motion_dim_of,
+    rated_clips,
+    task_of,
+)
 from emi_models.data.raters import read_raters, weights_by_raters
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
@@ -152,7 +159,7 @@ def header_of(
         notes["modality_weights"] = ", ".join(f"{m} {share:.3f}" for m, share in weights.items())
     if config.data.raters is not None:
         notes["raters"] = "clips were shown in proportion to the root of their raters"
-    if (baseline := getattr(clips.clips, "baseline", "off")) != "off":
+    if (baseline := baseline_of(clips)) != "off":
         notes["baseline"] = baseline
     if config.data.prefixes:
         notes["prefixes"] = f"{config.data.prefixes} of the training windows ended before their clip did"
@@ -571,7 +578,11 @@ def _metadata(
     for section, name in (("training", "device"), ("training", "threads"), ("data", "workers")):
         settings[section].pop(name)  # a run may go on elsewhere
     content = hashlib.sha256()
-    own = {} if clips.rated == EMI_TARGETS else {"targets": [asdict(target) for target in clips.rated]}
+    own: dict[str, Any] = {}
+    if clips.rated != EMI_TARGETS:
+        own["targets"] = [asdict(target) for target in clips.rated]
+    if (baseline := baseline_of(clips)) != "off":
+        own["baseline"] = baseline
     for split in ("train", "valid"):
         content.update("\n".join(clips.ids(split)).encode())
         content.update(clips.targets(split).tobytes())

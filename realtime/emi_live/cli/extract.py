@@ -18,7 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from emi_live.bundle import bundle_names, default_bundle
 from emi_live.cli.encode import encode_features
 from emi_live.cli.errors import DebugOption, say
-from emi_live.cli.options import ClusterOption, check_out_folder, complete_bundle, complete_preset, workers_of
+from emi_live.cli.options import (
+    LINE_EVERY_S,
+    ClusterOption,
+    check_out_folder,
+    complete_bundle,
+    complete_preset,
+    listing_bar,
+    workers_of,
+)
 from emi_live.errors import ConfigurationError
 from emi_models.console import printable
 from emi_models.libraries import require
@@ -273,10 +281,11 @@ def extract(
         offline=offline,
         keep_media=keep_media,
     )
-    listing = list_videos(videos)
-    ratings = rate(listing.videos, labels, split_by)
     check_out_folder("--out", out)
     console = Console(stderr=True)
+    with listing_bar(console) as found_so_far:
+        listing = list_videos(videos, found_so_far)
+    ratings = rate(listing.videos, labels, split_by)
     with download_bar(console) as progress:
         models = settings.live.models
         store = ModelStore(models.directory, offline=models.offline)
@@ -332,9 +341,6 @@ def _sum_up(console: Console, report: Report, out: Path) -> None:
         console.print(f"{len(warnings)} warnings; {left_out} files left out", style="yellow")
 
 
-LINE_EVERY_S: Final = 10.0  # without a terminal
-
-
 class ExtractView:
     """Shows finished clips, their rate and the remaining time; a `Watcher`."""
 
@@ -382,7 +388,7 @@ class ExtractView:
             self.say(line)
         if done:
             self.say(f"{done} clips were done before, {todo} remain")
-        self._todo = todo
+        self._todo = todo + len(self._listing.unusable)  # which are refused at once
         self._started = self._last_line = monotonic()
         if todo and self._console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))

@@ -10,6 +10,7 @@ import stat
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -20,7 +21,7 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from emi_models.store import Progress, PullEvent
 
 __all__ = [
+    "LINE_EVERY_S",
     "SYSTEMS",
     "ClusterOption",
     "bad_use",
@@ -51,6 +53,7 @@ __all__ = [
     "complete_preset",
     "complete_system",
     "download_bar",
+    "listing_bar",
     "media_argument",
     "open_data",
     "targets_of",
@@ -58,6 +61,7 @@ __all__ = [
 ]
 
 STANDARD_OUTPUT: Final = "-"
+LINE_EVERY_S: Final = 10.0  # of progress, without a terminal
 
 
 def check_before_loading(config: LiveConfig, picture: Path | None = None) -> None:
@@ -402,6 +406,22 @@ def complete_microphone(incomplete: str) -> list[str]:
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
+
+
+@contextmanager
+def listing_bar(console: Console) -> Iterator[Callable[[int], None]]:
+    """Show how many files were found so far; without a terminal, a line every ten seconds."""
+    last = [monotonic()]
+
+    def tell(count: int) -> None:
+        if console.is_terminal:
+            status.update(f"listing the clips: {count:,} files")
+        elif monotonic() - last[0] >= LINE_EVERY_S:
+            last[0] = monotonic()
+            console.print(f"listing the clips: {count:,} files", style="dim", highlight=False)
+
+    with console.status("listing the clips") as status:  # draws nothing without a terminal
+        yield tell
 
 
 @contextmanager

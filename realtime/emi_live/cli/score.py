@@ -18,6 +18,7 @@ from emi_live.cli.options import (
     check_out_folder,
     check_writable,
     complete_preset,
+    listing_bar,
     workers_of,
 )
 from emi_live.errors import ConfigurationError
@@ -191,7 +192,8 @@ def score(
         require("matplotlib", "PIL", extra="score", what="--overlay")
     console = Console(stderr=True)
     settings = _settings(console, config, set_, checkpoint, without or (), audio_track, offline=offline)
-    listing = find_clips(clips)
+    with listing_bar(console) as found_so_far:
+        listing = find_clips(clips, found_so_far)
     check_out_folder("--out", out)
     task = Task(
         plan=Plan(out=out.resolve(), formats=formats, overlay=overlay, cut=cut), config=settings, debug=debug

@@ -120,9 +120,11 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
                 _temp_dir=str(folder),
                 **_quiet(),
             )
-    except Exception as error:  # a bare one, if it takes too long
+    except Exception as error:  # some of Ray's are just `Exception`: a busy machine that needs over 30 s
         ray.shutdown()
-        raise StageError(f"Ray did not start: {_line(error)}; leave --cluster out") from error
+        raise StageError(
+            f"Ray did not start: {_line(error)} Try again when less runs here, or leave --cluster out"
+        ) from error
     try:
         yield _cluster(here=True)
     finally:
@@ -136,7 +138,7 @@ def _joined(address: str) -> Iterator[Cluster]:
     try:
         with _signal_kept():
             ray.init(address, **_quiet())
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # as above
         ray.shutdown()
         raise ConfigurationError(
             f"--cluster {address}: {_line(error)}; give HOST:PORT of a head that `ray start --head` started"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,11 +81,15 @@ class Listing:
     others: dict[str, int]  # the number of other files, by suffix
 
 
-def list_videos(given: str | Path) -> Listing:
+def list_videos(given: str | Path, found_so_far: Callable[[int], None] = lambda _: None) -> Listing:
     """The media files of a folder and the folders below it, of a manifest, or of an object store.
 
     The id of `00001.mp4` is `00001`, that of `train/00001.mp4` is `train__00001` (see `normal_id`), unless a
     manifest says another. Hidden files are left out.
+
+    Args:
+        given: a folder, a CSV or a URL.
+        found_so_far: called with the number of files, after each: a store may take minutes to list.
 
     Raises:
         ConfigurationError: there is no such folder, or no media file in it.
@@ -93,18 +97,20 @@ def list_videos(given: str | Path) -> Listing:
     found: dict[str, Video] = {}
     unusable: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
-    for place in _places(str(given), unusable):
+    for number, place in enumerate(_places(str(given), unusable), start=1):
+        found_so_far(number)
         below = Path(place.name)
         if below.suffix.lower() not in SUFFIXES:
             others[below.suffix.lower() or "no suffix"] += 1
             continue
         try:
-            clip_id = check_id(place.id or BETWEEN.join((*below.parts[:-1], normal_id(below.name))))
+            named = BETWEEN.join((*below.parts[:-1], normal_id(below.name)))
+            clip_id = normal_id(place.id) if place.id else check_id(named)
         except DataError as error:
             unusable.append((place.name, str(error)))
             continue
         if clip_id in found:
-            unusable.append((place.name, f"has the id of {found[clip_id].name}; rename one of them"))
+            unusable.append((place.name, _taken(place, clip_id, found[clip_id])))
             continue
         found[clip_id] = Video(clip_id, place.path, place.name, place.size, place.mtime_ns)
     if not found:
@@ -112,6 +118,14 @@ def list_videos(given: str | Path) -> Listing:
         seen += f" ({unusable[0][0]}: {unusable[0][1]})" if unusable else ""
         raise ConfigurationError(f"--videos {given} holds no media file{seen}; name the folder of the clips")
     return Listing([found[clip_id] for clip_id in sorted(found)], unusable, dict(others))
+
+
+def _taken(place: Place, clip_id: str, other: Video) -> str:
+    if place.path == other.path:
+        return f"is listed twice, as {clip_id}"
+    if place.id or is_url(place.path):
+        return f"has the id {clip_id} of {other.name}; give one of them another in a CSV with path and id"
+    return f"has the id of {other.name}; rename one of them"
 
 
 def _places(given: str, unusable: list[tuple[str, str]]) -> Iterator[Place]:

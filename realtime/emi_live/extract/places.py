@@ -7,25 +7,33 @@ of files (relative to the manifest) and URLs, and perhaps a column `id`. Each wo
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
-import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract.remote import fetched, is_url, objects_below, one_object, sweep_copies
 from emi_models.data.clip import csv_rows
 from emi_models.errors import DataError
-from emi_models.libraries import require
 
-__all__ = ["MANIFEST", "Place", "in_folder", "in_manifest", "in_store", "is_url", "local_copy"]
+__all__ = [
+    "MANIFEST",
+    "Place",
+    "in_folder",
+    "in_manifest",
+    "in_store",
+    "is_url",
+    "local_copy",
+    "sweep_copies",
+]
 
 MANIFEST: Final = ".csv"
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+AT_ONCE: Final = 16  # questions to servers, whose answers take some ten milliseconds each
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,6 @@ class Place:
     id: str = ""  # from a manifest
 
 
-def is_url(text: str) -> bool:
-    """Whether a text names a place of an object store, such as `s3://bucket/clips`."""
-    return _URL.match(text) is not None
-
-
 def in_folder(folder: Path) -> Iterator[Place]:
     """The files of a folder and the folders below it, in order; hidden ones are left out."""
     for path in sorted(folder.rglob("*")):
@@ -53,25 +56,15 @@ def in_folder(folder: Path) -> Iterator[Place]:
 
 
 def in_store(url: str) -> Iterator[Place]:
-    """The objects below a URL, in order; hidden ones are left out.
+    """The objects below a URL, folder by folder; hidden ones are left out.
 
     Raises:
         MissingPackageError: fsspec is not installed.
         ConfigurationError: nothing is there, or it cannot be listed.
     """
-    fs, root = _opened(url)
-    try:
-        found = fs.find(root, detail=True)
-        if not found and not fs.exists(root):
-            raise FileNotFoundError("nothing is there")
-        for path, facts in sorted(found.items()):
-            name = path.removeprefix(root).strip("/") or path.rpartition("/")[2]
-            if not _is_hidden(name.split("/")):
-                yield _remote(fs, path, name, facts)
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"{url} cannot be listed: {error}; check the address and your access"
-        ) from error
+    for remote in objects_below(url):
+        if not _is_hidden(remote.name.split("/")):
+            yield Place(remote.name, remote.url, remote.size, remote.stamp_ns)
 
 
 def in_manifest(path: Path, unusable: list[tuple[str, str]]) -> Iterator[Place]:
@@ -86,44 +79,59 @@ def in_manifest(path: Path, unusable: list[tuple[str, str]]) -> Iterator[Place]:
         names = [name.strip().lower() for name in header]
         if "path" not in names:
             raise ConfigurationError(f"{path} has no column path; a manifest has path, and perhaps id")
-        for _, row in rows:
-            cells = dict(zip(names, (cell.strip() for cell in row), strict=False))
-            given, clip_id = cells.get("path", ""), cells.get("id", "")
-            try:
-                place = _listed(given, path.parent)
-            except (OSError, ValueError) as error:
-                unusable.append((given, f"cannot be read: {getattr(error, 'strerror', None) or error}"))
-            else:
-                yield Place(place.name, place.path, place.size, place.mtime_ns, clip_id)
+        listed = (
+            (number, dict(zip(names, (cell.strip() for cell in row), strict=False))) for number, row in rows
+        )
+        ask = partial(_asked, path.parent)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="manifest") as pool:
+            while some := list(islice(listed, AT_ONCE * 4)):  # few, so that Ctrl-C does not wait long
+                for (number, cells), found in zip(some, pool.map(ask, some), strict=True):
+                    if isinstance(found, Place):
+                        yield replace(found, id=cells.get("id", ""))
+                    else:
+                        unusable.append((cells.get("path") or f"{path.name}, line {number}", found))
     except (DataError, csv.Error) as error:
         raise ConfigurationError(f"the manifest cannot be read: {error}") from error
 
 
 @contextmanager
-def local_copy(path: str) -> Iterator[Path]:
+def local_copy(path: str, size: int = 0) -> Iterator[Path]:
     """A span in which a clip is a file of this machine: itself, or a copy of an object.
 
+    Args:
+        path: of this machine, or a URL.
+        size: bytes that an object had when it was listed; 0 = unknown.
+
     Raises:
-        SourceError: it cannot be fetched.
+        SourceError: it cannot be fetched, or less of it came.
     """
     if not is_url(path):
         yield Path(path)
         return
-    with tempfile.TemporaryDirectory(prefix="emi-clip-") as folder:
-        fs, root = _opened(path)
-        local = Path(folder, re.sub(r"[^\w.-]", "_", root.rpartition("/")[2]))
-        try:
-            fs.get_file(root, str(local))
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{path} cannot be fetched: {error}") from error
+    with fetched(path, size) as local:
         yield local
+
+
+def _asked(folder: Path, row: tuple[int, Mapping[str, str]]) -> Place | str:
+    """Where a row's file is, or why it cannot be used."""
+    given = row[1].get("path", "")
+    if not given:
+        return "has no path"
+    try:
+        return _listed(given, folder)
+    except SourceError as error:
+        return str(error).removeprefix(given).lstrip()
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _listed(given: str, folder: Path) -> Place:
     if is_url(given):
-        fs, root = _opened(given)
-        return _remote(fs, root, root.rpartition("/")[2], fs.info(root))
+        remote = one_object(given)
+        return Place(remote.name, remote.url, remote.size, remote.stamp_ns)
     local = folder / given
+    if not local.is_file() and local.exists():
+        raise OSError("it is no file")
     name = given if not Path(given).is_absolute() and ".." not in Path(given).parts else local.name
     return _local(local, Path(name).as_posix())
 
@@ -131,37 +139,6 @@ def _listed(given: str, folder: Path) -> Place:
 def _local(path: Path, name: str) -> Place:
     status = path.stat()
     return Place(name, str(path), status.st_size, status.st_mtime_ns)
-
-
-def _remote(fs: Any, path: str, name: str, facts: Mapping[str, Any]) -> Place:
-    facts = facts if facts.get("size") is not None else {**facts, **fs.info(path)}
-    url = path if is_url(path) else str(fs.unstrip_protocol(path))
-    return Place(name, url, int(facts.get("size") or 0), _stamp(facts))
-
-
-def _stamp(facts: Mapping[str, Any]) -> int:
-    """The time of an object in ns, or a number made of its tag; 0 if the store has neither."""
-    for key in ("mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag"):
-        value = facts.get(key)
-        if isinstance(value, int | float):
-            return round(value * 1e9)
-        if isinstance(value, datetime):
-            return round(value.timestamp() * 1e9)
-        if value:
-            return int.from_bytes(hashlib.sha256(str(value).encode()).digest()[:7])
-    return 0
-
-
-def _opened(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
-    require("fsspec", extra="cluster", what=url)
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:  # no driver: the message names its package
-        raise ConfigurationError(f"{url}: {error}") from error
-    return fs, root if is_url(root) else root.rstrip("/")
 
 
 def _is_hidden(parts: tuple[str, ...] | list[str]) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.extract.folder import Entry
+from emi_live.extract.places import sweep_copies
 from emi_models import Modality
 from emi_models.errors import EmiError, ModelUnavailableError
 
@@ -195,6 +196,7 @@ class Pool:
                 child.process.join()
             child.link.connection.close()
         self._children.clear()
+        sweep_copies()  # of those that were ended within a clip
 
     def ready(self) -> Ready:
         """Wait until the first process has loaded its encoders, and return what it loaded.

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from emi_live.addresses import safe_address, safe_text
 from emi_live.errors import SourceError
 from emi_live.extract.folder import Entry, Ledger, Listing, Video, claimed
+from emi_live.extract.places import is_url
 from emi_live.extract.pool import Job, Ready, Refused, Written
 
 if TYPE_CHECKING:
@@ -154,8 +156,9 @@ def run_jobs(
     def refuse(name: str, reason: str) -> None:
         if strict:
             raise SourceError(f"{name}: {reason}")
-        outcome.refused.append((name, reason))
-        watcher.refused(name, reason)
+        shown = safe_address(name) if is_url(name) else name
+        outcome.refused.append((shown, safe_text(reason)))
+        watcher.refused(*outcome.refused[-1])
 
     for name, reason in listing.unusable:
         refuse(name, reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from emi_live.extract.encoders import ExtractSettings
 from emi_live.extract.folder import Entry, leave_note
-from emi_live.extract.places import local_copy
+from emi_live.extract.places import local_copy, sweep_copies
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
 from emi_models.errors import DataError, EmiError
 
@@ -49,6 +49,7 @@ class Task:
         from emi_live.extract.encoders import ClipEncoders
         from emi_models.store import ModelStore
 
+        sweep_copies()
         store = ModelStore(self.settings.live.models.directory, offline=True)
         encoders = ClipEncoders(self.settings, store)
         opened.callback(encoders.close)
@@ -67,7 +68,7 @@ class Task:
             assert writer is not None  # noqa: S101  # nobody asks where an encoder is unavailable
             encoders.forget()
             try:
-                with local_copy(job.path) as path:
+                with local_copy(job.path, job.size) as path:
                     return _extract(job, path, self.settings, encoders, writer, ready.settings)
             except EmiError as error:
                 return Refused(id=job.id, reason=str(error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from glob import escape, glob
@@ -19,11 +19,21 @@ from typing import TYPE_CHECKING, Any, Final
 from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
-from emi_live.extract.places import MANIFEST, Place, in_folder, in_manifest, in_store, is_url, local_copy
+from emi_live.extract.places import (
+    MANIFEST,
+    Place,
+    in_folder,
+    in_manifest,
+    in_store,
+    is_url,
+    local_copy,
+    sweep_copies,
+)
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
 from emi_live.extract.run import Outcome, run_jobs
 from emi_live.scoring.files import FORMATS, summary_of, write_summary
-from emi_models.errors import EmiError
+from emi_models.data.clip import check_id
+from emi_models.errors import DataError, EmiError
 from emi_models.files import WriteError, atomic_write
 
 if TYPE_CHECKING:
@@ -39,11 +49,15 @@ PICTURES: Final = {"png": ".png", "svg": ".svg"}
 OVERLAY: Final = ".overlay.mp4"
 
 
-def find_clips(given: Sequence[str]) -> Listing:
+def find_clips(given: Sequence[str], found_so_far: Callable[[int], None] = lambda _: None) -> Listing:
     """The clips of folders (with those below), files, patterns such as `day*/*.mp4`, manifests and URLs.
 
     The id of a clip is its name without the suffix, below the folder that was given; where two would have the
     same, or that of the summary, the suffix stays. A manifest may give another id.
+
+    Args:
+        given: where they are.
+        found_so_far: called with the number of files, after each: a store may take minutes to list.
 
     Raises:
         ConfigurationError: one of them is not there, or there is no clip at all.
@@ -51,9 +65,15 @@ def find_clips(given: Sequence[str]) -> Listing:
     found: dict[str, Place] = {}
     unusable: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
-    for place in _places(given, unusable):
-        suffix, name = Path(place.name).suffix, place.id + Path(place.name).suffix * bool(place.id)
-        name = name or place.name
+    for number, place in enumerate(_places(given, unusable), start=1):
+        found_so_far(number)
+        suffix, name = Path(place.name).suffix, place.name
+        if place.id:
+            try:
+                name = check_id(place.id) + suffix
+            except DataError as error:
+                unusable.append((place.name, str(error)))
+                continue
         if suffix.lower() not in SUFFIXES:
             others[suffix.lower() or "no suffix"] += 1
         elif name not in found:
@@ -62,6 +82,7 @@ def find_clips(given: Sequence[str]) -> Listing:
             unusable.append((place.path, f"has the name of {found[name].path}; score it into another folder"))
     if not found:
         seen = f" (but {sum(others.values())} other files)" if others else ""
+        seen += f" ({unusable[0][0]}: {unusable[0][1]})" if unusable else ""
         raise ConfigurationError(f"there is no media file in {', '.join(given)}{seen}")
     stems = Counter(name.removesuffix(Path(name).suffix) for name in found)
     videos = []
@@ -139,12 +160,13 @@ class Task:
         """
         from emi_live.scoring.clip import ClipScorer
 
+        sweep_copies()
         scorer = opened.enter_context(ClipScorer(self.config))
         settings = self.settings
 
         def do(job: Job) -> Written | Refused | Failed:
             try:
-                with local_copy(job.path) as path:
+                with local_copy(job.path, job.size) as path:
                     return _score(job, path, self, settings, scorer.score)
             except EmiError as error:
                 return Refused(id=job.id, reason=str(error))

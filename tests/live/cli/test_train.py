@@ -1,21 +1,31 @@
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from emi_live.cli.errors import run_app
+from emi_live.cli.evaluate import eval_app
 from emi_live.cli.train import train_app as app
 from emi_models import MODALITIES
 from emi_models.checkpoint import read_header
+from emi_models.data import open_clips
+from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.encoders import COMPACT_ENCODERS
+from emi_models.errors import TrainingError
 from emi_models.inputs import FusionShapes
+from emi_models.training.config import TrainConfig
+from emi_models.training.evaluate import evaluate_checkpoint
+from emi_models.training.fit import fit
+from emi_models.training.predict import predict_split
 from tests.live.cli.clip_folder import write_folder
 from tests.models.training.sets import MemorySet, memory_set, random_clips, unrated
 
@@ -84,6 +94,72 @@ with load_engine(Path({str(out / "checkpoint.safetensors")!r}), "auto") as engin
 """
     run = subprocess.run([*COMMAND[:2], program], capture_output=True, text=True, check=False)
     assert run.stdout == "onnxruntime-cpu (1, 6)\n", run.stderr
+
+
+@pytest.fixture(scope="module")
+def compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips whose vision and audio have the widths and encoders of `compact`, and values as faces have."""
+    shapes = FusionShapes(vision_frames=100, vision_dim=58, audio_frames=20, audio_dim=68, text_dim=384)
+    random = np.random.default_rng(0)
+    splits = {}
+    for split, count in (("train", 6), ("valid", 4)):
+        splits[split] = [
+            Clip(
+                f"{split}{number}",
+                FeatureTrack(np.arange(100) * 100_000_000, random.random((100, 58), np.float32) * 0.3),
+                FeatureTrack.empty(68),
+                FeatureTrack.empty(384),
+                10_000_000_000,
+                random.random(6, np.float32),
+            )
+            for number in range(count)
+        ]
+    encoders = {m: COMPACT_ENCODERS[m] for m in MODALITIES}
+    clips = MemorySet(splits=splits, shapes=shapes, encoders=encoders)
+    return write_folder(tmp_path_factory.mktemp("compact"), clips)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["running", "calibrate"])
+def test_a_baseline_changes_what_is_learned_and_is_kept_for_the_scores(
+    mode: str, compact: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig.model_validate(
+        {
+            "training": {"max_epochs": 1, "threads": 1, "device": "cpu", "recipe": "paper"},
+            "network": {"d_model": 16, "mlp_hidden": 16, "modalities": ["vision"]},
+        }
+    )
+    plain = fit("taemi", open_clips(compact), tmp_path / "off", config).checkpoint
+    own = fit("taemi", open_clips(compact, baseline=mode), tmp_path / "own", config).checkpoint
+    assert read_header(own).notes["baseline"] == mode
+    assert "baseline" not in read_header(plain).notes
+    before, after = load_file(plain), load_file(own)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+    with pytest.raises(SystemExit) as ended:  # the checkpoint says how the clips are opened
+        run_app(eval_app, ["--checkpoint", str(own), "--data", str(compact), "--json", str(tmp_path / "e")])
+    assert ended.value.code == 0
+    scored = json.loads((tmp_path / "e").read_text(encoding="utf-8"))
+    made = evaluate_checkpoint(own, open_clips(compact, baseline=mode), "valid")
+    assert scored == json.loads(json.dumps(made.to_json()))
+    with pytest.raises(
+        TrainingError, match=f"trained with --baseline {mode}, these clips are opened with off"
+    ):
+        evaluate_checkpoint(own, open_clips(compact), "valid")
+    with pytest.raises(TrainingError, match="trained with --baseline off"):  # a mean of two baselines
+        predict_split([own, plain], open_clips(compact, baseline=mode), "valid")
+    with pytest.raises(TrainingError, match=r"holds another run: .*baseline"):
+        fit("taemi", open_clips(compact), tmp_path / "own", config, resume=True)
+
+
+def test_a_baseline_of_another_name_is_bad_use(
+    compact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = train(
+        capsys, "--system", "taemi", "--data", compact, "--out", tmp_path, "--baseline", "mean"
+    )
+    assert (code, told) == (2, "error: no baseline is called 'mean'; there are: off, running, calibrate\n")
 
 
 def test_a_stage_may_have_settings_of_its_own(

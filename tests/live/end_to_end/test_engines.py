@@ -120,6 +120,28 @@ def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_
     assert swapped == sorted(swapped)
 
 
+def test_a_baseline_that_is_not_the_checkpoints_is_said(tmp_path: Path) -> None:
+    loaded = load_checkpoint(packaged_checkpoint("compact"))
+    path = tmp_path / "own.safetensors"
+    save_checkpoint(path, loaded.network, replace(loaded.header, notes={"baseline": "calibrate"}))
+    for mode, said in (
+        ("off", ["baseline: off, and own.safetensors was trained with calibrate: use --baseline calibrate"]),
+        (
+            "running",
+            ["baseline: running, and own.safetensors was trained with calibrate: use --baseline calib"],
+        ),
+        ("calibrate", []),
+    ):
+        config = LiveConfig.model_validate(
+            {"duration_s": 0.2, "fusion": {"checkpoint": path}, "window": {"baseline": mode}}
+        )
+        with LiveEngine(config, make_stages=script) as live:
+            found = [line for line in live.announcements if "was trained with" in line]
+            assert len(found) == len(said)
+            assert all(line.startswith(part) for line, part in zip(found, said, strict=True))
+            assert live.announcements[-1].startswith(("fusion: ", "baseline: "))
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_the_bundle_with_other_windows_swaps_in_by_its_name(tmp_path: Path) -> None:
     """As `emi train` makes one on compact features, whose windows are those of its clips."""

@@ -1,0 +1,257 @@
+"""Clips in object stores and on web servers: what is listed and fetched, and each failure in one line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract.folder import list_videos
+from emi_live.extract.places import Place, in_manifest, in_store, local_copy, sweep_copies
+from emi_live.scoring.run import find_clips
+
+fsspec = pytest.importorskip("fsspec")
+aiohttp = pytest.importorskip("aiohttp")
+CLIP = b"x" * 5000
+
+
+class Server(BaseHTTPRequestHandler):
+    """Files whose folder says what goes wrong with them."""
+
+    protocol_version = "HTTP/1.0"
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        if path.startswith("/private") and self.headers.get("Authorization") != "Bearer t":
+            self.send_error(403)
+        elif path.startswith("/gone"):
+            self.send_error(404)
+        elif path.endswith("/"):
+            page = b'<a href="a.mp4">a</a> <a href="b%20%C3%BC.mp4">b</a> <a href="notes.txt">n</a>'
+            self.reply(page, page if body else b"")
+        else:
+            part = CLIP[:100] if path.startswith(("/short", "/stall")) else CLIP
+            self.reply(CLIP, part if body else b"")
+            if body and path.startswith("/stall"):
+                assert isinstance(self.server, Hosts)
+                self.server.ended.wait(20)
+
+    def reply(self, whole: bytes, part: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(whole)))
+        self.send_header("Last-Modified", "Tue, 01 Sep 2026 10:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(part)
+        self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Hosts(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Server)
+        self.ended = threading.Event()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with Hosts() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.ended.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def http_settings() -> Iterator[dict[str, object]]:
+    """What a user says of web servers in fsspec's configuration."""
+    from fsspec.config import conf
+
+    settings = conf.setdefault("https", {})
+    yield settings
+    del conf["https"]
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    fs = fsspec.filesystem("memory")
+    for name in ("c.mp4", "a/b.mp4", "a/7.mov", "a/.hidden.mp4", "odd # ü?&%20.mp4", "notes.txt", "../x.mp4"):
+        fs.pipe(f"/clips/{name}", CLIP)
+    yield "memory://clips"
+    fs.rm("/", recursive=True)
+
+
+def test_a_store_is_listed_with_all_folders_in_order(memory: str) -> None:
+    counts: list[int] = []
+    listing = list_videos(memory, counts.append)
+    assert [video.id for video in listing.videos] == ["a__00007", "a__b", "c", "odd # ü?&%20"]
+    assert counts == [1, 2, 3, 4, 5]
+    assert all(video.size == len(CLIP) and video.mtime_ns > 0 for video in listing.videos)
+    for video in listing.videos:
+        with local_copy(video.path, video.size) as path:
+            assert path.read_bytes() == CLIP
+            assert path.suffix == Path(video.name).suffix
+        assert not path.parent.exists()
+
+
+def test_one_object_is_a_listing_of_one(memory: str) -> None:
+    assert [place.name for place in in_store(f"{memory}/c.mp4")] == ["c.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("memory://none", "nothing is there; check the address"),
+        ("memory://", "names no bucket or folder"),
+        ("nonsense://b", "Protocol not known.*give a folder, a CSV"),
+    ],
+)
+def test_what_cannot_be_listed_is_bad_use(url: str, why: str, memory: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        list_videos(url)
+
+
+def test_a_driver_that_is_not_installed_is_named_with_its_command() -> None:
+    try:
+        import s3fs  # noqa: F401
+    except ImportError:
+        with pytest.raises(ConfigurationError, match=r"s3://b/clips needs s3fs: pip install s3fs"):
+            list_videos("s3://b/clips")
+    else:
+        pytest.skip("s3fs is installed")
+
+
+def test_a_web_page_is_listed_by_its_links(web: str) -> None:
+    listing = list_videos(f"{web}/clips/")
+    assert [(video.id, video.name) for video in listing.videos] == [("a", "a.mp4"), ("b ü", "b ü.mp4")]
+    assert listing.others == {".txt": 1}
+    assert listing.videos[0].mtime_ns > 0  # of the date, as a server without tags gives it
+
+
+def test_an_object_that_comes_in_part_is_refused(web: str) -> None:
+    with (
+        pytest.raises(SourceError, match="broke off; the same command tries again"),
+        local_copy(f"{web}/short/a.mp4"),
+    ):
+        pass
+    with pytest.raises(SourceError, match="5000 of 6000 bytes came"), local_copy(f"{web}/a.mp4", 6000):
+        pass
+
+
+def test_a_server_that_stalls_is_given_up(web: str, http_settings: dict[str, object]) -> None:
+    http_settings["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(sock_read=0.1)}
+    with pytest.raises(SourceError, match="does not answer in time"), local_copy(f"{web}/stall/a.mp4"):
+        pass
+    assert not list(Path(tempfile.gettempdir()).glob("emi-clip-*/a.mp4"))
+
+
+def test_a_private_address_says_how_to_log_in_and_takes_it(
+    web: str, http_settings: dict[str, object]
+) -> None:
+    with (
+        pytest.raises(SourceError, match=r"access is denied: .*FSSPEC_HTTPS"),
+        local_copy(f"{web}/private/a.mp4"),
+    ):
+        pass
+    http_settings["headers"] = {"Authorization": "Bearer t"}
+    with local_copy(f"{web}/private/a.mp4") as path:
+        assert path.read_bytes() == CLIP
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_manifest_mixes_files_and_urls_and_tells_what_is_wrong(
+    web: str, memory: str, tmp_path: Path
+) -> None:
+    (tmp_path / "local,1.mp4").write_bytes(CLIP)
+    (tmp_path / "folder.mp4").mkdir()
+    manifest = write(
+        tmp_path / "clips.csv",
+        "ID, Path",
+        '1,"local,1.mp4"',
+        f"signed,{web}/a.mp4?Signature=SECRET",
+        f"ü §,{web}/b%20%C3%BC.mp4",
+        f"store,{memory}/c.mp4",
+        "two,local.mp4",
+        f"gone,{web}/gone/a.mp4?Signature=SECRET",
+        "nobody,http://127.0.0.1:1/a.mp4",
+        "no path,",
+        "folder,folder.mp4",
+        f"store,{web}/other.mp4",
+        f"again,{memory}/c.mp4",
+        f"../up,{web}/up.mp4",
+    )  # fmt: skip
+    listing = list_videos(manifest)
+    assert {video.id: video.name for video in listing.videos} == {
+        "00001": "local,1.mp4",  # as tables of ratings write it
+        "signed": "a.mp4",
+        "ü §": "b ü.mp4",
+        "store": "c.mp4",
+        "again": "c.mp4",
+    }
+    reasons = [reason for _, reason in listing.unusable]
+    for part in (
+        "No such file",
+        "nothing is there; check the address",
+        "nobody answers there",
+        "has no path",
+        "it is no file",
+        "has the id store of c.mp4; give one of them another",
+        "'../up' is not a valid clip id",
+    ):
+        assert sum(part in reason for reason in reasons) == 1, (part, reasons)
+    assert listing.others == {}
+
+
+def test_the_same_file_twice_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(CLIP)
+    listing = list_videos(write(tmp_path / "clips.csv", "path", "a.mp4", "a.mp4"))
+    assert listing.unusable == [("a.mp4", "is listed twice, as a")]
+
+
+def test_an_id_of_a_manifest_does_not_lead_out_of_the_folder_of_scores(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(CLIP)
+    listing = find_clips([str(write(tmp_path / "clips.csv", "id,path", "../../up,a.mp4", "b,a.mp4"))])
+    assert [video.id for video in listing.videos] == ["b"]
+    assert "'../../up' is not a valid clip id" in listing.unusable[0][1]
+
+
+def test_a_manifest_keeps_its_order_and_has_no_limit(tmp_path: Path) -> None:
+    names = [f"{number}.mp4" for number in range(300, 0, -1)]
+    for name in names:
+        (tmp_path / name).touch()
+    places = list(in_manifest(write(tmp_path / "clips.csv", "path", *names), []))
+    assert [place.name for place in places] == names
+    assert isinstance(places[0], Place)
+
+
+def test_copies_of_killed_processes_are_removed_and_others_stay(web: str) -> None:
+    left = Path(tempfile.mkdtemp(prefix="emi-clip-"))
+    (left / "a.mp4").touch()
+    (left / ".in-use").touch()
+    with local_copy(f"{web}/a.mp4") as path:
+        for folder in (left, path.parent):
+            os.utime(folder, (0, 0))
+        sweep_copies()
+        assert not left.exists()
+        assert path.exists()
