@@ -224,7 +224,7 @@ SCORES: Final = (
     Score("excitement", AROUSAL, 0.95, 1.38, 0.5, 0.3),
     Score("joy", HAPPINESS, 0.55, 0.75, 0.17, 0.15),
     Score("empathic_pain", SADNESS, 0.78, 1.15, 0.4, 0.4),
-    Score("amusement", LAUGHTER, 0.6, 0.9, 0.5, 0.1),
+    Score("amusement", LAUGHTER, 0.67, 1.0, 0.5, 0.1),
     Score("admiration", CALLS, 0.75, 1.1, 0.3, 0.2),
 )
 KNEE: Final = 30.0  # how sharp the limits are: a knee is about 1 / KNEE of the score wide
