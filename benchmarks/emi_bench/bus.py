@@ -231,7 +231,7 @@ def make_packets() -> dict[str, Packet]:
     """One packet of each kind by name, with random values and real sizes; the first is the smallest."""
     return {
         "vision 58": _vision(COMPACT_SHAPES),
-        f"audio {AUDIO_FRAMES} x 68": _audio(COMPACT_SHAPES),
+        f"audio {AUDIO_FRAMES} x {COMPACT_SHAPES.audio_dim}": _audio(COMPACT_SHAPES),
         "text 384": _text(COMPACT_SHAPES),
         "estimate": _estimate(),
         "vision 768": _vision(TAEMI_SHAPES),

@@ -23,11 +23,11 @@ from emi_live.bundle import Encoders
 from emi_live.clock import NS_PER_MS, NS_PER_S, Clock, MonotonicClock, seconds_to_ns
 from emi_models.encoders.face import FACE_DIM, FaceResult
 from emi_models.encoders.prosody import (
+    ENERGY,
     ENERGY_DEVIATION_DB,
     ENERGY_FLOOR_DB,
     ENERGY_MEAN_DB,
     FRAME_SAMPLES,
-    MEL_BANDS,
 )
 from emi_models.errors import EmiError
 
@@ -74,7 +74,6 @@ LOUD: Final = 0.25
 QUIET: Final = 1e-3  # noise of a quiet room, -60 dBFS
 LIGHT: Final = 0  # the place among the six values in which brightness is answered, 0 to 1
 SOUND: Final = 1  # and level, 0 at -70 dBFS to 1 at 0 dBFS
-ENERGY: Final = MEL_BANDS + 2  # the column of prosody
 STEP_NS: Final = NS_PER_MS  # resolution of the search
 LAG_S: Final = 5.0  # the longest lag that is searched
 STAMP_S: Final = 2.0  # the largest error of a stamp that is searched, in both directions

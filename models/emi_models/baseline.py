@@ -24,7 +24,17 @@ import numpy as np
 from emi_models.encoders.face import BLENDSHAPES, FACE_FEATURES
 from emi_models.encoders.face import ENCODER_ID as FACE
 from emi_models.encoders.prosody import ENCODER_ID as PROSODY
-from emi_models.encoders.prosody import MEL_BANDS, PROSODY_DIM
+from emi_models.encoders.prosody import (
+    ENERGY,
+    F0,
+    F0_SQUARED,
+    FLUX,
+    MEL_BANDS,
+    PROSODY_DIM,
+    RHYTHM,
+    SCALE,
+    VOICING,
+)
 from emi_models.errors import DataError
 from emi_models.population import FACE_AT_REST, FACE_HIGH, FACE_LOW, VOICE_AT_REST
 
@@ -58,7 +68,6 @@ REMEMBERED_S: Final = 60.0  # what `running` looks back on
 HALF_S: Final = 3.0  # of frames that count, after which `running` takes half of the difference off
 MOST_TURNED: Final = 0.35  # radians, 20 degrees: beyond it blendshapes change with the pose
 PITCH, YAW = FACE_FEATURES.index("pitch"), FACE_FEATURES.index("yaw")
-F0, VOICING, LEVEL, FLUX = range(MEL_BANDS, PROSODY_DIM)
 HEARD: Final = 0.6  # voicing from which a frame is a voice
 LEAST_RANGE: Final = 0.05  # above a neutral, of a blendshape; less would stretch noise
 # How far a voice's neutral may be from that of others: F0 by an octave, bands by 15 dB, level by 15 dB.
@@ -166,7 +175,8 @@ class Baseline:
         if self._face:
             return FACE_LOW - FACE_AT_REST, FACE_HIGH - FACE_AT_REST
         reach = np.full(PROSODY_DIM, BAND_REACH, np.float32)
-        reach[[F0, VOICING, LEVEL, FLUX]] = F0_REACH, 0, LEVEL_REACH, FLUX_REACH
+        reach[[F0, VOICING, ENERGY, FLUX]] = F0_REACH, 0, LEVEL_REACH, FLUX_REACH
+        reach[RHYTHM:] = 0  # rhythm and change are what a voice does, not what it is at rest
         return -reach, reach
 
     def _mapped(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -183,8 +193,10 @@ class Baseline:
         away = self._own - self._usual
         away[:MEL_BANDS] = away[:MEL_BANDS].mean()  # level, and not the colour of a voice
         away[VOICING] = 0  # how strongly a frame is voiced says whether it is a voice
+        away[RHYTHM:] = 0
         found -= away
         found[:, F0] = np.where(values[:, F0] == 0, 0, found[:, F0])  # 0 is no pitch
+        found[:, F0_SQUARED] = np.float32(SCALE) * np.square(found[:, F0])
         return found
 
 

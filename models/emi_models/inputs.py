@@ -61,9 +61,9 @@ class FusionShapes:
                 raise ValueError(f"{field.name} is {value!r}; it must be a whole number from 1 to 65536")
 
 
-# 52 blendshapes, 3 rotations, 3 translations at ~33 Hz; 64 log-mels, F0, voicing, energy, flux at 50 Hz.
+# 52 blendshapes, 3 rotations, 3 translations at ~33 Hz; 64 log-mels, 9 of pitch, level, rhythm at 50 Hz.
 COMPACT_SHAPES: Final = FusionShapes(
-    vision_frames=400, vision_dim=58, audio_frames=599, audio_dim=68, text_dim=384
+    vision_frames=400, vision_dim=58, audio_frames=599, audio_dim=73, text_dim=384
 )
 # ViT-B faces; wav2vec 2.0 states, arousal, dominance, valence; GTE. 599 = 12 s at 16 kHz after its strides.
 TAEMI_SHAPES: Final = FusionShapes(

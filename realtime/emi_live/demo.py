@@ -135,7 +135,7 @@ RECORDING: Final = Path(str(resources.files("emi_live"))) / "data" / "demo.safet
 
 
 def recorded_prosody() -> NDArray[np.float32]:
-    """The prosody of the whole demo, (T, 68), 50 frames a second (stored in half precision)."""
+    """The prosody of the whole demo, (T, 73), 50 frames a second (stored in half precision)."""
     with safe_open(RECORDING, framework="np") as file:
         prosody: NDArray[np.float32] = file.get_tensor("prosody").astype(np.float32)
     return prosody

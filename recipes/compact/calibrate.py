@@ -28,7 +28,7 @@ from recipes.compact.synthesiser import RATE_HZ, record
 from recipes.compact.voices import make_voices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,11 +42,16 @@ BORED: Final = 1.5
 CLEARLY: Final = 0.25  # what a window must show to count as laughter; half of it for a call
 WINDOWS: Final = 3  # of each synthesised take
 SHORTEST_FRAMES: Final = 60
-USED: Final = (
-    ("all", "voicing"),
-    ("all", "flux"),
-    *((head, name) for head in HEADS[1:] for name in DESCRIPTORS),
-)
+ALL_SCORES: Final = ("arousal", "happiness", "sadness", "laughter", "calls")
+RHYTHM_AND_CHANGE: Final = DESCRIPTORS[11:]
+# The inputs of the scores, and which scores read them. Happiness does not read change: on six speakers, one
+# left out in turn, it made it better, but on the four others worse (docs/decisions/0046).
+USED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("all", "voicing"): ALL_SCORES,
+    ("all", "flux"): ALL_SCORES,
+    **{(head, name): ALL_SCORES for head in HEADS[1:] for name in DESCRIPTORS[:11]},
+    **{(head, name): ("laughter",) for head in HEADS for name in RHYTHM_AND_CHANGE},
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,16 +135,19 @@ def _called(shows: NDArray[np.float32]) -> str:
 
 
 def _tables(found: NDArray[np.float32], names: NDArray[np.str_]) -> list[str]:
-    """The lines of `HEARD` and `OFFSETS`, from what the heads found (N, 4, 11) in windows so called."""
+    """The lines of `HEARD` and `OFFSETS`, from what the heads found (N, 4, 16) in windows so called."""
     picked = np.stack([found[:, HEADS.index(h), DESCRIPTORS.index(d)] for h, d in USED], axis=1)
     made = np.isin(names, ("laughter", "calls", "hardly", "synthesised speech"))
     means, deviations = picked[~made].mean(axis=0).round(2), picked[~made].std(axis=0).round(2)
     values = (picked - means) / deviations
     columns, offsets = [], []
-    for name in ("arousal", "happiness", "sadness", "laughter", "calls"):
+    for name in ALL_SCORES:
         target, weights = _weights(name, names, made)
-        fitted = _ridge(values, target.astype(np.float64), weights).round(3)
-        columns.append(fitted[:-1])
+        reads = np.array([name in scores for scores in USED.values()])
+        fitted = _ridge(values[:, reads], target.astype(np.float64), weights).round(3)
+        column = np.zeros(len(USED))
+        column[reads] = fitted[:-1]
+        columns.append(column)
         offsets.append(float(fitted[-1]))
     lines = [
         f'    ("{head}", "{name}"): ({mean:.2f}, {deviation:.2f}, {", ".join(f"{w:.3f}" for w in row)}),'

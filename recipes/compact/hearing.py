@@ -1,7 +1,8 @@
 """The voice branch: attention and five scores that are written down, not learned by gradient.
 
 Four heads average a window's frames: all of them, the voiced ones, the voiced ones of high pitch, and the
-voiced ones that are loud. Each gives pitch, voicing, flux and eight numbers of the spectrum's shape. The mean
+voiced ones that are loud. Each gives pitch, voicing, flux, eight numbers of the spectrum's shape, and five of
+rhythm and change. The mean
 level of a frame chooses loud frames within the window and goes no further, so the gain of a microphone
 changes nothing.
 
@@ -22,9 +23,21 @@ import numpy as np
 import torch
 
 from emi_models import EMOTIONS
-from emi_models.encoders.prosody import MEL_BANDS, PROSODY_DIM
+from emi_models.encoders.prosody import (
+    CHANGE,
+    ENERGY_CHANGE,
+    F0,
+    F0_SQUARED,
+    FLUX,
+    MEL_BANDS,
+    PROSODY_DIM,
+    RHYTHM,
+    SOUND_RHYTHM,
+    VOICING,
+)
 from emi_models.inputs import FusionInputs
 from emi_models.networks.taemi import Taemi
+from emi_models.population import VOICE_AT_REST
 from recipes.compact.sizes import CONFIG, SHAPES
 
 if TYPE_CHECKING:
@@ -53,7 +66,11 @@ AROUSED: Final = ("anger", "happiness", "fear")
 CALM: Final = ("sadness", "boredom", "neutral")
 
 SHAPES_OF_SPECTRUM: Final = 8
-DESCRIPTORS: Final = ("f0", "voicing", "flux", *(f"shape{k + 1}" for k in range(SHAPES_OF_SPECTRUM)))
+DESCRIPTORS: Final = (
+    *("f0", "voicing", "flux"),
+    *(f"shape{k + 1}" for k in range(SHAPES_OF_SPECTRUM)),
+    *("rhythm", "sound_rhythm", "change", "energy_change", "f0_squared"),
+)
 HEADS: Final = ("all", "voiced", "high", "loud")
 # What a frame's weight grows with: its logarithm is this times voicing, F0 in octaves, and level.
 KEYS: Final = {
@@ -62,14 +79,15 @@ KEYS: Final = {
     "high": (12.0, 3.0, 0.0),
     "loud": (12.0, 0.0, 1.5),
 }
-F0, VOICING, FLUX = 64, 65, 67  # the prosody encoder's columns
 
 
 def _basis() -> NDArray[np.float32]:
-    """From a frame's 68 features to the descriptors and the level, (12, 68)."""
+    """From a frame's 73 features to the descriptors and the level, (17, 73)."""
     basis = np.zeros((len(DESCRIPTORS) + 1, PROSODY_DIM), np.float32)
     for row, column in enumerate((F0, VOICING, FLUX)):
         basis[row, column] = 1
+    for row, column in enumerate((RHYTHM, SOUND_RHYTHM, CHANGE, ENERGY_CHANGE, F0_SQUARED)):
+        basis[3 + SHAPES_OF_SPECTRUM + row, column] = 1
     band = (np.arange(MEL_BANDS) + 0.5) / MEL_BANDS
     for k in range(SHAPES_OF_SPECTRUM):
         basis[3 + k, :MEL_BANDS] = 10 * np.cos(np.pi * (k + 1) * band) / MEL_BANDS
@@ -81,13 +99,13 @@ BASIS: Final = _basis()
 
 
 def descriptors(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Descriptors and level of frames (T, 68): (T, 12)."""
+    """Descriptors and level of frames (T, 73): (T, 17)."""
     found: NDArray[np.float32] = frames.astype(np.float32) @ BASIS.T
     return found
 
 
 def summaries(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What each head finds in a window of frames (T, 68): (4, 11)."""
+    """What each head finds in a window of frames (T, 73): (4, 16)."""
     each = descriptors(frames)
     logits = np.stack([each[:, [1, 0, -1]] @ np.array(KEYS[head], np.float32) for head in HEADS])
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -100,7 +118,7 @@ def summaries(frames: NDArray[np.float32]) -> NDArray[np.float32]:
 def _write_attention(network: Taemi) -> None:
     """Set the weights of a network's voice so that its attention gives `summaries`.
 
-    Head h's eleven numbers are at 16 h in what the head of the network reads.
+    Head h's sixteen numbers are at 16 h in what the head of the network reads.
     """
     voice, width = network.audio, network.config.d_model // network.config.heads
     for layer in (
@@ -124,43 +142,63 @@ def _write_attention(network: Taemi) -> None:
 # What the scores are made of: a head's number, its mean and deviation, and its weights.
 HEARD: Final[Mapping[tuple[str, str], tuple[float, ...]]] = {
     # head, number: mean, deviation; arousal, happiness, sadness, laughter, calls
-    ("all", "voicing"): (0.60, 0.10, -0.010, -0.001, -0.060, -0.062, -0.002),
-    ("all", "flux"): (0.16, 0.29, 0.011, -0.040, -0.004, -0.059, -0.112),
-    ("voiced", "f0"): (-0.16, 0.51, 0.096, 0.067, 0.010, 0.043, -0.001),
-    ("voiced", "voicing"): (0.91, 0.05, -0.012, -0.030, 0.037, 0.008, -0.035),
-    ("voiced", "flux"): (-0.11, 0.22, 0.036, 0.021, -0.011, -0.006, 0.041),
-    ("voiced", "shape1"): (3.32, 1.42, -0.057, -0.013, 0.024, 0.002, 0.009),
-    ("voiced", "shape2"): (0.49, 1.13, -0.010, 0.015, 0.030, -0.010, 0.091),
-    ("voiced", "shape3"): (1.32, 0.82, -0.010, 0.031, -0.011, -0.008, -0.001),
-    ("voiced", "shape4"): (-0.08, 0.74, 0.029, 0.087, 0.006, -0.010, -0.031),
-    ("voiced", "shape5"): (-0.10, 0.58, 0.004, -0.007, 0.016, -0.015, -0.011),
-    ("voiced", "shape6"): (-0.31, 0.60, 0.041, 0.013, 0.028, 0.006, 0.001),
-    ("voiced", "shape7"): (-0.42, 0.34, 0.020, 0.015, 0.022, 0.011, 0.008),
-    ("voiced", "shape8"): (-0.48, 0.37, -0.023, -0.010, 0.032, 0.003, -0.016),
-    ("high", "f0"): (0.39, 0.50, 0.016, 0.080, 0.020, 0.027, 0.042),
-    ("high", "voicing"): (0.88, 0.07, 0.012, 0.017, -0.034, -0.057, 0.036),
-    ("high", "flux"): (-0.07, 0.41, -0.018, 0.056, 0.043, 0.008, 0.023),
-    ("high", "shape1"): (2.39, 1.46, 0.008, 0.001, -0.045, 0.039, 0.032),
-    ("high", "shape2"): (0.14, 1.16, -0.004, 0.024, -0.003, -0.041, 0.050),
-    ("high", "shape3"): (0.93, 0.82, 0.001, -0.066, 0.040, -0.009, -0.045),
-    ("high", "shape4"): (-0.27, 0.75, 0.007, 0.060, 0.026, 0.012, -0.041),
-    ("high", "shape5"): (-0.18, 0.60, -0.023, -0.054, 0.032, -0.016, -0.016),
-    ("high", "shape6"): (-0.38, 0.63, 0.006, -0.036, -0.028, 0.020, 0.019),
-    ("high", "shape7"): (-0.43, 0.40, -0.008, -0.079, -0.005, 0.036, -0.016),
-    ("high", "shape8"): (-0.46, 0.45, -0.027, -0.025, 0.011, 0.038, -0.016),
-    ("loud", "f0"): (-0.14, 0.52, 0.095, 0.058, -0.026, 0.044, -0.002),
-    ("loud", "voicing"): (0.91, 0.05, -0.050, -0.037, 0.047, -0.001, 0.001),
-    ("loud", "flux"): (0.02, 0.29, 0.070, 0.060, -0.062, -0.001, -0.028),
-    ("loud", "shape1"): (3.18, 1.60, -0.047, 0.024, -0.008, 0.029, -0.014),
-    ("loud", "shape2"): (-0.05, 1.34, -0.025, -0.024, 0.073, 0.017, 0.064),
-    ("loud", "shape3"): (1.17, 0.95, 0.005, 0.007, -0.009, -0.009, -0.024),
-    ("loud", "shape4"): (-0.35, 0.82, 0.037, 0.068, 0.024, 0.000, -0.016),
-    ("loud", "shape5"): (-0.14, 0.63, -0.048, 0.015, 0.043, -0.011, 0.004),
+    ("all", "voicing"): (0.60, 0.10, -0.010, -0.001, -0.060, -0.048, -0.002),
+    ("all", "flux"): (0.16, 0.29, 0.011, -0.040, -0.004, 0.001, -0.112),
+    ("voiced", "f0"): (-0.16, 0.51, 0.096, 0.067, 0.010, 0.033, -0.001),
+    ("voiced", "voicing"): (0.91, 0.05, -0.012, -0.030, 0.037, 0.016, -0.035),
+    ("voiced", "flux"): (-0.11, 0.22, 0.036, 0.021, -0.011, -0.014, 0.041),
+    ("voiced", "shape1"): (3.32, 1.42, -0.057, -0.013, 0.024, 0.009, 0.009),
+    ("voiced", "shape2"): (0.49, 1.13, -0.010, 0.015, 0.030, -0.003, 0.091),
+    ("voiced", "shape3"): (1.32, 0.82, -0.010, 0.031, -0.011, -0.005, -0.001),
+    ("voiced", "shape4"): (-0.08, 0.74, 0.029, 0.087, 0.006, -0.008, -0.031),
+    ("voiced", "shape5"): (-0.10, 0.58, 0.004, -0.007, 0.016, -0.014, -0.011),
+    ("voiced", "shape6"): (-0.31, 0.60, 0.041, 0.013, 0.028, 0.001, 0.001),
+    ("voiced", "shape7"): (-0.42, 0.34, 0.020, 0.015, 0.022, 0.001, 0.008),
+    ("voiced", "shape8"): (-0.48, 0.37, -0.023, -0.010, 0.032, -0.008, -0.016),
+    ("high", "f0"): (0.39, 0.50, 0.016, 0.080, 0.020, 0.024, 0.042),
+    ("high", "voicing"): (0.88, 0.07, 0.012, 0.017, -0.034, -0.041, 0.036),
+    ("high", "flux"): (-0.07, 0.41, -0.018, 0.056, 0.043, 0.010, 0.023),
+    ("high", "shape1"): (2.39, 1.46, 0.008, 0.001, -0.045, 0.031, 0.032),
+    ("high", "shape2"): (0.14, 1.16, -0.004, 0.024, -0.003, -0.035, 0.050),
+    ("high", "shape3"): (0.93, 0.82, 0.001, -0.066, 0.040, -0.010, -0.045),
+    ("high", "shape4"): (-0.27, 0.75, 0.007, 0.060, 0.026, 0.009, -0.041),
+    ("high", "shape5"): (-0.18, 0.60, -0.023, -0.054, 0.032, -0.013, -0.016),
+    ("high", "shape6"): (-0.38, 0.63, 0.006, -0.036, -0.028, 0.014, 0.019),
+    ("high", "shape7"): (-0.43, 0.40, -0.008, -0.079, -0.005, 0.027, -0.016),
+    ("high", "shape8"): (-0.46, 0.45, -0.027, -0.025, 0.011, 0.023, -0.016),
+    ("loud", "f0"): (-0.14, 0.52, 0.095, 0.058, -0.026, 0.033, -0.002),
+    ("loud", "voicing"): (0.91, 0.05, -0.050, -0.037, 0.047, -0.004, 0.001),
+    ("loud", "flux"): (0.02, 0.29, 0.070, 0.060, -0.062, -0.005, -0.028),
+    ("loud", "shape1"): (3.18, 1.60, -0.047, 0.024, -0.008, 0.023, -0.014),
+    ("loud", "shape2"): (-0.05, 1.34, -0.025, -0.024, 0.073, 0.005, 0.064),
+    ("loud", "shape3"): (1.17, 0.95, 0.005, 0.007, -0.009, -0.012, -0.024),
+    ("loud", "shape4"): (-0.35, 0.82, 0.037, 0.068, 0.024, -0.005, -0.016),
+    ("loud", "shape5"): (-0.14, 0.63, -0.048, 0.015, 0.043, -0.012, 0.004),
     ("loud", "shape6"): (-0.37, 0.65, 0.033, 0.005, 0.017, -0.002, 0.044),
-    ("loud", "shape7"): (-0.50, 0.37, -0.005, -0.005, 0.044, 0.007, 0.017),
-    ("loud", "shape8"): (-0.46, 0.39, -0.026, -0.019, 0.012, -0.015, -0.017),
+    ("loud", "shape7"): (-0.50, 0.37, -0.005, -0.005, 0.044, 0.015, 0.017),
+    ("loud", "shape8"): (-0.46, 0.39, -0.026, -0.019, 0.012, -0.009, -0.017),
+    ("all", "rhythm"): (0.25, 0.10, 0.000, 0.000, 0.000, 0.027, 0.000),
+    ("all", "sound_rhythm"): (0.14, 0.08, 0.000, 0.000, 0.000, 0.067, 0.000),
+    ("all", "change"): (1.05, 0.22, 0.000, 0.000, 0.000, -0.087, 0.000),
+    ("all", "energy_change"): (0.77, 0.23, 0.000, 0.000, 0.000, -0.009, 0.000),
+    ("all", "f0_squared"): (0.55, 0.42, 0.000, 0.000, 0.000, -0.007, 0.000),
+    ("voiced", "rhythm"): (0.28, 0.13, 0.000, 0.000, 0.000, 0.013, 0.000),
+    ("voiced", "sound_rhythm"): (0.16, 0.10, 0.000, 0.000, 0.000, -0.017, 0.000),
+    ("voiced", "change"): (1.10, 0.22, 0.000, 0.000, 0.000, 0.004, 0.000),
+    ("voiced", "energy_change"): (0.54, 0.20, 0.000, 0.000, 0.000, 0.006, 0.000),
+    ("voiced", "f0_squared"): (0.79, 0.67, 0.000, 0.000, 0.000, 0.021, 0.000),
+    ("high", "rhythm"): (0.27, 0.15, 0.000, 0.000, 0.000, 0.006, 0.000),
+    ("high", "sound_rhythm"): (0.15, 0.11, 0.000, 0.000, 0.000, -0.004, 0.000),
+    ("high", "change"): (1.04, 0.29, 0.000, 0.000, 0.000, -0.038, 0.000),
+    ("high", "energy_change"): (0.73, 0.48, 0.000, 0.000, 0.000, 0.004, 0.000),
+    ("high", "f0_squared"): (1.26, 0.86, 0.000, 0.000, 0.000, -0.017, 0.000),
+    ("loud", "rhythm"): (0.29, 0.13, 0.000, 0.000, 0.000, -0.006, 0.000),
+    ("loud", "sound_rhythm"): (0.17, 0.10, 0.000, 0.000, 0.000, -0.018, 0.000),
+    ("loud", "change"): (1.15, 0.23, 0.000, 0.000, 0.000, 0.002, 0.000),
+    ("loud", "energy_change"): (0.49, 0.19, 0.000, 0.000, 0.000, -0.007, 0.000),
+    ("loud", "f0_squared"): (0.71, 0.63, 0.000, 0.000, 0.000, 0.020, 0.000),
 }
-OFFSETS: Final = (0.558, 0.307, 0.263, 0.059, 0.112)  # of the five scores
+OFFSETS: Final = (0.558, 0.307, 0.263, 0.065, 0.112)  # of the five scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +234,7 @@ VOICE_CONFIG: Final = replace(CONFIG, modalities=("audio",), mlp_hidden=3 * len(
 
 
 def linear_scores(found: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The five scores (B, 5) from what the heads found, (B, 4, 11)."""
+    """The five scores (B, 5) from what the heads found, (B, 4, 16)."""
     values = np.array(list(HEARD.values()))
     picked = np.stack([found[:, HEADS.index(h), DESCRIPTORS.index(d)] for h, d in HEARD], axis=1)
     scores: NDArray[np.float64] = (picked - values[:, 0]) / values[:, 1] @ values[:, 2:] + OFFSETS
@@ -236,11 +274,13 @@ def voice_network() -> Taemi:
     network = Taemi(VOICE_CONFIG).eval()
     _write_attention(network)
     _write_scores(network)
+    with torch.no_grad():  # where the search for the token of an absent voice begins
+        network.audio.token.copy_(torch.from_numpy(VOICE_AT_REST))
     return network
 
 
 def voice_window(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> FusionInputs:
-    """Windows (B, ...) with only voices, from features (B, T, 68) and their mask (B, T)."""
+    """Windows (B, ...) with only voices, from features (B, T, 73) and their mask (B, T)."""
     batch = len(values)
     nothing = FusionInputs(*(t.expand(batch, *t.shape[1:]) for t in FusionInputs.empty(SHAPES).tensors()))
     return replace(

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emi_models.encoders.face import BLENDSHAPES
-from emi_models.encoders.prosody import ProsodyEncoder
+from emi_models.encoders.prosody import F0, VOICING, ProsodyEncoder
 from emi_models.errors import EmiError
 from recipes.compact.calibrate import HELD_OUT, read_recordings
 from recipes.compact.ferplus import read_rated_faces
-from recipes.compact.hearing import F0, VOICING
 from recipes.compact.seeing import at_rest
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "FACE_LOW": ("One of ten neutral faces is below, (52,).", low),
         "FACE_AT_REST": ("The median of the 52 blendshapes.", middle),
         "FACE_HIGH": ("One of ten is above.", high),
-        "VOICE_AT_REST": ("The median of voiced frames, (68,).", np.median(np.concatenate(frames), axis=0)),
+        "VOICE_AT_REST": ("The median of voiced frames, (73,).", np.median(np.concatenate(frames), axis=0)),
     }
     lines = [HEAD.format(faces=len(faces), voices=len(recordings))]
     for name, (comment, values) in tables.items():
@@ -88,7 +87,7 @@ def _rows(values: NDArray[np.floating]) -> list[str]:
     """The numbers, some on each line."""
     texts = [f"{value:.3f}" for value in values]
     rows = [texts[first : first + A_LINE] for first in range(0, len(texts), A_LINE)]
-    return [f"        *({', '.join(row)})," for row in rows]
+    return [f"        *({', '.join(row)})," if len(row) > 1 else f"        {row[0]}," for row in rows]
 
 
 if __name__ == "__main__":

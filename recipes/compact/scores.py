@@ -114,7 +114,7 @@ def with_face_values(
 def with_voice(
     window: FusionInputs, values: NDArray[np.floating], mask: NDArray[np.bool_] | None = None
 ) -> FusionInputs:
-    """The windows with these voices, (B, T, 68), in them; without a mask all frames count."""
+    """The windows with these voices, (B, T, 73), in them; without a mask all frames count."""
     mask = np.ones(values.shape[:2], np.bool_) if mask is None else mask
     return replace(
         window,
@@ -125,7 +125,7 @@ def with_voice(
 
 
 def windows_of(recordings: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The last window of each recording (T, 68): frames (B, 150, 68), packed to the front, and their mask."""
+    """The last window of each recording (T, 73): frames (B, 150, 73), packed to the front, and their mask."""
     values = np.zeros((len(recordings), SHAPES.audio_frames, SHAPES.audio_dim), np.float32)
     mask = np.zeros(values.shape[:2], np.bool_)
     for row, frames in enumerate(recordings):
@@ -154,7 +154,7 @@ def dev_scores(
         texts: embeddings (N, 384) of the comments, by variant (as written, as spoken).
         targets: their ratings, (N, 6).
         faces: features (K, 58) of neutral faces.
-        voices: frames (T, 68) of neutral recordings.
+        voices: frames (T, 73) of neutral recordings.
     """
     rng = np.random.default_rng(0)
     values, mask = windows_of(voices)
@@ -193,7 +193,7 @@ def face_scores(network: FusionNetwork, faces: RatedFaces) -> dict[str, float]:
 def voice_scores(
     network: FusionNetwork, recordings: Sequence[NDArray[np.float32]], emotions: NDArray[np.str_]
 ) -> dict[str, float]:
-    """On recordings (T, 68) of acted emotions: areas under the curve, and joy of happiness above anger."""
+    """On recordings (T, 73) of acted emotions: areas under the curve, and joy of happiness above anger."""
     answers = infer(network, voice_window(*windows_of(recordings)))
     joy, pain, excitement = (answers[:, EMOTIONS.index(e)] for e in ("joy", "empathic_pain", "excitement"))
     happy, sad = emotions == "happiness", emotions == "sadness"

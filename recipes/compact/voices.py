@@ -37,7 +37,7 @@ CHANCES: Final = (0.6, 0.2, 0.08, 0.12)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VoiceTakes:
-    """Takes (N, T, 68) in half precision, and what sounds in each frame, times its strength: (N, T, 6)."""
+    """Takes (N, T, 73) in half precision, and what sounds in each frame, times its strength: (N, T, 6)."""
 
     values: NDArray[np.float16]
     sounds: NDArray[np.float32]
@@ -73,7 +73,7 @@ def make_voices(takes: int, seed: int, advance: Callable[[int], None]) -> VoiceT
 def voice_take(
     encoder: ProsodyEncoder, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One take: the encoder's frames (T, 68), and what sounds in each, (T, 6)."""
+    """One take: the encoder's frames (T, 73), and what sounds in each, (T, 6)."""
     who = Speaker.draw(rng)
     parts = _parts(str(rng.choice(KINDS, p=CHANCES)), who, rng)
     frames = round(TAKE_S * FRAMES_A_S)

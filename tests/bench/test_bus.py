@@ -14,7 +14,7 @@ def test_packets_have_the_sizes_of_the_bundles() -> None:
     faces = [p.features.size for p in packets if isinstance(p, VisionPacket) and p.features is not None]
     assert faces == [COMPACT_SHAPES.vision_dim, TAEMI_SHAPES.vision_dim] == [58, 768]
     voices = [p.frames.shape for p in packets if isinstance(p, AudioPacket)]
-    assert voices == [(10, 68), (10, 1027)]
+    assert voices == [(10, 73), (10, 1027)]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -119,8 +119,8 @@ def test_windows_that_do_not_fit_are_refused(engine: FusionEngine) -> None:
     with pytest.raises(InputError, match="vision has frames"):
         session.infer(StreamWindow.empty(TAEMI_SHAPES))
     empty = StreamWindow.empty(COMPACT_SHAPES)
-    with pytest.raises(InputError, match=r"\(600, 68\)"):
-        session.infer(replace(empty, audio=FrameRun(0, np.zeros((600, 68), np.float32))))
+    with pytest.raises(InputError, match=r"\(600, 73\)"):
+        session.infer(replace(empty, audio=FrameRun(0, np.zeros((600, 73), np.float32))))
     with pytest.raises(InputError, match="float64"):
         session.infer(replace(empty, text=np.zeros(384)))  # type: ignore[arg-type]  # what a caller may hold
 

@@ -34,7 +34,7 @@ from tests.support.waiting import until
 ABOUT = About(
     bundle="compact",
     encoders={"vision": "a", "audio": "b", "text": "c"},
-    dims={"vision": 58, "audio": 68, "text": 384},
+    dims={"vision": 58, "audio": 73, "text": 384},
     checkpoint="compact.safetensors",
     window={"hop_s": 0.2},
     words_due_s=1.5,
@@ -56,7 +56,7 @@ def packets(count: int) -> Iterator[Event]:
             t_ns=t_ns, progress_ns=t_ns, faces=int(face is not None), features=face, reason="dark"
         )
         yield AudioPacket(
-            t_ns=t_ns, progress_ns=t_ns, frames=rng.random((10, 68), np.float32), last_voice_ns=t_ns - 5
+            t_ns=t_ns, progress_ns=t_ns, frames=rng.random((10, 73), np.float32), last_voice_ns=t_ns - 5
         )
         yield TextPacket(
             t_ns=t_ns,

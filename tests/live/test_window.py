@@ -430,7 +430,7 @@ def test_frames_with_late_stamps_differ_from_frames_that_stopped() -> None:
 
 
 def test_a_neutral_of_one_s_own_is_learned_per_person_and_widens_intervals_until_it_is_known() -> None:
-    shapes = FusionShapes(vision_frames=300, vision_dim=58, audio_frames=40, audio_dim=68, text_dim=4)
+    shapes = FusionShapes(vision_frames=300, vision_dim=58, audio_frames=40, audio_dim=73, text_dim=4)
 
     def seen(t_s: float, changes: int = 0) -> VisionPacket:
         features = np.zeros(58, np.float32)

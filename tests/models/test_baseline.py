@@ -10,12 +10,11 @@ from emi_models.baseline import LEARNED_S, Baseline, baselines_for, normalised_c
 from emi_models.data.clip import Clip, FeatureTrack
 from emi_models.encoders import COMPACT_ENCODERS, TAEMI_ENCODERS
 from emi_models.encoders.face import BLENDSHAPES, FACE_DIM, FACE_FEATURES
-from emi_models.encoders.prosody import PROSODY_DIM
+from emi_models.encoders.prosody import F0, F0_SQUARED, PROSODY_DIM, RHYTHM, VOICING
 from emi_models.errors import DataError
 from emi_models.population import FACE_AT_REST, FACE_HIGH, FACE_LOW, VOICE_AT_REST
 
 BROW, SMILE, YAW = (FACE_FEATURES.index(name) for name in ("browInnerUp", "mouthSmileLeft", "yaw"))
-F0, VOICING = 64, 65
 FRAME_NS = 40_000_000
 
 
@@ -101,6 +100,8 @@ def test_a_high_voice_comes_down_and_frames_without_pitch_stay_without() -> None
     assert (seen[::2, F0] == 0).all()
     np.testing.assert_array_equal(seen[:, VOICING], values[:, VOICING])
     assert seen[3, F0] == pytest.approx(values[3, F0], abs=0.05)
+    np.testing.assert_allclose(seen[500:, F0_SQUARED], 2 * seen[500:, F0] ** 2, rtol=1e-5)
+    np.testing.assert_array_equal(seen[:, RHYTHM:F0_SQUARED], values[:, RHYTHM:F0_SQUARED])
 
 
 def test_frames_one_by_one_and_all_at_once_are_the_same_to_the_bit() -> None:

@@ -20,7 +20,7 @@ from emi_engine.load import load_engine
 from emi_live.errors import ConfigurationError
 from emi_models import EMOTIONS, MODALITIES
 from emi_models.encoders.face import BLENDSHAPES, FACE_DIM, FACE_FEATURES
-from emi_models.encoders.prosody import PROSODY_DIM
+from emi_models.encoders.prosody import ENERGY, PROSODY_DIM
 from emi_models.inputs import FusionInputs
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ __all__ = ["Predictions", "measure_truth", "predict", "subsets_of"]
 NS_PER_S: Final = 1_000_000_000
 HOP_S: Final = 0.2
 BATCH: Final = 64
-ENERGY: Final = 66  # the column of prosody that is loudness
 LEAST_FILES: Final = 20  # rated files of a modality, below which no baseline is fitted
 LEAST_OF_A_GROUP: Final = 10
 

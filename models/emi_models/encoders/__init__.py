@@ -13,7 +13,7 @@ __all__ = ["COMPACT_ENCODERS", "TAEMI_ENCODERS"]
 # The encoder id of each modality of the compact bundle, as its checkpoints name them.
 COMPACT_ENCODERS: Final = {
     "vision": "mediapipe/face_landmarker@float16-1+pose",
-    "audio": "emi-live/prosody-68@1",
+    "audio": "emi-live/prosody-73@1",
     "text": "sentence-transformers/all-MiniLM-L6-v2",
 }
 

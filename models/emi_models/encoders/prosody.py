@@ -1,4 +1,4 @@
-"""Prosody: log-mel bands, F0, voicing, energy and spectral flux, 50 times a second, as the sound arrives.
+"""Prosody: log-mel bands, pitch, energy, flux, rhythm and change, 50 times a second, as the sound arrives.
 
 Values are normalised by the mean and variance of the last seconds (`RunningMoments`).
 """
@@ -11,26 +11,42 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from emi_models.encoders.rhythm import Rhythm
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "CHANGE",
     "ENCODER_ID",
+    "ENERGY",
+    "ENERGY_CHANGE",
+    "F0",
+    "F0_SQUARED",
+    "FLUX",
     "FRAME_SAMPLES",
     "HOP_SAMPLES",
     "MEL_BANDS",
     "PROSODY_DIM",
+    "RHYTHM",
+    "SCALE",
+    "SOUND_RHYTHM",
+    "VOICING",
     "ProsodyEncoder",
     "RunningMoments",
     "mel_bank",
 ]
 
-ENCODER_ID: Final = "emi-live/prosody-68@1"
+ENCODER_ID: Final = "emi-live/prosody-73@1"
 RATE_HZ: Final = 16_000
 FRAME_SAMPLES: Final = 400  # 25 ms
 HOP_SAMPLES: Final = 320  # 20 ms
 MEL_BANDS: Final = 64
-PROSODY_DIM: Final = MEL_BANDS + 4
+# Columns after the bands.
+F0, VOICING, ENERGY, FLUX, RHYTHM, SOUND_RHYTHM, CHANGE, ENERGY_CHANGE, F0_SQUARED = range(
+    MEL_BANDS, MEL_BANDS + 9
+)
+PROSODY_DIM: Final = MEL_BANDS + 9
 
 FFT_SIZE: Final = 1024  # zero-padded: 16 Hz per bin, so that the narrowest band has one
 MEL_RANGE_HZ: Final = (60.0, 7600.0)
@@ -59,10 +75,15 @@ ENERGY_DEVIATION_DB: Final = 10.0
 ENERGY_FLOOR_DB: Final = -70.0
 FLUX_MEAN: Final = 0.6
 FLUX_DEVIATION: Final = 0.65
+CHANGE_FRAMES: Final = 5  # 100 ms
+SCALE: Final = 2.0  # of changes and F0 squared, which are then about 1 in speech
+# What a rhythm's squared differences are compared with: of voicing, and of the bands.
+VOICING_FLOOR: Final = 0.005
+BANDS_FLOOR: Final = 0.025
 
 
 class ProsodyEncoder:
-    """Turns one stream of 16 kHz mono sound into frames of 68 features, each from the past alone.
+    """Turns one stream of 16 kHz mono sound into frames of 73 features, each from the past alone.
 
     Frame k covers samples [320k, 320k + 400) since the last `reset`. Columns:
 
@@ -70,10 +91,15 @@ class ProsodyEncoder:
     - 64: F0 as log2(Hz / 200), an octave is 1; 0 when unvoiced;
     - 65: voicing, the normalised correlation at the best pitch period, in [0, 1];
     - 66: energy, (dBFS + 28) / 10, not below -70 dBFS;
-    - 67: spectral flux, the mean rise of the log-mel bands since the frame before, standardised too.
+    - 67: spectral flux, the mean rise of the log-mel bands since the frame before, standardised too;
+    - 68: rhythm of voicing, in [0, 1): how regularly it repeats, 4 to 8 times a second (`Rhythm`);
+    - 69: the same of every second band;
+    - 70: change in 100 ms: the mean difference of the bands, their mean taken off, without sign, times 2;
+    - 71: change of energy since the frame before, without sign, times 2;
+    - 72: column 64 squared, times 2: a mean of it says how far F0 spreads, which a mean of F0 does not.
 
-    Each frame is computed alone, so any way to cut the stream into pushes gives the same bits; and with
-    numpy, because a thread pool costs more than this arithmetic. One thread at a time.
+    Frames depend on earlier frames but not on pushes, so any way to cut the stream gives the same bits. All
+    is done with numpy, because a thread pool costs more than this arithmetic. One thread at a time.
     """
 
     def __init__(self) -> None:
@@ -82,15 +108,21 @@ class ProsodyEncoder:
         self._mel: NDArray[np.float32] = mel_bank() / np.float32(np.square(self._hann).sum())  # (64, 513)
         self._lags = np.arange(LONGEST_LAG + 1, SHORTEST_LAG - 2, -1)
         self._cost = OCTAVE_COST * np.log2(self._lags / SHORTEST_LAG)
+        self._voicing_rhythm = Rhythm(1, VOICING_FLOOR)
+        self._sound_rhythm = Rhythm(MEL_BANDS // 2, BANDS_FLOOR)
         self.reset()
 
     def reset(self) -> None:
         """Forget the audio so far, as at a gap: the next sample pushed is sample 0."""
         self._pending = np.zeros(CONTEXT_SAMPLES - FRAME_SAMPLES, np.float32)
         self._last_mel: NDArray[np.float32] | None = None
+        self._last_energy: float | None = None
+        self._shapes: deque[NDArray[np.float32]] = deque(maxlen=CHANGE_FRAMES)  # of the last frames
+        self._voicing_rhythm.reset()
+        self._sound_rhythm.reset()
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The frames that these samples complete, shape (n, 68); the caller owns them.
+        """The frames that these samples complete, shape (n, 73); the caller owns them.
 
         Args:
             samples: shape (n,), any length, in [-1, 1]; the next ones of the stream.
@@ -113,12 +145,24 @@ class ProsodyEncoder:
         mean_square = max(float(np.square(samples).mean()), 10 ** (ENERGY_FLOOR_DB / 10))
         f0_hz, voicing = self._pitch(context.astype(np.float64))
         frame[:MEL_BANDS] = (mel - MEL_MEAN) / MEL_DEVIATION
-        frame[MEL_BANDS:] = (
-            math.log2(f0_hz / REFERENCE_HZ) if voicing >= VOICED else 0.0,
-            voicing,
-            (10.0 * math.log10(mean_square) - ENERGY_MEAN_DB) / ENERGY_DEVIATION_DB,
-            (rise - FLUX_MEAN) / FLUX_DEVIATION,
+        octaves = math.log2(f0_hz / REFERENCE_HZ) if voicing >= VOICED else 0.0
+        energy = (10.0 * math.log10(mean_square) - ENERGY_MEAN_DB) / ENERGY_DEVIATION_DB
+        frame[F0 : FLUX + 1] = octaves, voicing, energy, (rise - FLUX_MEAN) / FLUX_DEVIATION
+        bands = frame[:MEL_BANDS]
+        frame[RHYTHM] = self._voicing_rhythm.push(np.array([voicing]))
+        frame[SOUND_RHYTHM] = self._sound_rhythm.push(bands[::2])
+        frame[CHANGE] = SCALE * self._change(bands - bands.mean())
+        frame[ENERGY_CHANGE] = SCALE * abs(
+            energy - (energy if self._last_energy is None else self._last_energy)
         )
+        frame[F0_SQUARED] = SCALE * octaves**2
+        self._last_energy = energy
+
+    def _change(self, shape: NDArray[np.float32]) -> float:
+        """The mean difference of a spectrum's shape from that 100 ms before; 0 at the start."""
+        earlier = self._shapes[0] if len(self._shapes) == CHANGE_FRAMES else shape
+        self._shapes.append(shape)
+        return float(np.abs(shape - earlier).mean())
 
     def _pitch(self, context: NDArray[np.float64]) -> tuple[float, float]:
         """F0 in Hz and the correlation at its period, in [0, 1].

@@ -32,7 +32,7 @@ class CompactBundle(Bundle):
 
     @property
     def shapes(self) -> FusionShapes:
-        """58 values in a frame of vision, 68 of audio, 384 of text."""
+        """58 values in a frame of vision, 73 of audio, 384 of text."""
         from emi_models.inputs import COMPACT_SHAPES
 
         return COMPACT_SHAPES

@@ -29,7 +29,7 @@ from emi_models import MODALITIES
 from emi_models.inputs import FusionShapes
 from tests.support.fakes import FakeClock, FakeEngine, ListReader
 
-SHAPES = FusionShapes(vision_frames=40, vision_dim=58, audio_frames=40, audio_dim=68, text_dim=4)
+SHAPES = FusionShapes(vision_frames=40, vision_dim=58, audio_frames=40, audio_dim=73, text_dim=4)
 MS = NS_PER_MS
 
 

@@ -71,7 +71,7 @@ def test_a_folder_of_clips_becomes_a_data_set_and_a_second_run_has_nothing_to_do
 
     clips = open_clips(videos.parent / "out")
     assert (clips.ids("train"), clips.ids("valid")) == (("00000", "00002"), ("00001",))
-    assert clips.encoders == {"audio": "emi-live/prosody-68@1"}
+    assert clips.encoders == {"audio": "emi-live/prosody-73@1"}
     assert clips.licence == "mine"
     assert clips.load("00001").audio.t_ns.tolist() == [25_000_000, 45_000_000]
     notes = json.loads((videos.parent / "out/dataset.json").read_text(encoding="utf-8"))["notes"]

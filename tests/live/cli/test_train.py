@@ -73,7 +73,7 @@ def test_one_command_from_a_folder_to_a_checkpoint(
 def test_what_was_trained_on_compact_features_runs_without_pytorch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shapes = FusionShapes(vision_frames=6, vision_dim=58, audio_frames=9, audio_dim=68, text_dim=384)
+    shapes = FusionShapes(vision_frames=6, vision_dim=58, audio_frames=9, audio_dim=73, text_dim=384)
     clips = {split: random_clips(8, shapes=shapes, prefix=split) for split in ("train", "valid")}
     data = write_folder(
         tmp_path / "clips",

@@ -45,7 +45,15 @@ def features(folder: Path, videos: list[str]) -> Path:
 
     for name in videos:
         clip_id = f"{name.partition('_')[0]}__Visite_1__{name}"
-        writer.write(Clip(clip_id, track(8, 58), track(10, 68), FeatureTrack.empty(1), round(SECONDS * 1e9)))
+        writer.write(
+            Clip(
+                clip_id,
+                track(8, 58),
+                track(10, COMPACT_SHAPES.audio_dim),
+                FeatureTrack.empty(1),
+                round(SECONDS * 1e9),
+            )
+        )
     writer.write_manifest()
     return folder
 

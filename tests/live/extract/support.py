@@ -16,7 +16,7 @@ from emi_models.checkpoint import CheckpointHeader
 from emi_models.inputs import COMPACT_SHAPES, FusionInputs
 from tests.support.fakes import FakeEngine
 
-COMPACT_DIMS: dict[Modality, int] = {"vision": 58, "audio": 68, "text": 384}
+COMPACT_DIMS: dict[Modality, int] = {"vision": 58, "audio": 73, "text": 384}
 
 
 def offline_config(*settings: str) -> LiveConfig:

@@ -108,7 +108,7 @@ def test_a_clip_without_sound_and_one_without_pictures(tmp_path: Path) -> None:
     mute, blind = record(tmp_path / "mute.mp4").recording, record(tmp_path / "blind.wav").recording
     assert [len(mute.tracks[m].t_ns) for m in ("vision", "audio", "text")] == [20, 0, 0]
     assert [len(blind.tracks[m].t_ns) for m in ("vision", "audio", "text")] == [0, 99, 0]
-    assert mute.tracks["audio"].values.shape == (0, 68)
+    assert mute.tracks["audio"].values.shape == (0, 73)
     assert blind.pictures == 0
     assert blind.duration_ns == 2 * NS_PER_S
 

@@ -68,7 +68,7 @@ def test_a_clip_is_loaded_as_live_use_sees_it(tmp_path: Path) -> None:
     values = np.zeros((250, COMPACT_SHAPES.vision_dim), np.float32)
     values[:, 3] = 0.5  # browInnerUp
     track = FeatureTrack(np.arange(1, 251) * 40_000_000, values)
-    clip = Clip("00001", track, FeatureTrack.empty(68), FeatureTrack.empty(384), 10**10)
+    clip = Clip("00001", track, FeatureTrack.empty(COMPACT_SHAPES.audio_dim), FeatureTrack.empty(384), 10**10)
     writer.write(clip)
     writer.write_manifest()
     plain, own = open_clips(tmp_path), open_clips(tmp_path, baseline="running")

@@ -12,7 +12,13 @@ from torchaudio.functional import melscale_fbanks
 
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.prosody import (
+    CHANGE,
     ENCODER_ID,
+    ENERGY,
+    ENERGY_CHANGE,
+    F0,
+    F0_SQUARED,
+    FLUX,
     FRAME_SAMPLES,
     HOP_SAMPLES,
     MEL_BANDS,
@@ -20,12 +26,14 @@ from emi_models.encoders.prosody import (
     MEL_MEAN,
     POWER_FLOOR,
     PROSODY_DIM,
+    RHYTHM,
+    SOUND_RHYTHM,
+    VOICING,
     ProsodyEncoder,
     mel_bank,
 )
 from tests.models.encoders.media import RATE_HZ, cut, read_sound
 
-F0, VOICING, ENERGY, FLUX = range(MEL_BANDS, PROSODY_DIM)
 SETTLED = 2  # the first frames look back on sound that was never there
 
 
@@ -179,3 +187,31 @@ def test_speech_is_about_standard(encoder: ProsodyEncoder, assets: Path) -> None
     assert abs(speech[:, :MEL_BANDS].mean()) < 0.5
     assert 0.6 < speech[:, :MEL_BANDS].std() < 1.4
     assert np.abs(frames).max() < 8
+
+
+def test_notes_of_laughter_are_a_rhythm_and_a_steady_voice_is_none(encoder: ProsodyEncoder) -> None:
+    """Five notes of 100 ms a second, at any gain."""
+    sounding = np.arange(2 * RATE_HZ) % (RATE_HZ // 5) < RATE_HZ // 10
+    sound = voice(250, 2.0) * sounding + 0.001
+    found = []
+    for gain in (1.0, 0.3):
+        encoder.reset()
+        found.append(encoder.push((gain * sound).astype(np.float32))[50:])
+    assert found[0][:, RHYTHM].mean() > 0.8
+    assert found[0][:, SOUND_RHYTHM].mean() > 0.8
+    assert np.abs(found[0] - found[1])[:, [RHYTHM, SOUND_RHYTHM]].mean() < 0.05
+    encoder.reset()
+    steady = encoder.push(voice(250, 2.0))[50:]
+    assert steady[:, RHYTHM].max() < 0.1
+    assert steady[:, CHANGE].mean() < 0.3 * found[0][:, CHANGE].mean()
+
+
+def test_change_and_spread_are_what_they_say(encoder: ProsodyEncoder) -> None:
+    frames = encoder.push(voice(np.geomspace(100, 300, RATE_HZ), 1.0))
+    np.testing.assert_allclose(frames[:, F0_SQUARED], 2 * frames[:, F0] ** 2, rtol=1e-5)
+    np.testing.assert_allclose(frames[1:, ENERGY_CHANGE], 2 * np.abs(np.diff(frames[:, ENERGY])), atol=1e-5)
+    shape = frames[:, :MEL_BANDS] - frames[:, :MEL_BANDS].mean(axis=1, keepdims=True)
+    expected = 2 * np.abs(shape[5:] - shape[:-5]).mean(axis=1)
+    np.testing.assert_allclose(frames[5:, CHANGE], expected, atol=1e-5)
+    assert not frames[:5, CHANGE].any()
+    assert not frames[0, ENERGY_CHANGE]

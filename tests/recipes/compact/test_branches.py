@@ -71,7 +71,7 @@ def window() -> FusionInputs:
 def speech(seed: int, frames: int = 120) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Frames of prosody, at random."""
     rng = np.random.default_rng(seed)
-    values = rng.normal(0, 0.5, (frames, 68)).astype(np.float32)
+    values = rng.normal(0, 0.5, (frames, SHAPES.audio_dim)).astype(np.float32)
     values[:, 65] = rng.random(frames)
     return values
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_models import EMOTIONS
-from emi_models.encoders.prosody import ProsodyEncoder
+from emi_models.encoders.prosody import ENERGY, F0, RHYTHM, VOICING, ProsodyEncoder
 from recipes.compact.manners import LAUGH, PLAIN, VOICES
 from recipes.compact.synthesiser import RATE_HZ, TRACK_HZ, Tracks, record, synthesise
 from recipes.compact.utterances import Score, Speaker, Take, laugh, smooth, speak, wow
@@ -15,7 +15,6 @@ from recipes.compact.voices import make_voices, shown
 
 MAN = Speaker(f0_hz=110.0, tract=1.0, breath=0.05, jitter=0.005, shimmer=0.03)
 PLAIN_TAKE = Take(pitch_st=0.0, spread_st=2.0, rate_hz=4.0, pause=0.15, effort=0.0)
-F0, VOICING, ENERGY = 64, 65, 66
 
 
 def steady(f0_hz: float = 120.0, seconds: float = 1.0, **changes: float) -> Tracks:
@@ -112,6 +111,13 @@ def test_laughter_has_four_to_five_notes_a_second() -> None:
     assert 1 / 5.5 < np.median(between) < 1 / 3.8
 
 
+def test_laughter_has_a_rhythm_and_talking_has_less() -> None:
+    rng = np.random.default_rng(3)
+    laughs = heard(sound(laugh(4.0, MAN, Take.draw(LAUGH, rng), rng)))
+    talks = heard(sound(speak(4.0, MAN, PLAIN_TAKE, rng)))
+    assert laughs[50:, RHYTHM].mean() > talks[50:, RHYTHM].mean() + 0.15
+
+
 def test_a_wow_ends_lower_than_it_began() -> None:
     rng = np.random.default_rng(0)
     tracks = wow(0.5, MAN, Take(2.0, 4.0, 1.5, 0.0, 0.0), rng)
@@ -160,7 +166,7 @@ def test_a_recording_is_in_range_and_of_any_level() -> None:
 
 def test_takes_are_repeatable_and_finite() -> None:
     one, same = (make_voices(6, 3, lambda _: None) for _ in range(2))
-    assert one.values.shape == (6, 200, 68)
+    assert one.values.shape == (6, 200, 73)
     assert np.array_equal(one.values, same.values)
     assert np.isfinite(one.values).all()
     assert one.sounds.shape == (6, 200, len(EMOTIONS))
