@@ -34,6 +34,7 @@ __all__ = [
     "dev_scores",
     "face_scores",
     "infer",
+    "plain_scores",
     "prototype_scores",
     "sentence_scores",
     "voice_scores",
@@ -189,6 +190,23 @@ def sentence_scores(
         "sentences_denied_right": round(float(right[~shown].mean()), 4),
         "sentences_denied_below_rest": round(float((above <= 0)[~shown].mean()), 4),
         "sentences_implied_right": round(float(right[shown].mean()), 4),
+    }
+
+
+def plain_scores(network: FusionNetwork, comments: Tensor, sentences: Tensor) -> dict[str, float]:
+    """The median of the largest of six steps that plain words make when they come or go.
+
+    Args:
+        network: the network to score.
+        comments: embeddings (N, 384) of comments that show none of the six.
+        sentences: the same of plain sentences of our own.
+    """
+    rest = infer(network, FusionInputs.empty(SHAPES))[0]
+    return {
+        f"step_of_plain_{name}": round(
+            float(np.median(np.abs(infer(network, text_window(text)) - rest).max(axis=1))), 4
+        )
+        for name, text in (("comments", comments), ("sentences", sentences))
     }
 
 

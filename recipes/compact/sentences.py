@@ -1,14 +1,16 @@
-"""Sentences that deny an emotion or imply one: written for this project, half of them never trained on.
+"""Sentences that deny an emotion or imply one: written for this project, some of them never trained on.
 
-`PATTERNS` makes more for training: the same words with and without a denial.
-
-Each has the intensity that it is about, and whether it stands for it (`implies`) or denies it (`denies`).
-Those at even positions of each list are for training, those at odd positions are only scored.
+Each has the intensity that it is about, and whether it stands for it (`implies`) or denies it (`denies`); a
+plain sentence has none. Those at even positions of `DENIES` and `IMPLIES` are for training, those at odd
+positions are only scored (`HELD_OUT`). `said.txt` holds more for training; who wrote those had not seen the
+held-out ones, and the few that are the same are left out. `PATTERNS` makes more: the same words with and
+without a denial.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emi_models import EMOTIONS
@@ -17,12 +19,17 @@ from recipes.compact.implied import IMPLIED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DENIES", "HELD_OUT", "IMPLIES", "MADE", "OWN", "Sentence"]
+__all__ = ["DENIES", "HELD_OUT", "IMPLIES", "MADE", "OWN", "PLAIN", "PLAIN_HELD_OUT", "Sentence"]
+
+SAID: Final = Path(__file__).with_name("said.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence as a recogniser would write it, what it is about, and on which side of rest it should be."""
+    """A sentence as a recogniser would write it, what it is about, and on which side of rest it should be.
+
+    A plain one is about nothing (""), and shows none of the six.
+    """
 
     text: str
     emotion: str
@@ -394,6 +401,21 @@ def _implied() -> tuple[Sentence, ...]:
     )
 
 
+def _said(path: Path = SAID) -> tuple[Sentence, ...]:
+    """The sentences of a file, below headings such as "# implies joy", "# denies joy" and "# plain"."""
+    held_out = {sentence.text for sentence in HELD_OUT}
+    found, kind, emotion = [], "", ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            kind, _, emotion = line.removeprefix("# ").partition(" ")
+        elif line and line not in held_out:
+            found.append(Sentence(line, emotion, kind == "implies"))
+    return tuple(found)
+
+
 HELD_OUT: Final = _every_second(1)
-OWN: Final = (*_every_second(0), *_implied())
+_SAID: Final = _said()
+OWN: Final = (*_every_second(0), *_implied(), *(sentence for sentence in _SAID if sentence.emotion))
+PLAIN: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)[0::2]
+PLAIN_HELD_OUT: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)[1::2]
 MADE: Final = _patterns()

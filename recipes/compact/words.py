@@ -1,17 +1,23 @@
-"""The words: TAEMI's text branch, trained on sentence embeddings with face and voice missing throughout."""
+"""What the words branch learns from: comments as readers take them, and sentences of our own.
+
+Readers (`readers`) say what people would feel in a comment. What words add to rest grows with what readers
+say above the least that they say of anything, and by a factor of its own for each emotion (`what_words_add`).
+So plain words add next to nothing, and a rare emotion counts next to a face and a voice. Readers can be asked
+about any text, so the branch also learns from means of two comments.
+
+A sentence of our own is known to show an emotion or to deny it: what readers say of it is raised to `SHOWN`
+or lowered to nothing. Of a plain one it is known that it shows none of the six.
+"""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from emi_models.inputs import FusionInputs
-from emi_models.networks.taemi import Taemi
-from recipes.compact.branches import follow, parameter_groups, warm_up_then_cosine
-from recipes.compact.goemotions import mean_pearson
+from recipes.compact.branches import BranchRecipe, train_branch
 from recipes.compact.sizes import CONFIG, SHAPES
 
 if TYPE_CHECKING:
@@ -22,50 +28,125 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emi_models.networks.base import FusionNetwork
+    from emi_models.networks.taemi import Taemi
+    from recipes.compact.readers import Readers
+    from recipes.compact.sentences import Sentence
 
-__all__ = ["WORDS_CONFIG", "Extra", "WordsRecipe", "predict", "text_window", "train_words"]
+__all__ = [
+    "WORDS_CONFIG",
+    "WORDS_RECIPE",
+    "Own",
+    "WordMixture",
+    "predict",
+    "text_window",
+    "train_words",
+    "what_words_add",
+]
 
-# Of sentences that show or deny an emotion; rest is 0.01 to 0.06.
-SHOWN: Final = 0.2
-DENIED: Final = 0.02
-WORDS_CONFIG: Final = replace(CONFIG, modalities=("text",), mlp_hidden=256, dropout=0.4)
+WORDS_CONFIG: Final = replace(CONFIG, modalities=("text",), mlp_hidden=704, dropout=0.0)
+# Embeddings have length 1, so that one of their 384 values is about 0.05: the layer that reads them needs
+# larger steps.
+WORDS_RECIPE: Final = BranchRecipe(
+    steps=8000, learning_rate=1e-3, first_layer_rate=1e-2, weight_decay=0.01, average=0.998
+)
+
+# By emotion, in the order of `EMOTIONS`.
+FROM: Final = (0.06, 0.03, 0.03, 0.04, 0.02, 0.03)
+TIMES: Final = (1.2, 1.1, 1.3, 1.3, 2.0, 1.7)
+MOST: Final = 1.0
+SHOWN: Final = 0.25  # what a sentence that shows an emotion adds at least
+OWN_SHARE: Final = 0.25  # of a batch
+MIXED: Final = 0.3  # of the comments: a mean of two
+OWN_COUNTS: Final = 1.0  # what is known of an own sentence, next to what readers say of it
+COUNTS: Final = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # errors by emotion
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WordsRecipe:
-    """How the network is trained; the defaults are those of the packaged checkpoint."""
-
-    seed: int = 0
-    epochs: int = 30
-    patience: int = 5  # epochs without a better held-out score before training ends
-    batch: int = 512
-    learning_rate: float = 2e-3
-    # Embeddings have length 1, so that one of their 384 values is about 0.05: the layer that reads them needs
-    # larger steps. The rest of the network diverges with them.
-    first_layer_rate: float = 3e-2
-    weight_decay: float = 0.05
-    average: float = 0.999  # decay per step of the averaged weights, which are what is scored and saved
-    held_out: int = 4000  # comments of `train` that choose the epoch
-    sentences: float = 0.15  # the weight of `extra` next to a batch of comments
+def what_words_add(said: Tensor) -> Tensor:
+    """What words add to rest (N, 6), 0 to 1, of which readers expect these intensities (N, 6)."""
+    least, times = said.new_tensor(FROM), said.new_tensor(TIMES)
+    return ((said - least).clamp(min=0) * times).clamp(max=MOST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Extra:
-    """Sentences (N, 384) of which one intensity is known: which column (N,), and whether it is shown (N,).
+class Own:
+    """Sentences of our own, and what is known of them.
 
-    One that is shown must be at least `SHOWN`, one that is denied at most `DENIED`: no more is known of it.
+    Args:
+        text: embeddings (N, 384).
+        shown: 1 where an emotion is shown, 0 where it is not, NaN where nothing is known; (N, 6).
     """
 
-    views: Tensor
-    column: Tensor
+    text: Tensor
     shown: Tensor
 
-    def error(self, network: Taemi, batch: int) -> Tensor:
-        """The mean squared error of what is known of sentences drawn at random."""
-        rows = torch.randint(len(self.views), (batch,))
-        answers = network(text_window(self.views[rows])).gather(1, self.column[rows, None])[:, 0]
-        wrong = torch.where(self.shown[rows], SHOWN - answers, answers - DENIED)
-        return wrong.clamp(min=0).square().mean()
+    @classmethod
+    def of(cls, text: Tensor, sentences: Sequence[Sentence]) -> Own:
+        """What is known of these sentences, with their embeddings (N, 384)."""
+        shown = torch.full((len(sentences), CONFIG.outputs), torch.nan)
+        for row, sentence in enumerate(sentences):
+            if sentence.emotion:
+                shown[row, sentence.column] = float(sentence.shown)
+            else:
+                shown[row] = 0.0
+        return cls(text, shown)
+
+    def adds(self, readers: Readers) -> Tensor:
+        """What the sentences add to rest, (N, 6)."""
+        adds = what_words_add(readers(self.text))
+        adds = torch.where(self.shown == 1, adds.clamp(min=SHOWN), adds)
+        return torch.where(self.shown == 0, 0.0, adds)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WordMixture:
+    """Windows of comments and of own sentences, drawn at random.
+
+    Args:
+        views: embeddings (N, 384) of the same comments in several variants.
+        readers: who say what a text shows.
+        own: sets of sentences, of which each batch has as many.
+        rest: (6,), to which words add.
+    """
+
+    views: Sequence[Tensor]
+    readers: Readers
+    own: Sequence[Own]
+    rest: Tensor
+    _own_adds: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_own_adds", [own.adds(self.readers) for own in self.own])
+
+    def __call__(self, batch: int, rng: np.random.Generator) -> tuple[FusionInputs, Tensor, Tensor]:
+        """As `branches.Draw`; the branch's answers contain rest."""
+        each = round(OWN_SHARE * batch / max(1, len(self.own)))
+        comments = batch - each * len(self.own)
+        text, mixed = self._drawn(comments, rng), round(MIXED * comments)
+        share = torch.from_numpy(rng.random((mixed, 1), np.float32))
+        text[:mixed] = share * text[:mixed] + (1 - share) * self._drawn(mixed, rng)
+        texts, adds = [text], [what_words_add(self.readers(text))]
+        counts = [torch.ones(comments, CONFIG.outputs)]
+        for own, own_adds in zip(self.own, self._own_adds, strict=True):
+            rows = torch.from_numpy(rng.integers(len(own.text), size=each))
+            texts.append(own.text[rows])
+            adds.append(own_adds[rows])
+            counts.append(torch.where(own.shown[rows].isnan(), 1.0, OWN_COUNTS))
+        weights = torch.cat(counts) * torch.tensor(COUNTS)
+        return text_window(torch.cat(texts)), self.rest + torch.cat(adds), weights
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Comments (count, 384), each in one of its variants."""
+        rows = torch.from_numpy(rng.integers(len(self.views[0]), size=count))
+        which = rng.integers(len(self.views), size=count)
+        text = torch.empty(count, self.views[0].shape[1])
+        for place, view in enumerate(self.views):
+            text[which == place] = view[rows[which == place]]
+        return text
+
+
+def train_words(mixture: WordMixture, recipe: BranchRecipe, report: Callable[[int, float], None]) -> Taemi:
+    """The trained branch; its answers are rest and what words add."""
+    return train_branch(WORDS_CONFIG, mixture, recipe, report)
 
 
 def text_window(text: Tensor, *, present: bool = True) -> FusionInputs:
@@ -84,65 +165,8 @@ def text_window(text: Tensor, *, present: bool = True) -> FusionInputs:
     )
 
 
-def train_words(
-    views: Sequence[Tensor],
-    targets: Tensor,
-    recipe: WordsRecipe,
-    report: Callable[[int, float], None],
-    extra: Sequence[Extra] = (),
-) -> Taemi:
-    """The trained network: averaged weights of the epoch with the best held-out mean Pearson.
-
-    Args:
-        views: embeddings (N, 384) of the same comments in several variants; each step draws one.
-        targets: intensities, (N, 6).
-        recipe: settings of the training.
-        report: called with the epoch and its held-out score.
-        extra: sets of sentences of which each step sees as many.
-    """
-    torch.manual_seed(recipe.seed)
-    order = torch.randperm(len(targets))
-    held_out, rows = order[: recipe.held_out], order[recipe.held_out :]
-    network = Taemi(WORDS_CONFIG)
-    averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.learning_rate)
-    steps = len(rows) // recipe.batch
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warm_up_then_cosine(step, steps, steps * recipe.epochs)
-    )
-    best, best_score, best_epoch = averaged.state_dict(), -1.0, 0
-    for epoch in range(recipe.epochs):
-        network.train()
-        shuffled = rows[torch.randperm(len(rows))][: steps * recipe.batch]
-        for done, batch in enumerate(shuffled.split(recipe.batch), start=epoch * steps):
-            loss = torch.nn.functional.mse_loss(network(text_window(_draw(views, batch))), targets[batch])
-            for own in extra:
-                loss = loss + recipe.sentences / len(extra) * own.error(network, recipe.batch // 16)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            follow(averaged, network, recipe.average, done)
-        held = (mean_pearson(predict(averaged, view[held_out]), targets[held_out].numpy()) for view in views)
-        score = sum(held) / len(views)
-        report(epoch, score)
-        if score > best_score:
-            best, best_score, best_epoch = copy.deepcopy(averaged.state_dict()), score, epoch
-        elif epoch - best_epoch >= recipe.patience:
-            break
-    averaged.load_state_dict(best)
-    return averaged
-
-
 def predict(network: FusionNetwork, text: Tensor, *, present: bool = True) -> NDArray[np.float32]:
     """Raw intensities (B, 6) from embeddings (B, 384), with face and voice missing."""
     with torch.inference_mode():
         intensities: NDArray[np.float32] = network(text_window(text, present=present)).numpy()
     return intensities
-
-
-def _draw(views: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """The given rows (B, 384), each from a view drawn at random."""
-    which = torch.randint(len(views), (len(rows), 1, 1))
-    choices = torch.stack([view[rows] for view in views], dim=1)  # (B, views, 384)
-    return torch.take_along_dim(choices, which, dim=1).squeeze(1)
