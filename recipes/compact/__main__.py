@@ -34,6 +34,7 @@ from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.errors import EmiError
+from emi_models.inputs import FusionInputs
 from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi
 from emi_models.store import ModelStore
@@ -59,7 +60,7 @@ from recipes.compact.sentences import MADE, OWN, PLAIN, PLAIN_HELD_OUT
 from recipes.compact.sizes import SHAPES, SPANS_S
 from recipes.compact.together import join
 from recipes.compact.voices import make_voices
-from recipes.compact.words import WORDS_RECIPE, Own, WordMixture, predict, train_words
+from recipes.compact.words import WORDS_RECIPE, Own, WordMixture, train_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +146,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, default=ReaderRecipe().epochs, help="their epochs, at most")
     parser.add_argument(
-        "--steps", type=int, default=BranchRecipe().steps, help="steps for faces; words take two thirds of them"
+        "--steps", type=int, default=BranchRecipe().steps, help="steps for faces; words take a third of them"
     )
     parser.add_argument("--faces", type=int, default=4000, help="synthetic clips of faces, 5 s each")
     parser.add_argument(
@@ -180,12 +181,13 @@ class _Run:
             plain = torch.from_numpy(~learn.targets.any(axis=1))
             if options.words is not None:
                 words = [_taemi(path) for path in options.words]
+                rest = torch.stack([network(FusionInputs.empty(SHAPES))[0] for network in words]).mean(dim=0)
             else:
                 own = [Own.of(said[kind], SENTENCES[kind]) for kind in LEARNED]
-                words = [self._words(views, targets, torch.from_numpy(learn.labels), own, plain)]
+                network, rest = self._words(views, targets, torch.from_numpy(learn.labels), own, plain)
+                words = [network]
             recordings, emotions = self._recordings()
-        rest = np.mean([predict(network, views[0][plain]).mean(axis=0) for network in words], axis=0)
-        network = join(words, face, voice_network(), torch.from_numpy(rest), views[0][plain].mean(dim=0))
+        network = join(words, face, voice_network(), rest.detach(), views[0][plain].mean(dim=0))
         calm = [frames for frames, emotion in zip(recordings, emotions, strict=True) if emotion == "neutral"]
         scores = dev_scores(network, dev_views, dev.targets, at_rest(scored), calm)
         scores |= face_scores(network, scored) | voice_scores(network, recordings, emotions)
@@ -196,17 +198,17 @@ class _Run:
 
     def _words(
         self, views: Sequence[Tensor], targets: Tensor, labels: Tensor, own: Sequence[Own], plain: Tensor
-    ) -> Taemi:
-        """The network for words; `plain` says which comments show none of the six, (N,)."""
+    ) -> tuple[Taemi, Tensor]:
+        """The network for words, and rest (6,); `plain` says which comments show none of the six, (N,)."""
         options = self._options
         reader = ReaderRecipe(seed=options.seed, readers=options.readers, epochs=options.epochs)
         reader = replace(reader, held_out=min(reader.held_out, len(targets) // 10))
         report = self._bar("readers", reader.readers * reader.epochs, "held-out mean Pearson {:.4f}")
         readers = train_readers(views, targets, labels, reader, report)
-        recipe = replace(WORDS_RECIPE, seed=options.seed, steps=max(1, options.steps * 2 // 3))
+        recipe = replace(WORDS_RECIPE, seed=options.seed, steps=max(1, options.steps // 3))
         report = self._bar("words", recipe.steps, "error {:.5f}")
         rest = readers(views[0][plain]).mean(dim=0)
-        return train_words(WordMixture(views, readers, own, rest), recipe, report)
+        return train_words(WordMixture(views, readers, own, rest), recipe, report), rest
 
     def _face(self, rated: RatedFaces, faces: FaceWindows) -> Taemi:
         options = self._options

@@ -36,7 +36,7 @@ class ReaderRecipe:
     """How readers are trained; the defaults are those of the packaged checkpoint."""
 
     seed: int = 0
-    readers: int = 5
+    readers: int = 3
     epochs: int = 20
     patience: int = 4  # epochs without a better held-out score before training ends
     batch: int = 512

@@ -401,6 +401,110 @@ def _implied() -> tuple[Sentence, ...]:
     )
 
 
+# Plain statements: things and where they are, and what one does and when.
+THINGS: Final = (
+    *("box", "car", "bus", "table", "letter", "printer", "lamp", "key", "chair", "road", "house", "shop"),
+    *(
+        "bag",
+        "cup",
+        "phone",
+        "laptop",
+        "door",
+        "picture",
+        "bottle",
+        "book",
+        "train",
+        "coat",
+        "sign",
+        "bridge",
+    ),
+    *("newspaper", "shelf", "ticket", "report", "spoon", "clock", "bike", "wall"),
+)
+PLACES: Final = (
+    *(
+        "next to the window",
+        "in the hall",
+        "behind the station",
+        "on the left",
+        "near the bank",
+        "over there",
+    ),
+    *(
+        "in the office",
+        "on the second floor",
+        "at the corner",
+        "under the stairs",
+        "in our street",
+        "at home",
+    ),
+)
+THING_PATTERNS: Final = (
+    *("the {} is {}", "there is a {} {}", "i saw the {} {}", "she left the {} {}", "is the {} {}"),
+    *(
+        "they moved the {} and now it is {}",
+        "he said that the {} was {}",
+        "that {} {} is about two years old",
+    ),
+)
+ACTS: Final = (
+    *(
+        "go to work",
+        "read the mail",
+        "make some coffee",
+        "wash the dishes",
+        "take the bus",
+        "write the report",
+    ),
+    *(
+        "call the office",
+        "buy bread",
+        "walk to the station",
+        "park the car",
+        "clean the table",
+        "print the list",
+    ),
+    *("have lunch", "water the plants", "feed the cat", "close the shop", "open the window", "pay by card"),
+    *(
+        "change trains",
+        "cook rice",
+        "take out the bins",
+        "check the numbers",
+        "meet the plumber",
+        "sign the form",
+    ),
+)
+TIMES: Final = (
+    *("at nine", "in the morning", "on mondays", "before lunch", "after the meeting", "every day", "at home"),
+    *("around noon", "on the way home", "once a week", "in the evening", "tomorrow"),
+)
+ACT_PATTERNS: Final = (
+    *(
+        "i usually {} {}",
+        "we {} {}",
+        "they {} {}",
+        "you can {} {}",
+        "i have to {} {}",
+        "she asked me to {} {}",
+    ),
+    *("he used to {} {}", "first you {} and then you wait {}"),
+)
+
+
+def _plain() -> tuple[Sentence, ...]:
+    """Every fourth of the plain statements that the patterns make."""
+    made = [
+        pattern.format(first, second)
+        for patterns, firsts, seconds in (
+            (THING_PATTERNS, THINGS, PLACES),
+            (ACT_PATTERNS, ACTS, TIMES),
+        )
+        for pattern in patterns
+        for first in firsts
+        for second in seconds
+    ]
+    return tuple(Sentence(text, "", False) for text in made[::4])
+
+
 def _said(path: Path = SAID) -> tuple[Sentence, ...]:
     """The sentences of a file, below headings such as "# implies joy", "# denies joy" and "# plain"."""
     held_out = {sentence.text for sentence in HELD_OUT}
@@ -416,6 +520,7 @@ def _said(path: Path = SAID) -> tuple[Sentence, ...]:
 HELD_OUT: Final = _every_second(1)
 _SAID: Final = _said()
 OWN: Final = (*_every_second(0), *_implied(), *(sentence for sentence in _SAID if sentence.emotion))
-PLAIN: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)[0::2]
-PLAIN_HELD_OUT: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)[1::2]
+_PLAIN: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)
+PLAIN_HELD_OUT: Final = _PLAIN[1::2]
+PLAIN: Final = (*_PLAIN[0::2], *(sentence for sentence in _plain() if sentence not in PLAIN_HELD_OUT))
 MADE: Final = _patterns()
