@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -95,7 +96,7 @@ def train_readers(
         optimizer = torch.optim.AdamW(_parameter_groups(network, recipe), lr=recipe.learning_rate)
         steps = max(1, len(rows) // recipe.batch)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step, each=steps: warm_up_then_cosine(step, each, each * recipe.epochs)
+            optimizer, partial(warm_up_then_cosine, warm_up=steps, total=steps * recipe.epochs)
         )
         best, best_score, best_epoch = copy.deepcopy(averaged.state_dict()), -1.0, 0
         for epoch in range(recipe.epochs):

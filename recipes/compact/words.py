@@ -54,8 +54,8 @@ WORDS_RECIPE: Final = BranchRecipe(
 
 # By emotion, in the order of `EMOTIONS`. Joy and excitement are what neutral faces and voices disturb.
 FROM: Final = (0.05, 0.03, 0.025, 0.03, 0.012, 0.025)
-TIMES: Final = (1.05, 1.0, 1.15, 1.2, 1.8, 1.75)
-COUNTS: Final = (1.0, 1.0, 1.5, 1.3, 3.0, 1.5)  # errors
+TIMES: Final = (1.05, 1.0, 1.15, 1.5, 2.3, 2.1)
+COUNTS: Final = (1.0, 1.0, 1.5, 0.9, 1.9, 1.05)  # errors
 MOST: Final = 1.0
 PLAIN: Final = 0.05  # a comment of which readers say that it adds less is plain
 PLAIN_COUNTS: Final = 8.0  # and its errors count more, since plain words must not move anything
