@@ -38,6 +38,7 @@ from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.encoders.sentence import SentenceEncoder
 from emi_models.errors import EmiError
+from emi_models.inputs import FusionInputs
 from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi
 from emi_models.store import ModelStore
@@ -48,14 +49,15 @@ from recipes.compact.ferplus import read_rated_faces
 from recipes.compact.goemotions import DataError, cut_short, embed, read_split, spoken
 from recipes.compact.hearing import voice_network
 from recipes.compact.judges import JudgeRecipe, train_judges
+from recipes.compact.readers import ReaderRecipe, train_readers
 from recipes.compact.scores import HeldOut, all_scores
 from recipes.compact.seeing import FaceMixture, at_rest, train_face
 from recipes.compact.sentences import HELD_OUT as HELD_OUT_SENTENCES
-from recipes.compact.sentences import MADE, OWN
+from recipes.compact.sentences import MADE, OWN, PLAIN
 from recipes.compact.sizes import SHAPES, SPANS_S
 from recipes.compact.together import join
 from recipes.compact.voices import make_voices
-from recipes.compact.words import Extra, WordsRecipe, predict, train_words
+from recipes.compact.words import WORDS_RECIPE, Own, WordMixture, train_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +81,7 @@ FACES_AND_VOICES: Final = (
     "(Burkhardt et al. 2005), two to synthesised laughter and calls (docs/models/compact.md)"
 )
 LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0; votes of FER+, MIT"
-SENTENCES: Final = {"own": OWN, "from patterns": MADE}
+SENTENCES: Final = {"own": OWN, "from patterns": MADE, "plain": PLAIN}
 WAYS: Final = ("as written", "as spoken", "cut short")
 DEV_WAYS: Final = ("dev, as written", "dev, as spoken")
 GAINS_DB: Final = (-6.0, 0.0, 6.0)
@@ -155,11 +157,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--words", type=Path, nargs="+", help="checkpoints whose words are taken; default: train them"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="networks for words, which are averaged")
     parser.add_argument(
-        "--epochs", type=int, default=WordsRecipe().epochs, help="epochs for the words, at most"
+        "--readers", type=int, default=ReaderRecipe().readers, help="networks whose answers the words learn"
     )
-    parser.add_argument("--steps", type=int, default=BranchRecipe().steps, help="steps for faces")
+    parser.add_argument("--epochs", type=int, default=ReaderRecipe().epochs, help="their epochs, at most")
+    parser.add_argument(
+        "--steps", type=int, default=BranchRecipe().steps, help="steps for faces; words take a third of them"
+    )
     parser.add_argument("--faces", type=int, default=4000, help="synthetic clips of faces, 5 s each")
     parser.add_argument(
         "--voices", type=int, default=250, help="synthetic takes of voices to score, 4 s each"
@@ -189,21 +193,15 @@ class _Run:
             faces = self._faces(options.faces, at_rest(rated), 0)
             targets = torch.from_numpy(learn.targets)
             face = self._face(rated, faces)
-            own = [
-                Extra(
-                    said[kind],
-                    torch.tensor([sentence.column for sentence in SENTENCES[kind]]),
-                    torch.tensor([sentence.shown for sentence in SENTENCES[kind]]),
-                )
-                for kind in SENTENCES
-            ]
+            plain = torch.from_numpy(~learn.targets.any(axis=1))
             if options.words is not None:
                 words = [_taemi(path) for path in options.words]
+                rest = torch.stack([network(FusionInputs.empty(SHAPES))[0] for network in words]).mean(dim=0)
             else:
-                words = [self._words(views, targets, own, seed) for seed in range(options.seeds)]
-        plain = torch.from_numpy(~learn.targets.any(axis=1))
-        rest = np.mean([predict(network, views[0][plain]).mean(axis=0) for network in words], axis=0)
-        return join(words, face, voice_network(), torch.from_numpy(rest), views[0][plain].mean(dim=0))
+                own = [Own.of(said[kind], SENTENCES[kind]) for kind in SENTENCES]
+                network, rest = self._words(views, targets, torch.from_numpy(learn.labels), own, plain)
+                words = [network]
+        return join(words, face, voice_network(), rest.detach(), views[0][plain].mean(dim=0))
 
     def held_out(self) -> HeldOut:
         """What a network is scored on, and did not learn from."""
@@ -223,12 +221,19 @@ class _Run:
                 invented_voices=self._voices(options.voices),
             )
 
-    def _words(self, views: Sequence[Tensor], targets: Tensor, own: Sequence[Extra], seed: int) -> Taemi:
-        """One network for words."""
-        recipe = WordsRecipe(seed=self._options.seed + seed, epochs=self._options.epochs)
-        recipe = replace(recipe, held_out=min(recipe.held_out, len(targets) // 10))
-        report = self._bar(f"words {seed + 1}", recipe.epochs, "held-out mean Pearson {:.4f}")
-        return train_words(views, targets, recipe, lambda epoch, score: report(epoch + 1, score), own)
+    def _words(
+        self, views: Sequence[Tensor], targets: Tensor, labels: Tensor, own: Sequence[Own], plain: Tensor
+    ) -> tuple[Taemi, Tensor]:
+        """The network for words, and rest (6,); `plain` says which comments show none of the six, (N,)."""
+        options = self._options
+        reader = ReaderRecipe(seed=options.seed, readers=options.readers, epochs=options.epochs)
+        reader = replace(reader, held_out=min(reader.held_out, len(targets) // 10))
+        report = self._bar("readers", reader.readers * reader.epochs, "held-out mean Pearson {:.4f}")
+        readers = train_readers(views, targets, labels, reader, report)
+        recipe = replace(WORDS_RECIPE, seed=options.seed, steps=max(1, options.steps // 3))
+        report = self._bar("words", recipe.steps, "error {:.5f}")
+        rest = readers(views[0][plain]).mean(dim=0)
+        return train_words(WordMixture(views, readers, own, rest), recipe, report), rest
 
     def _face(self, rated: RatedFaces, faces: FaceWindows) -> Taemi:
         options = self._options

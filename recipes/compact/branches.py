@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from emi_models.inputs import FusionInputs
     from emi_models.networks.taemi import TaemiConfig
-    from recipes.compact.words import WordsRecipe
 
 __all__ = [
     "BranchRecipe",
@@ -107,7 +106,7 @@ def warm_up_then_cosine(step: int, warm_up: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
 
 
-def parameter_groups(network: Taemi, recipe: BranchRecipe | WordsRecipe) -> list[dict[str, object]]:
+def parameter_groups(network: Taemi, recipe: BranchRecipe) -> list[dict[str, object]]:
     """Weight decay for matrices; none for biases, norms and missing tokens."""
     first = network.head[0].weight
     matrices = [p for p in network.parameters() if p.ndim > 1 and p is not first]

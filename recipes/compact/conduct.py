@@ -26,6 +26,7 @@ from recipes.compact.hearing import voice_window
 from recipes.compact.prototypes import columns, displacement
 from recipes.compact.scores import infer, windows_of, with_face_values
 from recipes.compact.seeing import at_rest, face_window
+from recipes.compact.sentences import PLAIN_HELD_OUT
 from recipes.compact.sizes import SHAPES
 from recipes.compact.synthesiser import RATE_HZ
 from recipes.compact.words import text_window
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIP",
-    "PLAIN",
     "READ",
     "WEEPING",
     "Onset",
@@ -54,18 +54,6 @@ __all__ = [
 ]
 
 JOY, PAIN, AMUSEMENT = (EMOTIONS.index(name) for name in ("joy", "empathic_pain", "amusement"))
-PLAIN: Final = (
-    "the train leaves at nine",
-    "he works at an office in the town",
-    "there is a box on the table",
-    "turn left at the next corner and then go straight",
-    "the meeting is at three on tuesday",
-    "she put the keys in the drawer",
-    "we need two more chairs for the room",
-    "the shop is open from eight to six",
-    "my sister lives on the second floor",
-    "it takes about an hour by bus",
-)
 # As a weeping person's blendshapes are: a drawn mouth whose lips do not part, eyes closed and down.
 WEEPING: Final = {
     **{"mouthSmile": 0.45, "mouthUpperUp": 0.05, "eyeBlink": 0.72, "eyeLookDown": 0.84, "jawOpen": 0.15},
@@ -103,7 +91,11 @@ def conduct(
     """
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
     scores = {f"rest_{name}": float(value) for name, value in zip(EMOTIONS, rest, strict=True)}
-    scores |= steps(network, held, rest, embed(PLAIN)) | together(network, held) | _smile(network, assets)
+    scores |= (
+        steps(network, held, rest, embed([each.text for each in PLAIN_HELD_OUT]))
+        | together(network, held)
+        | _smile(network, assets)
+    )
     weeping = infer(network, face_window(displacement(WEEPING)[None, None], np.ones((1, 1), np.bool_)))[0]
     scores |= {"weeping_joy": float(weeping[JOY]), "weeping_empathic_pain": float(weeping[PAIN])}
     scores |= _onsets(network, assets, rest) | _read_speech(network, assets, rest)

@@ -67,10 +67,15 @@ class DataError(EmiError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Comments:
-    """One split: texts as written, and their intensities, (len(texts), 6) in the order of `EMOTIONS`."""
+    """One split: texts as written, and what people said of them.
+
+    `targets` are intensities, (len(texts), 6) in the order of `EMOTIONS`; `labels` is 1 where a comment has
+    a label of `labels.txt`, (len(texts), labels).
+    """
 
     texts: tuple[str, ...]
     targets: NDArray[np.float32]
+    labels: NDArray[np.float32]
 
 
 def read_split(folder: Path, split: str) -> Comments:
@@ -88,11 +93,12 @@ def read_split(folder: Path, split: str) -> Comments:
         [[MAPPING[emotion].get(name, 0.0) for emotion in EMOTIONS] for name in names], np.float32
     )
     path = folder / f"{split}.tsv"
-    texts, targets = [], []
+    one_each = np.eye(len(names), dtype=np.float32)
+    texts, targets, given = [], [], []
     for number, line in enumerate(_lines(path), start=1):
         match line.split("\t"):
-            case [text, labels, _] if re.fullmatch(r"\d+(,\d+)*", labels):
-                rows = [int(label) for label in labels.split(",")]
+            case [text, numbers, _] if re.fullmatch(r"\d+(,\d+)*", numbers):
+                rows = [int(label) for label in numbers.split(",")]
             case _:
                 raise DataError(
                     f"{path}:{number} is not text, label numbers and id; take GoEmotions' own file"
@@ -101,9 +107,10 @@ def read_split(folder: Path, split: str) -> Comments:
             raise DataError(f"{path}:{number} has label {max(rows)}, labels.txt only {len(names)} names")
         texts.append(text)
         targets.append(weights[rows].max(axis=0))
+        given.append(one_each[rows].max(axis=0))
     if not texts:
         raise DataError(f"{path} is empty; take GoEmotions' own file")
-    return Comments(tuple(texts), np.stack(targets))
+    return Comments(tuple(texts), np.stack(targets), np.stack(given))
 
 
 def spoken(text: str, choice: random.Random) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FACE_CONFIG", "FaceMixture", "at_rest", "face_window", "train_face", "what_votes_show"]
 
-FACE_CONFIG: Final = replace(CONFIG, modalities=("vision",), mlp_hidden=448, dropout=0.0)
+FACE_CONFIG: Final = replace(CONFIG, modalities=("vision",), mlp_hidden=510, dropout=0.0)
 
 JOY, PAIN, EXCITEMENT = (EMOTIONS.index(name) for name in ("joy", "empathic_pain", "excitement"))
 
@@ -46,10 +46,13 @@ JOY, PAIN, EXCITEMENT = (EMOTIONS.index(name) for name in ("joy", "empathic_pain
 # next to neutral faces lose little. Small shares count less than their part, since a few raters give them to
 # nearly every neutral face.
 JOY_FROM: Final = 0.33
-JOY_MOST: Final = 0.25
-JOY_A_SMILE: Final = 0.15  # all call a clear smile happy, but joy grows with the smile
-PAIN_MOST, PAIN_POWER = 0.22, 1.3
-EXCITEMENT_MOST, EXCITEMENT_POWER = 0.26, 1.75
+JOY_MOST: Final = 0.3
+# All call a clear smile happy, but joy grows with the smile, unless judges see a feeling in which lips are
+# drawn too.
+JOY_A_SMILE: Final = 0.22
+NOT_A_SMILE: Final = ("anger", "disgust", "contempt")
+PAIN_MOST, PAIN_POWER = 0.25, 1.3
+EXCITEMENT_MOST, EXCITEMENT_POWER = 0.34, 1.75
 BOTH: Final = 0.2  # excitement on top, for the share that surprise and happiness both have
 BOTH_FROM: Final = 0.1
 KNOWN_BELOW: Final = 0.2  # share of happiness and surprise
@@ -64,7 +67,7 @@ NEUTRAL_COUNTS: Final = 3.0  # a neutral face must show nothing
 ANGER_COUNTS: Final = 2.0
 ANGRY: Final = 0.5
 # Sadness and surprise are shown weaker than joy, and their errors count as much.
-COUNTS: Final = {JOY: 3.0, PAIN: 30.0, EXCITEMENT: 10.0}
+COUNTS: Final = {JOY: 2.5, PAIN: 25.0, EXCITEMENT: 7.0}
 
 
 def what_votes_show(values: NDArray[np.float32], shares: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,6 +75,7 @@ def what_votes_show(values: NDArray[np.float32], shares: NDArray[np.float32]) ->
     shows = np.zeros((len(values), len(EMOTIONS)), np.float32)
     happy, sad, surprised = (shares[:, VOTES.index(name)] for name in ("happiness", "sadness", "surprise"))
     smile = values[:, columns("mouthSmile")].mean(axis=1)
+    smile *= (1 - shares[:, [VOTES.index(name) for name in NOT_A_SMILE]].sum(axis=1)) ** 2
     shows[:, JOY] = JOY_MOST * np.maximum(happy - JOY_FROM, 0) / (1 - JOY_FROM) + JOY_A_SMILE * smile
     shows[:, PAIN] = PAIN_MOST * sad**PAIN_POWER
     shows[:, EXCITEMENT] = EXCITEMENT_MOST * surprised**EXCITEMENT_POWER

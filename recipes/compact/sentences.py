@@ -1,14 +1,16 @@
-"""Sentences that deny an emotion or imply one: written for this project, half of them never trained on.
+"""Sentences that deny an emotion or imply one: written for this project, some of them never trained on.
 
-`PATTERNS` makes more for training: the same words with and without a denial.
-
-Each has the intensity that it is about, and whether it stands for it (`implies`) or denies it (`denies`).
-Those at even positions of each list are for training, those at odd positions are only scored.
+Each has the intensity that it is about, and whether it stands for it (`implies`) or denies it (`denies`); a
+plain sentence has none. Those at even positions of `DENIES` and `IMPLIES` are for training, those at odd
+positions are only scored (`HELD_OUT`). `said.txt` holds more for training; who wrote those had not seen the
+held-out ones, and the few that are the same are left out. `PATTERNS` makes more: the same words with and
+without a denial.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emi_models import EMOTIONS
@@ -17,12 +19,17 @@ from recipes.compact.implied import IMPLIED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DENIES", "HELD_OUT", "IMPLIES", "MADE", "OWN", "Sentence"]
+__all__ = ["DENIES", "HELD_OUT", "IMPLIES", "MADE", "OWN", "PLAIN", "PLAIN_HELD_OUT", "Sentence"]
+
+SAID: Final = Path(__file__).with_name("said.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence as a recogniser would write it, what it is about, and on which side of rest it should be."""
+    """A sentence as a recogniser would write it, what it is about, and on which side of rest it should be.
+
+    A plain one is about nothing (""), and shows none of the six.
+    """
 
     text: str
     emotion: str
@@ -394,6 +401,126 @@ def _implied() -> tuple[Sentence, ...]:
     )
 
 
+# Plain statements: things and where they are, and what one does and when.
+THINGS: Final = (
+    *("box", "car", "bus", "table", "letter", "printer", "lamp", "key", "chair", "road", "house", "shop"),
+    *(
+        "bag",
+        "cup",
+        "phone",
+        "laptop",
+        "door",
+        "picture",
+        "bottle",
+        "book",
+        "train",
+        "coat",
+        "sign",
+        "bridge",
+    ),
+    *("newspaper", "shelf", "ticket", "report", "spoon", "clock", "bike", "wall"),
+)
+PLACES: Final = (
+    *(
+        "next to the window",
+        "in the hall",
+        "behind the station",
+        "on the left",
+        "near the bank",
+        "over there",
+    ),
+    *(
+        "in the office",
+        "on the second floor",
+        "at the corner",
+        "under the stairs",
+        "in our street",
+        "at home",
+    ),
+)
+THING_PATTERNS: Final = (
+    *("the {} is {}", "there is a {} {}", "i saw the {} {}", "she left the {} {}", "is the {} {}"),
+    *(
+        "they moved the {} and now it is {}",
+        "he said that the {} was {}",
+        "that {} {} is about two years old",
+    ),
+)
+ACTS: Final = (
+    *(
+        "go to work",
+        "read the mail",
+        "make some coffee",
+        "wash the dishes",
+        "take the bus",
+        "write the report",
+    ),
+    *(
+        "call the office",
+        "buy bread",
+        "walk to the station",
+        "park the car",
+        "clean the table",
+        "print the list",
+    ),
+    *("have lunch", "water the plants", "feed the cat", "close the shop", "open the window", "pay by card"),
+    *(
+        "change trains",
+        "cook rice",
+        "take out the bins",
+        "check the numbers",
+        "meet the plumber",
+        "sign the form",
+    ),
+)
+TIMES: Final = (
+    *("at nine", "in the morning", "on mondays", "before lunch", "after the meeting", "every day", "at home"),
+    *("around noon", "on the way home", "once a week", "in the evening", "tomorrow"),
+)
+ACT_PATTERNS: Final = (
+    *(
+        "i usually {} {}",
+        "we {} {}",
+        "they {} {}",
+        "you can {} {}",
+        "i have to {} {}",
+        "she asked me to {} {}",
+    ),
+    *("he used to {} {}", "first you {} and then you wait {}"),
+)
+
+
+def _plain() -> tuple[Sentence, ...]:
+    """Every fourth of the plain statements that the patterns make."""
+    made = [
+        pattern.format(first, second)
+        for patterns, firsts, seconds in (
+            (THING_PATTERNS, THINGS, PLACES),
+            (ACT_PATTERNS, ACTS, TIMES),
+        )
+        for pattern in patterns
+        for first in firsts
+        for second in seconds
+    ]
+    return tuple(Sentence(text, "", False) for text in made[::4])
+
+
+def _said(path: Path = SAID) -> tuple[Sentence, ...]:
+    """The sentences of a file, below headings such as "# implies joy", "# denies joy" and "# plain"."""
+    held_out = {sentence.text for sentence in HELD_OUT}
+    found, kind, emotion = [], "", ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            kind, _, emotion = line.removeprefix("# ").partition(" ")
+        elif line and line not in held_out:
+            found.append(Sentence(line, emotion, kind == "implies"))
+    return tuple(found)
+
+
 HELD_OUT: Final = _every_second(1)
-OWN: Final = (*_every_second(0), *_implied())
+_SAID: Final = _said()
+OWN: Final = (*_every_second(0), *_implied(), *(sentence for sentence in _SAID if sentence.emotion))
+_PLAIN: Final = tuple(sentence for sentence in _SAID if not sentence.emotion)
+PLAIN_HELD_OUT: Final = _PLAIN[1::2]
+PLAIN: Final = (*_PLAIN[0::2], *(sentence for sentence in _plain() if sentence not in PLAIN_HELD_OUT))
 MADE: Final = _patterns()

@@ -343,7 +343,7 @@ def _steps(run: Run) -> list[str]:
     scores = run.scores.scores
     labels = {
         "words": "words of `dev` that show none of the six",
-        "plain": "plain sentences of ours",
+        "plain": "plain sentences of ours, held out",
         "face": "a neutral face (FER+ `valid`)",
         "voice": "a neutral voice, when 0.9 s of it were heard (EmoDB, 4 speakers, gain ± 6 dB)",
     }

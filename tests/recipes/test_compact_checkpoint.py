@@ -288,9 +288,9 @@ def test_speech_that_is_read_shows_little(compact: LoadedCheckpoint, assets: Pat
 
 
 def test_each_modality_alone_can_move_it(
-    compact: LoadedCheckpoint, faces: FaceWindows, voices: VoiceTakes
+    compact: LoadedCheckpoint, encoder: SentenceEncoder, faces: FaceWindows, voices: VoiceTakes
 ) -> None:
-    text = torch.nn.functional.normalize(torch.ones(1, 384), dim=1)
+    text = torch.from_numpy(encoder.encode(SENTENCES["joy"]))[:1]
     nothing = infer(compact.network, silence(1))
     smile = np.array([np.argmax(faces.shows[:, EMOTIONS.index("joy")])])
     laughing = np.argmax([voices.shows(take, 0, 150)[1] for take in range(len(voices.values))])

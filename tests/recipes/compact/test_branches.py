@@ -17,12 +17,23 @@ from recipes.compact.ferplus import VOTES, RatedFaces
 from recipes.compact.hearing import DESCRIPTORS, HEADS, linear_scores, summaries, voice_network, voice_window
 from recipes.compact.judges import JudgeRecipe, Judges, train_judges
 from recipes.compact.prototypes import FEATURES, mirrored
+from recipes.compact.readers import ReaderRecipe, Readers, train_readers
 from recipes.compact.scores import auc, infer, windows_of
 from recipes.compact.seeing import FACE_CONFIG, FaceMixture, face_window, train_face, what_votes_show
-from recipes.compact.sentences import HELD_OUT, MADE, OWN
+from recipes.compact.sentences import HELD_OUT, MADE, OWN, PLAIN, PLAIN_HELD_OUT, Sentence
 from recipes.compact.sizes import SHAPES
 from recipes.compact.together import join
-from recipes.compact.words import WORDS_CONFIG, Extra, WordsRecipe, predict, text_window, train_words
+from recipes.compact.words import (
+    DENIED,
+    SHOWN,
+    WORDS_CONFIG,
+    Own,
+    WordMixture,
+    predict,
+    text_window,
+    train_words,
+    what_words_add,
+)
 
 REST = torch.tensor([0.05, 0.02, 0.03, 0.04, 0.01, 0.02])
 JOY = EMOTIONS.index("joy")
@@ -130,7 +141,7 @@ def test_votes_show_joy_for_happiness_and_nothing_for_neutral_and_anger() -> Non
     faces.shares[0, VOTES.index("anger")] = 1
     shows = what_votes_show(faces.values, faces.shares)
     assert np.corrcoef(shows[:, JOY], faces.share("happiness"))[0, 1] > 0.95
-    assert shows[0].max() <= 0.15 * faces.values[0].max()  # no more than its smile, which happens to be there
+    assert shows[0].max() == 0  # nor for its smile, which happens to be there
     assert shows[1:][faces.share("happiness")[1:] == 0].max() == 0
     # Few votes show less than their part, and a larger smile more than a small one that all call happy too.
     few, small, large = np.zeros((3, len(VOTES)), np.float32), *np.zeros((2, 1, 58), np.float32)
@@ -185,16 +196,69 @@ def test_the_face_branch_learns_what_judges_say(judges: Judges) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_sentences_that_show_and_deny_pull_apart() -> None:
-    views = torch.cat([embeddings(1), -embeddings(1)])
-    extra = Extra(views, torch.tensor([JOY, JOY]), torch.tensor([True, False]))
-    comments = embeddings(400, 9)
-    recipe = WordsRecipe(epochs=6, held_out=40, batch=64, sentences=1.0, average=0.9, patience=9)
+def comments(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings, and whether each is one of joy."""
+    text = embeddings(count, seed)
+    joyful = text[:, 0] > 0
+    text[:, 0] += torch.where(joyful, 0.5, -0.5)
+    return torch.nn.functional.normalize(text, dim=1), joyful
+
+
+@pytest.fixture(scope="module")
+def readers() -> Readers:
+    text, joyful = comments(400, 9)
     targets = torch.zeros(400, 6)
-    network = train_words([comments], targets, recipe, lambda *_: None, [extra])
-    without = train_words([comments], targets, recipe, lambda *_: None)
-    assert predict(network, views)[0, JOY] > predict(network, views)[1, JOY] + 0.1
-    assert predict(without, views)[0, JOY] < 0.1
+    targets[:, JOY] = joyful.float()
+    labels = torch.stack([joyful, ~joyful], dim=1).float()
+    recipe = ReaderRecipe(
+        readers=2, epochs=12, batch=32, hidden=32, dropout=0.0, average=0.9, held_out=40, learning_rate=0.02
+    )
+    return train_readers([text], targets, labels, recipe, lambda *_: None)
+
+
+def test_readers_foretell_what_people_say(readers: Readers) -> None:
+    text, joyful = comments(100, 10)
+    said = readers(text)
+    assert said.shape == (100, 6)
+    assert float(said.min()) >= 0
+    assert float(said[joyful, JOY].mean()) > 0.8
+    assert float(said[~joyful, JOY].mean()) < 0.2
+    assert float(said[:, :JOY].max()) < 0.2  # which nobody said of any comment
+
+
+def test_plain_words_add_nothing_and_clear_ones_no_more_than_all() -> None:
+    adds = what_words_add(torch.tensor([[0.0] * 6, [0.01] * 6, [0.5] * 6, [1.0] * 6]))
+    assert float(adds[:2].max()) == 0
+    assert bool((adds[2] > 0.3).all())
+    assert float(adds.max()) == 1
+
+
+def test_a_sentence_of_ours_says_more_than_readers_do(readers: Readers) -> None:
+    said = [Sentence("a", "joy", True), Sentence("b", "joy", False), Sentence("c", "", False)]
+    text, _ = comments(60, 11)
+    order = readers(text)[:, JOY].argsort()
+    text = text[order[[0, -1, -2]]]
+    adds = Own.of(text, said).adds(readers)
+    assert adds[:, JOY].tolist() == [pytest.approx(SHOWN), pytest.approx(DENIED), 0]
+    assert float(adds[2].abs().max()) == 0
+    assert torch.equal(adds[0, :JOY], what_words_add(readers(text[:1]))[0, :JOY])
+
+
+def test_words_learn_what_readers_say_and_what_is_known_of_sentences(readers: Readers) -> None:
+    text, joyful = comments(400, 12)
+    own = Own.of(-text[~joyful][:1], [Sentence("a", "joy", False)])
+    mixture = WordMixture([text], readers, [own], REST)
+    recipe = BranchRecipe(steps=150, warm_up=5, batch=64, average=0.9, first_layer_rate=1e-2)
+    network = train_words(mixture, recipe, lambda *_: None)
+    other, joyful = comments(100, 13)
+    adds = torch.from_numpy(predict(network, other)) - REST
+    assert float(adds[joyful, JOY].mean()) > 0.5
+    assert float(adds[~joyful].abs().mean()) < 0.05
+    assert float(what_words_add(readers(own.text))[0, JOY]) > 0.5
+    assert predict(network, own.text)[0, JOY] - float(REST[JOY]) < 0.1
+    again = train_words(mixture, recipe, lambda *_: None)
+    pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_voice_s_attention_gives_the_summaries_that_are_written_down() -> None:
@@ -224,6 +288,8 @@ def test_the_gain_of_a_microphone_changes_nothing() -> None:
 def test_sentences_to_score_are_not_trained_on() -> None:
     assert len(HELD_OUT) == 100
     assert not {sentence.text for sentence in (*OWN, *MADE)} & {sentence.text for sentence in HELD_OUT}
+    assert not {sentence.text for sentence in PLAIN} & {sentence.text for sentence in PLAIN_HELD_OUT}
+    assert all(len({sentence.emotion for sentence in said}) == 1 for said in (PLAIN, PLAIN_HELD_OUT))
     assert {sentence.emotion for sentence in HELD_OUT} == set(EMOTIONS)
 
 

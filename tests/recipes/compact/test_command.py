@@ -76,7 +76,7 @@ def test_a_toy_run_writes_a_checkpoint_that_says_what_it_learned_from(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small_assets(assets, tmp_path)
     out = tmp_path / "toy.safetensors"
-    toy = ["--seeds", "1", "--epochs", "1", "--steps", "2", "--faces", "60", "--voices", "10"]
+    toy = ["--readers", "1", "--epochs", "1", "--steps", "2", "--faces", "60", "--voices", "10"]
     assert main(["--assets", str(tmp_path), "--out", str(out), "--minilm", str(minilm), *toy]) == 0
     loaded = load_checkpoint(out, expect_encoders=COMPACT_ENCODERS)
     assert loaded.header.modalities == MODALITIES
