@@ -91,11 +91,8 @@ def conduct(
     """
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
     scores = {f"rest_{name}": float(value) for name, value in zip(EMOTIONS, rest, strict=True)}
-    scores |= (
-        steps(network, held, rest, embed([each.text for each in PLAIN_HELD_OUT]))
-        | together(network, held)
-        | _smile(network, assets)
-    )
+    plain = embed([each.text for each in PLAIN_HELD_OUT])
+    scores |= steps(network, held, rest, plain) | together(network, held) | _smile(network, assets)
     weeping = infer(network, face_window(displacement(WEEPING)[None, None], np.ones((1, 1), np.bool_)))[0]
     scores |= {"weeping_joy": float(weeping[JOY]), "weeping_empathic_pain": float(weeping[PAIN])}
     scores |= _onsets(network, assets, rest) | _read_speech(network, assets, rest)
