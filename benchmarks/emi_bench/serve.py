@@ -200,7 +200,7 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
     counting, waiting = threading.Event(), threading.Event()
     heard: list[_Heard] = []
     with ExitStack() as opened:
-        clients = []
+        clients: list[EmiClient] = []
         receivers = []
         while len(clients) < number and (client := _enter(url, clients)) is not None:
             opened.enter_context(client)

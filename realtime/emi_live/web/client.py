@@ -48,6 +48,7 @@ __all__ = ["EmiClient"]
 
 TIMEOUT_S = 10.0
 AGAIN_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 4.0)  # waits before each attempt to connect again
+PATIENCE_S: Final = 30.0  # for the answer of a busy server, before the connection counts as dead
 KEPT_MS: Final = 9000.0  # media that are sent again; a server takes none that are older than 10 s
 PICTURE_MS: Final = 200.0  # between pictures that are kept
 
@@ -131,7 +132,12 @@ class EmiClient:
         url = f"{'wss' if at.scheme == 'https' else 'ws'}://{at.netloc}{path}"
         try:
             opened = connect(
-                url, additional_headers=self._headers, max_size=MAX_MESSAGE, compression=None, proxy=None
+                url,
+                additional_headers=self._headers,
+                max_size=MAX_MESSAGE,
+                compression=None,
+                proxy=None,
+                ping_timeout=PATIENCE_S,
             )
             return self._opened.enter_context(opened)
         except (OSError, WebSocketException) as error:
