@@ -31,8 +31,10 @@ IN_ASCII: Final = str.maketrans(
 )
 HANDLER: Final = "emi_live.in_ascii"
 # absl: "W0000 00:00:1795239455.937188 7481 file.cc:181] text"; TensorFlow Lite: "INFO: text"; absl before
-# its start.
-NATIVE_LINE = re.compile(rb"(?:[IWEF]\d{4} \d\d:\d\d:|INFO: |WARNING: |ERROR: )")
+# its start. Ray: "[2026-11-29 21:21:41,736 I 13889 13889] logging.cc:303: text".
+NATIVE_LINE = re.compile(
+    rb"(?:[IWEF]\d{4} \d\d:\d\d:|INFO: |WARNING: |ERROR: |\[\d{4}-\d\d-\d\d [\d:,]+ [IWEF] \d+ \d+\] )"
+)
 
 _owned: Final[dict[str, bool]] = {"standard error": False}
 _under_way: Final[dict[str, object]] = {}

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emi_live.errors import ConfigurationError, StageError
+from emi_models.console import native_stderr_logged
 from emi_models.libraries import require
 
 __all__ = ["AUTO", "Cluster", "check_address", "connected"]
@@ -42,6 +43,8 @@ STORE_BYTES: Final = 128 << 20  # what actors exchange is small: features go to 
 BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would have the working folder copied to the workers
+    # Errors of its own code, such as those of an actor that ends, would come between our lines.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "GRPC_DNS_RESOLVER": "native",  # gRPC's own one reads the name servers' addresses at its start
 }
 LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -108,7 +111,7 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
     home = folder.parent / "home"
     yours = os.environ.get("HOME", str(home))
     try:
-        with _environ({"HOME": str(home)}), _signal_kept():
+        with _environ({"HOME": str(home)}), _signal_kept(), native_stderr_logged(logger):
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -136,7 +139,7 @@ def _joined(address: str) -> Iterator[Cluster]:
     import ray
 
     try:
-        with _signal_kept():
+        with _signal_kept(), native_stderr_logged(logger):
             ray.init(address, **_quiet())
     except Exception as error:  # as above
         ray.shutdown()

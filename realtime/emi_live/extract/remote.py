@@ -206,7 +206,7 @@ def _patience(scheme: str) -> dict[str, Any]:
     from aiohttp import ClientTimeout
     from fsspec.config import conf
 
-    yours = {}
+    yours: dict[str, Any] = {}
     for each in WEB:
         yours |= conf.get(each, {}).get("client_kwargs", {})
     limits = ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALLED_S)

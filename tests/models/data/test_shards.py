@@ -77,6 +77,18 @@ def test_a_file_beside_a_shard_is_newer(tmp_path: Path) -> None:
     assert np.array_equal(open_clips(tmp_path).load("a").vision.values, clip("a", 9).vision.values)
 
 
+def test_a_shard_without_statistics_is_read_too(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    path = pack(tmp_path, write(tmp_path, clip("a", 1), clip("b", 2)), SHAPES)
+    table = parquet.read_table(path)
+    again = tmp_path / "shards" / "part-000009.parquet"
+    parquet.write_table(table, again, row_group_size=1, write_statistics=False)
+    for name in "ab":
+        ours, theirs = (read_shard_clip(each, name, SHAPES) for each in (path, again))
+        assert np.array_equal(ours.vision.values, theirs.vision.values)
+
+
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     path = pack(tmp_path, write(tmp_path, clip("a")), SHAPES)
     with pytest.raises(DataError, match="does not hold clip b"):
