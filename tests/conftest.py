@@ -11,8 +11,8 @@ from hypothesis import settings
 
 import emi_models  # noqa: F401 # before a test imports a library: it tells them to send nothing home
 
-# Before a test imports numpy or PyTorch; programs that tests start inherit it. The workers share the cores, and
-# threads of PyTorch that wait for one spin: the tests of wav2vec 2.0 took three times the CPU on two threads.
+# Before a test imports numpy or PyTorch; programs that tests start inherit it. Workers share the cores, and
+# threads of PyTorch that wait for one spin: tests of wav2vec 2.0 took three times the CPU on two threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # An example may take longer than 0.2 s on a busy machine; that is not an error.
