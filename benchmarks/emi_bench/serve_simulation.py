@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -36,19 +35,21 @@ async def run_machine(
     ages: list[float] = []
     missed = 0
 
+    clock = asyncio.get_running_loop()
+
     async def session(phase_s: float) -> None:
         nonlocal missed
         due_s = began_s + phase_s
         while due_s < began_s + seconds:
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            await asyncio.sleep(max(0.0, due_s - clock.time()))
             async with free:
                 await asyncio.sleep(cost_s)
-            ages.append(time.monotonic() - due_s)
+            ages.append(clock.time() - due_s)
             late = int(ages[-1] / hop_s)  # the hops that came meanwhile: the newest is next
             missed += late
             due_s += (late + 1) * hop_s
 
-    began_s = time.monotonic() + hop_s
+    began_s = clock.time() + hop_s
     await asyncio.gather(*(session(chance.random() * hop_s) for _ in range(sessions)))
     return ages, missed
 

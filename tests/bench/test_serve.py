@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import selectors
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from emi_bench.measurement import Distribution, Machine
 from emi_bench.render import markdown
 from emi_bench.report import read_report
 from emi_bench.serve import _batches, _enter, measure_serve
-from emi_bench.serve_report import Load, ServeReport, Simulated, cost_of
+from emi_bench.serve_report import Load, ServeReport, cost_of
+from emi_bench.serve_report import Simulated as Case
 from emi_bench.serve_simulation import run_machine
 from emi_live.cli.errors import run_app
 from emi_live.errors import SourceError, StageError
@@ -107,7 +109,7 @@ def test_who_is_refused_because_the_machine_is_full_is_counted_and_who_has_no_se
 
 
 def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
-    simulated = [Simulated("one machine is lost", 1000, 30, 16, 15.0, 4900.0, 80.0, 0.02)]
+    simulated = [Case("one machine is lost", 1000, 30, 16, 15.0, 4900.0, 80.0, 0.02)]
     report = ServeReport(
         machine=Machine.here(),
         load_before=0.1,
@@ -126,9 +128,32 @@ def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
     assert "| 1000 | 30 | 16 | 4900 |" in page
 
 
+class Simulated(asyncio.SelectorEventLoop):
+    """Time passes when there is nothing to do, and at once: a test that sleeps takes no time."""
+
+    class Selector(selectors.DefaultSelector):
+        now_s = 0.0
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            self.now_s += timeout or 0.0
+            return super().select(0)
+
+    def __init__(self) -> None:
+        self.waits = self.Selector()
+        super().__init__(self.waits)
+
+    def time(self) -> float:
+        return self.waits.now_s
+
+
+def machine(sessions: int, cores: int, cost_s: float) -> tuple[list[float], int]:
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        return runner.run(run_machine(sessions, cores, cost_s, 0.2, 1.0, 0))
+
+
 def test_sessions_that_are_too_many_for_the_cores_miss_hops_and_others_do_not() -> None:
-    few, missed = asyncio.run(run_machine(4, 2, 0.02, 0.2, 1.0, 0))
+    few, missed = machine(4, 2, 0.02)
     assert (len(few), missed) == (20, 0)
-    many, missed = asyncio.run(run_machine(20, 1, 0.04, 0.2, 1.0, 0))  # 0.8 s of work each 0.2 s
+    many, missed = machine(20, 1, 0.04)  # 0.8 s of work each 0.2 s
     assert missed > len(many)
     assert max(many) > 0.2

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from emi_engine.onnx_export import export_onnx
 from emi_models.checkpoint import CheckpointHeader, load_checkpoint, save_checkpoint
@@ -16,16 +14,6 @@ from emi_models.networks import describe_config
 from emi_models.networks.taemi import Taemi, TaemiConfig
 
 CONFIG = TaemiConfig(shapes=COMPACT_SHAPES, d_model=64, heads=4, mlp_hidden=512)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Networks this small are slower on more threads, many times so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(threads)
 
 
 def write_checkpoint(path: Path, config: TaemiConfig = CONFIG, seed: int = 0) -> Path:

@@ -22,7 +22,17 @@ from emi_engine.parity import prove_parity
 from emi_models.checkpoint import content_hash, load_checkpoint, packaged_checkpoint, read_header
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.semantic_matters import SemanticMatters, SemanticMattersConfig
-from tests.engine.conftest import CONFIG, write_checkpoint
+from emi_models.networks.taemi import TaemiConfig
+from tests.engine.conftest import write_checkpoint
+from tests.models.networks.zoo import SMALL
+
+WORDS = TaemiConfig(shapes=SMALL, d_model=16, mlp_hidden=16, modalities=("text",))  # the quickest to export
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A checkpoint with nothing next to it."""
+    return write_checkpoint(tmp_path / "net.safetensors", WORDS)
 
 
 def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(checkpoint: Path) -> None:
@@ -38,22 +48,21 @@ def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(c
 
 
 @pytest.mark.slow
-def test_an_export_is_made_once_and_then_found(checkpoint: Path, tmp_path: Path) -> None:
-    loaded = load_checkpoint(checkpoint)
-    elsewhere = tmp_path / "net.safetensors"  # nothing lies next to it
-    model = onnx_model(loaded, elsewhere, tmp_path / "cache")
+def test_an_export_is_made_once_and_then_found(words: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(words)
+    model = onnx_model(loaded, words, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
     assert kept.read_bytes() == model
     stamp = kept.stat().st_mtime_ns
-    assert onnx_model(loaded, elsewhere, tmp_path / "cache") == model
+    assert onnx_model(loaded, words, tmp_path / "cache") == model
     assert kept.stat().st_mtime_ns == stamp
 
 
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_costs_only_time(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(words: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    assert onnx_model(load_checkpoint(checkpoint), tmp_path / "net.safetensors", tmp_path / "cache / onnx")
-    assert onnx_model(load_checkpoint(checkpoint), tmp_path / "net.safetensors", tmp_path / "cache")
+    assert onnx_model(load_checkpoint(words), words, tmp_path / "cache" / "onnx")
+    assert onnx_model(load_checkpoint(words), words, tmp_path / "cache")
 
 
 @pytest.mark.slow
@@ -61,7 +70,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(checkpoint: Path, tmp_pa
 def test_a_foreign_file_next_to_it_is_not_used_and_reported(
     checkpoint: Path, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = write_checkpoint(tmp_path / "other.safetensors", CONFIG, seed=1)
+    other = write_checkpoint(tmp_path / "other.safetensors", WORDS, seed=1)
     stray = checkpoint.with_suffix(".onnx").read_bytes() if beside == "other" else b"\xff" * 1000
     other.with_suffix(".onnx").write_bytes(stray)
     with (

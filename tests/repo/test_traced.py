@@ -212,6 +212,7 @@ def traced(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> TracedRuns
         "XDG_RUNTIME_DIR": str(folder / "run"),
         "TMPDIR": str(folder / "tmp"),
         "EMI_MODEL_DIR": str(assets / "mediapipe"),
+        "OMP_NUM_THREADS": "1",  # as every test (tests/conftest.py)
     }
     with tempfile.TemporaryDirectory(prefix="emi-") as name:
         short = Path(name)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 LISTENING, CONNECTED = "0A", "01"  # as /proc/net/tcp has it
@@ -22,9 +21,7 @@ class StreamServer:
 
     def __init__(self, media: Path) -> None:
         self._media = media
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
 
     @property

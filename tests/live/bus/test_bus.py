@@ -23,38 +23,16 @@ from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, AudioPacket, Packet, end_of_stream
 from tests.live.bus.packets import estimate, same, vision
 from tests.support.fakes import FakeClock
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 CLIENT = Path(__file__).parents[3] / "examples" / "read_bus.py"
 TRANSPORTS = ("inproc", "ipc", "tcp")
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring TCP ports that are free."""
-    for base in range(23000, 60000, 97):
-        try:
-            with taken(range(base, base + count)):
-                return base
-        except OSError:
-            continue
-    raise AssertionError("no free ports")
-
-
-@contextmanager
-def taken(ports: range) -> Iterator[None]:
-    sockets = [socket.socket() for _ in ports]
-    try:
-        for one, port in zip(sockets, ports, strict=True):
-            one.bind(("127.0.0.1", port))
-        yield
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def config(transport: str, **settings: object) -> BusConfig:
     if transport == "tcp":
-        settings.setdefault("base_port", free_ports(len(wire.TOPICS)))
+        settings.setdefault("base_port", free_port(len(wire.TOPICS)))
     return BusConfig.model_validate({"transport": transport, **settings})
 
 
@@ -327,7 +305,7 @@ def test_what_the_bus_cannot_do_is_refused_in_one_line() -> None:
 def test_a_taken_port_is_an_error() -> None:
     settings = config("tcp")
     with (
-        taken(range(settings.base_port, settings.base_port + 1)),
+        socket.create_server(("127.0.0.1", settings.base_port)),
         Bus(settings, Health(), lossless=False) as bus,
         pytest.raises(ConfigurationError, match="in use"),
     ):

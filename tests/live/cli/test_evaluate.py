@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.evaluate import eval_app as app
@@ -17,15 +15,6 @@ from tests.models.training.sets import ENCODERS, MemorySet, memory_set, random_c
 from tests.models.training.small import small
 
 CLIPS = memory_set(24, 10)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A network this small is slower on more threads, many times so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

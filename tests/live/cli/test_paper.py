@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.paper import app
@@ -23,14 +22,6 @@ from tests.models.training.sets import memory_set
 
 DOCS = Path(__file__).parents[3] / "docs" / "papers.md"
 SMALL = ("--set", "network.d_model=16", "--set", "network.mlp_hidden=16", "--set", "training.max_epochs=1")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

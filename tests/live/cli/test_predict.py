@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from emi_live.cli.errors import run_app
 from emi_live.cli.evaluate import predict_app as app
@@ -18,14 +16,6 @@ from tests.models.training.small import small
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 CLIPS = memory_set(16, 8)
 CLIPS = MemorySet(splits={**CLIPS.splits, "test": [unrated(c) for c in random_clips(4, prefix="test")]})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

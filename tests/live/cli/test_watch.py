@@ -19,8 +19,8 @@ from emi_live.sinks.publish import PublishSink
 from emi_live.web.local import WebSink
 from emi_models import EMOTIONS
 from tests.live.sinks.peers.test_mqtt import BROKER, broker
-from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import Show, show
+from tests.support.ports import free_port
 
 EMI = Path(sys.executable).with_name("emi")
 DOMAIN = 78

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import torch
 
 from emi_live import Estimate, LiveEngine, load_config
 from emi_live.bundle import find_bundle
@@ -35,14 +33,6 @@ NETWORKS: Final[dict[str, dict[str, Any]]] = {
     "dual_stage": {"shared": 8, "d_model": 8, "layers": 1, "tcn_layers": 1, "segments": 2},
     "semantic_matters": {"audio_hidden": 8, "vision_hidden": 8, "fusion_hidden": 8},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

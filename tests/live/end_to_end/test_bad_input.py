@@ -55,7 +55,7 @@ def test_a_camera_and_a_microphone_that_do_not_exist_are_no_source(assets: Path)
 def test_one_picture_gets_one_estimate(assets: Path, tmp_path: Path) -> None:
     clip = tmp_path / "one.mp4"
     ffmpeg("-i", assets / "face/pyfeat_single_face.mp4", "-frames:v", "1", "-an", clip)
-    run = emi_live(assets, "--input", clip)
+    run = emi_live(assets, "--input", clip, backend="none")
     assert run.exit_code == 0, run.stderr
     assert [line["t"] for line in run.lines] == [0.2]
     assert run.lines[0]["modalities"]["vision"]["frames"] == 1
@@ -69,7 +69,7 @@ def test_any_rate_and_layout_of_sound_is_heard(
     assets: Path, tmp_path: Path, name: str, options: tuple[str, ...]
 ) -> None:
     ffmpeg("-i", assets / "speech/english_one_two_three.wav", *options, tmp_path / name)
-    run = emi_live(assets, "--input", tmp_path / name)
+    run = emi_live(assets, "--input", tmp_path / name, backend="none")
     assert run.exit_code == 0, run.stderr
     assert "live" in {state for _, state in run.states("audio")}
     assert run.lines[-1]["modalities"]["audio"]["frames"] > 100

@@ -22,7 +22,7 @@ def face_and_speech(assets: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def face_lost(assets: Path) -> Run:
-    return emi_live(assets, "--input", assets / "av/face_lost_4s_to_8s_speech_throughout.mp4")
+    return emi_live(assets, "--input", assets / "av/face_lost_4s_to_8s_speech_throughout.mp4", backend="none")
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_speech_that_stops_takes_voice_and_then_words_with_it(speech_stops: Run)
 
 
 def test_a_hard_cut_with_sound_shorter_than_picture(assets: Path) -> None:
-    run = emi_live(assets, "--input", assets / "face/pyfeat_face_noface.mov")
+    run = emi_live(assets, "--input", assets / "face/pyfeat_face_noface.mov", backend="none")
     assert_steady(run)
     assert {state for _, state in run.states("vision")} == {"live", "missing"}
     assert run.lines[-1]["t"] >= 6.2
 
 
 def test_never_a_face(assets: Path) -> None:
-    run = emi_live(assets, "--input", assets / "face/pyfeat_no_face.mp4")
+    run = emi_live(assets, "--input", assets / "face/pyfeat_no_face.mp4", backend="none")
     assert_steady(run)
     assert {line["modalities"]["vision"]["reason"] for line in run.lines} == {"no face"}
     assert {line["modalities"]["vision"]["frames"] for line in run.lines} == {0}

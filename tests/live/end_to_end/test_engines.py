@@ -236,21 +236,21 @@ def test_two_live_engines_share_one_network() -> None:
 
 
 def test_numpy_s_threads_are_what_they_were_once_the_last_engine_ends() -> None:
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController, threadpool_limits
 
-    def threads() -> list[int]:
+    def threads() -> set[int]:
         blas = ThreadpoolController().select(user_api="blas")
-        return [int(library["num_threads"]) for library in blas.info()]
+        return {int(library["num_threads"]) for library in blas.info()}
 
     np.ones((2, 2)) @ np.ones((2, 2))
-    before = threads()
-    first, second = blas_threads(1), blas_threads(1)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert set(threads()) == {1}
-    second.__exit__(None, None, None)
-    assert threads() == before
+    with threadpool_limits(2, user_api="blas"):
+        first, second = blas_threads(1), blas_threads(1)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
 
 
 def test_a_live_run_with_no_engine_left_ends_within_seconds() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ pytestmark = [pytest.mark.assets, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLIP = "av/face_and_speech.mp4"
 SHOWN_S = 3.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_trained_encoders_beat_the_same_encoders_frozen(tmp_path: Path) -> None:

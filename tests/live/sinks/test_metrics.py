@@ -14,6 +14,7 @@ from emi_live import LiveConfig, LiveEngine
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
 from emi_live.sinks.metrics import BUCKETS, MetricsSink
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -45,12 +46,6 @@ def scraped() -> Iterator[tuple[Samples, int]]:
             ("127.0.0.1", sink_port(sink))
         ):  # says nothing; others are not kept out
             yield scrape(sink.url), 11
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def sink_port(sink: MetricsSink) -> int:

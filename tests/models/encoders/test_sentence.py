@@ -78,16 +78,11 @@ def reference(
 
     def encode(texts: list[str]) -> NDArray[np.float32]:
         rows = []
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as fast for one text, and much faster while other tests run
-        try:
-            with torch.inference_mode():
-                for text in texts:
-                    tokens = tokenizer(text, truncation=True, max_length=128, return_tensors="pt")
-                    mean = model(**tokens).last_hidden_state[0].mean(dim=0)
-                    rows.append(torch.nn.functional.normalize(mean, dim=0).numpy())
-        finally:
-            torch.set_num_threads(threads)
+        with torch.inference_mode():
+            for text in texts:
+                tokens = tokenizer(text, truncation=True, max_length=128, return_tensors="pt")
+                mean = model(**tokens).last_hidden_state[0].mean(dim=0)
+                rows.append(torch.nn.functional.normalize(mean, dim=0).numpy())
         return np.stack(rows)
 
     return encode

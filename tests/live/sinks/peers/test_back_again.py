@@ -9,8 +9,9 @@ import pytest
 import zmq
 from websockets.sync.client import connect
 
-from tests.live.sinks.peers.test_psi import free_port, reader
+from tests.live.sinks.peers.test_psi import reader
 from tests.support.peers import Show, show
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from websockets.sync.client import connect
 from emi_live.errors import ConfigurationError
 from emi_live.sinks.peers import open_peer
 from emi_models import EMOTIONS
-from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import show
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow

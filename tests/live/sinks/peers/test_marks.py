@@ -17,8 +17,8 @@ from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import Mark
 from emi_live.sinks.peers.marks import MarkListener
-from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import Show, show
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 
@@ -115,7 +115,7 @@ def test_a_port_in_use_is_an_error_before_the_run() -> None:
 
 
 def test_an_estimate_without_markers_says_nothing_of_them() -> None:
-    with show([], seconds=0.5) as running:
-        running.wait_for(3)
+    with show([]) as running:
+        running.wait_for(1)
     estimate: Estimate = running.estimates[0]
     assert "markers" not in estimate.to_json()

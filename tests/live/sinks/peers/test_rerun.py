@@ -21,8 +21,8 @@ from emi_live.errors import ConfigurationError
 from emi_live.sinks.peers import Run, open_peer
 from emi_live.sinks.peers.rerun import RerunPeer
 from emi_models import EMOTIONS
-from tests.live.sinks.peers.test_psi import free_port
 from tests.support.peers import show
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
