@@ -21,7 +21,7 @@ def test_a_stream_is_cut_off_and_restored(face_stream: StreamServer) -> None:
         until(lambda: watch.frames >= 30)
         assert watch.intake.frames[0][0].shape == (360, 640, 3)
         steps = np.diff([t_ns for _, t_ns in watch.intake.frames]) / 1e6
-        assert 15 <= np.mean(steps) <= 1000  # 30 frames/s, or fewer where the machine is busy
+        assert 20 <= np.median(steps) <= 70  # 30 frames/s; a busy machine loses some
         face_stream.stop()
         until(lambda: watch.state == "failed")
         before = watch.frames

@@ -60,7 +60,7 @@ def test_a_reader_gets_emotions_states_words_and_markers_at_their_time() -> None
     (sent,) = [one for one in running.estimates if one.as_dict() == message][:1]
     wall = datetime.fromisoformat(sent.wall)
     cut = timedelta(milliseconds=1)  # `wall` has whole milliseconds
-    assert -cut < wall - moment(ticks) < timedelta(minutes=1)  # capture time, before `wall`
+    assert -cut < wall - moment(ticks) < timedelta(seconds=10)  # capture time, before `wall`
     assert type(ticks) is int
     steps = [
         after - one for (_, one), (_, after) in zip(topics["emotions"], topics["emotions"][1:], strict=False)
