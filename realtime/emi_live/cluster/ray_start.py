@@ -44,6 +44,9 @@ BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would have the working folder copied to the workers
     "GRPC_DNS_RESOLVER": "native",  # gRPC's own one reads the name servers' addresses at its start
 }
+SLOW: Final[Mapping[str, str]] = {  # a busy machine takes longer than Ray Serve's five seconds
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50"
+}
 LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")
 LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
@@ -89,7 +92,7 @@ def connected(
             opened.enter_context(_environ(LOOPBACK))
         if address == AUTO:  # with a token, other users of this machine stay out
             token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
-            opened.enter_context(_environ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}))
+            opened.enter_context(_environ({**SLOW, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}))
         from ray._private import ray_constants  # not earlier: Ray reads the token when it is imported
 
         if loopback:
