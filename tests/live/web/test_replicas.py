@@ -116,7 +116,7 @@ def test_new_replicas_start_beside_the_old_ones_as_far_as_there_are_cores() -> N
     def more(replicas: int, beside: float) -> int:
         return (_surge(replicas, beside) * replicas + 99) // 100  # as Ray calculates
 
-    assert [more(3, beside) for beside in (0, 0.5, 1, 2, 3)] == [0, 0, 1, 2, 3]
+    assert [more(3, beside) for beside in (-1, 0, 0.5, 1, 2, 3, float("inf"))] == [0, 0, 0, 1, 2, 3, 3]
     assert [more(100, beside) for beside in (1, 7, 100)] == [1, 7, 100]
 
 
@@ -371,7 +371,11 @@ def test_a_second_command_replaces_the_service_whose_sessions_move_once(on_ray: 
                 assert refused.stderr is not None
                 assert f"runs there at 127.0.0.1:{port}" in refused.stderr.read()
             assert refused.returncode == 2
-            with emi_serve(on_ray.cluster, port, "--set", "window.hop_s=0.25") as second:
+            with emi_serve(on_ray.cluster, port, "--replicas", "1000") as refused:
+                assert refused.stderr is not None
+                assert "cores" in refused.stderr.read()
+            assert refused.returncode == 1
+            with emi_serve(on_ray.cluster, port, "--replicas", "1", "--set", "window.hop_s=0.25") as second:
                 moved = heard(client, WarningEvent, 4 * PATIENCE_S)
                 assert "moved" in moved.text
                 assert float(moved.text.rpartition(": ")[2].split()[0]) <= 5.0
