@@ -409,7 +409,6 @@ class Deployed:
         with suppress(Exception):  # the cluster is gone
             if self._look():
                 return False
-            write_note(NOTE, None)
             if list(serve.status().applications) == [APP]:
                 serve.shutdown()
             else:
