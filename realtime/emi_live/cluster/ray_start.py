@@ -47,6 +47,10 @@ BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "GRPC_DNS_RESOLVER": "native",  # gRPC's own one reads the name servers' addresses at its start
 }
+BUSY: Final[Mapping[str, str]] = {  # for a machine that does other things too
+    "RAY_worker_niceness": "0",  # Ray's 15 has the replicas of a live service wait for all other programs
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",  # in place of five seconds, after which it is ended
+}
 LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")
 LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
@@ -92,7 +96,7 @@ def connected(
             opened.enter_context(_environ(LOOPBACK))
         if address == AUTO:  # with a token, other users of this machine stay out
             token = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
-            opened.enter_context(_environ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}))
+            opened.enter_context(_environ({**BUSY, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}))
         from ray._private import ray_constants  # not earlier: Ray reads the token when it is imported
 
         if loopback:

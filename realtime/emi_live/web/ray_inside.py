@@ -78,11 +78,8 @@ def read_note(key: str) -> bytes | None:
     return found
 
 
-def write_note(key: str, value: bytes | None) -> None:
-    """Have the cluster keep it; None: forget it."""
+def write_note(key: str, value: bytes) -> None:
+    """Have the cluster keep it."""
     from ray.experimental import internal_kv
 
-    if value is None:
-        internal_kv._internal_kv_del(key, namespace=NAMESPACE)
-    else:
-        internal_kv._internal_kv_put(key, value, overwrite=True, namespace=NAMESPACE)
+    internal_kv._internal_kv_put(key, value, overwrite=True, namespace=NAMESPACE)

@@ -311,13 +311,13 @@ def make_application(plan: Plan) -> Application:
     needed = []
     reserve = {"num_cpus": plan.cpus}
     free = ray.available_resources() if ray.is_initialized() else {}
-    cores = free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf
+    cores = free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf  # for replicas beside the old ones
     gpus = free.get("GPU", 0.0) if plan.config.fusion.device == "cuda" else math.inf
     if plan.networks:
         fusion = serve.deployment(Fusion).options(
             name="Fusion",
             num_replicas=plan.networks,
-            max_surge_percent=_surge(plan.networks, min(plan.networks, cores, gpus)),
+            max_surge_percent=_surge(plan.networks, min(cores, gpus)),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve | ({"num_gpus": 1} if plan.config.fusion.device == "cuda" else {}),
         )
@@ -326,7 +326,7 @@ def make_application(plan: Plan) -> Application:
         words = serve.deployment(Words).options(
             name="Words",
             num_replicas=plan.recognizers,
-            max_surge_percent=_surge(plan.recognizers, min(plan.recognizers, cores)),
+            max_surge_percent=_surge(plan.recognizers, cores - plan.networks),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve,
         )
@@ -357,7 +357,9 @@ def make_application(plan: Plan) -> Application:
         name=PEOPLE,
         max_ongoing_requests=READERS * plan.sessions + READERS,
         health_check_period_s=HEALTH_S,
-        max_surge_percent=_surge(plan.least, min(1 if plan.rolling else plan.least, cores)),
+        max_surge_percent=_surge(
+            plan.least, min(1 if plan.rolling else plan.least, cores - plan.networks - plan.recognizers)
+        ),
         graceful_shutdown_timeout_s=plan.drain_s + CUT_S,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options=reserve,
@@ -369,9 +371,20 @@ def make_application(plan: Plan) -> Application:
     return people.bind(*needed)
 
 
+def _check_cores(plan: Plan) -> None:
+    """Raise StageError if the cluster can never run the plan: Ray would wait."""
+    needed = plan.cpus * (plan.least + plan.networks + plan.recognizers)
+    there = ray.cluster_resources().get("CPU", 0.0)
+    if needed > there:
+        raise StageError(
+            f"the cluster has {there:g} cores, and {needed:g} processes with one each are to run; "
+            "ask for fewer --replicas, --networks and --recognizers, or add machines"
+        )
+
+
 def _surge(replicas: int, beside: float) -> int:
     """Per cent of the replicas that may run more while they are replaced, for so many beside the old ones."""
-    whole = min(replicas, math.floor(beside))
+    whole = max(0, math.floor(min(replicas, beside)))
     return max(min(1, whole), 100 * whole // replicas)
 
 
@@ -407,7 +420,6 @@ class Deployed:
         with suppress(Exception):  # the cluster is gone
             if self._look():
                 return False
-            write_note(NOTE, None)
             if list(serve.status().applications) == [APP]:
                 serve.shutdown()
             else:
@@ -451,6 +463,7 @@ def deploy(plan: Plan, door: Door) -> Deployed:
         ssl_keyfile=None if door.key is None else str(door.key),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    _check_cores(plan)
     owner, old = secrets.token_hex(8), None
     try:
         serve.start(proxy_location=ProxyLocation.EveryNode, http_options=options)
