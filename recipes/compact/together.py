@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -23,7 +24,7 @@ from emi_models.networks.taemi import Taemi
 from recipes.compact.sizes import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -69,7 +70,14 @@ def _absent(network: Taemi, name: str) -> Tensor:
     return found
 
 
-def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutral_words: Tensor) -> Taemi:
+def join(
+    words: Sequence[Taemi],
+    face: Taemi,
+    voice: Taemi,
+    rest: Tensor,
+    neutral_words: Tensor,
+    counts: Mapping[tuple[Modality, str], float] = MappingProxyType({}),
+) -> Taemi:
     """One network of the three modalities.
 
     Args:
@@ -78,6 +86,7 @@ def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutra
         voice: the same, with audio only.
         rest: intensities without any modality, (6,).
         neutral_words: an embedding (384,) from which the token of absent words is searched.
+        counts: how many times what a modality adds to an emotion counts; 1 where none is named.
     """
     heads = [branch_head(network, "text") for network in words]
     heads += [branch_head(face, "vision"), branch_head(voice, "audio")]
@@ -90,6 +99,8 @@ def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutra
     read: list[Modality] = [*[text] * len(words), "vision", "audio"]
     hidden: Any = network.head[0]
     last: Any = network.head[3]
+    nothing = torch.zeros(len(EMOTIONS))
+    targets: dict[Modality, Tensor] = {"text": rest, "vision": nothing, "audio": nothing}  # if absent
     with torch.no_grad():
         network.vision.load_state_dict(face.vision.state_dict())
         network.audio.load_state_dict(voice.audio.state_dict())
@@ -107,8 +118,9 @@ def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutra
             hidden.weight[rows, place : place + weight.shape[1]] = weight
             hidden.bias[rows] = bias
             its_last: Any = branch.head[3]
-            last.weight[:, rows] = share * its_last.weight
-            last.bias += share * its_last.bias
+            times = _times(counts, modality)
+            last.weight[:, rows] = share * times[:, None] * its_last.weight
+            last.bias += share * _stretched(its_last.bias, times, targets[modality])
             first += len(bias)
     n_words = sum(sizes[: len(words)])
     units: dict[Modality, slice] = {"text": slice(n_words), "vision": slice(n_words, n_words + sizes[-2])}
@@ -118,9 +130,19 @@ def join(words: Sequence[Taemi], face: Taemi, voice: Taemi, rest: Tensor, neutra
     starts: dict[Modality, Tensor] = {"text": neutral_words}
     starts |= {"vision": face.vision.token, "audio": voice.audio.token}
     for name, start in starts.items():
-        target = rest if name == "text" else torch.zeros(len(EMOTIONS))
-        find_token(network, name, units[name], biases[name].detach(), start.detach(), target)
+        bias = _stretched(biases[name].detach(), _times(counts, name), targets[name])
+        find_token(network, name, units[name], bias, start.detach(), targets[name])
     return network
+
+
+def _times(counts: Mapping[tuple[Modality, str], float], modality: Modality) -> Tensor:
+    """How many times what a modality adds counts, (6,)."""
+    return torch.tensor([counts.get((modality, emotion), 1.0) for emotion in EMOTIONS])
+
+
+def _stretched(bias: Tensor, times: Tensor, target: Tensor) -> Tensor:
+    """The bias (6,) of a branch whose distance from `target` (6,) counts so many times."""
+    return times * bias + (1 - times) * target
 
 
 def _output_bias(network: Taemi) -> Tensor:

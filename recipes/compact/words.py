@@ -46,8 +46,6 @@ __all__ = [
 WORDS_CONFIG: Final = replace(CONFIG, modalities=("text",), mlp_hidden=704, dropout=0.0)
 # Embeddings have length 1, so that one of their 384 values is about 0.05: the layer that reads them needs
 # larger steps.
-# Embeddings have length 1, so that one of their 384 values is about 0.05: the layer that reads them needs
-# larger steps.
 WORDS_RECIPE: Final = BranchRecipe(
     steps=4000, learning_rate=3e-3, first_layer_rate=4e-2, weight_decay=0.003, average=0.998
 )
