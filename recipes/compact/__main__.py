@@ -85,8 +85,8 @@ LICENCE: Final = "weights Apache-2.0; words learned from GoEmotions, CC BY 4.0; 
 SENTENCES: Final = {"own": OWN, "from patterns": MADE, "plain": PLAIN}
 WAYS: Final = ("as written", "as spoken", "cut short")
 DEV_WAYS: Final = ("dev, as written", "dev, as spoken")
-# What a modality adds to an emotion counts so many times (docs/decisions/0036): words, so that neutral faces and
-# voices disturb them less, and sad faces, which are the weakest display.
+# What a modality adds to an emotion counts so many times (docs/decisions/0036): words, so that neutral faces
+# and voices disturb them less, and sad faces, which are the weakest display.
 COUNTS: Final[Mapping[tuple[Modality, str], float]] = {
     ("text", "joy"): 1.2,
     ("text", "empathic_pain"): 1.1,

@@ -118,6 +118,20 @@ def test_each_branch_says_what_it_said_alone(
     np.testing.assert_allclose(heard, infer(voice, window), atol=2e-3)
 
 
+def test_what_a_modality_adds_to_an_emotion_may_count_more(
+    joined: Taemi, branches: tuple[list[Taemi], Taemi, Taemi], window: FusionInputs
+) -> None:
+    more = join(*branches, REST, embeddings(1)[0], {("text", "joy"): 1.5, ("vision", "joy"): 2.0})
+    rest, rest_now = (infer(network, window.without(*ALL)) for network in (joined, more))
+    np.testing.assert_allclose(rest_now, rest, atol=2e-3)
+    for modality, times in (("text", 1.5), ("vision", 2.0), ("audio", 1.0)):
+        others = [one for one in ALL if one != modality]
+        before, now = (infer(network, window.without(*others)) for network in (joined, more))
+        np.testing.assert_allclose((now - rest_now)[:, JOY], times * (before - rest)[:, JOY], atol=5e-3)
+        same = [column for column in range(len(EMOTIONS)) if column != JOY]
+        np.testing.assert_allclose(now[:, same], before[:, same], atol=5e-3)
+
+
 def test_what_is_not_known_does_not_count() -> None:
     answers, unknown = torch.tensor([[0.1, 9, 9, 9, 9, 9]]), torch.tensor([[2.0, 0, 0, 0, 0, 0]])
     assert float(counted(answers, torch.zeros(1, 6), unknown)) == pytest.approx(0.01)
