@@ -295,12 +295,15 @@ def test_damage_is_one_line(data: bytes) -> None:
         unpickle(data, "x.pkl")
 
 
+@functools.cache  # pickled once: another time it may be longer, and hypothesis wants the same data again
+def whole_pickle(protocol: int) -> bytes:
+    return dumped({"a": np.arange(4.0), "b": torch.ones(2), "c": [1, "x", None]}, protocol)
+
+
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_damaged_pickles_raise_nothing_else(data: st.DataObject) -> None:
-    whole = dumped(
-        {"a": np.arange(4.0), "b": torch.ones(2), "c": [1, "x", None]}, data.draw(st.integers(0, 5))
-    )
+    whole = whole_pickle(data.draw(st.integers(0, 5)))
     at = data.draw(st.integers(0, len(whole) - 1))
     damaged = whole[:at] + data.draw(st.binary(max_size=3)) + whole[at + data.draw(st.integers(0, 3)) :]
     with suppress(DataError):

@@ -93,7 +93,7 @@ def test_the_encoder_is_given_the_speech_and_a_margin_not_30_s(
     sound = read_sound(assets / "speech/jfk.flac")
     for seconds in (1.0, 4.0, 11.0):
         in_one_piece(english, sound[: round(seconds * 16_000)])
-    assert windows == [round((seconds + 4.0) * FRAMES_PER_S) for seconds in (1.0, 4.0, 11.0)]
+    assert windows == [seconds * FRAMES_PER_S for seconds in (6, 8, 16)]  # at least 4 s more, in steps of 2 s
 
 
 @pytest.mark.slow
@@ -110,9 +110,12 @@ def test_where_it_repeats_itself_it_looks_again_and_loses_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize(("clip", "kept"), [("haha", "so funny"), ("nono", "no")])
 def test_laughter_and_loops_leave_the_other_words(
-    english: WhisperRecognizer, assets: Path, clip: str, kept: str
+    whisper_base: Path, assets: Path, clip: str, kept: str
 ) -> None:
-    text, words = streamed(english, read_sound(assets / f"faults/{clip}.wav"))
+    # Not int8, which rounds otherwise on other processors: on an AMD EPYC it hears no words in this laughter.
+    recognizer = WhisperRecognizer(whisper_base, compute_type="float32")
+    text, words = streamed(recognizer, read_sound(assets / f"faults/{clip}.wav"))
+    recognizer.close()
     assert plain(text).endswith(kept)
     assert words.dropped["repetition"]
     assert len(text.split()) <= 8
