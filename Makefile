@@ -22,7 +22,7 @@ format:             ## rewrite what a tool can
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-PYTEST = $(RUN) pytest -n 2 --dist loadscope
+PYTEST = $(RUN) pytest -n 3 --dist loadscope
 
 test:               ## the fast tests: all but those that are marked as slow
 	$(PYTEST) -m "not slow"
