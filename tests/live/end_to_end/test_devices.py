@@ -85,10 +85,15 @@ def test_a_microphone_gives_prosody_and_words(assets: Path, pulse: PulseServer, 
         assert quiet[-1]["modalities"]["audio"]["reason"] == "silence"
         assert quiet[-1]["modalities"]["vision"]["reason"] == "no source"
         pulse.play(speech)
-        spoken = lines_until(program.stdout, lambda line: line["t"] >= quiet[-1]["t"] + 12, most=80)
+        heard: set[str] = set()
+
+        def is_heard(line: dict[str, Any]) -> bool:  # on a busy machine words come later
+            heard.update(str(line["modalities"]["text"]["committed"]).split())
+            return line["t"] >= quiet[-1]["t"] + 12 and len(heard & SPOKEN) >= 5
+
+        spoken = lines_until(program.stdout, is_heard, most=130)
     assert "live" in {state(line) for line in spoken}
-    heard = {word for line in spoken for word in str(line["modalities"]["text"]["committed"]).split()}
-    assert len(heard & SPOKEN) >= 3, heard  # a busy machine leaves sound out
+    assert len(heard & SPOKEN) >= 5, heard
     assert max(line["modalities"]["audio"]["frames"] for line in spoken) > 140  # of 150: 3 s
 
 
