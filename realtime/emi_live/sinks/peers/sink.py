@@ -211,6 +211,9 @@ class _Line:
                 self.peer.close()
             if failures:
                 self._pause(AGAIN.delay_s(failures), stop)
+        status = self._health.status(self._name)
+        if status.state == "failed":  # the reason stays for whoever asks after the run
+            self._health.report(self._name, "ended", status.detail)
 
     def _await_run(self, stop: threading.Event) -> Run | None:
         """What the first estimate says of the run; None if the run ends without one."""

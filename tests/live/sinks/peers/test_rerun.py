@@ -142,13 +142,15 @@ def test_a_full_disk_is_said_and_what_was_written_can_be_read(tmp_path: Path) ->
     code = f"""
 import resource
 from tests.support.peers import show
+from tests.support.waiting import until
 from emi_live.sinks.peers import rerun
 rerun.FILE_EVERY_S, rerun.FLUSH_S = 0.0, 0.1
 resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
 with show(["rerun:{path}"]) as running:
-    running.wait_for(20)
+    until(lambda: running.counter("to-rerun.lost"))
+    running.wait_for(len(running.estimates) + 10)
 print(running.counter("to-rerun.lost"), running.counter("to-rerun.dropped") > 0,
-      running.counter("fusion.missed_hops") <= 5, running.engine.health.status("to-rerun").state)
+      running.counter("fusion.missed_hops") <= 5, running.engine.health.status("to-rerun").detail)
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -159,6 +161,7 @@ print(running.counter("to-rerun.lost"), running.counter("to-rerun.dropped") > 0,
         timeout=60,
     )
     assert done.stdout.split()[:3] == ["1", "True", "True"], done.stdout + done.stderr
+    assert f"the file {path} cannot be written" in done.stdout
     assert len(read(path)["/emi/intensities"]) > 2
     assert path.stat().st_size <= 12_000
 

@@ -148,6 +148,8 @@ def test_a_peer_that_was_never_there_lets_the_run_end_in_time() -> None:
         running.wait_for(1)
     assert peer.numbers == []
     assert running.counter("to-list.lost") == 1
+    status = running.engine.health.status("to-list")
+    assert (status.state, status.detail) == ("ended", "nobody is there; tried again")
 
 
 def test_a_fault_of_a_peer_is_counted_and_does_not_end_the_run() -> None:
