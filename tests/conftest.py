@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 import emi_models  # noqa: F401 # before a test imports a library: it tells them to send nothing home
+from tests.support.alone import Machine
 
 # Before a test imports numpy or PyTorch; programs that tests start inherit it. Workers share the cores, and
 # threads of PyTorch that wait for one spin: tests of wav2vec 2.0 took three times the CPU on two threads.
@@ -19,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
 
+MACHINE = pytest.StashKey[Machine]()  # of a worker of pytest-xdist
 ROOT = Path(__file__).parent.parent
 DEFAULT_ASSETS = ROOT.parent / "shared" / "assets"
 
@@ -68,6 +71,24 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # pytest-xdist would begin with the modules of many tests: see `pytest_collection_modifyitems`.
     config.option.loadscopereorder = False
+    if worker := getattr(config, "workerinput", None):
+        config.stash[MACHINE] = Machine(worker["testrunuid"])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the fixtures of modules too, and the test's time limit
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Let tests marked `alone` run while the other workers wait."""
+    machine = item.config.stash.get(MACHINE, None)
+    if machine is None:
+        return (yield)
+    with machine.turn(alone=_is_alone(item), next_alone=nextitem is not None and _is_alone(nextitem)):
+        return (yield)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

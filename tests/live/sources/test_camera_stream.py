@@ -16,12 +16,13 @@ QUICK = CameraConfig(read_timeout_s=0.7, frozen_after_s=0.7, reopen_first_s=0.1,
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_stream_is_cut_off_and_restored(face_stream: StreamServer) -> None:
     with watching(face_stream.url, QUICK, ends_s=1.0) as watch:
         until(lambda: watch.frames >= 30)
         assert watch.intake.frames[0][0].shape == (360, 640, 3)
         steps = np.diff([t_ns for _, t_ns in watch.intake.frames]) / 1e6
-        assert 20 <= np.median(steps) <= 70  # 30 frames/s; a busy machine loses some
+        assert 25 <= np.median(steps) <= 42  # 30 frames/s
         face_stream.stop()
         until(lambda: watch.state == "failed")
         before = watch.frames

@@ -404,6 +404,7 @@ def test_a_click_or_a_key_on_a_face_has_it_followed(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+@pytest.mark.alone
 def test_the_page_shows_what_the_same_media_in_a_file_give(
     browser: Browser, whisper_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_file_has_values_states_words_and_markers_at_their_time(tmp_path: Path
     assert any(text.startswith("vision: ") for _, (text,) in found["/emi/states"])
 
 
+@pytest.mark.alone
 def test_a_viewer_reads_it_live_and_again_after_it_was_closed(tmp_path: Path) -> None:
     port = free_port()
     first, second = tmp_path / "first.rrd", tmp_path / "second.rrd"
@@ -136,6 +137,7 @@ def test_a_viewer_reads_it_live_and_again_after_it_was_closed(tmp_path: Path) ->
     assert running.counter("fusion.missed_hops") <= 2
 
 
+@pytest.mark.alone
 def test_a_full_disk_is_said_and_what_was_written_can_be_read(tmp_path: Path) -> None:
     """In a process of its own, since a limit of the size of files holds for all of them."""
     path = tmp_path / "full.rrd"

@@ -80,10 +80,11 @@ class StuckPeer(ListPeer):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_every_peer_gets_every_estimate_and_the_words() -> None:
     first, second = ListPeer(), ListPeer()
     with show([first, second], seconds=2.0) as running:
-        running.wait_for(1)  # a busy machine leaves some out
+        running.wait_for(19)  # of 20
     assert first.numbers == second.numbers == [estimate.seq for estimate in running.estimates]
     words = [word.text for event in first.got if isinstance(event, Spoken) for word in event.words]
     assert words == [f"w{number}" for number in range(1, len(words) + 1)]  # each once
@@ -97,6 +98,7 @@ def test_every_peer_gets_every_estimate_and_the_words() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_peer_that_takes_nothing_delays_neither_the_engine_nor_another() -> None:
     stuck, well = StuckPeer(), ListPeer()
     with show([stuck, well]) as running:
@@ -104,10 +106,11 @@ def test_a_peer_that_takes_nothing_delays_neither_the_engine_nor_another() -> No
         dropped = running.counter("to-stuck.dropped")
         began = time.monotonic()
         stuck.go.set()
-    assert time.monotonic() - began < 30  # the peer alone would wait for 60
+    assert time.monotonic() - began < 5
     assert dropped >= 15
     assert well.numbers == list(range(len(well.numbers)))
-    assert len(well.numbers) >= stuck.queue + 19  # an engine that waited for it would have stopped
+    assert len(well.numbers) >= stuck.queue + 19
+    assert running.counter("fusion.missed_hops") <= 1
     assert running.counter("to-list.dropped") == 0
 
 
@@ -141,17 +144,19 @@ def test_losses_of_a_peer_are_named_as_the_user_wrote_it() -> None:
     assert {loss.words for loss in found} == {"--to mqtt lost 2 times", "3 messages lost on --to osc-2"}
 
 
+@pytest.mark.alone
 def test_a_peer_that_was_never_there_lets_the_run_end_in_time() -> None:
     peer = ListPeer()
     peer.absent.set()
     with show([peer], seconds=1.0) as running:
-        running.wait_for(1)
+        running.wait_for(9)  # of 10
     assert peer.numbers == []
     assert running.counter("to-list.lost") == 1
     status = running.engine.health.status("to-list")
     assert (status.state, status.detail) == ("ended", "nobody is there; tried again")
 
 
+@pytest.mark.alone
 def test_a_fault_of_a_peer_is_counted_and_does_not_end_the_run() -> None:
     class Faulty(ListPeer):
         kind = "faulty"
@@ -162,6 +167,7 @@ def test_a_fault_of_a_peer_is_counted_and_does_not_end_the_run() -> None:
     with show([Faulty()]) as running:
         until(lambda: running.counter("to-faulty.failures") >= 2)
         running.wait_for(len(running.estimates) + 3)
+    assert running.counter("fusion.missed_hops") <= 1
 
 
 def test_a_marker_has_its_time_and_label_in_every_sink() -> None:
