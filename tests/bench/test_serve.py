@@ -119,8 +119,10 @@ def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
         settings=[],
         loads=[load(1, 5.0, 0.5, 300.0), load(4, 4.9, 1.6, 450.0, replicas=0)],
         simulated=simulated,
+        recognizers=3,
     )
     page = markdown([report.page()])
+    assert "all share 3 recognisers" in page
     assert "calculated, not measured" in page
     # 70 % of 16 cores at 0.4 each; 80 % of 64 GiB less 250 MiB at 50 each.
     assert "| 16 | 64 | 28 | 1043 | cores | 36 |" in page
