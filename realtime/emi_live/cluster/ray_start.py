@@ -20,20 +20,26 @@ import re
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from emi_live.errors import ConfigurationError, StageError
+from emi_live.health import Health
+from emi_live.worker import Worker
 from emi_models.console import native_stderr_logged
 from emi_models.libraries import require
 
-__all__ = ["AUTO", "Cluster", "check_address", "connected"]
+__all__ = ["AUTO", "Cluster", "check_address", "connected", "watched"]
 
 AUTO: Final = "auto"
 # Ray's sockets lie at most 64 characters below its folder, and a path of a socket has at most 107.
@@ -57,6 +63,12 @@ LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
 # Each replica and actor is a process, which Ray counts against the cores, though they sleep most of the time.
 # Ray also asks its controller once more to end when it has just ended.
 EXPECTED: Final = re.compile(r"worker processes have been started|Task ServeController\.\w*shutdown failed")
+
+# A head that is gone: Ray waits for a minute, in case it comes back, and then ends us without a word.
+LOOK_EVERY_S: Final = 1.0
+SAID_AFTER: Final = 5  # looks in a row in which nobody answered
+PATIENCE_S: Final = 50.0  # less than Ray's own
+LAST_S: Final = 5.0  # for the command to end in order
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +98,7 @@ def connected(
     Raises:
         MissingPackageError: Ray is not installed.
         ConfigurationError: the address is none, or nobody answers there.
-        StageError: Ray could not be started.
+        StageError: Ray could not be started, or its head is gone.
     """
     check_address(address)
     with ExitStack() as opened:
@@ -103,9 +115,79 @@ def connected(
             ray_constants.ENABLE_RAY_CLUSTER = False  # for a program that imported Ray before us
         if address == AUTO:
             folder = opened.enter_context(_folder())
-            yield opened.enter_context(_started(folder, cpus, store_bytes))
+            cluster = opened.enter_context(_started(folder, cpus, store_bytes))
         else:
-            yield opened.enter_context(_joined(address))
+            folder = None
+            cluster = opened.enter_context(_joined(address))
+        with watched(cluster.address, folder):
+            yield cluster
+
+
+@contextmanager
+def watched(address: str, folder: Path | None = None) -> Iterator[None]:
+    """A span in which a head that is gone is said, and ends the span.
+
+    The main thread gets a KeyboardInterrupt, which becomes the error. If it stays in a call of Ray, the
+    process ends with the same line.
+
+    Args:
+        address: HOST:PORT of the head.
+        folder: of a Ray that this process started, which does not come back; None: others started it, and it
+            is waited for, since a head with a database may return.
+
+    Raises:
+        StageError: the head is gone.
+    """
+    gone, host, port = threading.Event(), *address.rpartition(":")[::2]
+    reason = "Ray, which this command started, has died; the same command begins again"
+    if folder is None:
+        reason = f"the head of Ray at {address} is gone; start it again, and then the same command"
+
+    left: list[psutil.Process] = []  # Ray's, some of which would go on for ever
+
+    def look(stop: threading.Event) -> None:
+        silent = 0
+        while not stop.wait(LOOK_EVERY_S):
+            silent = 0 if _answers(host.strip("[]"), int(port)) else silent + 1
+            if silent == 1 and folder is not None:
+                left[:] = psutil.Process().children(recursive=True)
+            if silent == SAID_AFTER and folder is None:
+                logger.warning("the head of Ray at %s does not answer; waiting for %g s", address, PATIENCE_S)
+            if silent >= SAID_AFTER + (PATIENCE_S / LOOK_EVERY_S if folder is None else 0):
+                gone.set()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                if not stop.wait(LAST_S):
+                    _kill(left)
+                    if folder is not None:
+                        shutil.rmtree(folder.parent, ignore_errors=True)
+                    sys.stderr.write(f"error: {reason}\n")
+                    os._exit(1)
+                return
+
+    watch = Worker("ray-head", look, Health())
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.request_stop()
+        watch.join(LAST_S)
+        if gone.is_set():
+            _kill(left)
+            raise StageError(reason) from None
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):  # it has ended
+            process.kill()
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), LOOK_EVERY_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
