@@ -78,7 +78,7 @@ def extract(
     videos: Annotated[
         str | None,
         typer.Option(
-            help="Folder of clips, subfolders included; a CSV of paths; or a URL such as s3://bucket/clips.",
+            help="Folder of clips, subfolders included; a CSV of paths; or a URL of either, such as s3://bucket/clips.",
             rich_help_panel=INPUT,
             metavar="DIR|CSV|URL",
         ),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from emi_live.errors import ConfigurationError
-from emi_live.extract.places import MANIFEST, Place, in_folder, in_manifest, in_store, is_url
+from emi_live.extract.places import Place, in_folder, in_manifest, in_store, is_manifest, is_url
 from emi_models import EMOTIONS
 from emi_models.data.clip import (
     OFFICIAL_HEADER,
@@ -130,12 +130,12 @@ def _taken(place: Place, clip_id: str, other: Video) -> str:
 
 def _places(given: str, unusable: list[tuple[str, str]]) -> Iterator[Place]:
     path = Path(given)
-    if is_url(given):
-        return in_store(given)
     if path.is_dir():
         return in_folder(path)
-    if path.is_file() and path.suffix.lower() == MANIFEST:
-        return in_manifest(path, unusable)
+    if (is_url(given) or path.is_file()) and is_manifest(given):
+        return in_manifest(given, unusable)
+    if is_url(given):
+        return in_store(given)
     what = "is a file; name the folder that holds it" if path.exists() else "is not there"
     raise ConfigurationError(f"--videos {given} {what}")
 

@@ -20,11 +20,11 @@ from emi_live.config import LiveConfig
 from emi_live.errors import ConfigurationError
 from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
 from emi_live.extract.places import (
-    MANIFEST,
     Place,
     in_folder,
     in_manifest,
     in_store,
+    is_manifest,
     is_url,
     local_copy,
     sweep_copies,
@@ -100,12 +100,12 @@ def _one(first: str, second: str) -> bool:
 def _places(given: Sequence[str], unusable: list[tuple[str, str]]) -> Iterator[Place]:
     for text in given:
         path = Path(text)
-        if is_url(text):
-            yield from in_store(text)
-        elif path.is_dir():
+        if path.is_dir():
             yield from in_folder(path)
-        elif path.suffix.lower() == MANIFEST and path.is_file():
-            yield from in_manifest(path, unusable)
+        elif is_manifest(text) and (is_url(text) or path.is_file()):
+            yield from in_manifest(text, unusable)
+        elif is_url(text):
+            yield from in_store(text)
         elif path.is_file():
             yield _file(path)
         elif matches := [Path(match) for match in sorted(glob(text, recursive=True))]:

@@ -42,6 +42,9 @@ class Server(BaseHTTPRequestHandler):
         elif path.endswith("/"):
             page = b'<a href="a.mp4">a</a> <a href="b%20%C3%BC.mp4">b</a> <a href="notes.txt">n</a>'
             self.reply(page, page if body else b"")
+        elif path.endswith("list.csv"):
+            table = "id,path\nb,b ü.mp4\n".encode()
+            self.reply(table, table if body else b"")
         else:
             part = CLIP[:100] if path.startswith(("/short", "/stall")) else CLIP
             self.reply(CLIP, part if body else b"")
@@ -220,6 +223,29 @@ def test_a_manifest_mixes_files_and_urls_and_tells_what_is_wrong(
     assert listing.others == {}
 
 
+def test_a_manifest_may_lie_in_a_store_beside_its_clips(memory: str) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe("/clips/lists/A.CSV", "id,path\nx,../c.mp4\ny,b # ü?&.mp4\nz,none.mp4\n".encode())
+    fs.pipe("/clips/lists/b # ü?&.mp4", CLIP)
+    for listing in (list_videos(f"{memory}/lists/A.CSV"), find_clips([f"{memory}/lists/A.CSV"])):
+        assert {video.id: video.path.rpartition("/")[2] for video in listing.videos} == {
+            "x": "c.mp4",
+            "y": "b # ü?&.mp4",
+        }
+        ((name, reason),) = listing.unusable
+        assert (name, "nothing is there" in reason) == ("none.mp4", True)
+        for video in listing.videos:
+            with local_copy(video.path, video.size) as path:
+                assert path.read_bytes() == CLIP
+    with pytest.raises(ConfigurationError, match="nothing is there"):
+        list_videos(f"{memory}/lists/none.csv")
+
+
+def test_a_manifest_of_a_web_server_may_be_signed(web: str) -> None:
+    listing = list_videos(f"{web}/list.csv?Signature=SECRET")
+    assert {video.id: video.path for video in listing.videos} == {"b": f"{web}/b%20%C3%BC.mp4"}
+
+
 def test_the_same_file_twice_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(CLIP)
     listing = list_videos(write(tmp_path / "clips.csv", "path", "a.mp4", "a.mp4"))
@@ -237,7 +263,7 @@ def test_a_manifest_keeps_its_order_and_has_no_limit(tmp_path: Path) -> None:
     names = [f"{number}.mp4" for number in range(300, 0, -1)]
     for name in names:
         (tmp_path / name).touch()
-    places = list(in_manifest(write(tmp_path / "clips.csv", "path", *names), []))
+    places = list(in_manifest(str(write(tmp_path / "clips.csv", "path", *names)), []))
     assert [place.name for place in places] == names
     assert isinstance(places[0], Place)
 
