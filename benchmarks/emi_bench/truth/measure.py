@@ -1,9 +1,9 @@
 """Runs a checkpoint over rated files, and compares what it says with the ratings and with simple baselines.
 
 Each modality is measured alone, the others missing, and all that a file has together. The score of a file is
-the mean of its estimates, one a hop, from the first frame of the modality on. A window in which live use would
-not show the voice to the network (less than 0.9 s of it, or none for a second) is left out, unless a file has
-no other. Words that the ratings give are taken as known from the start.
+the mean of its estimates, one a hop, from the first frame of the modality on. A window in which live use
+would not show the voice to the network (less than 0.9 s of it, or none for a second) is left out, unless a
+file has no other. Words that the ratings give are taken as known from the start.
 """
 
 from __future__ import annotations
