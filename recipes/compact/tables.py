@@ -274,9 +274,9 @@ def _agreements(name: str, first: str) -> Callable[[Run], list[str]]:
     """
 
     def make(run: Run) -> list[str]:
-        head = (f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %")
+        head = [f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %"]
         if name == "voices":
-            head += tuple(f"{measure}, {mode}" for mode in NEUTRALS for measure in ("r", "AUC"))
+            head += [f"{measure}, {mode}" for mode in NEUTRALS for measure in ("r", "AUC")]
         return _table(head, _agreement_rows(run, name))
 
     return make
