@@ -117,6 +117,7 @@ class TruthReport(BenchReport):
     rows: list[TruthRow]
     groups: list[GroupRow] = field(default_factory=list)
     baseline: str = "off"  # how a neutral of one's own was learned
+    unheard: int = 0  # files with so little voice that live use would not show it to the network
 
     def page(self) -> Page:
         """Agreement next to the baselines, then by group, then what could not be read."""
@@ -151,6 +152,11 @@ class TruthReport(BenchReport):
         ]
         if self.baseline != "off":
             lines.append(f"Features are relative to a neutral of one's own: {self.baseline}.")
+        if self.unheard:
+            lines.append(
+                f"{self.unheard} files have so little voice that live use would ignore it (less than 0.9 s, "
+                "as the voice gate hears it); they are judged by what there is."
+            )
         if self.ignored:
             lines.append(f"Not compared with any intensity: {', '.join(self.ignored)}.")
         return lines

@@ -19,7 +19,7 @@ from emi_models.files import user_cache
 from recipes.compact import VERSION
 from recipes.compact.calibrate import HELD_OUT
 from recipes.compact.pages import write_pages
-from recipes.compact.tables import INTERVALS, SETS, Scores, file_of
+from recipes.compact.tables import INTERVALS, NEUTRALS, SETS, Scores, file_of, with_neutral
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +70,16 @@ def measure(
         speakers = ",".join(HELD_OUT) if name == "voices" else None
         json_ = str(file_of(folder, name))
         truth(table[name], checkpoint, speakers=speakers, cache=cache / "features", json_=json_)
+    # Each picture of FER+ is another person, and words have no neutral: only voices can learn one.
+    for mode in NEUTRALS:
+        truth(
+            table["voices"],
+            checkpoint,
+            speakers=",".join(HELD_OUT),
+            baseline=mode,
+            cache=cache / "features",
+            json_=str(file_of(folder, with_neutral(mode))),
+        )
     drawn = [read_report(file_of(folder, name)).page() for name in (*SETS, INTERVALS)]
     draw_figures(folder / "truth.png", drawn)
     _describe(checkpoint, scores).write(folder)

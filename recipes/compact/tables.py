@@ -18,11 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from emi_bench.truth_report import Agreement, GroupRow
+    from emi_bench.truth_report import Agreement, GroupRow, TruthRow
 
-__all__ = ["INTERVALS", "SCORES", "SETS", "TABLES", "Run", "Scores", "file_of", "read_run", "shown"]
+__all__ = [
+    "INTERVALS",
+    "NEUTRALS",
+    "SCORES",
+    "SETS",
+    "TABLES",
+    "Run",
+    "Scores",
+    "file_of",
+    "read_run",
+    "shown",
+    "with_neutral",
+]
 
 SETS: Final = ("faces", "voices", "words")
+NEUTRALS: Final = ("running", "calibrate")  # ways to learn a neutral of one's own, measured on voices
 INTERVALS: Final = "intervals"
 SCORES: Final = "scores"
 CHECKPOINT: Final = "checkpoint"  # the name of its rows in a report
@@ -119,6 +132,7 @@ class Run:
     """All that was measured of one checkpoint."""
 
     truth: Mapping[str, TruthReport]  # by `SETS`
+    neutral: Mapping[str, TruthReport]  # voices, by `NEUTRALS`
     intervals: CalibrationReport
     scores: Scores
 
@@ -140,6 +154,7 @@ class Run:
                 found |= {f"{place}.{emotion}": mean for emotion, mean in group.means.items()}
                 for share in group.shares:
                     found |= _agreement(f"{place}.{_dotted(share.pair)}", share.agreement)
+        found |= self._with_neutral()
         for name, value in self.truth["voices"].rest.items():
             found[f"rest.{name}"] = value
         for each in self.intervals.rows:
@@ -154,10 +169,22 @@ class Run:
                 found[f"intervals.{modality}.{name}"] = sum(getattr(row, name) for row in rows) / len(rows)
         return found
 
+    def _with_neutral(self) -> dict[str, float | str | None]:
+        found: dict[str, float | str | None] = {}
+        for mode, report in self.neutral.items():
+            for row in report.rows:
+                found |= _agreement(f"voices.{mode}.{_dotted(row.pair)}{_by(row.by)}", row.agreement)
+        return found
+
 
 def file_of(folder: Path, name: str) -> Path:
     """Where the measurement of this name stands."""
     return folder / f"truth-{name}.json"
+
+
+def with_neutral(mode: str) -> str:
+    """The name of the measurement of voices with this way to learn a neutral of one's own."""
+    return f"voices-{mode}"
 
 
 def read_run(folder: Path) -> Run:
@@ -173,16 +200,19 @@ def read_run(folder: Path) -> Run:
         raise ReportError(
             f"{path} cannot be read: {error}; run python -m recipes.compact --figures"
         ) from error
-    truth = {}
-    for name in SETS:
-        report = read_report(file_of(folder, name))
-        if not isinstance(report, TruthReport):
-            raise ReportError(f"{file_of(folder, name)} is not a report of emi bench truth")
-        truth[name] = report
+    truth = {name: _truth(folder, name) for name in SETS}
+    neutral = {mode: _truth(folder, with_neutral(mode)) for mode in NEUTRALS}
     intervals = read_report(file_of(folder, INTERVALS))
     if not isinstance(intervals, CalibrationReport):
         raise ReportError(f"{file_of(folder, INTERVALS)} is not a report of emi bench calibrate")
-    return Run(truth=truth, intervals=intervals, scores=scores)
+    return Run(truth=truth, neutral=neutral, intervals=intervals, scores=scores)
+
+
+def _truth(folder: Path, name: str) -> TruthReport:
+    report = read_report(file_of(folder, name))
+    if not isinstance(report, TruthReport):
+        raise ReportError(f"{file_of(folder, name)} is not a report of emi bench truth")
+    return report
 
 
 def shown(value: float | str | None, form: str = ".3f") -> str:
@@ -238,14 +268,24 @@ def _machine(report: TruthReport) -> str:
 
 
 def _agreements(name: str, first: str) -> Callable[[Run], list[str]]:
-    """A table of one set: the checkpoint in bold, version 2, and the baselines."""
+    """A table of one set: the checkpoint in bold, version 2, and the baselines.
+
+    Voices also with a neutral of one's own, which the baselines then have too.
+    """
 
     def make(run: Run) -> list[str]:
-        return _table(
-            (f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %"), _agreement_rows(run, name)
-        )
+        head = [f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %"]
+        if name == "voices":
+            head += [f"{measure}, {mode}" for mode in NEUTRALS for measure in ("r", "AUC")]
+        return _table(head, _agreement_rows(run, name))
 
     return make
+
+
+def _with_neutral(run: Run, pair: str, by: str) -> list[str]:
+    """Correlation and AUC of voices with each way to learn a neutral of one's own."""
+    values, place = run.values(), f"{_dotted(pair)}{_by(by)}"
+    return [shown(values.get(f"voices.{mode}.{place}.{name}")) for mode in NEUTRALS for name in ("r", "auc")]
 
 
 def _agreement_rows(run: Run, name: str) -> Iterator[list[str]]:
@@ -253,12 +293,37 @@ def _agreement_rows(run: Run, name: str) -> Iterator[list[str]]:
         found = row.agreement
         numbers = [str(found.n), shown(found.r), _span(found.r_interval), shown(found.rho), shown(found.auc)]
         numbers.append(_span(found.auc_interval))
+        if name == "voices":
+            numbers += _with_neutral(run, row.pair, row.by)
         if row.by != CHECKPOINT:
             yield [row.pair, row.by, *numbers]
             continue
         yield [f"**{cell}**" for cell in (row.pair, f"version {run.scores.version}", *numbers)]
         if row.pair in VERSION_2[name]:
-            yield [row.pair, "version 2", *VERSION_2[name][row.pair]]
+            unknown = [NONE] * (2 * len(NEUTRALS)) if name == "voices" else []
+            yield [row.pair, "version 2", *VERSION_2[name][row.pair], *unknown]
+
+
+def _simpler(run: Run) -> list[str]:
+    """Where a baseline is above the checkpoint: the checkpoint's number, and the best baseline's."""
+    rows = []
+    for name, report in run.truth.items():
+        for own in (row for row in report.rows if row.by == CHECKPOINT):
+            others = [row for row in report.rows if row.pair == own.pair and row.by != CHECKPOINT]
+            cells = [_better(own, others, measure) for measure in ("r", "rho", "auc")]
+            if any(cells):
+                rows.append([f"{name}: {own.pair}", *cells])
+    return _table((":set: intensity / rating", ":r", ":rho", ":AUC"), rows)
+
+
+def _better(own: TruthRow, others: Iterable[TruthRow], measure: str) -> str:
+    """`.65, ridge .79`; empty if no baseline is above by the digits that are shown."""
+    value = getattr(own.agreement, measure)
+    found = [(getattr(row.agreement, measure), row.by.removeprefix("blendshape ")) for row in others]
+    best = max((pair for pair in found if pair[0] is not None), default=None)
+    if value is None or best is None or round(best[0], 3) <= round(value, 3):
+        return ""
+    return f"{shown(value, '.3')}, {best[1]} {shown(best[0], '.3')}"
 
 
 def _groups(name: str) -> Callable[[Run], list[str]]:
@@ -423,6 +488,7 @@ TABLES: Final[Mapping[str, Callable[[Run], list[str]]]] = {
     "faces": _agreements("faces", "face against the share of voters"),
     "voices": _agreements("voices", "voice"),
     "words": _agreements("words", "words"),
+    "simpler": _simpler,
     "groups of voices": _groups("voices"),
     "groups of faces": _groups("faces"),
     "intervals": _intervals,

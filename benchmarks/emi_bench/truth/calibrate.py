@@ -75,7 +75,7 @@ def calibrate(
             items = rated.ratings.items
             half = _halves(items)
             for subset in subsets_of(rated.features.clips, engine.modalities):
-                found = predict(engine, rated.features.clips, subset, show)
+                found = predict(engine, rated.features, subset, show)
                 for pair in rated.pairs:
                     sample = _sample(found.places, found.means, pair, items, half)
                     if sample is not None:

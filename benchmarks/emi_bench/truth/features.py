@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
 from emi_live.bundle import bundle_of
 from emi_live.bundle.base import Encoders
+from emi_live.clock import seconds_to_ns
 from emi_live.extract.encoders import ClipEncoders, dims_of, load_settings
 from emi_live.extract.recorder import record_clip
 from emi_models import MODALITIES
@@ -32,15 +33,29 @@ if TYPE_CHECKING:
 __all__ = ["FeatureMaker", "Features", "relative_to_own_neutral"]
 
 TEXTS: Final = 64  # encoded at once
+VOICE: Final = ".voice.npy"  # next to a clip's file: when its voice counts
+NO_VOICE: Final = np.zeros(0, np.int64)
 NEUTRAL: Final = "neutral"  # the value of a group of files in which the speaker is at rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The clips of the items that could be read, by the items' places; and why the others could not."""
+    """The clips of the items that could be read, by the items' places; and why the others could not.
+
+    `voice_ns` has for each clip of a file the moments (n,) at which its voice counts in live use, from its
+    start, increasing. For `dropout_ns` after such a moment live use shows the voice to the network.
+    """
 
     clips: Mapping[int, Clip]
     problems: Mapping[int, str]
+    voice_ns: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
+    dropout_ns: int = 0
+
+    def hears(self, place: int, end_ns: int) -> bool:
+        """Whether live use shows this clip's voice to the network in the window that ends there."""
+        voice_ns = self.voice_ns.get(place, NO_VOICE)
+        known = int(np.searchsorted(voice_ns, end_ns, side="right"))
+        return known > 0 and end_ns - int(voice_ns[known - 1]) <= self.dropout_ns
 
 
 def relative_to_own_neutral(
@@ -119,13 +134,14 @@ class FeatureMaker:
         """
         clips: dict[int, Clip] = {}
         problems: dict[int, str] = {}
+        voice_ns: dict[int, NDArray[np.int64]] = {}
         for place, item in enumerate(items):
             if item.path is None:
                 clips[place] = self._nothing(f"item{place}")
                 continue
             show(item.name, place, len(items))
             try:
-                clips[place] = self._clip(item.path)
+                clips[place], voice_ns[place] = self._clip(item.path)
             except (EmiError, OSError) as error:
                 problems[place] = str(error).removeprefix(str(item.path)).lstrip(": ")
         spoken = [place for place in clips if items[place].text]
@@ -135,7 +151,7 @@ class FeatureMaker:
             for place, embedding in zip(spoken, embeddings, strict=True):
                 text = FeatureTrack(np.zeros(1, np.int64), embedding[None])
                 clips[place] = replace(clips[place], text=text)
-        return Features(clips, problems)
+        return Features(clips, problems, voice_ns, seconds_to_ns(self._settings.live.window.audio_dropout_s))
 
     def _nothing(self, name: str) -> Clip:
         vision, audio, text = (FeatureTrack.empty(self._dims[modality]) for modality in MODALITIES)
@@ -146,14 +162,15 @@ class FeatureMaker:
         dims = {f"{modality}_dim": self._dims[modality] for modality in MODALITIES}
         return replace(self._bundle.shapes, **dims)
 
-    def _clip(self, path: Path) -> Clip:
+    def _clip(self, path: Path) -> tuple[Clip, NDArray[np.int64]]:
+        """A file's features, and when its voice counts."""
         status = path.stat()
         key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{self._fingerprint}"
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         kept = None if self._cache is None else self._cache / f"{name}.safetensors"
         if kept is not None and kept.is_file():
             try:
-                return read_clip(kept, self._shapes)
+                return read_clip(kept, self._shapes), _read_voice(kept)
             except DataError:  # cut off, or of another version: it is made again
                 kept.unlink()
         self._encoders.forget()
@@ -161,8 +178,9 @@ class FeatureMaker:
         tracks = record.recording.tracks
         clip = Clip(name, tracks["vision"], tracks["audio"], tracks["text"], record.recording.duration_ns)
         if kept is not None:
+            np.save(kept.with_suffix(VOICE), record.recording.voice_ns)
             write_clip(kept, clip)
-        return clip
+        return clip, record.recording.voice_ns
 
     def _embed(self, texts: Sequence[str], show: Callable[[str, int, int], None]) -> NDArray[np.float32]:
         """Sentence embeddings (n, D)."""
@@ -187,3 +205,18 @@ class FeatureMaker:
         if kept is not None:
             np.save(kept, embeddings)
         return embeddings
+
+
+def _read_voice(clip: Path) -> NDArray[np.int64]:
+    """When the voice of a kept clip counts.
+
+    Raises:
+        DataError: that was not kept, or is damaged.
+    """
+    try:
+        found: NDArray[np.int64] = np.load(clip.with_suffix(VOICE), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{clip.with_suffix(VOICE)} cannot be read: {error}") from error
+    if found.dtype != np.int64 or found.ndim != 1:
+        raise DataError(f"{clip.with_suffix(VOICE)} holds no moments")
+    return found

@@ -1,8 +1,9 @@
 """Runs a checkpoint over rated files, and compares what it says with the ratings and with simple baselines.
 
 Each modality is measured alone, the others missing, and all that a file has together. The score of a file is
-the mean of its estimates, one a hop, from the first frame of the modality on. Words that the ratings give are
-taken as known from the start.
+the mean of its estimates, one a hop, from the first frame of the modality on. A window in which live use
+would not show the voice to the network (less than 0.9 s of it, or none for a second) is left out, unless a
+file has no other. Words that the ratings give are taken as known from the start.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class Predictions:
     """What a checkpoint says of each item with one subset of modalities.
 
     `places` (n,) are the items that have all of the subset; `means` (n, 6) the mean estimates in [0, 1].
+    `unheard` of them were judged although live use would never show their voice to the network.
     """
 
     subset: Subset
     places: NDArray[np.intp]
     means: NDArray[np.float64]
+    unheard: int
 
 
 def subsets_of(clips: Mapping[int, Clip], trained: Sequence[Modality]) -> list[Subset]:
@@ -72,16 +75,18 @@ def subsets_of(clips: Mapping[int, Clip], trained: Sequence[Modality]) -> list[S
 
 def predict(
     engine: FusionEngine,
-    clips: Mapping[int, Clip],
+    features: Features,
     subset: Subset,
     show: Callable[[str, int, int], None],
 ) -> Predictions:
     """The mean estimate of each clip that has all of these modalities, with the others missing."""
+    clips = features.clips
     places = [p for p, clip in clips.items() if all(len(getattr(clip, m).t_ns) for m in subset)]
     sums = np.zeros((len(places), len(EMOTIONS)))
     counts = np.zeros(len(places))
     waiting: list[FusionInputs] = []
     rows: list[int] = []
+    unheard = 0
 
     def flush() -> None:
         if waiting:
@@ -94,23 +99,32 @@ def predict(
     for row, place in enumerate(places):
         if row % BATCH == 0:
             show(" + ".join(subset), row, len(places))
-        for window in windows(engine, clips[place], subset):
+        ends = hops(clips[place], subset)
+        heard = [end_ns for end_ns in ends if "audio" not in subset or features.hears(place, end_ns)]
+        unheard += not heard
+        for window in windows(engine, clips[place], subset, heard or ends):
             waiting.append(window)
             rows.append(row)
             if len(waiting) == BATCH:
                 flush()
     flush()
-    return Predictions(subset, np.array(places, np.intp), sums / np.maximum(counts, 1)[:, None])
+    return Predictions(subset, np.array(places, np.intp), sums / np.maximum(counts, 1)[:, None], unheard)
 
 
-def windows(engine: FusionEngine, clip: Clip, subset: Subset) -> Iterator[FusionInputs]:
-    """The clip's windows, one a hop, in which all of the subset is present; the others are missing."""
+def hops(clip: Clip, subset: Subset) -> list[int]:
+    """The ends of the clip's windows, one a hop, from the moment on at which all of the subset came."""
     first_ns = max(int(getattr(clip, modality).t_ns[0]) for modality in subset)
     last_ns = max(clip.duration_ns, first_ns)
     hop_ns = round(HOP_S * NS_PER_S)
-    ends = list(range((first_ns // hop_ns + 1) * hop_ns, last_ns + 1, hop_ns)) or [last_ns]
+    return list(range((first_ns // hop_ns + 1) * hop_ns, last_ns + 1, hop_ns)) or [last_ns]
+
+
+def windows(
+    engine: FusionEngine, clip: Clip, subset: Subset, ends_ns: Sequence[int]
+) -> Iterator[FusionInputs]:
+    """The clip's windows with these ends in which all of the subset is present; the others are missing."""
     absent = [modality for modality in MODALITIES if modality not in subset]
-    for end_ns in ends:
+    for end_ns in ends_ns:
         window = clip.window(engine.shapes, end_ns, engine.header.spans_s)  # type: ignore[arg-type]  # modalities
         if all(bool(getattr(window, f"{modality}_present")) for modality in subset):
             yield window.without(*absent)
@@ -147,6 +161,7 @@ def measure_truth(
     items = ratings.items
     clusters, named = _clusters(items)
     scored = _scored(items, speakers)
+    unheard = 0
     rows: list[TruthRow] = []
     groups: list[GroupRow] = []
     with load_engine(
@@ -160,7 +175,9 @@ def measure_truth(
             )
         rest = np.clip(engine.infer(FusionInputs.empty(engine.shapes)), 0.0, 1.0)[0].astype(np.float64)
         for subset in subsets:
-            found = predict(engine, features.clips, subset, show)
+            found = predict(engine, features, subset, show)
+            if subset == ("audio",):
+                unheard = found.unheard
             keep = scored[found.places]
             for pair in pairs:
                 show(f"{' + '.join(subset)}: {pair.name}", len(rows), len(subsets) * len(pairs) * 4)
@@ -190,6 +207,7 @@ def measure_truth(
         ignored=[column for column in ratings.columns if column not in {pair.column for pair in pairs}],
         rows=rows,
         groups=groups,
+        unheard=unheard,
     )
 
 

@@ -45,12 +45,16 @@ NEVER: Final = -(2**62)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """The features and words of one clip, stamped from its start. A missing modality has no frame."""
+    """The features and words of one clip, stamped from its start. A missing modality has no frame.
+
+    `voice_ns` (n,) are the moments, increasing, at which a voice counted in live use (`ProsodyStage`).
+    """
 
     tracks: Mapping[Modality, FeatureTrack]
     duration_ns: int  # the newest moment that any stage spoke of
     transcript: str
     pictures: int  # analysed, with a face or without
+    voice_ns: NDArray[np.int64]
 
 
 class Recorder:
@@ -75,6 +79,7 @@ class Recorder:
         self._progress_ns = dict.fromkeys(topics, -1)
         self._end_ns = 0
         self._pictures = 0
+        self._voice_ns: list[int] = []
         self._no_words = np.zeros(dims["text"], np.float32)
         self._embedding = self._no_words
         self._committed: list[Word] = []
@@ -93,6 +98,7 @@ class Recorder:
             count = len(packet.frames)
             times = packet.t_ns - AUDIO_FRAME_NS * np.arange(count - 1, -1, -1, dtype=np.int64)
             self._append("audio", times, packet.frames)
+            self._add_voice(packet.last_voice_ns)
         elif packet.t_ns > self._until_ns or packet.progress_ns == END_OF_STREAM:
             return
         elif isinstance(packet, VisionPacket):
@@ -114,6 +120,7 @@ class Recorder:
             self._end_ns,
             " ".join(word.text for word in (*self._committed, *self._partial)),
             self._pictures,
+            np.array(self._voice_ns, np.int64),
         )
 
     def _append(self, modality: Modality, times: NDArray[np.int64], frames: NDArray[np.float32]) -> None:
@@ -124,6 +131,11 @@ class Recorder:
             kept = fresh & (times <= self._until_ns)
             self._times[modality].append(times[kept])
             self._frames[modality].append(frames[kept])
+
+    def _add_voice(self, voice_ns: int | None) -> None:
+        newest_ns = self._voice_ns[-1] if self._voice_ns else NEVER
+        if voice_ns is not None and newest_ns < voice_ns <= self._until_ns:
+            self._voice_ns.append(voice_ns)
 
     def _add_picture(self, packet: VisionPacket) -> None:
         if packet.faces < 0 or packet.t_ns <= self._newest_ns["vision"]:

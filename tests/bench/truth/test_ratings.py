@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -79,6 +80,16 @@ def test_ferplus_gives_shares_of_votes_and_larger_pictures(tmp_path: Path) -> No
     picture = cv2.imread(str(item.path))
     assert picture is not None
     assert picture.shape == (320, 320, 3)
+    assert (picture[0, 0, 0], picture[160, 160, 0]) == (128, 0)  # a grey margin, as in the recipe
+
+    # Pictures that are the same are not written again: what is kept of them would be lost.
+    before = item.path.stat().st_mtime_ns
+    os.utime(item.path, ns=(before - 10**9, before - 10**9))
+    write_ratings("ferplus", tmp_path / "valid.csv", tmp_path / "out", lambda *_: None)
+    assert item.path.stat().st_mtime_ns == before - 10**9
+    np.savez(tmp_path / "valid.npz", pictures=np.ones((2, 48, 48), np.uint8), names=["a.png", "b.png"])
+    write_ratings("ferplus", tmp_path / "valid.csv", tmp_path / "out", lambda *_: None)
+    assert item.path.stat().st_mtime_ns > before - 10**9
 
 
 def test_emodb_gives_arousal_and_what_listeners_heard(tmp_path: Path) -> None:

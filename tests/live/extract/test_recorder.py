@@ -165,3 +165,14 @@ def test_it_is_done_once_every_topic_has_passed_the_end() -> None:
     recorder.add(picture(1000, 1.0))
     assert recorder.done
     assert len(recorder.finish().tracks["audio"].t_ns) == 0
+
+
+def test_a_recording_says_when_a_voice_counted() -> None:
+    def heard(t_ms: int, voice_ms: int | None) -> AudioPacket:
+        frames = np.ones((1, DIMS["audio"]), np.float32)
+        told = None if voice_ms is None else voice_ms * MS
+        return AudioPacket(t_ns=t_ms * MS, progress_ns=t_ms * MS, frames=frames, last_voice_ns=told)
+
+    packets = [heard(500, None), heard(1000, 960), heard(1020, 960), heard(1040, 992), heard(3000, 2900)]
+    assert record(packets, 2000 * MS).voice_ns.tolist() == [960 * MS, 992 * MS]
+    assert record([heard(500, None)]).voice_ns.tolist() == []

@@ -12,7 +12,7 @@ from emi_bench.render import ReportError
 from emi_models.checkpoint import content_hash, packaged_checkpoint
 from recipes.compact import VERSION
 from recipes.compact.pages import DOCS, PAGES, rewritten, write_pages
-from recipes.compact.tables import Run, read_run, shown
+from recipes.compact.tables import TABLES, Run, read_run, shown
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,29 @@ def test_a_number_and_a_table_are_written_anew(run: Run) -> None:
     assert new.endswith("|\n<!--/-->\nend\n")
     assert "old" not in new
     assert rewritten(new, run) == new
+
+
+def test_a_table_says_where_a_simple_rule_is_better(run: Run) -> None:
+    lines = TABLES["simpler"](run)[2:]
+    for line in lines:
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        assert any(cells), name
+        for cell in filter(None, cells):
+            own, other = cell.split(", ")
+            assert float(own) < float(other.split()[-1])
+    values = run.values()
+    for name, row in ((name, row) for name, report in run.truth.items() for row in report.rows):
+        place = f"{name}.{row.pair.replace(' / ', '.')}"
+        if row.by == "ridge" and round(row.agreement.r or 0, 3) > round(values[f"{place}.r"], 3):  # type: ignore[arg-type]  # a number
+            assert any(f"{name}: {row.pair} |" in line and "ridge" in line for line in lines)
+
+
+def test_voices_are_shown_with_and_without_a_neutral_of_their_own(run: Run) -> None:
+    head, _, first, *_ = TABLES["voices"](run)
+    assert head.endswith("| r, running | AUC, running | r, calibrate | AUC, calibrate |")
+    assert first.count("|") == head.count("|")
+    found = next(row for row in run.neutral["running"].rows if row.by == "checkpoint").agreement
+    assert f"**{shown(found.r)}** | **{shown(found.auc)}**" in first
 
 
 @pytest.mark.parametrize("named", ["scores.ferplus_jo", "table nothing"])
