@@ -50,6 +50,7 @@ AUDIO_FRAME_NS: Final = 20_000_000  # from one frame to the next, of prosody and
 # A voice is known before its frames where an encoder waits for what comes next. They may be so much later.
 LATE_NS: Final = NS_PER_S
 PARTIAL: Final = 0.5  # how far words that may still change count as lost
+LOST: Final = 0.25  # how far all counts as lost when a modality that was used is missing (docs/messages.md)
 UNLEARNED: Final = 0.3  # how far a modality counts as lost whose neutral is not known yet
 VOICE_HEARD_NS: Final = NS_PER_S // 2  # after a voice: frames from which its neutral may be learned
 WORDS_DUE_S: Final = 1.4  # from a voice to the hypothesis that covers it, by default; later is behind
@@ -159,6 +160,7 @@ class WindowAssembler:
         }
         self._baselines = dict(baselines or {})
         self._followed = 0  # how often the face has changed
+        self._ever_used: set[Modality] = set()
         # Frames of a modality that the network was not trained on may have any width; they are only counted.
         self._vision = FrameTrack(shapes.vision_dim, shapes.vision_frames, empty="vision" not in trained)
         self._sound = SoundTrack(
@@ -300,13 +302,15 @@ class WindowAssembler:
         )
 
     def _gone(self, modality: Modality, report: ModalityReport, learned: Mapping[Modality, Learned]) -> float:
-        """How far a modality that is used is on the way to being lost, in [0, 1].
+        """How far a modality is on the way to being lost, in [0, 1]; 0 if it was never used.
 
         Its age counts from half its dropout time on; of words, half the share that may still change; of a
-        neutral, a part of what is not known of it.
+        neutral, a part of what is not known of it. Once it is missing, others still say something.
         """
+        if report.used:
+            self._ever_used.add(modality)
         if not report.used or report.age_ms is None:
-            return 0.0
+            return LOST if modality in self._ever_used else 0.0
         stale = 2 * report.age_ms * NS_PER_MS / self._dropout_ns[modality] - 1
         committed, partial = len((report.committed or "").split()), len((report.partial or "").split())
         unsure = PARTIAL * partial / max(1, committed + partial)

@@ -22,9 +22,10 @@ from emi_live.messages import (
     VisionPacket,
     end_of_stream,
 )
-from emi_live.window import Condition, Window, WindowAssembler
+from emi_live.window import LOST, Condition, Window, WindowAssembler
 from emi_models import MODALITIES
 from emi_models.baseline import baselines_for
+from emi_models.calibration import NONE, Calibration, IntervalTable
 from emi_models.encoders import COMPACT_ENCODERS
 from emi_models.inputs import FusionShapes
 from tests.live.bus.packets import estimate
@@ -138,7 +139,27 @@ def test_words_that_may_change_and_old_faces_count_as_partly_lost() -> None:
     assert made.assemble(ns(1.4)).gone == 0.0
     assert made.assemble(ns(1.75)).gone == pytest.approx(0.5)
     assert made.assemble(ns(2.0)).gone == pytest.approx(1.0)
-    assert made.assemble(ns(2.5)).gone == 0.0  # no longer used
+    assert made.assemble(ns(2.5)).gone == LOST  # no longer used
+
+
+def test_beside_words_a_face_that_is_lost_widens_intervals_and_one_that_never_came_does_not() -> None:
+    said = [words(0.1 * i, 0.1 * i) for i in range(1, 40)]
+    alone = assembler(said)
+    assert alone.assemble(ns(3.5)).gone == 0.0
+    made = assembler([*said, *(face(0.1 * i, None if i > 10 else 0.5) for i in range(1, 40))])
+    assert made.assemble(ns(1.0)).gone == 0.0
+    lost = made.assemble(ns(3.5))
+    assert (lost.reports["text"].used, lost.reports["vision"].used, lost.gone) == (True, False, LOST)
+    tables = {
+        name: {"joy": IntervalTable((), (width,), (width,), 100)}
+        for name, width in (("vision", 0.1), ("text", 0.1), (NONE, 0.5))
+    }
+    before, after = (
+        Calibration(tables).intervals([0.5] * 6, used, gone)[5]
+        for used, gone in ((["vision", "text"], 0.0), (["text"], lost.gone))
+    )
+    assert before == pytest.approx((0.4, 0.6))
+    assert after == pytest.approx((0.3, 0.7))  # a quarter of the way from 0.1 to 0.5
 
 
 def test_no_face_no_frames_silence_and_no_audio_are_different_reasons() -> None:
