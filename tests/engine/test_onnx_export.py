@@ -15,11 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from emi_engine import EngineError, load_engine
+from emi_engine import EngineError, load_engine, onnx_export
 from emi_engine.onnx_export import _with_whole_lstms, export_onnx, onnx_model
 from emi_engine.onnxruntime_engine import ANSWERS_KEY, HASH_KEY, OnnxRuntimeEngine, metadata
 from emi_engine.parity import prove_parity
-from emi_models.checkpoint import content_hash, load_checkpoint, packaged_checkpoint, read_header
+from emi_models.checkpoint import (
+    LoadedCheckpoint,
+    content_hash,
+    load_checkpoint,
+    packaged_checkpoint,
+    read_header,
+)
 from emi_models.inputs import FusionInputs, FusionShapes
 from emi_models.networks.semantic_matters import SemanticMatters, SemanticMattersConfig
 from emi_models.networks.taemi import TaemiConfig
@@ -29,10 +35,29 @@ from tests.models.networks.zoo import SMALL
 WORDS = TaemiConfig(shapes=SMALL, d_model=16, mlp_hidden=16, modalities=("text",))  # the quickest to export
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with nothing next to it."""
-    return write_checkpoint(tmp_path / "net.safetensors", WORDS)
+    return write_checkpoint(tmp_path_factory.mktemp("words") / "net.safetensors", WORDS)
+
+
+@pytest.fixture(scope="module")
+def words_model(words: Path) -> bytes:
+    """What the export makes of it: seconds, once for all tests here."""
+    return export_onnx(load_checkpoint(words))
+
+
+@pytest.fixture
+def exports(words: Path, words_model: bytes, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes of the checkpoints that are exported from now on: only `words` can be, at once."""
+    asked: list[str] = []
+
+    def export(checkpoint: LoadedCheckpoint, *_: object) -> bytes:
+        asked.append(checkpoint.content_hash)
+        return {content_hash(words): words_model}[checkpoint.content_hash]
+
+    monkeypatch.setattr(onnx_export, "export_onnx", export)
+    return asked
 
 
 def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(checkpoint: Path) -> None:
@@ -48,7 +73,7 @@ def test_an_export_names_its_inputs_its_checkpoint_and_no_path_of_this_machine(c
 
 
 @pytest.mark.slow
-def test_an_export_is_made_once_and_then_found(words: Path, tmp_path: Path) -> None:
+def test_an_export_is_made_once_and_then_found(words: Path, tmp_path: Path, exports: list[str]) -> None:
     loaded = load_checkpoint(words)
     model = onnx_model(loaded, words, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
@@ -56,21 +81,30 @@ def test_an_export_is_made_once_and_then_found(words: Path, tmp_path: Path) -> N
     stamp = kept.stat().st_mtime_ns
     assert onnx_model(loaded, words, tmp_path / "cache") == model
     assert kept.stat().st_mtime_ns == stamp
+    assert exports == [loaded.content_hash]
 
 
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_costs_only_time(words: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    words: Path, words_model: bytes, tmp_path: Path, exports: list[str]
+) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
-    assert onnx_model(load_checkpoint(words), words, tmp_path / "cache" / "onnx")
-    assert onnx_model(load_checkpoint(words), words, tmp_path / "cache")
+    for place in (tmp_path / "cache" / "onnx", tmp_path / "cache"):
+        assert onnx_model(load_checkpoint(words), words, place) == words_model
+    assert len(exports) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside", ["other", "garbage"])
 def test_a_foreign_file_next_to_it_is_not_used_and_reported(
-    checkpoint: Path, tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
+    checkpoint: Path,
+    words: Path,
+    tmp_path: Path,
+    beside: str,
+    exports: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    other = write_checkpoint(tmp_path / "other.safetensors", WORDS, seed=1)
+    other = Path(shutil.copy(words, tmp_path))
     stray = checkpoint.with_suffix(".onnx").read_bytes() if beside == "other" else b"\xff" * 1000
     other.with_suffix(".onnx").write_bytes(stray)
     with (
@@ -79,6 +113,7 @@ def test_a_foreign_file_next_to_it_is_not_used_and_reported(
     ):
         prove_parity(engine, load_checkpoint(other))
     assert "does not belong to the checkpoint" in caplog.text
+    assert len(exports) == 1
 
 
 def test_a_network_that_answers_otherwise_than_pytorch_did_is_caught_at_load(

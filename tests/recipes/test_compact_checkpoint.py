@@ -25,7 +25,7 @@ from recipes.compact.calibrate import read_recordings
 from recipes.compact.conduct import WEEPING
 from recipes.compact.faces import FaceWindows, make_faces
 from recipes.compact.ferplus import RatedFaces, read_rated_faces
-from recipes.compact.goemotions import mean_pearson, read_split, spoken
+from recipes.compact.goemotions import Comments, mean_pearson, read_split, spoken
 from recipes.compact.prototypes import displacement
 from recipes.compact.scores import (
     dev_scores,
@@ -103,18 +103,28 @@ def test_plain_statements_show_little_of_anything(
     assert answers(compact, encoder, *NEUTRAL).max() < 0.2
 
 
+@pytest.fixture(scope="module")
+def dev(assets: Path) -> Comments:
+    """A part of GoEmotions' dev."""
+    whole = read_split(assets / "goemotions", "dev")
+    return replace(whole, texts=whole.texts[:1000], targets=whole.targets[:1000])
+
+
+@pytest.fixture(scope="module")
+def written(encoder: SentenceEncoder, dev: Comments) -> torch.Tensor:
+    """Embeddings of its comments as they are, (N, 384)."""
+    return torch.from_numpy(encoder.encode(dev.texts))
+
+
 @pytest.mark.slow
 @pytest.mark.assets
 def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
-    compact: LoadedCheckpoint, encoder: SentenceEncoder, assets: Path
+    compact: LoadedCheckpoint, encoder: SentenceEncoder, dev: Comments, written: torch.Tensor
 ) -> None:
-    dev = read_split(assets / "goemotions", "dev")
-    targets = dev.targets[:1000]
     choice = random.Random(0)  # noqa: S311  # repeatable, not secret
-    for texts in (dev.texts[:1000], [spoken(text, choice) for text in dev.texts[:1000]]):
-        alone = mean_pearson(
-            infer(compact.network, text_window(torch.from_numpy(encoder.encode(texts)))), targets
-        )
+    said = torch.from_numpy(encoder.encode([spoken(text, choice) for text in dev.texts]))
+    for embeddings in (written, said):
+        alone = mean_pearson(infer(compact.network, text_window(embeddings)), dev.targets)
         # The whole of dev scores 0.52; a thousand comments hold only some twenty of the rarer emotions.
         assert alone >= 0.46
 
@@ -192,15 +202,23 @@ def test_synthesised_laughter_is_amusement(compact: LoadedCheckpoint, voices: Vo
     assert np.corrcoef(answers[:, column], shows[:, column])[0, 1] > 0.6
 
 
+Acted = list[tuple[str, str, NDArray[np.float32]]]
+
+
+@pytest.fixture(scope="module")
+def acted(assets: Path) -> Acted:
+    """Two of the four speakers of EmoDB on which the scores were not calibrated: a man and a woman.
+
+    Speaker, emotion and the frames of each recording.
+    """
+    found = read_recordings(assets / "voice", ("03", "16"))
+    return [(each.speaker, each.emotion, ProsodyEncoder().push(each.sound)) for each in found]
+
+
 @pytest.mark.slow
 @pytest.mark.assets
-def test_a_voice_shows_what_listeners_heard(compact: LoadedCheckpoint, assets: Path) -> None:
-    """Two of the four speakers of EmoDB on which the scores were not calibrated: a man and a woman."""
-    encoder, frames, emotions = ProsodyEncoder(), [], []
-    for recording in read_recordings(assets / "voice", ("03", "16")):
-        encoder.reset()
-        frames.append(encoder.push(recording.sound))
-        emotions.append(recording.emotion)
+def test_a_voice_shows_what_listeners_heard(compact: LoadedCheckpoint, acted: Acted) -> None:
+    _, emotions, frames = zip(*acted, strict=True)
     scores = voice_scores(compact.network, frames, np.array(emotions))
     assert scores["emodb_excitement_auc"] >= 0.9
     assert scores["emodb_joy_auc"] >= 0.7
@@ -233,16 +251,10 @@ def test_a_face_shows_what_raters_saw(compact: LoadedCheckpoint, rated: RatedFac
 @pytest.mark.slow
 @pytest.mark.assets
 def test_neutral_faces_and_voices_leave_words_as_they_are(
-    compact: LoadedCheckpoint, encoder: SentenceEncoder, rated: RatedFaces, assets: Path
+    compact: LoadedCheckpoint, written: torch.Tensor, dev: Comments, rated: RatedFaces, acted: Acted
 ) -> None:
-    dev = read_split(assets / "goemotions", "dev")
-    texts = {"written": torch.from_numpy(encoder.encode(dev.texts[:1000]))}
-    calm = [
-        ProsodyEncoder().push(recording.sound)
-        for recording in read_recordings(assets / "voice", ("03",))
-        if recording.emotion == "neutral"
-    ]
-    scores = dev_scores(compact.network, texts, dev.targets[:1000], at_rest(rated), calm)
+    calm = [frames for speaker, emotion, frames in acted if (speaker, emotion) == ("03", "neutral")]
+    scores = dev_scores(compact.network, {"written": written}, dev.targets, at_rest(rated), calm)
     beside = scores["dev_written_beside_neutral_pearson_mean"]
     assert beside >= scores["dev_written_pearson_mean"] - 0.02  # 0.009 on all of dev
 

@@ -95,8 +95,8 @@ def test_weights_are_in_the_precision_and_the_window_in_single(
 def test_exporting_leaves_the_checkpoint_s_own_network_alone(
     loaded: Callable[[str], LoadedCheckpoint], exported: Exported
 ) -> None:
-    exported("compact", "bf16")
-    assert {p.dtype for p in loaded("compact").network.parameters()} == {torch.float32}
+    exported("taemi", "bf16")
+    assert {p.dtype for p in loaded("taemi").network.parameters()} == {torch.float32}
 
 
 def test_the_price_of_a_precision_is_measured(loaded: Callable[[str], LoadedCheckpoint]) -> None:

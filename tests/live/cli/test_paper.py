@@ -145,8 +145,14 @@ def test_two_rows_of_the_official_layout_by_their_command(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("system", PAPERS)
 def test_every_table_by_its_command(
-    system: str, official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    system: str,
+    official: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A picture of each training would take longer than the training; test_train.py has one drawn.
+    monkeypatch.setattr("emi_models.training.fit.draw_learning", lambda *_: None)
     given = ("--data", official, "--out", tmp_path, "--resume", "--device", "cpu", "--json")
     small = as_options(paper_settings(system))
     for table in PAPERS[system].tables:

@@ -35,6 +35,14 @@ class Run:
         return [{k: v for k, v in line.items() if k not in ("wall", "latency_ms")} for line in self.lines]
 
 
+def first_seconds(clip: Path, seconds: float, folder: Path) -> Path:
+    """A file of the clip's first seconds. With `duration_s` alone, stages work on what comes after, too."""
+    short = folder / f"{seconds:g}s-{clip.name}"
+    command = ["ffmpeg", "-loglevel", "error", "-i", str(clip), "-t", str(seconds), "-c", "copy", str(short)]
+    subprocess.run(command, check=True)
+    return short
+
+
 def environment(assets: Path) -> dict[str, str]:
     """The user's environment, with the face model of the test media and no way to the network for models."""
     return {**os.environ, "EMI_MODEL_DIR": str(assets / "mediapipe")}

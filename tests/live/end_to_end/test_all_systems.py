@@ -47,19 +47,22 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, tup
         encoders=dict(find_bundle("compact").encoder_ids),  # type: ignore[arg-type]  # by modality
     )
     out, found = tmp_path_factory.mktemp("systems"), {}
-    for system, network in NETWORKS.items():
-        for subset in SUBSETS:
-            config = TrainConfig.model_validate(
-                {
-                    "training": {"max_epochs": 1, "batch_size": 4},
-                    "network": {**network, "modalities": subset},
-                }
-            )
-            folder = out / "-".join((system, *subset))
-            found[system, subset] = fit(system, clips, folder, config).checkpoint
-            scores = evaluate_checkpoint(found[system, subset], clips, prefixes=())
-            assert scores.n == 4
-            assert set(scores.without) == (set(subset) if len(subset) > 1 else set())
+    with pytest.MonkeyPatch.context() as changed:
+        # 28 pictures of learning would take twice the time of the training.
+        changed.setattr("emi_models.training.fit.draw_learning", lambda *_: None)
+        for system, network in NETWORKS.items():
+            for subset in SUBSETS:
+                config = TrainConfig.model_validate(
+                    {
+                        "training": {"max_epochs": 1, "batch_size": 4},
+                        "network": {**network, "modalities": subset},
+                    }
+                )
+                folder = out / "-".join((system, *subset))
+                found[system, subset] = fit(system, clips, folder, config).checkpoint
+                scores = evaluate_checkpoint(found[system, subset], clips, prefixes=())
+                assert scores.n == 4
+                assert set(scores.without) == (set(subset) if len(subset) > 1 else set())
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from emi_live import LiveEngine, load_config
 from emi_live.errors import StalledError
+from tests.live.end_to_end.support import first_seconds
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
@@ -43,9 +43,7 @@ def settings(assets: Path) -> list[str]:
 
 
 def test_pushed_media_give_the_numbers_of_the_file(assets: Path, tmp_path: Path) -> None:
-    clip = tmp_path / "six seconds.mp4"
-    cut = ["ffmpeg", "-loglevel", "error", "-i", str(assets / CLIP), "-t", "6", "-c", "copy", str(clip)]
-    subprocess.run(cut, check=True)
+    clip = first_seconds(assets / CLIP, 4.0, tmp_path)
     config = load_config(settings=[*settings(assets), f'source.input="{clip}"'])
     with LiveEngine(config) as live:
         expected = [estimate.to_json() for estimate in live.estimates()]

@@ -16,6 +16,7 @@ from emi_engine.torch_engine import TorchEngine
 from emi_live import LiveEngine, load_config
 from emi_models.checkpoint import load_checkpoint, packaged_checkpoint
 from emi_models.inputs import FrameRun, StreamWindow
+from tests.live.end_to_end.support import first_seconds
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
 
@@ -48,12 +49,12 @@ def _kept(window: StreamWindow) -> StreamWindow:
 
 
 @pytest.fixture(scope="module")
-def recorded(assets: Path) -> Iterator[Recording]:
-    """11 s of a face that speaks: a window each fifth of a second, and what the oracle said to it."""
+def recorded(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    """5.5 s of a face that speaks: a window each tenth of a second, and what the oracle said to it."""
+    clip = first_seconds(assets / "av/face_and_speech.mp4", 5.5, tmp_path_factory.mktemp("clip"))
     with Recording(packaged_checkpoint("compact")) as engine:
-        settings = ["models.offline=true", "speech.backend=pocketsphinx"]
-        settings += [f'models.directory="{assets / "mediapipe"}"']
-        settings += [f'source.input="{assets / "av/face_and_speech.mp4"}"']
+        settings = ["models.offline=true", "speech.backend=pocketsphinx", "window.hop_s=0.1"]
+        settings += [f'models.directory="{assets / "mediapipe"}"', f'source.input="{clip}"']
         with LiveEngine(load_config(settings=settings), engine=engine) as live:
             estimates = list(live.estimates())
         assert len(estimates) == len(engine.windows) > 50

@@ -21,6 +21,7 @@ from emi_models.training.fit import fit
 from recipes.encoders.__main__ import compare
 from recipes.encoders.__main__ import settings as settings_of
 from recipes.encoders.corpus import Corpus, tiny_encoders, write_corpus
+from tests.live.end_to_end.support import first_seconds
 from tests.models.speech.tiny_whisper import make_tiny_whisper
 
 pytest.importorskip("espeakng_loader", reason="the extra `bench` is not installed")
@@ -53,7 +54,7 @@ def test_trained_encoders_give_live_what_they_give_in_emi_eval(assets: Path, tmp
     config = load_config(
         None,
         [
-            f"source.input={assets / CLIP}",
+            f"source.input={first_seconds(assets / CLIP, SHOWN_S + 0.6, tmp_path)}",
             f"fusion.checkpoint={checkpoint}",
             f"face.model={encoders['vision']}",  # was not trained, and is no published one
             f"duration_s={SHOWN_S}",

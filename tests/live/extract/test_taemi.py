@@ -22,6 +22,7 @@ from emi_models.encoders.vit import identify_face
 from emi_models.encoders.wav2vec import Wav2vecEncoder, frame_ends_ns, identify_speech
 from emi_models.inputs import FusionShapes
 from emi_models.store import ModelStore
+from tests.live.end_to_end.support import first_seconds
 from tests.live.extract.support import KeepingEngine
 from tests.models.encoders.media import read_sound
 from tests.models.encoders.tiny_models import tiny_bert, tiny_speech, tiny_vit
@@ -133,7 +134,9 @@ class TinyEngine(KeepingEngine):
 
 
 @pytest.mark.slow
-def test_what_is_extracted_is_what_a_live_window_holds(assets: Path, folders: dict[Modality, Path]) -> None:
+def test_what_is_extracted_is_what_a_live_window_holds(
+    assets: Path, folders: dict[Modality, Path], tmp_path: Path
+) -> None:
     """To the last bit: the same stages, and batches that depend on capture times alone."""
     clip = assets / "av/face_lost_4s_to_8s_speech_throughout.mp4"
     torch.set_num_threads(1)
@@ -151,7 +154,8 @@ def test_what_is_extracted_is_what_a_live_window_holds(assets: Path, folders: di
     loaded = ClipEncoders(settings, ModelStore(assets / "mediapipe", offline=True))
     tracks = record(clip, (loaded, settings)).tracks
     loaded.close()
-    config = settings.live.model_copy(update={"source": SourceConfig(input=clip), "duration_s": 3.0})
+    source = SourceConfig(input=first_seconds(clip, 3.6, tmp_path))
+    config = settings.live.model_copy(update={"source": source, "duration_s": 3.0})
     engine = TinyEngine()
     with LiveEngine(config, engine=engine) as live:
         assert len(list(live.estimates())) == 15
