@@ -50,7 +50,7 @@ from recipes.compact.goemotions import DataError, cut_short, embed, read_split, 
 from recipes.compact.hearing import voice_network
 from recipes.compact.judges import JudgeRecipe, train_judges
 from recipes.compact.readers import ReaderRecipe, train_readers
-from recipes.compact.scores import HeldOut, all_scores
+from recipes.compact.scores import Acted, HeldOut, all_scores
 from recipes.compact.seeing import FaceMixture, at_rest, train_face
 from recipes.compact.sentences import HELD_OUT as HELD_OUT_SENTENCES
 from recipes.compact.sentences import MADE, OWN, PLAIN
@@ -220,14 +220,12 @@ class _Run:
         with self._progress:
             written, spoken_ = self._embeddings(DEV_WAYS)
             faces, people = self._rated("valid"), at_rest(self._rated("train"))
-            recordings, emotions = self._recordings()
             return HeldOut(
                 texts={"written": written, "spoken": spoken_},
                 targets=read_split(options.assets / "goemotions", "dev").targets,
                 sentences=self.embed([each.text for each in HELD_OUT_SENTENCES], "held-out sentences"),
                 faces=faces,
-                recordings=recordings,
-                emotions=emotions,
+                acted=self._acted(),
                 invented_faces=self._faces(max(20, round(options.faces * SCORED)), people, 1),
                 invented_voices=self._voices(options.voices),
             )
@@ -268,16 +266,17 @@ class _Run:
         model = assets / "mediapipe" / "face_landmarker.task"
         return read_rated_faces(assets / "face" / "ferplus", split, model, advance)
 
-    def _recordings(self) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
-        """Frames of the recordings that are only scored, 6 dB softer, as they are, and 6 dB louder."""
-        encoder, frames, emotions = ProsodyEncoder(), [], []
-        for recording in read_recordings(self._options.assets / "voice", HELD_OUT):
+    def _acted(self) -> Acted:
+        """The recordings that are only scored, 6 dB softer, as they are, and 6 dB louder."""
+        encoder, frames, about = ProsodyEncoder(), [], []
+        for number, recording in enumerate(read_recordings(self._options.assets / "voice", HELD_OUT)):
             for gain_db in GAINS_DB:
                 encoder.reset()
                 sound = np.clip(recording.sound * 10 ** (gain_db / 20), -1, 1).astype(np.float32)
                 frames.append(encoder.push(sound))
-                emotions.append(recording.emotion)
-        return frames, np.array(emotions)
+                about.append((recording.emotion, recording.speaker, number))
+        emotions, speakers, numbers = (np.array(each) for each in zip(*about, strict=True))
+        return Acted(frames=frames, emotions=emotions, speakers=speakers, numbers=numbers)
 
     def _embeddings(self, ways: Sequence[str]) -> list[Tensor]:
         """Embeddings (N, 384) of the comments of `train` or `dev` in these ways."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELD_OUT", "Recording", "main", "read_recordings", "read_sound"]
 
-HELD_OUT: Final = ("03", "08", "13", "16")  # two men and two women, on whom it is only measured
+HELD_OUT: Final = ("03", "08", "13", "16")  # one man and three women, on whom it is only measured
 RIDGE: Final = 0.2  # times the weight of all recordings
 # Anger is as high and loud as happiness, and must not count as joy; boredom is as low and slow as sadness.
 ANGER: Final = 4.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from emi_bench.truth.scores import spearman
+from emi_bench.truth.scores import pearson, spearman
 from emi_live.config import AudioConfig
 from emi_live.stages.audio import VOICE_CHUNKS
 from emi_models import EMOTIONS
@@ -22,9 +22,9 @@ from emi_models.encoders.voice_activity import CHUNK_SAMPLES, VoiceGate
 from emi_models.inputs import FusionInputs
 from recipes.compact.calibrate import HELD_OUT, read_recordings, read_sound
 from recipes.compact.goemotions import DataError
-from recipes.compact.hearing import voice_window
+from recipes.compact.hearing import AROUSED, CALM, voice_window
 from recipes.compact.prototypes import columns, displacement
-from recipes.compact.scores import infer, windows_of, with_face_values
+from recipes.compact.scores import auc, infer, interval, spans, windows_of, with_face_values, with_voice
 from recipes.compact.seeing import at_rest, face_window
 from recipes.compact.sentences import PLAIN_HELD_OUT
 from recipes.compact.sizes import SHAPES
@@ -46,6 +46,7 @@ __all__ = [
     "READ",
     "WEEPING",
     "Onset",
+    "beside_words",
     "conduct",
     "make_onsets",
     "onset_windows",
@@ -53,7 +54,9 @@ __all__ = [
     "together",
 ]
 
-JOY, PAIN, AMUSEMENT = (EMOTIONS.index(name) for name in ("joy", "empathic_pain", "amusement"))
+SHOWN: Final = ("joy", "empathic_pain", "excitement")  # of pairs
+JOY, PAIN, EXCITEMENT = (EMOTIONS.index(name) for name in SHOWN)
+AMUSEMENT: Final = EMOTIONS.index("amusement")
 # As a weeping person's blendshapes are: a drawn mouth whose lips do not part, eyes closed and down.
 WEEPING: Final = {
     **{"mouthSmile": 0.45, "mouthUpperUp": 0.05, "eyeBlink": 0.72, "eyeLookDown": 0.84, "jawOpen": 0.15},
@@ -73,6 +76,7 @@ GAIN_DB: Final = 6.0
 HOP_FRAMES: Final = 10  # the live window moves by 0.2 s
 HOPS: Final = 5  # the first one with a voice, and 0.8 s after it
 FLASH: Final = 0.2
+LARGE: Final = 0.2  # a step that is plainly seen
 
 
 def conduct(
@@ -92,11 +96,13 @@ def conduct(
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
     scores = {f"rest_{name}": float(value) for name, value in zip(EMOTIONS, rest, strict=True)}
     plain = embed([each.text for each in PLAIN_HELD_OUT])
-    scores |= steps(network, held, rest, plain) | together(network, held) | _smile(network, assets)
+    scores |= steps(network, held, rest, plain) | together(network, held)
+    scores |= beside_words(network, held, plain) | _smile(network, assets)
     weeping = infer(network, face_window(displacement(WEEPING)[None, None], np.ones((1, 1), np.bool_)))[0]
     scores |= {"weeping_joy": float(weeping[JOY]), "weeping_empathic_pain": float(weeping[PAIN])}
     scores |= _onsets(network, assets, rest) | _read_speech(network, assets, rest)
-    scores |= {"ferplus_n": len(held.faces.values), "emodb_n": len(held.recordings)}
+    scores |= {"ferplus_n": len(held.faces.values), "emodb_n": len(held.acted.frames)}
+    scores["emodb_recordings"] = len(np.unique(held.acted.numbers))
     scores["sentences_n"] = len(held.sentences)
     return {name: round(value, 4) for name, value in scores.items()}
 
@@ -104,7 +110,10 @@ def conduct(
 def steps(
     network: FusionNetwork, held: HeldOut, rest: NDArray[np.float32], plain: Tensor
 ) -> dict[str, float]:
-    """The largest of the six steps when words or a face come that show nothing: its median."""
+    """The largest of the six steps when words or a face come that show nothing.
+
+    Its median, its maximum, and the share of steps above 0.2.
+    """
     nothing = torch.from_numpy(~held.targets.any(axis=1))
     neutral = at_rest(held.faces)
     scores: dict[str, float] = {}
@@ -115,12 +124,52 @@ def steps(
     ):
         steps = np.abs(infer(network, window) - rest).max(axis=1)
         scores |= {f"step_{name}": float(np.median(steps)), f"step_{name}_n": len(steps)}
-        scores[f"step_{name}_max"] = float(steps.max())
+        scores |= {
+            f"step_{name}_max": float(steps.max()),
+            f"step_{name}_large": float((steps > LARGE).mean()),
+        }
     return scores
 
 
+def beside_words(network: FusionNetwork, held: HeldOut, plain: Tensor) -> dict[str, float]:
+    """How excitement in a voice follows arousal, alone and next to random words that show none of the six.
+
+    Arousal is high or low, as the acted emotion is. r and AUC have intervals; `kept` is the share of the
+    voice's own r.
+
+    Args:
+        network: the network to score.
+        held: data that it did not learn from; words are its comments without any of the six.
+        plain: embeddings (N, 384) of other words that show nothing.
+    """
+    rng = np.random.default_rng(0)
+    rated = np.isin(held.acted.emotions, AROUSED + CALM)
+    high = np.isin(held.acted.emotions, AROUSED)
+    values, mask = windows_of(held.acted.frames)
+    words = {"comments": held.texts["written"][torch.from_numpy(~held.targets.any(axis=1))], "plain": plain}
+    answers = {"alone": infer(network, voice_window(values, mask))[:, EXCITEMENT]}
+    for name, texts in words.items():
+        row = torch.from_numpy(rng.integers(len(texts), size=len(values)))
+        answers[name] = infer(network, with_voice(text_window(texts[row]), values, mask))[:, EXCITEMENT]
+    names = [f"arousal_{name}_{score}" for name in answers for score in ("r", "auc", "kept")]
+
+    def agree(rows: NDArray[np.intp]) -> list[float]:
+        rows = rows[rated[rows]]
+        found: list[float] = []
+        for excitement in answers.values():
+            r = pearson(excitement[rows].astype(np.float64), high[rows].astype(np.float64))
+            area = auc(excitement[rows][high[rows]], excitement[rows][~high[rows]])
+            found += [np.nan if r is None else r, area]
+            found.append(found[-2] / found[0])
+        return found
+
+    scores = dict(zip(names, agree(np.arange(len(values))), strict=True))
+    scores |= spans(names, interval(agree, held.acted.drawer()))
+    return scores | {"arousal_n": int(rated.sum())}
+
+
 def together(network: FusionNetwork, held: HeldOut, pairs: int = PAIRS) -> dict[str, float]:
-    """Mean joy and empathic pain of faces and words, alone and together, in random pairs."""
+    """Means of `SHOWN` of faces, voices and words, alone, and of words with a face or a voice, at random."""
     rng = np.random.default_rng(0)
     faces = {"happy": held.faces.share("happiness") >= HAPPY, "sad": held.faces.share("sadness") >= SAD}
     words = {"joyful": held.targets[:, JOY] >= FELT, "sad": held.targets[:, PAIN] >= FELT}
@@ -131,18 +180,25 @@ def together(network: FusionNetwork, held: HeldOut, pairs: int = PAIRS) -> dict[
         name: held.texts["written"][torch.from_numpy(rng.choice(np.flatnonzero(m), pairs))]
         for name, m in words.items()
     }
-    there = np.ones((pairs, 1), np.bool_)
-    windows = {f"{name}_face": face_window(values, there) for name, values in face.items()}
-    windows |= {f"{name}_words": text_window(values) for name, values in text.items()}
-    windows |= {
-        f"{f}_face_{w}_words": with_face_values(text_window(text[w]), face[f], there)
-        for f in face
-        for w in text
+    values, mask = windows_of(held.acted.frames)
+    voice = {
+        name: rng.choice(np.flatnonzero(held.acted.emotions == emotion), pairs)
+        for name, emotion in {"happy": "happiness", "sad": "sadness"}.items()
     }
+    there = np.ones((pairs, 1), np.bool_)
+    windows = {f"{name}_face": face_window(values_, there) for name, values_ in face.items()}
+    windows |= {f"{name}_voice": voice_window(values[rows], mask[rows]) for name, rows in voice.items()}
+    for w, embeddings in text.items():
+        alone = text_window(embeddings)
+        windows[f"{w}_words"] = alone
+        windows |= {f"{f}_face_{w}_words": with_face_values(alone, face[f], there) for f in face}
+        windows |= {
+            f"{v}_voice_{w}_words": with_voice(alone, values[rows], mask[rows]) for v, rows in voice.items()
+        }
     scores: dict[str, float] = {"together_n": pairs}
     for name, window in windows.items():
         mean = infer(network, window).mean(axis=0)
-        scores |= {f"{name}_joy": float(mean[JOY]), f"{name}_empathic_pain": float(mean[PAIN])}
+        scores |= {f"{name}_{emotion}": float(mean[EMOTIONS.index(emotion)]) for emotion in SHOWN}
     return scores
 
 
@@ -173,7 +229,7 @@ def _pictures(path: Path) -> list[tuple[NDArray[np.uint8], int]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Onset:
-    """A voice that begins after silence: its frames (T, 68), and the ends of its first windows."""
+    """A voice that begins after silence: its frames (T, 73), and the ends of its first windows."""
 
     frames: NDArray[np.float32]
     ends: Sequence[int]
@@ -223,6 +279,7 @@ def _onsets(network: FusionNetwork, assets: Path, rest: NDArray[np.float32]) -> 
         "step_voice": float(np.median(first)),
         "step_voice_n": len(added),
         "step_voice_max": float(first.max()),
+        "step_voice_large": float((first > LARGE).mean()),
         "onset_most": float(most.max()),
         "onset_flashes": int((most > FLASH).sum()),
     }

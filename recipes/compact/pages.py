@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from emi_bench.render import ReportError
+from recipes.compact.card import CARD_TABLES
 from recipes.compact.tables import TABLES, Run, read_run, shown
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = ["DOCS", "PAGES", "main", "rewritten", "write_pages"]
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs/benchmarks"
 PAGES: Final = (ROOT / "README.md", DOCS / "truth.md", ROOT / "docs/models/compact.md")
+ALL_TABLES: Final = {**TABLES, **CARD_TABLES}
 PLACE: Final = re.compile(r"<!--([a-z][^>\n]*?)-->(.*?)<!--/-->", re.DOTALL)
 
 
@@ -57,9 +59,9 @@ def rewritten(text: str, run: Run) -> str:
     def place(found: Match[str]) -> str:
         name, _, form = found[1].partition(" ")
         if name == "table":
-            if form not in TABLES:
-                raise ReportError(f"there is no table {form!r}; there are {', '.join(TABLES)}")
-            inside = "\n" + "\n".join(TABLES[form](run)) + "\n"
+            if form not in ALL_TABLES:
+                raise ReportError(f"there is no table {form!r}; there are {', '.join(ALL_TABLES)}")
+            inside = "\n" + "\n".join(ALL_TABLES[form](run)) + "\n"
         elif name in values:
             inside = shown(values[name], form or ".3f")
         else:

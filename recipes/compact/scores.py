@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from emi_models import EMOTIONS
 from emi_models.inputs import FusionInputs
-from recipes.compact.goemotions import pearson
+from recipes.compact.goemotions import mean_pearson, pearson
 from recipes.compact.hearing import AROUSED, CALM, voice_window
 from recipes.compact.seeing import at_rest, face_window
 from recipes.compact.sentences import HELD_OUT
@@ -19,7 +20,7 @@ from recipes.compact.voices import shown
 from recipes.compact.words import text_window
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -31,14 +32,17 @@ if TYPE_CHECKING:
     from recipes.compact.voices import VoiceTakes
 
 __all__ = [
+    "Acted",
     "HeldOut",
     "all_scores",
     "auc",
     "dev_scores",
     "face_scores",
     "infer",
+    "interval",
     "prototype_scores",
     "sentence_scores",
+    "spans",
     "voice_scores",
     "windows_of",
     "with_face",
@@ -50,6 +54,43 @@ ROWS: Final = 256  # windows at a time
 RATED_AS: Final = {"joy": "happiness", "empathic_pain": "sadness", "excitement": "surprise"}
 MOST: Final = 0.6  # of the raters, who call a face neutral or angry
 TOLERANCE: Final = 0.05
+REPEATS: Final = 1000  # of the bootstrap
+TAILS: Final = (0.025, 0.975)  # intervals cover 95 %
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Acted:
+    """Sounds of acted emotions, N of them: recordings softer, as they are, and louder.
+
+    `frames` (T, 73) of each, its emotion and its speaker (N,), and the number of its recording (N,), which is
+    the same at each gain.
+    """
+
+    frames: Sequence[NDArray[np.float32]]
+    emotions: NDArray[np.str_]
+    speakers: NDArray[np.str_]
+    numbers: NDArray[np.intp]
+
+    @property
+    def calm(self) -> list[NDArray[np.float32]]:
+        """The sounds of neutral speech."""
+        return [f for f, emotion in zip(self.frames, self.emotions, strict=True) if emotion == "neutral"]
+
+    def drawer(self) -> Callable[[np.random.Generator], NDArray[np.intp]]:
+        """Draws sounds for a bootstrap: speakers, of each drawn one recordings, and all sounds of each."""
+        of_speaker = [
+            [np.flatnonzero(self.numbers == n) for n in np.unique(self.numbers[self.speakers == speaker])]
+            for speaker in np.unique(self.speakers)
+        ]
+
+        def draw(rng: np.random.Generator) -> NDArray[np.intp]:
+            rows = []
+            for speaker in rng.integers(len(of_speaker), size=len(of_speaker)):
+                sounds = of_speaker[speaker]
+                rows += [sounds[index] for index in rng.integers(len(sounds), size=len(sounds))]
+            return np.concatenate(rows)
+
+        return draw
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,29 +98,22 @@ class HeldOut:
     """What a network is scored on: none of it was trained on.
 
     `texts` are embeddings (N, 384) of comments, by variant, `targets` their ratings (N, 6), and `sentences`
-    embeddings of `sentences.HELD_OUT`. `recordings` are frames (T, 68) of acted `emotions`, softer, as they
-    are, and louder.
+    embeddings of `sentences.HELD_OUT`. `acted` are sounds of people who act emotions.
     """
 
     texts: Mapping[str, Tensor]
     targets: NDArray[np.float32]
     sentences: Tensor
     faces: RatedFaces
-    recordings: Sequence[NDArray[np.float32]]
-    emotions: NDArray[np.str_]
+    acted: Acted
     invented_faces: FaceWindows
     invented_voices: VoiceTakes
-
-    @property
-    def calm(self) -> list[NDArray[np.float32]]:
-        """The recordings of neutral speech."""
-        return [f for f, emotion in zip(self.recordings, self.emotions, strict=True) if emotion == "neutral"]
 
 
 def all_scores(network: FusionNetwork, held: HeldOut) -> dict[str, float]:
     """The scores that stand in a checkpoint's header."""
-    scores = dev_scores(network, held.texts, held.targets, at_rest(held.faces), held.calm)
-    scores |= face_scores(network, held.faces) | voice_scores(network, held.recordings, held.emotions)
+    scores = dev_scores(network, held.texts, held.targets, at_rest(held.faces), held.acted.calm)
+    scores |= face_scores(network, held.faces) | voice_scores(network, held.acted)
     scores |= sentence_scores(network, held.sentences, HELD_OUT)
     return scores | prototype_scores(network, held.invented_faces, held.invented_voices)
 
@@ -135,9 +169,38 @@ def windows_of(recordings: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.fl
 
 
 def auc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
-    """How often a positive value is above a negative one, half for equal ones."""
+    """How often a positive value is above a negative one, half for equal ones; NaN without one of them."""
+    if not len(positive) or not len(negative):
+        return float("nan")
     above = (positive[:, None] > negative).mean() + 0.5 * (positive[:, None] == negative).mean()
     return float(above)
+
+
+def interval(
+    statistic: Callable[[NDArray[np.intp]], Sequence[float]],
+    draw: int | Callable[[np.random.Generator], NDArray[np.intp]],
+) -> NDArray[np.float64]:
+    """95 % percentile intervals of a bootstrap, (2, K).
+
+    Args:
+        statistic: K numbers of what stands in these rows; NaN is left out.
+        draw: how many rows there are, each of which is drawn by itself; or what draws them (`Acted.drawer`).
+    """
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(REPEATS):
+        drawn.append(statistic(rng.integers(draw, size=draw) if isinstance(draw, int) else draw(rng)))
+    found: NDArray[np.float64] = np.nanquantile(np.array(drawn, np.float64), TAILS, axis=0)
+    return found
+
+
+def spans(names: Sequence[str], found: NDArray[np.float64]) -> dict[str, float]:
+    """Intervals (2, K) as scores: `NAME_low` and `NAME_high`."""
+    return {
+        f"{name}_{end}": round(float(value), 4)
+        for end, values in zip(("low", "high"), found, strict=True)
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 def dev_scores(
@@ -161,7 +224,9 @@ def dev_scores(
     scores: dict[str, float] = {}
     for name, text in texts.items():
         window = text_window(text)
-        scores |= _named(f"dev_{name}", pearson(infer(network, window), targets))
+        alone = infer(network, window)
+        scores |= _named(f"dev_{name}", pearson(alone, targets))
+        scores |= spans([f"dev_{name}_pearson_mean"], interval(partial(_mean_in, alone, targets), len(text)))
         parts = []
         for start in range(0, len(text), ROWS):
             part = text_window(text[start : start + ROWS])
@@ -173,6 +238,13 @@ def dev_scores(
     return scores
 
 
+def _mean_in(
+    answers: NDArray[np.float32], targets: NDArray[np.float32], rows: NDArray[np.intp]
+) -> list[float]:
+    """Mean correlation in some of the rows."""
+    return [mean_pearson(answers[rows], targets[rows])]
+
+
 def face_scores(network: FusionNetwork, faces: RatedFaces) -> dict[str, float]:
     """On rated faces: Pearson's correlation with the share of raters, and how far from rest others are.
 
@@ -180,33 +252,42 @@ def face_scores(network: FusionNetwork, faces: RatedFaces) -> dict[str, float]:
     """
     answers = infer(network, face_window(faces.values[:, None], np.ones((len(faces.values), 1), np.bool_)))
     rest = infer(network, FusionInputs.empty(SHAPES))[0]
-    scores = {}
-    for emotion, vote in RATED_AS.items():
-        both = np.corrcoef(answers[:, EMOTIONS.index(emotion)], faces.share(vote))
-        scores[f"ferplus_{emotion}"] = round(float(both[0, 1]), 4)
+    columns = [EMOTIONS.index(emotion) for emotion in RATED_AS]
+    shares = np.stack([faces.share(vote) for vote in RATED_AS.values()], axis=1)
+    names = [f"ferplus_{emotion}" for emotion in RATED_AS]
+
+    def agree(rows: NDArray[np.intp]) -> list[float]:
+        return [float(c) for c in pearson(answers[rows][:, columns], shares[rows])]
+
+    found = agree(np.arange(len(answers)))
+    scores = {name: round(r, 4) for name, r in zip(names, found, strict=True)}
+    scores |= spans(names, interval(agree, len(answers)))
     for vote in ("neutral", "anger"):
         away = answers[faces.share(vote) >= MOST].mean(axis=0) - rest
         scores[f"ferplus_{vote}_from_rest"] = round(float(np.abs(away).max()), 4)
     return scores
 
 
-def voice_scores(
-    network: FusionNetwork, recordings: Sequence[NDArray[np.float32]], emotions: NDArray[np.str_]
-) -> dict[str, float]:
-    """On recordings (T, 73) of acted emotions: areas under the curve, and joy of happiness above anger."""
-    answers = infer(network, voice_window(*windows_of(recordings)))
-    joy, pain, excitement = (answers[:, EMOTIONS.index(e)] for e in ("joy", "empathic_pain", "excitement"))
-    happy, sad = emotions == "happiness", emotions == "sadness"
-    return {
-        "emodb_excitement_auc": round(
-            auc(excitement[np.isin(emotions, AROUSED)], excitement[np.isin(emotions, CALM)]), 4
-        ),
-        "emodb_joy_auc": round(auc(joy[happy], joy[~happy]), 4),
-        "emodb_empathic_pain_auc": round(auc(pain[sad], pain[~sad]), 4),
-        "emodb_joy_happiness_above_anger": round(
-            float(joy[happy].mean() - joy[emotions == "anger"].mean()), 4
-        ),
-    }
+def voice_scores(network: FusionNetwork, acted: Acted) -> dict[str, float]:
+    """On acted emotions: areas under the curve, and joy of happiness above anger, each with its interval."""
+    answers = infer(network, voice_window(*windows_of(acted.frames)))
+    columns = [EMOTIONS.index(e) for e in ("joy", "empathic_pain", "excitement")]
+    names = [f"emodb_{e}" for e in ("excitement_auc", "joy_auc", "empathic_pain_auc")]
+    names.append("emodb_joy_happiness_above_anger")
+
+    def agree(rows: NDArray[np.intp]) -> list[float]:
+        (joy, pain, excitement), emotions = answers[rows][:, columns].T, acted.emotions[rows]
+        happy, sad = emotions == "happiness", emotions == "sadness"
+        return [
+            auc(excitement[np.isin(emotions, AROUSED)], excitement[np.isin(emotions, CALM)]),
+            auc(joy[happy], joy[~happy]),
+            auc(pain[sad], pain[~sad]),
+            float(joy[happy].mean() - joy[emotions == "anger"].mean()),
+        ]
+
+    found = agree(np.arange(len(answers)))
+    scores = {name: round(value, 4) for name, value in zip(names, found, strict=True)}
+    return scores | spans(names, interval(agree, acted.drawer()))
 
 
 def sentence_scores(
@@ -222,7 +303,9 @@ def sentence_scores(
     above = answers[np.arange(len(sentences)), column] - rest[column]
     shown = np.array([sentence.shown for sentence in sentences])
     right = np.where(shown, above > TOLERANCE, above <= TOLERANCE)
+    right_bounds = interval(lambda rows: [float(right[rows].mean())], len(right))
     return {
+        **spans(["sentences_right"], right_bounds),
         "sentences_right": round(float(right.mean()), 4),
         "sentences_denied_right": round(float(right[~shown].mean()), 4),
         "sentences_denied_below_rest": round(float((above <= 0)[~shown].mean()), 4),

@@ -1,4 +1,4 @@
-"""The tables of README, model card and `truth.md`, made of what a run measured.
+"""The tables of README and `truth.md`, made of what a run measured; those of the model card are in `card`.
 
 What older checkpoints had cannot be measured by this version, so it is written down here.
 """
@@ -28,6 +28,8 @@ __all__ = [
     "TABLES",
     "Run",
     "Scores",
+    "as_span",
+    "as_table",
     "file_of",
     "read_run",
     "shown",
@@ -57,55 +59,6 @@ VERSION_2: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "words": {},
 }
-# Rows of the card: the score, and what it was for older versions.
-OLDER: Final = (2, 3, 4)
-CARD: Final[Sequence[tuple[str, str, tuple[str, ...]]]] = (
-    (
-        "FER+ `valid`: joy against the share who say happy, r",
-        "ferplus_joy",
-        (".77 (`test`)", ".860", ".860"),
-    ),
-    (
-        "empathic pain against the share who say sad, r",
-        "ferplus_empathic_pain",
-        (".07 (`test`)", ".503", ".557"),
-    ),
-    (
-        "excitement against the share who say surprised, r",
-        "ferplus_excitement",
-        (".38 (`test`)", ".785", ".796"),
-    ),
-    (
-        "faces that 60 % call neutral: farthest mean from rest",
-        "ferplus_neutral_from_rest",
-        ("", ".010", ".005"),
-    ),
-    ("faces that 60 % call angry: farthest mean from rest", "ferplus_anger_from_rest", ("", ".049", ".043")),
-    (
-        "EmoDB, 4 speakers, gain ± 6 dB: excitement, high against low arousal, AUC",
-        "emodb_excitement_auc",
-        (".54 (all)", ".986", ".986"),
-    ),
-    ("joy, happiness against all others, AUC", "emodb_joy_auc", ("", ".766", ".766")),
-    ("empathic pain, sadness against all others, AUC", "emodb_empathic_pain_auc", ("", ".989", ".989")),
-    ("mean joy of happiness minus that of anger", "emodb_joy_happiness_above_anger", ("", ".003", ".003")),
-    (
-        "GoEmotions `dev`, words alone, written / spoken, mean r",
-        "dev_{}_pearson_mean",
-        (".523 / .528", ".524 / .529", ".524 / .529"),
-    ),
-    (
-        "the same next to **real** neutral faces and voices",
-        "dev_{}_beside_neutral_pearson_mean",
-        ("", ".509 / .512", ".515 / .518"),
-    ),
-    (
-        "own sentences that deny or imply an emotion, held out: on the right side of rest",
-        "sentences_right",
-        ("31 %", "76 %", "76 %"),
-    ),
-    ("joy against the smile of a clip, rank correlation", "smile_joy", ("", ".79", ".897")),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,17 +196,18 @@ def _agreement(place: str, found: Agreement) -> dict[str, float | str | None]:
     values: dict[str, float | str | None] = {
         f"{place}.{name}": getattr(found, name) for name in ("n", "r", "rho", "auc")
     }
-    return values | {f"{place}.r_interval": _span(found.r_interval)}
+    return values | {f"{place}.r_interval": as_span(found.r_interval)}
 
 
-def _span(interval: tuple[float, float] | None) -> str:
+def as_span(interval: tuple[float, float] | None) -> str:
+    """An interval as a page has it; `-` if there is none."""
     return NONE if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 # --- tables ---
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a table; a column whose name begins with `:` is text, all others are numbers."""
     lines = [[name.removeprefix(":") for name in head]]
     lines.append(["---" if name.startswith(":") else "--:" for name in head])
@@ -277,7 +231,7 @@ def _agreements(name: str, first: str) -> Callable[[Run], list[str]]:
         head = [f":{first}", ":by", "n", "r", "95 %", "rho", "AUC", "95 %"]
         if name == "voices":
             head += [f"{measure}, {mode}" for mode in NEUTRALS for measure in ("r", "AUC")]
-        return _table(head, _agreement_rows(run, name))
+        return as_table(head, _agreement_rows(run, name))
 
     return make
 
@@ -291,8 +245,14 @@ def _with_neutral(run: Run, pair: str, by: str) -> list[str]:
 def _agreement_rows(run: Run, name: str) -> Iterator[list[str]]:
     for row in run.truth[name].rows:
         found = row.agreement
-        numbers = [str(found.n), shown(found.r), _span(found.r_interval), shown(found.rho), shown(found.auc)]
-        numbers.append(_span(found.auc_interval))
+        numbers = [
+            str(found.n),
+            shown(found.r),
+            as_span(found.r_interval),
+            shown(found.rho),
+            shown(found.auc),
+            as_span(found.auc_interval),
+        ]
         if name == "voices":
             numbers += _with_neutral(run, row.pair, row.by)
         if row.by != CHECKPOINT:
@@ -313,7 +273,7 @@ def _simpler(run: Run) -> list[str]:
             cells = [_better(own, others, measure) for measure in ("r", "rho", "auc")]
             if any(cells):
                 rows.append([f"{name}: {own.pair}", *cells])
-    return _table((":set: intensity / rating", ":r", ":rho", ":AUC"), rows)
+    return as_table((":set: intensity / rating", ":r", ":rho", ":AUC"), rows)
 
 
 def _better(own: TruthRow, others: Iterable[TruthRow], measure: str) -> str:
@@ -334,7 +294,7 @@ def _groups(name: str) -> Callable[[Run], list[str]]:
 
     def make(run: Run) -> list[str]:
         head = (":group", "n", *(emotion.replace("_", " ") for emotion in emotions))
-        return _table(head, [cells(group) for group in run.truth[name].groups])
+        return as_table(head, [cells(group) for group in run.truth[name].groups])
 
     return make
 
@@ -352,7 +312,7 @@ def _intervals(run: Run) -> list[str]:
         ]
         for row in run.intervals.rows
     ]
-    return _table(head, rows)
+    return as_table(head, rows)
 
 
 def _readme(run: Run) -> list[str]:
@@ -370,7 +330,7 @@ def _readme(run: Run) -> list[str]:
         f"a face (n = {of('faces.joy.happiness.n', ',')})",
         f"a voice (n = {of('voices.joy.happiness.n', ',')})",
     )
-    return _table(
+    return as_table(
         head,
         (
             (
@@ -391,99 +351,6 @@ def _readme(run: Run) -> list[str]:
     )
 
 
-def _card(run: Run) -> list[str]:
-    older = [version for version in OLDER if version < run.scores.version]
-    scores = run.scores.scores
-    rows = []
-    for label, name, before in CARD:
-        if "{}" in name:
-            now = " / ".join(shown(scores[name.format(way)], ".3") for way in ("written", "spoken"))
-        else:
-            now = shown(scores[name], "%" if name.startswith("sentences") else ".3")
-        rows.append([label, *before[: len(older)], f"**{now}**"])
-    return _table((":", *(f"version {version}" for version in (*older, run.scores.version))), rows)
-
-
-def _steps(run: Run) -> list[str]:
-    scores = run.scores.scores
-    labels = {
-        "words": "words of `dev` that show none of the six",
-        "plain": "plain sentences of ours, held out",
-        "face": "a neutral face (FER+ `valid`)",
-        "voice": "a neutral voice, when 0.9 s of it were heard (EmoDB, 4 speakers, gain ± 6 dB)",
-    }
-    rows = [
-        [
-            label,
-            shown(scores[f"step_{name}_n"], ","),
-            *(shown(scores[f"step_{name}{part}"], ".3") for part in ("", "_max")),
-        ]
-        for name, label in labels.items()
-    ]
-    return _table((":what comes or goes", "n", "median of the largest step", "largest of all"), rows)
-
-
-def _together(run: Run) -> list[str]:
-    labels = {
-        "happy_face": "happy faces",
-        "joyful_words": "joyful words",
-        "happy_face_joyful_words": "both",
-        "sad_face": "sad faces",
-        "sad_words": "sad words",
-        "sad_face_sad_words": "both",
-        "happy_face_sad_words": "a conflict: happy faces, sad words",
-        "sad_face_joyful_words": "a conflict: sad faces, joyful words",
-    }
-    scores = run.scores.scores
-    rows = [
-        [label, *(shown(scores[f"{name}_{emotion}"], ".2") for emotion in ("joy", "empathic_pain"))]
-        for name, label in labels.items()
-    ]
-    return _table((":", "mean joy", "mean empathic pain"), rows)
-
-
-def _aims(run: Run) -> list[str]:
-    """What was wanted, and whether it was reached, by the digits that are shown."""
-    s = run.scores.scores
-    lost = max(
-        s[f"dev_{w}_pearson_mean"] - s[f"dev_{w}_beside_neutral_pearson_mean"] for w in ("written", "spoken")
-    )
-    coverage = [row.coverage for row in run.intervals.rows]
-    wider = sum(row.width >= row.constant for row in run.intervals.rows)
-    at_least, at_most = True, False
-    aims = (
-        ("FER+ `valid`: joy, r", at_least, 0.86, s["ferplus_joy"]),
-        ("empathic pain, r", at_least, 0.55, s["ferplus_empathic_pain"]),
-        ("excitement, r", at_least, 0.78, s["ferplus_excitement"]),
-        ("neutral faces: farthest mean from rest", at_most, 0.05, s["ferplus_neutral_from_rest"]),
-        ("angry faces: farthest mean from rest", at_most, 0.05, s["ferplus_anger_from_rest"]),
-        ("EmoDB: excitement, AUC", at_least, 0.9, s["emodb_excitement_auc"]),
-        ("joy, AUC", at_least, 0.75, s["emodb_joy_auc"]),
-        ("empathic pain, AUC", at_least, 0.88, s["emodb_empathic_pain_auc"]),
-        ("mean joy of happiness minus that of anger", at_least, 0.0, s["emodb_joy_happiness_above_anger"]),
-        ("a weeping face: joy", at_most, 0.2, s["weeping_joy"]),
-        ("a weeping face: empathic pain", at_least, 0.2, s["weeping_empathic_pain"]),
-        ("joy against the smile of a clip, rank correlation", at_least, 0.9, s["smile_joy"]),
-        ("words come or go: median of the largest step", at_most, 0.05, s["step_words"]),
-        ("voices begin: the most that is added in their first second", at_most, 0.2, s["onset_most"]),
-        ("GoEmotions `dev`, written", at_least, 0.523, s["dev_written_pearson_mean"]),
-        ("GoEmotions `dev`, spoken", at_least, 0.528, s["dev_spoken_pearson_mean"]),
-        ("lost next to neutral faces and voices", at_most, 0.005, lost),
-        ("sentences that deny or imply: right", at_least, 0.8, s["sentences_right"]),
-        ("intervals: least coverage", at_least, 0.87, min(coverage)),
-        ("intervals: largest coverage", at_most, 0.93, max(coverage)),
-        ("intervals wider than a constant one", at_most, 0.0, wider),
-        ("size of the file, MB", at_most, 3.0, run.scores.size_mb),
-    )
-    rows = []
-    for label, least, wanted, found in aims:
-        rounded = round(found, 3)
-        met = rounded >= wanted if least else rounded <= wanted
-        sign = "≥" if least else "≤"
-        rows.append([label, f"{sign} {wanted:g}", f"{rounded:g}", "yes" if met else "**no**"])
-    return _table((":", "wanted", "measured", ":reached"), rows)
-
-
 TABLES: Final[Mapping[str, Callable[[Run], list[str]]]] = {
     "faces": _agreements("faces", "face against the share of voters"),
     "voices": _agreements("voices", "voice"),
@@ -493,8 +360,4 @@ TABLES: Final[Mapping[str, Callable[[Run], list[str]]]] = {
     "groups of faces": _groups("faces"),
     "intervals": _intervals,
     "readme": _readme,
-    "card": _card,
-    "steps": _steps,
-    "together": _together,
-    "aims": _aims,
 }

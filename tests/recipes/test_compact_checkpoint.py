@@ -28,6 +28,7 @@ from recipes.compact.ferplus import RatedFaces, read_rated_faces
 from recipes.compact.goemotions import Comments, mean_pearson, read_split, spoken
 from recipes.compact.prototypes import displacement
 from recipes.compact.scores import (
+    Acted,
     dev_scores,
     face_scores,
     infer,
@@ -100,7 +101,7 @@ def test_a_sentence_of_an_emotion_shows_it_most(
 def test_plain_statements_show_little_of_anything(
     compact: LoadedCheckpoint, encoder: SentenceEncoder
 ) -> None:
-    assert answers(compact, encoder, *NEUTRAL).max() < 0.2
+    assert answers(compact, encoder, *NEUTRAL).max() < 0.1  # 0.054
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +126,8 @@ def test_the_score_of_the_model_card_holds_on_a_part_of_dev(
     said = torch.from_numpy(encoder.encode([spoken(text, choice) for text in dev.texts]))
     for embeddings in (written, said):
         alone = mean_pearson(infer(compact.network, text_window(embeddings)), dev.targets)
-        # The whole of dev scores 0.52; a thousand comments hold only some twenty of the rarer emotions.
-        assert alone >= 0.46
+        # 0.564 and 0.571; the whole of dev scores 0.53.
+        assert alone >= 0.55
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +162,7 @@ def test_rest_is_what_neutral_words_say(compact: LoadedCheckpoint, encoder: Sent
     assert nothing.min() > 0
     assert nothing.max() < 0.07
     plain = ("the train leaves at nine", "he works at an office in the town", "there is a box on the table")
-    # docs/decisions/0036: 0.05 was wanted; 0.1 held before sentences that imply an emotion were trained on.
-    assert np.abs(answers(compact, encoder, *plain) - nothing).max() < 0.15
+    assert np.abs(answers(compact, encoder, *plain) - nothing).max() < 0.05  # 0.028
 
 
 def test_what_modalities_show_adds_up(
@@ -202,27 +202,25 @@ def test_synthesised_laughter_is_amusement(compact: LoadedCheckpoint, voices: Vo
     assert np.corrcoef(answers[:, column], shows[:, column])[0, 1] > 0.6
 
 
-Acted = list[tuple[str, str, NDArray[np.float32]]]
-
-
 @pytest.fixture(scope="module")
 def acted(assets: Path) -> Acted:
-    """Two of the four speakers of EmoDB on which the scores were not calibrated: a man and a woman.
-
-    Speaker, emotion and the frames of each recording.
-    """
+    """Two of the four speakers of EmoDB on which the scores were not calibrated: a man and a woman."""
     found = read_recordings(assets / "voice", ("03", "16"))
-    return [(each.speaker, each.emotion, ProsodyEncoder().push(each.sound)) for each in found]
+    return Acted(
+        frames=[ProsodyEncoder().push(each.sound) for each in found],
+        emotions=np.array([each.emotion for each in found]),
+        speakers=np.array([each.speaker for each in found]),
+        numbers=np.arange(len(found)),
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.assets
 def test_a_voice_shows_what_listeners_heard(compact: LoadedCheckpoint, acted: Acted) -> None:
-    _, emotions, frames = zip(*acted, strict=True)
-    scores = voice_scores(compact.network, frames, np.array(emotions))
-    assert scores["emodb_excitement_auc"] >= 0.9
-    assert scores["emodb_joy_auc"] >= 0.7
-    assert scores["emodb_empathic_pain_auc"] >= 0.88
+    scores = voice_scores(compact.network, acted)
+    assert scores["emodb_excitement_auc"] >= 0.97  # 0.997
+    assert scores["emodb_joy_auc"] >= 0.76  # 0.784
+    assert scores["emodb_empathic_pain_auc"] >= 0.95  # 0.983
 
 
 @pytest.fixture(scope="module")
@@ -241,11 +239,11 @@ def rated(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> RatedFaces:
 @pytest.mark.assets
 def test_a_face_shows_what_raters_saw(compact: LoadedCheckpoint, rated: RatedFaces) -> None:
     scores = face_scores(compact.network, rated)
-    assert scores["ferplus_joy"] >= 0.84
-    assert scores["ferplus_empathic_pain"] >= 0.5
-    assert scores["ferplus_excitement"] >= 0.75
-    assert scores["ferplus_neutral_from_rest"] <= 0.05
-    assert scores["ferplus_anger_from_rest"] <= 0.06  # 0.05 on all of `valid`; these are some forty faces
+    assert scores["ferplus_joy"] >= 0.85  # 0.868
+    assert scores["ferplus_empathic_pain"] >= 0.55  # 0.576
+    assert scores["ferplus_excitement"] >= 0.73  # 0.755
+    assert scores["ferplus_neutral_from_rest"] <= 0.02  # 0.006
+    assert scores["ferplus_anger_from_rest"] <= 0.04  # 0.028, of some forty faces
 
 
 @pytest.mark.slow
@@ -253,10 +251,9 @@ def test_a_face_shows_what_raters_saw(compact: LoadedCheckpoint, rated: RatedFac
 def test_neutral_faces_and_voices_leave_words_as_they_are(
     compact: LoadedCheckpoint, written: torch.Tensor, dev: Comments, rated: RatedFaces, acted: Acted
 ) -> None:
-    calm = [frames for speaker, emotion, frames in acted if (speaker, emotion) == ("03", "neutral")]
-    scores = dev_scores(compact.network, {"written": written}, dev.targets, at_rest(rated), calm)
+    scores = dev_scores(compact.network, {"written": written}, dev.targets, at_rest(rated), acted.calm)
     beside = scores["dev_written_beside_neutral_pearson_mean"]
-    assert beside >= scores["dev_written_pearson_mean"] - 0.02  # 0.009 on all of dev
+    assert beside >= scores["dev_written_pearson_mean"] - 0.009  # 0.005; on all of dev 0.003
 
 
 @pytest.mark.slow
@@ -265,8 +262,11 @@ def test_most_sentences_that_deny_or_imply_are_on_the_right_side_of_rest(
 ) -> None:
     embeddings = torch.from_numpy(encoder.encode([sentence.text for sentence in HELD_OUT]))
     scores = sentence_scores(compact.network, embeddings, HELD_OUT)
-    assert scores["sentences_denied_right"] >= 0.7
-    assert scores["sentences_implied_right"] >= 0.7
+    # 0.80 and 0.88, of fifty each; not above rest at all: 0.72 of those that deny.
+    assert scores["sentences_denied_right"] >= 0.76
+    assert scores["sentences_implied_right"] >= 0.84
+    assert scores["sentences_denied_below_rest"] >= 0.66
+    assert scores["sentences_right"] >= 0.8
 
 
 def test_weeping_is_pain_and_not_joy(compact: LoadedCheckpoint) -> None:
@@ -295,8 +295,8 @@ def test_speech_that_is_read_shows_little(compact: LoadedCheckpoint, assets: Pat
         window = replace(silence(1), audio=shown, audio_mask=there, audio_present=torch.tensor([True]))
         answers.append(infer(compact.network, window)[0])
     rise = np.array(answers) - nothing
-    assert rise.mean(axis=0).max() < 0.1
-    assert rise.max() < 0.3
+    assert rise.mean(axis=0).max() < 0.05  # 0.02 at most
+    assert rise.max() < 0.22  # 0.17
 
 
 def test_each_modality_alone_can_move_it(

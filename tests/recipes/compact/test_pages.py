@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,26 @@ def test_voices_are_shown_with_and_without_a_neutral_of_their_own(run: Run) -> N
     assert first.count("|") == head.count("|")
     found = next(row for row in run.neutral["running"].rows if row.by == "checkpoint").agreement
     assert f"**{shown(found.r)}** | **{shown(found.auc)}**" in first
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "reached"),
+    [
+        (0.8, 0.76, 0.84, "yes"),
+        (0.8, 0.74, 0.84, "yes, not certain"),
+        (0.7, 0.6, 0.76, "**no**, not certain"),
+        (0.7, 0.6, 0.74, "**no**"),
+        (0.7504, 0.7496, 0.8, "yes"),  # the digits that are shown
+    ],
+)
+def test_an_aim_is_not_certain_if_its_interval_holds_the_bar(
+    run: Run, value: float, low: float, high: float, reached: str
+) -> None:
+    joy = {"emodb_joy_auc": value, "emodb_joy_auc_low": low, "emodb_joy_auc_high": high}
+    scores = replace(run.scores, scores=run.scores.scores | joy)
+    page = rewritten("<!--table aims-->\n<!--/-->", replace(run, scores=scores))
+    row = next(line for line in page.splitlines() if line.startswith("| joy, AUC |"))
+    assert row.endswith(f"| {low:.3f} to {high:.3f} | {reached} |")
 
 
 @pytest.mark.parametrize("named", ["scores.ferplus_jo", "table nothing"])
