@@ -282,12 +282,17 @@ def voice_scores(network: FusionNetwork, acted: Acted) -> dict[str, float]:
             auc(excitement[np.isin(emotions, AROUSED)], excitement[np.isin(emotions, CALM)]),
             auc(joy[happy], joy[~happy]),
             auc(pain[sad], pain[~sad]),
-            float(joy[happy].mean() - joy[emotions == "anger"].mean()),
+            _mean(joy[happy]) - _mean(joy[emotions == "anger"]),
         ]
 
     found = agree(np.arange(len(answers)))
     scores = {name: round(value, 4) for name, value in zip(names, found, strict=True)}
     return scores | spans(names, interval(agree, acted.drawer()))
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    """The mean; NaN of nothing."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def sentence_scores(

@@ -253,7 +253,7 @@ def test_neutral_faces_and_voices_leave_words_as_they_are(
 ) -> None:
     scores = dev_scores(compact.network, {"written": written}, dev.targets, at_rest(rated), acted.calm)
     beside = scores["dev_written_beside_neutral_pearson_mean"]
-    assert beside >= scores["dev_written_pearson_mean"] - 0.009  # 0.005; on all of dev 0.003
+    assert beside >= scores["dev_written_pearson_mean"] - 0.01  # 0.0055; on all of dev 0.003
 
 
 @pytest.mark.slow

@@ -76,3 +76,9 @@ def test_each_score_of_voices_is_in_its_interval() -> None:
 def test_intervals_are_scores_of_their_own() -> None:
     found = spans(["a", "b"], np.array([[0.1, 0.2], [0.3, 0.4]]))
     assert found == {"a_low": 0.1, "b_low": 0.2, "a_high": 0.3, "b_high": 0.4}
+
+
+def test_draws_in_which_an_emotion_is_missing_do_not_end_the_scores() -> None:
+    network = load_checkpoint(packaged_checkpoint("compact")).network
+    scores = voice_scores(network, acted(8))  # two of each kind, so many draws lack one
+    assert all(np.isfinite(value) for value in scores.values())
