@@ -141,6 +141,9 @@ def serve(
     simulate: Annotated[
         int, typer.Option(min=0, help="Also simulate so many people, with the measured cost. 0: none.")
     ] = 0,
+    networks: Annotated[
+        int, typer.Option(min=0, help="On Ray, networks for all; 0: each replica has one.")
+    ] = 0,
     recognizers: Annotated[
         int, typer.Option(min=0, help="On Ray, recognisers for all; 0: each replica has one.")
     ] = 0,
@@ -161,14 +164,16 @@ def serve(
     check_json(json_)
     if not input_.is_file():
         raise ConfigurationError(f"--input {input_}: there is no such file")
-    if recognizers and not any(replicas or ()):
-        raise ConfigurationError("--recognizers are shared on Ray: add --replicas 1, or more")
+    for option, number in (("--networks", networks), ("--recognizers", recognizers)):
+        if number and not any(replicas or ()):
+            raise ConfigurationError(f"{option} are shared on Ray: add --replicas 1, or more")
     wanted = list(dict.fromkeys(sessions or (1, 2, 4, 8)))
     with progress_bar() as bar:
         report = measure_serve(
             *(input_, wanted, seconds, pictures, set_ or [], bar.show),
             replicas=list(dict.fromkeys(replicas or (0,))),
             simulate=simulate,
+            networks=networks,
             recognizers=recognizers,
         )
     give_report(json_, report)

@@ -80,6 +80,7 @@ def measure_serve(
     show: Callable[[str, int, int], None],
     replicas: Sequence[int] = (0,),
     simulate: int = 0,
+    networks: int = 0,
     recognizers: int = 0,
 ) -> ServeReport:
     """Start a server for each number of sessions, and let so many clients send the clip to it.
@@ -93,6 +94,7 @@ def measure_serve(
         show: is told what is measured, how many cases are done, and of how many.
         replicas: numbers of servers on Ray; 0: one process without Ray.
         simulate: so many sessions are simulated with the measured cost; 0: none are.
+        networks: on Ray, so many networks for all; 0: each replica has one.
         recognizers: on Ray, so many recognisers for all; 0: each replica has one.
 
     Raises:
@@ -105,7 +107,7 @@ def measure_serve(
     cases = [(count, number) for count in replicas for number in sessions]
     for done, (count, number) in enumerate(cases):
         show(f"{number} sessions, {count or 'no'} replicas", done, len(cases))
-        with _server(number, settings, count, recognizers) as (url, pid):
+        with _server(number, settings, count, networks, recognizers) as (url, pid):
             loads.append(_measure(url, pid, number, seconds, media, count))
     simulated = []
     if simulate and (cost := cost_of(loads)) is not None:
@@ -122,6 +124,7 @@ def measure_serve(
         settings=list(settings),
         loads=loads,
         simulated=simulated,
+        networks=networks,
         recognizers=recognizers,
     )
 
@@ -157,7 +160,7 @@ def _read(clip: Path, pictures_per_s: float) -> _Media:
 
 @contextmanager
 def _server(
-    sessions: int, settings: Sequence[str], replicas: int, recognizers: int
+    sessions: int, settings: Sequence[str], replicas: int, networks: int, recognizers: int
 ) -> Iterator[tuple[str, int]]:
     """`emi serve` in a process of its own: its address, and its process number."""
     command = [
@@ -170,7 +173,8 @@ def _server(
     ]
     command += ["--sessions", str(sessions), "--no-notice"]
     if replicas:
-        command += ["--cluster", "auto", "--replicas", str(replicas), "--recognizers", str(recognizers)]
+        command += ["--cluster", "auto", "--replicas", str(replicas)]
+        command += ["--networks", str(networks), "--recognizers", str(recognizers)]
     command += [part for setting in settings for part in ("--set", setting)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")  # noqa: S603 # ourselves
     lines: list[str] = []

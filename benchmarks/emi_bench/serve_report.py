@@ -131,12 +131,15 @@ class ServeReport(BenchReport):
     loads: list[Load]
     simulated: list[Simulated] = field(default_factory=list)
     recognizers: int = 0
+    networks: int = 0
 
     def page(self) -> Page:
         """A table, and a figure of rate and age by number of sessions."""
         settings = f" Settings: {', '.join(self.settings)}." if self.settings else ""
-        if self.recognizers:
-            settings += f" On Ray, all share {self.recognizers} recognisers."
+        shared = {"network": self.networks, "recogniser": self.recognizers}
+        counts = (f"{number} {what}{'s'[: number != 1]}" for what, number in shared.items() if number)
+        if told := " and ".join(counts):
+            settings += f" On Ray, all share {told}."
         text = (
             f"{self.clip} at real pace, {self.pictures_per_s:g} pictures a second, {self.width} pixels wide, "
             f"and its sound, by WebSocket clients on the same machine.{settings}"

@@ -2,7 +2,8 @@
 
 Each actor simulates some machines. On a machine, a session's hop is due every 0.2 s, waits for a core, and
 holds it for its cost. What is measured is the waiting: how late estimates come when many people share cores,
-and when a machine is lost and its people go to the others. Media, network and memory are not simulated.
+and when there is one machine fewer for as many of them; none is lost while it runs. Media, network and memory
+are not simulated.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def simulate_sessions(
     needed = max(2, math.ceil(sessions * cost.cores / (BUSY * cores)))
     cases = {
         "all machines run": needed,
-        "one machine is lost": needed - 1,
+        "one machine fewer": needed - 1,
         "too few machines": max(1, math.floor(sessions * cost.cores / cores * 0.9)),
     }
     found: list[Simulated] = []

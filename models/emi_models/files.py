@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import time
+from typing import TYPE_CHECKING, Final
 
 from emi_models.errors import DataError
 
@@ -22,8 +24,14 @@ __all__ = [
     "part_of",
     "replacing",
     "sha256_of",
+    "sweep_folders",
+    "temporary_folder",
     "user_cache",
 ]
+
+
+IN_USE: Final = ".in-use"
+NEW_S: Final = 1.0  # of a folder that may not have its lock yet
 
 
 class WriteError(DataError, OSError):
@@ -89,6 +97,42 @@ def locked(lock_file: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def temporary_folder(prefix: str, base: str | None = None) -> Iterator[Path]:
+    """A folder for a `with` block; if the process is killed, `sweep_folders` of another one removes it.
+
+    Args:
+        prefix: how its name begins.
+        base: where it is; None: where temporary files are.
+
+    Raises:
+        OSError: the disk is full, or `base` cannot be written to.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+    try:
+        with locked(folder / IN_USE, lambda: None):  # until this process ends, however it ends
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_folders(prefix: str, base: str | None = None) -> None:
+    """Remove the folders of `temporary_folder` that killed processes have left."""
+
+    class InUseError(Exception):
+        pass
+
+    def busy() -> None:
+        raise InUseError
+
+    with suppress(OSError):
+        for folder in Path(base or tempfile.gettempdir()).glob(f"{prefix}*"):
+            with suppress(InUseError, OSError):
+                if (folder / IN_USE).exists() and time() - folder.stat().st_mtime > NEW_S:
+                    with locked(folder / IN_USE, busy):
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def user_cache(environ: Mapping[str, str]) -> Path:

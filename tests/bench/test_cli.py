@@ -28,6 +28,7 @@ NOWHERE = "/nowhere/report.json"
         (["face", "--input", "clip.mp4", "--backend", "dlib"], 2, "dlib"),
         (["bus", "--json", NOWHERE], 2, "/nowhere"),
         (["serve", "--input", __file__, "--recognizers", "1"], 2, "--replicas 1"),
+        (["serve", "--input", __file__, "--networks", "1"], 2, "--replicas 1"),
     ],
 )
 def test_bad_use_is_one_line_at_once(

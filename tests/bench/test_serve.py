@@ -109,7 +109,7 @@ def test_who_is_refused_because_the_machine_is_full_is_counted_and_who_has_no_se
 
 
 def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
-    simulated = [Case("one machine is lost", 1000, 30, 16, 15.0, 4900.0, 80.0, 0.02)]
+    simulated = [Case("one machine fewer", 1000, 30, 16, 15.0, 4900.0, 80.0, 0.02)]
     report = ServeReport(
         machine=Machine.here(),
         load_before=0.1,
@@ -120,9 +120,10 @@ def test_the_page_says_what_is_calculated_and_what_is_simulated() -> None:
         loads=[load(1, 5.0, 0.5, 300.0), load(4, 4.9, 1.6, 450.0, replicas=0)],
         simulated=simulated,
         recognizers=3,
+        networks=1,
     )
     page = markdown([report.page()])
-    assert "all share 3 recognisers" in page
+    assert "all share 1 network and 3 recognisers" in page
     assert "calculated, not measured" in page
     # 70 % of 16 cores at 0.4 each; 80 % of 64 GiB less 250 MiB at 50 each.
     assert "| 16 | 64 | 28 | 1043 | cores | 36 |" in page

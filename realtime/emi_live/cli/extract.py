@@ -247,6 +247,14 @@ def extract(
     from rich.console import Console
 
     if encoder is not None:
+        elsewhere = {
+            **{"--videos": videos, "--out": out, "--labels": labels, "--licence": licence},
+            **{"--bundle": bundle, "--without": without, "--audio-track": audio_track, "--config": config},
+            **{"--set": set_, "--keep-media": keep_media, "--strict": strict},
+            **{"--workers": workers, "--cluster": cluster},
+        }
+        if given := [option for option, value in elsewhere.items() if value]:
+            raise ConfigurationError(f"{given[0]} means nothing with --encoder, which runs in this process")
         require("transformers", extra="taemi", what="emi extract --encoder")
         encode_features(
             data,

@@ -182,15 +182,15 @@ def facts(
     wanted = [] if demo else models_wanted(config, store)
     yield from _opens(config, demo)
     contacts = _contacts(config, store, wanted)
-    somebody = bool(ice) or cluster not in (None, "auto")
+    clips = cluster is not None and serve is None  # `emi extract` or `emi score`
+    somebody = bool(ice) or cluster not in (None, "auto") or clips
     yield from (fact for fact in contacts if not (somebody and fact.what == "nobody"))
     if serve is not None:
         yield from _serves(serve, ice)
+        yield from _writes_a_key(on_ray=cluster is not None)
     if cluster is not None:
         yield from _on_cluster(cluster)
-        if serve is not None:
-            sent = "from the replica that a browser reaches to the one that has its session"
-            yield Fact("sends", "pictures, sound and messages", sent)
+        yield from _clips_elsewhere() if clips else _between_replicas()
     yield from _sends(config)
     yield from _writes_what_is_asked_for(config, picture)
     yield from _writes_in_its_cache(config, store, wanted)
@@ -223,6 +223,32 @@ def _serves(host: str, ice: Sequence[str]) -> Iterator[Fact]:
     yield Fact("sends", f"page and messages on {host}", f"to who began the session: {PUBLISHED}; {reach}")
 
 
+def _writes_a_key(*, on_ray: bool) -> Iterator[Fact]:
+    what = "with --self-signed, a certificate and its private key, only for you; deleted at the end"
+    if not on_ray:
+        yield Fact("writes", "emi-… in the temporary folder", what)
+        return
+    stays = ". After kill -9 they stay, for a service that goes on: delete them once it has ended"
+    yield Fact("writes", "emi-tls-… in the temporary folder", what + stays)
+
+
+def _between_replicas() -> Iterator[Fact]:
+    """What the parts of a service on Ray send each other; on HOST:PORT they may be on several machines."""
+    sent = "from the replica that a browser reaches to the one that has its session"
+    yield Fact("sends", "pictures, sound and messages", sent)
+    sent = "with --recognizers the sound of utterances, with --networks features of face, voice and words: "
+    yield Fact("sends", "sound and windows", f"{sent}from a replica to the process that computes for all")
+
+
+def _clips_elsewhere() -> Iterator[Fact]:
+    """What clips at a URL add; each worker fetches its own."""
+    asks = "without keys, s3fs also asks 169.254.169.254 for those of the machine, unless "
+    what = f"the store or web server that it names; {asks}AWS_EC2_METADATA_DISABLED=true"
+    yield Fact("contacts", "for clips at a URL", what)
+    what = "a copy of a clip at a URL, deleted after the clip; after kill -9, by the next run there"
+    yield Fact("writes", "emi-clip-… in each machine's temporary folder", what)
+
+
 def _on_cluster(address: str) -> Iterator[Fact]:
     """What `--cluster` adds."""
     from emi_live.cluster.ray_start import check_address
@@ -230,9 +256,8 @@ def _on_cluster(address: str) -> Iterator[Fact]:
     check_address(address)
     if address == "auto":
         yield Fact("opens", "Ray's ports on 127.0.0.1", "only who has the token of this run can use them")
-        yield Fact(
-            "writes", "emi-ray-… in the temporary folder", "Ray's logs and sockets; deleted at the end"
-        )
+        what = "Ray's logs and sockets; deleted at the end; after kill -9, by the next --cluster auto"
+        yield Fact("writes", "emi-ray-… in the temporary folder", what)
         yield Fact(
             "memory", "128 MiB of shared memory", "names of clips and results, between Ray's processes"
         )

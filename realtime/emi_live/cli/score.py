@@ -221,6 +221,7 @@ def _settings(
     offline: bool,
 ) -> LiveConfig:
     """The settings of a run, with the models fetched."""
+    from emi_live.bundle import with_tuned_encoders
     from emi_live.cli.options import download_bar
     from emi_live.config import load_config
     from emi_live.extract.encoders import ExtractSettings, fetch_models
@@ -242,6 +243,7 @@ def _settings(
         raise ConfigurationError("clips are given as arguments: leave source.camera and source.input out")
     if checkpoint is not None:
         check_checkpoint(checkpoint, live.bundle)
+    live = with_tuned_encoders(live)
     if live.bundle == "taemi":
         require("torch", "transformers", extra="taemi", what="the bundle taemi")
     left_out = frozenset(modality for modality in MODALITIES if modality in without)

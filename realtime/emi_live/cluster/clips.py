@@ -8,9 +8,10 @@ each actor's; the next run goes on from there. Jobs and answers are JSON in Arro
 from __future__ import annotations
 
 import logging
+import socket
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -34,16 +35,34 @@ from emi_models.errors import EmiError
 if TYPE_CHECKING:
     from emi_live.extract.pool import Message, Task
 
-__all__ = ["RayWorkers", "actor_count"]
+__all__ = ["Actor", "RayWorkers", "actor_count", "await_cores", "cores_each"]
 
 CORES: Final = 2.0  # of an actor, as of a process of the pool
+PARTS: Final = 10_000  # of a core: Ray counts no smaller ones
 TRIES_AGAIN: Final = 1  # for a clip whose actor died: then it is the clip that kills
 DIED: Final = "the actor died on it, twice"
+SAID_AFTER_S: Final = 30.0  # without cores for a worker
+
+logger = logging.getLogger(__name__)
 
 
 def actor_count(cluster: Cluster, asked: int | None) -> int:
     """How many actors: as asked, else one for every two cores of the cluster."""
     return asked or max(1, int(cluster.cpus // CORES))
+
+
+def cores_each(nodes: Sequence[float], count: int) -> float:
+    """The most cores that each of so many actors can have, at most two, when each lies on one machine.
+
+    Args:
+        nodes: the cores of each machine.
+        count: how many actors; more than there are cores share them.
+    """
+    parts = {int(PARTS * cores / each) / PARTS for cores in set(nodes) for each in range(1, count + 1)}
+    for each in sorted({CORES, *parts}, reverse=True):
+        if 0 < each <= CORES and sum(int(cores / each + 1 / PARTS) for cores in nodes) >= count:
+            return each
+    return 0.0
 
 
 class RayWorkers:
@@ -72,6 +91,7 @@ class RayWorkers:
         """Connect."""
         self._cluster = self._opened.enter_context(connected(self._address))
         self._count = actor_count(self._cluster, self._asked)
+        self._cores = cores_each(self._cluster.nodes, self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,8 +108,10 @@ class RayWorkers:
         """
         import ray
 
+        begin: Any = ray.remote(num_cpus=self._cores, max_retries=0)(_begin)
         load: Any = ray.remote(num_cpus=self._cores, max_retries=0)(_load)
         try:
+            await_cores(ray, begin.remote(), self._cores)
             message = from_text(ray.get(load.remote(self._task)))
         except ray.exceptions.RayError as error:
             raise StageError(f"a worker of Ray died while it loaded the encoders: {_line(error)}") from error
@@ -102,7 +124,8 @@ class RayWorkers:
         """Do the jobs; yield the result of each as soon as it is known.
 
         If an actor dies, it is started again and its clip is tried again; if it dies then, the clip is
-        refused.
+        refused. So is one at which an actor has an error that nobody expected; the actor loads its models
+        again.
 
         Raises:
             StageError: the actors cannot be started, or Ray failed.
@@ -122,7 +145,7 @@ class RayWorkers:
             # Ray 2.60 announces another way for `max_task_retries`, which it does not have yet.
             warnings.simplefilter("ignore", DeprecationWarning)
             clips = clips.map_batches(
-                _Actor,
+                Actor,
                 fn_constructor_args=(self._task, self._fingerprint),
                 batch_size=1,
                 # No clip waits at an actor: one that dies would take it along.
@@ -141,10 +164,23 @@ class RayWorkers:
         for job in waiting.values():
             yield Refused(id=job.id, reason=DIED)
 
-    @property
-    def _cores(self) -> float:
-        """What each actor reserves, so that as many as are asked for fit."""
-        return min(CORES, self._cluster.cpus / self._count)
+
+def await_cores(ray: Any, begun: Any, cores: float, said_after_s: float = SAID_AFTER_S) -> None:
+    """Wait until a first task runs on a cluster; say what is waited for if that takes long.
+
+    Args:
+        ray: the module.
+        begun: what the task returns.
+        cores: what it needs.
+        said_after_s: without an answer.
+    """
+    if not ray.wait([begun], timeout=said_after_s)[0]:
+        free, there = (each().get("CPU", 0.0) for each in (ray.available_resources, ray.cluster_resources))
+        logger.warning(
+            "waiting for a machine of the cluster that has %g free cores for a worker: %g of all %g are free",
+            *(cores, free, there),
+        )
+    ray.get(begun)
 
 
 def _anywhere(job: Job) -> Job:
@@ -157,30 +193,57 @@ def _tries() -> dict[str, Any]:
     return {"max_task_retries": TRIES_AGAIN}
 
 
-class _Actor:
+class Actor:
     """Loads the models once, then does one clip at a time."""
 
     def __init__(self, task: Task, fingerprint: str) -> None:
+        """Load the models of a task, which must be those of this fingerprint."""
+        self._task = task
+        self._fingerprint = fingerprint
+        self._open()
+
+    def _open(self) -> None:
         self._opened = ExitStack()
-        self._failure: Message | None = None
+        self._failure: Failed | None = None
         try:
-            ready, self._do = task.open(self._opened)
+            ready, self._do = self._task.open(self._opened)
+            if ready.unavailable or ready.settings != self._fingerprint:
+                raise cannot_load(ready, "")
         except EmiError as error:
-            self._failure = Failed(reason=str(error))
-        else:
-            if ready.unavailable or ready.settings != fingerprint:
-                self._failure = ready
+            self._failure = _here(Failed(reason=str(error)))
+        except Exception as error:
+            logger.exception("the models cannot be loaded")
+            self._failure = _here(Failed(reason=f"{type(error).__name__}: {error}"))
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
-        answers = []
-        for text in block["job"]:
-            job = from_text(str(text))
-            if self._failure is not None:
-                answers.append(to_text(self._failure))
-            elif isinstance(job, Job):
-                answers.append(to_text(self._do(job)))
+        """The results of jobs; both are the columns of a block."""
+        jobs = [from_text(str(text)) for text in block["job"]]
+        answers = [to_text(self._answer(job)) for job in jobs if isinstance(job, Job)]
         give_memory_back()
         return {"done": answers}
+
+    def _answer(self, job: Job) -> Message:
+        if self._failure is not None:
+            return self._failure
+        try:
+            done = self._do(job)
+        except Exception as error:
+            logger.exception("%s", job.path)
+            # What it has loaded may be broken: a process of the pool would have died of this.
+            with suppress(Exception):
+                self._opened.close()
+            self._open()
+            where = f"{type(error).__name__} on {socket.gethostname()}"
+            return Refused(id=job.id, reason=f"{where}: {' '.join(str(error).split())}")
+        return _here(done) if isinstance(done, Failed) else done
+
+
+def _here(failed: Failed) -> Failed:
+    return Failed(reason=f"on {socket.gethostname()}: {failed.reason}")
+
+
+def _begin() -> None:
+    """Run where a worker could."""
 
 
 def _load(task: Task) -> str:
@@ -189,7 +252,7 @@ def _load(task: Task) -> str:
         try:
             return to_text(task.open(opened)[0])
         except EmiError as error:
-            return to_text(Failed(reason=str(error)))
+            return to_text(_here(Failed(reason=str(error))))
 
 
 def _result(message: Message) -> Written | Refused:

@@ -37,11 +37,13 @@ from emi_live.errors import ConfigurationError, StageError
 from emi_live.health import Health
 from emi_live.worker import Worker
 from emi_models.console import native_stderr_logged
+from emi_models.files import sweep_folders, temporary_folder
 from emi_models.libraries import require
 
 __all__ = ["AUTO", "Cluster", "check_address", "connected", "watched"]
 
 AUTO: Final = "auto"
+FOLDER: Final = "emi-ray-"
 # Ray's sockets lie at most 64 characters below its folder, and a path of a socket has at most 107.
 LONGEST_FOLDER: Final = 107 - 64
 SHORT_FOLDER: Final = "/tmp"  # noqa: S108  # mkdtemp makes a folder of ours in it
@@ -81,6 +83,7 @@ class Cluster:
     here: bool  # whether it was started here, and ends with us
     cpus: float
     gpus: float
+    nodes: tuple[float, ...] = ()  # the cores of each machine
 
 
 @contextmanager
@@ -280,7 +283,8 @@ def _cluster(*, here: bool) -> Cluster:
         host = address.rpartition(":")[0].strip("[]")
         if not _is_loopback(host):  # a later release has no such setting
             raise StageError(f"Ray listens on {host}, not on loopback: install the release in uv.lock")
-    return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0))
+    nodes = tuple(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0), nodes)
 
 
 def check_address(address: str) -> None:
@@ -307,20 +311,18 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for Ray's logs and sockets; removed at the end.
+    """A folder for Ray's logs and sockets; removed at the end, or by the next command after `kill -9`.
 
     Ray gives everybody all rights to its folder, so it is one below a folder of ours.
     """
     base = tempfile.gettempdir()
     if len(base) + len("/emi-ray-12345678/r") > LONGEST_FOLDER:
         base = SHORT_FOLDER
-    ours = Path(tempfile.mkdtemp(prefix="emi-ray-", dir=base))
-    try:
+    sweep_folders(FOLDER, base)
+    with temporary_folder(FOLDER, base) as ours:
         (ours / "home").mkdir()
         (ours / "home" / "ray_bootstrap_config.yaml").write_text("{}\n", encoding="utf-8")
         yield ours / "r"
-    finally:
-        shutil.rmtree(ours, ignore_errors=True)
 
 
 @contextmanager

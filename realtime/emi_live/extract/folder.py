@@ -42,6 +42,7 @@ __all__ = [
     "claimed",
     "leave_note",
     "list_videos",
+    "noted",
     "rate",
 ]
 
@@ -223,6 +224,15 @@ def leave_note(folder: Path, entry: Entry) -> None:
         WriteError: the disk is full, or the folder may not be written to.
     """
     atomic_write(folder / NOTE.format(entry.id), json.dumps(asdict(entry)))
+
+
+def noted(folder: Path, entry: Entry) -> bool:
+    """Whether `leave_note` has left this note in the folder."""
+    note = folder / NOTE.format(entry.id)
+    try:
+        return bool(json.loads(note.read_bytes()) == asdict(entry))
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

@@ -281,7 +281,10 @@ def cannot_load(message: Message | None, ending: str) -> EmiError:
         modality, reason = next(iter(message.unavailable.items()))
         return ModelUnavailableError(f"{modality} cannot be extracted: {reason}; or --without {modality}")
     if isinstance(message, Ready):
-        return StageError("a worker process runs other encoders than the first one; start again")
+        return StageError(
+            "a worker runs other models than the first one; give all the same (`emi models pull`), and start "
+            "again"
+        )
     return StageError(f"a worker process {ending} while it loaded the encoders; try fewer --workers")
 
 

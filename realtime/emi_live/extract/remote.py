@@ -6,21 +6,20 @@ with the remedy, so that an object that cannot be had costs one clip and not the
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from time import time
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.errors import EmiError
-from emi_models.files import locked
+from emi_models.files import WriteError, sweep_folders, temporary_folder
 from emi_models.libraries import require
 
 __all__ = ["Remote", "fetched", "is_url", "objects_below", "one_object", "sweep_copies"]
@@ -30,8 +29,7 @@ WEB: Final = ("http", "https")
 CONNECT_S: Final = 30.0
 STALLED_S: Final = 60.0  # without a byte, from a web server; a long download may take as long as it needs
 COPY: Final = "emi-clip-"
-IN_USE: Final = ".in-use"
-NEW_S: Final = 1.0  # of a copy that may not have its lock yet
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 DRIVERS: Final = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 KEYS: Final = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
@@ -107,39 +105,36 @@ def fetched(url: str, size: int = 0) -> Iterator[Path]:
 
     Raises:
         SourceError: it cannot be fetched, or less of it came.
+        WriteError: the temporary folder is full, or cannot be written to.
     """
-    folder = Path(tempfile.mkdtemp(prefix=COPY))
-    try:
-        with locked(folder / IN_USE, lambda: None):  # until this process ends, however it ends
-            local = folder / (re.sub(r"[^\w.-]", "_", _name(url, url))[-100:] or "clip")
-            with _reaching(url, SourceError):
-                fs, root = _opened(url)
-                fs.get_file(root, str(local))
-            came = local.stat().st_size
-            if came < size:
-                raise SourceError(
-                    f"{url}: {came} of {size} bytes came: it was cut off, or replaced by another; the same "
-                    "command tries again"
-                )
-            yield local
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as opened:
+        try:
+            folder = opened.enter_context(temporary_folder(COPY))
+        except OSError as error:
+            raise _no_room(error) from error
+        local = folder / (re.sub(r"[^\w.-]", "_", _name(url, url))[-100:] or "clip")
+        with _reaching(url, SourceError):
+            fs, root = _opened(url)
+            fs.get_file(root, str(local))
+        came = local.stat().st_size
+        if came < size:
+            raise SourceError(
+                f"{url}: {came} of {size} bytes came: it was cut off, or replaced by another; the same "
+                "command tries again"
+            )
+        yield local
 
 
 def sweep_copies() -> None:
     """Remove the copies of clips that killed processes have left on this machine."""
+    sweep_folders(COPY)
 
-    class InUseError(Exception):
-        pass
 
-    def busy() -> None:
-        raise InUseError
-
-    for folder in Path(tempfile.gettempdir()).glob(f"{COPY}*"):
-        with suppress(InUseError, OSError):
-            if (folder / IN_USE).exists() and time() - folder.stat().st_mtime > NEW_S:
-                with locked(folder / IN_USE, busy):
-                    shutil.rmtree(folder, ignore_errors=True)
+def _no_room(error: OSError) -> WriteError:
+    return WriteError(
+        f"the temporary folder {tempfile.tempdir or ''}, to which clips are fetched, cannot be written to: "
+        f"{error.strerror or error}; make room, or set TMPDIR to another folder"
+    )
 
 
 def _entries(fs: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
@@ -220,15 +215,24 @@ def _reaching(url: str, kind: type[ConfigurationError | SourceError]) -> Iterato
     except EmiError:
         raise
     except Exception as error:
+        for each in _chain(error):
+            if isinstance(each, OSError) and each.errno in FULL:
+                raise _no_room(each) from error
         verb = "listed" if kind is ConfigurationError else "fetched"
         raise kind(f"{url} cannot be {verb}: {_reason(url, error)}") from error
 
 
-def _reason(url: str, error: BaseException) -> str:
-    """What happened, from the driver's own error and those that led to it, and what to do."""
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, and those that led to it."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
+    return chain
+
+
+def _reason(url: str, error: BaseException) -> str:
+    """What happened, from the driver's own error and those that led to it, and what to do."""
+    chain = _chain(error)
     statuses = [getattr(each, "status", None) for each in chain]
     names = " ".join(type(each).__name__ for each in chain)
     scheme = url.partition("://")[0].lower()

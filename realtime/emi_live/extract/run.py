@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from emi_live.addresses import safe_address, safe_text
-from emi_live.errors import SourceError
-from emi_live.extract.folder import Entry, Ledger, Listing, Video, claimed
+from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract.folder import Entry, Ledger, Listing, Video, claimed, noted
 from emi_live.extract.places import is_url
 from emi_live.extract.pool import Job, Ready, Refused, Written
 
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from emi_models.data.clip import Rating
     from emi_models.data.dataset import ManifestRow
 
-__all__ = ["Outcome", "Report", "Watcher", "Workers", "extract", "run_jobs"]
+__all__ = ["PATIENCE_S", "Outcome", "Report", "Results", "Watcher", "Workers", "extract", "run_jobs"]
 
 FEATURES: Final = "features"  # of emi_models.data.dataset, which takes seconds to import
 SHARDS: Final = "shards"
+PATIENCE_S: Final = 90.0  # NFS may show a file that another machine wrote only after a minute
+LOOK_EVERY_S: Final = 0.5
 
 
 class Workers(Protocol):
@@ -45,6 +49,30 @@ class Watcher(Protocol):
 
     def refused(self, name: str, reason: str) -> None:
         """One more file cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The folder that workers write to, which this process must see as they do."""
+
+    folder: Path
+    seen: Callable[[Entry], bool]  # whether the files of a clip are there as they were written
+    patience_s: float = PATIENCE_S  # for files that other machines wrote
+
+    def check(self, entry: Entry) -> None:
+        """Wait until the files of a clip are seen.
+
+        Raises:
+            ConfigurationError: they do not come.
+        """
+        end_s = monotonic() + self.patience_s
+        while not self.seen(entry):
+            if monotonic() >= end_s:
+                raise ConfigurationError(
+                    f"--out {self.folder} is not the same folder on every machine: {entry.source} was "
+                    "written into another one; name a folder that all of them share"
+                )
+            Event().wait(LOOK_EVERY_S)
 
 
 @dataclass(slots=True)
@@ -74,6 +102,7 @@ def extract(
     *,
     strict: bool = False,
     shards: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> Report:
     """Extract all clips that are not done yet, and write the manifest.
 
@@ -87,9 +116,11 @@ def extract(
         watcher: gets the progress.
         strict: fail on the first file that cannot be used.
         shards: pack the clips into files of many (see `emi_models.data.shards`).
+        patience_s: as of `Results`.
 
     Raises:
-        ConfigurationError: the folder cannot be written to, or another run writes to it.
+        ConfigurationError: the folder cannot be written to, another run writes to it, or it is not the
+            workers' folder.
         SourceError: strict, and a file cannot be used.
         EmiError: what the workers raise.
     """
@@ -111,7 +142,11 @@ def extract(
         report.kept = [ledger.entries[video.id] for video in listing.videos if video.id not in again]
         watcher.ready(ready, len(report.kept), len(todo))
 
-        for done in run_jobs(pool, listing, todo, report, watcher, strict=strict):
+        def seen(entry: Entry) -> bool:
+            return noted(out, entry) and _features(out, entry.id).is_file()
+
+        results = Results(out, seen, patience_s)
+        for done in run_jobs(pool, listing, todo, report, watcher, results, strict=strict):
             if isinstance(done, Refused):
                 # Features of what the file was before are not its features.
                 if done.id in there:
@@ -132,6 +167,7 @@ def run_jobs(
     todo: Iterable[Video],
     outcome: Outcome,
     watcher: Watcher,
+    results: Results,
     *,
     strict: bool,
 ) -> Iterator[Written | Refused]:
@@ -143,6 +179,7 @@ def run_jobs(
         todo: the clips to do.
         outcome: what became of each file is added to it.
         watcher: gets the progress.
+        results: where the workers write.
         strict: fail on the first file that cannot be used.
 
     Yields:
@@ -150,6 +187,7 @@ def run_jobs(
 
     Raises:
         SourceError: strict, and a file cannot be used.
+        ConfigurationError: what they have written is not seen here.
         EmiError: what the workers raise.
     """
 
@@ -164,6 +202,8 @@ def run_jobs(
         refuse(name, reason)
     waiting = {video.id: video for video in todo}
     for done in pool.run(_job(video) for video in waiting.values()):
+        if isinstance(done, Written):
+            results.check(done.entry)
         yield done
         if isinstance(done, Refused):
             video = waiting[done.id]

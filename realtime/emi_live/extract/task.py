@@ -14,6 +14,7 @@ from emi_live.extract.folder import Entry, leave_note
 from emi_live.extract.places import local_copy, sweep_copies
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
 from emi_models.errors import DataError, EmiError
+from emi_models.files import WriteError
 
 if TYPE_CHECKING:
     from emi_live.extract.encoders import ClipEncoders
@@ -70,6 +71,8 @@ class Task:
             try:
                 with local_copy(job.path, job.size) as path:
                     return _extract(job, path, self.settings, encoders, writer, ready.settings)
+            except WriteError as error:
+                return Failed(reason=str(error))
             except EmiError as error:
                 return Refused(id=job.id, reason=str(error))
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from emi_engine.load import Step
     from emi_live.bus import PacketReader
+    from emi_models import Modality
     from emi_models.store import Progress
 
 __all__ = ["ClipScorer", "Scores", "score"]
@@ -169,6 +170,12 @@ class ClipScorer:
 
     The models stay loaded; they forget each clip before the next one. After a clip at which a part failed,
     they are loaded again.
+
+    Attributes:
+        announcements: what runs, one line each.
+        encoders: the encoder that runs, by modality.
+        recognizer: the speech recogniser's name, "" if none runs.
+        unavailable: why a modality that the settings do not switch off has no encoder, with the remedy.
     """
 
     def __init__(
@@ -192,6 +199,9 @@ class ClipScorer:
         self._models: KeptModels | None = None
         self._progress, self._step = progress, step
         self.announcements: list[str] = []
+        self.encoders: dict[Modality, str] = {}
+        self.recognizer = ""
+        self.unavailable: dict[str, str] = {}
         self._load()
 
     def _load(self) -> KeptModels:
@@ -210,6 +220,19 @@ class ClipScorer:
             self.announcements = list(probe.announcements)
             probe.close()
             opened.pop_all()
+        wanted = {
+            "vision": config.face.enabled,
+            "audio": config.audio.enabled,
+            "text": config.speech.backend != "none",
+        }
+        lacking = encoders.unavailable
+        self.unavailable = {modality: why for modality, why in lacking.items() if wanted[modality]}
+        self.encoders = {
+            modality: encoders.ids[modality]
+            for modality in MODALITIES
+            if wanted[modality] and modality in encoders.ids and modality not in lacking
+        }
+        self.recognizer = "" if encoders.recognizer is None else encoders.recognizer.name
         self._models = models
         return models
 

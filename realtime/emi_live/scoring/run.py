@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.config import LiveConfig
-from emi_live.errors import ConfigurationError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.extract.folder import SUFFIXES, Entry, Listing, Video, claimed
 from emi_live.extract.places import (
     Place,
@@ -30,7 +30,7 @@ from emi_live.extract.places import (
     sweep_copies,
 )
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
-from emi_live.extract.run import Outcome, run_jobs
+from emi_live.extract.run import PATIENCE_S, Outcome, Results, run_jobs
 from emi_live.scoring.files import FORMATS, summary_of, write_summary
 from emi_models.data.clip import check_id
 from emi_models.errors import DataError, EmiError
@@ -39,6 +39,7 @@ from emi_models.files import WriteError, atomic_write
 if TYPE_CHECKING:
     from emi_live.extract.run import Watcher, Workers
     from emi_live.scoring.clip import Scores
+    from emi_models import Modality
 
 __all__ = ["RECORDS", "Plan", "Report", "Task", "find_clips", "score_all"]
 
@@ -161,27 +162,47 @@ class Task:
         from emi_live.scoring.clip import ClipScorer
 
         sweep_copies()
-        scorer = opened.enter_context(ClipScorer(self.config))
-        settings = self.settings
+        models = self.config.models.model_copy(update={"offline": True})  # they were fetched before
+        scorer = opened.enter_context(ClipScorer(self.config.model_copy(update={"models": models})))
+        ready = Ready(
+            encoders=scorer.encoders,
+            recognizer=scorer.recognizer,
+            settings=self.fingerprint(scorer.encoders, scorer.recognizer),
+            announcements=scorer.announcements,
+            unavailable=scorer.unavailable,
+        )
+
+        def score(path: Path) -> Scores:
+            scores = scorer.score(path)
+            for modality, reason in scorer.unavailable.items():  # it loads them again after a failure
+                raise StageError(f"{modality} could not be loaded again: {reason}")
+            return scores
 
         def do(job: Job) -> Written | Refused | Failed:
             try:
                 with local_copy(job.path, job.size) as path:
-                    return _score(job, path, self, settings, scorer.score)
+                    return _score(job, path, self, ready.settings, score)
+            except WriteError as error:
+                return Failed(reason=str(error))
             except EmiError as error:
                 return Refused(id=job.id, reason=str(error))
 
-        ready = Ready(encoders={}, recognizer="", settings=settings, announcements=scorer.announcements)
         return ready, do
 
-    @property
-    def settings(self) -> str:
-        """The same 16 letters for the same results of the same file."""
+    def fingerprint(self, encoders: Mapping[Modality, str], recognizer: str) -> str:
+        """The same 16 letters for the same results of the same file.
+
+        Args:
+            encoders: the encoder that runs, by modality.
+            recognizer: the speech recogniser that runs, "" for none.
+        """
         dumped = self.config.model_dump(mode="json", exclude={"source": True, "output": True, "models": True})
         checkpoint = self.config.fusion.checkpoint
         facts = {
             "version": VERSION,
             "config": dumped,
+            "encoders": dict(encoders),
+            "recognizer": recognizer,
             "track": self.config.source.audio_track,
             "cut": self.plan.cut,
             "checkpoint": None if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
@@ -205,6 +226,7 @@ def score_all(
     *,
     overwrite: bool = False,
     strict: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> Report:
     """Score all clips that are not done yet, and write the summary.
 
@@ -215,10 +237,11 @@ def score_all(
         watcher: gets the progress.
         overwrite: replace files that are in the way.
         strict: fail on the first clip that cannot be used.
+        patience_s: as of `Results`.
 
     Raises:
-        ConfigurationError: the folder cannot be written to, or has files that this command has not written
-            with these settings.
+        ConfigurationError: the folder cannot be written to, has files that this command has not written
+            with these settings, or is not the workers' folder.
         SourceError: strict, and a clip cannot be used.
         EmiError: what the workers raise.
     """
@@ -226,10 +249,19 @@ def score_all(
     with ExitStack() as opened:
         opened.enter_context(claimed(plan.out))
         _sweep(listing, plan)
-        todo = _to_do(listing, task, report, overwrite=overwrite)
+        _check_summary(plan, overwrite=overwrite)
         pool = opened.enter_context(workers)
-        watcher.ready(pool.ready(), len(report.kept), len(todo))
-        for _ in run_jobs(pool, listing, todo, report, watcher, strict=strict):
+        ready = pool.ready()
+        todo = _to_do(listing, plan, ready.settings, report, overwrite=overwrite)
+        watcher.ready(ready, len(report.kept), len(todo))
+
+        def seen(entry: Entry) -> bool:
+            record = _read(plan.record(entry.id)) or {"done": False}
+            same = (record.get("settings"), record.get("size"), record.get("mtime_ns"))
+            return record["done"] and same == (entry.settings, entry.size, entry.mtime_ns)
+
+        results = Results(plan.out, seen, patience_s)
+        for _ in run_jobs(pool, listing, todo, report, watcher, results, strict=strict):
             pass  # the workers have written everything
     records = [_read(plan.record(video.id)) for video in listing.videos]
     report.rows = [record["summary"] for record in records if record is not None and record["done"]]
@@ -238,22 +270,25 @@ def score_all(
     return report
 
 
-def _to_do(listing: Listing, task: Task, report: Report, *, overwrite: bool) -> list[Video]:
-    """The clips that are not done yet; those that are go into the report."""
-    plan, todo = task.plan, list[Video]()
+def _check_summary(plan: Plan, *, overwrite: bool) -> None:
     if not overwrite and (plan.out / SUMMARY).exists() and not (plan.out / RECORDS).is_dir():
         raise ConfigurationError(f"{plan.out / SUMMARY} is there; give --overwrite, or another folder")
+
+
+def _to_do(listing: Listing, plan: Plan, settings: str, report: Report, *, overwrite: bool) -> list[Video]:
+    """The clips that are not done yet; those that are go into the report."""
+    todo = list[Video]()
     for video in listing.videos:
         record = _read(plan.record(video.id)) or {}
-        ours = record.get("settings") == task.settings
+        ours = record.get("settings") == settings
         files = plan.all_files(video.id)
         if ours and record["done"] and _same(record, video) and _all_there(plan, video.id, record):
             report.kept.append(video.id)
             continue
         if not (ours or overwrite) and (there := [file for file in files if file.exists()]):
             raise ConfigurationError(
-                f"{there[0]} is there, and not from a run with these settings; give --overwrite, or another "
-                "folder"
+                f"{there[0]} is there, and not from a run with these settings and models; give --overwrite, "
+                "or another folder"
             )
         todo.append(video)
     return todo

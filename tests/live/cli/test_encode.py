@@ -119,6 +119,8 @@ def test_bad_use_is_one_line_and_exit_code_2(
         (("--data", folder, "--encoder", model, "--source", "frames"), "--source"),
         (("--data", folder, "--encoder", model, "--pooling", "max"), "--pooling"),
         (("--data", folder, "--encoder", model, "--name", "../x"), "--name"),
+        (("--data", folder, "--encoder", model, "--cluster", "auto"), "--cluster"),
+        (("--data", folder, "--encoder", model, "--workers", 2), "--workers"),
         (("--data", folder, "--encoder", model, "--name", "vit"), "another folder"),
         ((), "--videos"),
     ):

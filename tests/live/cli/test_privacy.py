@@ -230,6 +230,17 @@ def test_a_server_on_ray_says_what_its_processes_send_each_other() -> None:
     assert ("opens", "Ray's ports on 127.0.0.1") in found
     assert ("telemetry", "ray") in found
     assert ("sends", "pictures, sound and messages") in found
+    assert ("sends", "sound and windows") in found
+    assert ("writes", "emi-tls-… in the temporary folder") in found
     assert ("contacts", "the head of Ray at 192.0.2.7:6379") in {
         (fact.kind, fact.what) for fact in facts(config, serve="192.0.2.5", cluster="192.0.2.7:6379")
     }
+
+
+def test_clips_on_ray_may_come_from_elsewhere_and_are_copied() -> None:
+    found = list(facts(LiveConfig(), cluster="auto"))
+    (store,) = [line for line in lines(found, "contacts") if "clips at a URL" in line]
+    assert "169.254.169.254" in store
+    assert not [line for line in lines(found, "contacts") if line.startswith("nobody:")]
+    assert [line for line in lines(found, "writes") if line.startswith("emi-clip-…")]
+    assert not [line for line in lines(found, "writes") if "private key" in line]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from emi_live.cluster.clips import Actor, await_cores, cores_each
 from emi_live.cluster.ray_start import check_address, log_warning
 from emi_live.errors import ConfigurationError
+from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written, from_text, to_text
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip
+from tests.live.extract.bodies import entry_of
 
 pytest.importorskip("ray")
 TASKS = "tests.live.cluster.tasks"
@@ -81,6 +86,100 @@ def test_warnings_of_ray_are_logged_in_one_line_each_and_expected_ones_for_debug
     assert said[1][1].startswith("Ray: A worker died. Why: it was")
     assert all(len(text) <= 210 and "\n" not in text for _, text in said)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "each"),
+    [
+        ([2.0], 1, 2.0),
+        ([2.0], 2, 1.0),
+        ([8.0, 8.0], 8, 2.0),
+        ([1.0, 1.0, 1.0, 1.0], 2, 1.0),  # no machine has two
+        ([3.0, 3.0], 3, 1.5),
+        ([3.0], 7, 0.4285),
+        ([4.0, 1.0], 3, 1.3333),
+        ([0.0], 1, 0.0),
+    ],
+)
+def test_every_actor_fits_on_a_machine(nodes: list[float], count: int, each: float) -> None:
+    assert cores_each(nodes, count) == each
+    assert not each or sum(int(cores / each) for cores in nodes) >= count
+
+
+class BusyRay:
+    """A cluster whose cores others have, for a while."""
+
+    def wait(self, refs: list[object], timeout: float) -> tuple[list[object], list[object]]:
+        return [], refs
+
+    def get(self, ref: object) -> object:
+        return ref
+
+    def available_resources(self) -> dict[str, float]:
+        return {"memory": 1.0}
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0}
+
+
+def test_that_no_core_is_free_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    await_cores(BusyRay(), "started", 2.0, 0.0)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "2 free cores for a worker: 0 of all 8 are free" in said
+
+
+class Breaking:
+    """A task that does what the name of a clip says, and counts how often it was opened."""
+
+    debug = False
+
+    def __init__(self, *ready: Ready) -> None:
+        self.ready = ready
+        self.opened = 0
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        def do(job: Job) -> Written | Refused | Failed:
+            if job.id == "break":
+                raise ZeroDivisionError("one\nof ours")
+            return (
+                Failed(reason="the disk is full")
+                if job.id == "full"
+                else Written(entry=entry_of(job), damaged=0)
+            )
+
+        self.opened += 1
+        return self.ready[min(self.opened, len(self.ready)) - 1], do
+
+
+def ready(settings: str = "s", **unavailable: str) -> Ready:
+    return Ready(encoders={}, recognizer="", settings=settings, unavailable=unavailable)
+
+
+def ask(actor: Actor, *names: str) -> list[object]:
+    jobs = [Job(id=name, path=f"/{name}", name=name, size=1, mtime_ns=1) for name in names]
+    return [from_text(text) for text in actor({"job": [to_text(job) for job in jobs]})["done"]]
+
+
+def test_an_error_that_nobody_expected_is_told_and_costs_one_clip() -> None:
+    task = Breaking(ready())
+    broken, good = ask(Actor(task, "s"), "break", "good")
+    assert broken == Refused(id="break", reason=f"ZeroDivisionError on {socket.gethostname()}: one of ours")
+    assert isinstance(good, Written)
+    assert task.opened == 2, "what is loaded may be broken"
+
+
+def test_an_actor_that_cannot_work_names_its_machine() -> None:
+    here = f"on {socket.gethostname()}: "
+    (full,) = ask(Actor(Breaking(ready()), "s"), "full")
+    assert full == Failed(reason=f"{here}the disk is full")
+    (other,) = ask(Actor(Breaking(ready("t")), "s"), "good")
+    assert isinstance(other, Failed)
+    assert other.reason.startswith(f"{here}a worker runs other models")
+    (lacking,) = ask(Actor(Breaking(ready(vision="no face model")), "s"), "good")
+    assert isinstance(lacking, Failed)
+    assert "vision cannot be extracted: no face model" in lacking.reason
+    *_, later = ask(Actor(Breaking(ready(), ready(text="no memory")), "s"), "break", "good")
+    assert isinstance(later, Failed), "what it loads again must be what it had"
 
 
 @pytest.mark.slow

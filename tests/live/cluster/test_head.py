@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from emi_live.cluster import ray_start
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -108,3 +111,18 @@ def test_a_head_that_comes_back_is_waited_for_and_that_is_said() -> None:
     assert process.returncode == 0
     assert said == f"the head of Ray at 127.0.0.1:{port} does not answer; waiting for 10 s\n"
     assert errors == ""
+
+
+def test_the_folder_of_a_killed_command_is_removed_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="e", dir="/tmp") as base:  # a short name
+        monkeypatch.setattr(tempfile, "tempdir", base)
+        left = Path(base, "emi-ray-left")
+        left.mkdir()
+        (left / ".in-use").touch()
+        os.utime(left, (0, 0))
+        with ray_start._folder() as ours:
+            assert not left.exists()
+            os.utime(ours.parent, (0, 0))
+            with ray_start._folder():
+                assert ours.parent.exists(), "its command runs"
+        assert list(Path(base).iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -16,7 +17,9 @@ from emi_live.errors import ConfigurationError, SourceError
 from emi_live.extract.folder import list_videos
 from emi_live.extract.places import Place, in_manifest, in_store, local_copy, sweep_copies
 from emi_live.scoring.run import find_clips
+from emi_models.files import WriteError
 
+fsspec = pytest.importorskip("fsspec")
 fsspec = pytest.importorskip("fsspec")
 aiohttp = pytest.importorskip("aiohttp")
 CLIP = b"x" * 5000
@@ -113,6 +116,20 @@ def test_a_store_is_listed_with_all_folders_in_order(memory: str) -> None:
             assert path.read_bytes() == CLIP
             assert path.suffix == Path(video.name).suffix
         assert not path.parent.exists()
+
+
+def test_a_full_disk_is_not_the_clip_s_fault(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_file(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot copy") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    base = fsspec.get_filesystem_class("memory")
+    full = type("Full", (base,), {"protocol": "full", "get_file": get_file})
+    fsspec.register_implementation("full", full, clobber=True)
+    with pytest.raises(WriteError, match=r"No space left on device; .*TMPDIR"), local_copy("full://c.mp4"):
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(WriteError, match="TMPDIR"), local_copy(f"{memory}/c.mp4"):
+        pass
 
 
 def test_one_object_is_a_listing_of_one(memory: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from emi_live.errors import ConfigurationError, SourceError
-from emi_live.extract.folder import Entry, claimed, list_videos, rate
+from emi_live.extract.folder import LEDGER, Entry, claimed, leave_note, list_videos, rate
 from emi_live.extract.pool import Job, Ready, Refused, Written
 from emi_live.extract.run import Report, extract
 from emi_models.data import open_clips
@@ -53,7 +53,8 @@ class Writing:
             track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             self._writer.write(clip, source=job.name)
-            yield Written(entry=entry_of(job, self._settings), damaged=int(b"damaged" in content))
+            leave_note(self._out, entry := entry_of(job, self._settings))
+            yield Written(entry=entry, damaged=int(b"damaged" in content))
 
 
 class Quiet:
@@ -134,6 +135,14 @@ def test_a_bad_file_is_told_left_out_and_tried_again(videos: Path) -> None:
     assert [row.id for row in report.rows] == ["00001", "a", "c"]  # what b was before is not what it is
     (videos / "b.mp4").write_bytes(b"good")
     assert [entry.id for entry in run(videos).written] == ["b"]
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_that_the_workers_do_not_share_is_said(videos: Path, shards: bool) -> None:
+    out, theirs = videos.parent / "out", Writing(videos.parent / "elsewhere", "s")
+    with pytest.raises(ConfigurationError, match="not the same folder on every machine"):
+        extract(list_videos(videos), {}, out, theirs, Quiet(), shards=shards, patience_s=0)
+    assert not (out / LEDGER).exists()
 
 
 def test_strict_fails_on_the_first_bad_file_and_keeps_what_is_done(videos: Path) -> None:

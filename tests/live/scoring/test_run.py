@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from emi_live.config import LiveConfig
+from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.extract.folder import Entry
 from emi_live.extract.pool import Job, Ready, Refused, Written
@@ -21,9 +23,11 @@ from tests.live.scoring.scores import made_up
 class Workers:
     """Score in this process; clips whose name begins with "bad" are refused."""
 
-    def __init__(self, task: Task, most: int = 99) -> None:
+    def __init__(self, task: Task, most: int = 99, recognizer: str = "") -> None:
         self._task = task
         self._most = most
+        self._recognizer = recognizer
+        self._settings = task.fingerprint({}, recognizer)
 
     def __enter__(self) -> Self:
         return self
@@ -32,7 +36,7 @@ class Workers:
         pass
 
     def ready(self) -> Ready:
-        return Ready(encoders={}, recognizer="", settings=self._task.settings)
+        return Ready(encoders={}, recognizer=self._recognizer, settings=self._settings)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
         for number, job in enumerate(jobs):
@@ -41,7 +45,7 @@ class Workers:
             if job.name.startswith("bad"):
                 yield Refused(id=job.id, reason=f"{job.path}: holds nothing")
                 continue
-            done = run._score(job, Path(job.path), self._task, self._task.settings, lambda _: made_up())
+            done = run._score(job, Path(job.path), self._task, self._settings, lambda _: made_up())
             assert isinstance(done, Written)
             yield done
 
@@ -98,7 +102,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score(clips, task, most=2)
     begun = Plan(out=tmp_path / "out").record("c")  # as if killed while the files of c were written
-    begun.write_text(json.dumps({"settings": task.settings, "done": False}))
+    begun.write_text(json.dumps({"settings": task.fingerprint({}, ""), "done": False}))
     files(tmp_path / "out", "c.csv", ".d.csv.xyz.part", ".theirs.part")
     report = score(clips, task)
     assert report.kept == ["a"]
@@ -130,6 +134,23 @@ def test_another_one_s_file_is_not_overwritten_unasked(tmp_path: Path) -> None:
     other = Task(plan=Plan(out=out, cut=0.3), config=LiveConfig())
     with pytest.raises(ConfigurationError, match="--overwrite"):  # ours, but of other settings
         score(clips, other)
+    pool = Workers(task, recognizer="whisper-tiny")
+    with pytest.raises(ConfigurationError, match="--overwrite"):  # and of other models
+        score_all(find_clips([str(clips)]), task, pool, Watcher())
+
+
+def test_a_folder_that_the_workers_do_not_share_is_said(tmp_path: Path) -> None:
+    clips = files(tmp_path / "clips", "a.mp4")
+    task = Task(plan=Plan(out=tmp_path / "out"), config=LiveConfig())
+    theirs = replace(task, plan=replace(task.plan, out=tmp_path / "elsewhere"))
+    listing = find_clips([str(clips)])
+    with pytest.raises(ConfigurationError, match="not the same folder on every machine"):
+        score_all(listing, task, Workers(theirs), Watcher(), patience_s=0)
+    assert not (tmp_path / "out/summary.csv").exists()
+    score(clips, task)
+    (clips / "a.mp4").write_bytes(b"another clip")  # here lies what the clip was before
+    with pytest.raises(ConfigurationError, match="not the same folder"):
+        score_all(find_clips([str(clips)]), task, Workers(theirs), Watcher(), patience_s=0)
 
 
 @pytest.mark.parametrize("name", ["a.words.csv", "a_physio.json", "a.overlay.mp4", "summary.csv"])
@@ -154,3 +175,15 @@ def test_strict_fails_on_the_first_bad_clip(tmp_path: Path) -> None:
     task = Task(plan=Plan(out=tmp_path / "out"), config=LiveConfig())
     with pytest.raises(SourceError, match=r"bad\.mp4: holds nothing"):
         score(clips, task, strict=True)
+
+
+def test_a_worker_that_lacks_a_model_says_so_and_fetches_nothing(tmp_path: Path) -> None:
+    settings = ["speech.backend=none", f"models.directory={tmp_path}"]
+    with ExitStack() as opened:
+        task = Task(plan=Plan(out=tmp_path / "out"), config=load_config(None, settings))
+        ready, _ = task.open(opened)
+    assert list(ready.unavailable) == ["vision"]  # words are switched off by the settings
+    assert "offline" in ready.unavailable["vision"]
+    assert list(ready.encoders) == ["audio"]
+    assert ready.settings == task.fingerprint(ready.encoders, "")
+    assert ready.settings != task.fingerprint({**ready.encoders, "vision": "face"}, "")
