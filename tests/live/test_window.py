@@ -154,10 +154,9 @@ def test_beside_words_a_face_that_is_lost_widens_intervals_and_one_that_never_ca
         name: {"joy": IntervalTable((), (width,), (width,), 100)}
         for name, width in (("vision", 0.1), ("text", 0.1), (NONE, 0.5))
     }
-    before, after = (
-        Calibration(tables).intervals([0.5] * 6, used, gone)[5]
-        for used, gone in ((["vision", "text"], 0.0), (["text"], lost.gone))
-    )
+    calibration = Calibration(tables)
+    before = calibration.intervals([0.5] * 6, ("vision", "text"))[5]
+    after = calibration.intervals([0.5] * 6, ("text",), lost.gone)[5]
     assert before == pytest.approx((0.4, 0.6))
     assert after == pytest.approx((0.3, 0.7))  # a quarter of the way from 0.1 to 0.5
 
