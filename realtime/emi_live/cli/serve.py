@@ -103,11 +103,12 @@ def serve(
         ),
     ] = None,
     replicas: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Of the server, each for --sessions people: N, or as many as needed.", metavar="N|MIN:MAX"
+            help="Of the server, each for --sessions people: N, or as many as needed; without it 2.",
+            metavar="N|MIN:MAX",
         ),
-    ] = "2",
+    ] = None,
     networks: Annotated[
         int,
         typer.Option(help="Replicas of one network for all; 0: each session has its own.", min=0, max=64),
@@ -145,6 +146,8 @@ def serve(
             overrides["models"] = {"offline": True}
         settings = load_config(config, set_ or (), overrides)
         _check_certificate(certificate, key, self_signed=self_signed)
+        if cluster is None:
+            _check_alone(replicas=replicas, networks=networks, recognizers=recognizers, rolling=rolling)
         require(
             "starlette",
             "uvicorn",
@@ -168,14 +171,14 @@ def serve(
         set_up_logging(debug, view=False)
         everywhere = host in ("0.0.0.0", "::")  # noqa: S104 # the user has asked for it
         local = server.is_loopback(host)
-        if not local and token is None:
+        if not local and token is None and cluster is None:  # a service on a cluster may have one
             token = secrets.token_urlsafe(16)
         names = [*(name or ()), *(() if local or everywhere else (host,))]
         servers = _prepare_rtc(ice or (), loopback=local)
         access = server.Access(token, server.check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
         if cluster is not None:
-            least, most = _replicas(replicas)
+            least, most = _replicas("2" if replicas is None else replicas)
             plan: dict[str, Any] = {
                 "config": settings,
                 "access": access,
@@ -213,7 +216,7 @@ def serve(
             if self_signed:
                 certificate, key = self_signed_in(Path(folder), access, console)
             for line in where_to_open(host, port, access, secure=certificate is not None):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, emoji=False, highlight=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):  # that is how it ends
                 app = server.build_app(crowd, access, servers, counts=shared.counts)
                 server.serve(app, listener, certificate, key)
@@ -228,6 +231,15 @@ def _check_certificate(certificate: Path | None, key: Path | None, *, self_signe
     for file in (certificate, key):
         if file is not None and not file.is_file():
             raise ConfigurationError(f"there is no file {file}")
+
+
+def _check_alone(**given: object) -> None:
+    """Raise ConfigurationError if an option is given that only a cluster has."""
+    for name, value in given.items():
+        if value not in (None, 0):
+            raise ConfigurationError(
+                f"--{name} is for several processes; add --cluster auto, or leave it out"
+            )
 
 
 def _replicas(text: str) -> tuple[int, int]:

@@ -6,12 +6,14 @@ deployed again by another one ends, and leaves it running.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,7 @@ from emi_live.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from emi_live.config import LiveConfig
     from emi_live.web.replicas import Deployed, Door
     from emi_live.web.server import Access
 
@@ -59,29 +62,34 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
     port, in_use = _free_port(wanted)
     if in_use is not None and address == AUTO:  # an address in use is an error before Ray starts
         raise in_use
+    _fetch_models(plan["config"], console)
     with console.status("starting Ray …") as status, ExitStack() as opened:
         cluster = opened.enter_context(connected(address))
         from emi_live.web.replicas import Plan, deploy, running_at
 
         found = running_at()
         if found is not None:
-            _check_same(address, wanted, found, console)
-            status.update("deploying a new version …")
+            _check_same(address, wanted, found, plan["access"], console)
         elif in_use is not None:
             raise in_use
-        door = found or _new_door(wanted, port, plan["access"], console)
+        access = plan["access"] = _with_token(plan["access"], wanted.host, found)
+        door = found or _new_door(wanted, port, access, console)
+        status.update("loading the models …" if found is None else "deploying a new version …")
         with ExitStack() as failed:
             if found is None:
                 failed.callback(_forget, door)
-            deployed = deploy(Plan(**plan, cpus=0.0 if cluster.here else 1.0), door)
+            tell = partial(console.print, style="yellow", markup=False, emoji=False, soft_wrap=True)
+            what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
+            deployed = deploy(what, door, here=cluster.here, tell=tell)
             failed.pop_all()
         opened.callback(_end, deployed, door, console)
         running = opened.pop_all()
     with running, suppress(KeyboardInterrupt):
+        _say_what_runs(deployed.what_runs(), console)
         if found is not None:
             console.print("[bold]this version has replaced the one before[/bold]; its sessions have moved")
-        for line in where_to_open(door.host, door.port, plan["access"], secure=door.certificate is not None):
-            console.print(line, highlight=False, soft_wrap=True)
+        for line in where_to_open(door.host, door.port, access, secure=door.certificate is not None):
+            console.print(line, emoji=False, highlight=False, soft_wrap=True)
         say = f"{plan['least']}" if plan["least"] == plan["most"] else f"{plan['least']} to {plan['most']}"
         console.print(
             f"[dim]{say} replicas on Ray at {cluster.address}, {plan['sessions']} people each[/dim]"
@@ -99,6 +107,44 @@ def _end(deployed: Deployed, door: Door, console: Console) -> None:
         console.print("[dim]ending the replicas …[/dim]")
         if deployed.close():
             _forget(door)
+        elif not deployed.replaced:
+            console.print("[yellow]the cluster does not answer; the service may go on there[/yellow]")
+
+
+def _fetch_models(config: LiveConfig, console: Console) -> None:
+    """Fetch what is not on this machine, before many replicas want it; who lacks a model says so later."""
+    from emi_live.cli.options import download_bar
+    from emi_live.cli.privacy import models_wanted
+    from emi_models.errors import EmiError
+    from emi_models.store import ModelStore
+
+    store = ModelStore(config.models.directory, offline=config.models.offline)
+    if store.fetches:
+        with download_bar(console) as progress:
+            for name in models_wanted(config, store):
+                with suppress(EmiError):
+                    store.locate(name, progress)
+
+
+def _say_what_runs(found: dict[str, list[str]], console: Console) -> None:
+    """Say which models run, for each machine where they differ."""
+    from emi_live.cli.session import announce
+
+    by_lines: dict[tuple[str, ...], list[str]] = {}
+    for host, lines in found.items():
+        by_lines.setdefault(tuple(lines), []).append(host)
+    for what, hosts in by_lines.items():
+        if len(by_lines) > 1:
+            console.print(f"on {', '.join(hosts)}:", style="bold", markup=False, highlight=False)
+        announce(console, list(what))
+
+
+def _with_token(access: Access, host: str, found: Door | None) -> Access:
+    """The token that is given, else that of the service which runs, else a new one if others can connect."""
+    from emi_live.web.server import is_loopback
+
+    token = access.token or (found and found.token)
+    return replace(access, token=token or (None if is_loopback(host) else secrets.token_urlsafe(16)))
 
 
 def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
@@ -119,21 +165,29 @@ def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Do
     if not wanted.self_signed:
         if wanted.certificate is not None:
             check_certificate(wanted.certificate, wanted.key)
-        files = (one and one.resolve() for one in (wanted.certificate, wanted.key))
-        return Door(wanted.host, port, *files)
+        certificate, key = (one and one.resolve() for one in (wanted.certificate, wanted.key))
+        return Door(wanted.host, port, certificate, key)
     # The proxies read it whenever they start, also when this command has ended and its service goes on.
     return Door(wanted.host, port, *self_signed_in(Path(tempfile.mkdtemp(prefix=FOLDER)), access, console))
 
 
-def _check_same(address: str, wanted: Wanted, found: Door, console: Console) -> None:
+def _check_same(address: str, wanted: Wanted, found: Door, access: Access, console: Console) -> None:
     """Raise ConfigurationError if a service that runs cannot be replaced by one with these options."""
     from emi_live.web.certificate import fingerprint_of
+    from emi_live.web.server import is_loopback
 
     end = "end it first (Ctrl-C where it runs)"
     if wanted.host != found.host or wanted.port not in (0, found.port):
         raise ConfigurationError(
             f"--cluster {address}: emi serve runs there at {found.host}:{found.port}; give that --host and "
             f"--port to replace it, or {end}"
+        )
+    known = found.token is not None or is_loopback(found.host)
+    if access.token is not None and known and access.token != found.token:
+        has = "no" if found.token is None else "another"
+        raise ConfigurationError(
+            f"--cluster {address}: the service that runs there has {has} token, and its sessions come back "
+            f"with that; leave --token out, or {end}"
         )
     own = found.certificate is not None and found.certificate.parent.name.startswith(FOLDER)
     given = wanted.certificate and wanted.certificate.resolve()
@@ -145,6 +199,11 @@ def _check_same(address: str, wanted: Wanted, found: Door, console: Console) -> 
             f"or {end}"
         )
     if own and found.certificate is not None:
+        if not found.certificate.is_file():
+            raise ConfigurationError(
+                f"--cluster {address}: the self-signed certificate of the service that runs there is not on "
+                f"this machine ({found.certificate}); give the command where it is, or {end}"
+            )
         show_fingerprint(fingerprint_of(found.certificate), console)
 
 
@@ -168,6 +227,7 @@ def show_fingerprint(fingerprint: str, console: Console) -> None:
     """Say what people are to compare."""
     console.print(
         f"[yellow]self-signed: browsers warn; its SHA-256 is[/yellow]\n{fingerprint}",
+        emoji=False,  # :CD: would be one
         highlight=False,
         soft_wrap=True,
     )

@@ -1,6 +1,6 @@
 """Starts Ray on this machine, or joins a cluster that runs: no port beyond loopback, no statistics.
 
-Ray looks outside in three places, each of which is closed here (docs/decisions/0044, seen in Ray 2.60):
+Ray looks outside in four places, each of which is closed here (docs/decisions/0044, seen in Ray 2.60):
 
 - To learn its own address it opens a UDP socket to 8.8.8.8, even if it is told 127.0.0.1, and then binds its
   ports to the address that it found. `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0` makes it use loopback, as it does
@@ -9,6 +9,7 @@ Ray looks outside in three places, each of which is closed here (docs/decisions/
   metadata.google.internal), even with statistics off, unless `~/ray_bootstrap_config.yaml` is there. Ray's
   own processes therefore get a home of their own with an empty one; the workers keep yours.
 - Usage statistics, which a cluster made by `ray start` sends: `RAY_USAGE_STATS_ENABLED=0`.
+- gRPC reads the name servers' addresses at its start: `GRPC_DNS_RESOLVER=native`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ BEFORE_RAY: Final[Mapping[str, str]] = {  # read when `ray` is imported
 BUSY: Final[Mapping[str, str]] = {  # for a machine that does other things too
     "RAY_worker_niceness": "0",  # Ray's 15 has the replicas of a live service wait for all other programs
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",  # in place of five seconds, after which it is ended
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # who hangs cannot send its sessions elsewhere
 }
 LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from ray.serve.config import HTTPOptions
 
-__all__ = ["before_end", "bind_to_own_address", "read_note", "where_serve_listens", "write_note"]
+__all__ = [
+    "before_end",
+    "bind_to_own_address",
+    "drop_notes",
+    "read_note",
+    "read_notes",
+    "where_serve_listens",
+    "write_note",
+]
 
 NAMESPACE: Final = "emi-live"  # of the notes, in the cluster's table of keys and values
 
@@ -83,3 +91,19 @@ def write_note(key: str, value: bytes) -> None:
     from ray.experimental import internal_kv
 
     internal_kv._internal_kv_put(key, value, overwrite=True, namespace=NAMESPACE)
+
+
+def read_notes(prefix: str) -> list[bytes]:
+    """What the cluster keeps under all keys that begin so."""
+    from ray.experimental import internal_kv
+
+    keys = internal_kv._internal_kv_list(prefix, namespace=NAMESPACE)
+    found = (internal_kv._internal_kv_get(key, namespace=NAMESPACE) for key in keys)
+    return [note for note in found if note is not None]
+
+
+def drop_notes(prefix: str) -> None:
+    """Have the cluster forget what it keeps under keys that begin so."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)

@@ -88,10 +88,6 @@ class Fusion:
         except WindowLateError:
             return None
 
-    async def counts(self) -> tuple[int, int, int]:
-        """Calls of the network, their rows, and rows that were dropped."""
-        return self._shared.calls, self._shared.rows, self._shared.late
-
     def _compute(
         self, arrays: Mapping[str, NDArray[np.generic]], within_s: float | None
     ) -> NDArray[np.float32]:
