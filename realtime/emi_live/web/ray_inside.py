@@ -102,9 +102,8 @@ def read_notes(prefix: str) -> list[bytes]:
     return [note for note in found if note is not None]
 
 
-def drop_notes(*prefixes: str) -> None:
+def drop_notes(prefix: str) -> None:
     """Have the cluster forget what it keeps under keys that begin so."""
     from ray.experimental import internal_kv
 
-    for prefix in prefixes:
-        internal_kv._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)
+    internal_kv._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)

@@ -516,13 +516,17 @@ class Deployed:
             return False
         if note is not None and running:
             with suppress(Exception):  # the cluster is gone meanwhile
-                _end_application()
+                _end_application(self._owner)
         return True
 
 
-def _end_application() -> None:
-    """End it, and Ray Serve if nothing else runs there; forget its notes."""
-    drop_notes(NOTE, f"{RUNS}/")
+def _end_application(owner: str) -> None:
+    """End it, and Ray Serve if nothing else runs there; forget its secret and its token.
+
+    The note itself stays: a command before may not have seen yet that it was replaced.
+    """
+    _keep(_Note(owner, secrets.token_bytes(32)))
+    drop_notes(f"{RUNS}/")
     if set(serve.status().applications) <= {APP}:
         serve.shutdown()
     else:
@@ -592,7 +596,7 @@ def deploy(
         why = _why(error) if isinstance(error, Exception) else ""
         if alone and not here:
             with suppress(Exception):  # the cluster is gone
-                _end_application()
+                _end_application(owner)
         if not isinstance(error, Exception):  # Ctrl-C
             raise
         goes_on = "; the version before goes on" if old is not None else ""
