@@ -144,6 +144,14 @@ def heard(client: EmiClient, kind: type[Event], within_s: float = PATIENCE_S) ->
     raise AssertionError(f"no {kind.__name__} in {within_s} s")
 
 
+def told_to_have_moved(client: EmiClient) -> WarningEvent:
+    """The warning; a busy machine may also say that it is full."""
+    while "moved" not in (warning := heard(client, WarningEvent, 4 * PATIENCE_S)).text:
+        continue
+    assert isinstance(warning, WarningEvent)
+    return warning
+
+
 def test_a_server_takes_over_a_session_of_another_one_with_its_last_media_and_tells_the_gap() -> None:
     stop = threading.Event()
     with (
@@ -529,8 +537,7 @@ def test_a_session_goes_on_within_five_seconds_when_its_replica_is_killed(on_ray
                 heard(client, EstimateEvent)
             replica = next(one for one in on_ray.children() if has(one, before.partition(".")[0]))
             replica.kill()
-            warning = heard(client, WarningEvent)
-            assert "moved" in warning.text
+            warning = told_to_have_moved(client)
             assert float(warning.text.rpartition(": ")[2].split()[0]) <= 5.0
             assert client.session != before
             heard(client, EstimateEvent)
@@ -552,9 +559,8 @@ def test_a_second_command_replaces_the_service_whose_sessions_move_once(on_ray: 
         try:
             heard(client, EstimateEvent)
             with emi_serve(on_ray.cluster, port, "--replicas", "1", "--set", "window.hop_s=0.25") as second:
-                moved = heard(client, WarningEvent, 4 * PATIENCE_S)
+                moved = told_to_have_moved(client)
                 on_ray.replaced.set()
-                assert "moved" in moved.text
                 assert float(moved.text.rpartition(": ")[2].split()[0]) <= 5.0
                 assert client.session != before
                 heard(client, EstimateEvent)
