@@ -92,12 +92,23 @@ def _is_alone(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run modules with slow tests first, so that with `--dist loadscope` all workers end at the same time.
+    """Run modules with tests that are alone first, then those with slow ones.
 
-    A worker is given up to three modules ahead. If these took minutes, others would wait for it at the end.
+    So that with `--dist loadscope` all workers end at the same time: a worker is given up to three modules
+    ahead. If these took minutes, others would wait for it at the end. A test that is alone waits for those
+    that run; beside others of its kind these are short.
     """
+    alone = {item.path for item in items if _is_alone(item)}
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
-    items.sort(key=lambda item: item.path not in slow)
+    place = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(
+        key=lambda item: (
+            item.path not in alone,
+            item.path not in slow,
+            place[item.path],
+            not _is_alone(item),
+        )
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

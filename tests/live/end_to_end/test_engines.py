@@ -97,7 +97,6 @@ def test_contributions_are_what_is_lost_without_each_modality(engine: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_checkpoint_changes_between_two_windows_and_no_estimate_is_missed(tmp_path: Path) -> None:
     """The other one says 0.9 to everything, so that every estimate shows which of them answered."""
     packaged = load_checkpoint(packaged_checkpoint("compact"))

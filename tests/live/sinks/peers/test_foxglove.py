@@ -62,7 +62,6 @@ def test_a_client_reads_values_states_words_and_markers_at_their_time() -> None:
     assert b"on" in messages["/emi/markers"][0][1]
 
 
-@pytest.mark.alone
 def test_a_viewer_that_reads_nothing_delays_nothing() -> None:
     port = free_port()
     with show([f"foxglove:{port}"]) as running:

@@ -114,7 +114,6 @@ def test_home_assistant_finds_one_sensor_an_intensity(tmp_path: Path) -> None:
 
 
 @needs_broker
-@pytest.mark.alone
 def test_a_broker_that_is_killed_and_comes_back_costs_no_estimate_of_the_engine(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "heard"
     with show([f"mqtt:127.0.0.1:{port}"]) as running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -54,8 +55,10 @@ def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
 
 def rows(path: Path) -> int:
     """How many estimates a file that is being written has."""
+    seen = path.with_suffix(".seen.rrd")
     try:
-        return len(read(path).get("/emi/intensities", ()))
+        shutil.copyfile(path, seen)  # Rerun's reader may wait for a minute in a file that grows
+        return len(read(seen).get("/emi/intensities", ()))
     except (RuntimeError, ValueError, OSError):  # it is not there, or the last message is only half there
         return 0
 
@@ -117,7 +120,6 @@ def test_a_file_has_values_states_words_and_markers_at_their_time(tmp_path: Path
     assert any(text.startswith("vision: ") for _, (text,) in found["/emi/states"])
 
 
-@pytest.mark.alone
 def test_a_viewer_reads_it_live_and_again_after_it_was_closed(tmp_path: Path) -> None:
     port = free_port()
     first, second = tmp_path / "first.rrd", tmp_path / "second.rrd"
@@ -137,7 +139,6 @@ def test_a_viewer_reads_it_live_and_again_after_it_was_closed(tmp_path: Path) ->
     assert running.counter("fusion.missed_hops") <= 2
 
 
-@pytest.mark.alone
 def test_a_full_disk_is_said_and_what_was_written_can_be_read(tmp_path: Path) -> None:
     """In a process of its own, since a limit of the size of files holds for all of them."""
     path = tmp_path / "full.rrd"
