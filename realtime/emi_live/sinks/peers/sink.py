@@ -107,7 +107,10 @@ class PeerSink:
         """Nothing is due: each peer has its own thread."""
 
     def close(self) -> None:
-        """Send what waits, for up to 250 ms, and let go of every peer; a second call does nothing."""
+        """Send what waits, for up to 250 ms, and let go of every peer; a second call does nothing.
+
+        What is not sent by then is dropped, and counted.
+        """
         if self._words is not None:
             self._words.request_stop()
         for line in self._lines:
@@ -211,6 +214,8 @@ class _Line:
                 self.peer.close()
             if failures:
                 self._pause(AGAIN.delay_s(failures), stop)
+        with self._changed:  # the end came first
+            self._drop()
         status = self._health.status(self._name)
         if status.state == "failed":  # the reason stays for whoever asks after the run
             self._health.report(self._name, "ended", status.detail)
@@ -260,5 +265,9 @@ class _Line:
             if not self._over:
                 self._changed.wait_for(lambda: self._over or stop.is_set(), seconds)
             if self._over:  # nothing can be sent any more
-                self._health.count(f"{self._name}.dropped", len(self._waiting))
-                self._waiting.clear()
+                self._drop()
+
+    def _drop(self) -> None:
+        if self._waiting:
+            self._health.count(f"{self._name}.dropped", len(self._waiting))
+            self._waiting.clear()

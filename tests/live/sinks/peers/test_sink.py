@@ -97,6 +97,22 @@ def test_every_peer_gets_every_estimate_and_the_words() -> None:
     assert not [name for name in running.engine.health.snapshot().counters if name.startswith("to-")]
 
 
+def test_what_a_slow_peer_was_not_sent_by_the_end_is_counted() -> None:
+    class SlowPeer(ListPeer):
+        kind = "slow"
+
+        def send(self, event: Estimate | Spoken) -> None:
+            threading.Event().wait(0.4)  # four estimates and two words come meanwhile
+            super().send(event)
+
+    peer = SlowPeer()
+    with show([peer]) as running:
+        running.wait_for(8)
+    until(lambda: running.engine.health.status("to-slow").state == "ended")
+    assert running.counter("to-slow.dropped") >= 5
+    assert len(peer.numbers) <= 5
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_peer_that_takes_nothing_delays_neither_the_engine_nor_another() -> None:
