@@ -289,6 +289,7 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
     with serving(most=1, make_engine=two_faces, tickets=tickets) as served:  # type: ignore[arg-type]
         page = open_page(browser, served, wishes="#transport=webrtc")
         asked: list[str] = []
+        gone: list[Session] = []
         page.on("request", lambda request: asked.append(request.url))
         page.click("#start")
         page.wait_for_selector("#modalities .live")
@@ -299,6 +300,7 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
             (end,) = session.at_end
             mute(end.__self__._connection.sctp.transport.transport._connection)  # type: ignore[attr-defined]
             del served.sessions.running[name]
+            gone.append(session)
             tickets.server = "two"
 
         served.ask(become_another)
@@ -308,6 +310,7 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
         assert name.startswith("two.")
         assert session.taken_over
         assert any("/latest" in url for url in asked), "the browser's own notice comes half a minute later"
+        asyncio.run_coroutine_threadsafe(gone[0].close(), served.loop).result(20)  # no server has it any more
         page.click("#stop")
         page.wait_for_selector("#consent:not([hidden])")
         page.context.close()
