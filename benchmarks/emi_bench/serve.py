@@ -347,9 +347,9 @@ def _grown(name: str, before: dict[str, int], after: dict[str, int]) -> int:
     return after.get(name, 0) - before.get(name, 0)
 
 
-def _batches(before: dict[str, int], after: dict[str, int]) -> dict[int, int]:
-    sizes = {int(name.rpartition("_")[2]): name for name in after if name.startswith(BATCH)}
-    return {size: _grown(name, before, after) for size, name in sorted(sizes.items())}
+def _batches(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    sizes = {int(name.removeprefix(BATCH)): name for name in after if name.startswith(BATCH)}
+    return {str(size): _grown(name, before, after) for size, name in sorted(sizes.items())}
 
 
 def _health_ms(url: str) -> float:

@@ -104,12 +104,12 @@ class Load:
     lost: int = 0  # connections that ended before the time
     behind: int = 0  # sessions that were told that the machine is full
     health_ms: float | None = None  # until /healthz answered, under load
-    hypotheses: dict[int, int] = field(default_factory=dict)  # by how many shared a call; empty: not known
+    hypotheses: dict[str, int] = field(default_factory=dict)  # by how many shared a call, as in JSON
 
     @property
     def together(self) -> float | None:
         """Hypotheses for each call of the recogniser; None: not known."""
-        calls = sum(number / size for size, number in self.hypotheses.items())
+        calls = sum(number / int(size) for size, number in self.hypotheses.items())
         return sum(self.hypotheses.values()) / calls if calls else None
 
     @property

@@ -80,11 +80,11 @@ def test_the_cost_of_a_person_is_that_of_the_most_who_got_their_estimates() -> N
 
 
 def test_the_mean_size_of_a_batch_is_that_of_the_calls() -> None:
-    busy = replace(load(8, 3.0, 1.9, 650.0), hypotheses={1: 10, 2: 8, 4: 24}, behind=8, health_ms=120.0)
+    busy = replace(load(8, 3.0, 1.9, 650.0), hypotheses={"1": 10, "2": 8, "4": 24}, behind=8, health_ms=120.0)
     assert busy.together == 42 / 20
     assert load(1, 5.0, 0.5, 300.0).together is None
     before, after = {"hypotheses_in_batch_of_2": 4}, {"hypotheses_in_batch_of_2": 10, "estimates": 5}
-    assert _batches(before, after) == {2: 6}
+    assert _batches(before, after) == {"2": 6}
 
 
 def test_a_machine_that_refused_somebody_is_not_one_on_which_all_got_their_estimates() -> None:
