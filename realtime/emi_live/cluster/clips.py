@@ -124,8 +124,8 @@ class RayWorkers:
         """Do the jobs; yield the result of each as soon as it is known.
 
         If an actor dies, it is started again and its clip is tried again; if it dies then, the clip is
-        refused. So is one at which an actor has an error that nobody expected; the actor loads its models
-        again.
+        refused. A clip on which an actor raises an unexpected error is refused at once, and the actor loads
+        its models again.
 
         Raises:
             StageError: the actors cannot be started, or Ray failed.

@@ -68,9 +68,9 @@ LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
 # Ray also asks its controller once more to end when it has just ended.
 EXPECTED: Final = re.compile(r"worker processes have been started|Task ServeController\.\w*shutdown failed")
 
-# A head that is gone: Ray waits for a minute, in case it comes back, and then ends us without a word.
+# When the head is gone, Ray waits a minute for it, and then ends this process without a message.
 LOOK_EVERY_S: Final = 1.0
-SAID_AFTER: Final = 5  # looks in a row in which nobody answered
+SAID_AFTER: Final = 5  # tries in a row without an answer
 PATIENCE_S: Final = 50.0  # less than Ray's own
 LAST_S: Final = 5.0  # for the command to end in order
 

@@ -217,7 +217,7 @@ class _Line:
         with self._changed:  # the end came first
             self._drop()
         status = self._health.status(self._name)
-        if status.state == "failed":  # the reason stays for whoever asks after the run
+        if status.state == "failed":  # the reason can be read after the run
             self._health.report(self._name, "ended", status.detail)
 
     def _await_run(self, stop: threading.Event) -> Run | None:
