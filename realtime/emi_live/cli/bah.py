@@ -54,14 +54,14 @@ WORDS: Final = "bah-words"
 BahFeatures = Annotated[
     str | None,
     typer.Option(
-        help="BAH: folder of `emi extract --seconds 0`, or 'none' for words alone. [default: as converted]",
+        help="BAH: folder of `emi extract --seconds 0`, or 'none' for words alone. Default: as converted.",
         metavar="DIR",
     ),
 ]
 BahWindow = Annotated[
     str | None,
     typer.Option(
-        help="BAH: centred, as the paper, or causal, for live use. [default: centred]",
+        help="BAH: centred, as the paper, or causal, for live use. Default: centred.",
         metavar="centred|causal",
     ),
 ]

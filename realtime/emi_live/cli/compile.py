@@ -68,7 +68,7 @@ def compile_(
     engine: Annotated[EngineName, typer.Option(help="The library that will run the plan.")],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint's file. [default: the packaged one]", metavar="FILE"),
+        typer.Option(help="A checkpoint's file. Default: the packaged one.", metavar="FILE"),
     ] = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="Number format of the network.")
@@ -77,7 +77,7 @@ def compile_(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="A compute capability such as sm89; repeatable. [default: all]",
+            help="A compute capability such as sm89; repeatable. Default: all.",
             metavar="SM",
         ),
     ] = None,

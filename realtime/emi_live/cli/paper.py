@@ -105,7 +105,7 @@ def paper(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of runs. [default: papers/NAME]", metavar="DIR", rich_help_panel=HOW),
+        typer.Option(help="Folder of runs. Default: papers/NAME.", metavar="DIR", rich_help_panel=HOW),
     ] = None,
     set_: Annotated[
         list[str] | None,

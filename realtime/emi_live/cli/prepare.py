@@ -72,7 +72,7 @@ def convert(
     motion: FeaturesOption = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for converted features. [default: DIR/emi-cache]", metavar="DIR"),
+        typer.Option(help="Folder for converted features. Default: DIR/emi-cache.", metavar="DIR"),
     ] = None,
     layout: Annotated[
         str, typer.Option(help="auto looks for BAH's files.", metavar="auto|vidmimic|bah")
@@ -207,14 +207,12 @@ def synth(
     ] = Sizes.small,
     missing_text: Annotated[
         float | None,
-        typer.Option(help="Share of clips without words. [default: 0.0567 in train, 0.0634 in valid]"),
+        typer.Option(help="Share of clips without words. Default: 0.0567 in train, 0.0634 in valid."),
     ] = None,
     missing_audio: Annotated[
-        float | None, typer.Option(help="Share without a voice. [default: 0.005]")
+        float | None, typer.Option(help="Share without a voice. Default: 0.005.")
     ] = None,
-    missing_vision: Annotated[
-        float | None, typer.Option(help="Share without a face. [default: 0.01]")
-    ] = None,
+    missing_vision: Annotated[float | None, typer.Option(help="Share without a face. Default: 0.01.")] = None,
     raters: Annotated[
         bool,
         typer.Option(

@@ -126,7 +126,7 @@ def score(
         typer.Option(
             "--format",
             "-f",
-            help="csv, parquet, srt, vtt, textgrid, elan, bids, png, svg. Repeatable. [default: csv]",
+            help="csv, parquet, srt, vtt, textgrid, elan, bids, png, svg. Repeatable. Default: csv.",
             rich_help_panel=WHAT,
             metavar="NAME",
         ),
@@ -159,7 +159,7 @@ def score(
         int | None,
         typer.Option(
             min=1,
-            help="Number of processes or actors. [default: one for every two cores]",
+            help="Number of processes or actors. Default: one for every two cores.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -308,7 +308,7 @@ def plot(
         Path, typer.Option(help="The picture: .png, .svg or .pdf.", metavar="FILE", rich_help_panel=WHAT)
     ],
     title: Annotated[
-        str, typer.Option(help="Above the curves. [default: the file's name]", rich_help_panel=WHAT)
+        str, typer.Option(help="Above the curves. Default: the file's name.", rich_help_panel=WHAT)
     ] = "",
     force: Annotated[
         bool, typer.Option("--force", help="Replace the picture if it is there.", rich_help_panel=WHAT)

@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import EntryPoint, entry_points, version
 
 import pytest
+from rich.text import Text
+from typer.main import get_command
 
 from emi_live.cli.emi import GROUP, run_emi
 from emi_live.cli.errors import run_app
@@ -165,3 +167,15 @@ def test_completion_knows_every_system_that_can_be_trained() -> None:
     from emi_models.training.papers import RECIPES
 
     assert tuple(RECIPES) == SYSTEMS
+
+
+@pytest.mark.parametrize("point", entry_points(group=GROUP), ids=lambda point: point.name)
+def test_help_shows_all_that_is_written_of_an_option(point: EntryPoint) -> None:
+    """Help is read as Rich's markup, where text in brackets is a style: it would be left out."""
+    waiting = [get_command(point.load())]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        for option in command.params:
+            written = getattr(option, "help", None) or ""
+            assert Text.from_markup(written).plain == written
