@@ -12,7 +12,6 @@ each session runs in its caller's thread.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from emi_engine.protocol import ArrayEngine, EngineError, FullPassSession, WindowLateError
+from emi_live.turns import Asked, Turns
 from emi_models.inputs import FusionInputs
 from emi_models.speech.isolated import RecognizerLostError
 from emi_models.speech.recognizer import BatchRecognizer, Utterance
@@ -46,19 +46,16 @@ __all__ = ["KeptModels", "LentRecognizer", "SharedEngine", "SharedModels"]
 NEWEST: Final = 0.2  # weight of the newest batch in the engine's pace
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    """One caller's rows, in numpy for an `ArrayEngine`; `answer` or `error` is set once it is `done`."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Request(Asked):
+    """One caller's rows, in numpy for an `ArrayEngine`."""
 
     window: FusionInputs | Mapping[str, NDArray[np.generic]]
     rows: int
     due_s: float  # by the engine's clock; inf: it waits for as long as it takes
-    done: bool = False
-    answer: NDArray[np.float32] | None = None
-    error: Exception | None = None
 
 
-class SharedEngine:
+class SharedEngine(Turns[_Request]):
     """One engine for several `LiveEngine`s of a process; each gets its own handle from `lend`.
 
     ::
@@ -80,13 +77,12 @@ class SharedEngine:
             most: rows of a batch; one caller may have more.
             clock: seconds, for deadlines.
         """
+        super().__init__()
         self.engine = engine
         self._most = most
         self._clock = clock
-        self._changed = threading.Condition()
-        self._waiting: list[_Request] = []  # in the order in which they came
-        self._running = False
         self._row_s = 0.0  # what a row takes at present
+        self._started_s = 0.0
         self.calls = 0
         self.rows = 0
         self.late = 0
@@ -127,27 +123,8 @@ class SharedEngine:
         self, window: FusionInputs | Mapping[str, NDArray[np.generic]], rows: int, within_s: float | None
     ) -> NDArray[np.float32]:
         due_s = math.inf if within_s is None else self._clock() + within_s
-        request = _Request(window, rows, due_s)
-        with self._changed:
-            self._waiting.append(request)
-            try:
-                while not request.done:
-                    if not self._running:
-                        self._run_batch()  # perhaps one of others, whose deadlines are earlier
-                    elif request not in self._waiting:
-                        self._changed.wait()  # it is in the batch that runs
-                    elif (left_s := due_s - self._clock()) > 0:
-                        self._changed.wait(None if left_s == math.inf else left_s)
-                    else:
-                        self._drop(request)
-            finally:
-                if request in self._waiting:  # the caller was interrupted
-                    self._waiting.remove(request)
-                self._changed.notify_all()
-        if request.error is not None:
-            raise request.error
-        assert request.answer is not None  # noqa: S101  # a request that is done has one or the other
-        return request.answer
+        answer: NDArray[np.float32] = self.ask(_Request(window=window, rows=rows, due_s=due_s))
+        return answer
 
     def close(self) -> None:
         """Close the engine; no handle may be used after that."""
@@ -159,63 +136,48 @@ class SharedEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def wait(self, asked: _Request) -> None:
+        """Wait for a change, or give up a window whose deadline has passed."""
+        if asked not in self.waiting:
+            self.changed.wait()  # it is in the batch that runs
+        elif (left_s := asked.due_s - self._clock()) > 0:
+            self.changed.wait(None if left_s == math.inf else left_s)
+        else:
+            self._drop(asked)
+
     def _drop(self, request: _Request) -> None:
         """Give up a window whose deadline has passed."""
-        self._waiting.remove(request)
+        self.waiting.remove(request)
         self.late += request.rows
         request.error = WindowLateError("the engine was busy with the windows of others until the deadline")
         request.done = True
 
-    def _run_batch(self) -> None:
-        """Run the windows that are next; others may queue meanwhile."""
-        batch, started_s = self._next_batch(), self._clock()
-        if not batch:
-            return
-        self._running = True
-        self.calls += 1
-        rows = sum(request.rows for request in batch)
-        self.rows += rows
-        self._changed.release()
-        try:
-            self._answer(batch)
-        finally:
-            self._changed.acquire()
-            self._running = False
-            row_s = (self._clock() - started_s) / rows
-            self._row_s += (NEWEST if self._row_s else 1.0) * (row_s - self._row_s)
-            for request in batch:
-                request.done = request.answer is not None or request.error is not None
-            # If the caller that ran the batch was interrupted, the others' windows run again.
-            self._waiting = [request for request in batch if not request.done] + self._waiting
-            self._changed.notify_all()
-
-    def _next_batch(self) -> list[_Request]:
-        """Take the windows of the next batch out of those that wait, and drop those that are too late."""
-        now_s = self._clock()
-        for request in [one for one in self._waiting if one.due_s <= now_s]:
+    def next_call(self) -> list[_Request]:
+        """The windows of the next batch; those that are too late are dropped."""
+        self._started_s = self._clock()
+        for request in [one for one in self.waiting if one.due_s <= self._started_s]:
             self._drop(request)
         batch: list[_Request] = []
         rows = 0
-        for request in sorted(self._waiting, key=lambda one: one.due_s):
+        for request in sorted(self.waiting, key=lambda one: one.due_s):
             rows += request.rows
-            if batch and (rows > self._most or now_s + rows * self._row_s > batch[0].due_s):
+            if batch and (rows > self._most or self._started_s + rows * self._row_s > batch[0].due_s):
                 break
             batch.append(request)
-        self._waiting = [request for request in self._waiting if request not in batch]
+        if batch:
+            self.calls += 1
+            self.rows += sum(request.rows for request in batch)
         return batch
 
-    def _answer(self, batch: list[_Request]) -> None:
-        try:
-            answers = self._compute([request.window for request in batch])
-        except Exception as error:  # noqa: BLE001  # a runtime's own, e.g. out of memory: the callers raise it
-            if len(batch) == 1:
-                batch[0].error = error
-                return
-            for request in batch:  # one by one, to find the window that fails
-                self._answer([request])
-            return
-        start = 0
-        for request in batch:
+    def ended(self, call: list[_Request]) -> None:
+        """Take the pace of the engine."""
+        row_s = (self._clock() - self._started_s) / sum(request.rows for request in call)
+        self._row_s += (NEWEST if self._row_s else 1.0) * (row_s - self._row_s)
+
+    def compute(self, call: list[_Request]) -> None:
+        """The intensities of each window."""
+        answers, start = self._compute([request.window for request in call]), 0
+        for request in call:
             request.answer = answers[start : start + request.rows]
             start += request.rows
 
@@ -297,18 +259,15 @@ class _Lent:
         return self._shared
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """One user's question; `answer` or `error` is set once it is `done`."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Question(Asked):
+    """One user's question."""
 
     user: LentRecognizer
     last: bool
-    done: bool = False
-    answer: Hypothesis | None = None
-    error: Exception | None = None
 
 
-class SharedModels:
+class SharedModels(Turns[_Question]):
     """A speech recogniser and a sentence encoder for several `LiveEngine`s of a process.
 
     ::
@@ -325,12 +284,10 @@ class SharedModels:
 
     def __init__(self, encoders: Encoders) -> None:
         """Take over the recogniser and the sentence encoder of these; `close` closes them."""
+        super().__init__()
         self._encoders = encoders
-        self._changed = threading.Condition()
         own = encoders.recognizer
         self._batching = own.batching if isinstance(own, BatchRecognizer) else None
-        self._queue: list[_Asked] = []  # in the order in which they asked
-        self._running = False
         self._served: LentRecognizer | None = None  # whose sound the recogniser has
         self._sizes: Counter[int] = Counter()  # hypotheses, by the size of their batch
 
@@ -384,87 +341,57 @@ class SharedModels:
 
     def counts(self) -> dict[str, int]:
         """How many hypotheses were asked for in batches of each size: `hypotheses_in_batch_of_2`."""
-        with self._changed:
+        with self.changed:
             return {f"hypotheses_in_batch_of_{size}": n for size, n in sorted(self._sizes.items())}
 
     def _count(self, together: int) -> None:
-        with self._changed:
+        with self.changed:
             self._sizes[together] += 1
 
-    def _ask(self, user: LentRecognizer, *, last: bool) -> Hypothesis:
-        """The words of the user's utterance, after those of others who asked before.
+    def wait(self, asked: _Question) -> None:
+        """Wait for a change.
 
         Raises:
-            RecognizerLostError: the handle was closed meanwhile, or the recogniser has ended.
+            RecognizerLostError: the handle was closed meanwhile.
         """
-        asked = _Asked(user, last)
-        with self._changed:
-            self._queue.append(asked)
-            try:
-                while not asked.done:
-                    if user.closed:
-                        raise RecognizerLostError("the speech recogniser was returned")
-                    if not self._running and self._queue[0] is asked:
-                        self._serve_next()
-                    else:
-                        self._changed.wait()
-            finally:
-                if asked in self._queue:
-                    self._queue.remove(asked)
-                self._changed.notify_all()
-        if asked.error is not None:
-            raise asked.error
-        assert asked.answer is not None  # noqa: S101  # who is done has one or the other
-        return asked.answer
+        if asked.user.closed:
+            raise RecognizerLostError("the speech recogniser was returned")
+        self.changed.wait()
 
-    def _serve_next(self) -> None:
-        """Recognise what the first in the queue asked, and all that can share its call; others may queue."""
-        batch = self._next_batch()
-        self._queue = [asked for asked in self._queue if asked not in batch]
-        self._running = True
-        self._changed.release()
-        try:
-            self._answer(batch)
-        finally:
-            self._changed.acquire()
-            self._running = False
-            for asked in batch:
-                asked.done = asked.answer is not None or asked.error is not None
-            # If the caller that ran the batch was interrupted, the others ask again.
-            self._queue = [asked for asked in batch if not asked.done] + self._queue
-            for asked in batch:
-                asked.user.together = len(batch)
-                self._count(len(batch))
-
-    def _next_batch(self) -> list[_Asked]:
-        first, batching = self._queue[0], self._batching
+    def next_call(self) -> list[_Question]:
+        """The first in the queue, and all that can share its call."""
+        for asked in [one for one in self.waiting if one.user.closed]:
+            self.waiting.remove(asked)
+            asked.error = RecognizerLostError("the speech recogniser was returned")
+            asked.done = True
+        if not self.waiting:
+            return []
+        first, batching = self.waiting[0], self._batching
         kind = None if batching is None else first.user.kind(batching)
         if batching is None or kind is None:
             return [first]
-        waiting = [asked for asked in self._queue if not asked.user.closed]
-        return [asked for asked in waiting if asked.user.kind(batching) == kind][: batching.most]
+        return [asked for asked in self.waiting if asked.user.kind(batching) == kind][: batching.most]
 
-    def _answer(self, batch: list[_Asked]) -> None:
-        """Set answer or error of each; an error of one utterance does not affect the others."""
+    def ended(self, call: list[_Question]) -> None:
+        """Count the hypotheses by the size of their batch."""
+        for asked in call:
+            asked.user.together = len(call)
+            self._sizes[len(call)] += 1
+
+    def compute(self, call: list[_Question]) -> None:
+        """The words of each utterance."""
         recognizer = self._encoders.recognizer
-        try:
-            if len(batch) == 1:
-                (asked,) = batch
-                known, self._served = self._served is asked.user, None
-                asked.answer = asked.user.recognise(last=asked.last, known=known)
-                self._served = asked.user  # after an error, nobody's: the next one begins again
-                return
-            assert isinstance(recognizer, BatchRecognizer)  # noqa: S101  # else nobody shares a call
-            utterances = [asked.user.utterance(last=asked.last) for asked in batch]
-            for asked, answer in zip(batch, recognizer.recognize(utterances), strict=True):
-                asked.answer = answer
-        except Exception as error:  # noqa: BLE001  # a recogniser's own: the callers raise it
-            if len(batch) == 1:
-                batch[0].error = error
-                return
-            self._served = None
-            for asked in batch:
-                self._answer([asked])
+        if len(call) == 1:
+            (asked,) = call
+            known, self._served = self._served is asked.user, None
+            asked.answer = asked.user.recognise(last=asked.last, known=known)
+            self._served = asked.user  # after an error, nobody's: the next one begins again
+            return
+        self._served = None
+        assert isinstance(recognizer, BatchRecognizer)  # noqa: S101  # else nobody shares a call
+        utterances = [asked.user.utterance(last=asked.last) for asked in call]
+        for asked, answer in zip(call, recognizer.recognize(utterances), strict=True):
+            asked.answer = answer
 
 
 class KeptModels(SharedModels):
@@ -561,11 +488,12 @@ class LentRecognizer:
 
     def hypothesis(self) -> Hypothesis:
         """As `Recognizer.hypothesis`, after those who asked before."""
-        return self._shared._ask(self, last=False)
+        found: Hypothesis = self._shared.ask(_Question(user=self, last=False))
+        return found
 
     def finish(self) -> Hypothesis:
         """As `Recognizer.finish`, after those who asked before."""
-        found = self._shared._ask(self, last=True)
+        found: Hypothesis = self._shared.ask(_Question(user=self, last=True))
         self.begin()
         return found
 
@@ -594,6 +522,6 @@ class LentRecognizer:
 
     def close(self) -> None:
         """Return the handle; a call that waits for its turn ends with an error."""
-        with self._shared._changed:
+        with self._shared.changed:
             self.closed = True
-            self._shared._changed.notify_all()
+            self._shared.changed.notify_all()

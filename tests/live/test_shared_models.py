@@ -113,7 +113,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
             threads.append(threading.Thread(target=user.hypothesis))
             threads[-1].start()
             assert first_inside.wait(PATIENCE_S)
-            while len(shared._queue) + shared._running <= number:
+            while len(shared.waiting) + shared.running <= number:
                 threading.Event().wait(0.001)
         go.set()
         for thread in threads:
@@ -217,7 +217,7 @@ class Waiting:
         self._threads.append(threading.Thread(target=say))
         self._threads[-1].start()
         assert self._inside.wait(PATIENCE_S)
-        while len(self.shared._queue) < len(self._threads) - 1:
+        while len(self.shared.waiting) < len(self._threads) - 1:
             threading.Event().wait(0.001)
 
     def go(self) -> None:

@@ -84,7 +84,7 @@ class Queue:
     def ask(self, value: float, within_s: float | None = None) -> None:
         self.asked[value] = self.pool.submit(self.shared.infer, saying(value), within_s)
         first = len(self.asked) == 1
-        while len(self.shared._waiting) < len(self.asked) - 1:  # not before the last one queues
+        while len(self.shared.waiting) < len(self.asked) - 1:  # not before the last one queues
             threading.Event().wait(0.001)
         assert not first or self.engine.busy.wait(PATIENT_S)
 
@@ -124,7 +124,7 @@ def test_a_lone_window_goes_at_once() -> None:
         raise AssertionError("it waited")
 
     with SharedEngine(engine) as shared:
-        shared._changed.wait = never  # type: ignore[method-assign]
+        shared.changed.wait = never  # type: ignore[method-assign]
         assert shared.infer(saying(3), within_s=0.2)[0, 0] == 3
         assert shared.infer(saying(4))[0, 0] == 4
         assert (shared.calls, shared.late) == (2, 0)
