@@ -62,6 +62,7 @@ class Sleeping:
 
     cost_s: float
     debug: bool = False
+    device: str = "cpu"
 
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         """Nothing is loaded."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from emi_models.device import on_device
 from emi_models.encoders.pretrained import (
     WEIGHTS,
     ModelSpec,
@@ -175,7 +176,7 @@ class HubEncoder:
             self._reads = read_json(folder / PREPROCESSOR, spec)
         model = load_model(folder, spec, getattr(transformers, self.kind.model), **options)
         model = model.encoder if self.kind.reads == "whisper" else model
-        self._model = model.to(self._device)
+        self._model = on_device(model, self._device)
         self.dim = int(sizes.get(self.kind.width) or model.config.hidden_size)
         sized = replace(spec, hidden_size=self.dim, layers=int(model.config.num_hidden_layers))
         how = "" if self.kind.modality == "audio" else f", {self.pooling}"

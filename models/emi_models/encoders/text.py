@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from emi_models.device import choose_device, on_device
 from emi_models.encoders.pretrained import (
     WEIGHTS,
     ModelSpec,
@@ -69,24 +70,31 @@ class TransformerTextEncoder:
     """Turns texts into the last hidden state of their first token, [CLS], as it is: not of length 1.
 
     Texts are taken as they are; the model's tokenizer does what the model needs, and they are cut at 128
-    tokens. Runs on the CPU in float32, holds no state; one thread at a time.
+    tokens. In float32; holds no state; one thread at a time.
 
     `thenlper/gte-base` was itself trained with the mean over tokens (Li et al. 2023, arXiv:2308.03281); [CLS]
     is what TAEMI and Semantic Matters feed to their fusion.
     """
 
     def __init__(
-        self, folder: str | Path, spec: ModelSpec = GTE_BASE, *, allow_remote_code: bool = False
+        self,
+        folder: str | Path,
+        spec: ModelSpec = GTE_BASE,
+        *,
+        device: str = "cpu",
+        allow_remote_code: bool = False,
     ) -> None:
         """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
 
         Args:
             folder: holds config.json, model.safetensors, and tokenizer.json or vocab.txt.
             spec: which model it must be.
+            device: that it runs on, as of `choose_device`.
             allow_remote_code: run code that came with a model, at its pinned revision, from the hub's cache
                 on this machine. `GTE_EN_MLM_BASE` needs it, and has it nowhere else.
 
         Raises:
+            TrainingError: there is no such device.
             ModelUnavailableError: a file is not here, or the model needs code that may not run.
             ModelIntegrityError: the folder holds another model, or a damaged one.
         """
@@ -99,14 +107,15 @@ class TransformerTextEncoder:
         import torch
         import transformers
 
-        self._torch = torch
-        self._model: Any = (
+        self._torch, self.device = torch, choose_device(device)
+        model = (
             load_model(folder, spec, transformers.AutoModel, **options)
             if options
             else load_model(
                 folder, spec, getattr(transformers, TEXT_CLASSES[spec.model_type]), add_pooling_layer=False
             )
         )
+        self._model: Any = on_device(model, self.device)
         with quiet_transformers():
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, **options
@@ -148,8 +157,8 @@ class TransformerTextEncoder:
                     truncation=True,
                     max_length=MAX_TOKENS,
                     return_tensors="pt",
-                )
-                states[rows] = self._model(**tokens).last_hidden_state[:, 0]
+                ).to(self.device)
+                states[rows] = self._model(**tokens).last_hidden_state[:, 0].cpu()
         result: NDArray[np.float32] = states.numpy()
         return result
 
@@ -171,10 +180,9 @@ class TransformerTextEncoder:
         with torch.inference_mode():
             for row, text in enumerate(texts):
                 ids, places = marked_tokens(text, self._tokens, MAX_TOKENS)
-                hidden = self._model(
-                    input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64)
-                ).last_hidden_state
-                states[row] = hidden[0, places].mean(dim=0)
+                given = torch.tensor([ids], device=self.device)
+                hidden = self._model(input_ids=given, attention_mask=torch.ones_like(given)).last_hidden_state
+                states[row] = hidden[0, places].mean(dim=0).cpu()
         result: NDArray[np.float32] = states.numpy()
         return result
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emi_models.device import choose_device, on_device
 from emi_models.encoders.face import CROP_PX
 from emi_models.encoders.pretrained import (
     WEIGHTS,
@@ -39,6 +40,8 @@ __all__ = [
 
 VIT_BASE: Final = ModelSpec("google/vit-base-patch16-224-in21k", "vit", 768, 12, store_name="vit-base-in21k")
 PREPROCESSOR: Final = "preprocessor_config.json"
+BATCH: Final = 16
+GPU_BATCH: Final = 64
 
 
 def resize_face(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -98,15 +101,21 @@ class VitEncoder:
 
     All of them, that of the whole crop ([CLS]) included: 197 for crops of 224 px, so that its share is
     1/197. The state is taken after the last layer norm, and not scaled. Each crop is encoded by itself.
-    Runs on the CPU in float32, holds no state; one thread at a time.
+    In float32; holds no state; one thread at a time.
 
     Source: Dosovitskiy et al. 2021 (arXiv:2010.11929); the mean as in TAEMI.
     """
 
-    def __init__(self, folder: str | Path, spec: ModelSpec = VIT_BASE) -> None:
+    def __init__(self, folder: str | Path, spec: ModelSpec = VIT_BASE, *, device: str = "cpu") -> None:
         """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
 
+        Args:
+            folder: holds config.json, model.safetensors and preprocessor_config.json.
+            spec: which model it must be.
+            device: that it runs on, as of `choose_device`.
+
         Raises:
+            TrainingError: there is no such device.
             ModelUnavailableError: a file of the model is not in the folder.
             ModelIntegrityError: it holds another model, or a damaged one.
         """
@@ -122,8 +131,9 @@ class VitEncoder:
         import torch
         from transformers import ViTModel
 
-        self._torch = torch
-        self._model = load_model(folder, spec, ViTModel, add_pooling_layer=False)
+        self._torch, self.device = torch, choose_device(device)
+        model = load_model(folder, spec, ViTModel, add_pooling_layer=False)
+        self._model = on_device(model, self.device)
         self.encoder_id = spec.encoder_id
         self.dim = spec.hidden_size
         self.side_px: int = side
@@ -138,7 +148,7 @@ class VitEncoder:
         """Mean and deviation of the three channels in [0, 1] that a crop is brought to."""
         return self._mean, self._deviation
 
-    def encode(self, crops: NDArray[np.uint8], *, batch_size: int = 16) -> NDArray[np.float32]:
+    def encode(self, crops: NDArray[np.uint8], *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Features, shape (N, 768); the caller owns them.
 
         The same call gives the same bits; a crop's features depend on its batch mates by no more than
@@ -146,7 +156,7 @@ class VitEncoder:
 
         Args:
             crops: shape (N, 224, 224, 3), RGB, as `crop_face` and `resize_face` make them; N may be 0.
-            batch_size: crops that go through the network at once.
+            batch_size: crops that go through the network at once; None: 16, on a GPU 64.
 
         Raises:
             InputError: the shape or the type is another.
@@ -161,14 +171,15 @@ class VitEncoder:
                 "make them with crop_face or resize_face"
             )
         torch = self._torch
+        size = batch_size or (BATCH if self.device.type == "cpu" else GPU_BATCH)
         features = np.empty((len(crops), self.dim), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(crops), batch_size):
-                rows = slice(start, start + batch_size)
+            for start in range(0, len(crops), size):
+                rows = slice(start, start + size)
                 pixels = (crops[rows].astype(np.float32) / 255 - self._mean) / self._deviation
                 taken = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # aligned alike each time
-                hidden = self._model(pixel_values=taken).last_hidden_state  # (b, 1 + patches, 768)
-                features[rows] = hidden.mean(dim=1).numpy()
+                hidden = self._model(pixel_values=taken.to(self.device)).last_hidden_state
+                features[rows] = hidden.mean(dim=1).cpu().numpy()  # of (b, 1 + patches, 768)
         return features
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from emi_models.device import choose_device, on_device
 from emi_models.encoders.pretrained import (
     WEIGHTS,
     ModelSpec,
@@ -29,7 +30,7 @@ from emi_models.errors import ModelIntegrityError
 from emi_models.inputs import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,16 +140,22 @@ class Wav2vecEncoder:
       which was trained on the mean over frames; in about [0, 1]. A model without it gives 1024 columns.
 
     The transformer looks at all frames of a run, so a frame's features depend on sound before and after it,
-    up to 12 s. A run is encoded alone and unpadded: no other clip has any part in it. Runs on the CPU in
-    float32, holds no state; one thread at a time.
+    up to 12 s. A run is encoded alone and unpadded (but see `encode_together`): no other clip has any part in
+    it. In float32; holds no state; one thread at a time.
 
     Source: Wagner et al. 2023 (arXiv:2203.07378), the model's card and its doi:10.5281/zenodo.6221127.
     """
 
-    def __init__(self, folder: str | Path, spec: SpeechSpec = AUDEERING) -> None:
+    def __init__(self, folder: str | Path, spec: SpeechSpec = AUDEERING, *, device: str = "cpu") -> None:
         """Load the model from a folder in transformers' format; nothing is fetched and nothing is unpickled.
 
+        Args:
+            folder: holds config.json, model.safetensors and preprocessor_config.json.
+            spec: which model it must be.
+            device: that it runs on, as of `choose_device`.
+
         Raises:
+            TrainingError: there is no such device.
             ModelUnavailableError: a file of the model is not in the folder.
             ModelIntegrityError: it holds another model, one without the head, or a damaged one.
         """
@@ -160,9 +167,15 @@ class Wav2vecEncoder:
         import torch
         import transformers
 
-        self._torch = torch
-        self._model = load_model(folder, spec, getattr(transformers, CLASSES[spec.model_type]))
-        self._head = load_head(folder, config, spec) if spec.affect else None
+        self._torch, self.device = torch, choose_device(device)
+        model = load_model(folder, spec, getattr(transformers, CLASSES[spec.model_type]))
+        self._model = on_device(model, self.device)
+        # A group norm over time sees padding, a layer norm of each frame does not; a batch norm makes zeros
+        # something else (HuBERT); WavLM's masks are of a kind that PyTorch will not take for long.
+        by_frame = config.get("feat_extract_norm", "group") == "layer" and spec.model_type != "wavlm"
+        self._pads = by_frame and not config.get("conv_pos_batch_norm", False)
+        head = load_head(folder, config, spec) if spec.affect else ()
+        self._head = tuple(tensor.to(self.device) for tensor in head)
         self.encoder_id = spec.encoder_id
         self.dim = spec.hidden_size + (len(AFFECT) if spec.affect else 0)
 
@@ -178,14 +191,40 @@ class Wav2vecEncoder:
         Raises:
             InputError: not one channel, or not all finite.
         """
-        samples = check_sound(samples)
-        total = frames_for(samples.size)
-        features = np.empty((total, self.dim), np.float32)
-        for first in range(0, total, PIECE_FRAMES):
-            start = max(0, min(first, total - PIECE_FRAMES))
-            piece = samples[start * HOP_SAMPLES : start * HOP_SAMPLES + PIECE_SAMPLES]
-            features[first : first + PIECE_FRAMES] = self._encode_piece(piece)[first - start :]
-        return features
+        return self.encode_together([samples], batch_size=1)[0]
+
+    def encode_together(
+        self, runs: Sequence[NDArray[np.float32]], *, batch_size: int = 8
+    ) -> list[NDArray[np.float32]]:
+        """As `encode`, of several runs; pieces of up to `batch_size` go through the network at once.
+
+        Shorter ones are padded, which is masked; a model that would see the padding all the same gets only
+        pieces of equal length at once. Features depend on batch mates
+        by no more than rounding (1e-5 of the largest).
+
+        Raises:
+            InputError: a run is not one channel, or not all finite.
+        """
+        runs = [check_sound(samples) for samples in runs]
+        found = [np.empty((frames_for(samples.size), self.dim), np.float32) for samples in runs]
+        pieces = []  # a run's number, the frame that a piece begins with, the first one wanted, and the sound
+        for number, samples in enumerate(runs):
+            total = len(found[number])
+            for first in range(0, total, PIECE_FRAMES):
+                start = max(0, min(first, total - PIECE_FRAMES))
+                piece = samples[start * HOP_SAMPLES : start * HOP_SAMPLES + PIECE_SAMPLES]
+                pieces.append((number, start, first, piece))
+        if batch_size > 1:
+            pieces.sort(key=lambda one: one[3].size)  # of like length: little padding
+        while pieces:
+            longest = pieces[0][3].size
+            batch = [one for one in pieces[:batch_size] if self._pads or one[3].size == longest]
+            del pieces[: len(batch)]
+            for (number, start, first, _), frames in zip(
+                batch, self._encode_pieces([one[3] for one in batch]), strict=True
+            ):
+                found[number][first : start + len(frames)] = frames[first - start :]
+        return found
 
     @property
     def model(self) -> Any:
@@ -200,29 +239,36 @@ class Wav2vecEncoder:
     @property
     def head(self) -> tuple[Any, ...]:
         """The head's tensors: dense, its bias, projection, offset; empty without a head."""
-        return self._head or ()
+        return self._head
 
     def with_affect(self, hidden: Any) -> Any:
-        """Hidden states (frames, 1024), and next to them what the head says of each: (frames, 1027).
+        """Hidden states (..., 1024), and next to them what the head says of each: (..., 1027).
 
         A model without the head gives the states as they are.
         """
-        if self._head is None:
+        if not self._head:
             return hidden
         torch = self._torch
         dense, bias, projection, offset = self._head
-        affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (frames, 3)
-        return torch.cat((hidden, affect), dim=1)
+        affect = torch.tanh(hidden @ dense.T + bias) @ projection.T + offset  # (..., 3)
+        return torch.cat((hidden, affect), dim=-1)
 
-    def _encode_piece(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+    def _encode_pieces(self, pieces: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """The features of pieces that go through the network at once, (frames, dim) each."""
         torch = self._torch
-        if self._normalise:
-            samples = normalised(samples)
+        longest = max(piece.size for piece in pieces)
+        samples = torch.zeros(len(pieces), longest)  # aligned alike for every piece
+        mask = torch.zeros(len(pieces), longest, dtype=torch.int64)
+        for row, piece in enumerate(pieces):
+            taken = normalised(piece) if self._normalise else piece
+            samples[row, : piece.size] = torch.tensor(taken, dtype=torch.float32)
+            mask[row, : piece.size] = 1
+        padded = any(piece.size < longest for piece in pieces)
+        given = {"attention_mask": mask.to(self.device)} if padded else {}
         with torch.inference_mode():
-            taken = torch.tensor(samples, dtype=torch.float32)[None]  # aligned alike for every piece
-            hidden = self._model(taken).last_hidden_state[0]  # (frames, 1024)
-            result: NDArray[np.float32] = self.with_affect(hidden).numpy()
-        return result
+            hidden = self._model(samples.to(self.device), **given).last_hidden_state  # (b, frames, 1024)
+            rows = [hidden[row, : frames_for(piece.size)] for row, piece in enumerate(pieces)]
+            return [self.with_affect(row).cpu().numpy() for row in rows]
 
 
 def normalised(samples: NDArray[Any]) -> NDArray[Any]:

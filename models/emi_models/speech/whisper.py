@@ -64,7 +64,7 @@ class _Row:
 
 
 class WhisperRecognizer:
-    """Recognises speech with a Whisper model in CTranslate2's format, on the CPU.
+    """Recognises speech with a Whisper model in CTranslate2's format.
 
     It holds the log-mel frames of the utterance, not its samples. Each hypothesis is made from scratch: to
     give the decoder the committed words as the start of its answer saved no time and made more errors. The
@@ -82,6 +82,7 @@ class WhisperRecognizer:
         translate: bool = False,
         compute_type: str = "int8",
         threads: int = 1,
+        device: str = "cpu",
     ) -> None:
         """Load the model from a folder; nothing is downloaded.
 
@@ -91,11 +92,12 @@ class WhisperRecognizer:
             translate: write English for every language.
             compute_type: CTranslate2's name of a quantisation.
             threads: CPU threads for one hypothesis.
+            device: cpu, cuda or cuda:N.
 
         Raises:
             ValueError: `language` is not a code of `LANGUAGES`.
-            ModelUnavailableError: a file is missing, CTranslate2 is not installed, or the model does not know
-                the language or cannot translate.
+            ModelUnavailableError: a file is missing, CTranslate2 is not installed, the device cannot be used,
+                or the model does not know the language or cannot translate.
             ModelIntegrityError: CTranslate2 cannot use the files.
         """
         folder = Path(folder)
@@ -113,11 +115,25 @@ class WhisperRecognizer:
             raise ModelUnavailableError(
                 f"Whisper cannot be run ({error}): pip install ctranslate2 tokenizers"
             ) from error
+        kind, _, number = device.partition(":")
         try:
             self._model: Any = ctranslate2.models.Whisper(
-                str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
+                str(folder),
+                device=kind,
+                device_index=int(number or 0),
+                compute_type=compute_type,
+                inter_threads=1,
+                intra_threads=threads,
             )
+            if kind != "cpu":  # its libraries are loaded by the first call
+                silence = np.zeros((1, self._model.n_mels, WINDOW_STEP), np.float32)
+                self._model.encode(ctranslate2.StorageView.from_array(silence), to_cpu=True)
         except (RuntimeError, ValueError) as error:
+            if kind != "cpu":
+                raise ModelUnavailableError(
+                    f"Whisper cannot run on {device} ({error}): see that CTranslate2 finds cuBLAS and cuDNN, "
+                    "or choose cpu"
+                ) from error
             raise ModelIntegrityError(
                 f"{folder} cannot be used with compute type {compute_type!r} ({error}): "
                 "fetch it again with `emi models pull`, or --set speech.compute_type=default"
@@ -150,7 +166,8 @@ class WhisperRecognizer:
         step = WINDOW_STEP * SAMPLES_PER_FRAME
         # With `auto`, the language of a user's last utterance is the first guess for the next one.
         self.batching = None if language == AUTO else Batching(MOST_TOGETHER, step)
-        self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken})"
+        where = "" if kind == "cpu" else f" on {device}"
+        self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken}){where}"
 
     @property
     def name(self) -> str:

@@ -16,12 +16,12 @@ import torch
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data.batches import check_task
 from emi_models.data.clip import WINDOW_S
+from emi_models.device import choose_device
 from emi_models.errors import EmiError, TrainingError
 from emi_models.training.config import TrainConfig
 from emi_models.training.evaluate import (
     Scores,
     check_fit,
-    choose_device,
     evaluate_checkpoint,
     predict,
     shown_windows,

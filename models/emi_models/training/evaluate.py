@@ -12,13 +12,10 @@ A column that does not vary, in the predictions or in the ratings, has no correl
 network gains nothing by an emotion about which it has learned nothing. Each column is scored on the clips
 that are rated for it. All is computed in float64, over all clips at once: no score depends on how clips were
 batched.
-
-What a training runs on: the device and the precision, as asked for or as there is.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +29,7 @@ from emi_models import EMOTIONS, MODALITIES
 from emi_models.checkpoint import TUNED_KEY, load_checkpoint
 from emi_models.data.batches import LEAST_CLIPS, baseline_of, check_task, collate, rated_clips, rated_part
 from emi_models.data.clip import WINDOW_S, Clip, FeatureTrack
+from emi_models.device import choose_device
 from emi_models.errors import TrainingError
 from emi_models.inputs import FusionInputs
 from emi_models.targets import EMI_TARGETS, targets_of
@@ -61,8 +59,6 @@ __all__ = [
     "average_precision",
     "check_fit",
     "check_widths",
-    "choose_device",
-    "choose_precision",
     "clips_seen",
     "concordance",
     "evaluate",
@@ -259,43 +255,6 @@ class Evaluation:
             **({} if self.videos is None else {"videos": self.videos.to_json()}),
             "published": {"heading": HEADING, "rows": [asdict(row) for row in self.published]},
         }
-
-
-_LIGHTNING: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-def choose_device(asked: str) -> torch.device:
-    """The device to compute on; `auto` is a GPU if there is one.
-
-    Raises:
-        TrainingError: it is not there, or is none of auto, cpu, cuda and cuda:N.
-    """
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
-        raise TrainingError(f"no device is called {asked!r}; choose auto, cpu, cuda or cuda:N")
-    device = torch.device(asked)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainingError(
-            f"{asked} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; choose cpu, or auto"
-        )
-    return device
-
-
-def choose_precision(asked: str, device: torch.device) -> str:
-    """Lightning's name for the precision; `auto` is fp32 on the CPU, bf16 on a GPU that has it, else fp16.
-
-    Raises:
-        TrainingError: half precision with 16-bit floats was asked for on the CPU.
-    """
-    if asked == "fp16" and device.type == "cpu":
-        raise TrainingError("the CPU does not train in fp16; leave training.precision out, or choose bf16")
-    if asked == "auto":
-        if device.type == "cpu":
-            asked = "fp32"
-        else:
-            asked = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return _LIGHTNING[asked]
 
 
 PREFIXES_S: Final = (1.0, 2.0, 4.0, 8.0, 12.0)

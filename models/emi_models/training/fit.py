@@ -35,13 +35,13 @@ from emi_models.data.batches import (
     task_of,
 )
 from emi_models.data.raters import read_raters, weights_by_raters
+from emi_models.device import choose_device, choose_precision
 from emi_models.errors import TrainingError
 from emi_models.libraries import require
 from emi_models.networks import SYSTEMS, build_network, describe_config
 from emi_models.processes import end_processes
 from emi_models.targets import EMI_TARGETS, ranges_of, targets_of
 from emi_models.training.config import TrainConfig
-from emi_models.training.evaluate import choose_device, choose_precision
 from emi_models.training.papers import recipe_of
 from emi_models.training.recipe import Regression, correlation_loss
 from emi_models.training.results import StageResult, draw_learning, open_run

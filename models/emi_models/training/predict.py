@@ -19,13 +19,13 @@ from emi_models import MODALITIES
 from emi_models.checkpoint import load_checkpoint
 from emi_models.data.batches import LEAST_CLIPS, rated_part
 from emi_models.data.clip import OFFICIAL_HEADER, SPLITS, WINDOW_S
+from emi_models.device import choose_device
 from emi_models.errors import TrainingError
 from emi_models.targets import EMI_TARGETS, shown_values, targets_of
 from emi_models.training.evaluate import (
     Scores,
     check_fit,
     check_widths,
-    choose_device,
     clips_seen,
     predict,
     shown_windows,

@@ -29,12 +29,12 @@ from emi_models.checkpoint import load_checkpoint
 from emi_models.data.dataset import check_folder, open_clips
 from emi_models.data.summary import STATISTICS
 from emi_models.data.vidmimic import NONE, has_features
+from emi_models.device import choose_device
 from emi_models.errors import EmiError, TrainingError
 from emi_models.files import replacing
 from emi_models.inputs import FusionInputs
 from emi_models.processes import worker_processes
 from emi_models.training.config import TrainConfig
-from emi_models.training.evaluate import choose_device
 from emi_models.training.fit import fit
 from emi_models.training.predict import predict_split
 from emi_models.training.published import OFFICIAL

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from emi_live.errors import ConfigurationError, SourceError
+from emi_models.device import gpus_here
 from emi_models.errors import EmiError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ def load_speech(encoders: Encoders, config: LiveConfig, store: ModelStore, progr
     why_not_whisper = ""
     if backend in ("auto", "whisper"):
         try:
-            encoders.recognizer = _whisper(config, whisper_model(config, store), store, progress)
-            encoders.announcements.append(f"words: {encoders.recognizer.name}")
+            whisper = _whisper(config, whisper_model(config, store), store, progress)
+            encoders.recognizer = whisper.recognizer
+            encoders.announcements.append(f"words: {whisper.recognizer.name}{whisper.but}")
             _load_smaller(encoders, config, store, progress)
             return
         except EmiError as error:
@@ -191,7 +193,7 @@ def _load_smaller(
         )
         return
     try:
-        encoders.smaller_recognizer = _whisper(config, in_store(model), store, progress)
+        encoders.smaller_recognizer = _whisper(config, in_store(model), store, progress).recognizer
         line = f"words: {encoders.smaller_recognizer.name} when that is too slow"
     except EmiError as error:
         line = f"words: no smaller model when that is too slow: {error}"
@@ -213,22 +215,45 @@ def whisper_model(config: LiveConfig, store: ModelStore) -> str:
     return store.first_here(DEFAULT_SPEECH if english else DEFAULT_SPEECH[-1:])
 
 
-def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> Recognizer:
-    """Whisper in its own process, so that a camera's frames do not wait for it."""
+class _Whisper(NamedTuple):
+    """Whisper as it runs, and what is to be said of it."""
+
+    recognizer: Recognizer
+    but: str = ""
+
+
+def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progress | None) -> _Whisper:
+    """Whisper in its own process, so that a camera's frames do not wait for it.
+
+    With `models.device=auto`, a GPU that it cannot use is no error: then it runs on the CPU.
+    """
     from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 
     folder = Path(model) if Path(model).is_dir() else store.locate(model, progress)
     speech = config.speech
-    return IsolatedRecognizer(
-        isolated_command(
-            "whisper",
-            folder=str(folder.resolve()),
-            language=speech.language,
-            translate=speech.translate,
-            compute_type=speech.compute_type,
-            threads=speech.threads,
+
+    def load(device: str) -> Recognizer:
+        return IsolatedRecognizer(
+            isolated_command(
+                "whisper",
+                folder=str(folder.resolve()),
+                language=speech.language,
+                translate=speech.translate,
+                compute_type=speech.compute_type,
+                threads=speech.threads,
+                device=device,
+            )
         )
-    )
+
+    asked = config.models.device
+    if asked != "auto":
+        return _Whisper(load(asked))
+    if not gpus_here():
+        return _Whisper(load("cpu"))
+    try:
+        return _Whisper(load("cuda"))
+    except EmiError as error:
+        return _Whisper(load("cpu"), f"; not on the GPU: {error}")
 
 
 def _marked_span_s(config: LiveConfig) -> float | None:
@@ -266,6 +291,7 @@ class Bundle(ABC):
         no_checkpoint: why there is none, and what to do.
         has_demo: whether the demo shows this bundle.
         ends_with_clip: whether extraction ends the last utterance where the clip ends.
+        wants_gpu: whether extraction takes a GPU if there is one: most of its work is in PyTorch and Whisper.
     """
 
     name: ClassVar[str]
@@ -278,6 +304,7 @@ class Bundle(ABC):
     no_checkpoint: ClassVar[str] = "give yours with --checkpoint FILE"
     has_demo: ClassVar[bool] = False
     ends_with_clip: ClassVar[bool] = False
+    wants_gpu: ClassVar[bool] = False
 
     @property
     @abstractmethod

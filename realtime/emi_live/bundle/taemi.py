@@ -67,6 +67,7 @@ class TaemiBundle(Bundle):
         "docs/taemi.md says how one is trained"
     )
     ends_with_clip = True
+    wants_gpu = True
 
     @property
     def shapes(self) -> FusionShapes:
@@ -120,12 +121,13 @@ class TaemiBundle(Bundle):
         from emi_models.encoders.vit import VitEncoder, identify_face
 
         load_face(encoders, config, store, progress)
+        device = config.models.device
         crops = _load(
             encoders,
             "vision",
             config.face.model,
-            lambda folder: VitEncoder(folder, identify_face(folder)),
-            lambda: VitEncoder(store.locate(VIT, progress)),
+            lambda folder: VitEncoder(folder, identify_face(folder), device=device),
+            lambda: VitEncoder(store.locate(VIT, progress), device=device),
         )
         if crops is None or encoders.face is None:
             return
@@ -146,12 +148,13 @@ class TaemiBundle(Bundle):
 
         from emi_models.encoders.wav2vec import AUDEERING, Wav2vecEncoder, identify_speech
 
+        device = config.models.device
         voice = encoders.voice = _load(
             encoders,
             "audio",
             config.audio.model,
-            lambda folder: Wav2vecEncoder(folder, identify_speech(folder)),
-            lambda: Wav2vecEncoder(store.locate(WAV2VEC, progress)),
+            lambda folder: Wav2vecEncoder(folder, identify_speech(folder), device=device),
+            lambda: Wav2vecEncoder(store.locate(WAV2VEC, progress), device=device),
         )
         if voice is None:
             return
@@ -174,13 +177,15 @@ class TaemiBundle(Bundle):
         """Add the text model, or say why there is none."""
         from emi_models.encoders.text import TransformerTextEncoder, identify_text
 
-        allowed = config.text.allow_remote_code
+        allowed, device = config.text.allow_remote_code, config.models.device
         text = encoders.sentence = _load(
             encoders,
             "text",
             config.text.model,
-            lambda folder: TransformerTextEncoder(folder, identify_text(folder), allow_remote_code=allowed),
-            lambda: TransformerTextEncoder(store.locate(GTE, progress)),
+            lambda folder: TransformerTextEncoder(
+                folder, identify_text(folder), device=device, allow_remote_code=allowed
+            ),
+            lambda: TransformerTextEncoder(store.locate(GTE, progress), device=device),
         )
         if text is not None:
             _note(encoders, "text", text, f"{text.dim} columns, [CLS]")
@@ -268,4 +273,5 @@ def _note(
 ) -> None:
     encoders.ids[modality] = encoder.encoder_id
     encoders.dims[modality] = encoder.dim
-    encoders.announcements.append(f"{modality}: {encoder.encoder_id}, {how}")
+    where = "" if encoder.device.type == "cpu" else f", on {encoder.device}"
+    encoders.announcements.append(f"{modality}: {encoder.encoder_id}, {how}{where}")

@@ -58,8 +58,8 @@ def encode_features(
         raise ConfigurationError(f"--name {name} is not the name of a folder below {data}")
     with bad_use():
         with console.status("loading ..."):
+            from emi_models.device import choose_device
             from emi_models.encoders.hub import HubEncoder
-            from emi_models.training.evaluate import choose_device
 
             chosen = str(choose_device(device))
             loaded = HubEncoder(

@@ -153,8 +153,27 @@ def extract(
         int | None,
         typer.Option(
             min=1,
-            help="Number of processes or actors. [default: one for every two cores]",
+            help="Number of processes or actors. Default: one for every two cores.",
             rich_help_panel=HOW,
+        ),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Clips that each worker does at once, with encoders in batches; for a GPU, and to spare "
+            "memory. Default: 1; on a GPU 4.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="What Whisper and the encoders of PyTorch run on; auto takes a GPU if there is one. "
+            "Default: auto; cpu for compact, whose work is that of the CPU.",
+            rich_help_panel=HOW,
+            metavar="auto|cpu|cuda[:N]",
         ),
     ] = None,
     cluster: ClusterOption = None,
@@ -199,7 +218,7 @@ def extract(
     name: Annotated[
         str | None,
         typer.Option(
-            help="The features' folder in DIR. [default: that of the encoder]",
+            help="The features' folder in DIR. Default: that of the encoder.",
             rich_help_panel=ENCODER,
             metavar="NAME",
         ),
@@ -207,7 +226,7 @@ def extract(
     source: Annotated[
         str | None,
         typer.Option(
-            help="Folder in DIR to read. [default: face_images, audio or raw, text]",
+            help="Folder in DIR to read. Default: face_images, audio or raw, text.",
             rich_help_panel=ENCODER,
             metavar="NAME",
         ),
@@ -215,17 +234,11 @@ def extract(
     pooling: Annotated[
         str | None,
         typer.Option(
-            help="How a picture or a text becomes one vector. [default: as usual for the encoder]",
+            help="How a picture or a text becomes one vector. Default: as usual for the encoder.",
             rich_help_panel=ENCODER,
             metavar="cls|mean",
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto takes a GPU if there is one.", rich_help_panel=ENCODER, metavar="auto|cpu|cuda[:N]"
-        ),
-    ] = "auto",
     batch: Annotated[
         int | None,
         typer.Option(
@@ -251,7 +264,7 @@ def extract(
             **{"--videos": videos, "--out": out, "--labels": labels, "--licence": licence},
             **{"--bundle": bundle, "--without": without, "--audio-track": audio_track, "--config": config},
             **{"--set": set_, "--keep-media": keep_media, "--strict": strict},
-            **{"--workers": workers, "--cluster": cluster},
+            **{"--workers": workers, "--at-once": at_once, "--cluster": cluster},
         }
         if given := [option for option, value in elsewhere.items() if value]:
             raise ConfigurationError(f"{given[0]} means nothing with --encoder, which runs in this process")
@@ -262,7 +275,7 @@ def extract(
             name,
             source=source,
             pooling=pooling,
-            device=device,
+            device=device or "auto",
             batch=batch,
             allow_remote_code=allow_remote_code,
             console=Console(stderr=True),
@@ -288,6 +301,7 @@ def extract(
         audio_track=audio_track,
         offline=offline,
         keep_media=keep_media,
+        device=device,
     )
     check_out_folder("--out", out)
     console = Console(stderr=True)
@@ -307,6 +321,7 @@ def extract(
         description=f"clips of {videos if is_url(videos) else Path(videos).resolve().stem}",
         licence=licence,
         vidmimic=labels is not None and labels.is_dir(),
+        at_once=at_once,
         debug=debug,
     )
     pool = workers_of(task, workers, cluster)

@@ -18,6 +18,7 @@ import typer
 from emi_engine import ENGINES
 from emi_live.addresses import is_ros2, safe_address
 from emi_live.errors import ConfigurationError, SourceError
+from emi_models.device import gpus_here
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def workers_of(task: Task, count: int | None, cluster: str | None) -> AbstractCo
 
     Args:
         task: what is done to each clip.
-        count: how many; None: one for every two cores.
+        count: how many; None: one for every two cores, but at most four for a GPU, if they use one.
         cluster: as of `ClusterOption`; None: no Ray.
 
     Raises:
@@ -280,9 +281,13 @@ def workers_of(task: Task, count: int | None, cluster: str | None) -> AbstractCo
         from emi_live.cluster.clips import RayWorkers
 
         return RayWorkers(task, cluster, count)
-    from emi_live.extract.pool import Pool, serve
+    from emi_live.extract.pool import PER_GPU, Pool, serve
 
-    return Pool(count or max(1, (os.cpu_count() or 1) // 2), serve, task)
+    if count is None:
+        count = max(1, (os.cpu_count() or 1) // 2)
+        if task.device != "cpu" and gpus_here():
+            count = min(count, PER_GPU)  # all on the same one; actors of Ray are shared out to several
+    return Pool(count, serve, task)
 
 
 def _check_input(text: str) -> None:

@@ -1,25 +1,28 @@
 """Clips in actors of Ray Data: what `Pool` is on one machine, on many.
 
 Each actor loads its models once and does what a process of the pool does, by the same function. It writes a
-clip's files before it answers. A killed actor loses the clip under way, and so does a killed driver, with
-each actor's; the next run goes on from there. Jobs and answers are JSON in Arrow blocks, a clip each.
+clip's files before it answers. A killed actor loses the clips under way, one unless it does several at once,
+and so does a killed driver, with each actor's; the next run goes on from there. Jobs and answers are JSON in
+Arrow blocks, a clip each.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from emi_live.cluster.ray_start import Cluster, check_address, connected
-from emi_live.errors import StageError
+from emi_live.errors import ConfigurationError, StageError
 from emi_live.extract.places import is_url
 from emi_live.extract.pool import (
+    PER_GPU,
     Failed,
     Job,
     Ready,
@@ -35,7 +38,7 @@ from emi_models.errors import EmiError
 if TYPE_CHECKING:
     from emi_live.extract.pool import Message, Task
 
-__all__ = ["Actor", "RayWorkers", "actor_count", "await_cores", "cores_each"]
+__all__ = ["Actor", "RayWorkers", "Share", "await_room", "share"]
 
 CORES: Final = 2.0  # of an actor, as of a process of the pool
 PARTS: Final = 10_000  # of a core: Ray counts no smaller ones
@@ -46,22 +49,62 @@ SAID_AFTER_S: Final = 30.0  # without cores for a worker
 logger = logging.getLogger(__name__)
 
 
-def actor_count(cluster: Cluster, asked: int | None) -> int:
-    """How many actors: as asked, else one for every two cores of the cluster."""
-    return asked or max(1, int(cluster.cpus // CORES))
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many actors there are, and what each of them has of a machine."""
+
+    count: int
+    cores: float
+    gpus: float = 0.0
 
 
-def cores_each(nodes: Sequence[float], count: int) -> float:
-    """The most cores that each of so many actors can have, at most two, when each lies on one machine.
+def share(cluster: Cluster, device: str, asked: int | None) -> Share:
+    """What the actors have, when each lies on one machine, and on one GPU if they need one.
 
     Args:
-        nodes: the cores of each machine.
-        count: how many actors; more than there are cores share them.
+        cluster: what there is.
+        device: the setting `models.device`; with `auto`, GPUs are used if there are some.
+        asked: how many actors; None: one for every two cores, but at most four for a GPU.
+
+    Raises:
+        ConfigurationError: a GPU is needed and there is none, or one is chosen by its number.
     """
-    parts = {int(PARTS * cores / each) / PARTS for cores in set(nodes) for each in range(1, count + 1)}
-    for each in sorted({CORES, *parts}, reverse=True):
-        if 0 < each <= CORES and sum(int(cores / each + 1 / PARTS) for cores in nodes) >= count:
-            return each
+    if ":" in device:
+        raise ConfigurationError(f"--device {device}: Ray chooses which GPU an actor has; give --device cuda")
+    machines = list(zip(cluster.nodes, cluster.nodes_gpus, strict=True))
+    on_gpu = [(cores, gpus) for cores, gpus in machines if gpus >= 1]
+    if device == "cpu" or (device == "auto" and not on_gpu):
+        count = asked or max(1, int(cluster.cpus // CORES))
+        return Share(count, _each(cluster.nodes, count, CORES))
+    if not on_gpu:
+        raise ConfigurationError(
+            f"--device cuda: Ray knows of no GPU at {cluster.address}: start its machines with --num-gpus, "
+            "or give --device cpu"
+        )
+    single = [1.0 for _, gpus in on_gpu for _ in range(int(gpus))]
+    cores = [cores for cores, _ in on_gpu]
+    count = asked or min(max(1, int(sum(cores) // CORES)), PER_GPU * len(single))
+    gpus_each = _each(single, count, 1.0)
+    most = [int(gpus) * int(1 / gpus_each + 1 / PARTS) for _, gpus in on_gpu] if gpus_each else None
+    return Share(count, _each(cores, count, CORES, most), gpus_each)
+
+
+def _each(parts: Sequence[float], count: int, most: float, limits: Sequence[int] | None = None) -> float:
+    """The largest size, at most `most`, of which `count` fit into parts when each lies within one of them.
+
+    Args:
+        parts: their sizes, such as the cores of each machine.
+        count: how many must fit; more than there are cores share them.
+        most: of one.
+        limits: how many each part may have at most; None: as many as fit.
+    """
+    sizes = {int(PARTS * part / each) / PARTS for part in set(parts) for each in range(1, count + 1)}
+    room = limits or [count] * len(parts)
+    for size in sorted({most, *sizes}, reverse=True):
+        if 0 < size <= most:
+            fit = (min(int(part / size + 1 / PARTS), limit) for part, limit in zip(parts, room, strict=True))
+            if sum(fit) >= count:
+                return size
     return 0.0
 
 
@@ -74,7 +117,7 @@ class RayWorkers:
         Args:
             task: what is done to each clip; its folder must be the same one on every machine.
             address: `auto` or HOST:PORT, as of `connected`.
-            count: how many actors; None: one for every two cores of the cluster.
+            count: how many actors; None: as of `share`.
 
         Raises:
             MissingPackageError: Ray is not installed.
@@ -86,12 +129,20 @@ class RayWorkers:
         self._asked = count
         self._opened = ExitStack()
         self._fingerprint = ""
+        self._at_once = 1
 
     def __enter__(self) -> Self:
-        """Connect."""
-        self._cluster = self._opened.enter_context(connected(self._address))
-        self._count = actor_count(self._cluster, self._asked)
-        self._cores = cores_each(self._cluster.nodes, self._count)
+        """Connect.
+
+        Raises:
+            ConfigurationError: as of `share`.
+        """
+        cluster = self._opened.enter_context(connected(self._address))
+        try:
+            self._share = share(cluster, self._task.device, self._asked)
+        except ConfigurationError:
+            self._opened.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,36 +159,45 @@ class RayWorkers:
         """
         import ray
 
-        begin: Any = ray.remote(num_cpus=self._cores, max_retries=0)(_begin)
-        load: Any = ray.remote(num_cpus=self._cores, max_retries=0)(_load)
+        needs = ray.remote(num_cpus=self._share.cores, num_gpus=self._share.gpus, max_retries=0)
+        begin: Any = needs(_begin)
+        load: Any = needs(_load)
         try:
-            await_cores(ray, begin.remote(), self._cores)
+            await_room(ray, begin.remote(), self._share)
             message = from_text(ray.get(load.remote(self._task)))
         except ray.exceptions.RayError as error:
             raise StageError(f"a worker of Ray died while it loaded the encoders: {_line(error)}") from error
         if not isinstance(message, Ready) or message.unavailable:
             raise cannot_load(message, "")
-        self._fingerprint = message.settings
+        self._fingerprint, self._at_once = message.settings, message.at_once
         return message
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
         """Do the jobs; yield the result of each as soon as it is known.
 
-        If an actor dies, it is started again and its clip is tried again; if it dies then, the clip is
-        refused. A clip on which an actor raises an unexpected error is refused at once, and the actor loads
-        its models again.
+        If an actor dies, it is started again and its clips are tried again; if it dies then, a clip that it
+        did alone is refused, and each of several is done once more by itself. A clip on which an actor raises
+        an unexpected error is refused at once, and the actor loads its models again.
 
         Raises:
             StageError: the actors cannot be started, or Ray failed.
         """
+        waiting = {job.id: job for job in jobs}
+        yield from self._done(waiting, self._at_once)
+        if self._at_once > 1:
+            yield from self._done(waiting, 1)
+        for job in waiting.values():
+            yield Refused(id=job.id, reason=DIED)
+
+    def _done(self, waiting: dict[str, Job], at_once: int) -> Iterator[Written | Refused]:
+        """The results of the jobs that wait, so many at once in each actor; those whose actor dies stay."""
         import ray
         import ray.data
 
-        waiting = {job.id: job for job in jobs}
         if not waiting:
             return
         _keep_quiet(ray)
-        count = min(self._count, len(waiting))
+        count = min(self._share.count, len(waiting))
         clips = ray.data.from_items(
             [{"job": to_text(_anywhere(job))} for job in waiting.values()], override_num_blocks=len(waiting)
         )
@@ -149,8 +209,14 @@ class RayWorkers:
                 fn_constructor_args=(self._task, self._fingerprint),
                 batch_size=1,
                 # No clip waits at an actor: one that dies would take it along.
-                compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
-                num_cpus=self._cores,
+                compute=ray.data.ActorPoolStrategy(
+                    size=count,
+                    max_tasks_in_flight_per_actor=at_once,
+                    max_concurrent_calls_per_actor=at_once,
+                    enable_true_multi_threading=at_once > 1,
+                ),
+                num_cpus=self._share.cores,
+                num_gpus=self._share.gpus,
                 ray_remote_args_fn=_tries,
             )
         try:
@@ -161,24 +227,26 @@ class RayWorkers:
                         yield done
         except ray.exceptions.RayError as error:
             raise StageError(f"Ray failed: {_line(error)}; the same command goes on from here") from error
-        for job in waiting.values():
-            yield Refused(id=job.id, reason=DIED)
 
 
-def await_cores(ray: Any, begun: Any, cores: float, said_after_s: float = SAID_AFTER_S) -> None:
+def await_room(ray: Any, begun: Any, needs: Share, said_after_s: float = SAID_AFTER_S) -> None:
     """Wait until a first task runs on a cluster; say what is waited for if that takes long.
 
     Args:
         ray: the module.
         begun: what the task returns.
-        cores: what it needs.
+        needs: what it needs.
         said_after_s: without an answer.
     """
     if not ray.wait([begun], timeout=said_after_s)[0]:
-        free, there = (each().get("CPU", 0.0) for each in (ray.available_resources, ray.cluster_resources))
+        free, there = ray.available_resources(), ray.cluster_resources()
+        wanted = {"CPU": ("cores", needs.cores), **({"GPU": ("GPUs", needs.gpus)} if needs.gpus else {})}
         logger.warning(
-            "waiting for a machine of the cluster that has %g free cores for a worker: %g of all %g are free",
-            *(cores, free, there),
+            "waiting for a machine of the cluster that has for a worker %s",
+            " and ".join(
+                f"{each:g} free {name} ({free.get(kind, 0.0):g} of all {there.get(kind, 0.0):g} are free)"
+                for kind, (name, each) in wanted.items()
+            ),
         )
     ray.get(begun)
 
@@ -194,12 +262,15 @@ def _tries() -> dict[str, Any]:
 
 
 class Actor:
-    """Loads the models once, then does one clip at a time."""
+    """Loads the models once, then does clips, in as many threads as the task takes."""
 
     def __init__(self, task: Task, fingerprint: str) -> None:
         """Load the models of a task, which must be those of this fingerprint."""
         self._task = task
         self._fingerprint = fingerprint
+        self._changed = threading.Condition()
+        self._busy = 0  # clips under way
+        self._broken = False  # whether the models are to be loaded again
         self._open()
 
     def _open(self) -> None:
@@ -223,19 +294,37 @@ class Actor:
         return {"done": answers}
 
     def _answer(self, job: Job) -> Message:
-        if self._failure is not None:
-            return self._failure
-        try:
-            done = self._do(job)
-        except Exception as error:
-            logger.exception("%s", job.path)
-            # What it has loaded may be broken: a process of the pool would have died of this.
-            with suppress(Exception):
-                self._opened.close()
-            self._open()
-            where = f"{type(error).__name__} on {socket.gethostname()}"
-            return Refused(id=job.id, reason=f"{where}: {' '.join(str(error).split())}")
+        with self._models() as failure:
+            if failure is not None:
+                return failure
+            try:
+                done = self._do(job)
+            except Exception as error:
+                logger.exception("%s", job.path)
+                # What it has loaded may be broken: a process of the pool would have died of this.
+                self._broken = True
+                where = f"{type(error).__name__} on {socket.gethostname()}"
+                return Refused(id=job.id, reason=f"{where}: {' '.join(str(error).split())}")
         return _here(done) if isinstance(done, Failed) else done
+
+    @contextmanager
+    def _models(self) -> Iterator[Failed | None]:
+        """The models, or why there are none; broken ones are loaded again once nobody has them."""
+        with self._changed:
+            while self._broken and self._busy:
+                self._changed.wait()
+            if self._broken:
+                with suppress(Exception):
+                    self._opened.close()
+                self._open()
+                self._broken = False
+            self._busy += 1
+        try:
+            yield self._failure
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
 
 
 def _here(failed: Failed) -> Failed:

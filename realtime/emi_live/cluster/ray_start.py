@@ -86,6 +86,7 @@ class Cluster:
     cpus: float
     gpus: float
     nodes: tuple[float, ...] = ()  # the cores of each machine
+    nodes_gpus: tuple[float, ...] = ()  # and its GPUs
 
 
 @contextmanager
@@ -285,8 +286,9 @@ def _cluster(*, here: bool) -> Cluster:
         host = address.rpartition(":")[0].strip("[]")
         if not _is_loopback(host):  # a later release has no such setting
             raise StageError(f"Ray listens on {host}, not on loopback: install the release in uv.lock")
-    nodes = tuple(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0), nodes)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores, gpus = (tuple(node.get(kind, 0.0) for node in alive) for kind in ("CPU", "GPU"))
+    return Cluster(address, here, found.get("CPU", 0.0), found.get("GPU", 0.0), cores, gpus)
 
 
 def check_address(address: str) -> None:

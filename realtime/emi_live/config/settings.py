@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from emi_engine.load import Device, EngineKind
 from emi_engine.protocol import Precision
 from emi_live.addresses import has_scheme, is_ros2, safe_address
+from emi_models.device import DEVICES
 from emi_models.speech import check_language
 
 __all__ = [
@@ -669,12 +670,20 @@ class OutputConfig(Section):
 
 
 class ModelsConfig(Section):
-    """Where encoder weights are."""
+    """Where encoder weights are, and what encoders run on."""
 
     directory: Path | None = Field(
         None, description="Folder of the encoder weights; unset = $EMI_MODEL_DIR, else the user's cache."
     )
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
+    device: str = Field(
+        "cpu",
+        pattern=f"^({DEVICES.pattern})$",
+        description=(
+            "Processor of Whisper and of the encoders of PyTorch: cpu, cuda or cuda:N; auto = a GPU if there"
+            " is one. Nothing was measured on a GPU."
+        ),
+    )
 
 
 # The sections in which a bundle can add settings.

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.messages import END_OF_STREAM
 from emi_models import MODALITIES, Modality
+from emi_models.device import DEVICES
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def load_settings(
     audio_track: str | None = None,
     offline: bool = False,
     keep_media: bool = False,
+    device: str | None = None,
 ) -> ExtractSettings:
     """The settings from the command line's options.
 
@@ -126,6 +129,8 @@ def load_settings(
         audio_track: which sound track of each file, a number from 1 or a language; None: the default one.
         offline: never use the network.
         keep_media: also keep the sound and the crops that the encoders were given.
+        device: the setting `models.device`; None: as the preset or `settings` say, else a GPU if there is one
+            and the bundle wants it.
 
     Raises:
         ConfigurationError: a setting that does not exist, cannot be, or means nothing here.
@@ -143,6 +148,8 @@ def load_settings(
             raise ConfigurationError(
                 f"--set {setting}: {section!r} means nothing here; there are {', '.join(SECTIONS)}"
             )
+    if device is not None and not DEVICES.fullmatch(device):
+        raise ConfigurationError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
     base = load_config(preset)
     bundle = bundle or base.bundle
     overrides: dict[str, Any] = {
@@ -150,7 +157,7 @@ def load_settings(
         "face": {"enabled": False} if "vision" in left_out else {},
         "audio": {"enabled": False} if "audio" in left_out else {},
         "speech": {"backend": "none"} if "text" in left_out else {},
-        "models": {"offline": True} if offline else {},
+        "models": {**({"offline": True} if offline else {}), **({"device": device} if device else {})},
         "source": {"audio_track": audio_track} if audio_track is not None else {},
     }
     live = load_config(
@@ -178,11 +185,15 @@ def _defaults(bundle: str, preset: LiveConfig) -> list[str]:
         section, _, name = setting.partition("=")[0].partition(".")
         if name not in getattr(preset, section).model_fields_set:
             found.append(setting)
+    if find_bundle(bundle).wants_gpu and "device" not in preset.models.model_fields_set:
+        found.append("models.device=auto")
     return found
 
 
 class ClipEncoders:
     """A bundle's encoders and stages as they run live, for one clip after the other; `forget` comes between.
+
+    `for_several` makes more of them, for clips at the same time.
 
     With the `taemi` bundle the sound of a clip is encoded all at once, as in the papers, unless
     `audio.context` says otherwise; and its last utterance ends where the clip does.
@@ -204,12 +215,14 @@ class ClipEncoders:
         """
         wanted = settings.wanted
         self._settings = settings
+        self._store = store
         self._kept: KeptMedia | None = None
         self._bundle = bundle_of(settings.live)
         self._encoders = self._bundle.load(
             settings.live, store, vision="vision" in wanted, audio="audio" in wanted or "text" in wanted
         )
         loaded = self._encoders
+        self._sound: SoundEncoder | None = loaded.voice
         self.unavailable: dict[str, str] = {
             modality: reason for modality, reason in loaded.unavailable.items() if modality in wanted
         }
@@ -234,10 +247,10 @@ class ClipEncoders:
         from emi_live.extract.recorder import EarlyEnd, WholeSoundStage
 
         used, until_ns = self._encoders, self._settings.until_ns
-        voice: SoundEncoder | None = used.voice
+        voice = self._sound
         if self._settings.keep_media:
-            self._kept = KeptMedia(used.voice, used.crops)
-            voice = None if used.voice is None else self._kept.voice
+            self._kept = KeptMedia(voice, used.crops)
+            voice = None if voice is None else self._kept.voice
             used = replace(used, crops=None if used.crops is None else self._kept.face)
         if not flow.streams["video"]:
             used = replace(used, face=None)
@@ -258,6 +271,34 @@ class ClipEncoders:
             StageError: there are fewer crops than features of them.
         """
         return None if self._kept is None else self._kept.media(clip)
+
+    def for_several(self, count: int) -> list[Self]:
+        """These encoders for so many clips at once, one for each; close them before these.
+
+        Raises:
+            EmiError: what a clip has for itself cannot be loaded once more.
+        """
+        from emi_live.extract.together import EncodersTogether
+
+        together = EncodersTogether(self._encoders, self._settings.live, self._store)
+        lanes: list[Self] = []
+        try:
+            for _ in range(count):
+                lane = copy(self)
+                lane._encoders, lane._sound = together.lend(), together.sound
+                lanes.append(lane)
+        except BaseException:
+            for lane in lanes:
+                lane.close()
+            raise
+        return lanes
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether one of them runs on a GPU."""
+        used = self._encoders
+        on = [getattr(one, "device", None) for one in (used.crops, used.voice, used.sentence)]
+        return any(device is not None and device.type != "cpu" for device in on)
 
     def forget(self) -> None:
         """Forget earlier clips."""

@@ -12,8 +12,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 __all__ = [
+    "PER_GPU",
     "Do",
     "Failed",
     "Job",
@@ -57,6 +60,7 @@ class Ready:
     settings: str  # the fingerprint of the settings with these
     announcements: list[str] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
+    at_once: int = 1  # how many clips it does at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,8 @@ class Refused:
     reason: str
 
 
+logger = logging.getLogger(__name__)
+
 Message: TypeAlias = Ready | Failed | Job | Written | Refused
 Do: TypeAlias = Callable[[Job], Written | Refused | Failed]
 KINDS: Final[dict[str, type[Message]]] = {
@@ -107,8 +113,14 @@ class Task(Protocol):
     def debug(self) -> bool:
         """Whether its output is shown."""
 
+    @property
+    def device(self) -> str:
+        """What its encoders run on, as the setting `models.device`."""
+
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         """Load what it needs, which `opened` closes; return what was loaded, and what does one clip.
+
+        As many threads as `Ready.at_once` says may do clips at the same time.
 
         Raises:
             EmiError: it cannot be loaded, or no clip can be done.
@@ -133,11 +145,13 @@ class Link:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._sending = threading.Lock()
 
     def send(self, message: Message) -> bool:
-        """Send one message; False if nobody is at the other end."""
+        """Send one message, in any thread; False if nobody is at the other end."""
         try:
-            self.connection.send_bytes(to_text(message).encode())
+            with self._sending:
+                self.connection.send_bytes(to_text(message).encode())
         except OSError:
             return False
         return True
@@ -152,6 +166,7 @@ class Link:
 
 END_S: Final = 0.5  # for a process to end after SIGTERM; past that it is killed
 HANG_UP_S: Final = 5.0  # for one that closed its pipe to end: its libraries take their time
+PER_GPU: Final = 4  # workers, since each has its own copy of the models there
 MOST_LOST: Final = 3  # processes in a row that die without finishing a clip
 
 
@@ -160,14 +175,16 @@ class _Child:
     process: BaseProcess
     link: Link
     ready: bool = False
-    job: Job | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)  # that it does at present, by id
+    alone: bool = False  # whether it gets no other: its clip may have killed a process
 
 
 class Pool:
     """Up to `count` processes that run `body(connection, *args)`.
 
-    The body sends `Ready` or `Failed`, then answers each `Job` with `Written` or `Refused`. Only the main
-    process handles an interrupt: the others do not see it, and `__exit__` ends them within about a second.
+    The body sends `Ready` or `Failed`, then answers each `Job` with `Written` or `Refused`; it gets as many
+    at once as `Ready.at_once` says. Only the main process handles an interrupt: the others do not see it,
+    and `__exit__` ends them within about a second.
     """
 
     def __init__(self, count: int, body: Callable[..., None], *args: object) -> None:
@@ -178,6 +195,8 @@ class Pool:
         self._context = get_context("spawn")
         self._children: list[_Child] = []
         self._fingerprint = ""  # of what the first process has loaded; the others must have the same
+        self._at_once = 1
+        self._suspects: deque[Job] = deque()  # clips that were done together when a process died
         self._lost = 0
 
     def __enter__(self) -> Self:
@@ -211,35 +230,51 @@ class Pool:
         if not isinstance(message, Ready) or message.unavailable:
             raise cannot_load(message, "" if message is not None else _ending(child))
         child.ready = True
-        self._fingerprint = message.settings
+        self._fingerprint, self._at_once = message.settings, message.at_once
         return message
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
         """Do the jobs; yield the result of each as soon as it is known.
 
-        If a process dies, its clip is refused and the process is replaced.
+        If a process dies, its clip is refused and the process is replaced. If it did several, each of them is
+        done once more, by itself.
 
         Raises:
             StageError: three processes in a row died, or one died while it loaded its encoders.
         """
         left = deque(jobs)
-        while left or any(child.job for child in self._children):
-            idle = sum(child.job is None for child in self._children)
-            for _ in range(min(len(left) - idle, self._count - len(self._children))):
+        while left or self._suspects or any(child.jobs for child in self._children):
+            waiting = len(left) + len(self._suspects)
+            idle = sum(not child.jobs for child in self._children)
+            for _ in range(min(waiting - idle, self._count - len(self._children))):
                 self._start()
-            for child in self._children:
-                if child.ready and child.job is None and left:
-                    child.job = left.popleft()
-                    child.link.send(child.job)
+            self._hand_out(left)
             connections = {child.link.connection: child for child in self._children}
             for connection in wait(list(connections)):
                 if isinstance(connection, Connection) and (done := self._hear(connections[connection])):
                     yield done
 
+    def _hand_out(self, left: deque[Job]) -> None:
+        """Give each process as many jobs as it can do, the same number to all as far as they go."""
+        for count in range(self._at_once):
+            for child in self._children:
+                if not child.ready or child.alone or len(child.jobs) != count:
+                    continue
+                if self._suspects and not child.jobs:
+                    child.alone = True
+                    job = self._suspects.popleft()
+                elif left and not self._suspects:  # a process that has jobs may be needed for a suspect
+                    job = left.popleft()
+                else:
+                    continue
+                child.jobs[job.id] = job
+                child.link.send(job)
+
     def _hear(self, child: _Child) -> Written | Refused | None:
         message = child.link.receive()
         if isinstance(message, Written | Refused):
-            child.job, self._lost = None, 0
+            del child.jobs[message.id if isinstance(message, Refused) else message.entry.id]
+            child.alone, self._lost = False, 0
             return message
         if isinstance(message, Ready) and message.settings == self._fingerprint:
             child.ready = True
@@ -247,13 +282,16 @@ class Pool:
         if message is not None or not child.ready:
             raise cannot_load(message, "" if message is not None else _ending(child))
         self._children.remove(child)
-        self._lost += 1
         ending = _ending(child)
         child.process.kill()  # it may have closed its pipe and live on
         child.link.connection.close()
+        if len(child.jobs) > 1:
+            self._suspects += child.jobs.values()
+            return None
+        self._lost += 1
         if self._lost >= MOST_LOST:
             raise StageError(f"{self._lost} worker processes in a row died, the last one {ending}")
-        return None if child.job is None else Refused(id=child.job.id, reason=f"the worker process {ending}")
+        return next((Refused(id=job, reason=f"the worker process {ending}") for job in child.jobs), None)
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -307,9 +345,21 @@ def serve(connection: Connection, task: Task) -> None:
             link.send(Failed(reason=str(error)))
             return
         link.send(ready)
-        while not ready.unavailable and isinstance(job := link.receive(), Job):
-            link.send(do(job))
-            give_memory_back()
+        if ready.unavailable:
+            return
+        with ThreadPoolExecutor(ready.at_once) as threads:
+            while isinstance(job := link.receive(), Job):
+                threads.submit(_answer, link, do, job)
+
+
+def _answer(link: Link, do: Do, job: Job) -> None:
+    """Do a job; an error that nobody expected ends the process, since what it has loaded may be broken."""
+    try:
+        link.send(do(job))
+        give_memory_back()
+    except BaseException:
+        logger.exception("%s", job.path)
+        os._exit(1)
 
 
 def give_memory_back() -> None:

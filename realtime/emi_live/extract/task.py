@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from emi_live.extract.encoders import ExtractSettings
@@ -29,6 +30,8 @@ LIBRARIES: Final = (
     *("tokenizers", "torch", "transformers"),
 )
 
+ON_GPU: Final = 4  # clips at once; not measured
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -39,7 +42,13 @@ class Task:
     description: str
     licence: str | None = None  # the clips' own terms; None = Hume-Vidmimic2's if they are, else not stated
     vidmimic: bool = False  # whether the clips are those of Hume-Vidmimic2
+    at_once: int | None = None  # clips that one worker does at once; None: one, or some on a GPU
     debug: bool = False
+
+    @property
+    def device(self) -> str:
+        """The setting `models.device`."""
+        return self.settings.live.models.device
 
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         """Load the encoders, which `opened` closes; return what they are, and what extracts a clip.
@@ -56,25 +65,38 @@ class Task:
         opened.callback(encoders.close)
         if (torch := sys.modules.get("torch")) is not None:  # of an encoder that runs in it
             torch.set_num_threads(1)  # as live use does; and the processes share the cores
+        at_once = self.at_once or (ON_GPU if encoders.on_gpu else 1)
+        together = [f"at once: {at_once} clips in each worker, their encoders in batches"]
         ready = Ready(
             encoders=dict(encoders.ids),
             recognizer=encoders.recognizer,
             settings=self.settings.fingerprint(encoders.ids, encoders.recognizer),
-            announcements=list(encoders.announcements),
+            announcements=[*encoders.announcements, *(together if at_once > 1 else ())],
             unavailable=dict(encoders.unavailable),
+            at_once=at_once,
         )
         writer = None if ready.unavailable else _writer(self, encoders, ready)
+        free: SimpleQueue[ClipEncoders] = SimpleQueue()
+        if at_once == 1 or ready.unavailable:
+            free.put(encoders)
+        else:
+            for lane in encoders.for_several(at_once):
+                opened.callback(lane.close)
+                free.put(lane)
 
         def do(job: Job) -> Written | Refused | Failed:
             assert writer is not None  # noqa: S101  # nobody asks where an encoder is unavailable
-            encoders.forget()
+            used = free.get()
             try:
+                used.forget()
                 with local_copy(job.path, job.size) as path:
-                    return _extract(job, path, self.settings, encoders, writer, ready.settings)
+                    return _extract(job, path, self.settings, used, writer, ready.settings)
             except WriteError as error:
                 return Failed(reason=str(error))
             except EmiError as error:
                 return Refused(id=job.id, reason=str(error))
+            finally:
+                free.put(used)
 
         return ready, do
 

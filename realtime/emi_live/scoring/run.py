@@ -153,6 +153,11 @@ class Task:
     config: LiveConfig
     debug: bool = False
 
+    @property
+    def device(self) -> str:
+        """The setting `models.device`."""
+        return self.config.models.device
+
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         """Load the models, which `opened` closes; return what they are, and what scores a clip.
 

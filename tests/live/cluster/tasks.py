@@ -38,7 +38,9 @@ class Task:
     out: Path
     log: Path
     pause_s: float = 0.0
+    at_once: int = 1
     debug: bool = False
+    device: str = "cpu"
 
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         writer = ClipWriter(self.out, INFO)
@@ -58,7 +60,8 @@ class Task:
             leave_note(self.out, entry := entry_of(job))
             return Written(entry=entry, damaged=0)
 
-        return Ready(encoders={"vision": "fake"}, recognizer="", settings="s"), do
+        ready = Ready(encoders={"vision": "fake"}, recognizer="", settings="s", at_once=self.at_once)
+        return ready, do
 
 
 def tell(line: str) -> None:
@@ -79,8 +82,8 @@ class Telling:
         tell(f"refused {name}: {reason}")
 
 
-def run(address: str, videos: Path, out: Path, log: Path, pause_s: float) -> Report:
-    workers = RayWorkers(Task(out, log, pause_s), address, 2)
+def run(address: str, videos: Path, out: Path, log: Path, pause_s: float, at_once: int) -> Report:
+    workers = RayWorkers(Task(out, log, pause_s, at_once), address, 2)
     return extract(list_videos(videos), {}, out, workers, Telling(), shards=True)
 
 
@@ -91,4 +94,4 @@ if __name__ == "__main__":
             sys.stdin.read()
     else:
         videos, out, log = map(Path, sys.argv[2:5])
-        run(sys.argv[1], videos, out, log, float(sys.argv[5]))
+        run(sys.argv[1], videos, out, log, float(sys.argv[5]), int(sys.argv[6]))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from emi_live.cluster.clips import Actor, await_cores, cores_each
-from emi_live.cluster.ray_start import check_address, log_warning
+from emi_live.cluster.clips import Actor, Share, await_room, share
+from emi_live.cluster.ray_start import Cluster, check_address, log_warning
 from emi_live.errors import ConfigurationError
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written, from_text, to_text
 from emi_models.data import open_clips
@@ -43,10 +43,12 @@ def head() -> Iterator[dict[str, str]]:
         process.stdin.close()
 
 
-def driver(head: dict[str, str], folder: Path, pause_s: float = 0.0) -> subprocess.Popen[str]:
+def driver(
+    head: dict[str, str], folder: Path, pause_s: float = 0.0, at_once: int = 1
+) -> subprocess.Popen[str]:
     where = [str(folder / name) for name in ("videos", "out", "log")]
     return subprocess.Popen(
-        [sys.executable, "-m", TASKS, head["EMI_TEST_HEAD"], *where, str(pause_s)],
+        [sys.executable, "-m", TASKS, head["EMI_TEST_HEAD"], *where, str(pause_s), str(at_once)],
         env=head,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -102,8 +104,39 @@ def test_warnings_of_ray_are_logged_in_one_line_each_and_expected_ones_for_debug
     ],
 )
 def test_every_actor_fits_on_a_machine(nodes: list[float], count: int, each: float) -> None:
-    assert cores_each(nodes, count) == each
+    assert share(machines(*((cores, 0.0) for cores in nodes)), "auto", count) == Share(count, each)
     assert not each or sum(int(cores / each) for cores in nodes) >= count
+
+
+def machines(*nodes: tuple[float, float]) -> Cluster:
+    cores, gpus = zip(*nodes, strict=True)
+    return Cluster("head:1", False, sum(cores), sum(gpus), cores, gpus)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "found"),
+    [
+        ([(16.0, 1.0)], None, Share(4, 2.0, 0.25)),  # four for a GPU
+        ([(4.0, 1.0)], None, Share(2, 2.0, 0.5)),  # as many as there are cores for
+        ([(64.0, 2.0), (64.0, 0.0)], None, Share(8, 2.0, 0.25)),  # the second machine has no GPU
+        ([(16.0, 2.0)], 3, Share(3, 2.0, 0.5)),  # an actor lies on one GPU
+        ([(16.0, 4.0)], 3, Share(3, 2.0, 1.0)),
+        ([(64.0, 1.0), (4.0, 1.0)], 8, Share(8, 1.0, 0.25)),  # four on each, or a GPU would be short
+    ],
+)
+def test_actors_share_the_gpus(nodes: list[tuple[float, float]], asked: int | None, found: Share) -> None:
+    for device in ("auto", "cuda"):
+        assert share(machines(*nodes), device, asked) == found
+    assert share(machines(*nodes), "cpu", 2) == Share(2, 2.0)
+
+
+def test_a_gpu_that_nobody_has_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match="Ray knows of no GPU at head:1: start its machines with --num"
+    ):
+        share(machines((8.0, 0.0)), "cuda", None)
+    with pytest.raises(ConfigurationError, match="Ray chooses which GPU an actor has; give --device cuda"):
+        share(machines((8.0, 2.0)), "cuda:1", None)
 
 
 class BusyRay:
@@ -119,19 +152,22 @@ class BusyRay:
         return {"memory": 1.0}
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 8.0}
+        return {"CPU": 8.0, "GPU": 1.0}
 
 
 def test_that_no_core_is_free_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    await_cores(BusyRay(), "started", 2.0, 0.0)
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "2 free cores for a worker: 0 of all 8 are free" in said
+    await_room(BusyRay(), "started", Share(1, 2.0), 0.0)
+    await_room(BusyRay(), "started", Share(1, 2.0, 0.25), 0.0)
+    cores, both = [record.getMessage() for record in caplog.records]
+    assert cores.endswith("has for a worker 2 free cores (0 of all 8 are free)")
+    assert both.endswith("2 free cores (0 of all 8 are free) and 0.25 free GPUs (0 of all 1 are free)")
 
 
 class Breaking:
     """A task that does what the name of a clip says, and counts how often it was opened."""
 
     debug = False
+    device = "cpu"
 
     def __init__(self, *ready: Ready) -> None:
         self.ready = ready
@@ -200,6 +236,21 @@ def test_an_actor_that_dies_loses_nothing_and_a_clip_that_kills_is_refused(
 
 
 @pytest.mark.slow
+def test_clips_that_share_an_actor_with_one_that_kills_are_done_all_the_same(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    names = [f"clip{number}" for number in range(5)]
+    write_videos(tmp_path, *names, "die")
+    output, errors = finish(driver(head, tmp_path, pause_s=0.5, at_once=3))
+    lines = output.splitlines()
+    assert lines[0] == "ready 0 6", errors
+    assert sorted(lines[1:]) == [
+        "refused die.mp4: the actor died on it, twice",
+        *(f"wrote {n}" for n in names),
+    ]
+
+
+@pytest.mark.slow
 def test_a_killed_driver_loses_at_most_the_clip_under_way_in_each_actor(
     head: dict[str, str], tmp_path: Path
 ) -> None:
@@ -225,7 +276,7 @@ def test_a_killed_driver_loses_at_most_the_clip_under_way_in_each_actor(
 
 @pytest.mark.assets
 @pytest.mark.slow
-def test_one_process_two_processes_and_two_actors_give_the_same_features(
+def test_one_process_two_processes_two_clips_at_once_and_two_actors_give_the_same_features(
     head: dict[str, str], assets: Path, tmp_path: Path
 ) -> None:
     if shutil.which("ffmpeg") is None:
@@ -241,6 +292,7 @@ def test_one_process_two_processes_and_two_actors_give_the_same_features(
     ways = {
         "one": ["--workers", "1"],
         "two": ["--workers", "2"],
+        "at once": ["--workers", "1", "--at-once", "2"],  # nothing of these clips is encoded in batches
         "actors": ["--workers", "2", "--cluster", head["EMI_TEST_HEAD"]],
     }
     found: dict[str, list[Clip]] = {}
@@ -250,7 +302,7 @@ def test_one_process_two_processes_and_two_actors_give_the_same_features(
         assert run.returncode == 0, run.stderr
         clips = open_clips(tmp_path / name)
         found[name] = [clips.load(clip_id) for clip_id in ("00000", "00001")]
-    for other in (found["two"], found["actors"]):
+    for other in (found["two"], found["at once"], found["actors"]):
         for ours, theirs in zip(found["one"], other, strict=True):
             assert len(ours.vision.t_ns) > 0
             assert len(ours.audio.t_ns) > 0

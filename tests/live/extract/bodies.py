@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -46,6 +46,23 @@ def obedient(connection: Connection, *_: object) -> None:
             link.send(Failed(reason="the disk is full"))
         else:
             link.send(Written(entry=entry_of(job), damaged=int(job.id.startswith("damaged"))))
+
+
+def three_at_once(connection: Connection, log: str) -> None:
+    """Takes three clips before it answers any, if there are; dies if one of them is called so."""
+    link = Link(connection)
+    link.send(replace(READY, at_once=3))
+    held: list[Job] = []
+    while isinstance(job := link.receive(), Job):
+        held.append(job)
+        while len(held) < 3 and connection.poll(0.5) and isinstance(job := link.receive(), Job):
+            held.append(job)
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(" ".join(one.id for one in held) + "\n")
+        if any(one.id.startswith("die") for one in held):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while held:
+            link.send(Written(entry=entry_of(held.pop()), damaged=0))
 
 
 def lacking(connection: Connection, *_: object) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ctranslate2 import get_cuda_device_count
 
+from emi_live.bundle.base import Encoders, load_speech
+from emi_live.config import LiveConfig
 from emi_live.extract.encoders import fetch_models, load_settings
 from emi_models.errors import ModelUnavailableError
 from emi_models.store import ModelStore
@@ -34,6 +37,30 @@ def test_the_recogniser_is_settled_once_for_all_processes() -> None:
     settings, why = fetch_models(load_settings(), Shelf(*COMPACT))
     assert settings.live.speech.backend == "pocketsphinx"
     assert why == "whisper-base is not here: run `emi models pull whisper-base`"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(get_cuda_device_count() > 0, reason="there is a GPU, and this is about one that fails")
+def test_whisper_says_why_it_does_not_run_on_a_gpu(
+    whisper_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(device: str) -> Encoders:
+        config = LiveConfig.model_validate(
+            {"models": {"device": device}, "speech": {"backend": "whisper", "model": str(whisper_base)}}
+        )
+        encoders = Encoders()
+        load_speech(encoders, config, Shelf(), None)
+        encoders.close()
+        return encoders
+
+    monkeypatch.setattr("emi_live.bundle.base.gpus_here", lambda: 1)
+    (said,) = load("auto").announcements
+    assert said.startswith("words: Whisper base (int8); not on the GPU: Whisper cannot run on cuda (")
+    monkeypatch.setattr("emi_live.bundle.base.gpus_here", lambda: 0)
+    assert load("auto").announcements == ["words: Whisper base (int8)"]
+    strict = load("cuda")
+    assert strict.recognizer is None
+    assert "Whisper cannot run on cuda" in strict.unavailable["text"]
 
 
 def test_what_is_left_out_needs_no_model() -> None:

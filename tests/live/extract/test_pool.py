@@ -12,7 +12,7 @@ import pytest
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.extract.pool import Job, Pool, Refused, Written
 from emi_models.errors import EmiError, ModelUnavailableError
-from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn
+from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn, three_at_once
 from tests.support.waiting import until
 
 
@@ -44,6 +44,18 @@ def test_a_clip_that_kills_its_process_is_refused_and_the_others_are_done() -> N
     assert [d.entry.id for d in done if isinstance(d, Written)] == ["a", "b", "c"]
     (refused,) = [d for d in done if isinstance(d, Refused)]
     assert refused == Refused(id="die", reason="the worker process was killed by signal 9")
+
+
+@pytest.mark.slow
+def test_a_process_has_several_clips_and_those_of_one_that_died_are_done_one_by_one(tmp_path: Path) -> None:
+    names = ["a", "b", "die", "c", "d", "e"]
+    with Pool(1, three_at_once, str(tmp_path / "log")) as pool:
+        assert pool.ready().at_once == 3
+        done = list(pool.run(jobs(*names)))
+    assert sorted(d.entry.id for d in done if isinstance(d, Written)) == ["a", "b", "c", "d", "e"]
+    assert [d.id for d in done if isinstance(d, Refused)] == ["die"]
+    held = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
+    assert held == [["a", "b", "die"], ["a"], ["b"], ["die"], ["c", "d", "e"]]
 
 
 @pytest.mark.slow

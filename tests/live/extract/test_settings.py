@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,17 @@ def test_the_papers_bundle_asks_the_largest_whisper_once_an_utterance() -> None:
     assert (speech.backend, speech.model) == ("whisper", "large-v3-turbo")
     assert speech.partial_every_s > speech.limit_s
     assert load_settings("taemi", settings=["speech.model=small"]).live.speech.model == "small"
+
+
+def test_a_gpu_is_taken_where_most_of_the_work_is_for_one() -> None:
+    def device(bundle: str | None = None, **options: Any) -> str:
+        return load_settings(bundle, **options).live.models.device
+
+    assert (device(), device("taemi")) == ("cpu", "auto")
+    assert device("compact", device="cuda:1") == "cuda:1"
+    assert device("taemi", settings=["models.device=cpu"]) == "cpu"
+    with pytest.raises(ConfigurationError, match="--device tpu: choose auto, cpu, cuda or cuda:N"):
+        device(device="tpu")
 
 
 def test_encoders_of_the_papers_bundle_may_lie_anywhere(tmp_path: Path) -> None:

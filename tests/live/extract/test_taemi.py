@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,27 @@ def test_what_is_extracted_is_what_a_live_window_holds(
     ):
         assert mask.sum() == len(track.values) == count
         assert np.array_equal(frames[0, :count].numpy(), track.values)
+
+
+@pytest.mark.slow
+def test_clips_at_once_have_the_features_that_each_has_alone(assets: Path, encoders: Loaded) -> None:
+    loaded, settings = encoders
+    names = ("av/face_and_speech.mp4", "speech/english_one_two_three.wav", "speech/LJ001-0004.wav")
+    alone = [record(assets / name, encoders) for name in names]
+    lanes = loaded.for_several(len(names))
+    with ThreadPoolExecutor(len(names)) as threads:
+        paths = [assets / name for name in names]
+        together = list(threads.map(record, paths, [(lane, settings) for lane in lanes]))
+    for lane in lanes:
+        lane.close()
+    record(assets / names[1], encoders)  # theirs are closed, these are not
+    for one, other in zip(alone, together, strict=True):
+        assert other.transcript == one.transcript
+        for modality, track in one.tracks.items():
+            found = other.tracks[modality]
+            assert np.array_equal(found.t_ns, track.t_ns)
+            scale = np.abs(track.values).max(initial=0.0)
+            assert np.abs(found.values - track.values).max(initial=0.0) <= 1e-5 * scale
 
 
 def test_a_clip_without_a_wanted_stream_is_refused(assets: Path, folders: dict[Modality, Path]) -> None:

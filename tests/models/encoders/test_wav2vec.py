@@ -17,6 +17,7 @@ from emi_models.encoders.wav2vec import (
     Wav2vecEncoder,
     frame_ends_ns,
     frames_for,
+    identify_speech,
 )
 from emi_models.errors import EmiError, ModelIntegrityError
 from tests.models.encoders.tiny_models import LAYERS, SPEECH, WIDTH, edit_json, edit_weights, tiny_speech
@@ -233,3 +234,37 @@ def test_hubert_does_not_pass_for_the_bundle_s_model(tmp_path: Path) -> None:
     with pytest.raises(ModelIntegrityError, match="hubert, 32"):
         Wav2vecEncoder(folder, AUDEERING)
     assert not HUBERT_LARGE.affect
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "pads"),
+    [
+        ("wav2vec2", {}, True),
+        ("wavlm", {}, False),
+        ("hubert", {}, True),
+        ("hubert", {"conv_pos_batch_norm": True}, False),  # zeros are none behind it
+        ("wav2vec2", {"feat_extract_norm": "group", "do_stable_layer_norm": False}, False),  # as base models
+    ],
+)
+def test_runs_that_go_through_together_have_the_features_that_each_has_alone(
+    tmp_path: Path, kind: str, config: dict[str, Any], pads: bool
+) -> None:
+    folder, *_ = tiny_speech(tmp_path, kind, **config)
+    encoder = Wav2vecEncoder(folder, identify_speech(folder))
+    noise = np.random.default_rng(0)
+    lengths = (20_000, 399, 8_000, 13 * 16_000, 20_000, 12_345)  # of no frame and of two pieces, too
+    runs = [(0.1 * noise.standard_normal(length)).astype(np.float32) for length in lengths]
+    batches: list[int] = []
+    forward = encoder.model.forward
+
+    def counted(samples: torch.Tensor, **more: Any) -> Any:
+        batches.append(len(samples))
+        return forward(samples, **more)
+
+    encoder.model.forward = counted
+    together = encoder.encode_together(runs)
+    assert sorted(batches) == ([6] if pads else [1, 1, 2, 2])
+    for run, found in zip(runs, together, strict=True):
+        alone = encoder.encode(run)
+        assert found.shape == alone.shape
+        assert np.abs(found - alone).max(initial=0.0) <= 1e-5 * np.abs(alone).max(initial=0.0)
