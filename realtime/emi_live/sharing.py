@@ -398,12 +398,23 @@ class KeptModels(SharedModels):
     """All models of a bundle, for `LiveEngine`s that run one after another, each on a clip of its own.
 
     Call `forget` between two of them: a clip then has the numbers that it has right after loading.
+
+    Attributes:
+        encoders: those of the bundle.
+        engine: the fusion engine, once it is loaded.
     """
 
-    def __init__(self, encoders: Encoders) -> None:
-        """Take over encoders that were loaded for pictures and sound; `close` closes them."""
+    def __init__(self, encoders: Encoders, engine: SharedEngine | None = None) -> None:
+        """Take over encoders that were loaded for pictures and sound; `close` closes them.
+
+        Args:
+            encoders: those.
+            engine: a fusion engine that stays another's; None: the first user loads one.
+        """
         super().__init__(encoders)
-        self._engine: SharedEngine | None = None
+        self.encoders = encoders
+        self.engine = engine
+        self._engine_is_ours = engine is None
 
     def load(
         self,
@@ -430,9 +441,9 @@ class KeptModels(SharedModels):
 
     def network(self, load: Callable[[], FusionEngine]) -> FusionEngine:
         """A handle to the fusion engine, which the first user loads."""
-        if self._engine is None:
-            self._engine = SharedEngine(load(), most=1)  # one window is a batch: nobody waits for another
-        return self._engine.lend()
+        if self.engine is None:
+            self.engine = SharedEngine(load(), most=1)  # one window is a batch: nobody waits for another
+        return self.engine.lend()
 
     def forget(self) -> None:
         """Forget earlier clips."""
@@ -447,8 +458,8 @@ class KeptModels(SharedModels):
     def close(self) -> None:
         """Close the models; no handle may be used after that."""
         super().close()
-        if self._engine is not None:
-            self._engine.close()
+        if self.engine is not None and self._engine_is_ours:
+            self.engine.close()
 
 
 class _LentFace:

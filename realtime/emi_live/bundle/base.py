@@ -112,6 +112,12 @@ class Encoders:
     announcements: list[str] = field(default_factory=list)
     terms: list[str] = field(default_factory=list)  # what a licence demands of features, one line each
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an encoder of PyTorch runs on a GPU."""
+        devices = [getattr(one, "device", None) for one in (self.crops, self.voice, self.sentence)]
+        return any(device is not None and device.type != "cpu" for device in devices)
+
     def forget(self) -> None:
         """Forget earlier media, so that the next clip gives the same result as right after loading."""
         for encoder in (self.face, self.prosody):

@@ -20,7 +20,10 @@ from emi_live.cli.encode import encode_features
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import (
     LINE_EVERY_S,
+    AtOnceOption,
     ClusterOption,
+    DeviceOption,
+    WorkersOption,
     check_out_folder,
     complete_bundle,
     complete_preset,
@@ -149,33 +152,9 @@ def extract(
             rich_help_panel=HOW,
         ),
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of processes or actors. Default: one for every two cores.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Clips that each worker does at once, with encoders in batches; for a GPU, and to spare "
-            "memory. Default: 1; on a GPU 4.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="What Whisper and the encoders of PyTorch run on; auto takes a GPU if there is one. "
-            "Default: auto; cpu for compact, whose work is that of the CPU.",
-            rich_help_panel=HOW,
-            metavar="auto|cpu|cuda[:N]",
-        ),
-    ] = None,
+    workers: WorkersOption = None,
+    at_once: AtOnceOption = None,
+    device: DeviceOption = None,
     cluster: ClusterOption = None,
     strict: Annotated[
         bool,
@@ -409,6 +388,8 @@ class ExtractView:
         self._shown.close()
         for line in what.announcements:
             self.say(line)
+        if what.at_once > 1:
+            self.say(f"each worker does {what.at_once} clips at once, with encoders in batches")
         if done:
             self.say(f"{done} clips were done before, {todo} remain")
         self._todo = todo + len(self._listing.unusable)  # which are refused at once

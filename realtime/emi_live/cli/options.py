@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LINE_EVERY_S",
     "SYSTEMS",
+    "AtOnceOption",
     "ClusterOption",
+    "DeviceOption",
+    "WorkersOption",
     "bad_use",
     "check_before_loading",
     "check_checkpoint",
@@ -254,6 +257,36 @@ def targets_of(checkpoint: Path) -> dict[str, Any]:
     return {"targets": header.targets, "baseline": header.notes.get("baseline")}
 
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Number of processes or actors. Default: one for every two cores.",
+        rich_help_panel="How",
+    ),
+]
+AtOnceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--at-once",
+        min=1,
+        max=64,
+        help="Clips that each worker does at once, with encoders in batches; for a GPU, and to spare memory. "
+        "Default: 1; on a GPU 4.",
+        rich_help_panel="How",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="What Whisper and the encoders of PyTorch run on; auto takes a GPU if there is one. "
+        "Default: auto; cpu for compact, whose work is that of the CPU.",
+        rich_help_panel="How",
+        metavar="auto|cpu|cuda[:N]",
+    ),
+]
 ClusterOption = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,10 @@ import typer
 
 from emi_live.cli.errors import DebugOption, say
 from emi_live.cli.options import (
+    AtOnceOption,
     ClusterOption,
+    DeviceOption,
+    WorkersOption,
     check_checkpoint,
     check_out_folder,
     check_writable,
@@ -155,14 +158,9 @@ def score(
         ),
     ] = None,
     audio_track: TrackOption = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of processes or actors. Default: one for every two cores.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
+    workers: WorkersOption = None,
+    at_once: AtOnceOption = None,
+    device: DeviceOption = None,
     cluster: ClusterOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.", rich_help_panel=WHAT)
@@ -191,13 +189,14 @@ def score(
     if overlay:
         require("matplotlib", "PIL", extra="score", what="--overlay")
     console = Console(stderr=True)
-    settings = _settings(console, config, set_, checkpoint, without or (), audio_track, offline=offline)
+    settings = _settings(
+        console, config, set_, checkpoint, without or (), audio_track, device, offline=offline
+    )
     with listing_bar(console) as found_so_far:
         listing = find_clips(clips, found_so_far)
     check_out_folder("--out", out)
-    task = Task(
-        plan=Plan(out=out.resolve(), formats=formats, overlay=overlay, cut=cut), config=settings, debug=debug
-    )
+    plan = Plan(out=out.resolve(), formats=formats, overlay=overlay, cut=cut)
+    task = Task(plan=plan, config=settings, at_once=at_once, debug=debug)
     with ExtractView(console, listing, what="models") as view:
         pool = workers_of(task, workers, cluster)
         try:
@@ -217,6 +216,7 @@ def _settings(
     checkpoint: Path | None,
     without: Sequence[str],
     audio_track: str | None,
+    device: str | None = None,
     *,
     offline: bool,
 ) -> LiveConfig:
@@ -224,7 +224,7 @@ def _settings(
     from emi_live.bundle import with_tuned_encoders
     from emi_live.cli.options import download_bar
     from emi_live.config import load_config
-    from emi_live.extract.encoders import ExtractSettings, fetch_models
+    from emi_live.extract.encoders import ExtractSettings, fetch_models, with_device
     from emi_models.store import ModelStore
 
     if unknown := sorted(set(without) - set(MODALITIES)):
@@ -243,7 +243,7 @@ def _settings(
         raise ConfigurationError("clips are given as arguments: leave source.camera and source.input out")
     if checkpoint is not None:
         check_checkpoint(checkpoint, live.bundle)
-    live = with_tuned_encoders(live)
+    live = with_device(with_tuned_encoders(live), device)
     if live.bundle == "taemi":
         require("torch", "transformers", extra="taemi", what="the bundle taemi")
     left_out = frozenset(modality for modality in MODALITIES if modality in without)

@@ -42,6 +42,7 @@ __all__ = [
     "dims_of",
     "fetch_models",
     "load_settings",
+    "with_device",
 ]
 
 VERSION: Final = 4  # of the features; one more when the same settings give other numbers
@@ -129,8 +130,7 @@ def load_settings(
         audio_track: which sound track of each file, a number from 1 or a language; None: the default one.
         offline: never use the network.
         keep_media: also keep the sound and the crops that the encoders were given.
-        device: the setting `models.device`; None: as the preset or `settings` say, else a GPU if there is one
-            and the bundle wants it.
+        device: as of `with_device`.
 
     Raises:
         ConfigurationError: a setting that does not exist, cannot be, or means nothing here.
@@ -148,8 +148,6 @@ def load_settings(
             raise ConfigurationError(
                 f"--set {setting}: {section!r} means nothing here; there are {', '.join(SECTIONS)}"
             )
-    if device is not None and not DEVICES.fullmatch(device):
-        raise ConfigurationError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
     base = load_config(preset)
     bundle = bundle or base.bundle
     overrides: dict[str, Any] = {
@@ -157,7 +155,7 @@ def load_settings(
         "face": {"enabled": False} if "vision" in left_out else {},
         "audio": {"enabled": False} if "audio" in left_out else {},
         "speech": {"backend": "none"} if "text" in left_out else {},
-        "models": {**({"offline": True} if offline else {}), **({"device": device} if device else {})},
+        "models": {"offline": True} if offline else {},
         "source": {"audio_track": audio_track} if audio_track is not None else {},
     }
     live = load_config(
@@ -165,6 +163,7 @@ def load_settings(
         [*_defaults(bundle, base), *settings],
         {name: values for name, values in overrides.items() if values},
     )
+    live = with_device(live, device)
     extract = ExtractSettings(live=live, without=left_out, seconds=seconds or None, keep_media=keep_media)
     if keep_media and (bundle != "taemi" or live.audio.context != "full"):
         raise ConfigurationError(
@@ -185,9 +184,25 @@ def _defaults(bundle: str, preset: LiveConfig) -> list[str]:
         section, _, name = setting.partition("=")[0].partition(".")
         if name not in getattr(preset, section).model_fields_set:
             found.append(setting)
-    if find_bundle(bundle).wants_gpu and "device" not in preset.models.model_fields_set:
-        found.append("models.device=auto")
     return found
+
+
+def with_device(live: LiveConfig, device: str | None) -> LiveConfig:
+    """The settings for clips, with what encoders run on.
+
+    Args:
+        live: all settings.
+        device: the setting `models.device`; None: as they say, else a GPU if there is one and the bundle
+            wants it.
+
+    Raises:
+        ConfigurationError: there is no such device.
+    """
+    if device is not None and not DEVICES.fullmatch(device):
+        raise ConfigurationError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
+    if device is None and ("device" in live.models.model_fields_set or not bundle_of(live).wants_gpu):
+        return live
+    return live.model_copy(update={"models": live.models.model_copy(update={"device": device or "auto"})})
 
 
 class ClipEncoders:
@@ -296,9 +311,7 @@ class ClipEncoders:
     @property
     def on_gpu(self) -> bool:
         """Whether one of them runs on a GPU."""
-        used = self._encoders
-        on = [getattr(one, "device", None) for one in (used.crops, used.voice, used.sentence)]
-        return any(device is not None and device.type != "cpu" for device in on)
+        return self._encoders.on_gpu
 
     def forget(self) -> None:
         """Forget earlier clips."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 __all__ = [
+    "ON_GPU",
     "PER_GPU",
     "Do",
     "Failed",
@@ -167,6 +168,7 @@ class Link:
 END_S: Final = 0.5  # for a process to end after SIGTERM; past that it is killed
 HANG_UP_S: Final = 5.0  # for one that closed its pipe to end: its libraries take their time
 PER_GPU: Final = 4  # workers, since each has its own copy of the models there
+ON_GPU: Final = 4  # clips at once; neither was measured
 MOST_LOST: Final = 3  # processes in a row that die without finishing a clip
 
 

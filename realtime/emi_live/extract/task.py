@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from emi_live.extract.encoders import ExtractSettings
 from emi_live.extract.folder import Entry, leave_note
 from emi_live.extract.places import local_copy, sweep_copies
-from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
+from emi_live.extract.pool import ON_GPU, Do, Failed, Job, Ready, Refused, Written
 from emi_models.errors import DataError, EmiError
 from emi_models.files import WriteError
 
@@ -29,8 +29,6 @@ LIBRARIES: Final = (
     *("opencv-contrib-python", "opencv-python-headless", "pocketsphinx"),
     *("tokenizers", "torch", "transformers"),
 )
-
-ON_GPU: Final = 4  # clips at once; not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +64,11 @@ class Task:
         if (torch := sys.modules.get("torch")) is not None:  # of an encoder that runs in it
             torch.set_num_threads(1)  # as live use does; and the processes share the cores
         at_once = self.at_once or (ON_GPU if encoders.on_gpu else 1)
-        together = [f"at once: {at_once} clips in each worker, their encoders in batches"]
         ready = Ready(
             encoders=dict(encoders.ids),
             recognizer=encoders.recognizer,
             settings=self.settings.fingerprint(encoders.ids, encoders.recognizer),
-            announcements=[*encoders.announcements, *(together if at_once > 1 else ())],
+            announcements=list(encoders.announcements),
             unavailable=dict(encoders.unavailable),
             at_once=at_once,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -169,7 +170,7 @@ class ClipScorer:
     """Scores clips one after another, each as `emi-live --input CLIP` would, with the same numbers.
 
     The models stay loaded; they forget each clip before the next one. After a clip at which a part failed,
-    they are loaded again.
+    they are loaded again. `for_several` makes more scorers, for clips at the same time.
 
     Attributes:
         announcements: what runs, one line each.
@@ -208,7 +209,7 @@ class ClipScorer:
         from emi_models.store import ModelStore
 
         config, bundle = self._config, bundle_of(self._config)
-        store = ModelStore(config.models.directory, offline=config.models.offline)
+        self._store = store = ModelStore(config.models.directory, offline=config.models.offline)
         encoders = bundle.load(
             config, store, vision=True, audio=True, progress=self._progress, step=self._step
         )
@@ -235,6 +236,35 @@ class ClipScorer:
         self.recognizer = "" if encoders.recognizer is None else encoders.recognizer.name
         self._models = models
         return models
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an encoder runs on a GPU."""
+        return self._models is not None and self._models.encoders.on_gpu
+
+    def for_several(self, count: int) -> list[Self]:
+        """As many scorers, for clips at once, with these models; close them before this one.
+
+        The numbers are the same but for the rounding of encoders, which compute in batches.
+
+        Raises:
+            EmiError: what a clip has for itself cannot be loaded once more.
+        """
+        from emi_live.extract.together import EncodersTogether
+
+        models = self._models or self._load()
+        together = EncodersTogether(models.encoders, self._config, self._store)
+        scorers: list[Self] = []
+        try:
+            for _ in range(count):
+                scorer = copy(self)
+                scorer._models = KeptModels(together.lend(), models.engine)
+                scorers.append(scorer)
+        except BaseException:
+            for scorer in scorers:
+                scorer.close()
+            raise
+        return scorers
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from glob import escape, glob
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from emi_live.config import LiveConfig
@@ -29,7 +31,7 @@ from emi_live.extract.places import (
     local_copy,
     sweep_copies,
 )
-from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written
+from emi_live.extract.pool import ON_GPU, Do, Failed, Job, Ready, Refused, Written
 from emi_live.extract.run import PATIENCE_S, Outcome, Results, run_jobs
 from emi_live.scoring.files import FORMATS, summary_of, write_summary
 from emi_models.data.clip import check_id
@@ -151,6 +153,7 @@ class Task:
 
     plan: Plan
     config: LiveConfig
+    at_once: int | None = None  # clips that one worker does at once; None: one, or some on a GPU
     debug: bool = False
 
     @property
@@ -175,18 +178,30 @@ class Task:
             settings=self.fingerprint(scorer.encoders, scorer.recognizer),
             announcements=scorer.announcements,
             unavailable=scorer.unavailable,
+            at_once=self.at_once or (ON_GPU if scorer.on_gpu else 1),
         )
+        free: SimpleQueue[ClipScorer] = SimpleQueue()
+        writing = Lock()  # matplotlib is for one thread at a time
+        if ready.at_once == 1 or ready.unavailable:
+            free.put(scorer)
+        else:
+            for one in scorer.for_several(ready.at_once):
+                free.put(opened.enter_context(one))
 
         def score(path: Path) -> Scores:
-            scores = scorer.score(path)
-            for modality, reason in scorer.unavailable.items():  # it loads them again after a failure
-                raise StageError(f"{modality} could not be loaded again: {reason}")
-            return scores
+            used = free.get()
+            try:
+                scores = used.score(path)
+                for modality, reason in used.unavailable.items():  # it loads them again after a failure
+                    raise StageError(f"{modality} could not be loaded again: {reason}")
+                return scores
+            finally:
+                free.put(used)
 
         def do(job: Job) -> Written | Refused | Failed:
             try:
                 with local_copy(job.path, job.size) as path:
-                    return _score(job, path, self, ready.settings, score)
+                    return _score(job, path, self, ready.settings, score, writing)
             except WriteError as error:
                 return Failed(reason=str(error))
             except EmiError as error:
@@ -326,33 +341,13 @@ def _all_there(plan: Plan, clip_id: str, record: Mapping[str, Any]) -> bool:
     return all(file.exists() for file in files)
 
 
-def _score(job: Job, path: Path, task: Task, settings: str, score: Any) -> Written | Refused | Failed:
-    plan = task.plan
-    record: dict[str, Any] = {
-        "settings": settings,
-        "source": job.name,
-        "size": job.size,
-        "mtime_ns": job.mtime_ns,
-        "done": False,
-    }
+def _score(
+    job: Job, path: Path, task: Task, settings: str, score: Callable[[Path], Scores], writing: Lock
+) -> Written | Refused | Failed:
     try:
-        scores: Scores = score(path)
-        atomic_write(plan.record(job.id), json.dumps(record))
-        for name, file in zip(plan.formats, plan.files(job.id), strict=True):
-            if name in PICTURES:
-                from emi_live.scoring.picture import plot
-
-                plot(scores, file)
-            else:
-                FORMATS[name].write(scores, file, plan.cut)
-        if plan.overlay:
-            from emi_live.scoring.picture import has_picture, overlay
-
-            record["picture"] = has_picture(path)
-            if record["picture"]:
-                overlay(path, scores, plan.out / f"{job.id}{OVERLAY}")
-        record |= {"done": True, "summary": summary_of(scores, job.name, plan.cut)}
-        atomic_write(plan.record(job.id), json.dumps(record))
+        scores = score(path)
+        with writing:
+            _write(job, path, task.plan, settings, scores)
     except WriteError as error:  # the disk is full: the next clip would fare no better
         return Failed(reason=str(error))
     except EmiError as error:
@@ -370,3 +365,30 @@ def _score(job: Job, path: Path, task: Task, settings: str, score: Any) -> Writt
         words=len(scores.words),
     )
     return Written(entry=entry, damaged=scores.damaged)
+
+
+def _write(job: Job, path: Path, plan: Plan, settings: str, scores: Scores) -> None:
+    """Write a clip's files, and the record of them before and after."""
+    record: dict[str, Any] = {
+        "settings": settings,
+        "source": job.name,
+        "size": job.size,
+        "mtime_ns": job.mtime_ns,
+        "done": False,
+    }
+    atomic_write(plan.record(job.id), json.dumps(record))
+    for name, file in zip(plan.formats, plan.files(job.id), strict=True):
+        if name in PICTURES:
+            from emi_live.scoring.picture import plot
+
+            plot(scores, file)
+        else:
+            FORMATS[name].write(scores, file, plan.cut)
+    if plan.overlay:
+        from emi_live.scoring.picture import has_picture, overlay
+
+        record["picture"] = has_picture(path)
+        if record["picture"]:
+            overlay(path, scores, plan.out / f"{job.id}{OVERLAY}")
+    record |= {"done": True, "summary": summary_of(scores, job.name, plan.cut)}
+    atomic_write(plan.record(job.id), json.dumps(record))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,10 +119,17 @@ def test_models_are_loaded_once_and_forget_every_clip(assets: Path, clips: Path)
         with pytest.raises(SourceError):
             scorer.score(clips / "broken.mp4")
         voice = scorer.score(clips / "voice.wav")
+        several = scorer.for_several(3)
+        paths = [clips / name for name in ("face.mp4", "voice.wav", "face.mp4")]
+        with ThreadPoolExecutor(3) as threads:
+            at_once = list(threads.map(ClipScorer.score, several, paths))
+        for one in several:
+            one.close()
         again = scorer.score(clips / "face.mp4")
     assert set(voice["vision_reason"]) == {"no source"}
-    assert first.keys() == again.keys()
-    for name, column in first.items():
-        assert np.array_equal(column, again[name], equal_nan=column[0].__class__ is np.float64), name
-    assert steps.count("opening the media") == 5  # one to see whether the checkpoint fits
+    for found, other in ((first, again), (first, at_once[0]), (voice, at_once[1]), (first, at_once[2])):
+        assert found.keys() == other.keys()
+        for name, column in found.items():
+            assert np.array_equal(column, other[name], equal_nan=column[0].__class__ is np.float64), name
+    assert steps.count("opening the media") == 8  # one to see whether the checkpoint fits
     assert (steps.count("loading the face model"), steps.count("starting the network")) == (1, 1)

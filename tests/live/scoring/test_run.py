@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import pytest
@@ -45,7 +46,7 @@ class Workers:
             if job.name.startswith("bad"):
                 yield Refused(id=job.id, reason=f"{job.path}: holds nothing")
                 continue
-            done = run._score(job, Path(job.path), self._task, self._settings, lambda _: made_up())
+            done = run._score(job, Path(job.path), self._task, self._settings, lambda _: made_up(), Lock())
             assert isinstance(done, Written)
             yield done
 
