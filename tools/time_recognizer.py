@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from emi_bench.measurement import Machine, load_average
 from emi_models.speech.log_mel import LogMel
-from emi_models.speech.recognizer import Utterance
+from emi_models.speech.recognizer import Hypothesis, Utterance
 from emi_models.speech.whisper import WhisperRecognizer
 
 RATE_HZ: Final = 16_000
@@ -51,16 +51,16 @@ def main() -> None:
     sys.stdout.write(
         f"{Machine.here().line()}; load {load_average():.1f}. {recognizer.name}, {options.threads} threads, "
         f"{cores} cores. Median [least, most] of n = {options.n} batches.\n\n"
-        "| utterances | CPU s each alone | in a call | ratio | wall ratio | encoder's ratio | same words |\n"
-        "|--:|--:|--:|--:|--:|--:|--:|\n"
+        "| utterances | CPU s each alone | in a call | ratio | wall ratio | encoder's ratio | same words | "
+        "same bits |\n|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     )
     _compare(recognizer, _batch(sounds, 1, order), swap=False)  # warms up
     for size in SIZES:
         batches = [_batch(sounds, size, order) for _ in range(options.n)]
         found = [_compare(recognizer, batch, swap=bool(turn % 2)) for turn, batch in enumerate(batches)]
         columns = [_shown([one[index] for one in found]) for index in range(5)]
-        same = sum(one[5] for one in found)
-        sys.stdout.write(f"| {size} | {' | '.join(columns)} | {same} of {size * options.n} |\n")
+        words, bits = (f"{sum(one[index] for one in found)} of {size * options.n}" for index in (5, 6))
+        sys.stdout.write(f"| {size} | {' | '.join(columns)} | {words} | {bits} |\n")
 
 
 def _compare(recognizer: WhisperRecognizer, batch: list[Utterance], *, swap: bool) -> tuple[Any, ...]:
@@ -76,12 +76,18 @@ def _compare(recognizer: WhisperRecognizer, batch: list[Utterance], *, swap: boo
     model, view = recognizer._model, recognizer._as_array
     encoded = _timed(lambda: [model.encode(view(mel), to_cpu=False) for mel in mels])
     stacked = _timed(lambda: model.encode(view(np.concatenate(mels)), to_cpu=False))
-    same = sum(one == other for one, other in zip(each[2], call[2], strict=True))
+    pairs = list(zip(each[2], call[2], strict=True))
     size = len(batch)
     return (
-        *(each[0] / size, call[0] / size, call[0] / each[0], call[1] / each[1]),
-        *(stacked[0] / encoded[0], same),
+        *(each[0] / size, call[0] / size, call[0] / each[0], call[1] / each[1], stacked[0] / encoded[0]),
+        sum(_words(one) == _words(other) for one, other in pairs),
+        sum(one == other for one, other in pairs),
     )
+
+
+def _words(found: Hypothesis) -> list[tuple[str, float, float]]:
+    """Words and times, without probabilities."""
+    return [(word.text, word.start_s, word.end_s) for word in found.words]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
