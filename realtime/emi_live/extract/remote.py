@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,11 +32,23 @@ STALLED_S: Final = 60.0  # without a byte, from a web server; a long download ma
 COPY: Final = "emi-clip-"
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 DRIVERS: Final = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+AWS_KEYS: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; FSSPEC_S3_ANON=true for a public bucket"
+AZURE_KEYS: Final = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or log in with `az login`"
 KEYS: Final = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
+    **dict.fromkeys(("s3", "s3a"), AWS_KEYS),
+    **dict.fromkeys(("az", "abfs"), AZURE_KEYS),
     **dict.fromkeys(WEB, """sign the address, or set FSSPEC_HTTPS='{"headers": {"Authorization": "…"}}'"""),
-    "gs": "log in with `gcloud auth application-default login`, or set FSSPEC_GS_TOKEN=anon for a public one",
+    **dict.fromkeys(("gs", "gcs"), "log in with `gcloud auth application-default login`"),
 }
+# Their drivers fail where no keys are found, unless they are told `anon`; gcsfs does without by itself.
+ANONYMOUS: Final = ("s3", "s3a", "az", "abfs")
+NO_KEYS: Final = re.compile(r"Unable to locate credentials|DefaultAzureCredential failed")
+
+logger = logging.getLogger(__name__)
+
+# What this process has found out of stores, by scheme. A driver looks for keys at its first request.
+_with_keys: set[str] = set()
+_without_keys: set[str] = set()
 
 
 class Remote:
@@ -181,8 +194,9 @@ def _opened(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     scheme = url.partition("://")[0].lower()
+    options = _patience(scheme) if scheme in WEB else {"anon": True} if scheme in _without_keys else {}
     try:
-        fs, root = url_to_fs(url, **(_patience(scheme) if scheme in WEB else {}))
+        fs, root = url_to_fs(url, **options)
     except ImportError as error:
         driver = DRIVERS.get(scheme)
         raise ConfigurationError(
@@ -192,7 +206,22 @@ def _opened(url: str) -> tuple[Any, str]:
         raise ConfigurationError(
             f"{url}: {error}; give a folder, a CSV, or s3://…, gs://…, https://…"
         ) from error
+    if scheme in ANONYMOUS and scheme not in _with_keys | _without_keys:
+        if not _has_keys(fs, root):
+            _without_keys.add(scheme)
+            logger.warning("no keys for %s:// are found here: it is read without, as is public", scheme)
+            return _opened(url)
+        _with_keys.add(scheme)
     return fs, root if is_url(root) else root.rstrip("/")
+
+
+def _has_keys(fs: Any, root: str) -> bool:
+    """Whether a driver finds keys; what else may be wrong shows when it is used."""
+    try:
+        fs.info(root)
+    except Exception as error:  # noqa: BLE001  # drivers raise what they like
+        return not any(NO_KEYS.search(str(each)) for each in _chain(error))
+    return True
 
 
 def _patience(scheme: str) -> dict[str, Any]:

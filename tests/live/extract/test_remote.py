@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.errors import ConfigurationError, SourceError
+from emi_live.extract import remote
 from emi_live.extract.folder import list_videos
 from emi_live.extract.places import Place, in_manifest, in_store, local_copy, sweep_copies
 from emi_live.scoring.run import find_clips
@@ -147,6 +148,83 @@ def test_one_object_is_a_listing_of_one(memory: str) -> None:
 def test_what_cannot_be_listed_is_bad_use(url: str, why: str, memory: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         list_videos(url)
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """A driver of `s3://` without keys, unless a test says so; for each that is opened, what `anon` was."""
+    from fsspec.registry import _registry
+
+    base = fsspec.get_filesystem_class("memory")
+    opened: list[bool] = []
+
+    class Store(base):  # type: ignore[misc, valid-type]
+        protocol = "s3"
+        keys = False
+        cachable = False
+
+        def __init__(self, anon: bool = False) -> None:
+            super().__init__()
+            self.anon = anon
+            opened.append(anon)
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return f"/{path.removeprefix('s3://').strip('/')}"
+
+        def info(self, path: str, **_: object) -> object:
+            self.ask(path)
+            return super().info(path)
+
+        def ls(self, path: str, detail: bool = True, **_: object) -> object:
+            self.ask(path)
+            return super().ls(path, detail)
+
+        def ask(self, path: str) -> None:
+            if not (self.anon or self.keys):
+                raise NoCredentialsError("Unable to locate credentials")
+            if "private" in path and self.anon:
+                raise PermissionError("Forbidden")
+
+        def get_file(self, path: str, local: str, **_: object) -> None:
+            self.ask(path)
+            Path(local).write_bytes(self.cat_file(path))
+
+    fsspec.register_implementation("s3", Store, clobber=True)
+    fs = Store(anon=True)
+    for name in ("public/clips/a.mp4", "private/clips/a.mp4"):
+        fs.pipe(name, CLIP)
+    monkeypatch.setattr(remote, "_without_keys", set())
+    monkeypatch.setattr(remote, "_with_keys", set())
+    opened.clear()
+    yield opened
+    fs.store.clear()
+    _registry.pop("s3")
+
+
+def test_a_public_bucket_needs_no_keys_and_that_is_said_once(
+    bucket: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    (video,) = list_videos("s3://public/clips").videos
+    with local_copy(video.path, video.size) as path:
+        assert path.read_bytes() == CLIP
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "no keys for s3:// are found here: it is read without, as is public"
+    with pytest.raises(ConfigurationError, match=r"access is denied \(Forbidden\): set AWS_ACCESS_KEY_ID"):
+        list_videos("s3://private/clips")
+
+
+def test_where_there_are_keys_they_are_used(
+    bucket: list[bool], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "keys", True)
+    assert len(list_videos("s3://private/clips").videos) == 1
+    assert not any(bucket)
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed")
