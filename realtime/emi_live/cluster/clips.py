@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -45,6 +46,8 @@ PARTS: Final = 10_000  # of a core: Ray counts no smaller ones
 TRIES_AGAIN: Final = 1  # for a clip whose actor died: then it is the clip that kills
 DIED: Final = "the actor died on it, twice"
 SAID_AFTER_S: Final = 30.0  # without cores for a worker
+ELSEWHERE: Final = "is not there, or another file, on "  # before the name of a machine
+VERSION: Final = version("emi-live")
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,7 @@ class RayWorkers:
             ConfigurationError: as of `share`.
         """
         cluster = self._opened.enter_context(connected(self._address))
+        self._here = cluster.here
         try:
             self._share = share(cluster, self._task.device, self._asked)
         except ConfigurationError:
@@ -164,11 +168,13 @@ class RayWorkers:
         load: Any = needs(_load)
         try:
             await_room(ray, begin.remote(), self._share)
-            message = from_text(ray.get(load.remote(self._task)))
+            host, text = ray.get(load.remote(self._task))
+            message = from_text(text)
         except ray.exceptions.RayError as error:
             raise StageError(f"a worker of Ray died while it loaded the encoders: {_line(error)}") from error
         if not isinstance(message, Ready) or message.unavailable:
-            raise cannot_load(message, "")
+            why = cannot_load(message, "")
+            raise why if self._here else type(why)(f"on {host}: {why}")
         self._fingerprint, self._at_once = message.settings, message.at_once
         return message
 
@@ -181,6 +187,7 @@ class RayWorkers:
 
         Raises:
             StageError: the actors cannot be started, or Ray failed.
+            ConfigurationError: an actor cannot work, or its machine does not have the clips.
         """
         waiting = {job.id: job for job in jobs}
         yield from self._done(waiting, self._at_once)
@@ -206,7 +213,7 @@ class RayWorkers:
             warnings.simplefilter("ignore", DeprecationWarning)
             clips = clips.map_batches(
                 Actor,
-                fn_constructor_args=(self._task, self._fingerprint),
+                fn_constructor_args=(self._task, self._fingerprint, VERSION),
                 batch_size=1,
                 # No clip waits at an actor: one that dies would take it along.
                 compute=ray.data.ActorPoolStrategy(
@@ -223,7 +230,9 @@ class RayWorkers:
             for block in clips.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
                 for text in block["done"].to_pylist():
                     done = _result(from_text(text))
-                    if waiting.pop(done.id if isinstance(done, Refused) else done.entry.id, None) is not None:
+                    job = waiting.pop(done.id if isinstance(done, Refused) else done.entry.id, None)
+                    if job is not None:
+                        _check_there(job, done)
                         yield done
         except ray.exceptions.RayError as error:
             raise StageError(f"Ray failed: {_line(error)}; the same command goes on from here") from error
@@ -256,6 +265,22 @@ def _anywhere(job: Job) -> Job:
     return job if is_url(job.path) else replace(job, path=str(Path(job.path).absolute()))
 
 
+def _is_here(job: Job) -> bool:
+    """Whether a clip is what was listed, as far as this machine can see."""
+    try:
+        return is_url(job.path) or Path(job.path).stat().st_size == job.size
+    except OSError:
+        return False
+
+
+def _check_there(job: Job, done: Written | Refused) -> None:
+    """Raise ConfigurationError if an actor lacks a clip that is here: it would lack others too."""
+    if isinstance(done, Refused) and done.reason.startswith(ELSEWHERE) and _is_here(job):
+        raise ConfigurationError(
+            f"{job.path} {done.reason}; give clips that all machines see at the same path, or a URL"
+        )
+
+
 def _tries() -> dict[str, Any]:
     """How often a clip is tried again whose actor died; Ray Data starts actors again as often as it takes."""
     return {"max_task_retries": TRIES_AGAIN}
@@ -264,9 +289,16 @@ def _tries() -> dict[str, Any]:
 class Actor:
     """Loads the models once, then does clips, in as many threads as the task takes."""
 
-    def __init__(self, task: Task, fingerprint: str) -> None:
-        """Load the models of a task, which must be those of this fingerprint."""
+    def __init__(self, task: Task, fingerprint: str, wanted: str = VERSION) -> None:
+        """Load the models of a task, which must be those of this fingerprint.
+
+        Args:
+            task: what is done to each clip.
+            fingerprint: of the settings and models.
+            wanted: emi-live's version.
+        """
         self._task = task
+        self._wanted = wanted
         self._fingerprint = fingerprint
         self._changed = threading.Condition()
         self._busy = 0  # clips under way
@@ -277,6 +309,8 @@ class Actor:
         self._opened = ExitStack()
         self._failure: Failed | None = None
         try:
+            if self._wanted != VERSION:
+                raise ConfigurationError(f"emi-live {VERSION} is installed, not {self._wanted}; install that")
             ready, self._do = self._task.open(self._opened)
             if ready.unavailable or ready.settings != self._fingerprint:
                 raise cannot_load(ready, "")
@@ -297,6 +331,8 @@ class Actor:
         with self._models() as failure:
             if failure is not None:
                 return failure
+            if not _is_here(job):
+                return Refused(id=job.id, reason=f"{ELSEWHERE}{socket.gethostname()}")
             try:
                 done = self._do(job)
             except Exception as error:
@@ -335,13 +371,14 @@ def _begin() -> None:
     """Run where a worker could."""
 
 
-def _load(task: Task) -> str:
-    """What a worker has loaded, as text; it is let go again."""
+def _load(task: Task) -> tuple[str, str]:
+    """The name of this machine, and what a worker has loaded, as text; it is let go again."""
     with ExitStack() as opened:
         try:
-            return to_text(task.open(opened)[0])
+            loaded: Message = task.open(opened)[0]
         except EmiError as error:
-            return to_text(_here(Failed(reason=str(error))))
+            loaded = Failed(reason=str(error))
+        return socket.gethostname(), to_text(loaded)
 
 
 def _result(message: Message) -> Written | Refused:

@@ -65,14 +65,18 @@ LOOPBACK: Final[Mapping[str, str]] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 QUIET: Final = ("ray", "ray.data", "ray.serve")
 LONGEST_WARNING: Final = 200  # characters; the rest is in Ray's log files
 # Each replica and actor is a process, which Ray counts against the cores, though they sleep most of the time.
-# Ray also asks its controller once more to end when it has just ended.
-EXPECTED: Final = re.compile(r"worker processes have been started|Task ServeController\.\w*shutdown failed")
+# Ray also asks its controller once more to end when it has just ended, and ends actors when the command does.
+EXPECTED: Final = re.compile(
+    r"worker processes have been started|Task ServeController\.\w*shutdown failed|killed by `ray\.kill`"
+)
 
 # When the head is gone, Ray waits a minute for it, and then ends this process without a message.
 LOOK_EVERY_S: Final = 1.0
 SAID_AFTER: Final = 5  # tries in a row without an answer
 PATIENCE_S: Final = 50.0  # less than Ray's own
 LAST_S: Final = 5.0  # for the command to end in order
+GIVE: Final = "give HOST:PORT of a head that `ray start --head` started"
+CONNECT_S: Final = 10.0  # for a head to answer
 
 logger = logging.getLogger(__name__)
 
@@ -188,9 +192,23 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
             process.kill()
 
 
-def _answers(host: str, port: int) -> bool:
+def _refusal(error: BaseException) -> str:
+    """Why a cluster does not take this process in, which Ray says in the errors behind its own."""
+    said = [str(error)]
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+        said.append(str(error))
+    whole = " ".join(" ".join(said).split())
+    if "InvalidAuthToken" in whole:
+        return "it has another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as where it was started"
+    if found := re.search(r"Version mismatch: .*?(?=$|This process)", whole):
+        return f"{found[0].strip()}; install the same here"
+    return f"{said[0].strip().splitlines()[0]}; {GIVE}"
+
+
+def _answers(host: str, port: int, timeout_s: float = LOOK_EVERY_S) -> bool:
     try:
-        socket.create_connection((host, port), LOOK_EVERY_S).close()
+        socket.create_connection((host, port), timeout_s).close()
     except OSError:
         return False
     return True
@@ -229,15 +247,22 @@ def _started(folder: Path, cpus: int | None, store_bytes: int) -> Iterator[Clust
 @contextmanager
 def _joined(address: str) -> Iterator[Cluster]:
     import ray
+    from ray._private.services import find_node_ids
 
+    host, port = address.rpartition(":")[::2]
+    if not _answers(host.strip("[]"), int(port), CONNECT_S):
+        raise ConfigurationError(f"--cluster {address}: nobody answers there; {GIVE}")
+    if not find_node_ids():  # Ray would look for one for a minute
+        raise ConfigurationError(
+            f"--cluster {address}: this machine is none of the cluster; first run `ray start --address "
+            f"{address}` here, with --num-cpus 0 if it is not to work"
+        )
     try:
         with _signal_kept(), native_stderr_logged(logger):
             ray.init(address, **_quiet())
     except Exception as error:  # as above
         ray.shutdown()
-        raise ConfigurationError(
-            f"--cluster {address}: {_line(error)}; give HOST:PORT of a head that `ray start --head` started"
-        ) from error
+        raise ConfigurationError(f"--cluster {address}: {_refusal(error)}") from error
     try:
         yield _cluster(here=False)
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emi_live.cluster import ray_start
 from emi_live.cluster.clips import Actor, Share, await_room, share
 from emi_live.cluster.ray_start import Cluster, check_address, log_warning
 from emi_live.errors import ConfigurationError
@@ -21,6 +22,7 @@ from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written, from
 from emi_models.data import open_clips
 from emi_models.data.clip import Clip
 from tests.live.extract.bodies import entry_of
+from tests.support.ports import free_port
 
 pytest.importorskip("ray")
 TASKS = "tests.live.cluster.tasks"
@@ -192,7 +194,7 @@ def ready(settings: str = "s", **unavailable: str) -> Ready:
 
 
 def ask(actor: Actor, *names: str) -> list[object]:
-    jobs = [Job(id=name, path=f"/{name}", name=name, size=1, mtime_ns=1) for name in names]
+    jobs = [Job(id=name, path=f"memory://{name}", name=name, size=1, mtime_ns=1) for name in names]
     return [from_text(text) for text in actor({"job": [to_text(job) for job in jobs]})["done"]]
 
 
@@ -214,8 +216,21 @@ def test_an_actor_that_cannot_work_names_its_machine() -> None:
     (lacking,) = ask(Actor(Breaking(ready(vision="no face model")), "s"), "good")
     assert isinstance(lacking, Failed)
     assert "vision cannot be extracted: no face model" in lacking.reason
+    (older,) = ask(Actor(Breaking(ready()), "s", "9.9"), "good")
+    assert isinstance(older, Failed)
+    assert older.reason.startswith(f"{here}emi-live ")
+    assert older.reason.endswith(" is installed, not 9.9; install that")
     *_, later = ask(Actor(Breaking(ready(), ready(text="no memory")), "s"), "break", "good")
     assert isinstance(later, Failed), "what it loads again must be what it had"
+
+
+def test_a_clip_that_the_machine_of_an_actor_does_not_have_is_told_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    for name in ("none", "other"):
+        job = Job(id=name, path=str(tmp_path / name), name=name, size=1, mtime_ns=1)
+        (text,) = Actor(Breaking(ready()), "s")({"job": [to_text(job)]})["done"]
+        reason = f"is not there, or another file, on {socket.gethostname()}"
+        assert from_text(text) == Refused(id=name, reason=reason)
 
 
 @pytest.mark.slow
@@ -310,6 +325,34 @@ def test_one_process_two_processes_two_clips_at_once_and_two_actors_give_the_sam
                 one, two = getattr(ours, modality), getattr(theirs, modality)
                 assert one.t_ns.tobytes() == two.t_ns.tobytes()
                 assert one.values.tobytes() == two.values.tobytes()
+
+
+def test_a_cluster_that_does_not_take_this_machine_in_says_why_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def join(address: str) -> str:
+        with pytest.raises(ConfigurationError) as refused, ray_start._joined(address):
+            pass
+        return str(refused.value)
+
+    assert "nobody answers there" in join(f"127.0.0.1:{free_port()}")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr("ray._private.services.find_node_ids", set)
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert f"none of the cluster; first run `ray start --address {address}` here" in join(address)
+
+
+def test_reasons_of_ray_behind_its_error_become_one_line() -> None:
+    outer = ConnectionError("Failed to connect to 10.0.0.1:6379\nmore")
+    assert ray_start._refusal(outer).startswith("Failed to connect to 10.0.0.1:6379; give HOST:PORT")
+    outer.__cause__ = RuntimeError("RPC error: InvalidAuthToken: the token is missing or incorrect.")
+    assert "it has another token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in ray_start._refusal(outer)
+    other = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1\nThis process"
+    )
+    assert ray_start._refusal(RuntimeError(f"{other} on 10.0.0.2 was started with: …")) == (
+        "Version mismatch: The cluster was started with: Ray: 2.60.0 Python: 3.12.1; install the same here"
+    )
 
 
 @pytest.mark.parametrize("name", ["extract", "score"])
