@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Task:
         def do(job: Job) -> Written | Refused:
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(f"{job.id}\n")
+            with self.log.with_suffix(".hosts").open("a", encoding="utf-8") as hosts:
+                hosts.write(f"{socket.gethostname()}\n")
             tried = self.log.read_text(encoding="utf-8").split().count(job.id)
             if job.id.startswith("die") or (job.id.startswith("once") and tried == 1):
                 os.kill(os.getpid(), signal.SIGKILL)
