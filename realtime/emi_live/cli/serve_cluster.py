@@ -73,7 +73,7 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
         elif in_use is not None:
             raise in_use
         access = plan["access"] = _with_token(plan["access"], wanted.host, found)
-        door = found or _new_door(wanted, port, access, console)
+        door = found or _new_door(wanted, port, access, console, len(cluster.nodes))
         status.update("loading the models …" if found is None else "deploying a new version …")
         with ExitStack() as failed:
             if found is None:
@@ -158,7 +158,12 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
         return wanted.port, error
 
 
-def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Door:
+def _new_door(wanted: Wanted, port: int, access: Access, console: Console, machines: int = 1) -> Door:
+    if wanted.self_signed and machines > 1:
+        raise ConfigurationError(
+            f"--self-signed: the certificate would be on this machine alone, and the cluster has {machines}; "
+            "give --certificate and --key, files that are at the same path on each"
+        )
     from emi_live.web.replicas import Door
     from emi_live.web.server import check_certificate
 

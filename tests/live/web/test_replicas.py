@@ -260,6 +260,17 @@ def test_a_new_version_is_reached_where_the_old_one_is(
         _check_same("127.0.0.1:6379", options, Door("127.0.0.1", 8765), Access(), Console())
 
 
+def test_a_self_signed_certificate_is_refused_where_other_machines_would_lack_it() -> None:
+    from rich.console import Console
+
+    from emi_live.cli.serve_cluster import Wanted, _new_door
+    from emi_live.web.server import Access
+
+    wanted = Wanted("10.0.0.5", 8765, None, None, self_signed=True)
+    with pytest.raises(ConfigurationError, match="on this machine alone, and the cluster has 2"):
+        _new_door(wanted, 8765, Access(None), Console(), machines=2)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("host", "runs", "given", "has"),
