@@ -1,9 +1,9 @@
-"""Several machines on one: each with its own network address, name, processes and temporary folder.
+"""Several machines on one: each with its own network address, name, processes, steady clock and `/tmp`.
 
-For trying a cluster where there is one computer. A machine is a set of Linux namespaces (network, mounts,
-processes, host name), and a switch joins them; nothing of the computer's own network is touched. It needs
-root, `unshare`, `nsenter` and `ip`. What the machines do not have of their own they share, so a folder
-outside the temporary ones stands for NFS, and all have the same cores, memory and clock.
+For trying a cluster where there is one computer. A machine is a set of Linux namespaces, and a switch joins
+them; nothing of the computer's own network is touched. It needs root, `unshare`, `nsenter` and `ip`. What the
+machines do not have of their own they share, so a folder outside `/tmp` stands for NFS, and all have the same
+cores, memory and time of day.
 
     python -m tools.machines up 2               # 10.77.0.1 (m1) and 10.77.0.2 (m2)
     python -m tools.machines run m1 -- ray start --head --node-ip-address 10.77.0.1
@@ -30,6 +30,7 @@ __all__ = ["Machines", "why_not"]
 
 NETWORK: Final = "10.77.0"
 SWITCH: Final = "switch"
+UP_S: Final = 1_000_000
 FOLDER: Final = Path("/run/emi-machines")
 TEMPORARY: Final = "/tmp"  # noqa: S108  # each machine has its own
 NEEDED: Final = ("unshare", "nsenter", "ip", "mount", "hostname")
@@ -95,7 +96,9 @@ class Machines:
         known = (f"{NETWORK}.{number} m{number}\n" for number in range(1, 10))
         hosts.write_text("127.0.0.1 localhost\n" + "".join(known), encoding="utf-8")
         mounts.append(f"mount --bind {hosts} /etc/hosts")
-        spaces = ["--net", "--mount", "--uts", "--pid", "--mount-proc"]
+        # Computers have been up for different times, which is what steady clocks show.
+        later = f"--monotonic={UP_S * int(name.removeprefix('m'))}"
+        spaces = ["--net", "--mount", "--uts", "--pid", "--mount-proc", "--time", later]
         self._begin(name, spaces, " && ".join([*mounts, f"hostname {name}"]))
         pid = self._pid(name)
         with suppress(subprocess.CalledProcessError):  # of one that was switched off a moment ago
@@ -114,7 +117,7 @@ class Machines:
 
     def command(self, name: str, command: Sequence[str]) -> list[str]:
         """A command, as it is run on a machine, in the folder that this process works in."""
-        spaces = ["--net", "--mount", "--uts", "--pid"]
+        spaces = ["--net", "--mount", "--uts", "--pid", "--time"]
         return ["nsenter", "-t", self._pid(name), *spaces, f"--wdns={Path.cwd()}", "--", *command]
 
     def start(
@@ -142,7 +145,7 @@ class Machines:
         """Switch a machine off: all its processes are killed, and its address is gone."""
         file = self.folder / f"{name}.pid"
         with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
+            os.killpg(os.getpgid(int(file.read_text())), signal.SIGKILL)  # with `unshare`, which waits for it
         file.unlink(missing_ok=True)
         if (process := self._ours.pop(name, None)) is not None:
             process.wait()
@@ -188,7 +191,7 @@ def why_not() -> str | None:
         return "only root may make network namespaces"
     if missing := [name for name in NEEDED if shutil.which(name) is None]:
         return f"not installed: {', '.join(missing)}"
-    spaces = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc"]
+    spaces = ["unshare", "--net", "--mount", "--uts", "--pid", "--time", "--fork", "--mount-proc"]
     tried = subprocess.run(
         [*spaces, "ip", "link", "add", "br0", "type", "bridge"], capture_output=True, text=True, check=False
     )

@@ -9,6 +9,7 @@ Arrow blocks, a clip each.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import warnings
@@ -171,7 +172,7 @@ class RayWorkers:
             host, text = ray.get(load.remote(self._task))
             message = from_text(text)
         except ray.exceptions.RayError as error:
-            raise StageError(f"a worker of Ray died while it loaded the encoders: {_line(error)}") from error
+            raise _failure(error, "a worker of Ray died while it loaded the encoders") from error
         if not isinstance(message, Ready) or message.unavailable:
             why = cannot_load(message, "")
             raise why if self._here else type(why)(f"on {host}: {why}")
@@ -235,7 +236,7 @@ class RayWorkers:
                         _check_there(job, done)
                         yield done
         except ray.exceptions.RayError as error:
-            raise StageError(f"Ray failed: {_line(error)}; the same command goes on from here") from error
+            raise _failure(error, "Ray failed; the same command goes on from here") from error
 
 
 def await_room(ray: Any, begun: Any, needs: Share, said_after_s: float = SAID_AFTER_S) -> None:
@@ -395,6 +396,17 @@ def _keep_quiet(ray: Any) -> None:
     context.max_errored_blocks = -1
     for name in ("ray.data", "ray"):  # Ray Data set them up when it was imported
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _failure(error: BaseException, what: str) -> EmiError:
+    """What an error of Ray means; its trace names the address of the machine."""
+    if "No module named 'emi_" in str(error):
+        at = re.search(r"\bip=([^\s,)]+)", str(error))
+        return ConfigurationError(
+            f"emi-live is not installed on {at[1] if at else 'a machine'}, or not for the Python of its Ray: "
+            "install the same version"
+        )
+    return StageError(f"{what}: {_line(error)}")
 
 
 def _line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.cluster import ray_start
-from emi_live.cluster.clips import Actor, Share, await_room, share
+from emi_live.cluster.clips import Actor, Share, _failure, await_room, share
 from emi_live.cluster.ray_start import Cluster, check_address, log_warning
 from emi_live.errors import ConfigurationError
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written, from_text, to_text
@@ -340,6 +340,14 @@ def test_a_cluster_that_does_not_take_this_machine_in_says_why_and_what_to_do(
         monkeypatch.setattr("ray._private.services.find_node_ids", set)
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         assert f"none of the cluster; first run `ray start --address {address}` here" in join(address)
+
+
+def test_a_machine_without_emi_live_is_named() -> None:
+    trace = "ray::MapWorker.__init__() (pid=7, ip=10.0.0.2, actor_id=f0)\nNo module named 'emi_live'"
+    without = _failure(RuntimeError(trace), "Ray failed")
+    assert isinstance(without, ConfigurationError)
+    assert str(without).startswith("emi-live is not installed on 10.0.0.2")
+    assert str(_failure(RuntimeError("a trace\nlast line"), "Ray failed")) == "Ray failed: last line"
 
 
 def test_reasons_of_ray_behind_its_error_become_one_line() -> None:

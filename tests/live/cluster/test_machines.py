@@ -52,7 +52,7 @@ def test_two_machines_share_the_clips_and_one_goes_on_alone(machines: Machines, 
     names = [f"clip{number}" for number in range(12)]
     write_videos(tmp_path, *names)
     where = [str(tmp_path / name) for name in ("videos", "out", "log")]
-    command = [sys.executable, "-m", "tests.live.cluster.tasks", head, *where, "0.5"]
+    command = [sys.executable, "-m", "tests.live.cluster.tasks", head, *where, "0.5", "1"]
     with machines.start("m1", command, env=ENVIRON) as process:
         assert process.stdout is not None
         lines: list[str] = []
