@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -44,8 +44,8 @@ __all__ = ["Actor", "RayWorkers", "Share", "await_room", "share"]
 
 CORES: Final = 2.0  # of an actor, as of a process of the pool
 PARTS: Final = 10_000  # of a core: Ray counts no smaller ones
-TRIES_AGAIN: Final = 1  # for a clip whose actor died: then it is the clip that kills
-DIED: Final = "the actor died on it, twice"
+TRIES_AGAIN: Final = 1  # for a clip whose actor died; then once more, with other actors
+DIED: Final = "the actor died on it, each time"
 SAID_AFTER_S: Final = 30.0  # without cores for a worker
 ELSEWHERE: Final = "is not there, or another file, on "  # before the name of a machine
 VERSION: Final = version("emi-live")
@@ -182,18 +182,22 @@ class RayWorkers:
     def run(self, jobs: Iterable[Job]) -> Iterator[Written | Refused]:
         """Do the jobs; yield the result of each as soon as it is known.
 
-        If an actor dies, it is started again and its clips are tried again; if it dies then, a clip that it
-        did alone is refused, and each of several is done once more by itself. A clip on which an actor raises
-        an unexpected error is refused at once, and the actor loads its models again.
+        If an actor dies, it is started again and its clips are tried again, in the end each by itself: a
+        machine that is lost is not the fault of its clips. A clip whose actors die each time is refused. One
+        on which an actor raises an unexpected error is refused at once, and the actor loads its models again.
 
         Raises:
             StageError: the actors cannot be started, or Ray failed.
             ConfigurationError: an actor cannot work, or its machine does not have the clips.
         """
-        waiting = {job.id: job for job in jobs}
+        results = self._results({job.id: job for job in jobs})
+        # Ray Data works on while nobody asks for results; if Ray is left then, it may end this process.
+        self._opened.callback(results.close)
+        return results
+
+    def _results(self, waiting: dict[str, Job]) -> Generator[Written | Refused, None, None]:
         yield from self._done(waiting, self._at_once)
-        if self._at_once > 1:
-            yield from self._done(waiting, 1)
+        yield from self._done(waiting, 1)
         for job in waiting.values():
             yield Refused(id=job.id, reason=DIED)
 

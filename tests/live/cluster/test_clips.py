@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from emi_live.cluster import ray_start
-from emi_live.cluster.clips import Actor, Share, _failure, await_room, share
+from emi_live.cluster.clips import Actor, RayWorkers, Share, _failure, await_room, share
 from emi_live.cluster.ray_start import Cluster, check_address, log_warning
 from emi_live.errors import ConfigurationError
 from emi_live.extract.pool import Do, Failed, Job, Ready, Refused, Written, from_text, to_text
@@ -241,7 +241,7 @@ def test_an_actor_that_dies_loses_nothing_and_a_clip_that_kills_is_refused(
     output, errors = finish(driver(head, tmp_path))
     lines = set(output.splitlines())
     assert {"ready 0 5", "wrote a", "wrote b", "wrote once", "refused refuse.mp4: it is bad"} <= lines, errors
-    assert "refused die.mp4: the actor died on it, twice" in lines
+    assert "refused die.mp4: the actor died on it, each time" in lines
     clips = open_clips(tmp_path / "out")
     assert clips.ids("train") == ("a", "b", "once")
     assert [clips.load(name).vision.values.item() for name in ("a", "b", "once")] == [1.0, 2.0, 4.0]
@@ -260,7 +260,7 @@ def test_clips_that_share_an_actor_with_one_that_kills_are_done_all_the_same(
     lines = output.splitlines()
     assert lines[0] == "ready 0 6", errors
     assert sorted(lines[1:]) == [
-        "refused die.mp4: the actor died on it, twice",
+        "refused die.mp4: the actor died on it, each time",
         *(f"wrote {n}" for n in names),
     ]
 
@@ -340,6 +340,24 @@ def test_a_cluster_that_does_not_take_this_machine_in_says_why_and_what_to_do(
         monkeypatch.setattr("ray._private.services.find_node_ids", set)
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         assert f"none of the cluster; first run `ray start --address {address}` here" in join(address)
+
+
+def test_what_runs_is_ended_before_ray_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def done(*_: object) -> Iterator[Refused]:
+        try:
+            yield Refused(id="a", reason="it is bad")
+        finally:
+            ended.append("clips")
+
+    workers = RayWorkers(Breaking(ready()), "auto")
+    workers._opened.callback(ended.append, "Ray")
+    monkeypatch.setattr(workers, "_done", done)
+    next(iter(results := workers.run([Job(id="a", path="a", name="a", size=1, mtime_ns=1)])))
+    workers.__exit__()
+    assert ended == ["clips", "Ray"]
+    assert list(results) == []
 
 
 def test_a_machine_without_emi_live_is_named() -> None:
