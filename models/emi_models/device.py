@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ __all__ = ["DEVICES", "choose_device", "choose_precision", "gpus_here", "on_devi
 
 DEVICES: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
 LIGHTNING: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+GPU: Final = re.compile(r"\d+|(GPU|MIG)-.+")
 NVIDIA: Final = Path("/dev")  # where its driver shows a file for each GPU
 
 
@@ -66,12 +68,16 @@ def on_device(model: Any, device: torch.device) -> Any:
     if device.type == "cuda":
         import torch
 
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cudnn.allow_tf32 = False
     return model.to(device)
 
 
 def gpus_here() -> int:
     """How many GPUs of NVIDIA this machine has, without importing PyTorch; those that are hidden are none."""
+    there = len(list(NVIDIA.glob("nvidia[0-9]*"))) or int((NVIDIA / "dxg").exists())  # the latter: WSL
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = len(list(NVIDIA.glob("nvidia[0-9]*")))
-    return there if shown is None else min(there, len([one for one in shown.split(",") if one.strip()]))
+    if shown is None:
+        return there
+    # As CUDA reads it: what stands behind the first name that is none is hidden too.
+    named = takewhile(GPU.fullmatch, (one.strip() for one in shown.split(",")))
+    return min(there, len(list(named)))

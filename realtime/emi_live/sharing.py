@@ -155,8 +155,10 @@ class SharedEngine(Turns[_Request]):
     def next_call(self) -> list[_Request]:
         """The windows of the next batch; those that are too late are dropped."""
         self._started_s = self._clock()
-        for request in [one for one in self.waiting if one.due_s <= self._started_s]:
-            self._drop(request)
+        if late := [one for one in self.waiting if one.due_s <= self._started_s]:
+            for request in late:
+                self._drop(request)
+            return []  # one of them may be who would run the batch
         batch: list[_Request] = []
         rows = 0
         for request in sorted(self.waiting, key=lambda one: one.due_s):
@@ -352,20 +354,20 @@ class SharedModels(Turns[_Question]):
         """Wait for a change.
 
         Raises:
-            RecognizerLostError: the handle was closed meanwhile.
+            RecognizerLostError: the handle was closed, or its utterance given up, meanwhile.
         """
-        if asked.user.closed:
+        if asked.user.gone:
             raise RecognizerLostError("the speech recogniser was returned")
         self.changed.wait()
 
     def next_call(self) -> list[_Question]:
         """The first in the queue, and all that can share its call."""
-        for asked in [one for one in self.waiting if one.user.closed]:
-            self.waiting.remove(asked)
-            asked.error = RecognizerLostError("the speech recogniser was returned")
-            asked.done = True
-        if not self.waiting:
-            return []
+        if gone := [one for one in self.waiting if one.user.gone]:
+            for asked in gone:
+                self.waiting.remove(asked)
+                asked.error = RecognizerLostError("the speech recogniser was returned")
+                asked.done = True
+            return []  # one of them may be who would run the call
         first, batching = self.waiting[0], self._batching
         kind = None if batching is None else first.user.kind(batching)
         if batching is None or kind is None:
@@ -482,7 +484,7 @@ class LentRecognizer:
         self._recognizer = recognizer
         self.name = recognizer.name
         self.agreement = recognizer.agreement
-        self.closed = False
+        self.gone = False  # nobody waits for an answer any more
         self.together = 0  # utterances that shared the last call with this one, itself among them
         self._prompt = ""
         self._sound: list[NDArray[np.float32]] = []  # of the utterance
@@ -529,10 +531,15 @@ class LentRecognizer:
 
     def forget(self) -> None:
         """Drop what was accepted; what was learnt of microphones stays, for the others."""
+        self.gone = False
         self.begin()
+
+    def give_up(self) -> None:
+        """End a call that waits for its turn with an error, and all calls until `forget`."""
+        with self._shared.changed:
+            self.gone = True
+            self._shared.changed.notify_all()
 
     def close(self) -> None:
         """Return the handle; a call that waits for its turn ends with an error."""
-        with self._shared.changed:
-            self.closed = True
-            self._shared.changed.notify_all()
+        self.give_up()

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emi_live.bundle.base import Encoders
-from emi_live.sharing import SharedModels
+from emi_live.sharing import LentRecognizer, SharedModels
 from emi_models.speech.isolated import RecognizerLostError
 from emi_models.speech.recognizer import (
     Batching,
@@ -22,6 +22,7 @@ from emi_models.speech.recognizer import (
     Utterance,
 )
 from tests.models.encoders.media import read_sound
+from tests.support.waiting import until
 
 PATIENCE_S = 30.0
 
@@ -146,9 +147,26 @@ def test_a_handle_that_is_returned_ends_its_wait_and_no_other() -> None:
         two.close()
         second.join(PATIENCE_S)
         assert len(errors) == 1
+        three = shared.lend().recognizer
+        assert isinstance(three, LentRecognizer)
+
+        def ask_third() -> None:
+            with pytest.raises(RecognizerLostError):
+                three.hypothesis()
+
+        third = threading.Thread(target=ask_third)
+        third.start()
+        until(lambda: len(shared.waiting) == 1)
+        three.give_up()
+        third.join(PATIENCE_S)
+        assert not third.is_alive()
         go.set()
         first.join(PATIENCE_S)
         assert said(one.hypothesis()) == ""
+        with pytest.raises(RecognizerLostError):
+            three.hypothesis()
+        three.forget()
+        assert said(three.hypothesis()) == ""
 
 
 def test_after_an_error_everybody_begins_again() -> None:

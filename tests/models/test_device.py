@@ -30,9 +30,11 @@ def test_gpus_are_counted_without_pytorch(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(device, "NVIDIA", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpus_here() == 0
+    (tmp_path / "dxg").touch()
+    assert gpus_here() == 1
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
     assert gpus_here() == 2
-    for shown, count in (("1", 1), ("", 0), ("0,1,2", 2)):
+    for shown, count in (("1", 1), ("", 0), ("0,1,2", 2), ("-1", 0), ("0,-1,1", 1), ("GPU-8932f937", 1)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
         assert gpus_here() == count

@@ -141,7 +141,7 @@ class Wav2vecEncoder:
 
     The transformer looks at all frames of a run, so a frame's features depend on sound before and after it,
     up to 12 s. A run is encoded alone and unpadded (but see `encode_together`): no other clip has any part in
-    it. In float32; holds no state; one thread at a time.
+    it. In float32; holds no state, so that several threads may use it.
 
     Source: Wagner et al. 2023 (arXiv:2203.07378), the model's card and its doi:10.5281/zenodo.6221127.
     """
@@ -199,8 +199,8 @@ class Wav2vecEncoder:
         """As `encode`, of several runs; pieces of up to `batch_size` go through the network at once.
 
         Shorter ones are padded, which is masked; a model that would see the padding all the same gets only
-        pieces of equal length at once. Features depend on batch mates
-        by no more than rounding (1e-5 of the largest).
+        pieces of equal length at once. Features depend on batch mates by no more than rounding (1e-5 of the
+        largest).
 
         Raises:
             InputError: a run is not one channel, or not all finite.

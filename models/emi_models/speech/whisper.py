@@ -166,8 +166,8 @@ class WhisperRecognizer:
         step = WINDOW_STEP * SAMPLES_PER_FRAME
         # With `auto`, the language of a user's last utterance is the first guess for the next one.
         self.batching = None if language == AUTO else Batching(MOST_TOGETHER, step)
-        where = "" if kind == "cpu" else f" on {device}"
-        self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken}){where}"
+        self._on_gpu = kind != "cpu"
+        self._name = f"Whisper {folder.name.removeprefix('whisper-')} ({compute_type}{spoken})"
 
     @property
     def name(self) -> str:
@@ -240,7 +240,7 @@ class WhisperRecognizer:
             if frames < LEAST_FRAMES:
                 continue
             window = _window(frames + MARGIN_FRAMES)
-            row.encoded = self._encode(row.mel, window)
+            row.encoded = self._encode(row.mel, window, joined=len(rows) > 1)
             if row.guess is not None:
                 if row.guess.wanted(last=row.last):
                     row.guess.take(self._model.detect_language(row.encoded)[0], frames / FRAMES_PER_S)
@@ -267,9 +267,11 @@ class WhisperRecognizer:
             segment = replace(segment, words=segment.words[:-1])
         return replace(segment, words=_with_audio(segment.words))
 
-    def _encode(self, mel: LogMel, window: int) -> Any:
-        # One at a time: the encoder is slower with several (docs/decisions/0045).
-        return self._model.encode(self._as_array(mel.window(window)[np.newaxis]), to_cpu=False)
+    def _encode(self, mel: LogMel, window: int, *, joined: bool = False) -> Any:
+        # One at a time: the encoder is slower with several (docs/decisions/0045). Those that are to be joined
+        # come back from a GPU, where NumPy cannot read them.
+        sound = self._as_array(mel.window(window)[np.newaxis])
+        return self._model.encode(sound, to_cpu=joined and self._on_gpu)
 
     def _decode(self, rows: Sequence[_Row], start: list[int]) -> list[Segment]:
         """The words of encoded audio; all windows have the same length, and all prompts."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Protocol
 from emi_live.errors import ConfigurationError, SourceError
 from emi_models.device import gpus_here
 from emi_models.errors import EmiError, ModelUnavailableError
+from emi_models.speech.recognizer import BatchRecognizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,6 +112,12 @@ class Encoders:
     unavailable: dict[str, str] = field(default_factory=dict)  # modality -> why, with the remedy
     announcements: list[str] = field(default_factory=list)
     terms: list[str] = field(default_factory=list)  # what a licence demands of features, one line each
+
+    @property
+    def shares_words(self) -> bool:
+        """Whether several can use the recogniser at once, because it learns nothing of its speaker."""
+        words = self.recognizer
+        return words is None or (isinstance(words, BatchRecognizer) and words.batching is not None)
 
     @property
     def on_gpu(self) -> bool:
@@ -252,12 +259,12 @@ def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progre
         )
 
     asked = config.models.device
+    if asked == "auto" and not gpus_here():
+        asked = "cpu"
     if asked != "auto":
-        return _Whisper(load(asked))
-    if not gpus_here():
-        return _Whisper(load("cpu"))
+        return _Whisper(load(asked), "" if asked == "cpu" else f", on {asked}")
     try:
-        return _Whisper(load("cuda"))
+        return _Whisper(load("cuda"), ", on cuda")
     except EmiError as error:
         return _Whisper(load("cpu"), f"; not on the GPU: {error}")
 

@@ -262,7 +262,7 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Number of processes or actors. Default: one for every two cores.",
+        help="Number of processes or actors. Default: one for every two cores, at most four for a GPU.",
         rich_help_panel="How",
     ),
 ]
@@ -273,7 +273,7 @@ AtOnceOption = Annotated[
         min=1,
         max=64,
         help="Clips that each worker does at once, with encoders in batches; for a GPU, and to spare memory. "
-        "Default: 1; on a GPU 4.",
+        "Default: 1; with PyTorch on a GPU 4.",
         rich_help_panel="How",
     ),
 ]

@@ -9,6 +9,7 @@ Arrow blocks, a clip each.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import threading
@@ -169,7 +170,7 @@ class RayWorkers:
         load: Any = needs(_load)
         try:
             await_room(ray, begin.remote(), self._share)
-            host, text = ray.get(load.remote(self._task))
+            host, text = ray.get(load.remote(self._task, self._share.gpus))
             message = from_text(text)
         except ray.exceptions.RayError as error:
             raise _failure(error, "a worker of Ray died while it loaded the encoders") from error
@@ -218,7 +219,7 @@ class RayWorkers:
             warnings.simplefilter("ignore", DeprecationWarning)
             clips = clips.map_batches(
                 Actor,
-                fn_constructor_args=(self._task, self._fingerprint, VERSION),
+                fn_constructor_args=(self._task, self._fingerprint, VERSION, self._share.gpus),
                 batch_size=1,
                 # No clip waits at an actor: one that dies would take it along.
                 compute=ray.data.ActorPoolStrategy(
@@ -294,14 +295,19 @@ def _tries() -> dict[str, Any]:
 class Actor:
     """Loads the models once, then does clips, in as many threads as the task takes."""
 
-    def __init__(self, task: Task, fingerprint: str, wanted: str = VERSION) -> None:
+    def __init__(
+        self, task: Task, fingerprint: str, wanted: str = VERSION, gpus: float | None = None
+    ) -> None:
         """Load the models of a task, which must be those of this fingerprint.
 
         Args:
             task: what is done to each clip.
             fingerprint: of the settings and models.
             wanted: emi-live's version.
+            gpus: that Ray has given to this process; None: Ray was not asked.
         """
+        if gpus is not None:
+            _hide_gpus(gpus)
         self._task = task
         self._wanted = wanted
         self._fingerprint = fingerprint
@@ -376,8 +382,15 @@ def _begin() -> None:
     """Run where a worker could."""
 
 
-def _load(task: Task) -> tuple[str, str]:
+def _hide_gpus(gpus: float) -> None:
+    """Hide the GPUs of this machine if Ray has given none: it leaves them in sight then."""
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _load(task: Task, gpus: float) -> tuple[str, str]:
     """The name of this machine, and what a worker has loaded, as text; it is let go again."""
+    _hide_gpus(gpus)
     with ExitStack() as opened:
         try:
             loaded: Message = task.open(opened)[0]

@@ -19,6 +19,7 @@ from emi_live.clock import seconds_to_ns
 from emi_live.config import LiveConfig, load_config
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.messages import END_OF_STREAM
+from emi_live.sharing import LentRecognizer
 from emi_models import MODALITIES, Modality
 from emi_models.device import DEVICES
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
@@ -309,9 +310,14 @@ class ClipEncoders:
         return lanes
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether one of them runs on a GPU."""
-        return self._encoders.on_gpu
+    def gains_by_several(self) -> bool:
+        """Whether several clips at once are done sooner: they share a GPU."""
+        return self._encoders.on_gpu and self._encoders.shares_words
+
+    def give_up(self) -> None:
+        """Have no call wait for its turn at shared models any more, until `forget`."""
+        if isinstance(self._encoders.recognizer, LentRecognizer):
+            self._encoders.recognizer.give_up()
 
     def forget(self) -> None:
         """Forget earlier clips."""

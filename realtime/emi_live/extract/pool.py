@@ -199,6 +199,7 @@ class Pool:
         self._fingerprint = ""  # of what the first process has loaded; the others must have the same
         self._at_once = 1
         self._suspects: deque[Job] = deque()  # clips that were done together when a process died
+        self._blamed = True  # whether one of them has killed a process by itself
         self._lost = 0
 
     def __enter__(self) -> Self:
@@ -276,7 +277,10 @@ class Pool:
         message = child.link.receive()
         if isinstance(message, Written | Refused):
             del child.jobs[message.id if isinstance(message, Refused) else message.entry.id]
-            child.alone, self._lost = False, 0
+            alone, child.alone, self._lost = child.alone, False, 0
+            if alone and not (self._blamed or self._suspects or any(one.alone for one in self._children)):
+                self._at_once, self._blamed = max(1, self._at_once // 2), True
+                logger.warning("no clip kills by itself; from now on %d at once", self._at_once)
             return message
         if isinstance(message, Ready) and message.settings == self._fingerprint:
             child.ready = True
@@ -288,8 +292,14 @@ class Pool:
         child.process.kill()  # it may have closed its pipe and live on
         child.link.connection.close()
         if len(child.jobs) > 1:
+            count = len(child.jobs)
+            logger.warning(
+                "a worker process %s with %d clips at once: each is done again alone", ending, count
+            )
             self._suspects += child.jobs.values()
+            self._blamed = False
             return None
+        self._blamed = True
         self._lost += 1
         if self._lost >= MOST_LOST:
             raise StageError(f"{self._lost} worker processes in a row died, the last one {ending}")

@@ -180,6 +180,7 @@ def record_clip(
     make_stages: Callable[[Flow], Sequence[Stage]],
     dims: Mapping[Modality, int],
     until_ns: int = FOREVER,
+    give_up: Callable[[], None] = lambda: None,
 ) -> ClipRecord:
     """What the stages publish for a media file, up to `until_ns` from its start.
 
@@ -192,6 +193,7 @@ def record_clip(
         make_stages: makes the stages of a flow, with encoders that know nothing of another clip.
         dims: values in one frame, by modality.
         until_ns: what is newer is left out.
+        give_up: has no stage wait any more for models that other clips use.
 
     Raises:
         ConfigurationError: there is no such file.
@@ -208,7 +210,7 @@ def record_clip(
         tap = flow.bus.subscriber(topics)
         flow.add_stages(stages)
         recorder = Recorder(dims, topics, until_ns)
-        opened.callback(_stop, flow)
+        opened.callback(_stop, flow, give_up)
         for worker in (*flow.stages, *flow.sources):
             worker.start()
         while not (tap.ended or recorder.done or _failed(flow)):
@@ -236,10 +238,11 @@ def _failed(flow: Flow) -> str:
     return ""
 
 
-def _stop(flow: Flow) -> None:
+def _stop(flow: Flow, give_up: Callable[[], None]) -> None:
     """End every thread of the flow; those that are done have ended by themselves."""
     for worker in (*flow.sources, *flow.stages):
         worker.request_stop()
+    give_up()
     flow.intake.abort()
     flow.bus.stop()
     for worker in (*flow.sources, *flow.stages):

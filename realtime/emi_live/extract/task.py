@@ -63,7 +63,7 @@ class Task:
         opened.callback(encoders.close)
         if (torch := sys.modules.get("torch")) is not None:  # of an encoder that runs in it
             torch.set_num_threads(1)  # as live use does; and the processes share the cores
-        at_once = self.at_once or (ON_GPU if encoders.on_gpu else 1)
+        at_once = self.at_once or (ON_GPU if encoders.gains_by_several else 1)
         ready = Ready(
             encoders=dict(encoders.ids),
             recognizer=encoders.recognizer,
@@ -113,7 +113,7 @@ def _extract(
 
     dims = dims_of(encoders.shapes)
     try:
-        record = record_clip(path, settings.live, encoders.stages, dims, settings.until_ns)
+        record = record_clip(path, settings.live, encoders.stages, dims, settings.until_ns, encoders.give_up)
         recording = record.recording
         tracks = recording.tracks
         clip = Clip(job.id, tracks["vision"], tracks["audio"], tracks["text"], recording.duration_ns)

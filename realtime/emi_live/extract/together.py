@@ -20,7 +20,6 @@ from emi_live.sharing import SharedModels
 from emi_live.turns import Asked, Turns
 from emi_models.encoders.prosody import ProsodyEncoder
 from emi_models.errors import ModelUnavailableError
-from emi_models.speech.recognizer import BatchRecognizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from emi_live.bundle.base import TextEncoder
     from emi_live.config import LiveConfig
     from emi_models.encoders.wav2vec import Wav2vecEncoder
+    from emi_models.speech.recognizer import Recognizer
     from emi_models.store import ModelStore
 
 __all__ = ["Batches", "EncodersTogether"]
@@ -66,7 +66,10 @@ class Batches(Turns[_Given]):
 
 
 class EncodersTogether:
-    """The encoders of clips that are extracted at once. `lend` gives each of them its own."""
+    """The encoders of clips that are done at once. `lend` gives each of them its own.
+
+    A recogniser that learns of its clip is not shared (`Encoders.shares_words`): there is one for each.
+    """
 
     def __init__(self, own: Encoders, config: LiveConfig, store: ModelStore) -> None:
         """Share encoders, which stay their owner's; `config` and `store` are those they were loaded with."""
@@ -74,6 +77,7 @@ class EncodersTogether:
         self._config = config
         self._store = store
         self._words = SharedModels(own)
+        self._unshared = None if own.shares_words else own.recognizer  # until somebody has it
         self._crops = None if own.crops is None else _Crops(own.crops)
         self.sound = None if own.voice is None else _Sound(own.voice)
         self._texts = None if own.sentence is None else _Texts(own.sentence)
@@ -89,9 +93,11 @@ class EncodersTogether:
         if own.face is not None:
             load_face(lent, config, self._store, None)
         if own.recognizer is not None:
-            if isinstance(own.recognizer, BatchRecognizer) and own.recognizer.batching is not None:
+            if own.shares_words:
                 lent.recognizer = self._words.lend_recognizer(own.recognizer)
-            else:  # it learns of each clip
+            elif self._unshared is not None:
+                lent.recognizer, self._unshared = _Handed(self._unshared), None
+            else:
                 load_speech(lent, config, self._store, None)
         if (own.face and lent.face is None) or (own.recognizer and lent.recognizer is None):
             lent.close()
@@ -105,6 +111,22 @@ class EncodersTogether:
             crops=self._crops,
             sentence=self._texts,
         )
+
+
+class _Handed:
+    """A recogniser that only one has at a time; closing it leaves it to its owner."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.name = recognizer.name
+        self.agreement = recognizer.agreement
+        self.begin = recognizer.begin
+        self.accept = recognizer.accept
+        self.hypothesis = recognizer.hypothesis
+        self.finish = recognizer.finish
+        self.forget = recognizer.forget
+
+    def close(self) -> None:
+        """Return it."""
 
 
 class _Crops:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field
@@ -198,6 +198,7 @@ class ClipScorer:
         )
         self._named = config.bundle == "compact"
         self._models: KeptModels | None = None
+        self._again: Callable[[], KeptModels] = self._load  # after a part has failed
         self._progress, self._step = progress, step
         self.announcements: list[str] = []
         self.encoders: dict[Modality, str] = {}
@@ -238,9 +239,10 @@ class ClipScorer:
         return models
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether an encoder runs on a GPU."""
-        return self._models is not None and self._models.encoders.on_gpu
+    def gains_by_several(self) -> bool:
+        """Whether several clips at once are done sooner: they share a GPU."""
+        encoders = None if self._models is None else self._models.encoders
+        return encoders is not None and encoders.on_gpu and encoders.shares_words
 
     def for_several(self, count: int) -> list[Self]:
         """As many scorers, for clips at once, with these models; close them before this one.
@@ -258,7 +260,8 @@ class ClipScorer:
         try:
             for _ in range(count):
                 scorer = copy(self)
-                scorer._models = KeptModels(together.lend(), models.engine)
+                scorer._again = lambda: KeptModels(together.lend(), models.engine)
+                scorer._models = scorer._again()
                 scorers.append(scorer)
         except BaseException:
             for scorer in scorers:
@@ -291,7 +294,7 @@ class ClipScorer:
             raise ConfigurationError(f"{path}: there is no such file")
         source = SourceConfig(input=path, audio_track=self._config.source.audio_track)
         config = self._config.model_copy(update={"source": source})
-        models = self._models or self._load()
+        models = self._models = self._models or self._again()
         models.forget()
         health, estimates = Health(), list[Estimate]()
         live = LiveEngine(config, shared=models, health=health, step=self._step)

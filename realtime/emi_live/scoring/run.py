@@ -178,7 +178,7 @@ class Task:
             settings=self.fingerprint(scorer.encoders, scorer.recognizer),
             announcements=scorer.announcements,
             unavailable=scorer.unavailable,
-            at_once=self.at_once or (ON_GPU if scorer.on_gpu else 1),
+            at_once=self.at_once or (ON_GPU if scorer.gains_by_several else 1),
         )
         free: SimpleQueue[ClipScorer] = SimpleQueue()
         writing = Lock()  # matplotlib is for one thread at a time

@@ -45,10 +45,12 @@ class Task:
 
     def open(self, opened: ExitStack) -> tuple[Ready, Do]:
         writer = ClipWriter(self.out, INFO)
+        busy: set[str] = set()
 
         def do(job: Job) -> Written | Refused:
+            busy.add(job.id)
             with self.log.open("a", encoding="utf-8") as log:
-                log.write(f"{job.id}\n")
+                log.write(f"{job.id} {len(busy)}-at-once\n")
             with self.log.with_suffix(".hosts").open("a", encoding="utf-8") as hosts:
                 hosts.write(f"{socket.gethostname()}\n")
             tried = self.log.read_text(encoding="utf-8").split().count(job.id)
@@ -61,6 +63,7 @@ class Task:
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             writer.write(clip, source=job.name, transcript=f"words of {job.id}")
             leave_note(self.out, entry := entry_of(job))
+            busy.discard(job.id)
             return Written(entry=entry, damaged=0)
 
         ready = Ready(encoders={"vision": "fake"}, recognizer="", settings="s", at_once=self.at_once)

@@ -8,7 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from emi_models.data import open_clips
 from emi_models.data.clip import Clip
 from tests.live.extract.bodies import entry_of
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 pytest.importorskip("ray")
 TASKS = "tests.live.cluster.tasks"
@@ -206,6 +209,37 @@ def test_an_error_that_nobody_expected_is_told_and_costs_one_clip() -> None:
     assert task.opened == 2, "what is loaded may be broken"
 
 
+def test_models_are_loaded_again_once_no_clip_has_them() -> None:
+    inside, go = threading.Event(), threading.Event()
+    closed: list[bool] = []
+
+    class Waiting(Breaking):
+        def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+            found, do = super().open(opened)
+            opened.callback(lambda: closed.append(go.is_set()))
+
+            def wait(job: Job) -> Written | Refused | Failed:
+                if job.id == "slow":
+                    inside.set()
+                    assert go.wait(10)
+                return do(job)
+
+            return found, wait
+
+    task = Waiting(ready())
+    actor = Actor(task, "s")
+    with ThreadPoolExecutor(3) as threads:
+        slow = threads.submit(ask, actor, "slow")
+        assert inside.wait(10)
+        assert isinstance(ask(actor, "break")[0], Refused)
+        later = threads.submit(ask, actor, "good")
+        until(lambda: bool(actor._changed._waiters))  # type: ignore[attr-defined]
+        assert (task.opened, closed) == (1, [])
+        go.set()
+        assert all(isinstance(one.result()[0], Written) for one in (slow, later))
+    assert (task.opened, closed) == (2, [True])
+
+
 def test_an_actor_that_cannot_work_names_its_machine() -> None:
     here = f"on {socket.gethostname()}: "
     (full,) = ask(Actor(Breaking(ready()), "s"), "full")
@@ -263,6 +297,7 @@ def test_clips_that_share_an_actor_with_one_that_kills_are_done_all_the_same(
         "refused die.mp4: the actor died on it, each time",
         *(f"wrote {n}" for n in names),
     ]
+    assert "3-at-once" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

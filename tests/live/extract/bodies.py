@@ -65,6 +65,18 @@ def three_at_once(connection: Connection, log: str) -> None:
             link.send(Written(entry=entry_of(held.pop()), damaged=0))
 
 
+def hungry(connection: Connection, log: str) -> None:
+    """Has the memory for one clip, and says that it has it for four."""
+    link = Link(connection)
+    link.send(replace(READY, at_once=4))
+    while isinstance(job := link.receive(), Job):
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(f"{job.id} ")
+        if connection.poll(0.5):
+            os.kill(os.getpid(), signal.SIGKILL)
+        link.send(Written(entry=entry_of(job), damaged=0))
+
+
 def lacking(connection: Connection, *_: object) -> None:
     """Has no encoder for text."""
     link = Link(connection)

@@ -4,15 +4,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
 import pytest
 
 from emi_live.errors import ConfigurationError, StageError
-from emi_live.extract.pool import Job, Pool, Refused, Written
+from emi_live.extract.pool import Do, Job, Link, Pool, Ready, Refused, Written, serve
 from emi_models.errors import EmiError, ModelUnavailableError
-from tests.live.extract.bodies import READY, failing, lacking, obedient, stillborn, three_at_once
+from tests.live.extract.bodies import (
+    READY,
+    entry_of,
+    failing,
+    hungry,
+    lacking,
+    obedient,
+    stillborn,
+    three_at_once,
+)
 from tests.support.waiting import until
 
 
@@ -56,6 +68,56 @@ def test_a_process_has_several_clips_and_those_of_one_that_died_are_done_one_by_
     assert [d.id for d in done if isinstance(d, Refused)] == ["die"]
     held = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
     assert held == [["a", "b", "die"], ["a"], ["b"], ["die"], ["c", "d", "e"]]
+
+
+@pytest.mark.slow
+def test_where_no_clip_kills_by_itself_there_are_fewer_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"clip{number}" for number in range(9)]
+    with Pool(1, hungry, str(tmp_path / "log")) as pool:
+        pool.ready()
+        done = list(pool.run(jobs(*names)))
+    assert sorted(d.entry.id for d in done if isinstance(d, Written)) == names
+    begun = (tmp_path / "log").read_text(encoding="utf-8").split()
+    assert len(begun) - len(names) == 2, "it dies with four, with two, and not again"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "a worker process was killed by signal 9 with 4 clips at once: each is done again alone",
+        "no clip kills by itself; from now on 2 at once",
+        "a worker process was killed by signal 9 with 2 clips at once: each is done again alone",
+        "no clip kills by itself; from now on 1 at once",
+    ]
+
+
+class Meeting:
+    """A task whose clips wait for each other, two by two."""
+
+    debug = True
+    device = "cpu"
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        both = threading.Barrier(2)
+
+        def do(job: Job) -> Written:
+            both.wait(10)
+            return Written(entry=entry_of(job), damaged=0)
+
+        return replace(READY, at_once=2), do
+
+
+def test_a_worker_does_as_many_clips_at_the_same_time_as_it_says() -> None:
+    ours, theirs = Pipe()
+    worker = threading.Thread(target=serve, args=(theirs, Meeting()))
+    worker.start()
+    link = Link(ours)
+    assert isinstance(link.receive(), Ready)
+    for job in jobs("a", "b", "c", "d"):
+        link.send(job)
+    answers = [link.receive() for _ in range(4)]
+    ours.close()
+    worker.join()
+    assert sorted(d.entry.id for d in answers if isinstance(d, Written)) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.slow

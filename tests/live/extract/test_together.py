@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from emi_live.bundle.base import Encoders
@@ -17,6 +18,7 @@ from emi_live.config import LiveConfig
 from emi_live.extract.together import Batches, EncodersTogether
 from emi_models.errors import EmiError
 from emi_models.store import ModelStore
+from tests.live.stages.fakes import BrightnessFace, ScriptedRecognizer
 from tests.support.waiting import until
 
 
@@ -84,14 +86,29 @@ def test_an_error_is_that_of_the_clip_that_made_it() -> None:
     assert [np.asarray(one).ravel().tolist() for one in (first, second, last)] == [[1.0], [2.0], [3.0]]
 
 
+def test_a_gpu_is_for_several_clips_unless_each_needs_a_recogniser() -> None:
+    class OnGpu(Gated):
+        device = torch.device("cuda", 0)
+
+    class Learns:
+        batching = None
+
+    assert not Encoders(crops=Gated()).on_gpu
+    both = Encoders(crops=OnGpu())
+    assert both.on_gpu
+    assert both.shares_words
+    setattr(both, "recognizer", Learns())  # noqa: B010  # it has no more of a recogniser
+    assert not both.shares_words
+
+
 @pytest.mark.parametrize("what", ["face", "recognizer"])
 def test_what_each_clip_has_for_itself_must_be_there(what: str) -> None:
-    class Closing:
-        def close(self) -> None:
-            pass
-
     own = Encoders()
-    setattr(own, what, Closing())
+    setattr(own, what, ScriptedRecognizer() if what == "recognizer" else BrightnessFace())
     config = LiveConfig.model_validate({"speech": {"backend": "whisper", "model": "/nowhere"}})
+    encoders = EncodersTogether(own, config, ModelStore(Path("/nowhere"), offline=True))
+    if what == "recognizer":  # the first clip has the one that is there
+        encoders.lend().close()
+        assert not getattr(own.recognizer, "closed")  # noqa: B009  # it stays its owner's
     with pytest.raises(EmiError, match=r"face-landmarker|/nowhere"):
-        EncodersTogether(own, config, ModelStore(Path("/nowhere"), offline=True)).lend()
+        encoders.lend()

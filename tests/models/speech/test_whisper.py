@@ -66,6 +66,21 @@ def test_a_dropped_utterance_leaves_nothing(recognizer: WhisperRecognizer) -> No
     assert recognizer.hypothesis().words == ()
 
 
+class Watched:
+    """A model that notes where its encoder was to leave its result."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.to_cpu: list[bool] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, sound: Any, to_cpu: bool) -> Any:
+        self.to_cpu.append(to_cpu)
+        return self._model.encode(sound, to_cpu=to_cpu)
+
+
 def test_utterances_that_are_recognised_together_get_the_words_that_each_gets_alone(
     recognizer: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +108,17 @@ def test_utterances_that_are_recognised_together_get_the_words_that_each_gets_al
     monkeypatch.setattr(recognizer, "_decode", watched)
     assert recognizer.recognize(utterances) == alone
     assert sorted(calls) == [1, 1, 2], "those with equally long windows and no prompt are one call"
+    # What is joined must come back from a GPU, where NumPy cannot read it.
+    model = Watched(recognizer._model)
+    monkeypatch.setattr(recognizer, "_model", model)
+    for on_gpu in (False, True):
+        monkeypatch.setattr(recognizer, "_on_gpu", on_gpu)
+        model.to_cpu.clear()
+        assert recognizer.recognize(utterances) == alone
+        assert model.to_cpu == [on_gpu] * 4
+    model.to_cpu.clear()
+    assert recognizer.recognize(utterances[:1]) == alone[:1]
+    assert model.to_cpu == [False]
     assert len(recognizer.finish().words) == 5, "what was accepted before stays"
     assert recognizer.recognize([]) == []
 
