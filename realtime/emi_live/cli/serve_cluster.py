@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_live.config import LiveConfig
-    from emi_live.web.replicas import Deployed, Door
+    from emi_live.web.deploy import Deployed, Door
     from emi_live.web.server import Access
 
 __all__ = ["Wanted", "self_signed_in", "serve_on_cluster", "where_to_open"]
@@ -65,7 +65,8 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
     _fetch_models(plan["config"], console)
     with console.status("starting Ray …") as status, ExitStack() as opened:
         cluster = opened.enter_context(connected(address))
-        from emi_live.web.replicas import Plan, deploy, running_at
+        from emi_live.web.deploy import deploy, running_at
+        from emi_live.web.replicas import Plan
 
         found = running_at()
         if found is not None:
@@ -159,7 +160,7 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
 
 
 def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Door:
-    from emi_live.web.replicas import Door
+    from emi_live.web.deploy import Door
     from emi_live.web.server import check_certificate
 
     if not wanted.self_signed:
