@@ -36,6 +36,7 @@ from emi_live.bundle import bundle_of
 from emi_live.errors import StageError
 from emi_live.live import LiveEngine
 from emi_live.sharing import SharedModels
+from emi_live.web.figures import AskAll, Figures, figures_of
 from emi_live.web.ray_inside import before_end, bind_to_own_address, read_note, write_note
 from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words
 from emi_live.web.routing import PinnedRouter, replicas_for
@@ -65,6 +66,7 @@ LOOK_BACK_S: Final = 3.0  # their mean over so long decides about more or fewer 
 MORE_S: Final = 2.0  # for so long they must have been too many before replicas are added
 ROUTERS_S: Final = 0.5  # until all proxies know that a replica ends
 BETWEEN_S: Final = 0.5  # two looks at what others do
+FIGURES_S: Final = 2.0  # for the figures of all replicas, which an operator waits for
 CUT_S: Final = 15.0  # for connections that are cut to end
 READERS: Final = 32  # connections for each session: its source, and who watches or asks
 BUSY: Final = 0.7  # share of taken sessions above which a replica is added
@@ -162,6 +164,11 @@ class People:
     async def check_health(self) -> None:
         """Answer, in the event loop of the sessions; Ray asks."""
 
+    async def figures(self) -> Figures:
+        """What this replica counts; another replica asks."""
+        found: Figures = self.app.state.replica.figures()
+        return found
+
 
 class Replica:
     """What one replica holds, besides the application."""
@@ -184,6 +191,15 @@ class Replica:
         )
         said = (socket.gethostname(), self.crowd.prepare())
         write_note(f"{RUNS}/{plan.run}/{self._name}", msgspec.json.encode(said))
+        people = self._handle(PEOPLE)
+
+        def ask() -> list[Any]:
+            answers: list[Any] = people.broadcast("figures").results(
+                timeout_s=FIGURES_S, return_exceptions=True
+            )
+            return answers
+
+        self.ask_all = AskAll(ask, self.figures, plan.least)
 
     def _handle(self, name: str) -> Any:
         return serve.get_deployment_handle(name, self._app_name)
@@ -238,9 +254,9 @@ class Replica:
                 return bool(status.replica_states.get("STARTING", 0))
         return False
 
-    def counts(self) -> dict[str, int]:
-        """Further counters for /metrics."""
-        return self._shared.counts()
+    def figures(self) -> Figures:
+        """What this replica counts."""
+        return figures_of(self.crowd, self._shared.counts(), self._name)
 
     async def close(self) -> None:
         """End all sessions and release the models."""
@@ -277,7 +293,7 @@ def _build(plan: Plan) -> Starlette:
         servers,
         beside=replica.watch,
         at_end=replica.close,
-        counts=replica.counts,
+        ask_all=replica.ask_all,
     )
     app.state.replica = replica
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -254,6 +256,19 @@ class OnRay:
     def status(self, session: str) -> int:
         return status_of(self.url, session)
 
+    def health(self) -> dict[str, int]:
+        """What /healthz says of all replicas."""
+        return dict(json.loads(self.read("/healthz")))
+
+    def read(self, path: str) -> str:
+        """What an operator gets, without a token."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=6.0)
+        connection.request("GET", path)
+        try:
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
     def children(self) -> list[psutil.Process]:
         """Its processes, Ray's among them."""
         found: list[psutil.Process] = psutil.Process(self.pid).children(recursive=True)
@@ -331,6 +346,12 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
         assert len(set(owners)) == 2, "new sessions go to the replica with the fewest connections"
         for client in clients * 3:  # by any proxy, to the replica that has it
             assert on_ray.status(client.session) == 200
+        for _ in range(4):  # whichever replica answers
+            told = on_ray.health()
+            names = ("sessions", "most", "replicas", "replicas_without_answer")
+            assert [told[name] for name in names] == [4, 8, 2, 0]
+            counted = re.findall(r'opened",replica="(\w+)"\} (\d)', on_ray.read("/metrics"))
+            assert sorted(counted) == [(name, str(owners.count(name))) for name in sorted(set(owners))]
         ours = [one.net_connections() for one in on_ray.children()]
         listens = [socket.laddr.ip for sockets in ours for socket in sockets if socket.status == "LISTEN"]
         assert listens
@@ -339,6 +360,23 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
         for client in clients:
             client.command("end")
             client.close()
+
+
+@pytest.mark.slow
+def test_a_replica_that_hangs_is_missing_in_the_figures_of_the_others(on_ray: OnRay) -> None:
+    replica = next(one for one in on_ray.children() if "People" in " ".join(one.cmdline()))
+    replica.suspend()
+    try:
+        for _ in range(4):
+            with suppress(TimeoutError):  # the proxy has asked the one that hangs
+                if (told := on_ray.health())["replicas_without_answer"]:
+                    break
+        assert (told["replicas"], told["replicas_without_answer"], told["most"]) == (2, 1, 4)
+    finally:
+        replica.resume()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while on_ray.health()["replicas_without_answer"]:
+        assert time.monotonic() < deadline_s
 
 
 @pytest.mark.slow
