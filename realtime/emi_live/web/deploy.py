@@ -19,7 +19,14 @@ from ray.serve.config import HTTPOptions
 
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.health import Health
-from emi_live.web.ray_inside import drop_notes, read_notes, where_serve_listens
+from emi_live.web.ray_inside import (
+    ANSWER_S,
+    deploy_parts,
+    drop_notes,
+    parts_of,
+    read_notes,
+    where_serve_listens,
+)
 from emi_live.web.replicas import (
     APP,
     BETWEEN_S,
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployed", "Door", "deploy", "running_at"]
 
-ANSWER_S: Final = 20.0  # for Ray's controller, which is started again when it has died
 SLOW_S: Final = 35.0  # after which it is said what a start waits for; Ray knows why after 30 s
 # What Ray says of a replica that no machine has room for.
 NO_ROOM: Final = re.compile(
@@ -224,13 +230,14 @@ def deploy(
     """Run the plan on the cluster that this process is connected to, and wait until it serves.
 
     An application that runs there is replaced, and its sessions move; its `Door` cannot be changed. If the
-    new one does not start, the old one goes on. If there was none, nothing is left when this is interrupted.
+    new one does not start, or this is interrupted, the old one goes on, and belongs to who deployed it. If
+    there was none, nothing is left.
 
     Args:
         plan: what runs.
         door: where.
         here: whether Ray ends with this command.
-        tell: is told what the start waits for, if it takes long.
+        tell: is told what the start waits for, if it takes long, and that a new version was taken back.
 
     Raises:
         StageError: it does not start; the message has Ray's reason.
@@ -245,11 +252,12 @@ def deploy(
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     _check_room(plan, ray.cluster_resources())
-    owner, old = secrets.token_hex(8), None
+    owner, old, parts = secrets.token_hex(8), None, []
     alone = where_serve_listens() is None
     try:
         serve.start(proxy_location=ProxyLocation.EveryNode, http_options=options)
         old = kept_note() if APP in serve.status().applications else None
+        parts = [] if old is None else parts_of(APP)
         secret = secrets.token_bytes(32) if old is None else old.secret
         new = Note(owner, secret, plan.rolling, plan.access.token)
         keep_note(new if old is None else msgspec.structs.replace(new, owner=old.owner))
@@ -263,11 +271,27 @@ def deploy(
         if alone and not here:
             with suppress(Exception):  # the cluster is gone
                 _end_application(owner)
+        goes_on = "" if old is None or not parts else _take_back(old, parts, owner)
         if not isinstance(error, Exception):  # Ctrl-C
+            if goes_on:
+                tell(f"interrupted; {goes_on}")
             raise
-        goes_on = "; the version before goes on" if old is not None else ""
-        raise StageError(f"emi serve does not start on Ray: {why}{goes_on}") from error
+        raise StageError(f"emi serve does not start on Ray: {why}{goes_on and '; '}{goes_on}") from error
     return Deployed(owner, here=here)
+
+
+def _take_back(note: Note, parts: list[bytes], owner: str) -> str:
+    """Have the application run again as it did before `owner` began to replace it; returns what goes on.
+
+    A target that fails must go too: Ray would start a replica of it in place of an old one that is killed.
+    """
+    try:
+        deploy_parts(APP, parts)
+        keep_note(note)
+        drop_notes(f"{RUNS}/{owner}/")
+    except Exception as error:  # noqa: BLE001  # whatever Ray raises: the cluster may be gone
+        return f"the new version could not be taken back, and may still start: {_reason(str(error))}"
+    return "the version before goes on"
 
 
 def _why(error: Exception) -> str:

@@ -260,6 +260,12 @@ class OnRay:
         """What /healthz says of all replicas."""
         return dict(json.loads(self.read("/healthz")))
 
+    def await_two(self) -> None:
+        """Wait until both replicas answer."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self.health()["most"] != 8:
+            assert time.monotonic() < deadline_s
+
     def read(self, path: str) -> str:
         """What an operator gets, without a token."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=6.0)
@@ -268,6 +274,10 @@ class OnRay:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+    def replicas(self) -> set[int]:
+        """Processes of replicas, also of those that start."""
+        return {one.pid for one in self.children() if "People" in command_of(one)}
 
     def children(self) -> list[psutil.Process]:
         """Its processes, Ray's among them."""
@@ -364,7 +374,7 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
 
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_missing_in_the_figures_of_the_others(on_ray: OnRay) -> None:
-    replica = next(one for one in on_ray.children() if "People" in " ".join(one.cmdline()))
+    replica = psutil.Process(min(on_ray.replicas()))
     replica.suspend()
     try:
         for _ in range(4):
@@ -374,9 +384,7 @@ def test_a_replica_that_hangs_is_missing_in_the_figures_of_the_others(on_ray: On
         assert (told["replicas"], told["replicas_without_answer"], told["most"]) == (2, 1, 4)
     finally:
         replica.resume()
-    deadline_s = time.monotonic() + PATIENCE_S
-    while on_ray.health()["replicas_without_answer"]:
-        assert time.monotonic() < deadline_s
+    on_ray.await_two()
 
 
 @pytest.mark.slow
@@ -401,6 +409,28 @@ def test_a_session_goes_on_within_five_seconds_when_its_replica_is_killed(on_ray
         finally:
             stop.set()
             sender.join(PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_a_new_version_that_is_interrupted_is_taken_back(on_ray: OnRay) -> None:
+    """With fewer replicas, so that Ray has begun to end one of the old ones when it is interrupted."""
+    on_ray.await_two()  # a test before has killed one
+    before, port = on_ray.replicas(), urlsplit(on_ray.url).port or 0
+    with emi_serve(on_ray.cluster, port, "--replicas", "1", "--set", "window.hop_s=0.25") as second:
+        while on_ray.replicas() <= before:  # none of its own yet
+            assert second.poll() is None
+        second.send_signal(signal.SIGINT)
+        assert second.stderr is not None
+        assert "interrupted; the version before goes on" in second.stderr.read()
+    assert second.returncode == 130
+    on_ray.await_two()
+    clients = [EmiClient.open(on_ray.url, token=TOKEN) for _ in range(4)]
+    try:
+        assert {heard(client, Hello).hop_s for client in clients} == {0.2}, "the old settings"
+    finally:
+        for client in clients:
+            client.command("end")
+            client.close()
 
 
 @pytest.mark.slow
@@ -459,4 +489,12 @@ def test_the_service_reached_nobody_and_left_nothing_in_its_home(on_ray: OnRay) 
 def has(process: psutil.Process, replica: str) -> bool:
     """Whether a process is that replica: its log is named after it."""
     logs = [one.path for one in process.open_files()]
-    return "People" in " ".join(process.cmdline()) and any(replica in path for path in logs)
+    return "People" in command_of(process) and any(replica in path for path in logs)
+
+
+def command_of(process: psutil.Process) -> str:
+    """Its command line; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
