@@ -62,10 +62,9 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
     port, in_use = _free_port(wanted)
     if in_use is not None and address == AUTO:  # an address in use is an error before Ray starts
         raise in_use
-    _fetch_models(plan["config"], console)
     with console.status("starting Ray …") as status, ExitStack() as opened:
         cluster = opened.enter_context(connected(address))
-        from emi_live.web.deploy import deploy, running_at
+        from emi_live.web.deploy import check_room, deploy, machines, running_at
         from emi_live.web.replicas import Plan
 
         found = running_at()
@@ -74,13 +73,17 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
         elif in_use is not None:
             raise in_use
         access = plan["access"] = _with_token(plan["access"], wanted.host, found)
+        what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
+        check_room(what, machines())
+        status.stop()  # there is a bar for models that are fetched
+        _fetch_models(what.config, console)
+        status.start()
         door = found or _new_door(wanted, port, access, console)
         status.update("loading the models …" if found is None else "deploying a new version …")
         with ExitStack() as failed:
             if found is None:
                 failed.callback(_forget, door)
             tell = partial(console.print, style="yellow", markup=False, emoji=False, soft_wrap=True)
-            what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
             deployed = deploy(what, door, here=cluster.here, tell=tell)
             failed.pop_all()
         opened.callback(_end, deployed, door, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import threading
@@ -30,6 +31,7 @@ from emi_live.web.ray_inside import (
 from emi_live.web.replicas import (
     APP,
     BETWEEN_S,
+    FUSION,
     RUNS,
     Note,
     Plan,
@@ -40,9 +42,9 @@ from emi_live.web.replicas import (
 from emi_live.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Deployed", "Door", "deploy", "running_at"]
+__all__ = ["Deployed", "Door", "check_room", "deploy", "machines", "running_at"]
 
 SLOW_S: Final = 35.0  # after which it is said what a start waits for; Ray knows why after 30 s
 # What Ray says of a replica that no machine has room for.
@@ -76,20 +78,54 @@ def _what_runs(run: str) -> dict[str, list[str]]:
     return dict(sorted(said))
 
 
-def _check_room(plan: Plan, there: Mapping[str, float]) -> None:
-    """Raise StageError if a cluster with these resources can never run the plan: Ray would wait."""
-    needed, cores = plan.cpus * (plan.least + plan.networks + plan.recognizers), there.get("CPU", 0.0)
-    if needed > cores:
+def machines() -> list[Mapping[str, float]]:
+    """What each machine of the cluster has, by Ray's names of resources."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_room(plan: Plan, machines: Sequence[Mapping[str, float]]) -> None:
+    """Raise StageError if a cluster of these machines can never run the plan: Ray would wait for ever.
+
+    Args:
+        plan: what is to run; each of its processes reserves `cpus` of one machine.
+        machines: `CPU` and `GPU` of each that is there now, free or not.
+    """
+    whole = [math.floor(one.get("CPU", 0.0) / plan.cpus) if plan.cpus else math.inf for one in machines]
+    if plan.cores > plan.cpus * sum(whole):
         raise StageError(
-            f"the cluster has {cores:g} cores, and {needed:g} processes with one each are to run; "
-            "ask for fewer --replicas, --networks and --recognizers, or add machines"
+            f"{_asked(plan)} take {plan.cores:g} cores, one for each process, and the cluster has "
+            f"{sum(whole):g}; ask for fewer, or add machines (`ray start --address …`)"
         )
-    gpus = there.get("GPU", 0.0)
-    if plan.config.fusion.device == "cuda" and plan.networks > gpus:
+    gpus = [one.get("GPU", 0.0) for one in machines]
+    if plan.gpus > sum(min(cores, math.floor(own)) for cores, own in zip(whole, gpus, strict=True)):
         raise StageError(
-            f"--networks {plan.networks} with fusion.device=cuda needs a GPU for each, and Ray has {gpus:g}; "
-            "ask for fewer, add machines, or leave fusion.device out"
+            f"--networks {plan.networks} with fusion.device=cuda takes a GPU for each and a core of the same "
+            f"machine; Ray has {sum(gpus):g} GPUs; ask for fewer, add machines, or leave fusion.device out"
         )
+
+
+def _asked(plan: Plan) -> str:
+    said = [f"--replicas {plan.least}"]
+    said += [f"--networks {plan.networks}"] if plan.networks else []
+    said += [f"--recognizers {plan.recognizers}"] if plan.recognizers_run else []
+    return " ".join(said)
+
+
+def _missing(plan: Plan, free: Mapping[str, float], held: Mapping[str, float]) -> str:
+    """What others use that the plan waits for; nothing if it can start. Resources by Ray's names.
+
+    Args:
+        plan: what is to run.
+        free: what nobody uses.
+        held: what the version before gives back.
+    """
+    waits = []
+    for name, what, needed in (("CPU", "cores", plan.cores), ("GPU", "GPUs", plan.gpus)):
+        found, back = free.get(name, 0.0), held.get(name, 0.0)
+        if needed > found + back:
+            also = f", given back by the version before {back:g}" if back else ""
+            waits.append(f"{what}: needed {needed:g}, free {found:g}{also}")
+    return "; ".join(waits)
 
 
 @contextmanager
@@ -251,7 +287,6 @@ def deploy(
         ssl_keyfile=None if door.key is None else str(door.key),
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    _check_room(plan, ray.cluster_resources())
     owner, old, parts = secrets.token_hex(8), None, []
     alone = where_serve_listens() is None
     try:
@@ -259,10 +294,19 @@ def deploy(
         old = kept_note() if APP in serve.status().applications else None
         parts = [] if old is None else parts_of(APP)
         secret = secrets.token_bytes(32) if old is None else old.secret
-        new = Note(owner, secret, plan.rolling, plan.access.token)
+        gpus = 1.0 if plan.gpus else 0.0
+        new = Note(owner, secret, plan.rolling, plan.access.token, plan.cpus, gpus)
+        runs, held = {}, {}
+        if old is not None:
+            parts_run = serve.status().applications[APP].deployments
+            runs = {name: sum(part.replica_states.values()) for name, part in parts_run.items()}
+            held = {"CPU": old.cpus * sum(runs.values()), "GPU": old.gpus * runs.get(FUSION, 0)}
+        free = ray.available_resources()
+        if missing := _missing(plan, free, held):
+            tell(f"waiting until other programs on the cluster need less ({missing})")
         keep_note(new if old is None else msgspec.structs.replace(new, owner=old.owner))
         drop_notes(f"{RUNS}/")
-        app = make_application(replace(plan, secret=secret, run=owner))
+        app = make_application(replace(plan, secret=secret, run=owner), free, runs)
         with _told_if_slow(tell):
             serve.run(app, name=APP, route_prefix="/", blocking=False)
         keep_note(new)

@@ -28,7 +28,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
@@ -44,7 +43,7 @@ from emi_live.web.server import Access, build_app
 from emi_live.web.sessions import TAKEN_OVER, Sessions, Tickets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ray.serve import Application
     from starlette.applications import Starlette
@@ -57,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 APP: Final = "emi"
 PEOPLE: Final = "People"
+FUSION: Final = "Fusion"
+WORDS: Final = "Words"
 NOTE: Final = "serve"  # under which the cluster keeps who deployed the application
 RUNS: Final = "runs"  # and what each replica runs
 HEALTH_S: Final = 1.0  # Ray asks a replica so often whether it is well
@@ -119,6 +120,21 @@ class Plan:
     rolling: bool = False
     run: str = ""
 
+    @property
+    def recognizers_run(self) -> int:
+        """Replicas of the recogniser: none if words are switched off."""
+        return 0 if self.config.speech.backend == "none" else self.recognizers
+
+    @property
+    def cores(self) -> float:
+        """Cores that it reserves at least."""
+        return self.cpus * (self.least + self.networks + self.recognizers_run)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it reserves: one for each network."""
+        return self.networks if self.config.fusion.device == "cuda" else 0
+
 
 class Note(msgspec.Struct):
     """What the cluster keeps about the application that runs.
@@ -128,12 +144,16 @@ class Note(msgspec.Struct):
         secret: proves that an id was issued here.
         rolling: whether the last deployment replaces one replica after the other.
         token: that clients give; a new version without one of its own has it too.
+        cpus: cores that each of its processes reserves.
+        gpus: GPUs that each of its networks reserves.
     """
 
     owner: str
     secret: bytes
     rolling: bool = False
     token: str | None = None
+    cpus: float = 0.0
+    gpus: float = 0.0
 
 
 def kept_note() -> Note | None:
@@ -209,16 +229,16 @@ class Replica:
 
         config, bundle = plan.config, bundle_of(plan.config)
         store = ModelStore(config.models.directory, offline=config.models.offline)
-        if not plan.recognizers or config.speech.backend == "none":
+        if not plan.recognizers_run:
             return SharedModels(bundle.load_words(config, store))
-        words = self._handle("Words")
+        words = self._handle(WORDS)
         recognizer = RemoteModels.recognizer(words, *_answer(words.about.remote()))
         return RemoteModels(bundle.load_words(config, store, recognizer=recognizer), words)
 
     def _engine_maker(self, plan: Plan) -> Callable[[LiveConfig], LiveEngine]:
         if not plan.networks:
             return partial(LiveEngine, shared=self._shared)
-        fusion = self._handle("Fusion")
+        fusion = self._handle(FUSION)
         facts = _answer(fusion.about.remote())
 
         def make(config: LiveConfig) -> LiveEngine:
@@ -299,31 +319,37 @@ def _build(plan: Plan) -> Starlette:
     return app
 
 
-def make_application(plan: Plan) -> Application:
-    """The deployments, connected; `serve.run` runs them."""
+def make_application(plan: Plan, free: Mapping[str, float], runs: Mapping[str, int]) -> Application:
+    """The deployments, connected; `serve.run` runs them.
+
+    Args:
+        plan: what runs.
+        free: what nobody uses on the cluster, by Ray's names of resources.
+        runs: replicas of the version before that run, by deployment.
+    """
 
     def build() -> Starlette:
         return _build(plan)
 
     needed = []
     reserve = {"num_cpus": plan.cpus}
-    free = ray.available_resources() if ray.is_initialized() else {}
-    cores = free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf  # for replicas beside the old ones
-    gpus = free.get("GPU", 0.0) if plan.config.fusion.device == "cuda" else math.inf
+    wanted = {FUSION: plan.networks, WORDS: plan.recognizers_run, PEOPLE: plan.least}
+    beside = _beside(wanted, runs, free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf)
+    gpus = free.get("GPU", 0.0) if plan.gpus else math.inf
     if plan.networks:
         fusion = serve.deployment(Fusion).options(
-            name="Fusion",
+            name=FUSION,
             num_replicas=plan.networks,
-            max_surge_percent=_surge(plan.networks, min(cores, gpus)),
+            max_surge_percent=_surge(plan.networks, min(beside[FUSION], gpus)),
             max_ongoing_requests=plan.sessions * plan.most + 1,
-            ray_actor_options=reserve | ({"num_gpus": 1} if plan.config.fusion.device == "cuda" else {}),
+            ray_actor_options=reserve | ({"num_gpus": 1} if plan.gpus else {}),
         )
         needed.append(fusion.bind(plan.config, BATCH))
-    if plan.recognizers and plan.config.speech.backend != "none":
+    if plan.recognizers_run:
         words = serve.deployment(Words).options(
-            name="Words",
+            name=WORDS,
             num_replicas=plan.recognizers,
-            max_surge_percent=_surge(plan.recognizers, cores - plan.networks),
+            max_surge_percent=_surge(plan.recognizers, beside[WORDS]),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve,
         )
@@ -357,9 +383,7 @@ def make_application(plan: Plan) -> Application:
         max_queued_requests=READERS + TAKEN_OVER * plan.sessions * plan.most,  # all may come back at once
         health_check_period_s=HEALTH_S,
         health_check_timeout_s=HANGS_S,
-        max_surge_percent=_surge(
-            plan.least, min(1 if plan.rolling else plan.least, cores - plan.networks - plan.recognizers)
-        ),
+        max_surge_percent=_surge(plan.least, min(1 if plan.rolling else plan.least, beside[PEOPLE])),
         graceful_shutdown_timeout_s=plan.drain_s + CUT_S,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options=reserve,
@@ -369,6 +393,22 @@ def make_application(plan: Plan) -> Application:
         **scaling,
     )
     return people.bind(*needed)
+
+
+def _beside(wanted: Mapping[str, int], runs: Mapping[str, int], room: float) -> dict[str, float]:
+    """How many more replicas than wanted may run while a new version replaces another, by deployment.
+
+    Args:
+        wanted: replicas of the new version, by deployment.
+        runs: those of the version before.
+        room: processes that find a free core.
+    """
+    room -= sum(max(0, number - runs.get(name, 0)) for name, number in wanted.items())
+    found: dict[str, float] = {}
+    for name, number in wanted.items():
+        found[name] = max(0, min(number, room))
+        room -= found[name]
+    return found
 
 
 def _surge(replicas: int, beside: float) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from emi_live.errors import ConfigurationError, StageError
+
+if TYPE_CHECKING:
+    from emi_live.web.replicas import Plan
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -77,25 +81,73 @@ def test_a_new_service_has_a_token_where_others_can_connect() -> None:
     assert _with_token(Access(), "127.0.0.1", None).token is None
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    ("there", "why"),
-    [
-        ({"CPU": 3.0, "GPU": 1.0}, None),
-        ({"CPU": 2.0, "GPU": 1.0}, "has 2 cores, and 3"),
-        ({"CPU": 3.0}, "GPU for each, and Ray has 0"),
-    ],
-)
-def test_what_a_cluster_can_never_run_is_said_before(there: dict[str, float], why: str | None) -> None:
-    pytest.importorskip("ray")
+def plan(*settings: str, **options: float) -> Plan:
+    """On a cluster of several machines."""
     from emi_live.config import load_config
-    from emi_live.web.deploy import _check_room
     from emi_live.web.replicas import Plan
     from emi_live.web.server import Access
 
-    config = load_config(None, ["fusion.device=cuda"], {"output": {"ui": False}})
+    config = load_config(None, settings, {"output": {"ui": False}})
+    return Plan(config=config, access=Access(), cpus=1.0, **options)  # type: ignore[arg-type]
+
+
+CUDA, NO_WORDS = "fusion.device=cuda", "speech.backend=none"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("machines", "settings", "options", "why"),
+    [
+        ([(2, 0), (1, 1)], [CUDA], {"networks": 1}, None),
+        ([(2, 1)], [CUDA], {"networks": 1}, "--replicas 2 --networks 1 take 3 cores.* cluster has 2;"),
+        ([(3, 0)], [CUDA], {"networks": 1}, "a GPU for each.* Ray has 0 GPUs"),
+        ([(4, 0), (0, 1)], [CUDA], {"networks": 1}, "core of the same machine; Ray has 1 GPU"),
+        ([(8, 0)], [], {"least": 8}, None),
+        ([(7, 0)], [], {"least": 8, "most": 20}, "--replicas 8 take 8 cores"),
+        ([(1.5, 0), (1.5, 0)], [], {"least": 3}, "cluster has 2;"),
+        ([(2, 0)], [], {"recognizers": 1}, "--replicas 2 --recognizers 1 take 3 cores"),
+        ([(2, 0)], [NO_WORDS], {"recognizers": 1}, None),
+    ],
+)
+def test_what_a_cluster_can_never_run_is_said_before(
+    machines: list[tuple[float, float]], settings: list[str], options: dict[str, float], why: str | None
+) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.deploy import check_room
+
     with nullcontext() if why is None else pytest.raises(StageError, match=why):
-        _check_room(Plan(config=config, access=Access(), networks=1, cpus=1.0), there)
+        check_room(plan(*settings, **options), [{"CPU": cores, "GPU": gpus} for cores, gpus in machines])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_one_machine_shares_its_cores_between_any_number_of_replicas() -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.deploy import check_room
+
+    check_room(replace(plan(CUDA, least=9, networks=1), cpus=0.0), [{"CPU": 2.0, "GPU": 1.0}])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("free", "held", "waits"),
+    [
+        ((3, 1), (0, 0), ""),
+        ((0, 0), (3, 1), ""),
+        ((1, 1), (0, 0), "cores: needed 3, free 1"),
+        ((0, 1), (2, 0), "cores: needed 3, free 0, given back by the version before 2"),
+        ((2, 0), (0, 0), "cores: needed 3, free 2; GPUs: needed 1, free 0"),
+    ],
+)
+def test_what_is_there_and_used_by_others_is_waited_for(
+    free: tuple[float, float], held: tuple[float, float], waits: str
+) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.deploy import _missing
+
+    def named(both: tuple[float, float]) -> dict[str, float]:
+        return {name: value for name, value in zip(("CPU", "GPU"), both, strict=True) if value}
+
+    assert _missing(plan(CUDA, networks=1), named(free), named(held)) == waits
 
 
 @dataclass

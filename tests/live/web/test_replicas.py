@@ -122,6 +122,31 @@ def test_new_replicas_start_beside_the_old_ones_as_far_as_there_are_cores() -> N
     assert [more(100, beside) for beside in (1, 7, 100)] == [1, 7, 100]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("wanted", "runs", "room", "beside"),
+    [
+        ((0, 2), (0, 2), 1, (0, 1)),
+        ((0, 2), (0, 2), 9, (0, 2)),
+        ((0, 3), (0, 2), 1, (0, 0)),  # the free core is for the third; an old one ends before the next starts
+        ((1, 2), (1, 2), 2, (1, 1)),
+        ((1, 2), (0, 2), 2, (1, 0)),
+        ((0, 1), (0, 3), 0, (0, 0)),
+        ((1, 2), (1, 2), float("inf"), (1, 2)),
+    ],
+)
+def test_free_cores_are_first_for_replicas_that_were_not_there_before(
+    wanted: tuple[int, int], runs: tuple[int, int], room: float, beside: tuple[int, int]
+) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.replicas import _beside
+
+    def named(both: tuple[int, int]) -> dict[str, int]:
+        return dict(zip(("Fusion", "People"), both, strict=True))
+
+    assert _beside(named(wanted), named(runs), room) == named(beside)
+
+
 def jpeg(grey: int) -> bytes:
     return bytes(cv2.imencode(".jpg", np.full((48, 64, 3), grey, np.uint8))[1].tobytes())
 
