@@ -32,12 +32,14 @@ from emi_live.web.replicas import (
     APP,
     BETWEEN_S,
     FUSION,
+    PEOPLE,
     RUNS,
     Note,
     Plan,
     keep_note,
     kept_note,
     make_application,
+    replicas_beside,
 )
 from emi_live.worker import Worker
 
@@ -294,14 +296,15 @@ def deploy(
         old = kept_note() if APP in serve.status().applications else None
         parts = [] if old is None else parts_of(APP)
         secret = secrets.token_bytes(32) if old is None else old.secret
-        gpus = 1.0 if plan.gpus else 0.0
-        new = Note(owner, secret, plan.rolling, plan.access.token, plan.cpus, gpus)
         runs, held = {}, {}
         if old is not None:
             parts_run = serve.status().applications[APP].deployments
             runs = {name: sum(part.replica_states.values()) for name, part in parts_run.items()}
             held = {"CPU": old.cpus * sum(runs.values()), "GPU": old.gpus * runs.get(FUSION, 0)}
         free = ray.available_resources()
+        gpus = 1.0 if plan.gpus else 0.0
+        few = old is not None and replicas_beside(plan, free, runs)[PEOPLE] < plan.least
+        new = Note(owner, secret, plan.rolling or few, plan.access.token, plan.cpus, gpus)
         if missing := _missing(plan, free, held):
             tell(f"waiting until other programs on the cluster need less ({missing})")
         keep_note(new if old is None else msgspec.structs.replace(new, owner=old.owner))

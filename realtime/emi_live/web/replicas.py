@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from emi_live.config import LiveConfig
 
-__all__ = ["Note", "Plan", "keep_note", "kept_note", "make_application"]
+__all__ = ["Note", "Plan", "keep_note", "kept_note", "make_application", "replicas_beside"]
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class Note(msgspec.Struct):
     Attributes:
         owner: of which command it is.
         secret: proves that an id was issued here.
-        rolling: whether the last deployment replaces one replica after the other.
+        rolling: whether the last deployment replaces one replica after the other, or a few: an old one that
+            ends does not wait for all new ones then, some of which may wait for its core.
         token: that clients give; a new version without one of its own has it too.
         cpus: cores that each of its processes reserves.
         gpus: GPUs that each of its networks reserves.
@@ -333,8 +334,7 @@ def make_application(plan: Plan, free: Mapping[str, float], runs: Mapping[str, i
 
     needed = []
     reserve = {"num_cpus": plan.cpus}
-    wanted = {FUSION: plan.networks, WORDS: plan.recognizers_run, PEOPLE: plan.least}
-    beside = _beside(wanted, runs, free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf)
+    beside = replicas_beside(plan, free, runs)
     gpus = free.get("GPU", 0.0) if plan.gpus else math.inf
     if plan.networks:
         fusion = serve.deployment(Fusion).options(
@@ -393,6 +393,12 @@ def make_application(plan: Plan, free: Mapping[str, float], runs: Mapping[str, i
         **scaling,
     )
     return people.bind(*needed)
+
+
+def replicas_beside(plan: Plan, free: Mapping[str, float], runs: Mapping[str, int]) -> dict[str, float]:
+    """How many new replicas have a core beside the old ones, by deployment; as `make_application`."""
+    wanted = {FUSION: plan.networks, WORDS: plan.recognizers_run, PEOPLE: plan.least}
+    return _beside(wanted, runs, free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf)
 
 
 def _beside(wanted: Mapping[str, int], runs: Mapping[str, int], room: float) -> dict[str, float]:
