@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -255,9 +256,8 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         rates=[len(one.ages_ms) / took_s for one in heard],
         age_ms=Distribution.of([age for one in heard for age in one.ages_ms]),
         pictures=sum(one.sent for one in heard),
-        # The counters of one replica are not those of all.
-        replaced=None if replicas > 1 else _grown("pictures_replaced", before, after),
-        skipped=None if replicas > 1 else _grown("skipped", before, after),
+        replaced=_grown("pictures_replaced", before, after),
+        skipped=_grown("skipped", before, after),
         words=sum(one.words for one in heard),
         replicas=replicas,
         hop_s=hop_s,
@@ -267,7 +267,7 @@ def _measure(url: str, pid: int, number: int, seconds: float, media: _Media, rep
         refused=number - len(heard),
         lost=len(errors),
         health_ms=health_ms,
-        hypotheses={} if replicas > 1 else _batches(before, after),
+        hypotheses=_batches(before, after),
         cores=cpu_s / took_s,
         pss_mib=pss_mib,
     )
@@ -343,13 +343,15 @@ def _receive(client: EmiClient, heard: _Heard, counting: threading.Event, stop: 
         heard.error = heard.error or client.ended
 
 
-def _grown(name: str, before: dict[str, int], after: dict[str, int]) -> int:
-    return after.get(name, 0) - before.get(name, 0)
+def _grown(name: str, before: dict[str, int] | None, after: dict[str, int] | None) -> int | None:
+    return None if before is None or after is None else after.get(name, 0) - before.get(name, 0)
 
 
-def _batches(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+def _batches(before: dict[str, int] | None, after: dict[str, int] | None) -> dict[str, int]:
+    if before is None or after is None:
+        return {}
     sizes = {int(name.removeprefix(BATCH)): name for name in after if name.startswith(BATCH)}
-    return {str(size): _grown(name, before, after) for size, name in sorted(sizes.items())}
+    return {str(size): after[name] - before.get(name, 0) for size, name in sorted(sizes.items())}
 
 
 def _health_ms(url: str) -> float:
@@ -358,6 +360,15 @@ def _health_ms(url: str) -> float:
     return 1000 * (time.monotonic() - began_s)
 
 
-def _counters(url: str) -> dict[str, int]:
-    text = build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=START_S).read().decode()
-    return {name: int(value) for name, value in re.findall(r'event="(\w+)"\} (\d+)', text)}
+def _counters(url: str) -> dict[str, int] | None:
+    return _sums(build_opener(ProxyHandler({})).open(f"{url}/metrics", timeout=START_S).read().decode())
+
+
+def _sums(text: str) -> dict[str, int] | None:
+    """The counters of all replicas together; None: one of them did not answer in time."""
+    if re.search(r"^emi_replicas_without_answer [^0]", text, re.MULTILINE):
+        return None
+    counted: Counter[str] = Counter()
+    for name, value in re.findall(r'event="(\w+)"[^}]*\} (\d+)', text):
+        counted[name] += int(value)
+    return counted

@@ -14,7 +14,7 @@ from emi_bench.cli import app
 from emi_bench.measurement import Distribution, Machine
 from emi_bench.render import markdown
 from emi_bench.report import read_report
-from emi_bench.serve import _batches, _enter, measure_serve
+from emi_bench.serve import _batches, _enter, _sums, measure_serve
 from emi_bench.serve_report import Load, ServeReport, cost_of
 from emi_bench.serve_report import Simulated as Case
 from emi_bench.serve_simulation import run_machine
@@ -22,6 +22,7 @@ from emi_live.cli.errors import run_app
 from emi_live.errors import SourceError, StageError
 from emi_live.web.broadcast import FullError
 from emi_live.web.client import EmiClient
+from emi_live.web.figures import Figures, Report
 from emi_live.web.sessions import Session
 from tests.live.web.conftest import serving
 
@@ -85,6 +86,19 @@ def test_the_mean_size_of_a_batch_is_that_of_the_calls() -> None:
     assert load(1, 5.0, 0.5, 300.0).together is None
     before, after = {"hypotheses_in_batch_of_2": 4}, {"hypotheses_in_batch_of_2": 10, "estimates": 5}
     assert _batches(before, after) == {"2": 6}
+
+
+def test_counters_of_replicas_are_added_if_all_have_answered() -> None:
+    def answer(silent: int) -> str:
+        return (
+            Report([Figures(1, 4, 0, {"estimates": 5 + n}, f"r{n}") for n in (1, 2)], silent)
+            .metrics()
+            .decode()
+        )
+
+    assert _sums(answer(0)) == {"estimates": 13}
+    assert _sums(answer(1)) is None
+    assert _sums(Report([Figures(1, 4, 0, {"estimates": 7})]).metrics().decode()) == {"estimates": 7}
 
 
 def test_a_machine_that_refused_somebody_is_not_one_on_which_all_got_their_estimates() -> None:

@@ -238,6 +238,8 @@ def _between_replicas() -> Iterator[Fact]:
     yield Fact("sends", "pictures, sound and messages", sent)
     sent = "with --recognizers the sound of utterances, with --networks features of face, voice and words: "
     yield Fact("sends", "sound and windows", f"{sent}from a replica to the process that computes for all")
+    sent = "those of /healthz and /metrics: from each replica to the one that is asked"
+    yield Fact("sends", "counts of sessions and events", sent)
 
 
 def _clips_elsewhere() -> Iterator[Fact]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_live.config import LiveConfig
-    from emi_live.web.replicas import Deployed, Door
+    from emi_live.web.deploy import Deployed, Door
     from emi_live.web.server import Access
 
 __all__ = ["Wanted", "self_signed_in", "serve_on_cluster", "where_to_open"]
@@ -62,10 +62,10 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
     port, in_use = _free_port(wanted)
     if in_use is not None and address == AUTO:  # an address in use is an error before Ray starts
         raise in_use
-    _fetch_models(plan["config"], console)
     with console.status("starting Ray …") as status, ExitStack() as opened:
         cluster = opened.enter_context(connected(address))
-        from emi_live.web.replicas import Plan, deploy, running_at
+        from emi_live.web.deploy import check_room, deploy, machines, running_at
+        from emi_live.web.replicas import Plan
 
         found = running_at()
         if found is not None:
@@ -73,13 +73,19 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
         elif in_use is not None:
             raise in_use
         access = plan["access"] = _with_token(plan["access"], wanted.host, found)
-        door = found or _new_door(wanted, port, access, console, len(cluster.nodes))
+        if found is None:
+            _check_self_signed(wanted, len(cluster.nodes))
+        what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
+        check_room(what, machines())
+        status.stop()  # there is a bar for models that are fetched
+        _fetch_models(what.config, console)
+        status.start()
+        door = found or _new_door(wanted, port, access, console)
         status.update("loading the models …" if found is None else "deploying a new version …")
         with ExitStack() as failed:
             if found is None:
                 failed.callback(_forget, door)
             tell = partial(console.print, style="yellow", markup=False, emoji=False, soft_wrap=True)
-            what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
             deployed = deploy(what, door, here=cluster.here, tell=tell)
             failed.pop_all()
         opened.callback(_end, deployed, door, console)
@@ -158,13 +164,17 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
         return wanted.port, error
 
 
-def _new_door(wanted: Wanted, port: int, access: Access, console: Console, machines: int = 1) -> Door:
+def _check_self_signed(wanted: Wanted, machines: int) -> None:
+    """Raise ConfigurationError if a certificate that is made here would be missing on other machines."""
     if wanted.self_signed and machines > 1:
         raise ConfigurationError(
             f"--self-signed: the certificate would be on this machine alone, and the cluster has {machines}; "
             "give --certificate and --key, files that are at the same path on each"
         )
-    from emi_live.web.replicas import Door
+
+
+def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Door:
+    from emi_live.web.deploy import Door
     from emi_live.web.server import check_certificate
 
     if not wanted.self_signed:

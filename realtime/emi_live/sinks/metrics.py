@@ -8,7 +8,7 @@ Histograms, so that Prometheus can compute any percentile over any time. Station
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from emi_live.live import LiveEngine
 
-__all__ = ["EventCollector", "MetricsSink"]
+__all__ = ["MetricsSink", "event_family"]
 
 # Seconds: from a fusion on a fast machine to words that a slow one is late with.
 BUCKETS: Final = (
@@ -38,7 +38,25 @@ STATES: Final = ("live", "missing", "failed", "unavailable")
 POLL_S: Final = 0.1
 
 
-class EventCollector:
+def event_family(
+    counters: Iterable[tuple[Sequence[str], Mapping[str, int]]], labels: Sequence[str] = ()
+) -> Metric:
+    """One family with the name of each counter as its label: what was lost, by edge, and what was done.
+
+    Args:
+        counters: by name, each time with the values of the further labels.
+        labels: the names of these.
+    """
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily("emi_events", "What happened, by name.", labels=["event", *labels])
+    for values, counted in counters:
+        for name, count in sorted(counted.items()):
+            family.add_metric([name, *values], count)
+    return family
+
+
+class _EventCollector:
     """Counters by name, read when Prometheus asks."""
 
     def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -46,13 +64,7 @@ class EventCollector:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        """One family with the name of the counter as its label: what was lost, by edge, and what was done."""
-        from prometheus_client.core import CounterMetricFamily
-
-        family = CounterMetricFamily("emi_events", "What happened, by name.", labels=["event"])
-        for name, count in sorted(self._read().items()):
-            family.add_metric([name], count)
-        yield family
+        yield event_family([((), self._read())])
 
 
 class _PartCollector:
@@ -111,7 +123,7 @@ class MetricsSink:
     def attach(self, engine: LiveEngine) -> None:
         """Read the counters and states of this engine."""
         health = engine.health
-        self._registry.register(EventCollector(lambda: health.snapshot().counters))
+        self._registry.register(_EventCollector(lambda: health.snapshot().counters))
         self._registry.register(_PartCollector(health))
         self._worker = Worker("metrics", self._serve, health)
 

@@ -4,6 +4,7 @@
 - A replica is not told that it is to end (`before_end`).
 - Nobody can ask where Serve listens (`where_serve_listens`).
 - Who deploys an application again leaves no trace that who deployed it first could see (`read_note`).
+- A deployment that has begun cannot be taken back (`parts_of`, `deploy_parts`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "before_end",
     "bind_to_own_address",
+    "deploy_parts",
     "drop_notes",
+    "parts_of",
     "read_note",
     "read_notes",
     "where_serve_listens",
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 NAMESPACE: Final = "emi-live"  # of the notes, in the cluster's table of keys and values
+ANSWER_S: Final = 20.0  # for Ray's controller, which is started again when it has died
 
 
 def bind_to_own_address() -> None:
@@ -76,6 +80,64 @@ def where_serve_listens() -> HTTPOptions | None:
 
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else client.http_config
+
+
+def parts_of(app: str) -> list[bytes]:
+    """What Ray's controller runs as this application, for `deploy_parts`: one part for each deployment.
+
+    Raises:
+        StageError: this release of Ray keeps it in another way, or its controller does not answer.
+    """
+    from ray import serve
+    from ray.serve.generated import serve_pb2
+
+    parts = []
+    for name in serve.status().applications[app].deployments:
+        route = serve_pb2.DeploymentRoute.FromString(_ask("get_deployment_info", name, app))
+        info, config = route.deployment_info, route.deployment_info.deployment_config
+        config.version = info.version  # by which Ray knows the replicas that run already
+        part = serve_pb2.DeploymentArgs(
+            deployment_name=name,
+            deployment_config=config.SerializeToString(),
+            replica_config=info.replica_config.SerializeToString(),
+            deployer_job_id=_job(),
+            ingress=bool(route.route),
+        )
+        if route.route:
+            part.route_prefix = route.route
+        parts.append(part.SerializeToString())
+    return parts
+
+
+def deploy_parts(app: str, parts: list[bytes]) -> None:
+    """Have Ray run this application again as it was; replicas of it that run stay, all others end.
+
+    Returns when the controller has been told, not when it is done.
+
+    Raises:
+        StageError: as `parts_of`.
+    """
+    from ray.serve.generated import serve_pb2
+
+    _ask("deploy_applications", {app: parts}, {app: serve_pb2.ApplicationArgs().SerializeToString()})
+
+
+def _ask(method: str, *arguments: Any) -> Any:
+    import ray
+    from ray.serve.context import _get_global_client
+
+    try:
+        controller = _get_global_client()._controller
+        return ray.get(getattr(controller, method).remote(*arguments), timeout=ANSWER_S)
+    except Exception as error:  # whatever Ray raises
+        raise StageError(f"Ray's controller does not take {method}: {error}") from error
+
+
+def _job() -> str:
+    import ray
+
+    job: str = ray.get_runtime_context().get_job_id()
+    return job
 
 
 def read_note(key: str) -> bytes | None:

@@ -18,58 +18,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
-import secrets
 import socket
-import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from emi_live.bundle import bundle_of
-from emi_live.errors import ConfigurationError, StageError
-from emi_live.health import Health
+from emi_live.errors import StageError
 from emi_live.live import LiveEngine
 from emi_live.sharing import SharedModels
-from emi_live.web.ray_inside import (
-    before_end,
-    bind_to_own_address,
-    drop_notes,
-    read_note,
-    read_notes,
-    where_serve_listens,
-    write_note,
-)
+from emi_live.web.figures import AskAll, Figures, figures_of
+from emi_live.web.ray_inside import before_end, bind_to_own_address, read_note, write_note
 from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words
 from emi_live.web.routing import PinnedRouter, replicas_for
 from emi_live.web.server import Access, build_app
 from emi_live.web.sessions import TAKEN_OVER, Sessions, Tickets
-from emi_live.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ray.serve import Application
     from starlette.applications import Starlette
 
     from emi_live.config import LiveConfig
 
-__all__ = ["Deployed", "Door", "Plan", "deploy", "make_application", "running_at"]
+__all__ = ["Note", "Plan", "keep_note", "kept_note", "make_application", "replicas_beside"]
 
 logger = logging.getLogger(__name__)
 
 APP: Final = "emi"
 PEOPLE: Final = "People"
+FUSION: Final = "Fusion"
+WORDS: Final = "Words"
 NOTE: Final = "serve"  # under which the cluster keeps who deployed the application
 RUNS: Final = "runs"  # and what each replica runs
 HEALTH_S: Final = 1.0  # Ray asks a replica so often whether it is well
@@ -79,16 +67,11 @@ LOOK_BACK_S: Final = 3.0  # their mean over so long decides about more or fewer 
 MORE_S: Final = 2.0  # for so long they must have been too many before replicas are added
 ROUTERS_S: Final = 0.5  # until all proxies know that a replica ends
 BETWEEN_S: Final = 0.5  # two looks at what others do
+FIGURES_S: Final = 2.0  # for the figures of all replicas, which an operator waits for
 CUT_S: Final = 15.0  # for connections that are cut to end
-ANSWER_S: Final = 20.0  # for Ray's controller, which is started again when it has died
-SLOW_S: Final = 35.0  # after which it is said what a start waits for; Ray knows why after 30 s
 READERS: Final = 32  # connections for each session: its source, and who watches or asks
 BUSY: Final = 0.7  # share of taken sessions above which a replica is added
 BATCH: Final = 32  # rows of the network
-# What Ray says of a replica that no machine has room for.
-NO_ROOM: Final = re.compile(
-    r"Resources required for each replica: (\{.*?\}), total resources available: (\{.*?\})"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,55 +120,52 @@ class Plan:
     rolling: bool = False
     run: str = ""
 
+    @property
+    def recognizers_run(self) -> int:
+        """Replicas of the recogniser: none if words are switched off."""
+        return 0 if self.config.speech.backend == "none" else self.recognizers
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where the application is reached: the same on each machine of the cluster.
+    @property
+    def cores(self) -> float:
+        """Cores that it reserves at least."""
+        return self.cpus * (self.least + self.networks + self.recognizers_run)
 
-    Attributes:
-        host: address that Ray's proxies listen on.
-        port: theirs.
-        certificate: of TLS, a PEM file; None: no TLS.
-        key: its private key.
-        token: that clients of the service which runs there give; None: none, or it is not known.
-    """
-
-    host: str
-    port: int
-    certificate: Path | None = None
-    key: Path | None = None
-    token: str | None = field(default=None, repr=False)
+    @property
+    def gpus(self) -> int:
+        """GPUs that it reserves: one for each network."""
+        return self.networks if self.config.fusion.device == "cuda" else 0
 
 
-class _Note(msgspec.Struct):
+class Note(msgspec.Struct):
     """What the cluster keeps about the application that runs.
 
     Attributes:
         owner: of which command it is.
         secret: proves that an id was issued here.
-        rolling: whether the last deployment replaces one replica after the other.
+        rolling: whether the last deployment replaces one replica after the other, or a few: an old one that
+            ends does not wait for all new ones then, some of which may wait for its core.
         token: that clients give; a new version without one of its own has it too.
+        cpus: cores that each of its processes reserves.
+        gpus: GPUs that each of its networks reserves.
     """
 
     owner: str
     secret: bytes
     rolling: bool = False
     token: str | None = None
+    cpus: float = 0.0
+    gpus: float = 0.0
 
 
-def _note() -> _Note | None:
+def kept_note() -> Note | None:
+    """What the cluster keeps; None: nothing runs there, or never did."""
     found = read_note(NOTE)
-    return None if found is None else msgspec.json.decode(found, type=_Note)
+    return None if found is None else msgspec.json.decode(found, type=Note)
 
 
-def _keep(note: _Note) -> None:
+def keep_note(note: Note) -> None:
+    """Have the cluster keep it, in place of the one before."""
     write_note(NOTE, msgspec.json.encode(note))
-
-
-def _what_runs(run: str) -> dict[str, list[str]]:
-    """By machine, what the replicas of a deployment said of themselves, one line each."""
-    said = (msgspec.json.decode(note, type=tuple[str, list[str]]) for note in read_notes(f"{RUNS}/{run}/"))
-    return dict(sorted(said))
 
 
 class People:
@@ -204,6 +184,11 @@ class People:
 
     async def check_health(self) -> None:
         """Answer, in the event loop of the sessions; Ray asks."""
+
+    async def figures(self) -> Figures:
+        """What this replica counts; another replica asks."""
+        found: Figures = self.app.state.replica.figures()
+        return found
 
 
 class Replica:
@@ -227,6 +212,15 @@ class Replica:
         )
         said = (socket.gethostname(), self.crowd.prepare())
         write_note(f"{RUNS}/{plan.run}/{self._name}", msgspec.json.encode(said))
+        people = self._handle(PEOPLE)
+
+        def ask() -> list[Any]:
+            answers: list[Any] = people.broadcast("figures").results(
+                timeout_s=FIGURES_S, return_exceptions=True
+            )
+            return answers
+
+        self.ask_all = AskAll(ask, self.figures, plan.least)
 
     def _handle(self, name: str) -> Any:
         return serve.get_deployment_handle(name, self._app_name)
@@ -236,16 +230,16 @@ class Replica:
 
         config, bundle = plan.config, bundle_of(plan.config)
         store = ModelStore(config.models.directory, offline=config.models.offline)
-        if not plan.recognizers or config.speech.backend == "none":
+        if not plan.recognizers_run:
             return SharedModels(bundle.load_words(config, store))
-        words = self._handle("Words")
+        words = self._handle(WORDS)
         recognizer = RemoteModels.recognizer(words, *_answer(words.about.remote()))
         return RemoteModels(bundle.load_words(config, store, recognizer=recognizer), words)
 
     def _engine_maker(self, plan: Plan) -> Callable[[LiveConfig], LiveEngine]:
         if not plan.networks:
             return partial(LiveEngine, shared=self._shared)
-        fusion = self._handle("Fusion")
+        fusion = self._handle(FUSION)
         facts = _answer(fusion.about.remote())
 
         def make(config: LiveConfig) -> LiveEngine:
@@ -275,15 +269,15 @@ class Replica:
     def _others_start(self) -> bool:
         """Whether new replicas are not ready yet, to which sessions would have to move once more."""
         with suppress(Exception):  # without a controller nobody starts
-            note = _note()
+            note = kept_note()
             if note is not None and not note.rolling:
                 status = serve.status().applications[self._app_name].deployments[PEOPLE]
                 return bool(status.replica_states.get("STARTING", 0))
         return False
 
-    def counts(self) -> dict[str, int]:
-        """Further counters for /metrics."""
-        return self._shared.counts()
+    def figures(self) -> Figures:
+        """What this replica counts."""
+        return figures_of(self.crowd, self._shared.counts(), self._name)
 
     async def close(self) -> None:
         """End all sessions and release the models."""
@@ -320,37 +314,42 @@ def _build(plan: Plan) -> Starlette:
         servers,
         beside=replica.watch,
         at_end=replica.close,
-        counts=replica.counts,
+        ask_all=replica.ask_all,
     )
     app.state.replica = replica
     return app
 
 
-def make_application(plan: Plan) -> Application:
-    """The deployments, connected; `serve.run` runs them."""
+def make_application(plan: Plan, free: Mapping[str, float], runs: Mapping[str, int]) -> Application:
+    """The deployments, connected; `serve.run` runs them.
+
+    Args:
+        plan: what runs.
+        free: what nobody uses on the cluster, by Ray's names of resources.
+        runs: replicas of the version before that run, by deployment.
+    """
 
     def build() -> Starlette:
         return _build(plan)
 
     needed = []
     reserve = {"num_cpus": plan.cpus}
-    free = ray.available_resources() if ray.is_initialized() else {}
-    cores = free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf  # for replicas beside the old ones
-    gpus = free.get("GPU", 0.0) if plan.config.fusion.device == "cuda" else math.inf
+    beside = replicas_beside(plan, free, runs)
+    gpus = free.get("GPU", 0.0) if plan.gpus else math.inf
     if plan.networks:
         fusion = serve.deployment(Fusion).options(
-            name="Fusion",
+            name=FUSION,
             num_replicas=plan.networks,
-            max_surge_percent=_surge(plan.networks, min(cores, gpus)),
+            max_surge_percent=_surge(plan.networks, min(beside[FUSION], gpus)),
             max_ongoing_requests=plan.sessions * plan.most + 1,
-            ray_actor_options=reserve | ({"num_gpus": 1} if plan.config.fusion.device == "cuda" else {}),
+            ray_actor_options=reserve | ({"num_gpus": 1} if plan.gpus else {}),
         )
         needed.append(fusion.bind(plan.config, BATCH))
-    if plan.recognizers and plan.config.speech.backend != "none":
+    if plan.recognizers_run:
         words = serve.deployment(Words).options(
-            name="Words",
+            name=WORDS,
             num_replicas=plan.recognizers,
-            max_surge_percent=_surge(plan.recognizers, cores - plan.networks),
+            max_surge_percent=_surge(plan.recognizers, beside[WORDS]),
             max_ongoing_requests=plan.sessions * plan.most + 1,
             ray_actor_options=reserve,
         )
@@ -384,9 +383,7 @@ def make_application(plan: Plan) -> Application:
         max_queued_requests=READERS + TAKEN_OVER * plan.sessions * plan.most,  # all may come back at once
         health_check_period_s=HEALTH_S,
         health_check_timeout_s=HANGS_S,
-        max_surge_percent=_surge(
-            plan.least, min(1 if plan.rolling else plan.least, cores - plan.networks - plan.recognizers)
-        ),
+        max_surge_percent=_surge(plan.least, min(1 if plan.rolling else plan.least, beside[PEOPLE])),
         graceful_shutdown_timeout_s=plan.drain_s + CUT_S,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options=reserve,
@@ -398,223 +395,29 @@ def make_application(plan: Plan) -> Application:
     return people.bind(*needed)
 
 
-def _check_room(plan: Plan, there: Mapping[str, float]) -> None:
-    """Raise StageError if a cluster with these resources can never run the plan: Ray would wait."""
-    needed, cores = plan.cpus * (plan.least + plan.networks + plan.recognizers), there.get("CPU", 0.0)
-    if needed > cores:
-        raise StageError(
-            f"the cluster has {cores:g} cores, and {needed:g} processes with one each are to run; "
-            "ask for fewer --replicas, --networks and --recognizers, or add machines"
-        )
-    gpus = there.get("GPU", 0.0)
-    if plan.config.fusion.device == "cuda" and plan.networks > gpus:
-        raise StageError(
-            f"--networks {plan.networks} with fusion.device=cuda needs a GPU for each, and Ray has {gpus:g}; "
-            "ask for fewer, add machines, or leave fusion.device out"
-        )
+def replicas_beside(plan: Plan, free: Mapping[str, float], runs: Mapping[str, int]) -> dict[str, float]:
+    """How many new replicas have a core beside the old ones, by deployment; as `make_application`."""
+    wanted = {FUSION: plan.networks, WORDS: plan.recognizers_run, PEOPLE: plan.least}
+    return _beside(wanted, runs, free.get("CPU", 0.0) / plan.cpus if plan.cpus else math.inf)
 
 
-@contextmanager
-def _told_if_slow(tell: Callable[[str], None]) -> Iterator[None]:
-    """A span that says what it waits for, when it takes long; Ray has no limit of time."""
+def _beside(wanted: Mapping[str, int], runs: Mapping[str, int], room: float) -> dict[str, float]:
+    """How many more replicas than wanted may run while a new version replaces another, by deployment.
 
-    def look(stop: threading.Event) -> None:
-        said = ""
-        while not stop.wait(SLOW_S):
-            with suppress(Exception):  # whatever Ray raises while its controller starts
-                now = _waits_for(serve.status().applications[APP].deployments)
-                if now and now != said:
-                    tell(f"still waiting for {now}")
-                    said = now
-
-    worker = Worker("serve-start", look, Health())
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.request_stop()
-
-
-def _waits_for(deployments: Mapping[str, Any]) -> str:
-    """The parts that do not run yet, each with the reason; nothing if all do."""
-    waits = []
-    for name, one in sorted(deployments.items()):
-        if one.status != "HEALTHY":
-            said = ", ".join(f"{n} {state.lower()}" for state, n in one.replica_states.items() if n)
-            if room := NO_ROOM.search(one.message):
-                free = "nothing is" if room[2] == "{}" else f"{room[2]} are"
-                said += f"; no machine has room for one more: it takes {room[1]}, and {free} free"
-            waits.append(f"{name} ({said or 'none yet'})")
-    return " and ".join(waits)
+    Args:
+        wanted: replicas of the new version, by deployment.
+        runs: those of the version before.
+        room: processes that find a free core.
+    """
+    room -= sum(max(0, number - runs.get(name, 0)) for name, number in wanted.items())
+    found: dict[str, float] = {}
+    for name, number in wanted.items():
+        found[name] = max(0, min(number, room))
+        room -= found[name]
+    return found
 
 
 def _surge(replicas: int, beside: float) -> int:
     """Per cent of the replicas that may run more while they are replaced, for so many beside the old ones."""
     whole = max(0, math.floor(min(replicas, beside)))
     return max(min(1, whole), 100 * whole // replicas)
-
-
-class Deployed:
-    """The application on a cluster, from `deploy` until `close`."""
-
-    def __init__(self, owner: str, *, here: bool = False) -> None:
-        """`owner` is as in the note; `here`: Ray ends with this command."""
-        self._owner = owner
-        self._here = here
-        self._silent = False  # the cluster has not answered for long, though it may go on
-        self.replaced = False  # another program has deployed it again: it is not ours any more
-
-    def what_runs(self) -> dict[str, list[str]]:
-        """By machine, the models of its replicas, one line each."""
-        with suppress(Exception):  # the cluster is gone: `wait` says it
-            return _what_runs(self._owner)
-        return {}
-
-    def wait(self, within_s: float = ANSWER_S) -> None:
-        """Return when another program has deployed the application again.
-
-        Args:
-            within_s: for so long the cluster may not answer.
-
-        Raises:
-            StageError: the application has ended, or the cluster does not answer.
-        """
-        waiting, answered_s = threading.Event(), time.monotonic()
-        while not self.replaced:
-            try:
-                note, running = self._look()
-            except Exception as error:  # whatever Ray raises
-                if time.monotonic() - answered_s > within_s:
-                    self._silent = True
-                    raise StageError(
-                        f"the cluster does not answer any more: {_reason(str(error))}"
-                    ) from error
-            else:
-                answered_s = time.monotonic()
-                if not self.replaced and (note is None or not running):
-                    raise StageError("the application was ended by another program")
-            if not self.replaced:
-                waiting.wait(BETWEEN_S)
-
-    def _look(self) -> tuple[_Note | None, bool]:
-        note, running = _note(), APP in serve.status().applications
-        self.replaced = note is not None and note.owner != self._owner
-        return note, running
-
-    def close(self) -> bool:
-        """End the application and free its port, if it is still ours; whether it has ended.
-
-        Where the cluster does not answer, the application may go on; one that runs `here` ends with Ray.
-        """
-        if self._silent:
-            return self._here
-        try:
-            note, running = self._look()
-        except Exception:  # noqa: BLE001  # the cluster is gone
-            return self._here
-        if self.replaced:
-            return False
-        if note is not None and running:
-            with suppress(Exception):  # the cluster is gone meanwhile
-                _end_application(self._owner)
-        return True
-
-
-def _end_application(owner: str) -> None:
-    """End it, and Ray Serve if nothing else runs there; forget its secret and its token.
-
-    The note itself stays: a command before may not have seen yet that it was replaced.
-    """
-    _keep(_Note(owner, secrets.token_bytes(32)))
-    drop_notes(f"{RUNS}/")
-    if set(serve.status().applications) <= {APP}:
-        serve.shutdown()
-    else:
-        serve.delete(APP)
-
-
-def running_at() -> Door | None:
-    """Where an application of ours runs on the cluster; None: Ray Serve does not run there.
-
-    Raises:
-        ConfigurationError: Ray Serve runs there for others.
-    """
-    options = where_serve_listens()
-    if options is None:
-        return None
-    note = _note()
-    if APP not in serve.status().applications or note is None:
-        raise ConfigurationError(
-            f"Ray Serve runs other applications on this cluster, at {options.host}:{options.port}; "
-            "end it there (`serve shutdown`), or use another cluster"
-        )
-    certificate, key = (Path(one) if one else None for one in (options.ssl_certfile, options.ssl_keyfile))
-    return Door(str(options.host), int(options.port), certificate, key, note.token)
-
-
-def deploy(
-    plan: Plan, door: Door, *, here: bool = False, tell: Callable[[str], None] = lambda _: None
-) -> Deployed:
-    """Run the plan on the cluster that this process is connected to, and wait until it serves.
-
-    An application that runs there is replaced, and its sessions move; its `Door` cannot be changed. If the
-    new one does not start, the old one goes on. If there was none, nothing is left when this is interrupted.
-
-    Args:
-        plan: what runs.
-        door: where.
-        here: whether Ray ends with this command.
-        tell: is told what the start waits for, if it takes long.
-
-    Raises:
-        StageError: it does not start; the message has Ray's reason.
-    """
-    from ray.serve.config import ProxyLocation
-
-    options = HTTPOptions(
-        host=door.host,
-        port=door.port,
-        ssl_certfile=None if door.certificate is None else str(door.certificate),
-        ssl_keyfile=None if door.key is None else str(door.key),
-    )
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    _check_room(plan, ray.cluster_resources())
-    owner, old = secrets.token_hex(8), None
-    alone = where_serve_listens() is None
-    try:
-        serve.start(proxy_location=ProxyLocation.EveryNode, http_options=options)
-        old = _note() if APP in serve.status().applications else None
-        secret = secrets.token_bytes(32) if old is None else old.secret
-        new = _Note(owner, secret, plan.rolling, plan.access.token)
-        _keep(new if old is None else msgspec.structs.replace(new, owner=old.owner))
-        drop_notes(f"{RUNS}/")
-        app = make_application(replace(plan, secret=secret, run=owner))
-        with _told_if_slow(tell):
-            serve.run(app, name=APP, route_prefix="/", blocking=False)
-        _keep(new)
-    except BaseException as error:
-        why = _why(error) if isinstance(error, Exception) else ""
-        if alone and not here:
-            with suppress(Exception):  # the cluster is gone
-                _end_application(owner)
-        if not isinstance(error, Exception):  # Ctrl-C
-            raise
-        goes_on = "; the version before goes on" if old is not None else ""
-        raise StageError(f"emi serve does not start on Ray: {why}{goes_on}") from error
-    return Deployed(owner, here=here)
-
-
-def _why(error: Exception) -> str:
-    """Why it does not start, as Ray's controller says it, else as the error does."""
-    said = []
-    with suppress(Exception):  # the controller is gone too
-        status = serve.status().applications[APP]
-        said = [status.message, *(one.message for one in status.deployments.values())]
-    return _reason("\n".join(one for one in said if one) or str(error))
-
-
-def _reason(text: str) -> str:
-    """The line of a traceback that says what went wrong."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or lines or ["no reason was given"])[-1]

@@ -21,7 +21,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -32,7 +32,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
@@ -42,8 +41,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from emi_live.errors import ConfigurationError, SourceError
 from emi_live.health import Health
-from emi_live.sinks.metrics import EventCollector
 from emi_live.web.broadcast import FullError
+from emi_live.web.figures import Report, figures_of
 from emi_live.web.protocol import (
     LATEST_MS,
     MAX_MESSAGE,
@@ -250,6 +249,7 @@ def build_app(
     beside: Callable[[], Coroutine[Any, Any, None]] = _nothing,
     at_end: Callable[[], Coroutine[Any, Any, None]] = _nothing,
     counts: Callable[[], Mapping[str, int]] = dict,
+    ask_all: Callable[[], Awaitable[Report]] | None = None,
 ) -> Starlette:
     """The application for these sessions.
 
@@ -260,6 +260,7 @@ def build_app(
         beside: runs while the application does.
         at_end: is awaited at its end.
         counts: further counters for /metrics, by name.
+        ask_all: gives the figures of all servers for /healthz and /metrics; None: there is this one alone.
     """
 
     @asynccontextmanager
@@ -272,7 +273,10 @@ def build_app(
                 task.cancel()
             await at_end()
 
-    handlers = _Handlers(sessions, ice, counts)
+    async def ask_this() -> Report:
+        return Report([figures_of(sessions, counts())])
+
+    handlers = _Handlers(sessions, ice, ask_all or ask_this)
     routes = [Route(path, _file(*what)) for path, what in STATIC.items()]
     routes += [
         Route("/v1/sessions", handlers.open, methods=["POST"]),
@@ -402,11 +406,11 @@ class _Handlers:
     """One method per route."""
 
     def __init__(
-        self, sessions: Crowd, ice: Sequence[RTCIceServer], counts: Callable[[], Mapping[str, int]]
+        self, sessions: Crowd, ice: Sequence[RTCIceServer], report: Callable[[], Awaitable[Report]]
     ) -> None:
         self._sessions = sessions
         self._ice = ice
-        self._counts = counts
+        self._report = report
 
     async def open(self, _: Request) -> Response:
         try:
@@ -469,20 +473,11 @@ class _Handlers:
         return Response(status_code=204)
 
     async def health(self, _: Request) -> Response:
-        running, most = self._sessions.running, self._sessions.most
-        behind = sum(one.behind for one in running.values())
-        return JSONResponse({"status": "ok", "sessions": len(running), "most": most, "behind": behind})
+        return JSONResponse((await self._report()).health())
 
     async def metrics(self, _: Request) -> Response:
         """Counters in Prometheus' text format."""
-        running = list(self._sessions.running.values())
-        totals = self._sessions.counters + sum((one.counters for one in running), Counter(self._counts()))
-        registry = CollectorRegistry()
-        Gauge("emi_sessions", "Sessions that are open.", registry=registry).set(len(running))
-        behind = Gauge("emi_sessions_behind", "Sessions that get too few estimates.", registry=registry)
-        behind.set(sum(one.behind for one in running))
-        registry.register(EventCollector(lambda: totals))
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        return Response((await self._report()).metrics(), media_type="text/plain; version=0.0.4")
 
     async def talk(self, client: WebSocket) -> None:
         wanted = client.query_params.get("role", "source")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import signal
@@ -12,9 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from emi_live.errors import ConfigurationError, SourceError, StageError
+from emi_live.errors import SourceError
 from emi_live.web.client import EmiClient
 from emi_live.web.protocol import EstimateEvent, Event, Hello, WarningEvent
 from emi_live.web.sessions import Tickets
@@ -120,6 +120,31 @@ def test_new_replicas_start_beside_the_old_ones_as_far_as_there_are_cores() -> N
 
     assert [more(3, beside) for beside in (-1, 0, 0.5, 1, 2, 3, float("inf"))] == [0, 0, 0, 1, 2, 3, 3]
     assert [more(100, beside) for beside in (1, 7, 100)] == [1, 7, 100]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("wanted", "runs", "room", "beside"),
+    [
+        ((0, 2), (0, 2), 1, (0, 1)),
+        ((0, 2), (0, 2), 9, (0, 2)),
+        ((0, 3), (0, 2), 1, (0, 0)),  # the free core is for the third; an old one ends before the next starts
+        ((1, 2), (1, 2), 2, (1, 1)),
+        ((1, 2), (0, 2), 2, (1, 0)),
+        ((0, 1), (0, 3), 0, (0, 0)),
+        ((1, 2), (1, 2), float("inf"), (1, 2)),
+    ],
+)
+def test_free_cores_are_first_for_replicas_that_were_not_there_before(
+    wanted: tuple[int, int], runs: tuple[int, int], room: float, beside: tuple[int, int]
+) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.replicas import _beside
+
+    def named(both: tuple[int, int]) -> dict[str, int]:
+        return dict(zip(("Fusion", "People"), both, strict=True))
+
+    assert _beside(named(wanted), named(runs), room) == named(beside)
 
 
 def jpeg(grey: int) -> bytes:
@@ -233,198 +258,6 @@ def test_a_server_that_ends_closes_webrtc_even_if_messages_wait() -> None:
         use_addresses(loopback=False)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    ("wanted", "why"),
-    [
-        (("127.0.0.1", 8765, None), None),
-        (("127.0.0.1", 0, None), None),
-        (("127.0.0.1", 8766, None), "runs there at 127.0.0.1:8765"),
-        (("0.0.0.0", 8765, None), "runs there at 127.0.0.1:8765"),  # noqa: S104 # is not opened
-        (("127.0.0.1", 8765, Path("c.pem")), "no certificate"),
-    ],
-)
-def test_a_new_version_is_reached_where_the_old_one_is(
-    wanted: tuple[str, int, Path | None], why: str | None
-) -> None:
-    pytest.importorskip("ray")
-    from rich.console import Console
-
-    from emi_live.cli.serve_cluster import Wanted, _check_same
-    from emi_live.web.replicas import Door
-    from emi_live.web.server import Access
-
-    host, port, certificate = wanted
-    with nullcontext() if why is None else pytest.raises(ConfigurationError, match=why):
-        options = Wanted(host, port, certificate, certificate, self_signed=False)
-        _check_same("127.0.0.1:6379", options, Door("127.0.0.1", 8765), Access(), Console())
-
-
-def test_a_self_signed_certificate_is_refused_where_other_machines_would_lack_it() -> None:
-    from rich.console import Console
-
-    from emi_live.cli.serve_cluster import Wanted, _new_door
-    from emi_live.web.server import Access
-
-    wanted = Wanted("10.0.0.5", 8765, None, None, self_signed=True)
-    with pytest.raises(ConfigurationError, match="on this machine alone, and the cluster has 2"):
-        _new_door(wanted, 8765, Access(None), Console(), machines=2)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    ("host", "runs", "given", "has"),
-    [
-        ("10.0.0.5", "theirs", None, "theirs"),
-        ("10.0.0.5", "theirs", "theirs", "theirs"),
-        ("10.0.0.5", "theirs", "mine", None),
-        ("10.0.0.5", None, "mine", "mine"),  # an older version has left no note of it
-        ("127.0.0.1", "theirs", None, "theirs"),
-        ("127.0.0.1", None, None, ""),
-        ("127.0.0.1", None, "mine", None),
-    ],
-)
-def test_a_new_version_keeps_the_token(
-    host: str, runs: str | None, given: str | None, has: str | None
-) -> None:
-    pytest.importorskip("ray")
-    from rich.console import Console
-
-    from emi_live.cli.serve_cluster import Wanted, _check_same, _with_token
-    from emi_live.web.replicas import Door
-    from emi_live.web.server import Access
-
-    found, wanted = Door(host, 8765, token=runs), Wanted(host, 8765, None, None, self_signed=False)
-    with nullcontext() if has is not None else pytest.raises(ConfigurationError, match="token"):
-        _check_same("10.0.0.5:6379", wanted, found, Access(given), Console())
-        assert (_with_token(Access(given), host, found).token or "") == has
-
-
-def test_a_new_service_has_a_token_where_others_can_connect() -> None:
-    from emi_live.cli.serve_cluster import _with_token
-    from emi_live.web.server import Access
-
-    tokens = {_with_token(Access(), "10.0.0.5", None).token for _ in range(2)}
-    assert len(tokens - {None}) == 2
-    assert _with_token(Access(), "127.0.0.1", None).token is None
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    ("there", "why"),
-    [
-        ({"CPU": 3.0, "GPU": 1.0}, None),
-        ({"CPU": 2.0, "GPU": 1.0}, "has 2 cores, and 3"),
-        ({"CPU": 3.0}, "GPU for each, and Ray has 0"),
-    ],
-)
-def test_what_a_cluster_can_never_run_is_said_before(there: dict[str, float], why: str | None) -> None:
-    pytest.importorskip("ray")
-    from emi_live.config import load_config
-    from emi_live.web.replicas import Plan, _check_room
-    from emi_live.web.server import Access
-
-    config = load_config(None, ["fusion.device=cuda"], {"output": {"ui": False}})
-    with nullcontext() if why is None else pytest.raises(StageError, match=why):
-        _check_room(Plan(config=config, access=Access(), networks=1, cpus=1.0), there)
-
-
-@dataclass
-class _Part:
-    status: str
-    replica_states: dict[str, int]
-    message: str = ""
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_slow_start_says_what_it_waits_for() -> None:
-    pytest.importorskip("ray")
-    from emi_live.web.replicas import _waits_for
-
-    ray_says = (
-        "Deployment 'Fusion' has 1 replicas that have taken more than 30s to be scheduled. "
-        'Resources required for each replica: {"CPU": 1.0, "GPU": 1}, total resources '
-        'available: {"CPU": 2.0}. Use'
-    )
-    runs = _Part("HEALTHY", {"RUNNING": 2})
-    assert _waits_for({"People": runs}) == ""
-    waits = {"People": _Part("UPDATING", {"RUNNING": 1, "STARTING": 1, "STOPPING": 0}), "Words": runs}
-    assert _waits_for(waits) == "People (1 running, 1 starting)"
-    assert _waits_for({"Fusion": _Part("UPDATING", {"STARTING": 1}, ray_says)}) == (
-        'Fusion (1 starting; no machine has room for one more: it takes {"CPU": 1.0, "GPU": 1}, '
-        'and {"CPU": 2.0} are free)'
-    )
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_cluster_that_is_silent_for_a_moment_ends_nothing() -> None:
-    pytest.importorskip("ray")
-    from emi_live.web.replicas import Deployed, _Note
-
-    class Scripted(Deployed):
-        def __init__(self, *answers: str, here: bool = False) -> None:
-            """What the cluster answers, one after the other; the last for ever."""
-            super().__init__("we", here=here)
-            self.answers = list(answers)
-
-        def _look(self) -> tuple[_Note | None, bool]:
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if answer == "silent":
-                raise OSError("no answer")
-            self.replaced = answer == "replaced"
-            return _Note("we", SECRET), answer != "ended"
-
-    one = Scripted("runs", "silent", "replaced")
-    one.wait()
-    assert not one.close(), "it is not ours"
-    one = Scripted("ended")
-    with pytest.raises(StageError, match="ended by another"):
-        one.wait()
-    assert one.close(), "there is nothing to end, and no certificate is needed"
-    for here in (False, True):
-        one = Scripted("silent", "silent", "runs", here=here)
-        with pytest.raises(StageError, match="no answer"):
-            one.wait(0.0)
-        assert one.close() == here, "elsewhere it may go on, with its certificate"
-
-
-def test_a_fingerprint_is_shown_as_it_is() -> None:
-    from rich.console import Console
-
-    from emi_live.cli.serve_cluster import show_fingerprint
-
-    show_fingerprint("32:CD:AB:00", Console(file=(file := StringIO())))
-    assert "32:CD:AB:00" in file.getvalue()
-
-
-def test_what_runs_is_said_for_each_machine_where_it_differs() -> None:
-    from rich.console import Console
-
-    from emi_live.cli.serve_cluster import _say_what_runs
-
-    def said(found: dict[str, list[str]]) -> list[str]:
-        console = Console(file=(file := StringIO()), width=200)
-        _say_what_runs(found, console)
-        return file.getvalue().splitlines()
-
-    words, none = ["words: whisper"], ["text: unavailable: no model"]
-    assert said({"one": words, "two": words}) == words
-    assert said({"one": words, "two": none, "three": words}) == ["on one, three:", *words, "on two:", *none]
-
-
-@pytest.mark.parametrize("option", ["--replicas 8", "--networks 1", "--recognizers 1", "--rolling"])
-def test_what_only_a_cluster_has_is_refused_without_one(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from emi_live.cli.errors import run_app
-    from emi_live.cli.serve import app
-
-    with pytest.raises(SystemExit) as ended:
-        run_app(app, option.split(), "emi serve")
-    assert ended.value.code == 2
-    assert f"{option.split()[0]} is for several processes" in capsys.readouterr().err
-
-
 def status_of(url: str, session: str) -> int:
     """What a server answers who asks for the newest estimate of a session."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
@@ -447,6 +280,29 @@ class OnRay:
 
     def status(self, session: str) -> int:
         return status_of(self.url, session)
+
+    def health(self) -> dict[str, int]:
+        """What /healthz says of all replicas."""
+        return dict(json.loads(self.read("/healthz")))
+
+    def await_two(self) -> None:
+        """Wait until both replicas answer."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self.health()["most"] != 8:
+            assert time.monotonic() < deadline_s
+
+    def read(self, path: str) -> str:
+        """What an operator gets, without a token."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=6.0)
+        connection.request("GET", path)
+        try:
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def replicas(self) -> set[int]:
+        """Processes of replicas, also of those that start."""
+        return {one.pid for one in self.children() if "People" in command_of(one)}
 
     def children(self) -> list[psutil.Process]:
         """Its processes, Ray's among them."""
@@ -525,6 +381,12 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
         assert len(set(owners)) == 2, "new sessions go to the replica with the fewest connections"
         for client in clients * 3:  # by any proxy, to the replica that has it
             assert on_ray.status(client.session) == 200
+        for _ in range(4):  # whichever replica answers
+            told = on_ray.health()
+            names = ("sessions", "most", "replicas", "replicas_without_answer")
+            assert [told[name] for name in names] == [4, 8, 2, 0]
+            counted = re.findall(r'opened",replica="(\w+)"\} (\d)', on_ray.read("/metrics"))
+            assert sorted(counted) == [(name, str(owners.count(name))) for name in sorted(set(owners))]
         ours = [one.net_connections() for one in on_ray.children()]
         listens = [socket.laddr.ip for sockets in ours for socket in sockets if socket.status == "LISTEN"]
         assert listens
@@ -533,6 +395,21 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
         for client in clients:
             client.command("end")
             client.close()
+
+
+@pytest.mark.slow
+def test_a_replica_that_hangs_is_missing_in_the_figures_of_the_others(on_ray: OnRay) -> None:
+    replica = psutil.Process(min(on_ray.replicas()))
+    replica.suspend()
+    try:
+        for _ in range(4):
+            with suppress(TimeoutError):  # the proxy has asked the one that hangs
+                if (told := on_ray.health())["replicas_without_answer"]:
+                    break
+        assert (told["replicas"], told["replicas_without_answer"], told["most"]) == (2, 1, 4)
+    finally:
+        replica.resume()
+    on_ray.await_two()
 
 
 @pytest.mark.slow
@@ -557,6 +434,28 @@ def test_a_session_goes_on_within_five_seconds_when_its_replica_is_killed(on_ray
         finally:
             stop.set()
             sender.join(PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_a_new_version_that_is_interrupted_is_taken_back(on_ray: OnRay) -> None:
+    """With fewer replicas, so that Ray has begun to end one of the old ones when it is interrupted."""
+    on_ray.await_two()  # a test before has killed one
+    before, port = on_ray.replicas(), urlsplit(on_ray.url).port or 0
+    with emi_serve(on_ray.cluster, port, "--replicas", "1", "--set", "window.hop_s=0.25") as second:
+        while on_ray.replicas() <= before:  # none of its own yet
+            assert second.poll() is None
+        second.send_signal(signal.SIGINT)
+        assert second.stderr is not None
+        assert "interrupted; the version before goes on" in second.stderr.read()
+    assert second.returncode == 130
+    on_ray.await_two()
+    clients = [EmiClient.open(on_ray.url, token=TOKEN) for _ in range(4)]
+    try:
+        assert {heard(client, Hello).hop_s for client in clients} == {0.2}, "the old settings"
+    finally:
+        for client in clients:
+            client.command("end")
+            client.close()
 
 
 @pytest.mark.slow
@@ -615,13 +514,12 @@ def test_the_service_reached_nobody_and_left_nothing_in_its_home(on_ray: OnRay) 
 def has(process: psutil.Process, replica: str) -> bool:
     """Whether a process is that replica: its log is named after it."""
     logs = [one.path for one in process.open_files()]
-    return "People" in " ".join(process.cmdline()) and any(replica in path for path in logs)
+    return "People" in command_of(process) and any(replica in path for path in logs)
 
 
-def test_a_number_of_replicas_that_is_none_is_refused() -> None:
-    from emi_live.cli.serve import _replicas
-
-    assert (_replicas("3"), _replicas("1:8")) == ((3, 3), (1, 8))
-    for wrong in ("", "0", "8:1", "two", ":2", "-1"):
-        with pytest.raises(ConfigurationError, match="replicas"):
-            _replicas(wrong)
+def command_of(process: psutil.Process) -> str:
+    """Its command line; empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
