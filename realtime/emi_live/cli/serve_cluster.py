@@ -57,8 +57,7 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
     """
     from emi_live.cluster.ray_start import AUTO, connected
 
-    if plan["config"].fusion.device == "cuda" and not plan["networks"]:
-        raise ConfigurationError("--cluster with fusion.device=cuda: add --networks 1, which gets the GPU")
+    _check_devices(plan["config"], plan["networks"])
     port, in_use = _free_port(wanted)
     if in_use is not None and address == AUTO:  # an address in use is an error before Ray starts
         raise in_use
@@ -73,8 +72,8 @@ def serve_on_cluster(address: str, plan: dict[str, Any], wanted: Wanted, console
         elif in_use is not None:
             raise in_use
         access = plan["access"] = _with_token(plan["access"], wanted.host, found)
-        if found is None:
-            _check_self_signed(wanted, len(cluster.nodes))
+        if found is None and len(cluster.nodes) > 1:
+            _check_certificate(wanted, len(cluster.nodes))
         what = Plan(**plan, cpus=0.0 if cluster.here else 1.0)
         check_room(what, machines())
         status.stop()  # there is a bar for models that are fetched
@@ -164,12 +163,30 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
         return wanted.port, error
 
 
-def _check_self_signed(wanted: Wanted, machines: int) -> None:
-    """Raise ConfigurationError if a certificate that is made here would be missing on other machines."""
-    if wanted.self_signed and machines > 1:
+def _check_devices(config: LiveConfig, networks: int) -> None:
+    """Raise ConfigurationError if a GPU is asked for that Ray would give to nobody."""
+    if config.fusion.device == "cuda" and not networks:
+        raise ConfigurationError("--cluster with fusion.device=cuda: add --networks 1, which gets the GPU")
+    if config.models.device != "cpu":
+        raise ConfigurationError(
+            "--cluster: replicas have no GPU for encoders and Whisper; leave models.device out"
+        )
+
+
+def _check_certificate(wanted: Wanted, machines: int) -> None:
+    """Raise ConfigurationError if one of the machines lacks the certificate: its proxy would not start."""
+    from emi_live.web.deploy import machines_without
+
+    if wanted.self_signed:
         raise ConfigurationError(
             f"--self-signed: the certificate would be on this machine alone, and the cluster has {machines}; "
             "give --certificate and --key, files that are at the same path on each"
+        )
+    files = [one.resolve() for one in (wanted.certificate, wanted.key) if one is not None]
+    if files and (lacking := machines_without(files)):
+        raise ConfigurationError(
+            f"{' and '.join(map(str, files))}: not there on {', '.join(lacking)}; give files that are at the "
+            "same path on each machine of the cluster"
         )
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import secrets
+import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ from emi_live.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Deployed", "Door", "check_room", "deploy", "machines", "running_at"]
+__all__ = ["Deployed", "Door", "check_room", "deploy", "machines", "machines_without", "running_at"]
 
 SLOW_S: Final = 35.0  # after which it is said what a start waits for; Ray knows why after 30 s
 # What Ray says of a replica that no machine has room for.
@@ -83,6 +84,30 @@ def _what_runs(run: str) -> dict[str, list[str]]:
 def machines() -> list[Mapping[str, float]]:
     """What each machine of the cluster has, by Ray's names of resources."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def machines_without(files: Sequence[Path]) -> list[str]:
+    """The names of the cluster's machines on which one of these files is not there.
+
+    Raises:
+        StageError: a machine does not answer.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(_lacks)
+    there = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    asked = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(files)
+        for node in there
+    ]
+    try:
+        return sorted(host for host, lacks in ray.get(asked, timeout=ANSWER_S) if lacks)
+    except Exception as error:  # whatever Ray raises
+        raise StageError(f"a machine of the cluster does not answer: {_reason(str(error))}") from error
+
+
+def _lacks(files: Sequence[Path]) -> tuple[str, bool]:
+    return socket.gethostname(), not all(file.is_file() for file in files)
 
 
 def check_room(plan: Plan, machines: Sequence[Mapping[str, float]]) -> None:

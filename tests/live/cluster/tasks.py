@@ -49,10 +49,10 @@ class Task:
 
         def do(job: Job) -> Written | Refused:
             busy.add(job.id)
-            with self.log.open("a", encoding="utf-8") as log:
-                log.write(f"{job.id} {len(busy)}-at-once\n")
-            with self.log.with_suffix(".hosts").open("a", encoding="utf-8") as hosts:
-                hosts.write(f"{socket.gethostname()}\n")
+            facts = {".hosts": socket.gethostname(), ".busy": len(busy), "": job.id}
+            for suffix, fact in facts.items():
+                with self.log.with_suffix(suffix).open("a", encoding="utf-8") as log:
+                    log.write(f"{fact}\n")
             tried = self.log.read_text(encoding="utf-8").split().count(job.id)
             if job.id.startswith("die") or (job.id.startswith("once") and tried == 1):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -49,6 +49,14 @@ def test_two_machines_share_the_clips_and_one_goes_on_alone(machines: Machines, 
     head = f"{machines.address('m1')}:6379"
     begin(machines, "m1", "--head", "--node-ip-address", machines.address("m1"), "--include-dashboard=false")
     begin(machines, "m2", "--address", head)
+    (tmp_path / "shared.pem").touch()
+    own = "/tmp/own.pem"  # noqa: S108  # each machine has its own folder of this name
+    look = "import sys, ray, pathlib, emi_live.web.deploy as d; ray.init(sys.argv[1], log_to_driver=False); "
+    look += f"open({own!r}, 'w'); print([d.machines_without([pathlib.Path(p)]) for p in sys.argv[2:]])"
+    command = [sys.executable, "-c", look, head, str(tmp_path / "shared.pem"), own]
+    with machines.start("m1", command, env=ENVIRON) as process:
+        output, _ = process.communicate(timeout=120)
+    assert "[[], ['m2']]" in output
     names = [f"clip{number}" for number in range(12)]
     write_videos(tmp_path, *names)
     where = [str(tmp_path / name) for name in ("videos", "out", "log")]

@@ -73,12 +73,29 @@ def test_a_new_version_keeps_the_token(
 
 
 def test_a_self_signed_certificate_is_refused_where_other_machines_would_lack_it() -> None:
-    from emi_live.cli.serve_cluster import Wanted, _check_self_signed
+    pytest.importorskip("ray")
+    from emi_live.cli.serve_cluster import Wanted, _check_certificate
 
     wanted = Wanted("10.0.0.5", 8765, None, None, self_signed=True)
-    _check_self_signed(wanted, 1)
     with pytest.raises(ConfigurationError, match="on this machine alone, and the cluster has 2"):
-        _check_self_signed(wanted, 2)
+        _check_certificate(wanted, 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "networks", "why"),
+    [
+        ("fusion.device=cuda", 0, "add --networks 1"),
+        ("fusion.device=cuda", 1, None),
+        ("models.device=auto", 1, "leave models.device out"),
+        ("fusion.device=cpu", 0, None),
+    ],
+)
+def test_a_gpu_that_nobody_would_get_is_refused(setting: str, networks: int, why: str | None) -> None:
+    from emi_live.cli.serve_cluster import _check_devices
+    from emi_live.config import load_config
+
+    with nullcontext() if why is None else pytest.raises(ConfigurationError, match=why):
+        _check_devices(load_config(None, [setting]), networks)
 
 
 def test_a_new_service_has_a_token_where_others_can_connect() -> None:
