@@ -2,7 +2,7 @@
 
 python -m tools.scale calculate [--cost vision=0.37] [--gpu L4 --utilisation 0.1:0.4 --feed crops_per_s=3]
 python -m tools.scale simulate --actors 2 --clips 40 --cost-s 0.5
-python -m tools.scale throughput CLIP --n 40 -- --without text --offline
+python -m tools.scale throughput CLIP… --n 40 -- --without text --offline
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from emi_bench.harness import ProcessTreeUsage
 from emi_live.extract.folder import Entry
 from emi_live.extract.pool import Do, Job, Pool, Ready, Written, serve
 from tools.encoder_flops import GPUS, Feed, gpu_table
@@ -38,6 +40,7 @@ MEASURED: Final = {
 }
 CORPORA: Final = {"15,000 clips of 12 s": 15_000 * 12 / 3600, "1,000,000 hours": 1_000_000.0}
 CLIP_S: Final = 12.0
+LOOK_S: Final = 0.5
 
 
 def table(costs: Mapping[str, float]) -> str:
@@ -110,10 +113,15 @@ def simulate(actors: int, clips: int, cost_s: float, cluster: str | None) -> dic
     }
 
 
-def throughput(clip: Path, count: int, options: list[str]) -> list[dict[str, object]]:
-    """One process, two processes and two actors of Ray on the same clips, one after the other."""
+def throughput(clips: list[Path], count: int, options: list[str]) -> list[dict[str, object]]:
+    """The same clips in one process, with several at once, in two processes and two actors of Ray, in turn.
+
+    Cores and memory are of all processes of a run.
+    """
     ways = {
         "one process": ["--workers", "1"],
+        "one process, 2 clips at once": ["--workers", "1", "--at-once", "2"],
+        "one process, 4 clips at once": ["--workers", "1", "--at-once", "4"],
         "two processes": ["--workers", "2"],
         "two actors of Ray": ["--workers", "2", "--cluster", "auto"],
     }
@@ -121,15 +129,37 @@ def throughput(clip: Path, count: int, options: list[str]) -> list[dict[str, obj
     found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "clips").mkdir()
-        for number in range(count):
+        for number, clip in zip(range(count), cycle(clips), strict=False):
             shutil.copy(clip, Path(folder) / f"clips/clip{number:03d}{clip.suffix}")
-        for way, asked in ways.items():
-            started = monotonic()
-            command = [emi, "extract", "--videos", "clips", "--out", way.replace(" ", "-"), *asked, *options]
-            run = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=True)
-            speed = [line for line in run.stderr.splitlines() if "times real time" in line]
-            found.append({"way": way, "s": round(monotonic() - started, 1), "without_start": speed[-1]})
+        for number, (way, asked) in enumerate(ways.items()):
+            command = [emi, "extract", "--videos", "clips", "--out", f"out{number}", *asked, *options]
+            said, started = Path(folder) / "said", monotonic()
+            with said.open("wb") as file:
+                run = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
+                cpu_s, pss_mib = _watch(run)
+            took_s, text = monotonic() - started, said.read_text(encoding="utf-8")
+            if run.returncode:
+                raise SystemExit(text)
+            found.append(
+                {
+                    "way": way,
+                    "s": round(took_s, 1),
+                    "cpu_s": round(cpu_s, 1),
+                    "pss_mib": round(pss_mib),
+                    "without_start": [line for line in text.splitlines() if "times real time" in line][-1],
+                }
+            )
     return found
+
+
+def _watch(run: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """CPU seconds and the most memory of a command and of all that it starts, looked at each half second."""
+    usage = ProcessTreeUsage(run.pid)
+    cpu_s = most = 0.0
+    while run.poll() is None:
+        cpu_s, most = usage.cpu_s(), max(most, sum(usage.pss_mib()))
+        Event().wait(LOOK_S)
+    return cpu_s, most
 
 
 def _costs(given: list[str]) -> dict[str, float]:
@@ -155,7 +185,7 @@ def main() -> None:
     simulated.add_argument("--cost-s", type=float, default=MEASURED["vision"] * CLIP_S)
     simulated.add_argument("--cluster", help="auto or HOST:PORT; left out: processes")
     measured = actions.add_parser("throughput")
-    measured.add_argument("clip", type=Path)
+    measured.add_argument("clips", type=Path, nargs="+", help="each is copied in turn")
     measured.add_argument("--n", type=int, default=40)
     measured.epilog = "Options of emi extract follow after --."
     mine = sys.argv[1:]
@@ -169,7 +199,7 @@ def main() -> None:
         result = simulate(args.actors, args.clips, args.cost_s, args.cluster)
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        sys.stdout.write(json.dumps(throughput(args.clip, args.n, options), indent=2) + "\n")
+        sys.stdout.write(json.dumps(throughput(args.clips, args.n, options), indent=2) + "\n")
 
 
 if __name__ == "__main__":

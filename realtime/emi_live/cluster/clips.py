@@ -8,6 +8,7 @@ Arrow blocks, a clip each.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -325,6 +326,7 @@ class Actor:
             ready, self._do = self._task.open(self._opened)
             if ready.unavailable or ready.settings != self._fingerprint:
                 raise cannot_load(ready, "")
+            gc.freeze()  # as in a process of the pool
         except EmiError as error:
             self._failure = _here(Failed(reason=str(error)))
         except Exception as error:
@@ -363,6 +365,7 @@ class Actor:
             if self._broken:
                 with suppress(Exception):
                     self._opened.close()
+                gc.unfreeze()
                 self._open()
                 self._broken = False
             self._busy += 1

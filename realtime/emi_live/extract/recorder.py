@@ -193,7 +193,7 @@ def record_clip(
         make_stages: makes the stages of a flow, with encoders that know nothing of another clip.
         dims: values in one frame, by modality.
         until_ns: what is newer is left out.
-        give_up: has no stage wait any more for models that other clips use.
+        give_up: ends a call of the recogniser that waits for its turn, when the clip ends.
 
     Raises:
         ConfigurationError: there is no such file.
@@ -208,9 +208,9 @@ def record_clip(
         stages = make_stages(flow)
         topics = [stage.topic for stage in stages]
         tap = flow.bus.subscriber(topics)
-        flow.add_stages(stages)
+        flow.add_stages(stages, {"speech": give_up})
         recorder = Recorder(dims, topics, until_ns)
-        opened.callback(_stop, flow, give_up)
+        opened.callback(_stop, flow)
         for worker in (*flow.stages, *flow.sources):
             worker.start()
         while not (tap.ended or recorder.done or _failed(flow)):
@@ -238,11 +238,10 @@ def _failed(flow: Flow) -> str:
     return ""
 
 
-def _stop(flow: Flow, give_up: Callable[[], None]) -> None:
+def _stop(flow: Flow) -> None:
     """End every thread of the flow; those that are done have ended by themselves."""
     for worker in (*flow.sources, *flow.stages):
         worker.request_stop()
-    give_up()
     flow.intake.abort()
     flow.bus.stop()
     for worker in (*flow.sources, *flow.stages):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from emi_live.errors import ConfigurationError, StageError
-from emi_live.extract.pool import Do, Job, Link, Pool, Ready, Refused, Written, serve
+from emi_live.extract.pool import Do, Job, Link, Pool, Ready, Refused, Task, Written, serve
 from emi_models.errors import EmiError, ModelUnavailableError
 from tests.live.extract.bodies import (
     READY,
@@ -106,18 +108,53 @@ class Meeting:
         return replace(READY, at_once=2), do
 
 
-def test_a_worker_does_as_many_clips_at_the_same_time_as_it_says() -> None:
+class Leaving:
+    """A task that leaves of each clip what only Python's collector frees."""
+
+    debug = True
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.left: list[weakref.ref[Leaving]] = []
+
+    def open(self, opened: ExitStack) -> tuple[Ready, Do]:
+        def do(job: Job) -> Written:
+            rest = Leaving()
+            rest.itself = rest  # type: ignore[attr-defined]
+            self.left.append(weakref.ref(rest))
+            return Written(entry=entry_of(job), damaged=0)
+
+        return READY, do
+
+
+def answers_of(task: Task, *names: str) -> list[str]:
+    """The clips that a worker in a thread of this process has written."""
     ours, theirs = Pipe()
-    worker = threading.Thread(target=serve, args=(theirs, Meeting()))
+    worker = threading.Thread(target=serve, args=(theirs, task))
     worker.start()
     link = Link(ours)
     assert isinstance(link.receive(), Ready)
-    for job in jobs("a", "b", "c", "d"):
+    for job in jobs(*names):
         link.send(job)
-    answers = [link.receive() for _ in range(4)]
+    answers = [link.receive() for _ in names]
     ours.close()
     worker.join()
-    assert sorted(d.entry.id for d in answers if isinstance(d, Written)) == ["a", "b", "c", "d"]
+    gc.unfreeze()  # a process of its own would have ended
+    return sorted(d.entry.id for d in answers if isinstance(d, Written))
+
+
+def test_a_worker_does_as_many_clips_at_the_same_time_as_it_says() -> None:
+    assert answers_of(Meeting(), "a", "b", "c", "d") == ["a", "b", "c", "d"]
+
+
+def test_a_worker_keeps_nothing_of_a_clip() -> None:
+    task = Leaving()
+    gc.disable()
+    try:
+        assert answers_of(task, "a", "b") == ["a", "b"]
+        assert [rest() for rest in task.left] == [None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow
