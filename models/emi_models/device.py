@@ -13,9 +13,8 @@ from emi_models.errors import TrainingError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "choose_device", "choose_precision", "gpus_here", "on_device"]
+__all__ = ["choose_device", "choose_precision", "gpus_here", "on_device"]
 
-DEVICES: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
 LIGHTNING: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 GPU: Final = re.compile(r"\d+|(GPU|MIG)-.+")
 NVIDIA: Final = Path("/dev")  # where its driver shows a file for each GPU
@@ -31,7 +30,7 @@ def choose_device(asked: str) -> torch.device:
 
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not DEVICES.fullmatch(asked):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
         raise TrainingError(f"no device is called {asked!r}; choose auto, cpu, cuda or cuda:N")
     device = torch.device(asked)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

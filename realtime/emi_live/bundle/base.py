@@ -13,9 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from emi_live.errors import ConfigurationError, SourceError
-from emi_models.device import gpus_here
 from emi_models.errors import EmiError, ModelUnavailableError
-from emi_models.speech.recognizer import BatchRecognizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +114,8 @@ class Encoders:
     @property
     def shares_words(self) -> bool:
         """Whether several can use the recogniser at once, because it learns nothing of its speaker."""
+        from emi_models.speech.recognizer import BatchRecognizer
+
         words = self.recognizer
         return words is None or (isinstance(words, BatchRecognizer) and words.batching is not None)
 
@@ -240,6 +240,7 @@ def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progre
 
     With `models.device=auto`, a GPU that it cannot use is no error: then it runs on the CPU.
     """
+    from emi_models.device import gpus_here
     from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 
     folder = Path(model) if Path(model).is_dir() else store.locate(model, progress)

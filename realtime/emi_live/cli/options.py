@@ -18,7 +18,6 @@ import typer
 from emi_engine import ENGINES
 from emi_live.addresses import is_ros2, safe_address
 from emi_live.errors import ConfigurationError, SourceError
-from emi_models.device import gpus_here
 from emi_models.libraries import require
 
 if TYPE_CHECKING:
@@ -315,6 +314,7 @@ def workers_of(task: Task, count: int | None, cluster: str | None) -> AbstractCo
 
         return RayWorkers(task, cluster, count)
     from emi_live.extract.pool import PER_GPU, Pool, serve
+    from emi_models.device import gpus_here
 
     if count is None:
         count = max(1, (os.cpu_count() or 1) // 2)

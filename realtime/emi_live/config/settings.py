@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from emi_engine.load import Device, EngineKind
 from emi_engine.protocol import Precision
 from emi_live.addresses import has_scheme, is_ros2, safe_address
-from emi_models.device import DEVICES
 from emi_models.speech import check_language
 
 __all__ = [
+    "DEVICE_NAMES",
     "AudioConfig",
     "BusConfig",
     "CameraConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "WindowConfig",
 ]
 
+DEVICE_NAMES: Final = r"auto|cpu|cuda(:\d+)?"  # as of `emi_models.device.choose_device`
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -678,10 +679,10 @@ class ModelsConfig(Section):
     offline: bool = Field(False, description="Never use the network; a missing model is then an error.")
     device: str = Field(
         "cpu",
-        pattern=f"^({DEVICES.pattern})$",
+        pattern=f"^({DEVICE_NAMES})$",
         description=(
             "Processor of Whisper and of the encoders of PyTorch: cpu, cuda or cuda:N; auto = a GPU if there"
-            " is one. Nothing was measured on a GPU."
+            " is one."
         ),
     )
 

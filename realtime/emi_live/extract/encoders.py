@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -17,11 +18,11 @@ from emi_live.bundle import FACE_MODEL, SECTION_OF, bundle_of, find_bundle
 from emi_live.bundle.base import whisper_model
 from emi_live.clock import seconds_to_ns
 from emi_live.config import LiveConfig, load_config
+from emi_live.config.settings import DEVICE_NAMES
 from emi_live.errors import ConfigurationError, StageError
 from emi_live.messages import END_OF_STREAM
 from emi_live.sharing import LentRecognizer
 from emi_models import MODALITIES, Modality
-from emi_models.device import DEVICES
 from emi_models.errors import EmiError, ModelIntegrityError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def with_device(live: LiveConfig, device: str | None) -> LiveConfig:
     Raises:
         ConfigurationError: there is no such device.
     """
-    if device is not None and not DEVICES.fullmatch(device):
+    if device is not None and not re.fullmatch(DEVICE_NAMES, device):
         raise ConfigurationError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
     if device is None and ("device" in live.models.model_fields_set or not bundle_of(live).wants_gpu):
         return live

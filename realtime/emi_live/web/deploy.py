@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployed", "Door", "check_room", "deploy", "machines", "machines_without", "running_at"]
 
+LOOK_S: Final = 60.0  # for a process to start on each machine, and to look at its files
 SLOW_S: Final = 35.0  # after which it is said what a start waits for; Ray knows why after 30 s
 # What Ray says of a replica that no machine has room for.
 NO_ROOM: Final = re.compile(
@@ -101,7 +102,7 @@ def machines_without(files: Sequence[Path]) -> list[str]:
         for node in there
     ]
     try:
-        return sorted(host for host, lacks in ray.get(asked, timeout=ANSWER_S) if lacks)
+        return sorted(host for host, lacks in ray.get(asked, timeout=LOOK_S) if lacks)
     except Exception as error:  # whatever Ray raises
         raise StageError(f"a machine of the cluster does not answer: {_reason(str(error))}") from error
 

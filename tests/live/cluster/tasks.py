@@ -53,12 +53,12 @@ class Task:
             for suffix, fact in facts.items():
                 with self.log.with_suffix(suffix).open("a", encoding="utf-8") as log:
                     log.write(f"{fact}\n")
+            Event().wait(self.pause_s)
             tried = self.log.read_text(encoding="utf-8").split().count(job.id)
             if job.id.startswith("die") or (job.id.startswith("once") and tried == 1):
                 os.kill(os.getpid(), signal.SIGKILL)
             if job.id.startswith("refuse"):
                 return Refused(id=job.id, reason=f"{job.path}: it is bad")
-            Event().wait(self.pause_s)
             track = FeatureTrack(np.zeros(1, np.int64), np.full((1, 1), job.size, np.float32))
             clip = Clip(job.id, track, FeatureTrack.empty(1), FeatureTrack.empty(1), 2_000_000_000)
             writer.write(clip, source=job.name, transcript=f"words of {job.id}")

@@ -53,10 +53,10 @@ def test_whisper_says_why_it_does_not_run_on_a_gpu(
         encoders.close()
         return encoders
 
-    monkeypatch.setattr("emi_live.bundle.base.gpus_here", lambda: 1)
+    monkeypatch.setattr("emi_models.device.gpus_here", lambda: 1)
     (said,) = load("auto").announcements
     assert said.startswith("words: Whisper base (int8); not on the GPU: Whisper cannot run on cuda (")
-    monkeypatch.setattr("emi_live.bundle.base.gpus_here", lambda: 0)
+    monkeypatch.setattr("emi_models.device.gpus_here", lambda: 0)
     assert load("auto").announcements == ["words: Whisper base (int8)"]
     strict = load("cuda")
     assert strict.recognizer is None

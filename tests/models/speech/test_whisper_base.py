@@ -88,9 +88,9 @@ def test_the_encoder_is_given_the_speech_and_a_margin_not_30_s(
     windows: list[int] = []
     encode = english._encode
 
-    def watched(mel: LogMel, window: int) -> object:
+    def watched(mel: LogMel, window: int, **how: bool) -> object:
         windows.append(window)
-        return encode(mel, window)
+        return encode(mel, window, **how)
 
     monkeypatch.setattr(english, "_encode", watched)
     sound = read_sound(assets / "speech/jfk.flac")
