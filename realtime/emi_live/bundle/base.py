@@ -240,7 +240,6 @@ def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progre
 
     With `models.device=auto`, a GPU that it cannot use is no error: then it runs on the CPU.
     """
-    from emi_models.device import gpus_here
     from emi_models.speech.isolated import IsolatedRecognizer, isolated_command
 
     folder = Path(model) if Path(model).is_dir() else store.locate(model, progress)
@@ -260,8 +259,10 @@ def _whisper(config: LiveConfig, model: str, store: ModelStore, progress: Progre
         )
 
     asked = config.models.device
-    if asked == "auto" and not gpus_here():
-        asked = "cpu"
+    if asked == "auto":
+        from emi_models.device import gpus_here
+
+        asked = asked if gpus_here() else "cpu"
     if asked != "auto":
         return _Whisper(load(asked), "" if asked == "cpu" else f", on {asked}")
     try:
