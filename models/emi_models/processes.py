@@ -1,8 +1,12 @@
-"""Worker processes for jobs that a function does: none of them outlives the block that started it."""
+"""Worker processes for jobs that a function does: none of them outlives the block that started it.
+
+`give_memory_back` is for a process that runs for long.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
 
-__all__ = ["Workers", "end_processes", "worker_processes"]
+__all__ = ["Workers", "end_processes", "give_memory_back", "worker_processes"]
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -91,3 +95,16 @@ def _begin(parent: int, begin: Callable[[], None] | None) -> None:
             os._exit(1)
     if begin is not None:
         begin()
+
+
+def give_memory_back() -> None:
+    """Free what a clip or a session has left, and hand it back to the system.
+
+    Rings, stages and workers of an engine refer to each other, so that only Python's collector frees them,
+    and it runs only after many of them have ended. Each engine has its own threads, and glibc keeps what they
+    freed in pieces. Call `gc.freeze` once the models are loaded: then this takes little time.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such call
+    if trim is not None:
+        trim(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from contextlib import suppress
 from functools import partial
@@ -288,4 +289,5 @@ def _load_first(crowd: Sessions, settings: LiveConfig, shared: SharedModels, con
     with console.status("starting …") as status, download_bar(console) as progress:
         step = LoadingSteps(status, settings.fusion.threads, None)
         lines = crowd.prepare(LiveEngine(settings, shared=shared, progress=progress, step=step))
+    gc.freeze()  # what is loaded stays: the collector need not look at it after each session
     announce(console, lines)

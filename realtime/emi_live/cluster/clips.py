@@ -34,10 +34,10 @@ from emi_live.extract.pool import (
     Written,
     cannot_load,
     from_text,
-    give_memory_back,
     to_text,
 )
 from emi_models.errors import EmiError
+from emi_models.processes import give_memory_back
 
 if TYPE_CHECKING:
     from emi_live.extract.pool import Message, Task
@@ -386,7 +386,7 @@ def _begin() -> None:
 
 
 def _hide_gpus(gpus: float) -> None:
-    """Hide the GPUs of this machine if Ray has given none: it leaves them in sight then."""
+    """Hide this machine's GPUs from PyTorch if Ray has given none to this process: Ray does not do so."""
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

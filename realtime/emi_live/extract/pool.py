@@ -6,7 +6,6 @@ pipe, so nothing is unpickled.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import logging
@@ -28,6 +27,7 @@ from emi_live.extract.folder import Entry
 from emi_live.extract.places import sweep_copies
 from emi_models import Modality
 from emi_models.errors import EmiError, ModelUnavailableError
+from emi_models.processes import give_memory_back
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -47,7 +47,6 @@ __all__ = [
     "Written",
     "cannot_load",
     "from_text",
-    "give_memory_back",
     "serve",
     "to_text",
 ]
@@ -374,18 +373,6 @@ def _answer(link: Link, do: Do, job: Job) -> None:
     except BaseException:
         logger.exception("%s", job.path)
         os._exit(1)
-
-
-def give_memory_back() -> None:
-    """Free what a clip has left, and hand it back to the system, which glibc does not do by itself.
-
-    Rings, stages and workers of a clip refer to each other, so that only Python's collector frees them, and
-    it comes by after many clips. Each clip has its own threads, and glibc keeps what they freed in pieces.
-    """
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such call
-    if trim is not None:
-        trim(0)
 
 
 def set_up_output(debug: bool) -> None:

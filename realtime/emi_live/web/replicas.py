@@ -16,6 +16,7 @@ or fewer are needed, cuts its connections first (`Replica.leave`).
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import socket
@@ -211,6 +212,7 @@ class Replica:
             tickets=Tickets(self._name, plan.secret),
         )
         said = (socket.gethostname(), self.crowd.prepare())
+        gc.freeze()  # what is loaded stays: the collector need not look at it after each session
         write_note(f"{RUNS}/{plan.run}/{self._name}", msgspec.json.encode(said))
         people = self._handle(PEOPLE)
 

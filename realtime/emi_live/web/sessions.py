@@ -29,6 +29,7 @@ from emi_live.web.overload import FULL, SPAN_S, Pace, share_of
 from emi_live.web.protocol import PICTURE, Bye, Media, ProtocolError, Role, StateEvent
 from emi_live.worker import Worker
 from emi_models.errors import EmiError
+from emi_models.processes import give_memory_back
 
 if TYPE_CHECKING:
     from emi_live.config import LiveConfig
@@ -43,6 +44,7 @@ DRIFT: Final = 1000  # a client's clock may be slower than ours by 1 part in thi
 REPLAYED_NS: Final = NS_PER_S  # a picture older than this, in a session that was taken over, is replayed
 REPLAYED: Final = 64  # of them wait at most
 PACE_S: Final = 0.015  # between two of them, so that the face stage sees each
+COLLECT_S: Final = 0.5  # after a session has ended, when nobody holds it any more
 TAKEN_OVER: Final = 2  # so many times as many sessions as usual a server takes when it replaces another
 
 
@@ -487,8 +489,18 @@ class Sessions:
             self.counters.update(session.counters)
             closing = asyncio.create_task(session.close())
             self._ending.add(closing)
-            closing.add_done_callback(self._ending.discard)
+            closing.add_done_callback(self._forget)
             await asyncio.shield(closing)
+
+    def _forget(self, closing: asyncio.Task[None]) -> None:
+        """Free what a session has left.
+
+        Its rings, stages and workers refer to each other, so that only Python's collector frees them: some
+        35 MB a session, and it comes by after many of them.
+        """
+        self._ending.discard(closing)
+        loop = asyncio.get_running_loop()
+        loop.call_later(COLLECT_S, lambda: loop.run_in_executor(None, give_memory_back))
 
     async def close(self) -> None:
         """End all sessions and release the engine that waits."""

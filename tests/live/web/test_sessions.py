@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from emi_live.config import load_config
 from emi_live.errors import ConfigurationError
+from emi_live.web import sessions
 from emi_live.web.broadcast import OUTBOX, Outbox
 from emi_live.web.protocol import Bye, EstimateEvent, StateEvent, encode
 from emi_live.web.sessions import ClientClock, Sessions
@@ -87,3 +88,19 @@ def test_a_session_that_is_just_ending_when_the_server_stops_leaves_no_thread() 
 
     asyncio.run(run())
     assert not [one for one in set(threading.enumerate()) - before if one.name.startswith("emi-")]
+
+
+def test_what_a_session_has_left_is_freed_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = threading.Event()
+    monkeypatch.setattr(sessions, "give_memory_back", freed.set)
+    monkeypatch.setattr(sessions, "COLLECT_S", 0.0)
+
+    async def run() -> None:
+        crowd = Sessions(load_config(), make_engine=without_models)
+        session = await crowd.open()
+        assert not freed.is_set()
+        await crowd.end(session)
+        assert await asyncio.to_thread(freed.wait, 10)
+        await crowd.close()
+
+    asyncio.run(run())
