@@ -196,10 +196,12 @@ class Wav2vecEncoder:
     def encode_together(
         self, runs: Sequence[NDArray[np.float32]], *, batch_size: int = 8
     ) -> list[NDArray[np.float32]]:
-        """As `encode`, of several runs; pieces of up to `batch_size` go through the network at once.
+        """As `encode`, for several runs: (frames_for(n), 1027) of each, in their order.
 
-        Shorter ones are padded, which is masked; a model that would see the padding all the same gets only
-        pieces of equal length at once. Features depend on batch mates by no more than rounding (1e-5 of the
+        Up to `batch_size` pieces of 12 s or less go through the network at once.
+
+        Shorter ones are padded and masked; a model whose results would change by padding gets only pieces of
+        equal length at once. Features depend on batch mates by no more than rounding (1e-5 of the
         largest).
 
         Raises:

@@ -164,7 +164,7 @@ def _free_port(wanted: Wanted) -> tuple[int, ConfigurationError | None]:
 
 
 def _check_devices(config: LiveConfig, networks: int) -> None:
-    """Raise ConfigurationError if a GPU is asked for that Ray would give to nobody."""
+    """Raise ConfigurationError if the settings ask for a GPU that no replica gets from Ray."""
     if config.fusion.device == "cuda" and not networks:
         raise ConfigurationError("--cluster with fusion.device=cuda: add --networks 1, which gets the GPU")
     if config.models.device != "cpu":

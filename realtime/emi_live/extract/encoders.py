@@ -312,11 +312,11 @@ class ClipEncoders:
 
     @property
     def gains_by_several(self) -> bool:
-        """Whether several clips at once are done sooner: they share a GPU."""
+        """Whether several clips at once are expected to be faster: they share a GPU and the recogniser."""
         return self._encoders.on_gpu and self._encoders.shares_words
 
     def give_up(self) -> None:
-        """Have no call wait for its turn at shared models any more, until `forget`."""
+        """End calls that wait for their turn at a shared recogniser, until `forget`."""
         if isinstance(self._encoders.recognizer, LentRecognizer):
             self._encoders.recognizer.give_up()
 

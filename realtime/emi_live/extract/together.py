@@ -45,7 +45,7 @@ class Batches(Turns[_Given]):
     """An encoder of several clips; `sizes` counts its calls by the number of clips in them."""
 
     def __init__(self, encode: Callable[[list[Any]], Sequence[Any]]) -> None:
-        """Take what the encoder makes of a batch: a result for each of what is given."""
+        """Take the encoder: it gets a list, one item of each clip, and returns a result for each item."""
         super().__init__()
         self._encode = encode
         self.sizes: Counter[int] = Counter()
@@ -68,7 +68,10 @@ class Batches(Turns[_Given]):
 class EncodersTogether:
     """The encoders of clips that are done at once. `lend` gives each of them its own.
 
-    A recogniser that learns of its clip is not shared (`Encoders.shares_words`): there is one for each.
+    A recogniser that learns from its clip is not shared (`Encoders.shares_words`): there is one for each.
+
+    Attributes:
+        sound: encodes whole sounds, samples (n,) at 16 kHz, in batches; None: there is no encoder of sound.
     """
 
     def __init__(self, own: Encoders, config: LiveConfig, store: ModelStore) -> None:

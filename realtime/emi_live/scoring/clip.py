@@ -240,7 +240,7 @@ class ClipScorer:
 
     @property
     def gains_by_several(self) -> bool:
-        """Whether several clips at once are done sooner: they share a GPU."""
+        """As of `ClipEncoders`."""
         encoders = None if self._models is None else self._models.encoders
         return encoders is not None and encoders.on_gpu and encoders.shares_words
 
