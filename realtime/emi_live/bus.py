@@ -23,7 +23,7 @@ from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError, StageError, WireError
 from emi_live.health import Health
 from emi_live.messages import END_OF_STREAM, Packet
-from emi_live.ports import CurveKeys, Endpoints, KeyGate, Port, keep_alive
+from emi_live.ports import Context, CurveKeys, Endpoints, KeyGate, Port, keep_alive
 from emi_live.wire import MAX_FRAME_BYTES, TOPICS, Buffer, decode, encode
 
 __all__ = ["Bus", "PacketReader", "PacketWriter", "Publisher", "Subscription"]
@@ -100,7 +100,7 @@ class Bus:
         self._publishers: dict[str, Publisher] = {}
         self._subscriptions: list[Subscription] = []
         self._endpoints = Endpoints(config)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = Context()
         self._gate = None if self._keys is None else KeyGate(self._context, self._keys)
         self._closed = False
 

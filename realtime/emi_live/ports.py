@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import zmq
 from zmq.utils import z85
@@ -34,7 +34,7 @@ from emi_live.health import Health
 from emi_live.wire import TOPICS
 from emi_live.worker import Backoff, Worker
 
-__all__ = ["CurveKeys", "Endpoints", "KeyGate", "Port", "keep_alive", "make_pair"]
+__all__ = ["Context", "CurveKeys", "Endpoints", "KeyGate", "Port", "keep_alive", "make_pair"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,31 @@ MAX_EVENTS: Final = 1000  # new connections handled before the known ones are ch
 GUARD_POLL_MS: Final = 20  # how soon a flood is noticed
 BYTES_RECEIVED: Final = struct.Struct("128xQ")  # where tcp_info of Linux has it, since 4.1
 JOIN_S: Final = 2.0
+
+
+class Context(zmq.Context[zmq.Socket[bytes]]):
+    """A ZeroMQ context that never waits when it is collected: it closes its sockets first.
+
+    pyzmq's own refers to its sockets weakly. Python clears such references before it collects a cycle: that
+    context would find none of them, and wait for ever. What a thread still uses is never collected.
+    """
+
+    _made: list[zmq.Socket[bytes]]  # pyzmq sets no attribute that the class does not name
+
+    def __init__(self) -> None:
+        self._made = []
+        super().__init__()
+
+    def socket(self, socket_type: int, *args: Any, **kwargs: Any) -> zmq.Socket[bytes]:
+        """As zmq.Context.socket."""
+        made: zmq.Socket[bytes] = super().socket(socket_type, *args, **kwargs)
+        self._made.append(made)
+        return made
+
+    def __del__(self) -> None:
+        for socket in self._made:
+            socket.close(linger=0)
+        super().__del__()
 
 
 class Endpoints:
@@ -167,7 +192,7 @@ class KeyGate:
     Start it before a guarded socket is bound, and close it before the context is terminated.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys) -> None:
+    def __init__(self, context: Context, keys: CurveKeys) -> None:
         self._allowed = z85.decode(keys.public)
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -205,7 +230,7 @@ class Port:
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         address: str,
         *,
         high_water_mark: int,
@@ -292,7 +317,9 @@ class PortGuard:
         self._clients: dict[tuple[object, ...], tuple[int, float]] = {}
         self._allowance = float(MAX_NEW)
         self._port = 0
-        self._worker = Worker(f"{name}-guard", self._run, Health(), restart=Backoff())
+        self._worker = Worker(
+            f"{name}-guard", self._run, Health(), restart=Backoff(), on_exit=self._close_monitor
+        )
 
     def start(self, port: int) -> None:
         """Watch the port that the socket has been bound to."""
@@ -300,10 +327,13 @@ class PortGuard:
         self._worker.start()  # from here on only that thread uses the monitor
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; while the thread has not yet ended, the context's `term` waits for it."""
         self._worker.request_stop()
         if self._worker.join(JOIN_S):
-            self._monitor.close(linger=0)
+            self._close_monitor()  # the thread may not have been started
+
+    def _close_monitor(self) -> None:
+        self._monitor.close(linger=0)
 
     def _run(self, stop: threading.Event) -> None:
         then = time.monotonic()

@@ -6,13 +6,11 @@ import ipaddress
 from contextlib import ExitStack
 from typing import Final
 
-import zmq
-
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
 from emi_live.messages import Estimate
-from emi_live.ports import CurveKeys, KeyGate, Port
+from emi_live.ports import Context, CurveKeys, KeyGate, Port
 from emi_live.sinks.jsonl import to_line
 
 __all__ = ["PublishSink"]
@@ -74,7 +72,7 @@ class PublishSink:
         if self._port is not None:
             return
         with ExitStack() as opened:  # closed in reverse order, also if one of them cannot be made
-            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            context = Context()
             opened.callback(context.term)
             if self._keys is not None:
                 opened.callback(KeyGate(context, self._keys).close)

@@ -396,6 +396,46 @@ def test_close_leaves_a_socket_in_use_open_and_logs_it(caplog: pytest.LogCapture
     bus._context.term()
 
 
+FORGET = """
+import faulthandler, gc, sys, threading
+from emi_live.bus import Bus
+from emi_live.config import BusConfig
+from emi_live.health import Health
+
+faulthandler.dump_traceback_later(20, exit=True)
+bus = Bus(BusConfig(transport=sys.argv[1], base_port=int(sys.argv[2])), Health(), lossless=False)
+reader, writer = bus.subscriber("vision"), bus.publisher("vision")
+if sys.argv[3] == "in use":
+    using, let_go = threading.Event(), threading.Event()
+
+    def use(reader):
+        reader.wait(0)
+        using.set()
+        let_go.wait()
+
+    thread = threading.Thread(target=use, args=(reader,))
+    thread.start()
+    using.wait()
+    bus.close()  # leaves the reader's socket open
+    let_go.set()
+    thread.join()
+    del thread
+del bus, reader, writer
+gc.collect()
+print("collected")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("left", ["forgotten", "in use"])
+def test_a_bus_that_was_not_closed_is_collected_without_waiting(transport: str, left: str) -> None:
+    ports = str(free_port(len(wire.TOPICS)))
+    command = [sys.executable, "-c", FORGET, transport, ports, left]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "collected\n", done.stderr
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_fifty_starts_and_stops_leave_no_thread_file_or_socket(transport: str) -> None:
     process = psutil.Process()

@@ -17,7 +17,7 @@ from emi_live.bus import Bus
 from emi_live.config import BusConfig
 from emi_live.errors import ConfigurationError
 from emi_live.health import Health
-from emi_live.ports import MAX_CLIENTS, CurveKeys, KeyGate, make_pair
+from emi_live.ports import MAX_CLIENTS, Context, CurveKeys, KeyGate, make_pair
 from emi_live.sinks.publish import PublishSink
 from tests.live.bus.packets import estimate, vision
 from tests.live.bus.test_bus import config, running
@@ -85,7 +85,7 @@ def test_without_the_gate_nobody_gets_in() -> None:
 def test_the_gate_refuses_what_is_not_a_request_of_ours_and_ends_its_thread() -> None:
     keys = make_pair()
     before = threading.active_count()
-    with zmq.Context() as context:
+    with Context() as context:
         gate = KeyGate(context, keys)
         with context.socket(zmq.REQ) as peer:
             peer.linger = 0
@@ -179,7 +179,7 @@ def gets(sink: PublishSink, subscriber: zmq.Socket[bytes]) -> bool:
 
 @pytest.fixture
 def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    with zmq.Context() as context:
+    with Context() as context:
         yield context
 
 

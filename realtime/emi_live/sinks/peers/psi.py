@@ -17,6 +17,7 @@ import zmq
 from emi_live.clock import NS_PER_S
 from emi_live.errors import ConfigurationError
 from emi_live.messages import Estimate
+from emi_live.ports import Context
 from emi_live.sinks.peers import Peer, Run, Spoken, host_and_port
 
 __all__ = ["UNIX_TICKS", "PsiPeer"]
@@ -45,7 +46,7 @@ class PsiPeer(Peer):
             f"--to psi:{address}", address.removeprefix("tcp://"), default_port=None, lan=lan
         )
         self.host = "127.0.0.1" if host == "localhost" else host  # libzmq binds to addresses
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._context: Context | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._run: Run | None = None
 
@@ -60,7 +61,7 @@ class PsiPeer(Peer):
         Raises:
             ConfigurationError: it is in use.
         """
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        context = Context()
         socket = context.socket(zmq.PUB)
         socket.linger, socket.sndhwm = 0, HIGH_WATER_MARK
         host = f"[{self.host}]" if ":" in self.host else self.host
