@@ -47,6 +47,7 @@ def begin(machines: Machines, name: str, *options: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.on_request
 def test_two_machines_share_the_clips_and_one_goes_on_alone(machines: Machines, tmp_path: Path) -> None:
     head = f"{machines.address('m1')}:6379"
     begin(machines, "m1", "--head", "--node-ip-address", machines.address("m1"), "--include-dashboard=false")
