@@ -23,9 +23,12 @@ from emi_live.health import Health
 from emi_live.messages import Estimate
 from emi_live.pipeline import Builder, Parts
 from emi_live.sinks import AsyncEstimates, AttachedSink, EstimateReader
+from emi_live.worker import Worker
 from emi_models.errors import EmiError
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from emi_engine import FusionEngine
     from emi_engine.load import Step
     from emi_live.bundle import Encoders
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from emi_live.sharing import SharedModels
     from emi_live.sinks import EstimateBox, Sink
     from emi_live.sources.push import PushSource
-    from emi_live.worker import Worker
     from emi_models.store import Progress
 
 __all__ = ["LiveEngine"]
@@ -44,7 +46,7 @@ __all__ = ["LiveEngine"]
 LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish their work
 SLICE_S: Final = 0.1  # how often a wait for sinks checks whether the engine was closed
 JOIN_S: Final = (
-    0.7  # for all parts together; a part that needs longer is not waited for, and a warning says so
+    0.7  # for all parts together; one that needs longer is released when it has ended, and a warning says so
 )
 
 logger = logging.getLogger(__name__)
@@ -557,18 +559,28 @@ def _shut_down(parts: Parts) -> None:
             worker.join(LAST_WORDS_S)
     parts.bus.stop()  # releases threads that wait for room
     deadline = time.monotonic() + JOIN_S
-    left_behind = []
+    left_behind: list[Worker] = []
     for worker in (*parts.producers, *parts.sinks, parts.feed):
         worker.request_stop()
         if not worker.join(max(0.0, deadline - time.monotonic())):
-            left_behind.append(worker.name)
+            left_behind.append(worker)
     if parts.watcher is not None and not parts.watcher.join(max(0.0, deadline - time.monotonic())):
         logger.debug("a whole pass over the last window's sound is under way, and ends by itself")
     parts.limits.close()
-    if left_behind:  # do not release what they still use
-        logger.warning("%s did not stop within %.1f s: left behind", ", ".join(left_behind), JOIN_S)
-    else:
+    if not left_behind:
         parts.release.close()
+        return
+    names = ", ".join(worker.name for worker in left_behind)
+    logger.warning("%s did not stop within %.1f s: released when it has", names, JOIN_S)
+    Worker("release", lambda _: _release_later(parts.release, left_behind), Health()).start()
+
+
+def _release_later(release: ExitStack, users: Sequence[Worker]) -> None:
+    """Release what these threads use, when all of them have ended."""
+    for worker in users:
+        while not worker.join(threading.TIMEOUT_MAX):
+            continue
+    release.close()
 
 
 # Engines that are loaded and not closed.

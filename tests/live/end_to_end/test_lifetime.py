@@ -15,7 +15,9 @@ import pytest
 from emi_live import LiveConfig, LiveEngine
 from emi_live.demo import demo_stages
 from emi_live.errors import ConfigurationError
+from emi_live.messages import Estimate
 from tests.live.end_to_end.support import PROGRAM
+from tests.support.waiting import until
 
 SCRIPT = partial(demo_stages, length_s=12.0)
 
@@ -62,6 +64,44 @@ def test_a_consumer_may_stop_in_the_middle() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("emi-")]
 
 
+class SlowSink:
+    """Holds on to its first estimate until it is let go."""
+
+    name = "slow"
+    finished = False
+
+    def __init__(self) -> None:
+        self.holds, self.let_go, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def open(self) -> None: ...
+
+    def write(self, estimate: Estimate) -> None:
+        self.holds.set()
+        self.let_go.wait(30)
+
+    def idle(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_part_that_does_not_stop_is_not_waited_for_and_released_when_it_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = SlowSink()
+    with LiveEngine(LiveConfig(), make_stages=SCRIPT, sinks=[sink]) as live:
+        assert live._parts is not None
+        context = live._parts.bus._context
+        assert sink.holds.wait(10)
+    assert "sink-slow did not stop" in caplog.text
+    assert not sink.closed.is_set()
+    assert not context.closed
+    sink.let_go.set()
+    assert sink.closed.wait(10)
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("emi-")])
+    assert context.closed
+
+
 def test_latest_never_waits_and_gives_the_newest() -> None:
     with LiveEngine(LiveConfig(), make_stages=SCRIPT) as live:
         assert live.latest() is None
@@ -84,7 +124,7 @@ def test_a_signal_ends_the_program_cleanly(number: int) -> None:
     assert program.returncode == 130
     assert "estimates" in stderr
     assert "Traceback" not in stderr
-    assert "left behind" not in stderr
+    assert "did not stop" not in stderr
 
 
 def test_a_reader_that_goes_away_ends_the_program() -> None:
