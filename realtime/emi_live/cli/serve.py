@@ -166,17 +166,18 @@ def serve(
         from emi_live.cli.session import set_up_logging
         from emi_live.live import LiveEngine
         from emi_live.web import server
+        from emi_live.web.access import Access, check_names, is_loopback
         from emi_live.web.broadcast import NOTICE
         from emi_live.web.sessions import Sessions
 
         set_up_logging(debug, view=False)
         everywhere = host in ("0.0.0.0", "::")  # noqa: S104 # the user has asked for it
-        local = server.is_loopback(host)
+        local = is_loopback(host)
         if not local and token is None and cluster is None:  # a service on a cluster may have one
             token = secrets.token_urlsafe(16)
         names = [*(name or ()), *(() if local or everywhere else (host,))]
         servers = _prepare_rtc(ice or (), loopback=local)
-        access = server.Access(token, server.check_names(names), frozenset(origin or ()))
+        access = Access(token, check_names(names), frozenset(origin or ()))
         console = Console(stderr=True)
         if cluster is not None:
             least, most = _replicas("2" if replicas is None else replicas)

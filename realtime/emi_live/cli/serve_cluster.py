@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from emi_live.config import LiveConfig
+    from emi_live.web.access import Access
     from emi_live.web.deploy import Deployed, Door
-    from emi_live.web.server import Access
 
 __all__ = ["Wanted", "self_signed_in", "serve_on_cluster", "where_to_open"]
 
@@ -146,7 +146,7 @@ def _say_what_runs(found: dict[str, list[str]], console: Console) -> None:
 
 def _with_token(access: Access, host: str, found: Door | None) -> Access:
     """The token that is given, else that of the service which runs, else a new one if others can connect."""
-    from emi_live.web.server import is_loopback
+    from emi_live.web.access import is_loopback
 
     token = access.token or (found and found.token)
     return replace(access, token=token or (None if is_loopback(host) else secrets.token_urlsafe(16)))
@@ -191,8 +191,8 @@ def _check_certificate(wanted: Wanted, machines: int) -> None:
 
 
 def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Door:
+    from emi_live.web.certificate import check_certificate
     from emi_live.web.deploy import Door
-    from emi_live.web.server import check_certificate
 
     if not wanted.self_signed:
         if wanted.certificate is not None:
@@ -205,8 +205,8 @@ def _new_door(wanted: Wanted, port: int, access: Access, console: Console) -> Do
 
 def _check_same(address: str, wanted: Wanted, found: Door, access: Access, console: Console) -> None:
     """Raise ConfigurationError if a service that runs cannot be replaced by one with these options."""
+    from emi_live.web.access import is_loopback
     from emi_live.web.certificate import fingerprint_of
-    from emi_live.web.server import is_loopback
 
     end = "end it first (Ctrl-C where it runs)"
     if wanted.host != found.host or wanted.port not in (0, found.port):

@@ -1,7 +1,7 @@
-"""A TLS certificate of one's own, for `emi serve --self-signed`.
+"""TLS certificates: checking one that is given, and making one for `emi serve --self-signed`.
 
-It encrypts, and browsers then allow the camera; but it proves to nobody whose server this is. Browsers warn,
-and the user must compare the fingerprint.
+The latter encrypts, and browsers then allow the camera; but it proves to nobody whose server this is.
+Browsers warn, and the user must compare the fingerprint.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["DAYS", "fingerprint_of", "make_certificate"]
+from emi_live.errors import ConfigurationError
+
+__all__ = ["DAYS", "check_certificate", "fingerprint_of", "make_certificate"]
 
 DAYS: Final = 30
 
@@ -69,3 +72,13 @@ def _name(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         return x509.DNSName(text)
+
+
+def check_certificate(certificate: Path, key: Path | None) -> None:
+    """Raise ConfigurationError if they are not a certificate and its key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # what the ssl module raises
+        raise ConfigurationError(
+            f"--certificate {certificate}: {error}; give PEM files that belong together"
+        ) from error

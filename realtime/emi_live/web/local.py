@@ -17,9 +17,10 @@ import cv2
 
 from emi_live.clock import NS_PER_MS
 from emi_live.errors import ConfigurationError, SourceError
+from emi_live.web.access import Access, is_loopback
 from emi_live.web.broadcast import POLL_S, TOPICS, Broadcast, Outbox, read_packets
 from emi_live.web.protocol import PICTURE, Bye, Command, Role, pack_media
-from emi_live.web.server import Access, build_app, is_loopback, listen, run_in_thread
+from emi_live.web.server import build_app, listen, run_in_thread
 from emi_live.worker import Worker
 
 if TYPE_CHECKING:

@@ -36,11 +36,12 @@ from emi_live.bundle import bundle_of
 from emi_live.errors import StageError
 from emi_live.live import LiveEngine
 from emi_live.sharing import SharedModels
+from emi_live.web.access import Access
 from emi_live.web.figures import AskAll, Figures, figures_of
 from emi_live.web.ray_inside import before_end, bind_to_own_address, read_note, write_note
 from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words
 from emi_live.web.routing import PinnedRouter, replicas_for
-from emi_live.web.server import Access, build_app
+from emi_live.web.server import build_app
 from emi_live.web.sessions import TAKEN_OVER, Sessions, Tickets
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from emi_live import LiveConfig, LiveEngine
 from emi_live.bundle.base import Encoders
 from emi_live.config import load_config
-from emi_live.web.server import Access, Server, build_app, listen, server_config
+from emi_live.web.access import Access
+from emi_live.web.server import Server, build_app, listen, server_config
 from emi_live.web.sessions import Sessions
 from emi_models.encoders.face import FACE_DIM, Box, FaceResult
 

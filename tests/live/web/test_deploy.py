@@ -34,8 +34,8 @@ def test_a_new_version_is_reached_where_the_old_one_is(
     from rich.console import Console
 
     from emi_live.cli.serve_cluster import Wanted, _check_same
+    from emi_live.web.access import Access
     from emi_live.web.deploy import Door
-    from emi_live.web.server import Access
 
     host, port, certificate = wanted
     with nullcontext() if why is None else pytest.raises(ConfigurationError, match=why):
@@ -63,8 +63,8 @@ def test_a_new_version_keeps_the_token(
     from rich.console import Console
 
     from emi_live.cli.serve_cluster import Wanted, _check_same, _with_token
+    from emi_live.web.access import Access
     from emi_live.web.deploy import Door
-    from emi_live.web.server import Access
 
     found, wanted = Door(host, 8765, token=runs), Wanted(host, 8765, None, None, self_signed=False)
     with nullcontext() if has is not None else pytest.raises(ConfigurationError, match="token"):
@@ -100,7 +100,7 @@ def test_a_gpu_that_nobody_would_get_is_refused(setting: str, networks: int, why
 
 def test_a_new_service_has_a_token_where_others_can_connect() -> None:
     from emi_live.cli.serve_cluster import _with_token
-    from emi_live.web.server import Access
+    from emi_live.web.access import Access
 
     tokens = {_with_token(Access(), "10.0.0.5", None).token for _ in range(2)}
     assert len(tokens - {None}) == 2
@@ -110,8 +110,8 @@ def test_a_new_service_has_a_token_where_others_can_connect() -> None:
 def plan(*settings: str, **options: float) -> Plan:
     """On a cluster of several machines."""
     from emi_live.config import load_config
+    from emi_live.web.access import Access
     from emi_live.web.replicas import Plan
-    from emi_live.web.server import Access
 
     config = load_config(None, settings, {"output": {"ui": False}})
     return Plan(config=config, access=Access(), cpus=1.0, **options)  # type: ignore[arg-type]

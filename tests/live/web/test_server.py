@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from emi_live.errors import ConfigurationError, SourceError
+from emi_live.web.access import Access, check_names
 from emi_live.web.client import EmiClient
 from emi_live.web.protocol import (
     PICTURE,
@@ -29,7 +30,7 @@ from emi_live.web.protocol import (
     WarningEvent,
     pack_media,
 )
-from emi_live.web.server import Access, check_names, listen
+from emi_live.web.server import listen
 from tests.live.web.conftest import PATIENCE_S, Served, serving
 
 Headers = Mapping[str, str]
