@@ -580,7 +580,10 @@ def _release_later(release: ExitStack, users: Sequence[Worker]) -> None:
     for worker in users:
         while not worker.join(threading.TIMEOUT_MAX):
             continue
-    release.close()
+    try:
+        release.close()
+    except Exception as error:  # noqa: BLE001  # of a sink, or of whatever library; nobody else hears of it
+        logger.error("not all could be released: %s", error)
 
 
 # Engines that are loaded and not closed.

@@ -157,8 +157,10 @@ class Broadcast(ABC):
             return StateEvent(state="loading")
         return StateEvent(state="paused" if self._engine.paused else "running", muted=self._engine.muted)
 
-    def join(self, wanted: Role, *, pictures: bool = False, faces: bool = False) -> Outbox:
-        """Add a connection; its first messages wait in the outbox."""
+    def join(
+        self, wanted: Role, *, pictures: bool = False, faces: bool = False, key: str | None = None
+    ) -> Outbox:
+        """Add a connection; its first messages wait in the outbox. Sources are told apart by their `key`."""
         config, role = self._engine.config, self.role_of(wanted)
         outbox = Outbox(role, pictures=pictures, faces=faces)
         self.outboxes.add(outbox)
@@ -227,7 +229,9 @@ class Broadcast(ABC):
                 self._engine.show_landmarks(any(outbox.landmarks for outbox in self.outboxes))
 
     def leave(self, outbox: Outbox) -> None:
-        """Remove a connection."""
+        """Remove a connection; a second call does nothing."""
+        if outbox not in self.outboxes:
+            return
         self.outboxes.discard(outbox)
         if outbox.landmarks:
             self._show_landmarks()

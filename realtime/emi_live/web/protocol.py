@@ -21,6 +21,7 @@ import msgspec
 from emi_live.errors import ConfigurationError
 
 __all__ = [
+    "MAX_KEY",
     "MAX_MESSAGE",
     "PICTURE",
     "PROTOCOL",
@@ -51,6 +52,7 @@ __all__ = [
 
 PROTOCOL: Final = 1  # a new field does not change it; a new meaning does
 MAX_MESSAGE: Final = 1 << 20  # bytes of one message from a client
+MAX_KEY: Final = 64  # characters by which a source is known
 MAX_OFFER: Final = 128 * 1024  # bytes of an offer of WebRTC
 MAX_COMMAND: Final = 4096  # bytes of one JSON command
 MAX_SIDE: Final = 2048  # pixels of a picture

@@ -23,6 +23,7 @@ __all__ = [
     "bind_to_own_address",
     "deploy_parts",
     "drop_notes",
+    "own_port",
     "parts_of",
     "read_note",
     "read_notes",
@@ -51,6 +52,15 @@ def bind_to_own_address() -> None:
         raise StageError("Ray Serve would listen on all addresses: install the release in uv.lock")
     own = ray.util.get_node_ip_address()
     replica.add_port_to_grpc_server = lambda server, _: opens(server, f"{own}:0")
+
+
+def own_port() -> str:
+    """`HOST:PORT` of Ray on this machine, which all machines of the cluster can reach."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == own)
+    return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
 
 
 def before_end(do: Callable[[], Awaitable[None]]) -> None:

@@ -38,7 +38,7 @@ from emi_live.live import LiveEngine
 from emi_live.sharing import SharedModels
 from emi_live.web.access import Access
 from emi_live.web.figures import AskAll, Figures, figures_of
-from emi_live.web.ray_inside import before_end, bind_to_own_address, read_note, write_note
+from emi_live.web.ray_inside import before_end, bind_to_own_address, own_port, read_note, write_note
 from emi_live.web.remote import START_S, Fusion, RemoteEngine, RemoteModels, Words
 from emi_live.web.routing import PinnedRouter, replicas_for
 from emi_live.web.server import build_app
@@ -180,9 +180,9 @@ class People:
         return {"sessions": float(len(self.app.state.crowd.running))}
 
     async def record_routing_stats(self) -> dict[str, Any]:
-        """For `choose`."""
+        """For `choose`: sessions that find room, and where this machine can be reached."""
         crowd = self.app.state.crowd
-        return {"room": crowd.most - len(crowd.running)}
+        return {"room": crowd.most - len(crowd.running), "at": self.app.state.replica.at}
 
     async def check_health(self) -> None:
         """Answer, in the event loop of the sessions; Ray asks."""
@@ -201,6 +201,7 @@ class Replica:
         context = serve.get_replica_context()
         self._app_name, self._name = context.app_name, context.replica_id.unique_id
         self._drain_s = plan.drain_s
+        self.at = own_port()
         self._shared = self._models(plan)
         self.crowd = Sessions(
             plan.config,

@@ -41,6 +41,7 @@ from emi_live.web.broadcast import FullError
 from emi_live.web.figures import Report, figures_of
 from emi_live.web.protocol import (
     LATEST_MS,
+    MAX_KEY,
     MAX_MESSAGE,
     MAX_OFFER,
     VIOLATIONS,
@@ -327,10 +328,11 @@ class _Handlers:
                 raise ProtocolError("this server has no WebRTC: pip install 'emi-live[webrtc]'")
             if not isinstance(session, Session):
                 raise ProtocolError("this session has a camera of its own, and takes no media")
-            session.allow_offer()
+            key = _key_of(request)
+            session.allow_offer(key)
             from emi_live.web.rtc import Peer
 
-            outbox = session.join("source", faces=request.query_params.get("faces") == "1")
+            outbox = session.join("source", faces=request.query_params.get("faces") == "1", key=key)
             client = request.client.host if request.client is not None else "127.0.0.1"
             answer = await Peer(session, outbox, self._ice).answer(sdp, client)
         except ProtocolError as error:
@@ -384,7 +386,7 @@ class _Handlers:
             await _say_bye(client, "there is no such session, or it has ended")
             return
         asked = {name: client.query_params.get(name) == "1" for name in ("pictures", "faces")}
-        outbox = session.join(cast("Role", wanted), **asked)
+        outbox = session.join(cast("Role", wanted), **asked, key=_key_of(client))
         sending = asyncio.create_task(_send(client, outbox))
         try:
             await _receive(client, session, outbox)
@@ -411,6 +413,12 @@ class _Handlers:
             last_ms = float(request.query_params.get("last_ms", "nan"))
         known = last_ms is not None and 0 <= last_ms <= LATEST_MS
         return self._sessions.take_over(request.path_params["id"], last_ms if known else None)
+
+
+def _key_of(request: HTTPConnection) -> str | None:
+    """What only the source of a session knows; None: nothing that could be one."""
+    key = request.query_params.get("key", "")
+    return key if 0 < len(key) <= MAX_KEY else None
 
 
 async def _offer_of(request: Request) -> str:

@@ -117,6 +117,7 @@ class Session(Broadcast):
         self.pace = Pace()
         self._told_behind_s = -SPAN_S
         self._clock = ClientClock()
+        self._key: str | None = None  # of the source
         # What gives the newest picture, and its capture time; None of it once it is decoded.
         self._picture: tuple[Callable[[], np.ndarray | None], int] | None = None
         self._replayed: deque[tuple[Callable[[], np.ndarray | None], int]] = deque(maxlen=REPLAYED)
@@ -175,13 +176,13 @@ class Session(Broadcast):
         """As in the messages of the source."""
         return self._clock.to_theirs_ms(t_ns)
 
-    def allow_offer(self) -> None:
-        """Count an offer of WebRTC.
+    def allow_offer(self, key: str | None = None) -> None:
+        """Count an offer of WebRTC; the source itself, which has the key, may make another one.
 
         Raises:
             ProtocolError: the session has a source, or has had too many offers.
         """
-        if self.source is not None:
+        if self.source is not None and not self._is_source(key):
             raise ProtocolError("this session has a source already")
         now_s = time.monotonic()
         self._offers = [then_s for then_s in self._offers if now_s - then_s < OFFERS_S]
@@ -189,15 +190,28 @@ class Session(Broadcast):
             raise ProtocolError(f"more than {OFFERS} offers in {OFFERS_S:g} s")
         self._offers.append(now_s)
 
-    def join(self, wanted: Role, *, pictures: bool = False, faces: bool = False) -> Outbox:
-        """Add a connection; its first messages wait in the outbox."""
+    def join(
+        self, wanted: Role, *, pictures: bool = False, faces: bool = False, key: str | None = None
+    ) -> Outbox:
+        """Add a connection; its first messages wait in the outbox.
+
+        One with the key of the source takes its place: a connection that a network has lost without a word
+        stays open for half a minute.
+        """
+        if wanted == "source" and self.source is not None and self._is_source(key):
+            self.source.cut()
+            super().leave(self.source)
+            self.source = None
         was_lost, self.lost_s = self.lost_s, None if self.role_of(wanted) == "source" else self.lost_s
         outbox = super().join(wanted, faces=faces)
         if outbox.role == "source":
-            self.source = outbox
+            self.source, self._key = outbox, key
             if was_lost is not None:
                 self.tell_state()
         return outbox
+
+    def _is_source(self, key: str | None) -> bool:
+        return bool(key and self._key and hmac.compare_digest(key.encode(), self._key.encode()))
 
     def leave(self, outbox: Outbox) -> None:
         """Remove a connection."""

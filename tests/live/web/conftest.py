@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -32,6 +33,10 @@ class Served:
     sessions: Sessions
     loop: asyncio.AbstractEventLoop
     server: Server
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0
 
     def cut(self) -> None:
         """Cut every connection, as a network does."""

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,10 +27,12 @@ from numpy.typing import NDArray
 
 from emi_live import EMOTIONS, LiveConfig, LiveEngine
 from emi_live.bundle.base import Encoders
+from emi_live.web.access import Access
 from emi_live.web.rtc import use_addresses
 from emi_live.web.sessions import Session, Tickets
 from tests.live.web.conftest import Served, TwoFaces, serving
 from tests.support.rtc_peer import mute
+from tests.support.web import Door
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -314,6 +317,64 @@ def test_a_webrtc_connection_whose_server_is_gone_without_a_word_goes_to_another
         page.click("#stop")
         page.wait_for_selector("#consent:not([hidden])")
         page.context.close()
+
+
+def test_a_page_whose_server_is_lost_without_a_word_goes_to_another_within_five_seconds(
+    browser: Browser,
+) -> None:
+    with (
+        serving(most=1, make_engine=two_faces, tickets=Tickets("one", b"for tests")) as one,  # type: ignore[arg-type]
+        serving(most=1, make_engine=two_faces, tickets=Tickets("two", b"for tests")) as two,  # type: ignore[arg-type]
+        Door(one.port) as door,
+    ):
+        page = open_page(browser, replace(one, url=door.url))
+        page.click("#start")
+        page.wait_for_selector("#modalities .live")
+        page.click("#mute")
+        page.locator("#mute[aria-pressed=true]").wait_for()
+        door.lose(two.port)
+        moved = page.locator("#warning", has_text="moved to another server")
+        moved.wait_for()
+        assert float(moved.inner_text().rpartition(": ")[2].split()[0]) <= 5.0
+        page.locator("#status.running").wait_for()
+        ((name, session),) = two.sessions.running.items()
+        assert name.startswith("two.")
+        assert session.taken_over
+        page.locator("#mute[aria-pressed=true]").wait_for()
+        assert session._engine.muted
+        page.click("#stop")
+        page.wait_for_selector("#consent:not([hidden])")
+        page.context.close()
+
+
+def test_emi_js_goes_to_the_next_address_where_one_does_not_answer(browser: Browser) -> None:
+    """Its server still holds the old connection, and takes it as the source again."""
+    with Door() as door, serving(Access(origins=frozenset({door.url})), two_faces, most=1) as served:
+        door.port = served.port
+        page = browser.new_context(bypass_csp=True).new_page()  # our own pages know one address
+        page.goto(door.url + "/example.html")
+        assert page.evaluate(SEVERAL_ADDRESSES, [door.url, served.url]) == "source"
+        (session,) = served.sessions.running.values()
+        old = session.source
+        door.lose(None)
+        assert page.evaluate("() => window.again") == "source"
+        assert session.source not in (None, old)
+        page.evaluate("() => window.session.close()")
+        page.context.close()
+
+
+SEVERAL_ADDRESSES = """async (server) => {
+    const { EmiSession } = await import("/emi.js");
+    const session = window.session = await EmiSession.open({ server });
+    const connected = () => new Promise((done) => {
+        session.addEventListener("hello", ({ detail }) => {
+            session.addEventListener("estimate", () => done(detail.role), { once: true });
+        }, { once: true });
+    });
+    const role = await connected();
+    window.again = connected();
+    return role;
+}"""
 
 
 @pytest.mark.parametrize("fault", ["not installed", "does not connect"])

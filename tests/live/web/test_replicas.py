@@ -8,13 +8,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,11 +28,13 @@ import psutil
 import pytest
 
 from emi_live.errors import SourceError
-from emi_live.web.client import EmiClient
-from emi_live.web.protocol import EstimateEvent, Event, Hello, WarningEvent
+from emi_live.web.client import EmiClient, _request
+from emi_live.web.protocol import SOUND, EstimateEvent, Event, Hello, StateEvent, WarningEvent
 from emi_live.web.sessions import Tickets
 from tests.live.web.conftest import PATIENCE_S, Served, serving
+from tests.support.ports import free_port
 from tests.support.strace_output import NETWORK_CALLS, read_trace
+from tests.support.web import Door
 
 SECRET, TOKEN, RAY_TOKEN = b"for tests", "for-tests", 32 * "f0"
 TRACE = "trace"  # the file, in the folder of the command
@@ -57,30 +61,106 @@ class _Replica:
     routing_stats: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
+def chosen(replicas: list[_Replica], found: re.Match[bytes] | None, *lost: str) -> list[list[_Replica]]:
+    """The choice of a router, for which these machines do not answer."""
+    from emi_live.web.routing import choose
+
+    async def lost_among(machines: Iterable[str]) -> set[str]:
+        return {*machines} & {*lost}
+
+    return asyncio.run(choose(replicas, found, lost_among))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
 def test_requests_of_a_session_go_to_its_replica_and_all_of_them_to_the_same_other_one_if_it_is_gone() -> (
     None
 ):
     pytest.importorskip("ray")
-    from emi_live.web.routing import ID, choose
+    from emi_live.web.routing import ID
 
     replicas = [_Replica(_Id(name)) for name in ("aaa", "bbb", "ccc", "ddd")]
     tickets = [Tickets("bbb", SECRET).issue() for _ in range(40)]
     for ticket in tickets:
         found = ID.search(f"\x94/v1/sessions/{ticket}/latest\x94".encode())
-        assert choose(replicas, found) == [[replicas[1]]]
+        assert chosen(replicas, found) == [[replicas[1]]]
     left = [one for one in replicas if one is not replicas[1]]
     heirs = []
     for ticket in tickets:
         found = ID.search(f"/v1/sessions/{ticket}".encode())
-        ((heir,),) = choose(left, found)
-        assert choose(left[::-1], found) == [[heir]]
+        ((heir,),) = chosen(left, found)
+        assert chosen(left[::-1], found) == [[heir]]
         heirs.append(heir)
     assert set(heirs) == set(left), "one replica would get all people of the lost one"
     nobody = ID.search(b"/v1/sessions")
-    assert choose(replicas, nobody) == [replicas, []]
+    assert chosen(replicas, nobody) == [replicas, []]
     full = [_Replica(one.replica_id, {"room": 0}) for one in replicas[:1]]
-    assert choose([*full, *replicas[1:]], nobody) == [replicas[1:], full], "who has no room is asked last"
+    assert chosen([*full, *replicas[1:]], nobody) == [replicas[1:], full], "who has no room is asked last"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
+def test_nobody_is_sent_to_a_machine_that_does_not_answer() -> None:
+    pytest.importorskip("ray")
+    from emi_live.web.routing import ID, choose
+
+    at = {"aaa": "m1", "bbb": "m2", "ccc": "m2", "ddd": "m3"}
+    replicas = [_Replica(_Id(name), {"at": machine}) for name, machine in at.items()]
+    found = ID.search(f"/v1/sessions/{Tickets('bbb', SECRET).issue()}".encode())
+    asked: list[str] = []
+
+    async def lost_among(machines: Iterable[str]) -> set[str]:
+        asked.extend(machines)
+        return {"m1", "m3"}
+
+    assert asyncio.run(choose(replicas, found, lost_among)) == [[replicas[1]]]
+    assert asked == ["m2"], "nobody waits for the answer of a machine that is not needed"
+    left = [replicas[0], replicas[3]]
+    assert chosen(replicas, found, "m2") == chosen(left, found)
+    assert chosen(replicas, None, "m2") == [left, []]
+    assert chosen(replicas, None, "m1", "m2", "m3") == [replicas, []]
+    assert chosen(replicas, found, "m1", "m2", "m3") == [[replicas[1]]], "then it is this one that is alone"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
+def test_a_machine_is_lost_when_its_kernel_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from emi_live.web import routing
+
+    monkeypatch.setattr(routing, "ANSWERS_S", 0.5)
+    monkeypatch.setattr(routing, "KNOWN_S", 0.0)
+    asked: list[str] = []
+
+    async def answers(address: str) -> bool:
+        asked.append(address)
+        return await ask_kernel(address)
+
+    ask_kernel = routing._answers
+    monkeypatch.setattr(routing, "_answers", answers)
+
+    async def ask() -> None:
+        lost = routing.Lost()
+        assert await lost.among([]) == set()
+        found = asyncio.create_task(lost.among([there, ended, silent, silent]))
+        await asyncio.sleep(0.1)
+        threading.Event().wait(0.7)  # this program is late, and the answers wait
+        assert await found == {silent}
+        assert sorted(asked) == sorted([there, ended, silent])
+        assert await lost.among([silent]) == {silent}
+        await asyncio.sleep(0)
+        assert len(asked) == 4, "it is asked again, and nobody waits for that"
+        full.close()
+        while await lost.among([silent]):
+            await asyncio.sleep(0.05)
+
+    with ExitStack() as opened:
+        listens = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        full = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        there, silent = (f"127.0.0.1:{one.getsockname()[1]}" for one in (listens, full))
+        ended = f"127.0.0.1:{free_port(1)}"
+        for _ in range(4):  # the kernel answers nobody more
+            one = opened.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        asyncio.run(ask())
 
 
 @dataclass
@@ -194,7 +274,7 @@ def test_a_server_takes_over_a_session_of_another_one_with_its_last_media_and_te
                 started_s = time.monotonic()
                 while time.monotonic() - started_s < 2.5:
                     heard(client, EstimateEvent)
-                client._server = two.url  # as a proxy sends it there
+                client._servers = [two.url]  # as a proxy sends it there
                 one.cut()
                 assert "moved" in heard(client, WarningEvent).text
                 assert client.session.startswith("two.")
@@ -210,6 +290,126 @@ def test_a_server_takes_over_a_session_of_another_one_with_its_last_media_and_te
         with EmiClient(two.url, "one.issued.elsewhere", resume=True) as stranger:
             stranger.receive(PATIENCE_S)
             assert "no such session" in (stranger.ended or "")
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["the server", "the door too"])
+def test_a_session_goes_on_within_five_seconds_when_nothing_comes_any_more(lost: str) -> None:
+    stop = threading.Event()
+    with (
+        serving(most=1, tickets=Tickets("one", SECRET)) as one,  # type: ignore[arg-type]
+        serving(most=1, tickets=Tickets("two", SECRET)) as two,  # type: ignore[arg-type]
+        Door(one.port) as door,
+        EmiClient.open([door.url, two.url] if lost == "the door too" else door.url, resume=True) as client,
+    ):
+        sender = threading.Thread(target=send, args=(client, stop))
+        sender.start()
+        try:
+            started_s = time.monotonic()
+            while time.monotonic() - started_s < 2.5:
+                heard(client, EstimateEvent)
+            door.lose(None if lost == "the door too" else two.port)
+            warning = told_to_have_moved(client)
+            assert client.session.startswith("two.")
+            assert float(warning.text.rpartition(": ")[2].split()[0]) <= 5.0
+            heard(client, EstimateEvent)
+            assert two.sessions.running[client.session].counters["sound_ms"] >= 2000, "it was sent again"
+        finally:
+            stop.set()
+            sender.join(PATIENCE_S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["its door", "its network"])
+def test_a_session_goes_on_while_its_server_still_holds_the_old_connection(lost: str) -> None:
+    stop = threading.Event()
+    with serving(most=1) as one, Door(one.port) as door:
+        with EmiClient.open([door.url, one.url] if lost == "its door" else door.url, resume=True) as client:
+            sender = threading.Thread(target=send, args=(client, stop))
+            sender.start()
+            try:
+                heard(client, EstimateEvent)
+                (session,) = one.sessions.running.values()
+                old = session.source
+                door.lose(None if lost == "its door" else one.port)
+                assert heard(client, Hello).role == "source", "its own old connection is in nobody's way"
+                before = session.counters["sound_ms"]
+                while session.counters["sound_ms"] < before + 500:
+                    heard(client, EstimateEvent)
+                assert session.source not in (None, old)
+                assert session.counters["messages_refused"] == 0
+            finally:
+                stop.set()
+                sender.join(PATIENCE_S)
+        with EmiClient([f"http://127.0.0.1:{free_port()}", one.url], client.session, viewer=True) as viewer:
+            heard(viewer, Hello)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wish", ["mute", "pause"])
+def test_a_session_that_moves_stays_muted_or_paused_and_nothing_of_then_is_sent_again(wish: str) -> None:
+    def is_so(state: StateEvent) -> bool:
+        return state.muted if wish == "mute" else state.state == "paused"
+
+    stop = threading.Event()
+    with (
+        serving(most=1, tickets=Tickets("one", SECRET)) as one,  # type: ignore[arg-type]
+        serving(most=1, tickets=Tickets("two", SECRET)) as two,  # type: ignore[arg-type]
+        Door(one.port) as door,
+        EmiClient.open(door.url, resume=True) as client,
+    ):
+        sender = threading.Thread(target=send, args=(client, stop))
+        sender.start()
+        try:
+            heard(client, EstimateEvent)
+            client.command(wish)
+            until_ms = 1000 * time.monotonic()
+            while not is_so(heard(client, StateEvent)):
+                continue
+            door.lose(two.port)
+            assert heard(client, Hello).session.startswith("two.")
+            while not is_so(heard(client, StateEvent)):
+                continue
+            assert client._kept is not None
+            sounds = [t_ms for t_ms, message in client._kept._messages if message[0] == SOUND]
+            assert sounds
+            assert max(sounds) <= until_ms
+        finally:
+            stop.set()
+            sender.join(PATIENCE_S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", ["late", "never"])
+def test_a_client_stays_while_its_server_is_only_slow(answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if answers == "never":
+        monkeypatch.setattr("emi_live.web.client.ASK_S", 0.2)
+    asked: list[object] = []
+    monkeypatch.setattr("emi_live.web.client._request", partial(_recorded, asked, _request))
+    stop = threading.Event()
+    with serving(most=1) as one, EmiClient.open(one.url, resume=True) as client:
+        asked.clear()
+        sender = threading.Thread(target=send, args=(client, stop))
+        sender.start()
+        try:
+            heard(client, EstimateEvent)
+            before = client._socket
+            one.loop.call_soon_threadsafe(threading.Event().wait, 2.5)
+            until_s = time.monotonic() + 3.5
+            while time.monotonic() < until_s:
+                client.receive(0.2)
+            heard(client, EstimateEvent)
+            assert asked
+            assert client._socket is before
+        finally:
+            stop.set()
+            sender.join(PATIENCE_S)
+
+
+def _recorded(asked: list[object], do: Callable[..., Any], *arguments: Any) -> Any:
+    asked.append(arguments)
+    return do(*arguments)
 
 
 def test_a_server_that_ends_sends_its_sources_elsewhere_and_takes_nobody_back() -> None:
@@ -399,6 +599,7 @@ def test_two_replicas_serve_the_same_application_and_keep_to_loopback(on_ray: On
 
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_missing_in_the_figures_of_the_others(on_ray: OnRay) -> None:
+    on_ray.await_two()  # each knows the other one
     replica = psutil.Process(min(on_ray.replicas()))
     replica.suspend()
     try:

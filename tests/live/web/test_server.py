@@ -28,6 +28,7 @@ from emi_live.web.protocol import (
     Hello,
     StateEvent,
     WarningEvent,
+    decode_event,
     pack_media,
 )
 from emi_live.web.server import listen
@@ -118,6 +119,28 @@ def test_a_source_may_come_back_and_is_not_waited_for_for_ever(served: Served) -
         first(back, EstimateEvent)
     with EmiClient(served.url, gone.session, viewer=True) as viewer:
         assert "gone" in first(viewer, Bye).reason
+
+
+def test_only_the_source_itself_takes_its_place(served: Served) -> None:
+    def role(client: EmiClient, key: str) -> str:
+        client._query["key"] = key
+        with client._connect() as again:
+            hello = decode_event(again.recv(PATIENCE_S))
+            assert isinstance(hello, Hello)
+            return hello.role
+
+    with EmiClient.open(served.url) as client:
+        first(client, EstimateEvent)
+        own = str(client._query["key"])
+        for wrong in ("", own[:-1], "x" * 65):
+            assert role(client, wrong) == "viewer"
+        first(client, EstimateEvent)
+        assert role(client, own) == "source"
+        while client.receive(PATIENCE_S) is not None:
+            continue
+        assert "1012" in (client.ended or ""), "it has lost its place"
+        client._query["key"] = own
+        assert role(client, own) == "source"
 
 
 def test_when_all_sessions_are_taken_the_next_one_is_told_so() -> None:

@@ -74,13 +74,14 @@ export interface SendOptions {
 
 export class EmiSession extends EventTarget {
   static open(options?: {
-    server?: string; token?: string | null;
+    /** Several are addresses of one service on a cluster: where one does not answer, the next is tried. */ server?: string | string[];
+    token?: string | null;
     /** Whether `faces` events are wanted. */ faces?: boolean;
     /** How media go to the server; default "websocket". With "webrtc", `send` connects, and rejects if it cannot. */
     transport?: "websocket" | "webrtc";
   }): Promise<EmiSession>;
   constructor(id: string, options?: {
-    server?: string; token?: string | null; role?: "source" | "controller" | "viewer";
+    server?: string | string[]; token?: string | null; role?: "source" | "controller" | "viewer";
     /** Whether `picture` events are wanted. */ pictures?: boolean; faces?: boolean;
     transport?: "websocket" | "webrtc";
     /** STUN or TURN servers, as the server names them. */ ice?: RTCIceServer[];

@@ -20,6 +20,11 @@ const SOUND_STARTS_MS = 3000;
 const SOUND_STALL_MS = 2000; // of messages that are all late, until their time is believed
 const SOUND_LATE_MS = 250;
 const SILENT_MS = 2000; // while it runs, something comes five times a second
+const ASK_AFTER_MS = 1000; // of silence, it is asked who has the session
+const ASK_MS = 5000; // for the answer: a proxy may itself wait for 1.5 s, and be busy
+const OWN_MS = 1500; // for the answer of its own address, where another one has answered
+const OTHER_MS = 3000; // for a connection, where there are other addresses
+const BEGIN_MS = 10000; // for an answer that must not come twice
 
 /** One binary message: 16 bytes of header, then the payload. */
 export function packMedia(kind, timeMs, payload, rateHz = 0) {
@@ -33,17 +38,21 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 }
 
 export class EmiSession extends EventTarget {
-  #base; #token; #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
-  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch; #asks = false;
+  #servers; #token; #key = randomKey(); #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #up = false; #seq = -1; #undelivered = 0; #muted = false; #paused = false; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch; #askMs = -Infinity;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
   static async open({ server = location.origin, token = null, faces = false, transport = "websocket" } = {}) {
-    const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    const answer = await fetch(new URL("/v1/sessions", server), { method: "POST", headers });
+    const headers = token ? { Authorization: `Bearer ${token}` } : {}, servers = addresses(server);
+    const ask = () => fetch(new URL("/v1/sessions", servers[0]), { method: "POST", headers, signal: servers.length > 1 ? AbortSignal.timeout(BEGIN_MS) : undefined });
+    let answer = null;
+    for (let left = servers.length; answer === null; left--) {
+      answer = await ask().catch((error) => { if (left < 2) throw error; servers.push(servers.shift()); return null; });
+    }
     const body = await answer.json();
     if (!answer.ok) throw new Error(body.error);
-    const session = new EmiSession(body.id, { server, token, faces, transport, ice: body.ice });
+    const session = new EmiSession(body.id, { server: servers, token, faces, transport, ice: body.ice });
     if (transport === "websocket" || body.webrtc) return session;
     await session.close();
     throw new Error("The server has no WebRTC: pip install 'emi-live[webrtc]'");
@@ -56,7 +65,7 @@ export class EmiSession extends EventTarget {
     this.#ice = ice;
     this.#pictures = pictures;
     this.#faces = faces;
-    this.#base = new URL(server);
+    this.#servers = addresses(server);
     this.#token = token;
     this.#id = id;
     this.#role = role;
@@ -66,6 +75,7 @@ export class EmiSession extends EventTarget {
 
   get id() { return this.#id; }
   get transport() { return this.#transport; }
+  get #base() { return new URL(this.#servers[0]); }
   get connected() { return this.#socket?.readyState === WebSocket.OPEN || this.#channel?.readyState === "open"; }
 
   /** Send the pictures and the sound of a stream, until `close` or until its tracks end. */
@@ -80,10 +90,10 @@ export class EmiSession extends EventTarget {
 
   /** Set a marker in the next estimate. */
   mark() { this.#command("mark"); }
-  pause() { this.#command("pause"); }
-  resume() { this.#command("resume"); }
-  mute() { this.#command("mute"); }
-  unmute() { this.#command("unmute"); }
+  pause() { this.#paused = true; this.#command("pause"); } // at once: nothing more is kept
+  resume() { this.#paused = false; this.#command("resume"); }
+  mute() { this.#muted = true; this.#command("mute"); }
+  unmute() { this.#muted = false; this.#command("unmute"); }
   /** Read the face nearest to a point (x, y), in fractions of the picture as it is sent; without one, the largest. */
   follow(at) { this.#command("follow", at && { at }); }
   /** Whether `faces` events carry the points of the followed face. */
@@ -107,20 +117,35 @@ export class EmiSession extends EventTarget {
     const url = new URL(`/v1/sessions/${this.#id}`, this.#base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (this.#role !== "source") url.searchParams.set("role", this.#role);
+    else url.searchParams.set("key", this.#key); // by which it takes the place of its own old connection
     if (this.#pictures) url.searchParams.set("pictures", "1");
     if (this.#faces) url.searchParams.set("faces", "1");
     if (this.#lastMs !== undefined) url.searchParams.set("last_ms", this.#lastMs);
     if (this.#token) url.searchParams.set("token", this.#token);
+    this.#up = false;
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => (typeof data === "string" ? this.#received(JSON.parse(data)) : this.#pictured(data));
     socket.onclose = () => this.#lost();
     this.#socket = socket;
+    if (this.#servers.length > 1) {
+      wait(OTHER_MS).then(() => { if (this.#socket === socket && socket.readyState === WebSocket.CONNECTING) this.#hangUp(); });
+    }
+  }
+
+  /** End the connection at once: a server that is gone would not answer a farewell. */
+  #hangUp() {
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket) { socket.onopen = socket.onmessage = socket.onclose = null; socket.close(); }
+    if (this.#peer) this.#drop();
+    this.#lost();
   }
 
   /** Connect by WebRTC; rejects if it does not come about within ten seconds. */
   async #connectPeer() {
+    this.#up = false;
     const peer = this.#peer = new RTCPeerConnection({ iceServers: this.#ice }), stopped = () => this.#peer !== peer;
     const channel = this.#channel = peer.createDataChannel("emi");
     for (const track of this.#stream.getTracks()) peer.addTrack(track, this.#stream);
@@ -130,13 +155,15 @@ export class EmiSession extends EventTarget {
       await peer.setLocalDescription();
       await Promise.race([gathered(peer), wait(1000)]);
       const url = new URL(`/v1/sessions/${this.#id}/offer`, this.#base);
+      url.searchParams.set("key", this.#key);
       if (this.#faces) url.searchParams.set("faces", "1");
       if (this.#lastMs !== undefined) url.searchParams.set("last_ms", this.#lastMs);
       const headers = { "Content-Type": "application/json", ...(this.#token && { Authorization: `Bearer ${this.#token}` }) };
-      const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(peer.localDescription) });
+      const signal = AbortSignal.timeout(BEGIN_MS);
+      const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(peer.localDescription), signal });
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.error);
-      this.#id = body.id ?? this.#id;
+      if (body.id !== this.#id) [this.#id, this.#moved, this.#seq] = [body.id, true, -1];
       await peer.setRemoteDescription(body);
       await Promise.race([opened(channel), wait(10_000).then(() => { throw new Error("WebRTC does not connect"); })]);
     } catch (error) {
@@ -158,36 +185,62 @@ export class EmiSession extends EventTarget {
     peer?.close();
   }
 
-  #opened() { this.#attempt = 0; this.#asked = false; }
+  #opened() { this.#up = true; this.#asked = false; }
 
   /** A network that goes silent closes nothing, and the browser may take half a minute to notice. */
   #listen() {
-    const silent = this.connected && performance.now() - this.#heardMs > SILENT_MS;
+    const nowMs = performance.now(), quietMs = this.connected ? nowMs - this.#heardMs : 0, silent = quietMs > SILENT_MS;
     if (silent !== this.#silent) this.#tell((this.#silent = silent) ? "silent" : "heard", {});
-    if (silent && this.#peer && !this.#asks) this.#ask(this.#peer);
+    if (quietMs > ASK_AFTER_MS && nowMs - this.#askMs > ASK_AFTER_MS) this.#ask();
   }
 
-  /** A WebRTC connection does not end with its server: if another server answers for it, connect there. */
-  async #ask(peer) {
-    this.#asks = true;
+  /** A connection need not end with its server: if another server answers for it, connect there. */
+  async #ask() {
+    this.#askMs = Infinity;
+    const peer = this.#peer, socket = this.#socket, heardMs = this.#heardMs;
     const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
-    const latest = new URL(`/v1/sessions/${this.#id}/latest`, this.#base);
-    const answer = await fetch(latest, { headers, signal: AbortSignal.timeout(SILENT_MS) }).catch(() => null);
-    this.#asks = false;
-    if (answer === null || answer.ok || this.#peer !== peer) return;
-    this.#drop();
-    this.#lost();
+    const ask = (server) => fetch(new URL(`/v1/sessions/${this.#id}/latest`, server), { headers, signal: AbortSignal.timeout(ASK_MS) })
+      .then((answer) => this.#judge(answer)).then((says) => ({ server, says }));
+    const known = (found) => { if (found.says === "unknown") throw new Error("another program answers"); return found; };
+    const [own, ...rest] = this.#servers.map(ask), other = Promise.any(rest.map((answer) => answer.then(known)));
+    other.catch(() => {});
+    const elsewhere = wait(OWN_MS).then(() => other).then(({ server }) => ({ server, says: "elsewhere" }));
+    const found = await Promise.any([own, elsewhere]).catch(() => null); // where nobody answers, the network may be cut, and come back
+    this.#askMs = performance.now();
+    if (found?.says === "not delivered") this.#undelivered++;
+    const lost = found && (["elsewhere", "ended"].includes(found.says) || this.#undelivered > 1);
+    if (!lost || this.#ended || this.#peer !== peer || this.#socket !== socket || this.#heardMs !== heardMs) return;
+    this.#servers.sort((a, b) => (b === found.server) - (a === found.server));
+    this.#hangUp();
+  }
+
+  /** What an answer to `…/latest` says of the session. Proxies answer too, and not in JSON. */
+  async #judge(answer) {
+    const json = answer.headers.get("content-type")?.startsWith("application/json");
+    if (answer.status === 503 && json) return "elsewhere";
+    if (answer.status === 404 && json) return "ended";
+    if (!answer.ok) return "unknown";
+    const { seq = -1 } = json ? await answer.json() : {};
+    return seq > this.#seq ? "not delivered" : "here";
   }
 
   #received(message) {
-    if (message.type === "state") this.#heardMs = Infinity;
-    if (message.state === "running" || this.#heardMs < Infinity) this.#heardMs = performance.now();
+    this.#attempt = this.#undelivered = 0;
+    if (message.type === "state") this.#heardMs = message.state === "loading" ? Infinity : performance.now();
+    else if (this.#heardMs < Infinity) this.#heardMs = performance.now();
     if (message.type === "hello" && message.session !== this.#id) {
       this.#id = message.session;
-      this.#moved = this.#role === "source" && this.#transport === "websocket";
+      this.#seq = -1;
+      this.#moved = this.#role === "source";
     }
-    if (message.type === "estimate") this.#lastMs = message.end_ms ?? this.#lastMs;
-    if (this.#moved && message.state === "running") this.#sendAgain();
+    if (message.type === "estimate") {
+      this.#lastMs = message.end_ms ?? this.#lastMs;
+      this.#seq = message.estimate.seq;
+    }
+    if (message.type === "state" && message.state !== "loading") {
+      if (this.#moved) this.#sendAgain();
+      else [this.#muted, this.#paused] = [message.muted, message.state === "paused"];
+    }
     if (message.state === "running" && !this.#asked) {
       this.#asked = true;
       if (this.#landmarks) this.showLandmarks();
@@ -205,6 +258,7 @@ export class EmiSession extends EventTarget {
     if (this.#ended) return;
     this.#heardMs = Infinity;
     this.#silent = false;
+    if (!this.#up) this.#servers.push(this.#servers.shift());
     const delayMs = BACK_OFF_MS[this.#attempt++];
     if (delayMs === undefined) return this.#finish("the server cannot be reached");
     this.#tell("disconnected", { retryMs: delayMs });
@@ -230,18 +284,22 @@ export class EmiSession extends EventTarget {
 
   /** Keep the last seconds of media, with fewer pictures. */
   #keep(kind, timeMs, message) {
+    if (this.#paused || (this.#muted && kind === SOUND)) return;
     if (kind === PICTURE && timeMs - this.#pictureMs < PICTURE_MS) return;
     if (kind === PICTURE) this.#pictureMs = timeMs;
     this.#kept.push({ timeMs, message });
     while (this.#kept[0].timeMs < timeMs - KEPT_MS) this.#kept.shift();
   }
 
-  /** Another server has taken the session over: send it the clock and the last media. */
+  /** Another server has taken the session over: mute and pause it as it was, send it the clock and the last media. */
   #sendAgain() {
+    if (this.#muted) this.#command("mute");
+    if (this.#paused) this.#command("pause");
+    this.#moved = false;
+    if (this.#transport !== "websocket") return;
     const nowMs = performance.now();
     this.#command("clock", { ms: nowMs });
     for (const { timeMs, message } of this.#kept) if (timeMs >= nowMs - KEPT_MS) this.#socket.send(message);
-    this.#moved = false;
   }
 
   #post = (kind, timeMs, payload, rateHz) => {
@@ -254,6 +312,8 @@ export class EmiSession extends EventTarget {
   };
 }
 
+const randomKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+const addresses = (server) => [server].flat().map((one) => new URL(one).href);
 const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
 const opened = (channel) => new Promise((done) => { channel.onopen = done; });
 const gathered = (peer) => new Promise((done) => {
