@@ -45,9 +45,7 @@ __all__ = ["LiveEngine"]
 
 LAST_WORDS_S: Final = 0.3  # for the fusion loop, then each sink, to finish their work
 SLICE_S: Final = 0.1  # how often a wait for sinks checks whether the engine was closed
-JOIN_S: Final = (
-    0.7  # for all parts together; one that needs longer is released when it has ended, and a warning says so
-)
+JOIN_S: Final = 0.7  # for all parts together; what a slower one uses is released when it has ended
 
 logger = logging.getLogger(__name__)
 
@@ -582,7 +580,7 @@ def _release_later(release: ExitStack, users: Sequence[Worker]) -> None:
             continue
     try:
         release.close()
-    except Exception as error:  # noqa: BLE001  # of a sink, or of whatever library; nobody else hears of it
+    except Exception as error:  # noqa: BLE001  # no caller could catch it
         logger.error("not all could be released: %s", error)
 
 

@@ -1,7 +1,7 @@
 """TLS certificates: checking one that is given, and making one for `emi serve --self-signed`.
 
-The latter encrypts, and browsers then allow the camera; but it proves to nobody whose server this is.
-Browsers warn, and the user must compare the fingerprint.
+A self-signed certificate encrypts, so browsers allow the camera. It does not prove whose server this is:
+browsers warn, and the user must compare the fingerprint.
 """
 
 from __future__ import annotations
