@@ -131,10 +131,12 @@ class EmiClient:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._kept = _Kept() if resume and not viewer else None
         self._resume = resume
+        self._back = False  # connected again, and the server does not know yet what was said meanwhile
         self._moved = False  # another server has the session, which has not got the last media yet
         self._last_ms: float | None = None  # end of the newest estimate
         self._runs = False  # so that messages must come
-        self._heard_s = self._asked_s = time.monotonic()  # when the last one came; when it was asked for
+        self._heard_s = time.monotonic()  # when the last one came
+        self._asked_s = self._heard_s  # when it was asked why none comes
         self._asking: list[Worker] = []
         self._attempt = 0  # to connect again, since a message came
         self._seq = -1  # of the newest estimate
@@ -183,7 +185,7 @@ class EmiClient:
         faces: bool = False,
         resume: bool = False,
     ) -> Self:
-        """Begin a session and connect to it.
+        """Begin a session and connect to it; the arguments are those of `EmiClient`.
 
         Raises:
             SourceError: the server cannot be reached, or refuses, e.g. because all sessions are taken.
@@ -262,10 +264,10 @@ class EmiClient:
                 self.session, self._moved, self._seq = event.session, True, -1
             case StateEvent():
                 self._runs = event.state != "loading"
-                if not self._moved:
+                if not self._back:
                     self._paused, self._muted = event.state == "paused", event.muted
                 elif self._runs:
-                    self._send_again()
+                    self._come_back(event)
         return event
 
     def __iter__(self) -> Self:
@@ -349,7 +351,7 @@ class EmiClient:
             path = f"/v1/sessions/{self.session}/latest"
             status, answer = _request("GET", server, path, self._headers, (ASK_S, ASK_S))
         except (OSError, http.client.HTTPException):
-            return  # where nobody answers at all, the network may be cut, and come back
+            return  # if no address answers, the network may be cut, and come back
         found = self._judge(status, answer)
         if server == own:
             answered.set()
@@ -359,7 +361,8 @@ class EmiClient:
             lost = found != "unknown" and not answered.wait(max(0.0, until_s - time.monotonic()))
         if lost and self._socket is silent and self._heard_s == heard_s and not self._closed.is_set():
             self._servers = sorted(self._servers, key=lambda one: one != server)
-            with suppress(OSError):  # at once, without TLS's farewell: who is gone would not answer
+            # At once, without the closing message of TLS: a server that is gone would not answer it.
+            with suppress(OSError):
                 sockets.socket.shutdown(silent.socket, sockets.SHUT_RDWR)
 
     def _connect_again(self) -> bool:
@@ -374,7 +377,7 @@ class EmiClient:
             with suppress(SourceError):
                 socket = self._connect()
                 with self._sending:
-                    self._socket = socket
+                    self._socket, self._back = socket, True
                 return True
         return False
 
@@ -385,18 +388,18 @@ class EmiClient:
             if not self._moved:
                 self._pass_on(message)
 
-    def _send_again(self) -> None:
-        """Send the last media to the server that has taken the session over, muted and paused as it was."""
+    def _come_back(self, state: StateEvent) -> None:
+        """Mute and pause as before the cut; send the last media again if another server has the session."""
         with self._sending:
-            for command in self._as_before():
-                self._pass_on(encode(command))
-            for message in self._kept.again() if self._kept is not None else ():
-                self._pass_on(message)
-            self._moved = False
-
-    def _as_before(self) -> list[Command]:
-        wanted = {"mute": self._muted, "pause": self._paused} if self._kept is not None else {}
-        return [Command(type=type_) for type_, on in wanted.items() if on]  # type: ignore[arg-type] # two of them
+            if self._kept is not None:
+                if self._muted and not state.muted:
+                    self._pass_on(encode(Command(type="mute")))
+                if self._paused and state.state != "paused":
+                    self._pass_on(encode(Command(type="pause")))
+                for message in self._kept.again() if self._moved else ():
+                    self._pass_on(message)
+            self._muted, self._paused = self._muted or state.muted, self._paused or state.state == "paused"
+            self._back = self._moved = False
 
     def _send(self, message: bytes | str) -> None:
         with self._sending:

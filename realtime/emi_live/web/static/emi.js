@@ -39,7 +39,7 @@ export function packMedia(kind, timeMs, payload, rateHz = 0) {
 
 export class EmiSession extends EventTarget {
   #servers; #token; #key = randomKey(); #socket; #stops = []; #ended = false; #attempt = 0; #id; #role; #pictures; #faces; #landmarks = false;
-  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #up = false; #seq = -1; #undelivered = 0; #muted = false; #paused = false; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch; #askMs = -Infinity;
+  #transport; #ice; #peer; #channel; #stream; #asked; #clock; #up = false; #back = false; #seq = -1; #undelivered = 0; #muted = false; #paused = false; #kept = []; #pictureMs = -Infinity; #moved = false; #lastMs; #heardMs = Infinity; #silent = false; #watch; #askMs = -Infinity;
   pictures = { sent: 0, leftOut: 0 };
 
   /** A new session; rejects with the server's reason, e.g. when all sessions are taken. */
@@ -134,7 +134,7 @@ export class EmiSession extends EventTarget {
     }
   }
 
-  /** End the connection at once: a server that is gone would not answer a farewell. */
+  /** End the connection at once: a server that is gone would not answer a closing message. */
   #hangUp() {
     const socket = this.#socket;
     this.#socket = null;
@@ -205,7 +205,7 @@ export class EmiSession extends EventTarget {
     const [own, ...rest] = this.#servers.map(ask), other = Promise.any(rest.map((answer) => answer.then(known)));
     other.catch(() => {});
     const elsewhere = wait(OWN_MS).then(() => other).then(({ server }) => ({ server, says: "elsewhere" }));
-    const found = await Promise.any([own, elsewhere]).catch(() => null); // where nobody answers, the network may be cut, and come back
+    const found = await Promise.any([own, elsewhere]).catch(() => null); // if no address answers, the network may be cut, and come back
     this.#askMs = performance.now();
     if (found?.says === "not delivered") this.#undelivered++;
     const lost = found && (["elsewhere", "ended"].includes(found.says) || this.#undelivered > 1);
@@ -238,7 +238,7 @@ export class EmiSession extends EventTarget {
       this.#seq = message.estimate.seq;
     }
     if (message.type === "state" && message.state !== "loading") {
-      if (this.#moved) this.#sendAgain();
+      if (this.#back || this.#moved) this.#comeBack(message);
       else [this.#muted, this.#paused] = [message.muted, message.state === "paused"];
     }
     if (message.state === "running" && !this.#asked) {
@@ -258,6 +258,7 @@ export class EmiSession extends EventTarget {
     if (this.#ended) return;
     this.#heardMs = Infinity;
     this.#silent = false;
+    this.#back = true;
     if (!this.#up) this.#servers.push(this.#servers.shift());
     const delayMs = BACK_OFF_MS[this.#attempt++];
     if (delayMs === undefined) return this.#finish("the server cannot be reached");
@@ -291,12 +292,15 @@ export class EmiSession extends EventTarget {
     while (this.#kept[0].timeMs < timeMs - KEPT_MS) this.#kept.shift();
   }
 
-  /** Another server has taken the session over: mute and pause it as it was, send it the clock and the last media. */
-  #sendAgain() {
-    if (this.#muted) this.#command("mute");
-    if (this.#paused) this.#command("pause");
-    this.#moved = false;
-    if (this.#transport !== "websocket") return;
+  /** Mute and pause as before the cut; send the clock and the last media to a server that has taken the session over. */
+  #comeBack({ muted, state }) {
+    const again = this.#moved && this.#transport === "websocket";
+    [this.#back, this.#moved] = [false, false];
+    if (this.#role !== "source") return;
+    if (this.#muted && !muted) this.#command("mute");
+    if (this.#paused && state !== "paused") this.#command("pause");
+    [this.#muted, this.#paused] = [this.#muted || muted, this.#paused || state === "paused"];
+    if (!again) return;
     const nowMs = performance.now();
     this.#command("clock", { ms: nowMs });
     for (const { timeMs, message } of this.#kept) if (timeMs >= nowMs - KEPT_MS) this.#socket.send(message);
